@@ -1,0 +1,39 @@
+# make loop [EXP=name]: install, then prepare, train, evaluate, sample and report one experiment.
+EXP ?= insert_spaces
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: install loop test test-all lint format docs clean
+
+install: .venv/installed
+
+# The stamp makes a second `make install` free: pip runs again only when what it reads has changed.
+.venv/installed: pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	touch $@
+
+loop: install
+	$(BIN)/python -m core.cli loop $(EXP)
+
+test: install
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 tests
+
+test-all: install
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m '' tests
+
+lint: install
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-logo
+
+format: install
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+docs: install
+	$(BIN)/python -m docs.generate
+
+clean:
+	rm -rf .venv build *.egg-info

@@ -1,0 +1,283 @@
+"""Every setting of an experiment, typed: in goes a nested dict (config.toml), out comes a checked Config.
+
+A field that is None follows something else (the preset, another field) until `resolve` fills it in;
+what depends on the machine or the data stays "auto" until the run starts, and the run records the choice.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Count = Annotated[int, Field(ge=1)]
+CountOrZero = Annotated[int, Field(ge=0)]
+Positive = Annotated[float, Field(gt=0)]
+NotNegative = Annotated[float, Field(ge=0)]
+Fraction = Annotated[float, Field(ge=0, lt=1)]
+Dtype = Literal["auto", "float32", "bfloat16", "float16"]
+Switch = Literal["auto", "on", "off"]
+
+
+class Section(BaseModel):
+    """A table of config.toml: unknown keys and silent conversions (true for 1, "3" for 3) are refused."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False, validate_default=True)
+
+
+class Prepare(Section):
+    """From documents to a dataset folder."""
+
+    variant: str = Field("basic", description="name of the dataset; `--variant NAME` sets it")
+    dataset_dir: str = Field("", description="folder of the dataset; empty: datasets/<variant>")
+    raw_dir: str = Field("datasets/raw", description="folder for downloads and other raw input")
+    input: str = Field("", description="file or https URL to read instead of documents() of prepare.py")
+    sha256: str = Field("", pattern="^([0-9a-f]{64})?$", description="checksum of `input`, hexadecimal")
+    format: Literal["text", "pairs"] = Field("text", description="what `input` holds: running text, or one prompt and completion per line")
+    separator: str = Field("=", min_length=1, description="ends the prompt in a line of `pairs`; it stays part of the prompt")
+    encoder: str = Field("char", description="char, words, bytes, bpe, gpt2, or one that a plugin registers")
+    vocab_size: Annotated[int, Field(ge=257)] = Field(1024, description="ids that `bpe` learns at most")
+    size: Count = Field(1_000_000, description="characters to draw from documents()")
+    val_fraction: Annotated[float, Field(gt=0, lt=1)] = Field(0.1, description="fraction of the characters or prompts held out")
+    split: Literal["auto", "hash", "tail", "shuffle"] = Field(
+        "auto", description="how documents are held out; auto: hash for Example and Conversation, tail for text"
+    )
+    seed: int = Field(1337, description="seeds `rng` of documents() and the shuffle")
+    params: dict[str, Any] = Field(default_factory=dict, description="keyword-only parameters of documents()")
+
+
+class Model(Section):
+    """The network. Keys from `norm` on are set by the preset unless given."""
+
+    kind: str = Field("gpt", description="gpt, lstm, or one that a plugin registers")
+    preset: Literal["modern", "gpt2", "llama"] = Field("modern", description="a set of choices for model, optimizer and schedule")
+    n_layer: Count = Field(4, description="blocks")
+    n_head: Count = Field(4, description="attention heads per block; must divide n_embd")
+    n_embd: Count = Field(128, description="width of the residual stream, channels")
+    n_ff: Count | None = Field(None, description="width of the feed-forward layer; None: 4 n_embd, 8/3 n_embd for swiglu")
+    block_size: Count | None = Field(None, description="longest context, tokens; None: that of train.data, 64 if neither is given")
+    dropout: Fraction = Field(0.0, description="probability of dropping an activation while training")
+    bias: bool | None = Field(None, description="biases in linear layers and layer norms")
+    norm: Literal["rmsnorm", "rmsnorm_scale", "layernorm"] | None = Field(None, description="normalisation; rmsnorm has no parameters")
+    position: Literal["rope", "learned"] | None = Field(None, description="how a token knows its place")
+    qk_norm: bool | None = Field(None, description="normalise queries and keys (arXiv:2010.04245)")
+    activation: Literal["relu2", "gelu", "swiglu"] | None = Field(None, description="non-linearity of the feed-forward layer")
+    tie_weights: bool | None = Field(None, description="one matrix for token embedding and output head")
+    zero_init: bool | None = Field(None, description="output projections of blocks start at zero")
+    softcap: NotNegative | None = Field(None, description="logits become c tanh(z / c); 0: off")
+
+
+class Data(Section):
+    """Batches."""
+
+    batch_size: Count = Field(24, description="rows of a micro-batch")
+    block_size: Count | None = Field(None, description="tokens of a row; None: the model's block_size")
+    grad_accum_steps: Count = Field(1, description="micro-batches per optimizer step")
+    mask_prompt: bool = Field(True, description="loss on completions only, where documents have them")
+    layout: Literal["auto", "stream", "rows"] = Field(
+        "auto", description="stream: random windows; rows: a row starts where a document starts; auto: rows where documents are Examples"
+    )
+
+
+class Optim(Section):
+    """The optimizer. None: by the preset (see `PRESETS`)."""
+
+    name: str | None = Field(None, description="muon (Muon for matrices, AdamW for the rest), adamw, or one that a plugin registers")
+    learning_rate: Positive | None = Field(None, description="peak rate; with muon that of the matrices")
+    embedding_lr: Positive | None = Field(None, description="peak rate of embeddings, muon only")
+    head_lr: Positive | None = Field(None, description="peak rate of the output head and of vectors, muon only")
+    weight_decay: NotNegative | None = Field(None, description="decoupled decay of matrices, per step times the rate")
+    beta1: Fraction | None = Field(None, description="AdamW's decay of the mean gradient")
+    beta2: Fraction | None = Field(None, description="AdamW's decay of the squared gradient")
+    momentum: Fraction = Field(0.85, description="Nesterov momentum of Muon")
+    grad_clip: NotNegative | None = Field(None, description="largest norm of the whole gradient; 0: off")
+
+
+class Schedule(Section):
+    """The learning rate by step."""
+
+    max_iters: Count = Field(1000, description="optimizer steps")
+    warmup_iters: CountOrZero | None = Field(None, description="optimizer steps of linear rise")
+    lr_decay_iters: Count | None = Field(None, description="optimizer step at which min_lr is reached; None: max_iters")
+    min_lr: NotNegative | None = Field(None, description="final rate; None: 0.02 (linear) or 0.1 (cosine) of learning_rate")
+    decay: Literal["linear", "cosine", "constant"] | None = Field(None, description="shape of the fall")
+    decay_fraction: Annotated[float, Field(gt=0, le=1)] = Field(0.6, description="linear: last part of lr_decay_iters that falls")
+
+
+class Runtime(Section):
+    """Where and how often."""
+
+    eval_interval: Count = Field(250, description="optimizer steps between evaluations")
+    eval_iters: CountOrZero = Field(0, description="validation batches, evenly spaced, at most; 0: the whole file")
+    log_interval: Count = Field(10, description="optimizer steps between rows of metrics")
+    checkpoint_interval: Count = Field(250, description="optimizer steps between checkpoints")
+    seed: int = Field(1337, ge=0, description="weights, dropout and data order")
+    device: str = Field("auto", description="auto, cpu, cuda, cuda:N or mps")
+    dtype: Dtype = Field("auto", description="of matrix products; weights stay float32")
+    compile: Switch | bool = Field("auto", description="torch.compile")
+    threads: CountOrZero = Field(0, description="CPU threads; 0: torch's choice")
+    out_dir: str = Field("out", min_length=1, description="folder of runs")
+    trackers: list[str] = Field(["tensorboard"], description="where metrics go besides metrics.csv")
+
+
+class SampleRuntime(Section):
+    """What sampling uses instead of [train.runtime]; None: the same."""
+
+    seed: Annotated[int, Field(ge=0)] | None = Field(None, description="of the random draws")
+    device: str | None = Field(None, description="see train.runtime.device")
+    dtype: Dtype | None = Field(None, description="see train.runtime.dtype; auto is float32 on a CPU")
+    compile: Switch | bool | None = Field(None, description="see train.runtime.compile")
+    threads: CountOrZero | None = Field(None, description="see train.runtime.threads")
+
+
+class Sampling(Section):
+    """What to generate."""
+
+    start: str = Field("", description="text to continue, or FILE:path; empty: held-out prompts, or a line break for text")
+    num_samples: Count = Field(5, description="texts to draw")
+    max_new_tokens: Count = Field(500, description="tokens per text at most")
+    temperature: NotNegative | None = Field(None, description="0: greedy; None: 0 for Examples, else 0.8")
+    top_k: CountOrZero = Field(0, description="draw from the k likeliest tokens; 0: all")
+    top_p: Annotated[float, Field(gt=0, le=1)] = Field(1.0, description="draw from the likeliest tokens of this total probability")
+    stop: str = Field("", description="text that ends a sample; empty: the dataset's own end, if it has one")
+
+
+class Evaluate(Section):
+    """The closing evaluation."""
+
+    max_prompts: CountOrZero = Field(500, description="held-out prompts for exact match at most, evenly spaced; 0: all")
+
+
+class Train(Section):
+    """Everything `train` reads."""
+
+    model: Model = Field(default_factory=Model)
+    data: Data = Field(default_factory=Data)
+    optim: Optim = Field(default_factory=Optim)
+    schedule: Schedule = Field(default_factory=Schedule)
+    runtime: Runtime = Field(default_factory=Runtime)
+
+
+class Sample(Section):
+    """Everything `sample` reads."""
+
+    runtime: SampleRuntime = Field(default_factory=SampleRuntime)
+    sample: Sampling = Field(default_factory=Sampling)
+
+
+# What a preset means. gpt2's numbers are nanoGPT's (its CPU setting); modern's are argued in docs/LOG.md.
+PRESETS: dict[str, dict[str, dict[str, Any]]] = {
+    "modern": {
+        "model": {"bias": False, "norm": "rmsnorm", "position": "rope", "qk_norm": True, "activation": "relu2",
+                  "tie_weights": False, "zero_init": True, "softcap": 15.0},
+        "optim": {"name": "muon"},
+    },
+    "gpt2": {
+        "model": {"bias": False, "norm": "layernorm", "position": "learned", "qk_norm": False, "activation": "gelu",
+                  "tie_weights": True, "zero_init": False, "softcap": 0.0},
+        "optim": {"name": "adamw"},
+    },
+    "llama": {
+        "model": {"bias": False, "norm": "rmsnorm_scale", "position": "rope", "qk_norm": False, "activation": "swiglu",
+                  "tie_weights": False, "zero_init": False, "softcap": 0.0},
+        "optim": {"name": "adamw"},
+    },
+}  # fmt: skip
+OPTIMIZERS: dict[str, dict[str, dict[str, Any]]] = {
+    "muon": {
+        "optim": {"learning_rate": 0.02, "embedding_lr": 0.3, "head_lr": 0.004, "weight_decay": 0.0,
+                  "beta1": 0.8, "beta2": 0.99, "grad_clip": 0.0},
+        "schedule": {"warmup_iters": 0, "decay": "linear"},
+    },
+    "adamw": {
+        "optim": {"learning_rate": 1e-3, "embedding_lr": 1e-3, "head_lr": 1e-3, "weight_decay": 0.1,
+                  "beta1": 0.9, "beta2": 0.99, "grad_clip": 1.0},
+        "schedule": {"warmup_iters": 100, "decay": "cosine"},
+    },
+}  # fmt: skip
+
+
+class Config(Section):
+    """A whole config.toml."""
+
+    prepare: Prepare = Field(default_factory=Prepare)
+    train: Train = Field(default_factory=Train)
+    sample: Sample = Field(default_factory=Sample)
+    evaluate: Evaluate = Field(default_factory=Evaluate)
+
+
+class Contradiction(ValueError):
+    """Two settings exclude each other. key: the dotted name of the one to change."""
+
+    def __init__(self, key: str, message: str, remedy: str) -> None:
+        super().__init__(f"{key}: {message} {remedy}")
+        self.key, self.message, self.remedy = key, message, remedy
+
+
+def fill(section: Section, defaults: dict[str, Any]) -> None:
+    """Set the fields that are still None."""
+    for key, value in defaults.items():
+        if getattr(section, key) is None:
+            setattr(section, key, value)
+
+
+def resolve(config: Config) -> Config:
+    """Fill in, in place, every field that follows from others; a second call changes nothing.
+
+    Raises Contradiction where settings exclude each other.
+    """
+    model, data, optim, schedule = config.train.model, config.train.data, config.train.optim, config.train.schedule
+    config.prepare.dataset_dir = config.prepare.dataset_dir or f"datasets/{config.prepare.variant}"
+    fill(model, PRESETS[model.preset]["model"])
+    fill(model, {"block_size": data.block_size or 64, "n_ff": feed_forward_width(model)})
+    fill(data, {"block_size": model.block_size})
+    fill(optim, PRESETS[model.preset]["optim"])
+    defaults = OPTIMIZERS["muon" if optim.name == "muon" else "adamw"]
+    fill(optim, defaults["optim"])
+    fill(schedule, defaults["schedule"])
+    fill(schedule, {"lr_decay_iters": schedule.max_iters, "warmup_iters": min(100, schedule.max_iters // 10)})
+    fill(schedule, {"min_lr": (0.02 if schedule.decay == "linear" else 0.1) * (optim.learning_rate or 0)})
+    fill(config.sample.runtime, config.train.runtime.model_dump(include=set(SampleRuntime.model_fields)))
+    refuse_contradictions(config)
+    return config
+
+
+def feed_forward_width(model: Model) -> int:
+    """4 n_embd; for swiglu, which has three matrices, 8/3 n_embd up to a multiple of 32 (arXiv:2002.05202)."""
+    return -(-8 * model.n_embd // 96) * 32 if model.activation == "swiglu" else 4 * model.n_embd
+
+
+def refuse_contradictions(config: Config) -> None:
+    """Raise Contradiction for the first pair of settings that cannot both hold. Expects a filled config."""
+    model, data, schedule = config.train.model, config.train.data, config.train.schedule
+    assert model.block_size and data.block_size and schedule.lr_decay_iters is not None and schedule.warmup_iters is not None
+    if model.kind == "gpt" and model.n_embd % model.n_head:
+        raise Contradiction(
+            "train.model.n_embd", f"n_embd = {model.n_embd} is not divisible by n_head = {model.n_head}.",
+            f"Take n_embd = {-(-model.n_embd // model.n_head) * model.n_head}, or an n_head that divides it.",
+        )  # fmt: skip
+    if model.kind == "gpt" and model.position == "rope" and (model.n_embd // model.n_head) % 2:
+        raise Contradiction(
+            "train.model.n_embd", f"rope turns pairs of channels, but a head has {model.n_embd // model.n_head}.",
+            "Choose n_embd and n_head so that n_embd / n_head is even, or position = \"learned\".",
+        )  # fmt: skip
+    if data.block_size > model.block_size:
+        raise Contradiction(
+            "train.data.block_size", f"rows of {data.block_size} tokens do not fit the model's block_size = {model.block_size}.",
+            "Lower train.data.block_size, or raise train.model.block_size.",
+        )  # fmt: skip
+    if schedule.warmup_iters and schedule.warmup_iters >= schedule.max_iters:
+        raise Contradiction(
+            "train.schedule.warmup_iters", f"warmup_iters = {schedule.warmup_iters} leaves nothing of max_iters = {schedule.max_iters}.",
+            f"A tenth of max_iters is usual: {schedule.max_iters // 10}.",
+        )  # fmt: skip
+    if schedule.warmup_iters and schedule.lr_decay_iters <= schedule.warmup_iters:
+        raise Contradiction(
+            "train.schedule.lr_decay_iters", f"lr_decay_iters = {schedule.lr_decay_iters} ends before warmup_iters = {schedule.warmup_iters}.",
+            "Set it to max_iters, or leave it out.",
+        )  # fmt: skip
+    if schedule.min_lr is not None and schedule.min_lr > (config.train.optim.learning_rate or 0):
+        raise Contradiction(
+            "train.schedule.min_lr", f"min_lr = {schedule.min_lr:g} is above learning_rate = {config.train.optim.learning_rate:g}.",
+            "Lower it, or leave it out.",
+        )  # fmt: skip

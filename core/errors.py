@@ -1,0 +1,34 @@
+"""Mistakes of the user: a place, what was found there, and what to do about it."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class UserError(Exception):
+    """The user's input, files or settings are wrong; the command line prints it alone and exits with 2.
+
+    message: what was found. place: the file, line or option at fault. remedy: what to do next.
+    """
+
+    def __init__(self, message: str, *, place: str = "", remedy: str = "") -> None:
+        super().__init__(message)
+        self.message, self.place, self.remedy = message, place, remedy
+
+    def __str__(self) -> str:
+        head = f"{self.place}: {self.message}" if self.place else self.message
+        return f"{head}\n  {self.remedy}" if self.remedy else head
+
+
+class RunFailed(Exception):
+    """A run could not go on (loss is not finite, disk full); what it saved is whole. Exit code 1."""
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """A sentence that names the nearest known name, or lists the known ones; never empty unless none is known."""
+    names = sorted(known)
+    near = difflib.get_close_matches(name, names, n=1, cutoff=0.6)
+    if near:
+        return f"Did you mean '{near[0]}'?"
+    return f"Known: {', '.join(names)}." if names else ""
