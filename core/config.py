@@ -6,6 +6,7 @@ what depends on the machine or the data stays "auto" until the run starts, and t
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -15,8 +16,7 @@ CountOrZero = Annotated[int, Field(ge=0)]
 Positive = Annotated[float, Field(gt=0)]
 NotNegative = Annotated[float, Field(ge=0)]
 Fraction = Annotated[float, Field(ge=0, lt=1)]
-Dtype = Literal["auto", "float32", "bfloat16", "float16"]
-Switch = Literal["auto", "on", "off"]
+Dtype = Literal["auto", "float32", "bfloat16"]
 
 
 class Section(BaseModel):
@@ -114,7 +114,7 @@ class Runtime(Section):
     seed: int = Field(1337, ge=0, description="weights, dropout and data order")
     device: str = Field("auto", description="auto, cpu, cuda, cuda:N or mps")
     dtype: Dtype = Field("auto", description="of matrix products; weights stay float32")
-    compile: Switch | bool = Field("auto", description="torch.compile")
+    compile: Literal["auto"] | bool = Field("auto", description="torch.compile")
     threads: CountOrZero = Field(0, description="CPU threads; 0: torch's choice")
     out_dir: str = Field("out", min_length=1, description="folder of runs")
     trackers: list[str] = Field(["tensorboard"], description="where metrics go besides metrics.csv")
@@ -126,7 +126,7 @@ class SampleRuntime(Section):
     seed: Annotated[int, Field(ge=0)] | None = Field(None, description="of the random draws")
     device: str | None = Field(None, description="see train.runtime.device")
     dtype: Dtype | None = Field(None, description="see train.runtime.dtype; auto is float32 on a CPU")
-    compile: Switch | bool | None = Field(None, description="see train.runtime.compile")
+    compile: Literal["auto"] | bool | None = Field(None, description="see train.runtime.compile")
     threads: CountOrZero | None = Field(None, description="see train.runtime.threads")
 
 
@@ -143,9 +143,10 @@ class Sampling(Section):
 
 
 class Evaluate(Section):
-    """The closing evaluation."""
+    """Exact match of greedy answers, where documents are Examples."""
 
-    max_prompts: CountOrZero = Field(500, description="held-out prompts for exact match at most, evenly spaced; 0: all")
+    max_prompts: CountOrZero = Field(500, description="prompts of each side for exact match at most, evenly spaced; 0: all")
+    training_prompts: CountOrZero = Field(100, description="the same at each evaluation while training; 0: all")
 
 
 class Train(Section):
@@ -207,11 +208,11 @@ class Config(Section):
 
 
 class Contradiction(ValueError):
-    """Two settings exclude each other. key: the dotted name of the one to change."""
+    """Settings exclude each other. keys: their dotted names, the one to change first."""
 
-    def __init__(self, key: str, message: str, remedy: str) -> None:
-        super().__init__(f"{key}: {message} {remedy}")
-        self.key, self.message, self.remedy = key, message, remedy
+    def __init__(self, keys: Sequence[str], message: str, remedy: str) -> None:
+        super().__init__(f"{keys[0]}: {message} {remedy}")
+        self.keys, self.message, self.remedy = keys, message, remedy
 
 
 def fill(section: Section, defaults: dict[str, Any]) -> None:
@@ -253,31 +254,31 @@ def refuse_contradictions(config: Config) -> None:
     assert model.block_size and data.block_size and schedule.lr_decay_iters is not None and schedule.warmup_iters is not None
     if model.kind == "gpt" and model.n_embd % model.n_head:
         raise Contradiction(
-            "train.model.n_embd", f"n_embd = {model.n_embd} is not divisible by n_head = {model.n_head}.",
+            ("train.model.n_embd", "train.model.n_head"), f"n_embd = {model.n_embd} is not divisible by n_head = {model.n_head}.",
             f"Take n_embd = {-(-model.n_embd // model.n_head) * model.n_head}, or an n_head that divides it.",
         )  # fmt: skip
     if model.kind == "gpt" and model.position == "rope" and (model.n_embd // model.n_head) % 2:
         raise Contradiction(
-            "train.model.n_embd", f"rope turns pairs of channels, but a head has {model.n_embd // model.n_head}.",
+            ("train.model.n_embd", "train.model.n_head"), f"rope turns pairs of channels, but a head has {model.n_embd // model.n_head}.",
             "Choose n_embd and n_head so that n_embd / n_head is even, or position = \"learned\".",
         )  # fmt: skip
     if data.block_size > model.block_size:
         raise Contradiction(
-            "train.data.block_size", f"rows of {data.block_size} tokens do not fit the model's block_size = {model.block_size}.",
+            ("train.data.block_size", "train.model.block_size"), f"rows of {data.block_size} tokens do not fit the model's block_size = {model.block_size}.",
             "Lower train.data.block_size, or raise train.model.block_size.",
         )  # fmt: skip
     if schedule.warmup_iters and schedule.warmup_iters >= schedule.max_iters:
         raise Contradiction(
-            "train.schedule.warmup_iters", f"warmup_iters = {schedule.warmup_iters} leaves nothing of max_iters = {schedule.max_iters}.",
+            ("train.schedule.warmup_iters", "train.schedule.max_iters"), f"warmup_iters = {schedule.warmup_iters} leaves nothing of max_iters = {schedule.max_iters}.",
             f"A tenth of max_iters is usual: {schedule.max_iters // 10}.",
         )  # fmt: skip
     if schedule.warmup_iters and schedule.lr_decay_iters <= schedule.warmup_iters:
         raise Contradiction(
-            "train.schedule.lr_decay_iters", f"lr_decay_iters = {schedule.lr_decay_iters} ends before warmup_iters = {schedule.warmup_iters}.",
+            ("train.schedule.lr_decay_iters", "train.schedule.warmup_iters"), f"lr_decay_iters = {schedule.lr_decay_iters} ends before warmup_iters = {schedule.warmup_iters}.",
             "Set it to max_iters, or leave it out.",
         )  # fmt: skip
     if schedule.min_lr is not None and schedule.min_lr > (config.train.optim.learning_rate or 0):
         raise Contradiction(
-            "train.schedule.min_lr", f"min_lr = {schedule.min_lr:g} is above learning_rate = {config.train.optim.learning_rate:g}.",
+            ("train.schedule.min_lr", "train.optim.learning_rate"), f"min_lr = {schedule.min_lr:g} is above learning_rate = {config.train.optim.learning_rate:g}.",
             "Lower it, or leave it out.",
         )  # fmt: skip

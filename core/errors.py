@@ -25,6 +25,14 @@ class RunFailed(Exception):
     """A run could not go on (loss is not finite, disk full); what it saved is whole. Exit code 1."""
 
 
+class Interrupted(Exception):
+    """A signal stopped the work, and what was done is saved. number: the signal; remedy: how to go on."""
+
+    def __init__(self, number: int, remedy: str) -> None:
+        super().__init__(remedy)
+        self.number, self.remedy = number, remedy
+
+
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """A sentence that names the nearest known name, or lists the known ones; never empty unless none is known."""
     names = sorted(known)

@@ -1,0 +1,21 @@
+"""Encoders: text in, token ids out, and back. The built-in kinds, by the names that `prepare.encoder` takes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from core.plugins import hookimpl
+
+
+@hookimpl
+def register_encoders(register: Callable[[str, Any], None]) -> None:
+    """Offer the built-in encoders; numpy and tokenizers are imported only here."""
+    from core.encoders.bpe import BpeEncoder
+    from core.encoders.bytes import BytesEncoder
+    from core.encoders.char import CharEncoder
+    from core.encoders.gpt2 import Gpt2Encoder
+    from core.encoders.words import WordsEncoder
+
+    for encoder in (CharEncoder, WordsEncoder, BytesEncoder, BpeEncoder, Gpt2Encoder):
+        register(encoder.kind, encoder)

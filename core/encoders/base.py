@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Iterable, Sequence
 from typing import Any, Protocol
 
@@ -41,3 +43,9 @@ class Encoder(Protocol):
 
     def decode(self, ids: Sequence[int]) -> str:
         """Text of ids; special ids become "". Bytes that are no UTF-8 become U+FFFD."""
+
+
+def identity(encoder: Encoder) -> str:
+    """SHA-256, hexadecimal, of all that an encoder is: equal where the same text always gets the same ids."""
+    description = {"kind": encoder.kind, **encoder.state()}
+    return hashlib.sha256(json.dumps(description, sort_keys=True, separators=(",", ":")).encode()).hexdigest()

@@ -1,0 +1,15 @@
+"""Training: optimizers, schedules, precision, checkpoints and the loop."""
+
+from __future__ import annotations
+
+from core.plugins import hookimpl
+from core.plugins.hookspecs import Register
+
+
+@hookimpl
+def register_optimizers(register: Register) -> None:
+    """The optimizers that come with Terrarium."""
+    from core.training.optimizers import adamw, muon
+
+    register("muon", muon)
+    register("adamw", adamw)

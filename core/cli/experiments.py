@@ -1,0 +1,129 @@
+"""Commands about experiments as such: list, new, runs, plugins. None of them imports an experiment, or torch."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import click
+import tomli
+
+from core.cli import options
+from core.errors import UserError
+from core.plugins.discovery import Experiment, discover, find, home, summary
+from core.plugins.manager import KINDS, plugins
+from core.tracking.run import read_summary, run_folders
+
+# What stays behind when an experiment is copied: everything that its commands made.
+MADE = ("datasets", "out", "EXPERIMENT_LOG.md", "__pycache__")
+
+
+@click.command("list")
+@options.as_json
+def list_experiments(as_json: bool) -> None:
+    """Experiments: what each is, whether its data is prepared, its runs and their best loss."""
+    rows = [account(experiment) for experiment in discover()]
+    if as_json:
+        click.echo(json.dumps(rows, indent=2, ensure_ascii=False))
+    elif rows:
+        click.echo(table(["name", "prepared", "runs", "best_loss", "summary"], rows))
+    else:
+        click.echo(f"No experiments in {home()}. An experiment is a folder with a config.toml or a prepare.py in it.")
+
+
+def account(experiment: Experiment) -> dict[str, Any]:
+    """One experiment for `list`, read without checking its config: a broken neighbour must not break the list."""
+    row: dict[str, Any] = {"name": experiment.name, "summary": summary(experiment), "path": str(experiment.folder)}
+    try:
+        dataset, out = places(experiment.folder)
+        summaries = [read_summary(folder) for folder in run_folders(experiment, out)]
+    except (UserError, ValueError, AttributeError) as error:
+        return row | {"summary": f"cannot be read: {error}".replace("\n", " "), "prepared": False, "runs": 0, "best_loss": None}
+    losses = [found["best_val_loss"] for found in summaries if found.get("best_val_loss") is not None]
+    prepared = any((folder / "train.bin").is_file() for folder in (dataset, experiment.folder))
+    return row | {"prepared": prepared, "runs": len(summaries), "best_loss": min(losses, default=None)}
+
+
+def places(folder: Path) -> tuple[Path, Path]:
+    """The dataset's folder and that of runs, as config.toml names them."""
+    path = folder / "config.toml"
+    values = tomli.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    dataset = values.get("prepare", {}).get("dataset_dir") or "datasets/basic"
+    out = values.get("train", {}).get("runtime", {}).get("out_dir") or "out"
+    return folder / dataset, folder / out
+
+
+@click.command()
+@click.argument("name")
+@click.option("--from", "source", metavar="EXPERIMENT", default="insert_spaces", show_default=True, help="The experiment to copy.")
+def new(name: str, source: str) -> None:
+    """Copy an experiment's source files under a new name."""
+    original = find(source)
+    if Path(name).name != name or name.startswith((".", "_")):
+        raise UserError(f"'{name}' is no name of a folder", remedy="Use letters, digits and _; the folder is made in experiments/.")
+    target = home() / name
+    if target.exists():
+        raise UserError("there is something of this name already", place=str(target), remedy="Choose another name.")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copytree(original.folder, target, ignore=lambda folder, names: [entry for entry in names if entry in MADE])
+    click.echo(f"{target} is a copy of {original.name}. Edit its prepare.py and config.toml, then: python -m core.cli loop {name}")
+
+
+@click.command()
+@options.experiment
+@options.as_json
+@options.settings
+def runs(experiment: str, as_json: bool, overrides: tuple[str, ...], variant: str, quiet: bool) -> None:
+    """The runs of an experiment."""
+    from core.toml import load_config
+    from core.tracking.run import out_folder
+
+    found = find(experiment)
+    config, _ = load_config(found.folder, variant, overrides)
+    rows = [read_summary(folder) for folder in run_folders(found, out_folder(found, config))]
+    if as_json:
+        click.echo(json.dumps(rows, indent=2, ensure_ascii=False))
+    elif rows:
+        click.echo(table(["run", "status", "steps", "best_val_loss", "accuracy", "train_seconds", "description"], rows))
+    else:
+        click.echo(f"{experiment} has no runs yet. Train one: {found.command.format('train')}")
+
+
+@click.command("plugins")
+@click.pass_context
+def list_plugins(context: click.Context) -> None:
+    """What is registered, and by which package."""
+    found = plugins()
+    rows = [
+        {"kind": kind[:-1], "name": name, "package": package}
+        for kind in KINDS
+        for name, (_, package) in found.registered(kind).items()
+    ]
+    group = context.find_root().command
+    assert isinstance(group, click.Group)
+    rows += [{"kind": "command", "name": name, "package": found.package_of(command.callback)} for name, command in group.commands.items()]
+    rows += [{"kind": "experiment", "name": entry.name, "package": found.package_offering(entry.folder)} for entry in discover()]
+    click.echo(table(["kind", "name", "package"], rows))
+    for plugin in found.failures():
+        click.echo(f"skipped: plugin '{plugin.name}' of {plugin.package}: {plugin.error}")
+
+
+def table(columns: list[str], rows: list[dict[str, Any]]) -> str:
+    """Rows as aligned text; the last column as long as it is."""
+    cells = [columns, *([shown(row.get(column)) for column in columns] for row in rows)]
+    widths = [max(len(line[index]) for line in cells) for index in range(len(columns))]
+    return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in cells)
+
+
+def shown(value: Any) -> str:
+    """A value in a table."""
+    if value is None:
+        return "-"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return f"{value:.4f}" if isinstance(value, float) else str(value)
+
+
+COMMANDS = (list_experiments, new, runs, list_plugins)

@@ -1,0 +1,63 @@
+"""An experiment with its settings, opened for work: what every command starts from."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from types import ModuleType
+from typing import TYPE_CHECKING
+
+from core.cli.console import Console
+from core.config import Config
+from core.plugins.code import load_code
+from core.plugins.discovery import Experiment, find
+from core.plugins.manager import plugins
+from core.toml import Settings, load_config
+from core.tracking.run import out_folder
+
+if TYPE_CHECKING:
+    from core.data.dataset import Dataset
+
+
+@dataclass
+class Lab:
+    """experiment: the folder; config: resolved; settings: what the user gave, with places; code: its prepare.py."""
+
+    experiment: Experiment
+    config: Config
+    settings: Settings
+    overrides: tuple[str, ...]
+    code: ModuleType | None
+    console: Console
+    variant: str = ""
+
+    @classmethod
+    def open(cls, name: str, variant: str, overrides: Sequence[str], console: Console) -> Lab:
+        """Find the experiment, read its settings, import its prepare.py. Raises UserError for what is wrong with them."""
+        experiment = find(name)
+        config, settings = load_config(experiment.folder, variant, overrides)
+        code = load_code(experiment)
+        plugins().add_experiment(code)
+        return cls(experiment, config, settings, tuple(overrides), code, console, variant)
+
+    @property
+    def out(self) -> Path:
+        """The folder of the experiment's runs."""
+        return out_folder(self.experiment, self.config)
+
+    @property
+    def default_run(self) -> str:
+        """The name of a run that --run does not name."""
+        return self.variant if self.variant not in ("", "basic") else "default"
+
+    def prepare(self, *, force: bool = False) -> Dataset:
+        """The dataset, made if it is not current."""
+        from core.data.pipeline import prepare
+
+        with self.console.preparing() as progress:
+            dataset = prepare(
+                self.experiment, self.config, force=force, place_of=self.settings.place_of, progress=progress
+            )
+        counts = f"{dataset.train.tokens:,} tokens to train on, {dataset.val.tokens:,} held out"
+        self.console.say(f"data: {dataset.encoder.kind}, vocabulary {dataset.encoder.vocab_size:,}, {counts}")
+        return dataset

@@ -1,0 +1,88 @@
+"""The command line: the group of commands, and how errors end the process."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import click
+
+from core.errors import Interrupted, RunFailed, UserError
+
+INTERRUPTED = 130
+# A thread that waits for another sleeps instead of spinning: two runs on one small machine do not starve each other.
+# The OpenMP runtime reads this once, when torch is imported.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+
+class Commands(click.Group):
+    """A group whose errors are one message: exit code 2 for the user's mistakes, 1 for a failed run, 130 for Ctrl-C.
+
+    The commands of core and of plugins are put in when they are first looked for.
+    """
+
+    filled = False
+
+    def fill(self) -> None:
+        """Put in the commands of core, then those of plugins; a plugin that fails is skipped."""
+        if self.filled:
+            return
+        self.filled = True
+        from core.cli import experiments, inspect, interchange, work
+        from core.plugins.manager import plugins
+
+        for module in (work, inspect, experiments, interchange):
+            for command in module.COMMANDS:
+                self.add_command(command)
+        plugins().call_each("register_commands", cli=self)
+        for plugin in plugins().failures():
+            click.echo(f"warning: plugin '{plugin.name}' of {plugin.package} is skipped: {plugin.error}", err=True)
+
+    def list_commands(self, context: click.Context) -> list[str]:
+        self.fill()
+        return list(self.commands)
+
+    def get_command(self, context: click.Context, name: str) -> click.Command | None:
+        self.fill()
+        return super().get_command(context, name)
+
+    def main(self, args: Sequence[str] | None = None, *rest: Any, standalone_mode: bool = True, **extra: Any) -> Any:
+        """Run a command and exit; a bug keeps its traceback."""
+        try:
+            code = super().main(args, *rest, standalone_mode=False, **extra)
+        except click.ClickException as error:
+            error.show()
+            sys.exit(error.exit_code)
+        except UserError as error:
+            click.secho(f"error: {error}", fg="red" if sys.stderr.isatty() else None, err=True)
+            sys.exit(2)
+        except RunFailed as error:
+            click.echo(f"failed: {error}", err=True)
+            sys.exit(1)
+        except Interrupted as stop:
+            click.echo(f"interrupted, and saved. {stop.remedy}", err=True)
+            sys.exit(128 + stop.number)
+        except (click.Abort, KeyboardInterrupt):
+            click.echo("interrupted", err=True)
+            sys.exit(INTERRUPTED)
+        if standalone_mode:
+            sys.exit(code if isinstance(code, int) else 0)
+        return code
+
+
+def underscores_too(name: str) -> str:
+    """--num_samples is --num-samples: nanoGPT's users type it so."""
+    return name.replace("_", "-")
+
+
+@click.group(cls=Commands, context_settings={"token_normalize_func": underscores_too, "help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="terrarium-lab", prog_name="terrarium")
+def cli() -> None:
+    """A lab for small language models: an experiment is a folder, and these commands run it."""
+
+
+def main() -> None:
+    """Entry point of `terrarium`."""
+    cli(prog_name="python -m core.cli")

@@ -1,0 +1,74 @@
+"""Draw samples from a trained run: settles what to start from and how to draw, then lets the model write."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from core.config import Sampling
+from core.data.documents import Example
+from core.errors import UserError
+from core.report.samples import Sample
+from core.sampling.generate import complete
+
+if TYPE_CHECKING:
+    from core.cli.trained import Work
+
+FILE = "FILE:"  # --start FILE:path reads the text from a file, as nanoGPT does
+
+
+def draw(work: Work, choices: dict[str, Any], show: Any = None) -> list[Sample]:
+    """Samples of a run. choices: options of the command, by their config names; None where not given.
+
+    With Examples and no start: greedy answers to held-out prompts, with the truth. Raises UserError for a
+    start that cannot be read or encoded.
+    """
+    settings = work.config.sample.sample.model_copy(update={key: value for key, value in choices.items() if value is not None and key != "seed"})
+    seed = work.config.sample.runtime.seed if choices.get("seed") is None else choices["seed"]
+    if settings.start or not work.trained.has_examples:
+        starts: list[Example] = [Example(start_text(work, settings), "")] * settings.num_samples
+        known = False
+    else:
+        starts, known = held_out(work, settings.num_samples, choices.get("seed")), True
+    temperature = settings.temperature
+    if temperature is None:  # an answer is right or wrong: chance only spoils it
+        temperature = 0.0 if work.trained.has_examples else 0.8
+    texts = complete(
+        work.trained.model,
+        work.trained.encoder,
+        [start.prompt for start in starts],
+        max_new_tokens=settings.max_new_tokens,
+        temperature=temperature,
+        top_k=settings.top_k,
+        top_p=settings.top_p,
+        seed=seed or 0,
+        stop=settings.stop or work.trained.stop,
+        show=show,
+    )
+    return [Sample(start.prompt, text, start.completion if known else None) for start, text in zip(starts, texts, strict=True)]
+
+
+def held_out(work: Work, number: int, seed: int | None) -> list[Example]:
+    """Prompts of the validation side: evenly spaced, or drawn at random where a seed is given."""
+    if seed is None:
+        return work.dataset.examples("val", number)
+    everything = work.dataset.examples("val", 0)
+    return random.Random(seed).sample(everything, min(number, len(everything)))
+
+
+def start_text(work: Work, settings: Sampling) -> str:
+    """The text to continue; a line break if none is given and the encoder knows it, else the vocabulary's first text."""
+    if settings.start.startswith(FILE):
+        path = Path(settings.start.removeprefix(FILE)).expanduser()
+        try:
+            return path.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise UserError(f"cannot be read: {error}", place=f"--start {settings.start}", remedy="Name a text file in UTF-8.") from None
+    if settings.start:
+        return settings.start
+    try:
+        work.trained.encoder.encode("\n")
+    except UserError:
+        return work.trained.encoder.decode([0])
+    return "\n"

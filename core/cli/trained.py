@@ -1,0 +1,97 @@
+"""What loop, evaluate and sample do with a trained run."""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from core import files
+from core.cli.lab import Lab
+from core.config import Config
+from core.data.dataset import Dataset, load_dataset
+from core.encoders.base import identity
+from core.errors import UserError
+from core.evaluation.evaluate import Evaluation
+from core.evaluation.exact_match import Answer
+from core.report.html import write_report
+from core.report.log import write_log_entry
+from core.report.plots import write_plots
+from core.report.samples import Sample, as_text
+from core.sampling.generate import complete
+from core.sampling.load import Trained, load_run, run_config
+from core.tracking.run import Run, find_run
+
+
+@dataclass
+class Work:
+    """A trained run, opened with the lab that it belongs to."""
+
+    lab: Lab
+    run: Run
+    trained: Trained
+
+    @classmethod
+    def open(cls, lab: Lab, name: str | None) -> Work:
+        """Find the run and load its best checkpoint; the lab's overrides are laid over the run's own config."""
+        folder = find_run(lab.experiment, lab.out, name or lab.default_run)
+        config = run_config(folder, lab.overrides)
+        return cls(lab, Run(lab.experiment, folder.name, config), load_run(folder, config, lab.code))
+
+    @property
+    def config(self) -> Config:
+        return self.run.config
+
+    @functools.cached_property
+    def dataset(self) -> Dataset:
+        """The dataset that the run was trained on. Raises UserError if its encoder has become another one."""
+        dataset = load_dataset(self.run.experiment.folder / self.config.prepare.dataset_dir)
+        if identity(dataset.encoder) != identity(self.trained.encoder):
+            raise UserError(
+                "the dataset was made with another encoder than the checkpoint",
+                place=str(dataset.folder),
+                remedy=f"Train again on the new data: {self.run.experiment.command.format('train')} --fresh",
+            )
+        return dataset
+
+    def evaluate(self) -> dict[str, Any]:
+        """All metrics of the checkpoint on the whole validation side, those of prepare.py's `evaluate` among them."""
+        metrics, answers = Evaluation(self.dataset, self.config, self.trained.machine).closing(self.trained.model)
+        own = getattr(self.lab.code, "evaluate", None)
+        extra = own(self.run, self.trained.model, self.trained.encoder) if own else {}
+        if not isinstance(extra, dict):
+            raise UserError(
+                f"evaluate returned {type(extra).__name__}", place=f"{own.__code__.co_filename}", remedy="Return a dict: name of a metric -> number."
+            )
+        files.write_json(self.run.folder / "evaluation.json", metrics | extra)
+        self.show(metrics | extra, answers)
+        return {"experiment": self.run.experiment.name, "run": self.run.name, "step": self.trained.step, **metrics, **extra}
+
+    def show(self, metrics: dict[str, Any], answers: list[Answer]) -> None:
+        """The metrics, and the first wrong answers, in a few lines."""
+        say = self.lab.console.say
+        say(f"evaluated {self.run.title} at step {self.trained.step}:")
+        for name, value in metrics.items():
+            shown = f"{value:.1%}" if "accuracy" in name else f"{value:.4f}" if isinstance(value, float) else value
+            say(f"  {name:<28} {shown}")
+        for answer in [answer for answer in answers if not answer.correct][:5]:
+            say(f"  wrong: {answer.example.prompt!r} -> {answer.text!r}, not {answer.example.completion!r}")
+
+    def sample(self, **choices: Any) -> list[Sample]:
+        """Draw samples and show them; on a terminal the first one as it is written."""
+        console = self.lab.console
+        samples = draw(self, choices, console.write if console.interactive else None)
+        console.say(as_text(samples))
+        return samples
+
+    def report(self) -> None:
+        """Samples, curves, the page and the log entry of the run."""
+        samples = draw(self, {})
+        files.write_text(self.run.folder / "samples.txt", as_text(samples))
+        write_plots(self.run.folder)
+        page = write_report(self.run.folder, [sample.as_dict() for sample in samples])
+        write_log_entry(self.run)
+        self.lab.console.say(f"report: {page}")

@@ -1,0 +1,172 @@
+"""Train a run: puts dataset, model, optimizer and evaluation together and hands them to the loop."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from core import files
+from core.cli.console import duration
+from core.cli.lab import Lab
+from core.data.batches import batch, layout_of
+from core.data.dataset import Dataset
+from core.errors import Interrupted
+from core.evaluation.evaluate import Evaluation
+from core.models.build import build_model, parameter_count
+from core.plugins.manager import plugins
+from core.tracking.begin import begin
+from core.tracking.environment import environment
+from core.tracking.metrics import accuracy_columns
+from core.tracking.run import Run, lock_file
+from core.training.machine import Machine, choose_machine
+from core.training.progress import Progress, restore
+from core.training.signals import noting_signals
+from core.training.trainer import Parts, train
+
+
+def train_run(lab: Lab, name: str | None, *, resume: bool, fresh: bool, description: str) -> Run:
+    """Prepare, then train one run to its end. Raises Interrupted after a signal, RunFailed, UserError."""
+    dataset = lab.prepare()
+    run = Run(lab.experiment, name or lab.default_run, lab.config, description)
+    with files.lock(lock_file(run.folder), f"run {run.title}"):
+        beginning, said = begin(run, dataset.fingerprint, resume=resume, fresh=fresh)
+        if said:
+            lab.console.say(said)
+        if beginning == "finished":
+            lab.console.say(f"{run.title} is finished. To train it anew: --fresh; to train another: --run NAME.")
+        else:
+            train_locked(lab, run, dataset, resume=beginning == "resumed")
+    return run
+
+
+def train_locked(lab: Lab, run: Run, dataset: Dataset, *, resume: bool) -> None:
+    """Train while this process holds the run's lock; summary.json tells how it ended, whatever happens."""
+    machine = settle(run, dataset)
+    torch.manual_seed(run.config.train.runtime.seed)
+    model = build_model(run.config.train.model, dataset.encoder.vocab_size, lab.code).to(machine.device)
+    run.folder.mkdir(parents=True, exist_ok=True)
+    run.write_config()
+    run.write_summary(opening(run, dataset, model))
+    progress, status, number = Progress(), "failed", 0
+    try:
+        with noting_signals() as stop:
+            with lab.console.training(run.config.train.schedule.max_iters) as tell:
+                parts = assemble(run, dataset, machine, model, tell)
+                if resume:
+                    progress = restore(run, model, parts.optimizer, parts.identity)
+                lab.console.say(first_line(run, dataset, model, progress))
+                try:
+                    train(run, parts, progress, stop)
+                finally:
+                    for tracker in parts.trackers:
+                        tracker.close()
+        number = stop.number
+        status = "interrupted" if number else "completed"
+    finally:
+        summary = run.write_summary({"status": status} | closing(progress))
+        plugins().manager.hook.on_train_end(run=run, summary=summary)
+    if number:
+        raise Interrupted(number, f"Go on with: {run.experiment.command.format('train')}{run_option(lab, run)}")
+    lab.console.say(last_line(run, progress))
+
+
+def settle(run: Run, dataset: Dataset) -> Machine:
+    """Choose what the config leaves to the machine and the data, and write the choices into it."""
+    runtime, data = run.config.train.runtime, run.config.train.data
+    machine = choose_machine(runtime.device, runtime.dtype, runtime.compile, runtime.threads)
+    runtime.device, runtime.dtype, runtime.compile = str(machine.device), machine.dtype_name, machine.compile
+    data.layout = layout_of(dataset, data)
+    return machine
+
+
+def assemble(run: Run, dataset: Dataset, machine: Machine, model: torch.nn.Module, tell: Callable[[dict[str, float]], None]) -> Parts:
+    """What the loop works with."""
+    config = run.config.train
+    evaluation = Evaluation(dataset, run.config, machine)
+    build_optimizer = plugins().get("optimizers", str(config.optim.name), "train.optim.name")
+    return Parts(
+        model=model,
+        optimizer=build_optimizer(model, config.optim),
+        machine=machine,
+        batch=lambda step: batch(dataset.train, config.data, config.runtime.seed, step),
+        evaluate=evaluation.while_training,
+        metric_columns=accuracy_columns(dataset.groups) if dataset.has_examples else [],
+        trackers=[plugins().get("trackers", name, "train.runtime.trackers")(run) for name in config.runtime.trackers],
+        plugins=plugins(),
+        identity={"dataset_fingerprint": dataset.fingerprint, "encoder": {"kind": dataset.encoder.kind} | dataset.encoder.state()},
+        tell=tell,
+    )
+
+
+def opening(run: Run, dataset: Dataset, model: torch.nn.Module) -> dict[str, Any]:
+    """What summary.json says from the start. A process that is killed can change nothing: hence "interrupted"."""
+    runtime = run.config.train.runtime
+    return {
+        "experiment": run.experiment.name,
+        "run": run.name,
+        "status": "interrupted",
+        "seed": runtime.seed,
+        "steps": 0,
+        "parameters": parameter_count(model),
+        "device": runtime.device,
+        "dtype": runtime.dtype,
+        "dataset_fingerprint": dataset.fingerprint,
+        "environment": environment(run.experiment.folder),
+        "command": command(),
+    } | ({"description": run.description} if run.description else {})
+
+
+def closing(progress: Progress) -> dict[str, Any]:
+    """What summary.json says at the end."""
+    metrics = progress.evaluation
+    return {
+        "steps": progress.step,
+        "tokens": progress.tokens,
+        "train_seconds": round(progress.seconds, 3),
+        "wall_seconds": round(progress.wall_seconds, 3),
+        "tokens_per_second": round(progress.tokens / progress.seconds, 1) if progress.seconds else None,
+        "best_val_loss": progress.best_val_loss,
+        "best_step": progress.best_step,
+        "final_train_loss": progress.train_loss,
+        "final_val_loss": metrics.get("val_loss"),
+        "bits_per_byte": metrics.get("bits_per_byte"),
+        "accuracy": metrics.get("val_accuracy"),
+        "accuracy_by_group": by_group(metrics),
+    }
+
+
+def by_group(metrics: dict[str, float]) -> dict[str, float] | None:
+    """Validation accuracy per group; None where there are no groups."""
+    prefix = "val_accuracy/"
+    return {key[len(prefix) :]: value for key, value in metrics.items() if key.startswith(prefix)} or None
+
+
+def command() -> str:
+    """The command line that this process was started with, without the path of its program."""
+    arguments = sys.argv[1:]
+    return shlex.join(["python", "-m", "core.cli", *arguments])
+
+
+def run_option(lab: Lab, run: Run) -> str:
+    """What a command needs besides the experiment's name to mean this run."""
+    return "".join([f" --variant {lab.variant}" if lab.variant else "", f" --run {run.name}" if run.name != lab.default_run else ""])
+
+
+def first_line(run: Run, dataset: Dataset, model: torch.nn.Module, progress: Progress) -> str:
+    config = run.config.train
+    start = f"resumed at step {progress.step}" if progress.step else f"{config.schedule.max_iters} steps"
+    return (
+        f"training {run.title}: {parameter_count(model):,} parameters, {dataset.train.tokens:,} tokens, "
+        f"vocabulary {dataset.encoder.vocab_size:,}; {start} on {config.runtime.device} in {config.runtime.dtype}"
+    )
+
+
+def last_line(run: Run, progress: Progress) -> str:
+    return (
+        f"trained {run.title}: best val loss {progress.best_val_loss:.4f} at step {progress.best_step}, "
+        f"{duration(progress.seconds)} of training, {progress.tokens / progress.seconds:,.0f} tokens/s"
+    )

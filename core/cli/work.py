@@ -1,0 +1,52 @@
+"""Commands that make things: prepare, train, loop."""
+
+from __future__ import annotations
+
+import click
+
+from core.cli import options
+
+
+@click.command()
+@options.experiment
+@options.force
+@options.settings
+def prepare(experiment: str, force: bool, overrides: tuple[str, ...], variant: str, quiet: bool) -> None:
+    """Make the dataset; skipped when it is current."""
+    options.open_lab(experiment, overrides, variant, quiet).prepare(force=force)
+
+
+@click.command()
+@options.experiment
+@options.training
+@options.settings
+def train(
+    experiment: str, run: str | None, resume: bool, fresh: bool, description: str, overrides: tuple[str, ...], variant: str, quiet: bool
+) -> None:
+    """Train a run, or go on with it."""
+    from core.cli.training import train_run
+
+    lab = options.open_lab(experiment, overrides, variant, quiet)
+    train_run(lab, run, resume=resume, fresh=fresh, description=description)
+
+
+@click.command()
+@options.experiment
+@options.training
+@options.settings
+def loop(
+    experiment: str, run: str | None, resume: bool, fresh: bool, description: str, overrides: tuple[str, ...], variant: str, quiet: bool
+) -> None:
+    """Prepare, train, evaluate, sample and report."""
+    from core.cli.training import train_run
+    from core.cli.trained import Trained
+
+    lab = options.open_lab(experiment, overrides, variant, quiet)
+    finished = train_run(lab, run, resume=resume, fresh=fresh, description=description)
+    trained = Trained.open(lab, finished.name)
+    trained.evaluate()
+    trained.sample({})
+    trained.report()
+
+
+COMMANDS = (prepare, train, loop)

@@ -1,0 +1,166 @@
+"""Batches: a side of a dataset in; inputs and targets out, as int64 arrays. Nothing is kept between two calls.
+
+Legend: G micro-batches of a step, B rows, T tokens (block_size), N tokens of the side.
+A target is the id that follows its input, or NO_TARGET.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from core.config import Data
+from core.data.dataset import Dataset, Split
+from core.errors import UserError
+
+Array = npt.NDArray[np.int64]
+Layout = Literal["stream", "rows"]
+NO_TARGET = -1
+
+
+def layout_of(dataset: Dataset, data: Data) -> Layout:
+    """What "auto" means for a dataset. Raises UserError where there are no documents to start rows with, and
+    where a side is too short for the layout: before a run starts."""
+    has_documents = dataset.train.starts is not None
+    layout: Layout = ("rows" if has_documents else "stream") if data.layout == "auto" else data.layout
+    if layout == "rows" and not has_documents:
+        raise UserError(
+            "this dataset is running text, which has no documents to start rows with",
+            place='train.data.layout = "rows"',
+            remedy='Set train.data.layout = "stream", or let documents() yield Examples.',
+        )
+    if layout == "stream":
+        for split in (dataset.train, dataset.val):
+            refuse_short(split, data)
+    return layout
+
+
+def refuse_short(split: Split, data: Data) -> None:
+    """Raise UserError if a side has not one window of block_size inputs and their targets."""
+    size = block_size(data)
+    if split.tokens < size + 1:
+        raise UserError(
+            f"{split.tokens:,} tokens are too few for train.data.block_size = {size}, which needs {size + 1:,}",
+            place=str(split.path),
+            remedy=f"Lower train.data.block_size to {max(split.tokens - 1, 1)} or less, "
+            "or raise prepare.val_fraction or prepare.size.",
+        )
+
+
+def block_size(data: Data) -> int:
+    """Tokens of a row; the config is resolved, so there is one."""
+    assert data.block_size is not None
+    return data.block_size
+
+
+def batch(split: Split, data: Data, seed: int, step: int) -> tuple[Array, Array]:
+    """Inputs and targets of an optimizer step, each (G, B, T): a pure function of its arguments.
+
+    stream: windows at random places, as nanoGPT draws them. rows: each begins where a random document begins, and
+    the documents after it follow until T is full. Raises UserError where no target fits into the rows, or no window into the side.
+    """
+    size, rows = block_size(data), data.grad_accum_steps * data.batch_size
+    random = np.random.Generator(np.random.Philox(np.random.SeedSequence((seed, step))))
+    if uses_rows(split, data):
+        assert split.starts is not None
+        begins = split.starts[random.integers(len(split.starts), size=rows)].astype(np.int64)
+    else:
+        refuse_short(split, data)
+        begins = random.integers(split.tokens - size, size=rows)
+    inputs, targets = gather(split, begins, np.minimum(begins + size + 1, split.tokens), data)
+    if data.mask_prompt and split.mask is not None and targets.max() == NO_TARGET:
+        raise no_targets(split, size)
+    shape = (data.grad_accum_steps, data.batch_size, size)
+    return inputs.reshape(shape), targets.reshape(shape)
+
+
+def uses_rows(split: Split, data: Data) -> bool:
+    return data.layout == "rows" or (data.layout == "auto" and split.starts is not None)
+
+
+def no_targets(split: Split, size: int) -> UserError:
+    return UserError(
+        f"no row of {size} tokens holds anything to learn: prompts are longer than that",
+        place=str(split.path),
+        remedy="Raise train.data.block_size, or set train.data.mask_prompt = false.",
+    )
+
+
+def gather(split: Split, begins: Array, ends: Array, data: Data) -> tuple[Array, Array]:
+    """Inputs and targets (rows, T) of tokens begin..end of each row, at most T + 1; padding behind them is no target."""
+    offsets = np.arange(block_size(data) + 1)
+    places = begins[:, None] + offsets  # (rows, T + 1)
+    beyond = places >= ends[:, None]
+    padded = bool(beyond.any())
+    if padded:
+        places = np.minimum(places, split.tokens - 1)
+    ids = split.ids[places].astype(np.int64)
+    inputs, targets = ids[:, :-1], ids[:, 1:].copy()
+    if data.mask_prompt and split.mask is not None:
+        targets[split.mask[places[:, 1:]] == 0] = NO_TARGET
+    if padded:
+        targets[beyond[:, 1:]] = NO_TARGET
+        inputs = np.where(beyond[:, :-1], 0, inputs)
+    return np.ascontiguousarray(inputs), targets
+
+
+def validation_rows(split: Split, data: Data, at_most: int = 0) -> Iterator[tuple[Array, Array]]:
+    """Inputs and targets (B, T) in which every target of a side stands once, always in the same order.
+
+    stream: consecutive windows; every token but the first is a target. rows: as many whole documents as fit
+    into each; a document's first token, which nothing precedes, is none. The last batch may have fewer rows.
+    at_most: batches, evenly spaced; 0 for all.
+    """
+    in_rows = uses_rows(split, data)
+    if not in_rows:
+        refuse_short(split, data)
+    begins, ends = packed(split, block_size(data)) if in_rows else windows(split.tokens, block_size(data))
+    firsts = range(0, len(begins), data.batch_size)
+    chosen = np.arange(len(firsts))
+    if 0 < at_most < len(firsts):
+        chosen = np.linspace(0, len(firsts) - 1, at_most).round().astype(np.int64)
+    for number in chosen:
+        rows = slice(firsts[number], firsts[number] + data.batch_size)
+        inputs, targets = gather(split, begins[rows], ends[rows], data)
+        if in_rows:
+            drop_first_tokens(split, begins[rows], ends[rows], targets)
+        yield inputs, targets
+
+
+def windows(tokens: int, size: int) -> tuple[Array, Array]:
+    """Begin and end of consecutive windows of `size` inputs; the target after a window's last input begins the next."""
+    begins = np.arange(0, tokens - 1, size)
+    return begins, np.minimum(begins + size + 1, tokens)
+
+
+def packed(split: Split, size: int) -> tuple[Array, Array]:
+    """Begin and end of rows of at most size + 1 tokens: whole documents in order, and longer ones in windows."""
+    assert split.starts is not None
+    bounds = np.append(split.starts.astype(np.int64), split.tokens)
+    rows: list[tuple[int, int]] = []
+    first = 0
+    while first < len(bounds) - 1:
+        begin = int(bounds[first])
+        behind = int(np.searchsorted(bounds, begin + size + 1, side="right")) - 1
+        if behind > first:
+            rows.append((begin, int(bounds[behind])))
+            first = behind
+            continue
+        first += 1
+        end = int(bounds[first])
+        while end - begin > 1:
+            rows.append((begin, min(begin + size + 1, end)))
+            begin += size
+    table = np.array(rows, dtype=np.int64).reshape(-1, 2)
+    return table[:, 0], table[:, 1]
+
+
+def drop_first_tokens(split: Split, begins: Array, ends: Array, targets: npt.NDArray[Any]) -> None:
+    """Take the first tokens of documents out of the targets of some rows, in place."""
+    assert split.starts is not None
+    for row, (begin, end) in enumerate(zip(begins, ends, strict=True)):
+        inside = slice(*np.searchsorted(split.starts, (begin + 1, end)))
+        targets[row, split.starts[inside].astype(np.int64) - begin - 1] = NO_TARGET

@@ -1,0 +1,237 @@
+"""A dataset folder in, its arrays and encoder out; every file is checked against what dataset.json says of it."""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from core import files
+from core.data.documents import Example
+from core.data.info import AGAIN, SIDES, describe, read_info
+from core.encoders.base import Encoder
+from core.errors import UserError
+from core.plugins.manager import plugins
+
+Array = npt.NDArray[Any]
+BLOCK = 1 << 20  # tokens of a file that are compared with the vocabulary at once
+
+
+@dataclass(frozen=True, eq=False)
+class Split:
+    """One side, read from disk as it is needed. Legend: N tokens, D documents, P different prompts.
+
+    ids: (N,) uint16 or uint32. Examples and conversations have mask: (N,) uint8, 1 where a token is learnt,
+    and starts: (D,) uint64; prompts: (P,) uint64, the first document with each prompt; group: (D,) uint16.
+    """
+
+    path: Path
+    ids: Array
+    mask: Array | None = None
+    starts: Array | None = None
+    prompts: Array | None = None
+    group: Array | None = None
+
+    @property
+    def tokens(self) -> int:
+        return len(self.ids)
+
+    def document(self, number: int) -> tuple[Array, Array | None]:
+        """Ids and mask of one document, where there are documents."""
+        assert self.starts is not None
+        begin = int(self.starts[number])
+        end = int(self.starts[number + 1]) if number + 1 < len(self.starts) else self.tokens
+        return self.ids[begin:end], None if self.mask is None else self.mask[begin:end]
+
+
+@dataclass(frozen=True, eq=False)
+class Dataset:
+    """What training, sampling and evaluation read. owned: prepare made it, and may replace it."""
+
+    folder: Path
+    encoder: Encoder
+    info: dict[str, Any]
+    owned: bool
+    train: Split
+    val: Split
+
+    @property
+    def fingerprint(self) -> str:
+        """Of what it was made from; for a folder of the user's, of its files."""
+        return str(self.info["fingerprint"])
+
+    @property
+    def has_examples(self) -> bool:
+        """Whether there are prompts with one true answer."""
+        return str(self.info["kind"]) == "examples"
+
+    @property
+    def groups(self) -> list[str]:
+        """Names of the slices for reporting."""
+        return list(self.info.get("groups", []))
+
+    @property
+    def stop(self) -> str:
+        """Text that ends a completion, as its last character; "" if an end token does, or nothing."""
+        return str(self.info.get("stop", ""))
+
+    @property
+    def end_token(self) -> int | None:
+        """The id that ends each completion, where no text does."""
+        end: int | None = self.info.get("end_token")
+        return end
+
+    @property
+    def longest_prompt(self) -> int:
+        """Tokens of the longest prompt of both sides; 0 for running text."""
+        return max(int(self.info[side].get("longest_prompt", 0)) for side in SIDES)
+
+    @property
+    def longest_completion(self) -> int:
+        """The same of completions, with what ends them."""
+        return max(int(self.info[side].get("longest_completion", 0)) for side in SIDES)
+
+    def target_size(self, *, masked: bool) -> tuple[int, int]:
+        """Tokens of the validation side that the loss is over, and UTF-8 bytes of their text.
+
+        masked: only what is learnt counts. Bytes of a folder without dataset.json are decoded, at most from the
+        first 2**20 tokens, and scaled up.
+        """
+        counts, part = self.info["val"], "target_" if masked and self.val.mask is not None else ""
+        if f"{part}bytes" in counts:
+            return int(counts[f"{part}tokens"]), int(counts[f"{part}bytes"])
+        return self.val.tokens, self.decoded_bytes
+
+    @functools.cached_property
+    def decoded_bytes(self) -> int:
+        """UTF-8 bytes of the validation side's text, by decoding."""
+        some = self.val.ids[: 1 << 20]
+        text_bytes = sum(
+            len(self.encoder.decode(some[i : i + 65_536].tolist()).encode()) for i in range(0, len(some), 65_536)
+        )
+        return round(text_bytes * self.val.tokens / max(len(some), 1))
+
+    def examples(self, side: Literal["train", "val"], at_most: int) -> list[Example]:
+        """Questions with different prompts, evenly spaced over a side, the same every time; none if there are none.
+
+        at_most: 0 for all. Where one prompt has several completions the first one stands here.
+        """
+        split: Split = getattr(self, side)
+        if not self.has_examples or split.starts is None:
+            return []
+        numbers = np.arange(len(split.starts)) if split.prompts is None else split.prompts
+        if 0 < at_most < len(numbers):
+            numbers = numbers[np.linspace(0, len(numbers) - 1, at_most).round().astype(np.int64)]
+        return [self.example(split, int(number)) for number in numbers]
+
+    def example(self, split: Split, number: int) -> Example:
+        """A document as it was before encoding."""
+        ids, mask = split.document(number)
+        assert mask is not None
+        asked = int(mask.argmax()) if mask.any() else len(ids)
+        group = int(split.group[number]) if split.group is not None else 0
+        decode = self.encoder.decode
+        return Example(
+            decode(ids[:asked].tolist()), decode(ids[asked:].tolist()), self.groups[group - 1] if group else None
+        )
+
+
+def load_dataset(folder: Path) -> Dataset:
+    """Open a dataset. Raises UserError where files are missing, cut off, or of another vocabulary."""
+    if not (folder / "train.bin").exists():
+        raise UserError(
+            "there is no dataset here", place=str(folder), remedy="Make it: python -m core.cli prepare EXPERIMENT"
+        )
+    owned = (folder / "dataset.json").exists()
+    info = read_info(folder) if owned else describe(folder)
+    encoder = build_encoder(info["encoder"], folder / ("dataset.json" if owned else "meta.pkl"))
+    train, val = (open_split(folder, side, info) for side in SIDES)
+    for split in (train, val):
+        refuse_foreign_ids(split, encoder)
+    return Dataset(folder, encoder, info, owned, train, val)
+
+
+def build_encoder(described: dict[str, Any], path: Path) -> Encoder:
+    """The encoder that dataset.json or meta.pkl describes. Raises UserError, with the file's path, if it is none."""
+    state = {key: value for key, value in described.items() if key != "kind"}
+    kind = plugins().get("encoders", described["kind"], str(path))
+    try:
+        encoder: Encoder = kind.from_state(state)
+    except UserError as error:
+        raise UserError(error.message, place=error.place or str(path), remedy=error.remedy) from None
+    return encoder
+
+
+def open_split(folder: Path, side: str, info: dict[str, Any]) -> Split:
+    """The arrays of one side. Raises UserError where a file is missing or has another length than recorded."""
+    counts = info[side]
+    documents = counts.get("documents")
+
+    def array(suffix: str, dtype: str, length: int | None, *, needed: bool = True) -> Array | None:
+        path = folder / f"{side}{suffix}.bin"
+        if not path.exists():
+            if needed:
+                raise UserError(f"{path.name} is missing", place=str(folder), remedy=AGAIN)
+            return None
+        return read_array(path, dtype, length)
+
+    ids = array("", info["dtype"], counts.get("tokens"))
+    assert ids is not None
+    if info["kind"] == "text":
+        return Split(folder / f"{side}.bin", ids)
+    return Split(
+        folder / f"{side}.bin",
+        ids,
+        mask=array(".mask", "uint8", len(ids)),
+        starts=array(".idx", "uint64", documents),
+        prompts=array(".prompts", "uint64", counts.get("prompts"), needed="prompts" in counts),
+        group=array(".group", "uint16", documents, needed=bool(info["groups"])),
+    )
+
+
+def read_array(path: Path, dtype: str, length: int | None) -> Array:
+    """A file as an array that is read as it is needed. Raises UserError unless it has `length` numbers (None: any)."""
+    kind, size = np.dtype(dtype).newbyteorder("<"), path.stat().st_size
+    expected = size // kind.itemsize if length is None else length
+    if size != expected * kind.itemsize or not size:
+        state = "empty" if not size else "cut off" if size < expected * kind.itemsize or length is None else "too long"
+        raise UserError(
+            f"{state}: {size:,} bytes"
+            + (
+                f" instead of {expected * kind.itemsize:,}"
+                if length is not None
+                else f", and {kind.name} takes {kind.itemsize} each"
+            ),
+            place=str(path),
+            remedy=AGAIN,
+        )
+    return np.asarray(np.memmap(path, dtype=kind, mode="r"))
+
+
+def refuse_foreign_ids(split: Split, encoder: Encoder) -> None:
+    """Raise UserError if ids lie above the vocabulary. Of a file of more than 64 blocks, 64 evenly spaced ones are read."""
+    blocks = -(-split.tokens // BLOCK)
+    for number in np.unique(np.linspace(0, blocks - 1, min(blocks, 64)).round().astype(np.int64)):
+        # Not through the map: its pages would count as this process's memory.
+        offset = int(number) * BLOCK * split.ids.itemsize
+        largest = int(np.fromfile(split.path, split.ids.dtype, BLOCK, offset=offset).max())
+        if largest >= encoder.vocab_size:
+            raise UserError(
+                f"holds the id {largest}, but the {encoder.kind} vocabulary ends at {encoder.vocab_size - 1}",
+                place=str(split.path),
+                remedy="The file was made with another vocabulary than the one beside it. " + AGAIN,
+            )
+
+
+def verify(folder: Path) -> None:
+    """Read every file of a dataset that prepare made. Raises UserError if one is not what was written."""
+    for name, entry in read_info(folder).get("files", {}).items():
+        path = folder / name
+        if not path.is_file() or files.sha256(path) != entry["sha256"]:
+            raise UserError(
+                "missing" if not path.is_file() else "has changed since it was made", place=str(path), remedy=AGAIN
+            )

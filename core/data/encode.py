@@ -1,0 +1,186 @@
+"""Documents or text and an encoder in; the files of one side of a dataset, and counts of what is in them, out.
+
+    train.bin            token ids, little-endian uint16, or uint32 above 65,535 ids
+    train.mask.bin       uint8 per token: 1 where it is to be learnt
+    train.idx.bin        uint64 per document: the token at which it starts
+    train.prompts.bin    uint64 per different prompt: the first document that has it
+    train.group.bin      uint16 per document: its group's number in dataset.json, from 1; 0: none
+
+All but the first are written for Examples and Conversations only, the last only where there are groups.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from typing_extensions import Self
+
+from core.data.documents import Document, segments
+from core.data.split import Keys
+from core.data.text import GROUP, PIECE, grouped, pieces
+from core.encoders.base import Encoder, Ids
+
+Array = npt.NDArray[Any]
+Pieces = list[tuple[str, bool]]  # text, and whether it is learnt
+DOCUMENTS_AT_ONCE = 4096
+
+
+def token_type(vocab_size: int) -> np.dtype[Any]:
+    """The type of ids on disk."""
+    return np.dtype("<u2" if vocab_size <= 65_535 else "<u4")
+
+
+class BinFile:
+    """An array on disk that grows, with its length and checksum. A context manager."""
+
+    def __init__(self, path: Path, dtype: str | np.dtype[Any]) -> None:
+        self.path, self.dtype = path, np.dtype(dtype)
+        self.file, self.digest, self.length = path.open("wb"), hashlib.sha256(), 0
+
+    def add(self, values: Array) -> None:
+        data = np.ascontiguousarray(values, dtype=self.dtype)
+        self.file.write(data.data)
+        self.digest.update(data.data)
+        self.length += len(data)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.file.close()
+
+
+class Side:
+    """Writes the files of one side, "train" or "val", into a folder.
+
+    checksums: file name -> sha256. counts: tokens, documents, characters and bytes, of which targets
+    (what is learnt), and the longest prompt and completion in tokens.
+    """
+
+    def __init__(
+        self, folder: Path, name: str, encoder: Encoder, on_characters: Callable[[int], None] = lambda count: None
+    ):
+        self.folder, self.name, self.encoder, self.on_characters = folder, name, encoder, on_characters
+        self.checksums: dict[str, str] = {}
+        self.counts = dict.fromkeys(("tokens", "documents", "characters", "bytes", "target_tokens", "target_bytes"), 0)
+
+    def open(self, suffix: str, dtype: str | np.dtype[Any]) -> BinFile:
+        return BinFile(self.folder / f"{self.name}{suffix}.bin", dtype)
+
+    def closed(self, *files: BinFile) -> None:
+        """Note the checksums of whole files."""
+        self.checksums |= {file.path.name: file.digest.hexdigest() for file in files}
+
+    def write_text(self, texts: Iterable[str]) -> None:
+        """Encode running text of any length."""
+        with self.open("", token_type(self.encoder.vocab_size)) as file:
+            for group in grouped(pieces(texts)):
+                for ids in self.encoder.encode_batch(group):
+                    file.add(ids)
+                self.counts["characters"] += sum(map(len, group))
+                self.counts["bytes"] += sum(map(utf8_length, group))
+                self.on_characters(sum(map(len, group)))
+        self.closed(file)
+        self.counts |= {"tokens": file.length, "target_tokens": file.length, "target_bytes": self.counts["bytes"]}
+
+    def write_documents(
+        self, documents: Iterable[Document], keys: Keys, groups: Mapping[str | None, int], end: int | None
+    ) -> None:
+        """Encode Examples or Conversations, each piece for itself.
+
+        keys: 64 bits per document that tell its prompt. groups: name -> number. end: a token that closes what is learnt.
+        """
+        longest_prompt = longest_completion = 0
+        with (
+            self.open("", token_type(self.encoder.vocab_size)) as ids,
+            self.open(".mask", "u1") as mask,
+            self.open(".idx", "<u8") as starts,
+            self.open(".group", "<u2") as group,
+        ):
+            for batch, pieces_of_each in batches(documents):
+                block = Block(pieces_of_each, self.encoder, end)
+                starts.add(ids.length + block.starts)
+                ids.add(block.ids)
+                mask.add(block.mask)
+                group.add(np.array([groups.get(getattr(document, "group", None), 0) for document in batch]))
+                longest_prompt = max(longest_prompt, block.longest_prompt)
+                longest_completion = max(longest_completion, block.longest_completion)
+                for name, count in block.counts.items():
+                    self.counts[name] += count
+                self.on_characters(block.counts["characters"])
+        self.closed(ids, mask, starts)
+        if groups:
+            self.closed(group)
+        else:
+            group.path.unlink()
+        with self.open(".prompts", "<u8") as prompts:
+            prompts.add(np.sort(np.unique(keys, return_index=True)[1]))
+        self.closed(prompts)
+        self.counts |= {
+            "prompts": prompts.length,
+            "longest_prompt": longest_prompt,
+            "longest_completion": longest_completion,
+        }
+
+
+class Block:
+    """Some documents, encoded. Legend: N tokens, D documents, P pieces."""
+
+    def __init__(self, piece_lists: list[Pieces], encoder: Encoder, end: int | None) -> None:
+        flat = [piece for piece_list in piece_lists for piece in piece_list]
+        different = list(dict.fromkeys(flat))  # short texts repeat: each is encoded once
+        encoded: list[Ids] = encoder.encode_batch([text for text, _ in different])
+        if end is not None:
+            closing = np.array([end], dtype=np.uint32)
+            encoded = [
+                np.concatenate([ids, closing]) if learnt else ids
+                for ids, (_, learnt) in zip(encoded, different, strict=True)
+            ]
+        of_piece = dict(zip(different, encoded, strict=True))
+        parts = [of_piece[piece] for piece in flat]
+        lengths = np.array([len(part) for part in parts])  # (P,)
+        learnt = np.array([learnt for _, learnt in flat])  # (P,)
+        self.ids = np.concatenate(parts)  # (N,)
+        self.mask = np.repeat(learnt, lengths)  # (N,)
+        first_piece = np.cumsum([0, *(len(piece_list) for piece_list in piece_lists[:-1])])  # (D,)
+        piece_starts = np.cumsum(lengths) - lengths  # (P,)
+        self.starts = piece_starts[first_piece].astype(np.uint64)  # (D,)
+        self.longest_prompt = int(lengths[first_piece][~learnt[first_piece]].max(initial=0))
+        self.longest_completion = int(lengths[learnt].max(initial=0))
+        sizes = {text: (len(text), utf8_length(text)) for text, _ in different}
+        self.counts = {
+            "tokens": len(self.ids),
+            "documents": len(piece_lists),
+            "characters": sum([sizes[text][0] for text, _ in flat]),
+            "bytes": sum([sizes[text][1] for text, _ in flat]),
+            "target_tokens": int(self.mask.sum()),
+            "target_bytes": sum([sizes[text][1] for text, is_target in flat if is_target]),
+        }
+
+
+def batches(documents: Iterable[Document]) -> Iterator[tuple[list[Document], list[Pieces]]]:
+    """Documents with their pieces, as many at once as bound both Python's overhead and memory."""
+    batch: list[Document] = []
+    piece_lists: list[Pieces] = []
+    characters = 0
+    for document in documents:
+        batch.append(document)
+        piece_lists.append(segments(document))
+        characters += sum([len(text) for text, _ in piece_lists[-1]])
+        if len(batch) >= DOCUMENTS_AT_ONCE or characters >= PIECE * GROUP:
+            yield batch, piece_lists
+            batch, piece_lists, characters = [], [], 0
+    if batch:
+        yield batch, piece_lists
+
+
+def utf8_length(text: str) -> int:
+    return len(text) if text.isascii() else len(text.encode())

@@ -1,0 +1,79 @@
+"""dataset.json: what a dataset folder says of itself, or what its files say where it is missing."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+from core.data.meta_pkl import read_meta
+from core.errors import UserError
+
+AGAIN = "Make it again: python -m core.cli prepare EXPERIMENT --force"
+SIDES = ("train", "val")
+STANDARD_FILES = {
+    "meta.pkl",
+    *(f"{side}{part}.bin" for side in SIDES for part in ("", ".mask", ".idx", ".prompts", ".group")),
+}
+
+
+def read_info(folder: Path) -> dict[str, Any]:
+    """dataset.json of a folder. Raises UserError where it is damaged."""
+    path = folder / "dataset.json"
+    try:
+        info = json.loads(path.read_bytes())
+        if not isinstance(info, dict) or not {"encoder", "dtype", *SIDES} <= info.keys():
+            raise ValueError("keys are missing")
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"damaged: {error}", place=str(path), remedy=AGAIN) from None
+    return info
+
+
+def describe(folder: Path) -> dict[str, Any]:
+    """The same for a folder with nanoGPT's files only: train.bin and val.bin of uint16, and meta.pkl of a char encoder.
+
+    Where meta.pkl is missing the ids are taken for those of GPT-2, as nanoGPT does, and "note" says so.
+    Raises UserError where files are missing or damaged.
+    """
+    for side in SIDES:
+        if not (folder / f"{side}.bin").is_file():
+            raise UserError(
+                f"there is no {side}.bin", place=str(folder), remedy="A dataset needs train.bin and val.bin."
+            )
+    info: dict[str, Any] = {"kind": "text", "dtype": "uint16", "stop": "", "end_token": None, "groups": []}
+    meta = folder / "meta.pkl"
+    if meta.exists():
+        info["encoder"] = {"kind": "char", **char_state(meta)}
+    else:
+        info["encoder"] = {"kind": "gpt2"}
+        info["note"] = f"{folder}: there is no meta.pkl, so the ids are taken for GPT-2's, as nanoGPT does."
+    info |= {side: {} for side in SIDES}
+    if all((folder / f"{side}.{part}.bin").exists() for side in SIDES for part in ("mask", "idx")):
+        info["kind"] = "examples"
+    info["fingerprint"] = sampled_hash([folder / "train.bin", folder / "val.bin", *([meta] if meta.exists() else [])])
+    return info
+
+
+def char_state(meta: Path) -> dict[str, Any]:
+    """The char encoder's state that a meta.pkl describes. Raises UserError if it describes none."""
+    itos = read_meta(meta).get("itos")
+    texts = [itos.get(number) for number in range(len(itos))] if isinstance(itos, dict) else itos
+    if not isinstance(texts, list) or not texts or not all(isinstance(text, str) for text in texts):
+        raise UserError(
+            "itos does not number characters from 0", place=str(meta), remedy="Write it as nanoGPT's prepare.py does."
+        )
+    return {"itos": texts}
+
+
+def sampled_hash(paths: list[Path], blocks: int = 64, size: int = 1 << 16) -> str:
+    """A hash of sizes and of evenly spaced blocks: of the whole of small files, quick for files of any size."""
+    digest = hashlib.sha256()
+    for path in paths:
+        length = path.stat().st_size
+        digest.update(f"{path.name} {length}\n".encode())
+        with path.open("rb") as file:
+            for block in range(blocks):
+                file.seek(max(length - size, 0) * block // (blocks - 1))
+                digest.update(file.read(size))
+    return digest.hexdigest()

@@ -1,0 +1,168 @@
+"""Where an experiment's documents come from: its prepare.py, a file, or an address on the web."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path, PurePosixPath
+from types import ModuleType
+from typing import Any, Literal
+from urllib.parse import unquote, urlsplit
+
+from core.config import Config
+from core.data.documents import Conversation, Example
+from core.data.params import PlaceOf, source_of, title, wants
+from core.data.spool import Spool
+from core.data.text import read_text
+from core.download import download
+from core.errors import UserError
+from core.plugins.discovery import Experiment
+
+Progress = Callable[[str, int, int], None]  # what is done, how much of it, of how much (0: unknown)
+
+
+@dataclass(frozen=True)
+class Source:
+    """An experiment with its settings, and which of the three ways of making data they choose.
+
+    kind: "prepare" and "documents" are functions of prepare.py; "input" is a file; "" is nothing at all.
+    """
+
+    experiment: Experiment
+    config: Config
+    code: ModuleType | None
+    place_of: PlaceOf
+
+    @property
+    def kind(self) -> Literal["prepare", "input", "documents", ""]:
+        if hasattr(self.code, "prepare"):
+            return "prepare"
+        if self.config.prepare.input:
+            return "input"
+        return "documents" if hasattr(self.code, "documents") else ""
+
+    @property
+    def function(self) -> Callable[..., Any] | None:
+        """The function of prepare.py that makes the data, if one does."""
+        return None if self.kind in ("input", "") else getattr(self.code, self.kind)
+
+    @property
+    def reads_raw_dir(self) -> bool:
+        """Whether the function of prepare.py may read files of raw_dir."""
+        return self.kind == "prepare" or (self.function is not None and wants(self.function, "raw_dir"))
+
+    @property
+    def reads_folder(self) -> bool:
+        """Whether the function of prepare.py may read files that lie beside it."""
+        return self.kind == "prepare" or (self.function is not None and wants(self.function, "folder"))
+
+    def path(self, setting: str) -> Path:
+        """A path of the config; relative ones start at the experiment's folder."""
+        return self.experiment.folder / Path(setting).expanduser()
+
+    @property
+    def dataset_dir(self) -> Path:
+        return self.path(self.config.prepare.dataset_dir)
+
+    @property
+    def raw_dir(self) -> Path:
+        return self.path(self.config.prepare.raw_dir)
+
+    @property
+    def is_address(self) -> bool:
+        return "://" in self.config.prepare.input
+
+    @property
+    def input_file(self) -> Path:
+        """The file that `input` names; for an address, where its download is kept."""
+        name = self.config.prepare.input
+        if self.is_address:
+            return self.raw_dir / (PurePosixPath(unquote(urlsplit(name).path)).name or "input")
+        return self.path(name)
+
+
+def fetch_input(source: Source) -> Path:
+    """The input file, downloaded if it is an address and not here yet. Raises UserError if there is none."""
+    settings, file = source.config.prepare, source.input_file
+    place = source.place_of("prepare.input") or "prepare.input"
+    if source.is_address and not settings.input.startswith("https://"):
+        raise UserError(
+            f'input = "{settings.input}" is no https address', place=place, remedy="Give https://... or a file."
+        )
+    if source.is_address and not file.exists():
+        file.parent.mkdir(parents=True, exist_ok=True)
+        download(settings.input, file, settings.sha256, "prepare.input")
+    if file.is_dir():
+        raise UserError(f'input = "{settings.input}" is a folder', place=place, remedy="Name one file in it.")
+    if not file.exists():
+        raise UserError(
+            f'input = "{settings.input}" does not exist: no file {file}',
+            place=place,
+            remedy="Relative paths start at the experiment's folder. Put the file there, or change prepare.input.",
+        )
+    return file
+
+
+def check_sum(source: Source, found: str) -> None:
+    """Compare the input's checksum with `sha256` of the config, if that is given."""
+    wanted = source.config.prepare.sha256
+    if wanted and found != wanted:
+        raise UserError(
+            f"{source.input_file} has another content than prepare.sha256 says: its sha256 is {found}",
+            place=source.place_of("prepare.sha256") or "prepare.sha256",
+            remedy="Delete the file to have it downloaded again."
+            if source.is_address
+            else "Correct prepare.sha256, or the file.",
+        )
+
+
+def pairs(
+    path: Path, separator: str, on_bytes: Callable[[bytes], object] = lambda block: None
+) -> Iterator[tuple[Example, str]]:
+    """Examples of a file with a prompt and a completion per line, each with its place, FILE:LINE.
+
+    The separator stays with the prompt, the line's end with the completion. Blank lines are passed over.
+    """
+    rest, number = "", 0
+    for text in chain(read_text(path, on_bytes), ["\n"]):
+        *lines, rest = (rest + text).split("\n")
+        for line in lines:
+            number += 1
+            if number == 1:
+                line = line.removeprefix("\ufeff")
+            if not line.strip():
+                continue
+            prompt, found, completion = line.partition(separator)
+            if not found:
+                raise UserError(
+                    f'no separator "{separator}" in "{line[:60]}"',
+                    place=f"{path}:{number}",
+                    remedy="Each line is PROMPT"
+                    + separator
+                    + "COMPLETION; prepare.separator sets what stands between.",
+                )
+            yield Example(prompt + found, completion + "\n"), f"{path}:{number}"
+
+
+def draw(spool: Spool, documents: object, size: int, function: Callable[..., Any], progress: Progress) -> None:
+    """Put what documents() returned on the spool, until there are `size` characters. An exception inside goes through."""
+    if isinstance(documents, (str, Example, Conversation)) or not isinstance(documents, Iterable):
+        raise UserError(
+            f"{title(function)} returned {type(documents).__name__}, which gives no documents",
+            place=source_of(function),
+            remedy="Let it `yield` each document.",
+        )
+    for document in documents:
+        spool.add(document)
+        if len(spool) % 4096 == 0:
+            progress("drawing documents", min(spool.characters, size), size)
+        if spool.characters >= size:
+            break
+    if not len(spool):
+        raise UserError(
+            f"{title(function)} yielded nothing",
+            place=source_of(function),
+            remedy="It must `yield` at least two documents.",
+        )
+    progress("drawing documents", size, size)

@@ -1,0 +1,187 @@
+"""Documents in a temporary file: read once from documents(), which may be endless, and given back in any order."""
+
+from __future__ import annotations
+
+import marshal
+import mmap
+from array import array
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+from typing_extensions import Self
+
+from core.data.documents import SPEAKERS, Conversation, Document, Example, Message, prompt_key, segments
+from core.data.split import Keys, Numbers, key_of
+from core.errors import UserError
+
+KINDS = {str: "text", Example: "examples", Conversation: "conversations"}
+
+
+class Spool:
+    """Checked documents of one kind, and what the split and the encoder need to know about each.
+
+    kind: text, examples or conversations. ending: the character that ends every learnt text and stands
+    nowhere else in one, or "". groups: names, in the order of their first document.
+    """
+
+    def __init__(self, path: Path, seed: int, what: str) -> None:
+        self.path, self.seed, self.what = path, seed, what
+        self.file = path.open("wb")
+        self.kind = ""
+        self.ending: str | None = None
+        self.groups: dict[str | None, int] = {}
+        self.characters = 0
+        self.offsets, self.lengths, self.prompt_keys = array("Q", [0]), array("Q"), array("Q")
+        self.recent: dict[Example, tuple[bytes, int, int]] = {}
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+    def add(self, document: object, place: str = "") -> None:
+        """Take one document. Raises UserError if it is none, empty, or of another kind than those before."""
+        # Small worlds repeat themselves: an Example seen before needs no second look.
+        try:
+            entry = self.recent.get(document) if type(document) is Example else None
+        except TypeError:  # not even hashable: `checked` says what is wrong with it
+            entry = None
+        if entry is None:
+            checked = self.checked(document, place or f"document {len(self) + 1:,} of {self.what}")
+            entry = self.look_at(checked)
+            if type(document) is Example:
+                if len(self.recent) >= 100_000:
+                    self.recent.clear()
+                self.recent[document] = entry
+        record, length, key = entry
+        self.file.write(record)
+        self.offsets.append(self.offsets[-1] + len(record))
+        self.lengths.append(length)
+        self.prompt_keys.append(key)
+        self.characters += length
+
+    def look_at(self, document: Document) -> tuple[bytes, int, int]:
+        """A document's record, length in characters and prompt's key; its ending and group are noted."""
+        pieces = segments(document)
+        for text, learnt in pieces:
+            if learnt and self.ending != "":
+                self.see_ending(text)
+        if isinstance(document, Example) and document.group is not None:
+            self.groups.setdefault(document.group, len(self.groups) + 1)
+            if len(self.groups) > 65_535:  # a group's number is a uint16 on disk
+                raise UserError("more than 65,535 groups", place=self.what, remedy="A group is a slice for reporting.")
+        return (
+            marshal.dumps(plain(document)),
+            sum([len(text) for text, _ in pieces]),
+            key_of(prompt_key(document), self.seed),
+        )
+
+    def see_ending(self, learnt: str) -> None:
+        """Keep the common last character as long as it ends every learnt text and stands nowhere else in it."""
+        last = learnt[-1:]
+        if self.ending is None:
+            self.ending = last
+        if last != self.ending or learnt.find(last) != len(learnt) - 1:
+            self.ending = ""
+
+    def checked(self, document: object, place: str) -> Document:
+        """The document, if it is one."""
+        if not isinstance(document, (str, Example, Conversation)):
+            raise UserError(
+                f"{type(document).__name__} is no document: {shortened(document)}",
+                place=place,
+                remedy="Yield str, Example(prompt, completion) or Conversation(messages), from core.",
+            )
+        kind = next(name for cls, name in KINDS.items() if isinstance(document, cls))
+        self.kind = self.kind or kind
+        if kind != self.kind:
+            raise UserError(
+                f"{type(document).__name__} after {self.kind}", place=place, remedy="All documents must be of one kind."
+            )
+        if isinstance(document, Conversation):
+            document = Conversation([check_message(message, place) for message in document.messages])
+        elif isinstance(document, Example):
+            for name, text in zip(Example._fields, document, strict=True):
+                if not isinstance(text, str) and not (name == "group" and text is None):
+                    raise UserError(f"{name} is {type(text).__name__}, not str: {shortened(text)}", place=place)
+        whole = "".join([text for text, _ in segments(document)])
+        if not whole:
+            raise UserError(f"empty {type(document).__name__}", place=place, remedy="Leave documents without text out.")
+        try:
+            whole.encode()
+        except UnicodeEncodeError as error:
+            raise UserError(
+                f"text with half a character: U+{ord(whole[error.start]):04X} cannot be written as UTF-8",
+                place=place,
+                remedy="Read files with encoding='utf-8', without errors='surrogateescape'.",
+            ) from None
+        return document
+
+    def close(self) -> None:
+        """End writing; after that the documents can be read."""
+        self.file.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+        self.path.unlink()
+
+    def keys(self) -> Keys:
+        """A hash of each document's prompt."""
+        return np.asarray(self.prompt_keys, dtype=np.uint64)
+
+    def sizes(self) -> Numbers:
+        """Characters of each document."""
+        return np.asarray(self.lengths, dtype=np.int64)
+
+    def read(self, numbers: Iterable[int] | None = None) -> Iterator[Document]:
+        """Documents by number, all of them if None is given."""
+        rebuild: Callable[[Any], Document] = str
+        if self.kind != "text":
+            rebuild = example if self.kind == "examples" else conversation
+        offsets = self.offsets
+        with self.path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+            for number in range(len(self)) if numbers is None else numbers:
+                yield rebuild(marshal.loads(content[offsets[number] : offsets[number + 1]]))
+
+    def texts(self, numbers: Numbers | None = None) -> Iterator[str]:
+        """Running text, document by document."""
+        return (f"{document}" for document in self.read(None if numbers is None else numbers.tolist()))
+
+
+def plain(document: Document) -> Any:
+    """A document as tuples of exactly str: marshal takes no subclass of it."""
+    if isinstance(document, Conversation):
+        return tuple([(str(role), str(content)) for role, content in document.messages])
+    if isinstance(document, Example):
+        return tuple([text if text is None else str(text) for text in document])
+    return str(document)
+
+
+def example(fields: Iterable[Any]) -> Example:
+    return Example(*fields)
+
+
+def conversation(turns: Iterable[tuple[str, str]]) -> Conversation:
+    return Conversation([Message(*turn) for turn in turns])
+
+
+def check_message(message: object, place: str) -> Message:
+    """A turn of a conversation, if it is one."""
+    if not isinstance(message, Message) or not isinstance(message.content, str):
+        raise UserError(
+            f"no message: {shortened(message)}", place=place, remedy='Write Message("user", "text"), from core.'
+        )
+    if message.role not in SPEAKERS:
+        raise UserError(f"unknown role {message.role!r}", place=place, remedy=f"Roles: {', '.join(SPEAKERS)}.")
+    return message
+
+
+def shortened(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."

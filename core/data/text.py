@@ -1,0 +1,126 @@
+"""Text in blocks: a UTF-8 file of any size in, pieces of str out, cut where no token is cut."""
+
+from __future__ import annotations
+
+import codecs
+import io
+import re
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+
+from core.errors import UserError
+
+READ = 1 << 18  # bytes; with 1 << 22 the memory that malloc holds on to grows to 300 MB
+PIECE = 1 << 17  # characters: small enough for two cores to share a block, large enough that a call costs nothing
+LOOK_AHEAD = 10_000  # characters in which a line should end
+GROUP = 16  # pieces that are encoded together
+
+
+def read_text(path: Path, on_bytes: Callable[[bytes], object] = lambda block: None) -> Iterator[str]:
+    """The text of a file in blocks, line ends as \\n (as open() reads them, and nanoGPT with it).
+
+    on_bytes sees every block of bytes first. Raises UserError with the byte offset where it is not UTF-8.
+    """
+    line_ends = io.IncrementalNewlineDecoder(None, translate=True)
+    rest, begin, final = b"", 0, False
+    with path.open("rb") as file:
+        while not final:
+            block = file.read(READ)
+            on_bytes(block)
+            final, data = not block, rest + block
+            try:
+                text, used = codecs.utf_8_decode(data, "strict", final)
+            except UnicodeDecodeError as error:
+                raise UserError(
+                    f"not UTF-8 text: {error.reason} at byte {begin + error.start:,} (0x{data[error.start]:02x})",
+                    place=str(path),
+                    remedy="Save it as UTF-8, for example: iconv -f ISO-8859-1 -t UTF-8 OLD > NEW",
+                ) from None
+            rest, begin = data[used:], begin + used
+            yield line_ends.decode(text, final=final)
+
+
+def pieces(texts: Iterable[str], size: int = PIECE) -> Iterator[str]:
+    """The same text in pieces of about `size` characters, cut where tokens of words and of BPE end too."""
+    waiting: list[str] = []
+    length = 0
+    for text in texts:
+        waiting.append(text)
+        length += len(text)
+        if length < 2 * size:
+            continue
+        whole = "".join(waiting)
+        begin = 0
+        while len(whole) - begin >= 2 * size:
+            cut = safe_cut(whole, begin + size, begin + 2 * size)
+            yield whole[begin:cut]
+            begin = cut
+        waiting = [whole[begin:]]
+        length = len(whole) - begin
+    if length:
+        yield "".join(waiting)
+
+
+def safe_cut(text: str, low: int, high: int) -> int:
+    """A position in low..high: behind a line break between two visible characters, else before a blank
+    between two, else high. The first is where every encoder here cuts too."""
+    for mark, behind in (("\n", 1), (" ", 0)):
+        found = high - 1
+        for _ in range(1000):  # more would be slow where all is blank
+            found = text.rfind(mark, low, found)
+            if found <= low:
+                break
+            if not text[found - 1].isspace() and not text[found + 1].isspace():
+                return found + behind
+    return high
+
+
+def first_and_rest(texts: Iterable[str], cut: int, *, exact: bool) -> tuple[Iterator[str], Iterator[str]]:
+    """The first `cut` characters, and the rest; the first must be read to its end before the rest is.
+
+    exact: cut just there; else behind the line, or at least the word, in which the cut falls.
+    """
+    source = iter(texts)
+    left_over: list[str] = []
+
+    def first() -> Iterator[str]:
+        remaining = cut
+        for text in source:
+            if len(text) < remaining:
+                remaining -= len(text)
+                yield text
+                continue
+            ahead = text[remaining:]
+            while not exact and len(ahead) < LOOK_AHEAD and (more := next(source, "")):
+                ahead += more
+            more_of_line = 0 if exact or text[remaining - 1].isspace() else line_end(ahead[:LOOK_AHEAD])
+            left_over.append(ahead[more_of_line:])
+            yield text[:remaining] + ahead[:more_of_line]
+            return
+
+    def rest() -> Iterator[str]:
+        yield from left_over
+        yield from source
+
+    return first(), rest()
+
+
+def line_end(text: str) -> int:
+    """Where the next line begins; where there is none, where a blank stands; 0 if there is neither."""
+    behind = text.find("\n") + 1
+    if 0 < behind < len(text):
+        return behind
+    blank = re.search(r"\s", text)
+    return blank.start() if blank else 0
+
+
+def grouped(items: Iterable[str], size: int = GROUP) -> Iterator[list[str]]:
+    """Lists of `size` items; the last may be shorter."""
+    group: list[str] = []
+    for item in items:
+        group.append(item)
+        if len(group) == size:
+            yield group
+            group = []
+    if group:
+        yield group

@@ -1,0 +1,88 @@
+"""One file from the network: a URL in, a checked file under its name out, or a message that says where to put it."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import http.client
+import os
+import sys
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from core.errors import UserError
+from core.files import TEMPORARY, sync
+
+TIMEOUT = 30  # seconds without a byte
+BLOCK = 1 << 16  # bytes
+
+
+def download(url: str, target: Path, sha256: str, what: str) -> None:
+    """Fetch a file, check it, and give it its name once it is whole and on disk.
+
+    sha256: checksum, hexadecimal; empty: not checked. what: names the file in messages, such as "GPT-2's vocabulary".
+    Raises UserError where the file cannot be had or is another; target is then what it was.
+    """
+    target.parent.mkdir(parents=True, exist_ok=True)
+    temporary = target.with_name(f"{TEMPORARY}{target.name}")
+    digest = hashlib.sha256()
+    try:
+        with temporary.open("wb") as file:
+            for block in blocks(url, target, what):
+                file.write(block)
+                digest.update(block)
+            file.flush()
+            os.fsync(file.fileno())
+        if sha256 and digest.hexdigest() != sha256:
+            raise UserError(
+                f"{what} has another content than expected: its SHA-256 is {digest.hexdigest()}, not {sha256}",
+                place=url,
+                remedy=f"Try again. If the source has changed on purpose, put the file that you want at {target}.",
+            )
+        temporary.replace(target)
+        sync(target.parent)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def blocks(url: str, target: Path, what: str) -> Iterator[bytes]:
+    """The bytes behind a URL. Raises UserError for anything that goes wrong on the way."""
+    received = 0
+    try:
+        request = urllib.request.Request(url, headers={"User-Agent": "terrarium"})  # some hosts refuse urllib's name
+        with urllib.request.urlopen(request, timeout=TIMEOUT) as response:
+            expected = int(response.headers.get("Content-Length") or 0)
+            with progress(what, expected) as advance:
+                while block := response.read(BLOCK):
+                    received += len(block)
+                    advance(len(block))
+                    yield block
+        if received < expected:  # read() ends quietly where a connection breaks off
+            raise http.client.IncompleteRead(b"", expected - received)
+    except (OSError, ValueError, http.client.HTTPException) as error:
+        reason = error.reason if isinstance(error, urllib.error.URLError) else error
+        raise UserError(
+            f"{what} could not be downloaded: {reason}",
+            place=url,
+            remedy=f"Get the file on another way and put it at {target}.",
+        ) from error
+
+
+@contextlib.contextmanager
+def progress(what: str, total: int) -> Iterator[Callable[[int], None]]:
+    """A function to call with each number of bytes received; it moves a bar, if standard error is a terminal.
+
+    total: bytes expected; 0: not known.
+    """
+    if not sys.stderr.isatty():
+        yield lambda count: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
+    with Progress(*columns, console=Console(stderr=True)) as bar:
+        task = bar.add_task(what, total=total or None)
+        yield lambda count: bar.advance(task, count)

@@ -1,0 +1,74 @@
+"""What encoders ask of text: its UTF-8, safe places to cut it, and the message for what they do not know."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Any
+
+from core.errors import UserError
+
+END = "<|end|>"  # how the end token of char and words is written in listings; its id is outside those of text
+# Unicode's White_Space, which is what \s means to the regular expressions of tiktoken and tokenizers; Python's \s
+# has U+001C to U+001F besides.
+WHITESPACE = r"\t-\r \x85\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000"
+CUT = re.compile(f"(?<=[^{WHITESPACE}])(?=[{WHITESPACE}])")
+
+
+def utf8(text: str) -> bytes:
+    """UTF-8 of a text. Raises UserError for half a surrogate pair, which no UTF-8 file can hold."""
+    try:
+        return text.encode()
+    except UnicodeEncodeError as error:
+        raise surrogate(text, error.start) from None
+
+
+def code_points(text: str) -> bytes:
+    """UTF-32 of a text, little-endian, 4 bytes per character. Raises UserError as `utf8` does."""
+    try:
+        return text.encode("utf-32-le")
+    except UnicodeEncodeError as error:
+        raise surrogate(text, error.start) from None
+
+
+def surrogate(text: str, position: int) -> UserError:
+    """The error for a lone surrogate: such text comes from a broken decoder, never from a valid file."""
+    return UserError(
+        f"{text[position]!r} at {line_and_column(text, position)} is half of a surrogate pair, not a character",
+        remedy="Read the text again as UTF-8, with errors='replace' if it is damaged.",
+    )
+
+
+def unknown(what: str, text: str, position: int) -> UserError:
+    """The error for a character or word that a vocabulary lacks. what: names it, such as "character 'z'"."""
+    return UserError(
+        f"{what} at {line_and_column(text, position)} is not in the vocabulary",
+        remedy="Prepare the data again with text that has it, or leave it out.",
+    )
+
+
+def wrong_state(kind: str, state: dict[str, Any]) -> UserError:
+    """The error for a state that another kind of encoder wrote, or that was edited by hand."""
+    return UserError(
+        f"this is no state of a '{kind}' encoder: it has {', '.join(map(repr, sorted(state))) or 'nothing'}",
+        remedy="Prepare the data again.",
+    )
+
+
+def line_and_column(text: str, position: int) -> str:
+    """Where a character stands, counted from 1, as an editor shows it."""
+    line_start = text.rfind("\n", 0, position) + 1
+    return f"line {text.count(chr(10), 0, position) + 1}, column {position - line_start + 1}"
+
+
+def spans(text: str, size: int) -> Iterator[str]:
+    """Cut a text into pieces of at least `size` characters, the last one aside, that encode as the whole does.
+
+    A cut stands before whitespace that follows something else: there every token of `words`, `bpe` and `gpt2`
+    ends. A text without whitespace stays whole.
+    """
+    start = 0
+    while len(text) - start > size and (cut := CUT.search(text, start + size)):
+        yield text[start : cut.start()]
+        start = cut.start()
+    yield text[start:]

@@ -1,0 +1,45 @@
+"""All metrics of a model on a dataset: loss, bits per byte and, with Examples, exact match."""
+
+from __future__ import annotations
+
+import torch
+
+from core.config import Config
+from core.data.batches import validation_rows
+from core.data.dataset import Dataset
+from core.evaluation.exact_match import Answer, accuracies, greedy_answers
+from core.evaluation.loss import bits_per_byte, mean_loss
+from core.training.machine import Machine
+
+SIDES = ("val", "train")
+
+
+class Evaluation:
+    """The fixed questions that a dataset puts to a model: the same in every row of a run's metrics."""
+
+    def __init__(self, dataset: Dataset, config: Config, machine: Machine) -> None:
+        self.dataset, self.config, self.machine = dataset, config, machine
+        self.examples = {side: dataset.examples(side, config.evaluate.training_prompts) for side in SIDES}
+
+    def while_training(self, model: torch.nn.Module) -> dict[str, float]:
+        """val_loss, bits_per_byte and accuracies, on the part of the data that the config names."""
+        metrics = self.losses(model, self.config.train.runtime.eval_iters)
+        for side, examples in self.examples.items():
+            metrics |= accuracies(greedy_answers(model, self.dataset, examples, self.machine), side)
+        return metrics
+
+    def closing(self, model: torch.nn.Module) -> tuple[dict[str, float], list[Answer]]:
+        """The same over the whole validation file and at most `evaluate.max_prompts`, and the held-out answers."""
+        metrics, answers = self.losses(model, 0), {}
+        for side in SIDES:
+            examples = self.dataset.examples(side, self.config.evaluate.max_prompts)
+            answers[side] = greedy_answers(model, self.dataset, examples, self.machine)
+            metrics |= accuracies(answers[side], side)
+        return metrics, answers["val"]
+
+    def losses(self, model: torch.nn.Module, eval_iters: int) -> dict[str, float]:
+        """val_loss in nats per target, and bits per byte of the text that the targets stand for."""
+        data, val = self.config.train.data, self.dataset.val
+        loss = mean_loss(model, validation_rows(val, data, eval_iters), self.machine)
+        targets, text_bytes = self.dataset.target_size(masked=data.mask_prompt)
+        return {"val_loss": loss, "bits_per_byte": bits_per_byte(loss, targets, text_bytes)}

@@ -1,0 +1,50 @@
+"""Greedy answers to held-out prompts, compared with the truth letter by letter."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+from core.data.dataset import Dataset
+from core.data.documents import Example
+from core.sampling.generate import complete
+from core.training.machine import Machine
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What the model made of one example's prompt."""
+
+    example: Example
+    text: str
+
+    @property
+    def correct(self) -> bool:
+        return self.text == self.example.completion
+
+
+def greedy_answers(model: torch.nn.Module, dataset: Dataset, examples: Sequence[Example], machine: Machine) -> list[Answer]:
+    """The model's greedy completion of each prompt, up to the dataset's end or one token more than the longest truth."""
+    texts = complete(
+        model,
+        dataset.encoder,
+        [example.prompt for example in examples],
+        max_new_tokens=dataset.longest_completion + 1,
+        temperature=0.0,
+        stop=dataset.stop,
+        device=machine.device,
+    )
+    return [Answer(example, text) for example, text in zip(examples, texts, strict=True)]
+
+
+def accuracies(answers: Sequence[Answer], side: str) -> dict[str, float]:
+    """`<side>_accuracy` and `<side>_accuracy/<group>`: the fraction of answers that are exactly right."""
+    slices: dict[str, list[bool]] = defaultdict(list)
+    for answer in answers:
+        slices[f"{side}_accuracy"].append(answer.correct)
+        if answer.example.group is not None:
+            slices[f"{side}_accuracy/{answer.example.group}"].append(answer.correct)
+    return {name: sum(correct) / len(correct) for name, correct in slices.items()}

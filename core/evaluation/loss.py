@@ -1,0 +1,35 @@
+"""Loss over the validation file, the same tokens every time."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from core.models.loss import token_loss
+from core.training.machine import Machine
+from core.training.trainer import to_device
+
+Array = npt.NDArray[np.int64]
+
+
+def mean_loss(model: torch.nn.Module, rows: Iterable[tuple[Array, Array]], machine: Machine) -> float:
+    """Mean loss in nats per target over batches of inputs and targets (B, T), -1 where there is no target."""
+    total, count = torch.zeros((), dtype=torch.float64), 0
+    for inputs, targets in rows:
+        with torch.inference_mode(), machine.autocast():
+            nats, _ = token_loss(model(to_device(inputs, machine)), to_device(targets, machine))
+        total += nats.double().cpu()
+        count += int((targets >= 0).sum())
+    return float(total) / max(count, 1)
+
+
+def bits_per_byte(loss: float, targets: int, text_bytes: int) -> float:
+    """Bits for a byte of the text that the targets stand for: comparable between encoders.
+
+    loss: nats per target; targets: how many the validation file has; text_bytes: UTF-8 bytes of their text.
+    """
+    return loss * targets / (max(text_bytes, 1) * math.log(2))

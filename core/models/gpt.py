@@ -1,0 +1,193 @@
+"""GPT: token ids (B, T) in, logits (B, T, V) out; norms, positions, activation and the rest as core.config.Model says.
+
+Parameters are named as in nanoGPT, so that preset "gpt2" exchanges weights with it.
+Shapes: B rows, T tokens, C channels, H heads, D channels of a head, V ids, S tokens of context.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from core.config import Model
+from core.models.attention import attend, choose_attention, logit_scale, merge_heads, prepare, rotary_tables, split_heads
+from core.models.cache import KVCache
+from core.models.layers import FeedForward, Norm, rms_norm
+
+
+class Trace(NamedTuple):
+    """What `GPT.trace` sees on the way: attention[i] (B, H, T, T) and hidden[i] (B, T, C), hidden[0] the embeddings."""
+
+    logits: Tensor
+    attention: list[Tensor]
+    hidden: list[Tensor]
+
+
+class Attention(nn.Module):
+    """Queries, keys and values from one matrix (3C, C), attention, output projection."""
+
+    def __init__(self, config: Model) -> None:
+        super().__init__()
+        assert config.bias is not None and config.qk_norm is not None
+        self.c_attn = nn.Linear(config.n_embd, 3 * config.n_embd, bias=config.bias)
+        self.c_proj = nn.Linear(config.n_embd, config.n_embd, bias=config.bias)
+        self.n_head, self.qk_norm, self.dropout = config.n_head, config.qk_norm, config.dropout
+
+    def forward(self, x: Tensor, place: Place, form: str) -> Tensor:
+        dropout = self.dropout if self.training else 0.0
+        y = attend(self.c_attn(x), self.n_head, *place, self.qk_norm, "sdpa" if dropout else form, dropout)
+        return self.c_proj(y)  # type: ignore[no-any-return]
+
+    def cached(self, x: Tensor, place: Place, cache: KVCache, layer: int) -> Tensor:
+        """`forward` for tokens that follow those of the cache, which takes their keys and values in."""
+        heads = split_heads(self.c_attn(x), self.n_head)  # (3, B, H, T, D)
+        q, k = prepare(heads[:2], *place, self.qk_norm)
+        y = cache.attend(layer, q, k, heads[2], logit_scale(q.shape[-1], self.qk_norm))
+        return self.c_proj(merge_heads(y))  # type: ignore[no-any-return]
+
+    def weights(self, x: Tensor, place: Place) -> Tensor:
+        """The attention map (B, H, T, T) by plain operations."""
+        q, k = prepare(split_heads(self.c_attn(x), self.n_head)[:2], *place, self.qk_norm)
+        scores = q @ k.transpose(-2, -1) * logit_scale(q.shape[-1], self.qk_norm)
+        later = torch.ones(scores.shape[-2:], dtype=torch.bool, device=x.device).triu(1)
+        return scores.masked_fill(later, -torch.inf).softmax(-1)
+
+
+Place = tuple[Tensor | None, Tensor | None]  # tables of cos and sin, each (T, D), for rope
+
+
+class Block(nn.Module):
+    """x + attention(norm(x)), then x + feed-forward(norm(x))."""
+
+    def __init__(self, config: Model) -> None:
+        super().__init__()
+        self.ln_1, self.attn = Norm(config), Attention(config)
+        self.ln_2, self.mlp = Norm(config), FeedForward(config)
+        self.dropout = nn.Dropout(config.dropout) if config.dropout else None
+
+    def forward(self, x: Tensor, place: Place, form: str) -> Tensor:
+        if self.dropout is None:
+            x = x + self.attn(self.ln_1(x), place, form)
+            return x + self.mlp(self.ln_2(x))  # type: ignore[no-any-return]
+        x = x + self.dropout(self.attn(self.ln_1(x), place, form))
+        return x + self.dropout(self.mlp(self.ln_2(x)))  # type: ignore[no-any-return]
+
+    def cached(self, x: Tensor, place: Place, cache: KVCache, layer: int) -> Tensor:
+        x = x + self.attn.cached(self.ln_1(x), place, cache, layer)
+        return x + self.mlp(self.ln_2(x))  # type: ignore[no-any-return]
+
+
+class GPT(nn.Module):
+    """The model of [train.model], whose fields must be resolved (core.config.resolve).
+
+    attention: "auto" (core.models.attention.choose_attention), "explicit", "sdpa" or "sdpa32"; set it from outside.
+    """
+
+    cos: Tensor
+    sin: Tensor
+
+    def __init__(self, config: Model, vocab_size: int) -> None:
+        super().__init__()
+        assert config.block_size is not None and config.softcap is not None
+        self.config, self.vocab_size, self.block_size = config, vocab_size, config.block_size
+        self.n_head, self.head_width, self.softcap = config.n_head, config.n_embd // config.n_head, config.softcap
+        self.attention = "auto"
+        parts = {"wte": nn.Embedding(vocab_size, config.n_embd)}
+        if config.position == "learned":
+            parts["wpe"] = nn.Embedding(config.block_size, config.n_embd)
+        else:
+            cos, sin = rotary_tables(config.block_size, self.head_width)
+            self.register_buffer("cos", cos, persistent=False)
+            self.register_buffer("sin", sin, persistent=False)
+        blocks = nn.ModuleList(Block(config) for _ in range(config.n_layer))
+        self.transformer = nn.ModuleDict({**parts, "h": blocks, "ln_f": Norm(config)})
+        self.lm_head = nn.Linear(config.n_embd, vocab_size, bias=False)
+        if config.tie_weights:
+            self.lm_head.weight = self.transformer["wte"].weight  # type: ignore[assignment]
+        self.dropout = nn.Dropout(config.dropout) if config.dropout else None
+        initialise(self)
+
+    def forward(self, tokens: Tensor, cache: KVCache | None = None) -> Tensor:
+        """Logits (B, T, V) for tokens (B, T), which follow those of the cache and join it. ValueError past block_size."""
+        x, place = self.embed(tokens, 0 if cache is None else cache.length)
+        if cache is None:
+            form = self.attention_form(x)
+            for block in self.transformer["h"]:  # type: ignore[union-attr]
+                x = block(x, place, form)
+        else:
+            for layer, block in enumerate(self.transformer["h"]):  # type: ignore[arg-type]
+                x = block.cached(x, place, cache, layer)
+            cache.length += tokens.shape[1]
+        return self.head(x)
+
+    def embed(self, tokens: Tensor, start: int) -> tuple[Tensor, Place]:
+        """Hidden states (B, T, C) of tokens at places start, start + 1, ..., and the tables of those places."""
+        stop = start + tokens.shape[1]
+        if stop > self.block_size:
+            raise ValueError(f"{stop} tokens do not fit the model's block_size = {self.block_size}")
+        x = self.transformer["wte"](tokens)
+        if self.config.position == "learned":
+            x = x + self.transformer["wpe"].weight[start:stop]  # type: ignore[index]
+        if self.config.norm == "rmsnorm":  # without a scale of its own, so that the embedding's need not be right
+            x = rms_norm(x)
+        if self.dropout is not None:
+            x = self.dropout(x)
+        # The residual stream has the precision of the matrix products: half the memory traffic, and no casts between.
+        if torch.is_autocast_enabled(x.device.type):
+            x = x.to(torch.get_autocast_dtype(x.device.type))
+        if self.config.position == "learned":
+            return x, (None, None)
+        return x, (self.cos[start:stop].to(x.dtype), self.sin[start:stop].to(x.dtype))
+
+    def head(self, x: Tensor) -> Tensor:
+        """Logits (B, T, V) of the last block's output (B, T, C)."""
+        logits = self.lm_head(self.transformer["ln_f"](x))
+        return self.softcap * torch.tanh(logits.float() / self.softcap) if self.softcap else logits  # type: ignore[no-any-return]
+
+    def attention_form(self, x: Tensor) -> str:
+        if self.attention != "auto":
+            return self.attention
+        return choose_attention(x.device, x.dtype, x.shape[1], self.head_width, x.shape[0] * self.n_head)
+
+    def new_cache(self, batch_size: int) -> KVCache:
+        """Room for the keys and values of block_size tokens of batch_size rows."""
+        weight = self.lm_head.weight
+        return KVCache(self.config.n_layer, batch_size, self.n_head, self.block_size, self.head_width, weight)
+
+    @torch.no_grad()
+    def trace(self, tokens: Tensor) -> Trace:
+        """`forward` with attention maps and hidden states kept; slower, and apart from it so that it stays fast."""
+        x, place = self.embed(tokens, 0)
+        attention, hidden = [], [x]
+        for block in self.transformer["h"]:  # type: ignore[union-attr]
+            attention.append(block.attn.weights(block.ln_1(x), place))
+            x = block(x, place, self.attention_form(x))
+            hidden.append(x)
+        return Trace(self.head(x), attention, hidden)
+
+
+@torch.no_grad()
+def initialise(model: GPT) -> None:
+    """Fresh weights. modern: matrices uniform with deviation 1/sqrt(inputs), head near zero, so that the first loss is ln V;
+    else GPT-2's: normal with 0.02, projections back into the residual stream 0.02 / sqrt(2 n_layer)."""
+    config = model.config
+    modern = config.preset == "modern"
+    for name, module in model.named_modules():
+        if isinstance(module, nn.Embedding):
+            nn.init.normal_(module.weight, std=1.0 if modern and not config.tie_weights else 0.02)
+        elif isinstance(module, nn.Linear):
+            back = name.endswith("c_proj")
+            if back and config.zero_init:
+                nn.init.zeros_(module.weight)
+            elif not modern:
+                nn.init.normal_(module.weight, std=0.02 / (2 * config.n_layer) ** 0.5 if back else 0.02)
+            elif module is not model.lm_head:
+                bound = (3 / module.in_features) ** 0.5 / ((2 * config.n_layer) ** 0.5 if back else 1.0)
+                nn.init.uniform_(module.weight, -bound, bound)
+            elif not config.tie_weights:
+                nn.init.normal_(module.weight, std=0.001)
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)

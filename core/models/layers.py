@@ -1,0 +1,101 @@
+"""The small parts of a block: norms and feed-forward, tensors (..., C) in and out.
+
+Shapes: N rows (tokens), C channels, F channels of the feed-forward layer.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+
+from core.config import Model
+from core.models.attention import EPSILON
+
+
+class RmsNormFunction(torch.autograd.Function):
+    """x / rms(x) over the last dimension; F.rms_norm's own gradient on a CPU is a dozen small operations."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        inverse = torch.linalg.vector_norm(x, dim=-1, keepdim=True).pow_(2).div_(x.shape[-1]).add_(EPSILON).rsqrt_()
+        y = x * inverse
+        ctx.save_for_backward(y, inverse)
+        return y
+
+    @staticmethod
+    @once_differentiable  # type: ignore[untyped-decorator]
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
+        y, inverse = ctx.saved_tensors
+        along = torch.linalg.vecdot(grad, y).unsqueeze(-1)
+        return torch.addcmul(grad, y, along, value=-1 / y.shape[-1]).mul_(inverse)
+
+
+def rms_norm(x: Tensor) -> Tensor:
+    """x / rms(x) over the last dimension (arXiv:1910.07467), in the fastest form for the device."""
+    if x.is_cpu and torch.is_grad_enabled():
+        return RmsNormFunction.apply(x)  # type: ignore[no-any-return, no-untyped-call]
+    return F.rms_norm(x, (x.shape[-1],), eps=EPSILON)
+
+
+class SquaredReluFunction(torch.autograd.Function):
+    """max(x, 0)^2 (arXiv:2109.08668); autograd keeps two tensors and runs four operations where two do."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        positive = x.relu()
+        ctx.save_for_backward(positive)
+        return positive * positive
+
+    @staticmethod
+    @once_differentiable  # type: ignore[untyped-decorator]
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
+        (positive,) = ctx.saved_tensors
+        return (grad * positive).mul_(2)
+
+
+def squared_relu(x: Tensor) -> Tensor:
+    """max(x, 0)^2, in the fastest form for the device."""
+    if x.is_cpu and torch.is_grad_enabled():
+        return SquaredReluFunction.apply(x)  # type: ignore[no-any-return, no-untyped-call]
+    return x.relu().square()
+
+
+class Norm(nn.Module):
+    """rmsnorm has no parameters, rmsnorm_scale a weight, layernorm a weight and, if asked for, a bias."""
+
+    def __init__(self, config: Model) -> None:
+        super().__init__()
+        self.centred = config.norm == "layernorm"
+        self.weight = nn.Parameter(torch.ones(config.n_embd)) if config.norm != "rmsnorm" else None
+        self.bias = nn.Parameter(torch.zeros(config.n_embd)) if self.centred and config.bias else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.centred:
+            return F.layer_norm(x, (x.shape[-1],), self.weight, self.bias, 1e-5)
+        return rms_norm(x) if self.weight is None else rms_norm(x) * self.weight.to(x.dtype)
+
+
+class FeedForward(nn.Module):
+    """Two matrices around a non-linearity; swiglu's c_fc holds the gate's matrix above the value's (arXiv:2002.05202)."""
+
+    def __init__(self, config: Model) -> None:
+        super().__init__()
+        assert config.n_ff is not None and config.bias is not None
+        self.activation = config.activation
+        self.c_fc = nn.Linear(config.n_embd, config.n_ff * (2 if config.activation == "swiglu" else 1), bias=config.bias)
+        self.c_proj = nn.Linear(config.n_ff, config.n_embd, bias=config.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.c_fc(x)  # (..., F), for swiglu (..., 2F)
+        if self.activation == "relu2":
+            x = squared_relu(x)
+        elif self.activation == "gelu":
+            x = F.gelu(x)
+        else:
+            gate, value = x.chunk(2, dim=-1)
+            x = F.silu(gate) * value
+        return self.c_proj(x)  # type: ignore[no-any-return]

@@ -1,0 +1,126 @@
+"""Exchange of weights with nanoGPT: its ckpt.pt in, a model's config and state out, and back.
+
+The names and shapes of preset "gpt2" are nanoGPT's own, so that nothing is transposed or renamed on the way.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+import pickle
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from core import files
+from core.config import PRESETS, Model
+from core.errors import UserError
+from core.models.gpt import GPT
+
+ARGUMENTS = ("n_layer", "n_head", "n_embd", "block_size", "bias", "vocab_size")
+COMPILED = "_orig_mod."  # torch.compile puts it before every name
+REMEDY = "Give the ckpt.pt that nanoGPT's train.py wrote to its out_dir."
+
+
+class Checkpoint(NamedTuple):
+    """model: keys of [train.model]; state: for `GPT.load_state_dict`; step and best_val_loss as nanoGPT recorded them."""
+
+    model: dict[str, Any]
+    state: dict[str, Tensor]
+    vocab_size: int
+    step: int
+    best_val_loss: float
+
+
+def import_checkpoint(path: Path) -> Checkpoint:
+    """Read a ckpt.pt; no code in it is run. Raises UserError for a file that is none, or whose tensors do not fit."""
+    content = read(path)
+    arguments, state = content.get("model_args"), content.get("model")
+    if not isinstance(arguments, dict) or not isinstance(state, dict):
+        raise UserError("no nanoGPT checkpoint: it has no 'model' and 'model_args'", place=str(path), remedy=REMEDY)
+    missing = [name for name in ARGUMENTS if name not in arguments]
+    if missing:
+        raise UserError(f"no nanoGPT checkpoint: model_args lacks {', '.join(missing)}", place=str(path), remedy=REMEDY)
+    vocab_size = arguments["vocab_size"]
+    model = {"kind": "gpt", "preset": "gpt2", **{name: arguments[name] for name in ARGUMENTS if name != "vocab_size"}}
+    model["dropout"] = float(arguments.get("dropout", 0.0))
+    # Without flash attention nanoGPT keeps the causal mask as a buffer called attn.bias; it is no weight.
+    state = {name.removeprefix(COMPILED): tensor for name, tensor in state.items() if not name.endswith(".attn.bias")}
+    check_fit(state, model, vocab_size, path)
+    return Checkpoint(model, state, vocab_size, int(content.get("iter_num", 0)), float(content.get("best_val_loss", math.inf)))
+
+
+def read(path: Path) -> dict[str, Any]:
+    """The pickled dict, plain containers and tensors only."""
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except OSError as error:
+        raise UserError(f"cannot be read: {error.strerror}", place=str(path), remedy=REMEDY) from None
+    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, LookupError, TypeError, AttributeError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise UserError(f"no nanoGPT checkpoint: {reason}", place=str(path), remedy=REMEDY) from None
+    if not isinstance(content, dict):
+        raise UserError(f"no nanoGPT checkpoint: it holds a {type(content).__name__}", place=str(path), remedy=REMEDY)
+    return content
+
+
+def check_fit(state: dict[str, Any], model: dict[str, Any], vocab_size: int, path: Path) -> None:
+    """Raises UserError unless the tensors are those of the model that model_args describes."""
+    try:
+        config = Model(**model)
+        for key, value in PRESETS["gpt2"]["model"].items():
+            if getattr(config, key) is None:
+                setattr(config, key, value)
+        config.n_ff = 4 * config.n_embd
+        with torch.device("meta"):
+            expected = GPT(config, vocab_size).state_dict()
+    except (ValueError, TypeError, RuntimeError) as error:
+        raise UserError(f"model_args describe no GPT: {str(error).splitlines()[0]}", place=str(path), remedy=REMEDY) from None
+    for name in sorted(expected.keys() | state.keys()):
+        wanted, found = expected.get(name), state.get(name)
+        if wanted is None or not isinstance(found, Tensor) or wanted.shape != found.shape:
+            have = f"of shape {tuple(found.shape)}" if isinstance(found, Tensor) else "missing"
+            want = "none" if wanted is None else f"one of shape {tuple(wanted.shape)}"
+            raise UserError(f"tensor {name} is {have}, but model_args ask for {want}", place=str(path), remedy=REMEDY)
+
+
+def export_checkpoint(
+    model: GPT, path: Path, *, step: int = 0, best_val_loss: float = math.inf, settings: dict[str, Any] | None = None
+) -> None:
+    """Write a ckpt.pt for nanoGPT's sample.py and for its train.py with init_from = "resume" (Adam's memory starts anew).
+
+    settings: nanoGPT's own config, of which sample.py reads `dataset`. Raises UserError for a model that nanoGPT cannot build.
+    """
+    config = model.config
+    wanted = {**PRESETS["gpt2"]["model"], "n_ff": 4 * config.n_embd, "zero_init": config.zero_init, "bias": config.bias}
+    for key, value in wanted.items():
+        if getattr(config, key) != value:
+            raise UserError(
+                f"nanoGPT has no model with {key} = {getattr(config, key)!r}, only {value!r}",
+                place=f"train.model.{key}",
+                remedy='Train with train.model.preset = "gpt2" and leave that key out.',
+            )
+    arguments = {name: getattr(config, name) for name in ARGUMENTS if name != "vocab_size"}
+    content = {
+        "model": {name: tensor.detach().float().cpu() for name, tensor in model.state_dict().items()},
+        "model_args": {**arguments, "vocab_size": model.vocab_size, "dropout": config.dropout},
+        "optimizer": fresh_adamw(model),
+        "iter_num": step,
+        "best_val_loss": best_val_loss,
+        "config": settings or {},
+    }
+    buffer = io.BytesIO()
+    torch.save(content, buffer)
+    files.write_bytes(path, buffer.getvalue())
+
+
+def fresh_adamw(model: GPT) -> dict[str, Any]:
+    """State of an AdamW that has not stepped, with nanoGPT's two groups: matrices decay, vectors do not."""
+    parameters = list(model.parameters())
+    groups = [
+        {"params": [p for p in parameters if p.dim() >= 2], "weight_decay": 0.1},
+        {"params": [p for p in parameters if p.dim() < 2], "weight_decay": 0.0},
+    ]
+    return torch.optim.AdamW(groups, lr=1e-3, betas=(0.9, 0.99)).state_dict()

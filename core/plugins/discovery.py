@@ -1,0 +1,110 @@
+"""Find experiment folders, without importing any of them."""
+
+from __future__ import annotations
+
+import ast
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import core
+from core.errors import UserError, did_you_mean
+from core.plugins.manager import plugins
+
+VARIABLE = "TERRARIUM_EXPERIMENTS"
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """A folder with an idea in it; the folder's name is the experiment's."""
+
+    folder: Path
+
+    @property
+    def name(self) -> str:
+        return self.folder.name
+
+    @property
+    def command(self) -> str:
+        """How a message tells the user to address it."""
+        return f"python -m core.cli {{}} {self.name}"
+
+
+def is_experiment(folder: Path) -> bool:
+    """Whether a folder has a config.toml, a prepare.py, or a dataset that needs neither."""
+    if not folder.is_dir() or folder.name.startswith((".", "_")):
+        return False
+    if any((folder / name).is_file() for name in ("config.toml", "prepare.py", "train.bin")):
+        return True
+    return any((folder / "datasets").glob("*/train.bin"))
+
+
+def home() -> Path:
+    """`experiments` of the current folder or of its nearest parent that has one, else the one beside core."""
+    here = Path.cwd()
+    for folder in (here, *here.parents):
+        if (folder / "experiments").is_dir():
+            return folder / "experiments"
+    return Path(core.__file__).parent.parent / "experiments"
+
+
+def roots() -> Iterator[Path]:
+    """Folders that hold experiments or are one: the home, $TERRARIUM_EXPERIMENTS, then those of plugins."""
+    yield home()
+    for entry in os.environ.get(VARIABLE, "").split(os.pathsep):
+        if entry:
+            yield Path(entry).expanduser()
+    for folders in plugins().call_each("experiment_folders"):
+        yield from map(Path, folders)
+
+
+def discover() -> list[Experiment]:
+    """Every experiment, by name. One folder counts once, however many roots lead to it."""
+    found: dict[Path, Experiment] = {}
+    for root in roots():
+        candidates = [root] if is_experiment(root) else sorted(root.iterdir()) if root.is_dir() else []
+        for folder in filter(is_experiment, candidates):
+            found.setdefault(folder.resolve(), Experiment(folder.absolute()))
+    return sorted(found.values(), key=lambda experiment: experiment.name)
+
+
+def find(name: str) -> Experiment:
+    """The experiment of this name, or at this path. Raises UserError if there is none or more than one."""
+    if (os.sep in name or name in (".", "..")) and is_experiment(Path(name).resolve()):
+        return Experiment(Path(name).resolve())
+    everything = discover()
+    matches = [experiment for experiment in everything if experiment.name == name]
+    if not matches:
+        raise UserError(
+            f"no experiment is called '{name}'",
+            place=str(home()),
+            remedy=f"{did_you_mean(name, [experiment.name for experiment in everything])} "
+            f"An experiment is a folder with a config.toml or a prepare.py in it; `python -m core.cli list` shows them.".strip(),
+        )
+    if len(matches) > 1:
+        raise UserError(
+            f"two experiments are called '{name}'",
+            place=" and ".join(str(experiment.folder) for experiment in matches),
+            remedy="Rename one of the folders, or give a path.",
+        )
+    return matches[0]
+
+
+def summary(experiment: Experiment) -> str:
+    """One line on what it is: the docstring of prepare.py, else the Readme's first sentence. Nothing is imported."""
+    try:
+        tree = ast.parse((experiment.folder / "prepare.py").read_bytes())
+        text = ast.get_docstring(tree) or ""
+    except (OSError, SyntaxError, ValueError):
+        text = ""
+    return next((line.strip() for line in text.splitlines() if line.strip()), "") or readme_line(experiment.folder)
+
+
+def readme_line(folder: Path) -> str:
+    """The first line of Readme.md that is no heading."""
+    for name in ("Readme.md", "README.md"):
+        if (folder / name).is_file():
+            lines = (folder / name).read_text(encoding="utf-8", errors="replace").splitlines()
+            return next((line.strip() for line in lines if line.strip() and not line.startswith("#")), "")
+    return ""

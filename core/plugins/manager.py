@@ -1,0 +1,183 @@
+"""Load plugins, and ask them for encoders, models, optimizers and trackers by name."""
+
+from __future__ import annotations
+
+import difflib
+import functools
+import importlib
+import importlib.metadata
+import inspect
+import traceback
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pluggy
+
+from core.errors import UserError, did_you_mean
+from core.plugins import hookspecs
+
+PROJECT = "terrarium"
+PACKAGE = "terrarium-lab"
+# Layers of core that register through the same hooks as everyone. Names, not imports: these layers are above this one.
+BUILT_IN = ("core.encoders", "core.models", "core.training", "core.tracking")
+HOOKS = [name for name, value in vars(hookspecs).items() if hasattr(value, f"{PROJECT}_spec")]
+EXPERIMENT_MODULE = "terrarium_experiment_"  # how the modules of prepare.py files are called
+KINDS = ("encoders", "models", "optimizers", "trackers")
+
+
+@dataclass
+class Plugin:
+    """What one entry point brought, or why it did not load."""
+
+    name: str
+    package: str
+    module: Any = None
+    error: str = ""
+
+
+OWN = Plugin("prepare.py", "this experiment")
+
+
+@dataclass
+class Plugins:
+    """The loaded plugins. Only the experiment being run adds its prepare.py, for as long as it runs."""
+
+    manager: pluggy.PluginManager
+    loaded: list[Plugin] = field(default_factory=list)
+
+    def failures(self) -> list[Plugin]:
+        """Plugins that could not be loaded."""
+        return [plugin for plugin in self.loaded if plugin.error]
+
+    def package_of(self, function: Any) -> str:
+        """The package whose plugin a function's module belongs to."""
+        module = str(getattr(function, "__module__", "")).partition(".")[0]
+        owners = [plugin.package for plugin in self.loaded if getattr(plugin.module, "__name__", "").partition(".")[0] == module]
+        return owners[0] if owners else "?"
+
+    def package_offering(self, folder: Path) -> str:
+        """The package whose plugin offers an experiment's folder, or the one around it; "" for a folder of the user's."""
+        for implementation in self.manager.hook.experiment_folders.get_hookimpls():
+            succeeded, folders, package = self.call(implementation)
+            if succeeded and any(Path(offered).absolute() in (folder, folder.parent) for offered in folders):
+                return package
+        return ""
+
+    def call(self, implementation: pluggy.HookImpl, **arguments: Any) -> tuple[bool, Any, str]:
+        """Call one plugin's hook. Returns whether it went well, its result and its package.
+
+        A stranger's package that raises is kept as a failure; what core or a prepare.py raises goes through.
+        """
+        plugin = next((plugin for plugin in self.loaded if plugin.module is implementation.plugin), OWN)
+        accepted = {name: arguments[name] for name in implementation.argnames}
+        try:
+            return True, implementation.function(**accepted), plugin.package
+        except Exception as error:
+            if plugin.package in (PACKAGE, OWN.package):
+                raise
+            plugin.error = one_line(error)
+            return False, None, plugin.package
+
+    def call_each(self, hook: str, **arguments: Any) -> list[Any]:
+        """Results of a hook of every plugin that did not fail."""
+        calls = [self.call(implementation, **arguments) for implementation in getattr(self.manager.hook, hook).get_hookimpls()]
+        return [result for succeeded, result, _ in calls if succeeded]
+
+    def registered(self, kind: str) -> dict[str, tuple[Any, str]]:
+        """name -> (value, package) of everything that plugins register for one of KINDS.
+
+        Raises UserError where a name is registered twice.
+        """
+        found: dict[str, tuple[Any, str]] = {}
+        for implementation in getattr(self.manager.hook, f"register_{kind}").get_hookimpls():
+            entries: list[tuple[str, Any]] = []
+            succeeded, _, package = self.call(implementation, register=lambda name, value, to=entries: to.append((name, value)))
+            for name, value in entries if succeeded else []:
+                if name in found:
+                    raise UserError(
+                        f"'{name}' is registered twice in {kind}: by {found[name][1]} and by {package}",
+                        remedy="Uninstall one of the two packages, or rename one of the two.",
+                    )
+                found[name] = (value, package)
+        return found
+
+    def get(self, kind: str, name: str, key: str) -> Any:
+        """One registered value. key: the config key that names it, for the UserError when it is unknown."""
+        values = self.registered(kind)
+        if name not in values:
+            raise UserError(
+                f'unknown {kind[:-1]} "{name}"',
+                place=key,
+                remedy=f"{did_you_mean(name, values)} Plugins can add more: see `terrarium plugins`.",
+            )
+        return values[name][0]
+
+    def add_experiment(self, code: ModuleType | None) -> None:
+        """Let the hooks of an experiment's prepare.py act: plain functions with a hook's name, no decorator.
+
+        The hooks of an experiment that was added before act no more. Raises UserError for a function that is
+        named almost like a hook.
+        """
+        for former in self.manager.get_plugins():
+            if getattr(former, "__name__", "").startswith(EXPERIMENT_MODULE):
+                self.manager.unregister(former)
+        if code is None:
+            return
+        for name, value in vars(code).items():
+            near = difflib.get_close_matches(name, HOOKS, n=1, cutoff=0.85)
+            if inspect.isfunction(value) and value.__module__ == code.__name__ and near and name not in HOOKS:
+                raise UserError(f"no hook is called '{name}'", place=str(code.__file__), remedy=did_you_mean(name, HOOKS))
+        self.manager.register(code)
+
+
+class Manager(pluggy.PluginManager):
+    """pluggy's manager, which also takes a prepare.py's functions for hooks by their names alone."""
+
+    def parse_hookimpl_opts(self, plugin: Any, name: str) -> Any:
+        marked = super().parse_hookimpl_opts(plugin, name)
+        by_name = getattr(plugin, "__name__", "").startswith(EXPERIMENT_MODULE) and name in HOOKS
+        if marked is None and by_name and inspect.isfunction(getattr(plugin, name)):
+            pluggy.HookimplMarker(PROJECT)(getattr(plugin, name))
+            marked = super().parse_hookimpl_opts(plugin, name)
+        return marked
+
+
+def check_hooks(manager: pluggy.PluginManager, plugin: Any) -> None:
+    """Raise UserError if a package marks a function as a hook that does not exist; pluggy would ignore it."""
+    for name in dir(plugin):
+        if getattr(getattr(plugin, name), f"{PROJECT}_impl", None) is not None and name not in HOOKS:
+            manager.unregister(plugin)
+            raise UserError(f"no hook is called '{name}'", remedy=did_you_mean(name, HOOKS))
+
+
+def one_line(error: Exception) -> str:
+    """An exception's kind and text."""
+    return "".join(traceback.format_exception_only(error)).strip()
+
+
+@functools.cache
+def plugins() -> Plugins:
+    """Load the built-in layers and every entry point of the group `terrarium`, once per process.
+
+    A plugin that fails is kept with its error, and the rest goes on.
+    """
+    manager = Manager(PROJECT)
+    manager.add_hookspecs(hookspecs)
+    result = Plugins(manager)
+    for name in BUILT_IN:
+        module = importlib.import_module(name)
+        manager.register(module, name)
+        result.loaded.append(Plugin(name, PACKAGE, module))
+    for entry in importlib.metadata.entry_points(group=PROJECT):
+        package = entry.dist.name if entry.dist else "an unknown package"
+        plugin = Plugin(entry.name, package)
+        try:
+            plugin.module = entry.load()
+            manager.register(plugin.module, f"{package}:{entry.name}")
+            check_hooks(manager, plugin.module)
+        except Exception as error:  # whatever a stranger's import raises, the rest must go on
+            plugin.error = one_line(error)
+        result.loaded.append(plugin)
+    return result

@@ -1,0 +1,95 @@
+"""The look of an HTML report: in go sections as HTML, out comes one file that opens from disk and asks the network for nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from html import escape
+
+# Calm, readable, light or dark as the reader's system is; no font, script or image from elsewhere.
+STYLE = """
+:root { color-scheme: light dark; --ink: #1d2126; --soft: #5c6670; --line: #d9dee3; --paper: #ffffff; --panel: #f5f7f8;
+  --good: #00714f; --bad: #b3410a; --blue: #0072b2; --orange: #d55e00; }
+@media (prefers-color-scheme: dark) { :root { --ink: #e4e7ea; --soft: #9aa4ae; --line: #363d44; --paper: #15181b;
+  --panel: #1e2226; --good: #4cc79c; --bad: #f08a52; --blue: #56b4e9; --orange: #e69f00; } }
+* { box-sizing: border-box; }
+body { margin: 0; background: var(--paper); color: var(--ink); font: 16px/1.55 system-ui, -apple-system, "Segoe UI", sans-serif; }
+main { max-width: 860px; margin: 0 auto; padding: 2.5rem 1.25rem 4rem; }
+h1 { font-size: 1.75rem; line-height: 1.25; margin: 0; overflow-wrap: anywhere; }
+h2 { font-size: 1.1rem; margin: 2.75rem 0 .75rem; }
+p { margin: .5rem 0; }
+.soft { color: var(--soft); }
+.lead { font-size: 1.05rem; margin-top: .75rem; white-space: pre-wrap; }
+.good { color: var(--good); }
+.bad { color: var(--bad); }
+.notice { border-left: 3px solid var(--bad); padding: .4rem .9rem; background: var(--panel); }
+.cards { display: grid; grid-template-columns: repeat(auto-fit, minmax(7.6rem, 1fr)); gap: .6rem; margin-top: 1.5rem; }
+.card { background: var(--panel); border-radius: 8px; padding: .7rem .9rem; }
+.card b { display: block; font-size: 1.3rem; font-weight: 600; font-variant-numeric: tabular-nums; line-height: 1.3; }
+.card span { color: var(--soft); font-size: .82rem; display: block; line-height: 1.35; }
+figure { margin: 0; display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 370px), 1fr)); gap: 1rem .5rem; }
+figure svg { width: 100%; height: auto; display: block; }
+svg text { font-family: inherit !important; }
+.scroll { overflow-x: auto; }
+table { border-collapse: collapse; width: 100%; font-size: .9rem; }
+th, td { text-align: left; vertical-align: top; padding: .38rem .8rem .38rem 0; border-bottom: 1px solid var(--line); }
+th { color: var(--soft); font-weight: 500; white-space: nowrap; }
+td.mark { font-variant-numeric: tabular-nums; white-space: nowrap; width: 1%; padding-right: 1.5rem; }
+td.bar { width: 60%; }
+.bar i { display: block; height: .55rem; margin-top: .5rem; border-radius: 3px; background: var(--blue); }
+code, pre, td.text { font-family: ui-monospace, SFMono-Regular, Menlo, Consolas, monospace; font-size: .86rem; }
+td.text { white-space: pre-wrap; overflow-wrap: anywhere; }
+pre { background: var(--panel); border-radius: 8px; padding: .9rem 1.1rem; margin: .6rem 0; overflow-x: auto; white-space: pre-wrap;
+  overflow-wrap: anywhere; }
+details summary { cursor: pointer; color: var(--soft); }
+details table { margin-top: .75rem; }
+@media print { details > * { display: block; } main { padding-top: 0; } }
+"""
+
+
+def page(title: str, sections: Iterable[str]) -> str:
+    """A whole document. title: plain text; sections: HTML, empty ones are dropped."""
+    body = "\n".join(section for section in sections if section)
+    return (
+        f'<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n<title>{escape(title)}</title>\n'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        f"<style>{STYLE}</style>\n</head>\n<body>\n<main>\n{body}\n</main>\n</body>\n</html>\n"
+    )
+
+
+def section(title: str, content: str) -> str:
+    """A heading and what stands under it (HTML); nothing where there is nothing to show."""
+    return f"<section>\n<h2>{escape(title)}</h2>\n{content}\n</section>" if content else ""
+
+
+def cards(figures: Iterable[tuple[str, str, str]]) -> str:
+    """(value, name, remark) side by side."""
+    shown = "\n".join(
+        f'<div class="card"><b>{escape(value)}</b><span>{escape(name)}</span>'
+        + (f"<span>{escape(remark)}</span>" if remark else "")
+        + "</div>"
+        for value, name, remark in figures
+    )
+    return f'<div class="cards">\n{shown}\n</div>' if shown else ""
+
+
+def table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
+    """A table; head is plain text, rows are cells made by `cell`."""
+    titles = "".join(f"<th>{escape(title)}</th>" for title in head)
+    top = f"<thead><tr>{titles}</tr></thead>\n" if titles else ""
+    body = "\n".join(f"<tr>{''.join(row)}</tr>" for row in rows)
+    return f'<div class="scroll"><table>\n{top}<tbody>\n{body}\n</tbody></table></div>' if body else ""
+
+
+def cell(text: str, kind: str = "") -> str:
+    """A table cell of plain text. kind: a class of STYLE."""
+    return f'<td class="{kind}">{escape(text)}</td>' if kind else f"<td>{escape(text)}</td>"
+
+
+def bar(share: float) -> str:
+    """A table cell with a bar that fills this share of it, 0 to 1."""
+    return f'<td class="bar"><i style="width:{100 * min(1.0, max(0.0, share)):.1f}%"></i></td>'
+
+
+def fold(summary: str, content: str) -> str:
+    """HTML that is shown on a click; nothing where there is nothing to show."""
+    return f"<details><summary>{escape(summary)}</summary>\n{content}\n</details>" if content else ""

@@ -1,0 +1,188 @@
+"""Pictures of a run: in go the rows of metrics.csv, out come figures, PNG files and SVG for a web page.
+
+matplotlib is imported where it is drawn with, as Figure objects: pyplot alone would take 0.3 s more to import.
+"""
+
+from __future__ import annotations
+
+import html
+import io
+import itertools
+import math
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from core import files
+from core.tracking.metrics import read_rows
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+Row = dict[str, Any]
+# Blue and vermilion of Okabe and Ito, told apart under every common colour blindness.
+COLOURS = {"val": "#0072b2", "train": "#d55e00", "": "#0072b2"}
+INK = "#444444"  # text and axes
+# What a web page replaces them by: its own colours, which follow light and dark.
+PAGE_COLOURS = {"#0072b2": "var(--blue, #0072b2)", "#d55e00": "var(--orange, #d55e00)", INK: "currentColor"}
+WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 4.4, 3.1, 0.6, 0.95, 0.35, 0.5  # of a panel and its margins, inches
+DPI = 150
+LABEL_GAP = 0.075  # of an axis' height, between two labels
+LOG_FROM = 10  # a loss that falls by more than this factor is drawn on a logarithmic axis
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One pair of axes. x: a column of metrics.csv; curves: name in the picture -> column."""
+
+    title: str
+    x: str
+    curves: dict[str, str]
+
+
+LOSS = {"train": "train_loss", "val": "val_loss"}
+BY_STEP, BY_SECONDS = Panel("loss, nats per token", "step", LOSS), Panel("loss by time", "seconds", LOSS)
+ACCURACY = Panel("exact match", "step", {"train": "train_accuracy", "val": "val_accuracy"})
+LEARNING_RATE = Panel("learning rate", "step", {"": "learning_rate"})
+
+
+def write_plots(folder: Path) -> list[Path]:
+    """Draw loss_curves.png and lr_schedule.png of a run folder from its metrics.csv. Returns their paths."""
+    rows = read_rows(folder / "metrics.csv")
+    paths = []
+    for name, figure in (("loss_curves.png", loss_curves(rows)), ("lr_schedule.png", lr_schedule(rows))):
+        paths.append(folder / name)
+        files.write_bytes(paths[-1], png(figure))
+    return paths
+
+
+def loss_curves(rows: Sequence[Row]) -> Figure:
+    """Loss by step and by seconds, and exact match by step where it was measured. Any column may be blank in any row."""
+    return draw(rows, [BY_STEP, BY_SECONDS, *present(rows, [ACCURACY])])
+
+
+def lr_schedule(rows: Sequence[Row]) -> Figure:
+    """The learning rate by step."""
+    return draw(rows, [LEARNING_RATE])
+
+
+def present(rows: Sequence[Row], panels: Sequence[Panel]) -> list[Panel]:
+    """The panels that have something to show."""
+    return [panel for panel in panels if any(points_of(rows, panel.x, column) for column in panel.curves.values())]
+
+
+def draw(rows: Sequence[Row], panels: Sequence[Panel]) -> Figure:
+    """Panels side by side, with room for labels to the right of each."""
+    from matplotlib.figure import Figure
+
+    total = WIDTH * len(panels)
+    figure = Figure(figsize=(total, HEIGHT), facecolor="white")
+    for index, panel in enumerate(panels):
+        left, width = (WIDTH * index + LEFT) / total, (WIDTH - LEFT - RIGHT) / total
+        ax = figure.add_axes((left, BOTTOM / HEIGHT, width, 1 - (TOP + BOTTOM) / HEIGHT))
+        fill(ax, rows, panel)
+    return figure
+
+
+def fill(ax: Axes, rows: Sequence[Row], panel: Panel) -> None:
+    """Draw a panel, with the name and the final value beside the end of each curve."""
+    style(ax, panel)
+    ends: list[tuple[str, str, float, float]] = []
+    values: list[float] = []
+    for name, column in panel.curves.items():
+        points = points_of(rows, panel.x, column)
+        if not points:
+            continue
+        xs, ys = zip(*points, strict=True)
+        values += ys
+        front = name != "train"  # the noisy curve is the thin one, behind
+        dots = "o" if len(points) == 1 or (front and len(points) <= 30 and len(panel.curves) > 1) else None
+        ax.plot(
+            xs, ys, color=COLOURS[name], linewidth=1.8 if front else 1.1, marker=dots, markersize=3.5, zorder=2 + front
+        )
+        ends.append((f"{name} {shown(ys[-1], panel)}".strip(), COLOURS[name], xs[-1], ys[-1]))
+    if panel is ACCURACY:
+        ax.set_ylim(-0.03, 1.03)
+        ax.yaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
+    elif panel is LEARNING_RATE:
+        ax.set_ylim(0, 1.08 * max(values, default=0) or 1)
+        ax.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
+    elif values and min(values) > 0 and max(values) > LOG_FROM * min(values):
+        ax.set_yscale("log")
+        ax.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
+    ax.set_xlim(0, max((x for _, _, x, _ in ends), default=1) * 1.01 or 1)
+    label_ends(ax, ends)
+
+
+def shown(value: float, panel: Panel) -> str:
+    """A final value as it is written in the picture."""
+    if panel is ACCURACY:
+        return f"{value:.1%}"
+    return f"{value:.3g}" if panel is LEARNING_RATE or value < 0.1 else f"{value:.3f}"
+
+
+def style(ax: Axes, panel: Panel) -> None:
+    """A light grid, no box, and thousands with commas."""
+    ax.set_title(panel.title, loc="left", fontsize=10.5, color=INK)
+    ax.set_facecolor("none")
+    for side in ("top", "right", "left"):
+        ax.spines[side].set_visible(False)
+    ax.spines["bottom"].set_color(INK)
+    ax.grid(color=INK, alpha=0.15, linewidth=0.7)
+    ax.tick_params(colors=INK, labelsize=9, length=0, which="both")
+    ax.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}" if value == int(value) else f"{value:g}")
+    ax.set_xlabel("seconds" if panel.x == "seconds" else "steps", color=INK, fontsize=9)
+    ax.locator_params(axis="y", nbins=6)
+
+
+def label_ends(ax: Axes, ends: list[tuple[str, str, float, float]]) -> None:
+    """Write (text, colour, x, y) to the right of the panel at the height of y, moved apart where they would overlap."""
+    ax.autoscale_view()  # or the limits are still those of an empty panel
+    to_axes = ax.transData + ax.transAxes.inverted()
+    heights = [float(to_axes.transform((x, y))[1]) for _, _, x, y in ends]
+    for (text, colour, _, _), height in zip(ends, spread(heights, LABEL_GAP), strict=True):
+        ax.text(1.02, height, text, color=colour, fontsize=9, va="center", transform=ax.transAxes)
+
+
+def spread(heights: list[float], gap: float) -> list[float]:
+    """Move heights in [0, 1] apart, in their order, until neighbours are `gap` away; they stay in [0, 1] as long as they fit."""
+    order = sorted(range(len(heights)), key=heights.__getitem__)
+    result = list(heights)
+    for lower, upper in itertools.pairwise(order):
+        if result[upper] < result[lower] + gap:
+            middle = (result[upper] + result[lower]) / 2
+            result[lower], result[upper] = middle - gap / 2, middle + gap / 2
+    low, high = min(result, default=0.0), max(result, default=1.0)
+    shift = max(0.0, -low) - max(0.0, high - 1)
+    return [height + shift for height in result]
+
+
+def points_of(rows: Sequence[Row], x: str, y: str) -> list[tuple[float, float]]:
+    """(x, y) of the rows that have both, and both finite."""
+    return [(row[x], row[y]) for row in rows if x in row and y in row and math.isfinite(row[y])]
+
+
+def png(figure: Figure) -> bytes:
+    """The figure as a PNG file, on white."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=DPI)
+    return buffer.getvalue()
+
+
+def svg(figure: Figure, label: str) -> str:
+    """The figure as an element for a web page: transparent, text as text, the page's colours. label: for screen readers."""
+    import matplotlib
+
+    buffer = io.StringIO()
+    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": label}):
+        figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
+    drawing = buffer.getvalue()
+    width, height = figure.get_size_inches() * 72
+    head = f'<svg viewBox="0 0 {width:g} {height:g}" role="img" aria-label="{html.escape(label)}">'
+    body = re.sub(r"\s*<metadata>.*?</metadata>", "", drawing.partition("<svg")[2].partition(">")[2], flags=re.DOTALL)
+    for colour, page_colour in PAGE_COLOURS.items():
+        body = body.replace(colour, page_colour)
+    return head + body

@@ -1,0 +1,129 @@
+"""Let a model write: prompts in, new tokens out step by step, or whole completions as text.
+
+Shapes: B rows, T tokens of the prompt, V ids.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from core.encoders.base import Encoder
+from core.errors import UserError
+from core.sampling.samplers import choose, uniform_draws
+from core.sampling.stops import Stops
+
+
+def generate(
+    model: nn.Module,
+    prompts: Tensor,
+    *,
+    max_new_tokens: int,
+    temperature: float = 1.0,
+    top_k: int = 0,
+    top_p: float = 1.0,
+    seeds: Sequence[int] | None = None,
+    use_cache: bool = True,
+) -> Iterator[Tensor]:
+    """Yield the next token of every row, (B,), max_new_tokens times; a caller who has enough stops iterating.
+
+    prompts: ids (B, T), T >= 1. temperature 0: the likeliest token. seeds: one per row; 0, 1, ... if not given.
+    When the context exceeds the model's block_size it is cut to its newer half, block_size // 2 tokens, and computed
+    again, with the cache as without. A model without `new_cache` computes the whole context at every step.
+    The model is in evaluation mode until the iterator ends or is closed.
+    """
+    rows, begin, end = prompts.shape[0], 0, prompts.shape[1]
+    block_size: int = model.block_size  # type: ignore[assignment]
+    tokens = torch.empty(rows, end + max_new_tokens, dtype=torch.long, device=prompts.device)
+    tokens[:, :end] = prompts
+    draws = None
+    if temperature:
+        draws = uniform_draws(range(rows) if seeds is None else seeds, max_new_tokens, prompts.device)
+    cached, cache, known = use_cache and hasattr(model, "new_cache"), None, 0
+    training = model.training
+    model.eval()
+    try:
+        for step in range(max_new_tokens):
+            if end - begin > block_size:
+                begin, cache = end - max(block_size // 2, 1), None
+            with torch.inference_mode():  # not around the yield, where it would reach into the caller
+                if cached:
+                    if cache is None:
+                        cache, known = model.new_cache(rows), begin  # type: ignore[operator]
+                    logits = model(tokens[:, known:end], cache)[:, -1]
+                    known = end
+                else:
+                    logits = model(tokens[:, begin:end])[:, -1]
+                draw = None if draws is None else draws[step]
+                chosen = choose(logits, draw, temperature=temperature, top_k=top_k, top_p=top_p)
+                tokens[:, end] = chosen
+            end += 1
+            yield chosen
+    finally:
+        model.train(training)
+
+
+def complete(
+    model: nn.Module,
+    encoder: Encoder,
+    prompts: Sequence[str],
+    *,
+    max_new_tokens: int,
+    temperature: float = 1.0,
+    top_k: int = 0,
+    top_p: float = 1.0,
+    seed: int = 0,
+    stop: str = "",
+    device: torch.device | None = None,
+    batch_size: int = 256,
+    use_cache: bool = True,
+    show: Callable[[str], Any] | None = None,
+) -> list[str]:
+    """The completion of each prompt, without the prompt.
+
+    A completion ends after the first `stop`, which it includes, at the encoder's end token, which has no text, or after
+    max_new_tokens. Prompt i draws by seed + i, whatever stands beside it. device: that of the model if not given.
+    batch_size: rows at once at most; rows of one batch have prompts of one length in tokens.
+    show: called with the pieces of the first prompt's completion as they come.
+    Raises UserError for a prompt that the encoder cannot encode, or that is empty where no end token can stand in for it.
+    """
+    device = next(model.parameters()).device if device is None else device
+    by_length: dict[int, list[int]] = defaultdict(list)
+    ids = [prompt_ids(encoder, prompt) for prompt in prompts]
+    for number, tokens in enumerate(ids):
+        by_length[len(tokens)].append(number)
+    texts = [""] * len(prompts)
+    for numbers in by_length.values():
+        for at in range(0, len(numbers), batch_size):
+            batch = numbers[at : at + batch_size]
+            steps = generate(
+                model,
+                torch.tensor([ids[number] for number in batch], device=device),
+                max_new_tokens=max_new_tokens,
+                temperature=temperature,
+                top_k=top_k,
+                top_p=top_p,
+                seeds=[seed + number for number in batch],
+                use_cache=use_cache,
+            )
+            stops = Stops(encoder, len(batch), stop, show if batch[0] == 0 else None)
+            for tokens in steps:
+                if stops.take(tokens.tolist()):
+                    break
+            steps.close()  # type: ignore[attr-defined]
+            for number, text in zip(batch, stops.texts(), strict=True):
+                texts[number] = text
+    return texts
+
+
+def prompt_ids(encoder: Encoder, prompt: str) -> list[int]:
+    """Ids of a prompt; an empty one becomes the end token, after which a new document begins."""
+    if prompt:
+        return [int(token) for token in encoder.encode(prompt)]
+    if encoder.end_token is None:
+        raise UserError("there is nothing to continue: the prompt is empty", place="--start", remedy='Give a text, such as --start "\\n".')
+    return [encoder.end_token]

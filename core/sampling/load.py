@@ -1,0 +1,56 @@
+"""A trained run from its folder: model, encoder and config, as they were when the checkpoint was written."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import torch
+
+from core.config import Config
+from core.encoders.base import Encoder
+from core.models.build import build_model
+from core.plugins.manager import plugins
+from core.toml import Settings, check, merge, read_override
+from core.tracking.run import read_config
+from core.training import checkpoints
+from core.training.machine import Machine, choose_machine
+
+
+@dataclass
+class Trained:
+    """folder: the run's; step: of the checkpoint; identity: what the checkpoint says of its dataset."""
+
+    folder: Path
+    config: Config
+    model: torch.nn.Module
+    encoder: Encoder
+    machine: Machine
+    step: int
+    fingerprint: str
+
+
+def run_config(folder: Path, overrides: tuple[str, ...] = ()) -> Config:
+    """config.toml of a run, with overrides on top. Raises UserError."""
+    settings = Settings(read_config(folder))
+    for text in overrides:
+        settings.lay(read_override(text))
+    return check(settings)
+
+
+def load_run(folder: Path, config: Config, code: ModuleType | None, name: str = "best") -> Trained:
+    """Load checkpoint `name` of a run for sampling and evaluation.
+
+    Raises UserError where no checkpoint is whole or where the weights do not fit the model.
+    """
+    available = name if checkpoints.candidates(folder / "checkpoints", name) else "last"
+    checkpoint = checkpoints.load(folder / "checkpoints", available)
+    stored: dict[str, Any] = checkpoint.state["encoder"]
+    encoder: Encoder = plugins().get("encoders", stored["kind"], "the checkpoint's encoder").from_state(stored)
+    runtime = config.sample.runtime
+    machine = choose_machine(runtime.device or "auto", runtime.dtype or "auto", runtime.compile or False, runtime.threads or 0)
+    model = build_model(config.train.model, encoder.vocab_size, code)
+    checkpoints.put_weights(model, checkpoint.model, str(checkpoint.folder))
+    return Trained(folder, config, model.to(machine.device).eval(), encoder, machine, checkpoint.state["step"], checkpoint.state["dataset_fingerprint"])

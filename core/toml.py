@@ -1,0 +1,230 @@
+"""From config.toml, a variant's file and `-s key=value` to one checked Config; errors name file, line and key."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import tomli
+from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
+
+from core.config import Config, Contradiction, resolve
+from core.errors import UserError, did_you_mean
+
+BARE_KEY = re.compile(r"[A-Za-z0-9_-]+")
+HEADER = re.compile(r"\s*\[([^\[\]]+)\]\s*(#.*)?$")
+ASSIGNMENT = re.compile(r"\s*([A-Za-z0-9_\"'.\- ]+?)\s*=")
+TRIPLE_QUOTES = re.compile(r'"""|\'\'\'')
+
+
+@dataclass
+class Settings:
+    """Nested values as read, and where each dotted key was set."""
+
+    values: dict[str, Any] = field(default_factory=dict)
+    places: dict[str, str] = field(default_factory=dict)
+
+    def place_of(self, key: str) -> str:
+        """Where a dotted key, something inside it, or the closest table around it, was set; "" if nowhere."""
+        inside = [place for known, place in self.places.items() if known.startswith(f"{key}.")]
+        if inside and key not in self.places:
+            return inside[0]
+        while key and key not in self.places:
+            key = key.rpartition(".")[0]
+        return self.places.get(key, "")
+
+    def lay(self, above: Settings) -> None:
+        """Put other settings over these, key by key."""
+        merge(self.values, above.values)
+        self.places.update(above.places)
+
+
+def merge(below: dict[str, Any], above: Mapping[str, Any]) -> None:
+    """Lay one nested dict over another, in place; tables merge, everything else replaces."""
+    for key, value in above.items():
+        if isinstance(value, dict) and isinstance(below.get(key), dict):
+            merge(below[key], value)
+        else:
+            below[key] = value
+
+
+def load_config(folder: Path, variant: str = "", overrides: Sequence[str] = ()) -> tuple[Config, Settings]:
+    """The config of an experiment folder: config.toml, under config.<variant>.toml, under the overrides.
+
+    Returns the resolved Config and the settings that were given, for the places of later errors.
+    Raises UserError for unreadable TOML, unknown keys, wrong types, contradictions and unknown variants.
+    """
+    settings = Settings()
+    if (folder / "config.toml").exists():
+        settings.lay(read_file(folder / "config.toml"))
+    if variant:
+        settings.lay(Settings({"prepare": {"variant": variant}}))
+        if variant != "basic":
+            settings.lay(read_file(variant_file(folder, variant)))
+    for text in overrides:
+        settings.lay(read_override(text))
+        if text.startswith("prepare.input"):  # the checksum in the file is that of the file's own input
+            settings.values["prepare"].pop("sha256", None)
+    return check(settings), settings
+
+
+def variant_file(folder: Path, variant: str) -> Path:
+    """config.<variant>.toml, or UserError with the variants that there are."""
+    path = folder / f"config.{variant}.toml"
+    if not path.is_file():
+        known = [file.name[len("config.") : -len(".toml")] for file in folder.glob("config.*.toml")]
+        raise UserError(
+            f"no variant '{variant}'",
+            place=str(folder),
+            remedy=did_you_mean(variant, ["basic", *known]) + f" A new variant is a file {path.name} beside config.toml.",
+        )
+    return path
+
+
+def read_file(path: Path) -> Settings:
+    """Values and line numbers of one TOML file."""
+    try:
+        text = path.read_bytes().decode("utf-8")
+        values = tomli.loads(text)
+    except UnicodeDecodeError as error:
+        raise UserError(f"not UTF-8 at byte {error.start}", place=str(path), remedy="Save the file as UTF-8.") from None
+    except tomli.TOMLDecodeError as error:
+        found = re.search(r"line (\d+)", str(error))
+        raise UserError(
+            f"not valid TOML: {error}",
+            place=f"{path}:{found[1]}" if found else str(path),
+            remedy="Each key stands once, as `key = value`, under its [section]; text needs quotes.",
+        ) from None
+    return Settings(values, {key: f"{path}:{line}" for key, line in key_lines(text)})
+
+
+def key_lines(text: str) -> Iterator[tuple[str, int]]:
+    """Dotted key and line (from 1) of each table and assignment of a TOML text, as far as a look at single lines tells."""
+    table, inside_string = "", False
+    for number, line in enumerate(text.splitlines(), 1):
+        starts_inside = inside_string
+        if len(TRIPLE_QUOTES.findall(line)) % 2:
+            inside_string = not inside_string
+        if starts_inside:
+            continue
+        if header := HEADER.match(line):
+            table = dotted(header[1])
+            yield table, number
+        elif assignment := ASSIGNMENT.match(line):
+            yield f"{table}.{dotted(assignment[1])}".lstrip("."), number
+
+
+def dotted(key: str) -> str:
+    """A TOML key without quotes and blanks."""
+    return ".".join(part.strip().strip("\"'") for part in key.split("."))
+
+
+def read_override(text: str) -> Settings:
+    """One `-s section.key=value`; the value is TOML, and text that is no TOML stands for itself."""
+    key, equals, raw = text.partition("=")
+    path = key.strip().split(".")
+    if not equals or not all(BARE_KEY.fullmatch(part) for part in path):
+        raise UserError(
+            "an override is section.key=value", place=f"-s {text}", remedy="For example: -s train.optim.learning_rate=3e-4"
+        )
+    try:
+        value: Any = tomli.loads(f"value = {raw}")["value"]
+    except tomli.TOMLDecodeError:
+        value = raw
+    for part in reversed(path):
+        value = {part: value}
+    return Settings(value, {key.strip(): f"-s {text}"})
+
+
+def check(settings: Settings) -> Config:
+    """Type-check and resolve. Raises UserError for the first thing that is wrong."""
+    try:
+        return resolve(Config.model_validate(settings.values))
+    except ValidationError as error:
+        raise user_error(error.errors()[0], settings) from None
+    except Contradiction as error:
+        places = [settings.places[key] for key in error.keys if key in settings.places]
+        raise UserError(error.message, place=places[0] if places else error.keys[0], remedy=error.remedy) from None
+
+
+def user_error(error: ErrorDetails, settings: Settings) -> UserError:
+    """A UserError from pydantic's account of one wrong key."""
+    path = [str(part) for part in error["loc"]]
+    key = ".".join(path)
+    place = settings.place_of(key)
+    if error["type"] == "extra_forbidden":
+        return UserError(f"unknown key '{key}'", place=place, remedy=advice_on_unknown(path))
+    found = json.dumps(error["input"], default=str, ensure_ascii=False)
+    remedy = f"Give {key} another value."
+    if error["type"] == "literal_error":
+        choices = re.findall(r"'([^']+)'", error["ctx"]["expected"])
+        remedy = f"Choose one of {', '.join(choices)}. {did_you_mean(found.strip(chr(34)), choices)}"
+    elif error["type"] == "string_type":
+        remedy = f'Write text in quotes: {path[-1]} = "{error["input"]}"'
+    elif error["type"] in ("int_type", "float_type", "bool_type"):
+        kind = {"int_type": "a whole number", "float_type": "a number", "bool_type": "true or false"}[error["type"]]
+        remedy = f"{path[-1]} is {kind}, without quotes."
+    return UserError(f"{key} = {found}: {lowered(error['msg'])}", place=place, remedy=remedy)
+
+
+def lowered(sentence: str) -> str:
+    return sentence[:1].lower() + sentence[1:]
+
+
+def advice_on_unknown(path: list[str]) -> str:
+    """The nearest known key of the section, or the sections that have a key of this name."""
+    elsewhere = [key for key in known_keys(Config) if key.rpartition(".")[2] == path[-1]]
+    if elsewhere:
+        return f"It belongs to another section: {' or '.join(elsewhere)}."
+    section: type[BaseModel] = Config
+    for part in path[:-1]:
+        annotation = section.model_fields[part].annotation
+        assert isinstance(annotation, type) and issubclass(annotation, BaseModel)
+        section = annotation
+    return did_you_mean(path[-1], section.model_fields)
+
+
+def known_keys(section: type[BaseModel], prefix: str = "") -> Iterator[str]:
+    """Every dotted key that config.toml may have."""
+    for name, info in section.model_fields.items():
+        if isinstance(info.annotation, type) and issubclass(info.annotation, BaseModel):
+            yield from known_keys(info.annotation, f"{prefix}{name}.")
+        else:
+            yield prefix + name
+
+
+def dump(values: Mapping[str, Any], table: str = "") -> str:
+    """A nested dict as TOML, tables after plain keys; None is left out, as TOML has none."""
+    plain = {key: value for key, value in values.items() if not isinstance(value, Mapping) and value is not None}
+    tables = {key: value for key, value in values.items() if isinstance(value, Mapping)}
+    lines = [f"{toml_key(key)} = {toml_value(value)}\n" for key, value in plain.items()]
+    head = f"[{table}]\n" if table and (lines or not tables) else ""
+    parts = ["".join([head, *lines])] if lines or head else []
+    parts += [dump(value, f"{table}.{toml_key(key)}".lstrip(".")) for key, value in tables.items()]
+    return "\n".join(parts)
+
+
+def toml_key(key: str) -> str:
+    return key if BARE_KEY.fullmatch(key) else toml_string(key)
+
+
+def toml_string(text: str) -> str:
+    return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")
+
+
+def toml_value(value: Any) -> str:
+    """One TOML value on one line."""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, str):
+        return toml_string(value)
+    if isinstance(value, Mapping):
+        return "{" + ", ".join(f"{toml_key(key)} = {toml_value(item)}" for key, item in value.items()) + "}"
+    if isinstance(value, (list, tuple)):
+        return "[" + ", ".join(toml_value(item) for item in value) + "]"
+    return repr(value)

@@ -1,0 +1,66 @@
+"""metrics.csv and metrics.json of a run: rows by step go in, one line each, whole after a crash."""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from core import files
+
+COLUMNS = (
+    "step", "tokens", "seconds", "train_loss", "val_loss", "bits_per_byte", "learning_rate", "grad_norm",
+    "param_norm", "tokens_per_second",
+)  # fmt: skip
+
+
+def accuracy_columns(groups: Sequence[str]) -> list[str]:
+    """Columns of exact match for a dataset of Examples with these groups."""
+    return [f"{side}_accuracy{group}" for side in ("val", "train") for group in ("", *(f"/{name}" for name in groups))]
+
+
+class MetricsFile:
+    """metrics.csv, one row appended and flushed at a time."""
+
+    def __init__(self, folder: Path, extra_columns: Sequence[str], keep_until: int) -> None:
+        """Open the run's metrics.csv; rows of a former try are kept up to a step, the rest is dropped."""
+        self.path, self.folder = folder / "metrics.csv", folder
+        self.columns = [*COLUMNS, *extra_columns]
+        self.rows = [row for row in read_rows(self.path) if row["step"] <= keep_until]
+        files.write_text(self.path, "".join(map(self.line, [dict(zip(self.columns, self.columns, strict=True)), *self.rows])))
+        self.file = self.path.open("a", encoding="utf-8", newline="")
+
+    def line(self, row: dict[str, Any]) -> str:
+        text = io.StringIO()
+        csv.writer(text, lineterminator="\n").writerow([row.get(column, "") for column in self.columns])
+        return text.getvalue()
+
+    def append(self, row: dict[str, Any]) -> None:
+        """Write one row; columns that it lacks stay blank."""
+        self.rows.append(row)
+        self.file.write(self.line(row))
+        self.file.flush()
+
+    def close(self) -> None:
+        """Sync metrics.csv and write metrics.json, the same rows as a list of objects."""
+        os.fsync(self.file.fileno())
+        self.file.close()
+        files.write_json(self.folder / "metrics.json", self.rows)
+
+
+def read_rows(path: Path) -> list[dict[str, Any]]:
+    """Rows of a metrics.csv, numbers parsed and blanks left out; a last line that a crash cut short is dropped."""
+    if not path.is_file():
+        return []
+    text = path.read_text(encoding="utf-8")
+    table = list(csv.reader(io.StringIO(text[: text.rfind("\n") + 1])))
+    if not table:
+        return []
+    return [{column: number(value) for column, value in zip(table[0], row, strict=False) if value != ""} for row in table[1:]]
+
+
+def number(text: str) -> float | int:
+    return int(text) if text.lstrip("-").isdigit() else float(text)

@@ -1,0 +1,131 @@
+"""A run folder: its place, its config.toml and summary.json, and the runs that an experiment has."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import tomli
+
+from core import files
+from core.errors import UserError, did_you_mean
+from core.plugins.discovery import Experiment
+
+if TYPE_CHECKING:
+    from core.config import Config
+
+SUMMARY_FIELDS = (
+    "experiment", "run", "description", "status", "seed", "steps", "tokens", "train_seconds", "wall_seconds",
+    "tokens_per_second", "parameters", "device", "dtype", "best_val_loss", "best_step", "final_train_loss",
+    "final_val_loss", "bits_per_byte", "accuracy", "accuracy_by_group", "dataset_fingerprint", "environment",
+)  # fmt: skip
+
+
+@dataclass
+class Run:
+    """One training of an experiment. Plugins' hooks receive it."""
+
+    experiment: Experiment
+    name: str
+    config: Config
+    description: str = ""
+
+    @property
+    def folder(self) -> Path:
+        return out_folder(self.experiment, self.config) / self.name
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.folder / "checkpoints"
+
+    @property
+    def title(self) -> str:
+        """How messages name it: experiment/run."""
+        return f"{self.experiment.name}/{self.name}"
+
+    def write_config(self) -> None:
+        """Write config.toml with every key."""
+        from core.toml import dump  # brings pydantic, which `list` has no use for
+
+        files.write_text(self.folder / "config.toml", dump(self.config.model_dump()))
+
+    def write_summary(self, values: dict[str, Any]) -> dict[str, Any]:
+        """Lay values over summary.json; fields that nobody has given yet are null. Returns the whole summary."""
+        summary = dict.fromkeys(SUMMARY_FIELDS) | read_summary(self.folder) | values
+        files.write_json(self.folder / "summary.json", summary)
+        return summary
+
+
+def out_folder(experiment: Experiment, config: Config) -> Path:
+    """The folder of an experiment's runs."""
+    return experiment.folder / config.train.runtime.out_dir
+
+
+def lock_file(folder: Path) -> Path:
+    """Guards a run folder; it stands beside it, so that the folder itself can be renamed."""
+    return folder.parent / f".{folder.name}.lock"
+
+
+def read_summary(folder: Path) -> dict[str, Any]:
+    """summary.json of a run folder; {} where there is none. Raises UserError where it is damaged."""
+    path = folder / "summary.json"
+    if not path.is_file():
+        return {}
+    try:
+        summary = json.loads(path.read_bytes())
+    except ValueError:
+        summary = None
+    if not isinstance(summary, dict):
+        raise UserError("not a JSON object", place=str(path), remedy="Move the run folder away, or delete this file and resume the run.")
+    return summary
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """config.toml of a run folder, as nested values. Raises UserError where it is missing or damaged."""
+    path = folder / "config.toml"
+    try:
+        return tomli.loads(path.read_bytes().decode())
+    except FileNotFoundError:
+        raise UserError("the run has no config.toml", place=str(folder), remedy="Train it again with --fresh.") from None
+    except ValueError as error:
+        raise UserError(f"not valid TOML: {error}", place=str(path), remedy="Train the run again with --fresh.") from None
+
+
+def is_own(folder: Path, experiment: Experiment) -> bool:
+    """Whether a run folder was made by this experiment, and not copied here along with another's folder."""
+    return read_summary(folder).get("experiment", experiment.name) == experiment.name
+
+
+def run_folders(experiment: Experiment, out: Path) -> list[Path]:
+    """The experiment's own run folders in its out folder, by name."""
+    return sorted(path.parent for path in out.glob("*/summary.json") if is_own(path.parent, experiment))
+
+
+def find_run(experiment: Experiment, out: Path, name: str) -> Path:
+    """The folder of a named run. Raises UserError that names the runs that exist."""
+    known = {folder.name: folder for folder in run_folders(experiment, out)}
+    if name in known:
+        return known[name]
+    train = experiment.command.format("train")
+    if known:
+        remedy = f"{did_you_mean(name, known)} `{experiment.command.format('runs')}` lists them."
+    else:
+        remedy = f"Train it first: {train}" + ("" if name == "default" else f" --run {name}")
+    if (out / name / "summary.json").is_file():
+        owner = read_summary(out / name)["experiment"]
+        remedy = f"out/{name} is a run of '{owner}' that was copied along. " + remedy
+    raise UserError(f"{experiment.name} has no run '{name}'", place=str(out), remedy=remedy)
+
+
+def set_aside(folder: Path, suffix: str = "") -> Path:
+    """Rename a run folder so that its name is free: default -> default-1. Nothing is deleted. Returns the new place."""
+    number = 1
+    while (target := folder.with_name(f"{folder.name}{suffix}-{number}")).exists():
+        number += 1
+    folder.rename(target)
+    summary = read_summary(target)
+    if summary:
+        files.write_json(target / "summary.json", summary | {"run": target.name})
+    return target

@@ -1,0 +1,71 @@
+"""Choose device, precision, compilation and threads: in goes [train.runtime] with its "auto", out comes a Machine."""
+
+from __future__ import annotations
+
+import contextlib
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from core.errors import UserError
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+
+
+@dataclass(frozen=True)
+class Machine:
+    """Where tensors live and in which precision matrices are multiplied; weights stay float32."""
+
+    device: torch.device
+    dtype: torch.dtype
+    compile: bool = False
+
+    @property
+    def dtype_name(self) -> str:
+        return str(self.dtype).removeprefix("torch.")
+
+    def autocast(self) -> contextlib.AbstractContextManager[Any]:
+        """Matrix products in `dtype` inside this context."""
+        if self.dtype == torch.float32:
+            return contextlib.nullcontext()
+        return torch.autocast(self.device.type, dtype=self.dtype)
+
+
+def choose_machine(device: str, dtype: str, compile: str | bool, threads: int) -> Machine:
+    """The machine that the settings name; "auto" takes what is fastest here.
+
+    Raises UserError for a device that this machine does not have.
+    """
+    if threads:
+        torch.set_num_threads(threads)
+    place = choose_device(device)
+    precision = fastest_dtype(place) if dtype == "auto" else DTYPES[dtype]
+    # Compiling costs 40 s cold on a CPU and gains at most 15 % (docs/LOG.md): a short run never earns it back.
+    return Machine(place, precision, place.type == "cuda" if compile == "auto" else bool(compile))
+
+
+def choose_device(name: str) -> torch.device:
+    """The named device, or the best one there is for "auto". Raises UserError if it is not here."""
+    if name == "auto":
+        kind = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+        return torch.device(kind)
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise UserError(
+            f'device "{name}" is not to be had: {str(error).splitlines()[0]}',
+            place="train.runtime.device",
+            remedy='"auto" takes the best device of this machine; "cpu" is always there.',
+        ) from None
+    return device
+
+
+def fastest_dtype(device: torch.device) -> torch.dtype:
+    """bfloat16 where the hardware multiplies it faster than float32, which a CPU without such instructions does not."""
+    if device.type == "cuda":
+        return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float32
+    if device.type == "cpu" and torch.cpu._is_avx512_bf16_supported():
+        return torch.bfloat16
+    return torch.float32

@@ -1,0 +1,97 @@
+"""Optimizers: in go a model and [train.optim], out comes a torch optimizer whose groups carry `peak_lr`.
+
+Before each step the trainer sets group["lr"] = group["peak_lr"] * fraction(step, ...) of core.training.schedules.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import nn
+
+from core import config
+from core.training.muon import Muon
+
+# Parameters that hold several matrices of one shape, one below the other. Orthogonalised apart, each gets a whole step.
+FUSED = ("c_attn.weight", "in_proj_weight")  # queries, keys and values
+GATES: tuple[tuple[type[nn.Module], int], ...] = ((nn.LSTM, 4), (nn.LSTMCell, 4), (nn.GRU, 3), (nn.GRUCell, 3))
+HEADS = ("lm_head.weight", "head.weight")
+
+
+def adamw(model: nn.Module, optim: config.Optim) -> torch.optim.Optimizer:
+    """AdamW as in nanoGPT: weight decay for parameters of two or more dimensions, none for the others."""
+    assert optim.learning_rate is not None and optim.weight_decay is not None
+    assert optim.beta1 is not None and optim.beta2 is not None
+    params = [p for p in model.parameters() if p.requires_grad]
+    groups = [
+        group("matrices", optim.learning_rate, [p for p in params if p.dim() >= 2], weight_decay=optim.weight_decay),
+        group("vectors", optim.learning_rate, [p for p in params if p.dim() < 2], weight_decay=0.0),
+    ]
+    # One pass over memory instead of ten: 3 times faster on a CPU too (tests/benchmarks/optimizers.py).
+    return torch.optim.AdamW([g for g in groups if g["params"]], betas=(optim.beta1, optim.beta2), fused=True)
+
+
+def muon(model: nn.Module, optim: config.Optim) -> torch.optim.Optimizer:
+    """Muon for the matrices inside the network, Adam for embeddings, the output head and everything else.
+
+    The state can be saved: for each parameter, tensors of its shape and an int.
+    """
+    assert optim.learning_rate is not None and optim.weight_decay is not None
+    assert optim.embedding_lr is not None and optim.head_lr is not None
+    assert optim.beta1 is not None and optim.beta2 is not None
+    roles = roles_of(model)
+    matrices = {name: p for name, p in named(model).items() if roles[name] == "matrix"}
+    adam = {"muon": False, "betas": [optim.beta1, optim.beta2], "eps": 1e-10}
+    groups = [
+        group(
+            "matrices", optim.learning_rate, list(matrices.values()), muon=True, momentum=optim.momentum,
+            weight_decay=optim.weight_decay, pieces=[pieces_of(model, name) for name in matrices],
+        ),
+        group("embeddings", optim.embedding_lr, [p for n, p in named(model).items() if roles[n] == "embedding"], **adam),
+        group("others", optim.head_lr, [p for n, p in named(model).items() if roles[n] == "other"], **adam),
+    ]  # fmt: skip
+    return Muon([g for g in groups if g["params"]])
+
+
+def group(name: str, peak_lr: float, params: list[nn.Parameter], **settings: Any) -> dict[str, Any]:
+    """A parameter group as torch wants it."""
+    return {"params": params, "name": name, "lr": peak_lr, "peak_lr": peak_lr, **settings}
+
+
+def named(model: nn.Module) -> dict[str, nn.Parameter]:
+    """The trainable parameters, a shared one once, under its first name."""
+    return {name: p for name, p in model.named_parameters() if p.requires_grad}
+
+
+def roles_of(model: nn.Module) -> dict[str, str]:
+    """Name of each trainable parameter -> "matrix" (Muon), "embedding" or "other" (Adam at head_lr).
+
+    An embedding is the weight of a torch Embedding. The head is called lm_head or head. An embedding that is also the
+    head moves at the head's rate: at its own, 75 times larger by default, the logits would run away; and then so do the
+    other embeddings, which are added to it.
+    """
+    names: dict[int, list[str]] = {}
+    for name, p in model.named_parameters(remove_duplicate=False):
+        names.setdefault(id(p), []).append(name)
+    embeddings = {id(m.weight) for m in model.modules() if isinstance(m, nn.Embedding | nn.EmbeddingBag)}
+    tied = any(len(names[key]) > 1 for key in embeddings)
+    roles = {}
+    for name, p in named(model).items():
+        if id(p) in embeddings:
+            roles[name] = "other" if tied else "embedding"
+        elif p.dim() == 2 and min(p.shape) > 1 and not name.endswith(HEADS):
+            roles[name] = "matrix"
+        else:
+            roles[name] = "other"
+    return roles
+
+
+def pieces_of(model: nn.Module, name: str) -> int:
+    """How many matrices a 2-D parameter holds, one below the other: 3 for fused attention, the gates of an LSTM or GRU."""
+    owner = model.get_submodule(name.rpartition(".")[0])
+    for kind, gates in GATES:
+        if isinstance(owner, kind):
+            return gates
+    rows, columns = model.get_parameter(name).shape
+    return 3 if name.endswith(FUSED) and rows == 3 * columns else 1

@@ -1,0 +1,95 @@
+"""How far a run is: everything a resume needs besides weights and optimizer, saved with them and restored."""
+
+from __future__ import annotations
+
+import base64
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from core.errors import UserError
+from core.tracking.run import Run
+from core.training import checkpoints
+
+
+@dataclass
+class Progress:
+    """Counters of a run. step: optimizer steps done; tokens: input tokens seen; seconds: spent in steps."""
+
+    step: int = 0
+    tokens: int = 0
+    seconds: float = 0.0
+    wall_seconds: float = 0.0
+    best_val_loss: float | None = None
+    best_step: int | None = None
+    train_loss: float | None = None
+    evaluation: dict[str, float] = field(default_factory=dict)  # the latest one's metrics
+    loss_sum: float = 0.0  # of the steps since the last row of metrics
+    loss_count: int = 0
+
+
+    def count(self, loss: float) -> None:
+        """Take one step's loss into the mean of the next row of metrics."""
+        self.loss_sum += loss
+        self.loss_count += 1
+
+    def take_mean_loss(self) -> float:
+        """Mean loss of the steps since the last call; starts the next mean."""
+        self.train_loss = self.loss_sum / self.loss_count
+        self.loss_sum, self.loss_count = 0.0, 0
+        return self.train_loss
+
+
+def save(run: Run, name: str, progress: Progress, model: torch.nn.Module, optimizer: torch.optim.Optimizer, identity: dict[str, Any]) -> Path:
+    """Write a checkpoint of a run. identity: dataset_fingerprint and encoder, as `workflow` gives them."""
+    tensors, plain = checkpoints.flatten(optimizer)
+    state = {
+        "step": progress.step,
+        "progress": asdict(progress),
+        "rng": random_state(),
+        "optimizer": plain,
+        "config": run.config.model_dump(),
+        **identity,
+    }
+    return checkpoints.save(run.checkpoints, name, checkpoints.weights(model), tensors, state)
+
+
+def restore(run: Run, model: torch.nn.Module, optimizer: torch.optim.Optimizer, identity: dict[str, Any]) -> Progress:
+    """Load the newest whole checkpoint into model and optimizer; a Progress at step 0 if the run ended before its first.
+
+    Raises UserError where the checkpoint was trained on other data than `identity` names.
+    """
+    if not checkpoints.candidates(run.checkpoints, "last"):
+        return Progress()
+    checkpoint = checkpoints.load(run.checkpoints, "last")
+    state = checkpoint.state
+    for key, value in identity.items():
+        if state[key] != value:
+            raise UserError(
+                f"the checkpoint was trained with another {key.replace('_', ' ')} than the dataset has now",
+                place=str(checkpoint.folder),
+                remedy="Train with --fresh, or under another name with --run.",
+            )
+    checkpoints.put_weights(model, checkpoint.model, str(checkpoint.folder))
+    checkpoints.unflatten(optimizer, checkpoint.optimizer, state["optimizer"])
+    set_random_state(state["rng"])
+    return Progress(**{entry.name: state["progress"][entry.name] for entry in fields(Progress)})
+
+
+def random_state() -> dict[str, str]:
+    """States of torch's generators (what dropout draws from), base64."""
+    states = {"cpu": torch.get_rng_state()}
+    if torch.cuda.is_available():
+        states["cuda"] = torch.cuda.get_rng_state()
+    return {name: base64.b64encode(state.numpy().tobytes()).decode() for name, state in states.items()}
+
+
+def set_random_state(states: dict[str, str]) -> None:
+    """Undo `random_state`."""
+    tensors = {name: torch.from_numpy(np.frombuffer(base64.b64decode(text), dtype=np.uint8).copy()) for name, text in states.items()}
+    torch.set_rng_state(tensors["cpu"])
+    if "cuda" in tensors and torch.cuda.is_available():
+        torch.cuda.set_rng_state(tensors["cuda"])

@@ -1,0 +1,220 @@
+"""The training loop: batches and a model go in; checkpoints, metrics and a Progress come out.
+
+Legend: G micro-batches of an optimizer step, B rows, T tokens.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from core.config import Train
+from core.errors import RunFailed
+from core.models.loss import token_loss
+from core.plugins.manager import Plugins
+from core.tracking.metrics import MetricsFile
+from core.tracking.run import Run
+from core.training import progress as saving
+from core.training.machine import Machine
+from core.training.progress import Progress
+from core.training.schedules import fraction
+from core.training.signals import StopRequest
+
+Array = npt.NDArray[np.int64]
+Row = dict[str, float]
+
+
+@dataclass
+class Parts:
+    """What the loop works with; whoever starts a run puts it together.
+
+    batch(step) -> inputs and targets (G, B, T), -1 where there is no target; a pure function of the step.
+    evaluate(model) -> metrics with at least val_loss. trackers: objects with log(step, row).
+    identity: the dataset's fingerprint and encoder, kept in every checkpoint. tell(row): shows progress.
+    """
+
+    model: torch.nn.Module
+    optimizer: torch.optim.Optimizer
+    machine: Machine
+    batch: Callable[[int], tuple[Array, Array]]
+    evaluate: Callable[[torch.nn.Module], Row]
+    metric_columns: list[str]
+    trackers: list[Any]
+    plugins: Plugins
+    identity: dict[str, Any]
+    tell: Callable[[Row], None]
+
+
+def train(run: Run, parts: Parts, progress: Progress, stop: StopRequest) -> None:
+    """Train from `progress` on, which is kept current, until max_iters or a stop request; the state is saved either way.
+
+    Raises RunFailed when the loss is not finite; the checkpoint on disk is then the last finite one.
+    """
+    config, model, optimizer = run.config.train, parts.model, parts.optimizer
+    metrics = MetricsFile(run.folder, parts.metric_columns, keep_until=progress.step)
+    pace = Pace(progress)
+    forward = torch.compile(model) if parts.machine.compile else model
+    parts.plugins.manager.hook.on_train_start(run=run)
+    unread: list[torch.Tensor] = []  # losses that a device may still be computing
+    model.train()
+
+    while progress.step < config.schedule.max_iters and not stop.number:
+        due = Due(config, progress.step + 1)
+        set_learning_rate(optimizer, config, progress.step)
+        inputs, targets = parts.batch(progress.step)
+        unread.append(accumulate_gradient(forward, inputs, targets, parts.machine))
+        if due.anything or parts.machine.device.type == "cpu":  # reading stalls a GPU, and costs a CPU nothing
+            read_losses(unread, progress, run)
+        row = clip_gradient(model, config.optim.grad_clip or 0.0, measure=due.row)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        progress.step += 1
+        progress.tokens += inputs.size
+        progress.seconds = pace.seconds()
+
+        if due.row:
+            row |= pace.figures(progress) | {
+                "train_loss": progress.take_mean_loss(),
+                "learning_rate": optimizer.param_groups[0]["lr"],
+                "param_norm": norm(model.parameters()),
+            }
+            if due.evaluation:
+                row |= evaluate(run, parts, progress)
+            metrics.append(row)
+            publish(run, parts, row)
+        progress.wall_seconds = pace.wall_seconds()
+        if due.checkpoint or stop.number:
+            path = saving.save(run, "last", progress, model, optimizer, parts.identity)
+            parts.plugins.manager.hook.on_checkpoint(run=run, step=progress.step, path=path)
+        pace.resume()
+    metrics.close()
+
+
+class Due:
+    """What falls due after a step."""
+
+    def __init__(self, config: Train, step: int) -> None:
+        runtime, final = config.runtime, step == config.schedule.max_iters
+        self.evaluation = final or step % runtime.eval_interval == 0
+        self.row = self.evaluation or step % runtime.log_interval == 0
+        self.checkpoint = final or step % runtime.checkpoint_interval == 0
+        self.anything = self.row or self.checkpoint
+
+
+class Pace:
+    """Seconds spent in steps, without evaluation and saving, over all tries of a run; from the monotonic clock."""
+
+    def __init__(self, progress: Progress) -> None:
+        self.begin = self.since = time.perf_counter()
+        self.stepping, self.wall_before = progress.seconds, progress.wall_seconds
+        self.row_seconds, self.row_tokens = progress.seconds, progress.tokens
+
+    def seconds(self) -> float:
+        """Seconds of steps so far."""
+        now = time.perf_counter()
+        self.stepping, self.since = self.stepping + now - self.since, now
+        return self.stepping
+
+    def wall_seconds(self) -> float:
+        """Seconds of everything so far."""
+        return self.wall_before + time.perf_counter() - self.begin
+
+    def resume(self) -> None:
+        """Steps go on: what passed since `seconds` was last read does not count as steps."""
+        self.since = time.perf_counter()
+
+    def figures(self, progress: Progress) -> Row:
+        """step, tokens, seconds and tokens per second since the last row."""
+        elapsed, tokens = progress.seconds - self.row_seconds, progress.tokens - self.row_tokens
+        self.row_seconds, self.row_tokens = progress.seconds, progress.tokens
+        return {
+            "step": progress.step,
+            "tokens": progress.tokens,
+            "seconds": round(progress.seconds, 4),
+            "tokens_per_second": round(tokens / max(elapsed, 1e-9), 1),
+        }
+
+
+def set_learning_rate(optimizer: torch.optim.Optimizer, config: Train, step: int) -> None:
+    """Scale every group's peak rate by the schedule."""
+    scale = fraction(step, config.schedule, config.optim.learning_rate or 0.0)
+    for group in optimizer.param_groups:
+        group["lr"] = group["peak_lr"] * scale
+
+
+def accumulate_gradient(model: Callable[..., torch.Tensor], inputs: Array, targets: Array, machine: Machine) -> torch.Tensor:
+    """Gradients of the mean loss over all targets of (G, B, T) inputs. Returns that mean, nats per token, on the device."""
+    total = int((targets >= 0).sum())
+    x, y = to_device(inputs, machine), to_device(targets, machine)
+    mean = torch.zeros((), device=machine.device)
+    for micro in range(len(inputs)):
+        with machine.autocast():
+            nats, _ = token_loss(model(x[micro]), y[micro])
+        part = nats / max(total, 1)
+        part.backward()  # type: ignore[no-untyped-call]
+        mean += part.detach()
+    return mean
+
+
+def to_device(array: Array, machine: Machine) -> torch.Tensor:
+    """A tensor on the device; to a GPU through pinned memory, so that the copy overlaps with computing."""
+    tensor = torch.from_numpy(array)
+    if machine.device.type == "cuda":
+        return tensor.pin_memory().to(machine.device, non_blocking=True)
+    return tensor.to(machine.device)
+
+
+def read_losses(unread: list[torch.Tensor], progress: Progress, run: Run) -> None:
+    """Count the losses of the last steps. Raises RunFailed if one is not finite."""
+    for loss in torch.stack(unread).tolist():
+        if not math.isfinite(loss):
+            raise RunFailed(
+                f"{run.title}: the loss is {loss} at step {progress.step + 1}. The last checkpoint is whole.\n"
+                f"  Lower train.optim.learning_rate (now {run.config.train.optim.learning_rate:g}), "
+                "raise train.schedule.warmup_iters, or set train.optim.grad_clip = 1.0; then train with --fresh."
+            )
+        progress.count(loss)
+    unread.clear()
+
+
+def clip_gradient(model: torch.nn.Module, limit: float, *, measure: bool) -> Row:
+    """Clip to a norm, 0: do not. Returns grad_norm, before clipping, if it is to be measured."""
+    if not (limit or measure):
+        return {}
+    total = torch.nn.utils.clip_grad_norm_(model.parameters(), limit or math.inf)
+    return {"grad_norm": float(total)} if measure else {}
+
+
+def norm(tensors: Iterable[torch.Tensor]) -> float:
+    """Euclidean norm of all tensors together."""
+    with torch.no_grad():
+        return float(torch.nn.utils.get_total_norm(list(tensors)))
+
+
+def evaluate(run: Run, parts: Parts, progress: Progress) -> Row:
+    """Metrics of the validation side; the best state so far is kept as checkpoint `best`."""
+    parts.model.eval()
+    with torch.inference_mode():
+        row = parts.evaluate(parts.model)
+    parts.model.train()
+    progress.evaluation = row
+    if progress.best_val_loss is None or row["val_loss"] < progress.best_val_loss:
+        progress.best_val_loss, progress.best_step = row["val_loss"], progress.step
+        saving.save(run, "best", progress, parts.model, parts.optimizer, parts.identity)
+    return row
+
+
+def publish(run: Run, parts: Parts, row: Row) -> None:
+    """Hand a row of metrics to the trackers, to hooks and to the screen."""
+    step = int(row["step"])
+    for tracker in parts.trackers:
+        tracker.log(step, row)
+    parts.plugins.manager.hook.on_metrics(run=run, step=step, metrics=row)
+    parts.tell(row)

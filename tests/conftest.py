@@ -1,0 +1,88 @@
+"""What tests share: a folder of experiments of their own, and the command line in this process."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+PREPARE = '''"""Put a space between the letters of a word."""
+
+from core import Example
+
+
+def documents(rng, *, alphabet: str = "abc", max_letters: int = 2):
+    while True:
+        letters = rng.choices(alphabet, k=rng.randint(1, max_letters))
+        yield Example(prompt="".join(letters) + ": ", completion=" ".join(letters) + "\\n")
+'''
+TINY = """[prepare]
+size = 2000
+val_fraction = 0.3
+
+[train.model]
+n_layer = 1
+n_head = 2
+n_embd = 16
+block_size = 16
+
+[train.data]
+batch_size = 4
+
+[train.schedule]
+max_iters = 6
+
+[train.runtime]
+eval_interval = 3
+log_interval = 2
+checkpoint_interval = 2
+dtype = "float32"
+device = "cpu"
+trackers = []
+"""
+
+
+@pytest.fixture
+def lab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty folder of experiments, which is the current one's."""
+    (tmp_path / "experiments").mkdir()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("TERRARIUM_EXPERIMENTS", raising=False)
+    return tmp_path / "experiments"
+
+
+@pytest.fixture
+def spaces(lab: Path) -> Path:
+    """A tiny experiment named `spaces`: Examples, and a model that trains in a moment."""
+    folder = lab / "spaces"
+    folder.mkdir()
+    (folder / "prepare.py").write_text(PREPARE)
+    (folder / "config.toml").write_text(TINY)
+    return folder
+
+
+@pytest.fixture
+def text(lab: Path) -> Path:
+    """A tiny experiment named `text`: running text from a file, without a prepare.py."""
+    folder = lab / "text"
+    (folder / "datasets" / "raw").mkdir(parents=True)
+    (folder / "datasets" / "raw" / "input.txt").write_text("the quick brown fox jumps over the lazy dog\n" * 60)
+    (folder / "config.toml").write_text(TINY.replace("size = 2000", 'input = "datasets/raw/input.txt"'))
+    return folder
+
+
+@pytest.fixture
+def terrarium() -> Callable[..., Result]:
+    """Run a command in this process: terrarium("train", "spaces") -> exit_code, stdout, stderr."""
+
+    def run(*arguments: str) -> Result:
+        from core.cli.main import cli
+
+        return CliRunner().invoke(cli, arguments)
+
+    return run

@@ -1,0 +1,150 @@
+"""config.toml, variants and -s: what they mean together, and what is said when they are wrong."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tomli
+from hypothesis import given
+from hypothesis import strategies as st
+
+from core.config import Config, resolve
+from core.errors import UserError
+from core.toml import dump, key_lines, known_keys, load_config
+
+
+def write(folder: Path, text: str, name: str = "config.toml") -> Path:
+    (folder / name).write_text(text)
+    return folder
+
+
+def error_of(folder: Path, *overrides: str, variant: str = "") -> str:
+    with pytest.raises(UserError) as caught:
+        load_config(folder, variant, overrides)
+    return str(caught.value)
+
+
+def test_an_empty_folder_has_every_default(tmp_path: Path) -> None:
+    config, settings = load_config(tmp_path)
+    assert config.prepare.dataset_dir == "datasets/basic"
+    assert config.train.model.norm == "rmsnorm"
+    assert config.train.data.block_size == config.train.model.block_size == 64
+    assert config.sample.runtime.device == "auto"
+    assert settings.place_of("train.model.norm") == ""
+
+
+def test_resolving_twice_changes_nothing(tmp_path: Path) -> None:
+    config, _ = load_config(tmp_path)
+    assert resolve(config.model_copy(deep=True)) == config
+
+
+def test_layers_lie_over_each_other(tmp_path: Path) -> None:
+    write(tmp_path, "[train.model]\nn_layer = 2\nn_embd = 64\n[prepare.params]\na = 1\nb = 2\n")
+    write(tmp_path, "[train.model]\nn_layer = 3\n[prepare.params]\nb = 3\n", "config.long.toml")
+    config, settings = load_config(tmp_path, "long", ["train.optim.learning_rate=3e-4", "prepare.input=/a/b.txt"])
+    assert (config.train.model.n_layer, config.train.model.n_embd) == (3, 64)
+    assert config.prepare.params == {"a": 1, "b": 3}
+    assert (config.prepare.variant, config.prepare.dataset_dir) == ("long", "datasets/long")
+    assert config.train.optim.learning_rate == 3e-4
+    assert config.prepare.input == "/a/b.txt"
+    assert settings.place_of("train.model.n_layer") == f"{tmp_path}/config.long.toml:2"
+    assert settings.place_of("prepare.params.a") == f"{tmp_path}/config.toml:5"
+
+
+@pytest.mark.parametrize("preset", ["modern", "gpt2", "llama"])
+def test_single_keys_override_a_preset(tmp_path: Path, preset: str) -> None:
+    given_keys = ["train.model.activation=gelu", "train.optim.name=adamw", "train.optim.beta2=0.5"]
+    config, _ = load_config(tmp_path, overrides=[f"train.model.preset={preset}", *given_keys])
+    assert config.train.model.activation == "gelu"
+    assert (config.train.optim.name, config.train.optim.beta2) == ("adamw", 0.5)
+    assert config.train.optim.learning_rate == 1e-3
+
+
+def test_block_size_of_one_section_is_followed_by_the_other(tmp_path: Path) -> None:
+    for section in ("model", "data"):
+        config, _ = load_config(tmp_path, overrides=[f"train.{section}.block_size=32"])
+        assert config.train.model.block_size == config.train.data.block_size == 32
+    config, _ = load_config(tmp_path, overrides=["train.model.block_size=64", "train.data.block_size=16"])
+    assert (config.train.model.block_size, config.train.data.block_size) == (64, 16)
+
+
+@pytest.mark.parametrize(
+    ("toml", "parts"),
+    [
+        ("[train.optim]\nlearning_rat = 1\n", ["config.toml:2", "unknown key 'train.optim.learning_rat'", "Did you mean 'learning_rate'?"]),
+        ("[train.optim]\n\nn_layer = 1\n", ["config.toml:3", "belongs to another section: train.model.n_layer"]),
+        ("[training]\nn_layer = 1\n", ["config.toml:1", "unknown key 'training'", "Did you mean 'train'?"]),
+        ("[train.model]\nn_layer = '4'\n", ["config.toml:2", 'train.model.n_layer = "4"', "a whole number, without quotes"]),
+        ("[train.model]\nn_layer = true\n", ["config.toml:2", "a whole number"]),
+        ("[train.model]\nn_layer = 0\n", ["config.toml:2", "greater than or equal to 1"]),
+        ("[train.model]\ndropout = nan\n", ["config.toml:2", "finite"]),
+        ("[train.model]\npreset = 'moden'\n", ["config.toml:2", "Choose one of modern, gpt2, llama", "Did you mean 'modern'?"]),
+        ("[train.runtime]\ndevice = 3\n", ["config.toml:2", 'Write text in quotes: device = "3"']),
+        ("train = 3\n", ["config.toml:1", "train = 3"]),
+        ("[train.model]\nn_layer = 1\nn_layer = 2\n", ["config.toml:3", "not valid TOML", "Each key stands once"]),
+        ("[train.model]\nn_layer =\n", ["config.toml:2", "not valid TOML"]),
+        ("[train.model]\nn_embd = 30\n", ["config.toml:2", "n_embd = 30 is not divisible by n_head = 4", "Take n_embd = 32"]),
+        ("[train.model]\nn_embd = 12\n", ["config.toml:2", "rope turns pairs of channels, but a head has 3"]),
+        ("[train.data]\nblock_size = 128\n[train.model]\nblock_size = 64\n", ["config.toml:2", "do not fit the model's block_size = 64"]),
+        ("[train.schedule]\nmax_iters = 10\nwarmup_iters = 10\n", ["config.toml:3", "leaves nothing of max_iters = 10"]),
+        ("[train.schedule]\nlr_decay_iters = 5\nwarmup_iters = 10\n", ["config.toml:2", "lr_decay_iters = 5 ends before warmup_iters = 10"]),
+        ("[train.schedule]\nmin_lr = 1.0\n", ["config.toml:2", "min_lr = 1 is above learning_rate = 0.02"]),
+    ],
+)  # fmt: skip
+def test_a_wrong_file_is_told_with_place_value_and_remedy(tmp_path: Path, toml: str, parts: list[str]) -> None:
+    message = error_of(write(tmp_path, toml))
+    for part in parts:
+        assert part in message
+
+
+def test_wrong_overrides_and_variants_are_told(tmp_path: Path) -> None:
+    assert "-s nonsense: an override is section.key=value" in error_of(tmp_path, "nonsense")
+    assert "-s train.optim.learning_rat=1: unknown key" in error_of(tmp_path, "train.optim.learning_rat=1")
+    write(tmp_path, "", "config.reverse.toml")
+    message = error_of(tmp_path, variant="revers")
+    assert "no variant 'revers'" in message
+    assert "Did you mean 'reverse'?" in message
+
+
+def test_a_file_that_is_no_text_is_told(tmp_path: Path) -> None:
+    (tmp_path / "config.toml").write_bytes(b"[train]\n\xff")
+    assert "not UTF-8 at byte 8" in error_of(tmp_path)
+
+
+def test_lines_of_keys_in_every_notation() -> None:
+    text = '[a]\nx = 1\n"y z" = 2\nb.c = 3\n\n[a.d] # note\ns = """\nq = 1\n"""\nt = 4\n'
+    assert dict(key_lines(text)) == {"a": 1, "a.x": 2, "a.y z": 3, "a.b.c": 4, "a.d": 6, "a.d.s": 7, "a.d.t": 10}
+
+
+VALUES: st.SearchStrategy[Any] = st.recursive(
+    st.booleans() | st.integers(-(2**62), 2**62) | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=4), inner, max_size=3),
+    max_leaves=12,
+)
+
+
+@given(st.dictionaries(st.text(max_size=5), VALUES, max_size=4))
+def test_what_dump_writes_is_what_toml_reads(values: dict[str, Any]) -> None:
+    assert tomli.loads(dump(values)) == values
+
+
+@given(st.dictionaries(st.sampled_from(sorted(known_keys(Config))), VALUES, min_size=1, max_size=3))
+def test_any_value_of_any_key_is_taken_or_told(tmp_path_factory: pytest.TempPathFactory, values: dict[str, Any]) -> None:
+    folder = tmp_path_factory.mktemp("config")
+    nested: dict[str, Any] = {}
+    for key, value in values.items():
+        inner = nested
+        *path, name = key.split(".")
+        for part in path:
+            inner = inner.setdefault(part, {})
+        inner[name] = value
+    write(folder, dump(nested))
+    try:
+        config, _ = load_config(folder)
+    except UserError as error:
+        assert error.remedy
+        assert "config.toml" in error.place or error.place in values
+    else:
+        assert tomli.loads(dump(config.model_dump()))
