@@ -51,6 +51,7 @@ class Model(Section):
 
     kind: str = Field("gpt", description="gpt, lstm, or one that a plugin registers")
     preset: Literal["modern", "gpt2", "llama"] = Field("modern", description="a set of choices for model, optimizer and schedule")
+    init_from: str = Field("", description="run whose best weights to start from: RUN, or EXPERIMENT/RUN; empty: fresh weights")
     n_layer: Count = Field(4, description="blocks")
     n_head: Count = Field(4, description="attention heads per block; must divide n_embd")
     n_embd: Count = Field(128, description="width of the residual stream, channels")
@@ -193,7 +194,7 @@ OPTIMIZERS: dict[str, dict[str, dict[str, Any]]] = {
     "adamw": {
         "optim": {"learning_rate": 1e-3, "embedding_lr": 1e-3, "head_lr": 1e-3, "weight_decay": 0.1,
                   "beta1": 0.9, "beta2": 0.99, "grad_clip": 1.0},
-        "schedule": {"warmup_iters": 100, "decay": "cosine"},
+        "schedule": {"decay": "cosine"},  # warm-up: 100 steps, or a tenth of max_iters
     },
 }  # fmt: skip
 

@@ -60,13 +60,17 @@ def blocks(url: str, target: Path, what: str) -> Iterator[bytes]:
                     advance(len(block))
                     yield block
         if received < expected:  # read() ends quietly where a connection breaks off
-            raise http.client.IncompleteRead(b"", expected - received)
+            raise ConnectionError(f"the connection broke off after {received:,} of {expected:,} bytes")
     except (OSError, ValueError, http.client.HTTPException) as error:
-        reason = error.reason if isinstance(error, urllib.error.URLError) else error
+        reason: object = error
+        if isinstance(error, urllib.error.HTTPError):
+            error.close()  # it is the answer too, with its connection
+        elif isinstance(error, urllib.error.URLError):
+            reason = error.reason
         raise UserError(
             f"{what} could not be downloaded: {reason}",
             place=url,
-            remedy=f"Get the file on another way and put it at {target}.",
+            remedy=f"Get the file in another way and put it at {target}.",
         ) from error
 
 

@@ -1,4 +1,4 @@
-"""Commands that exchange models with other programs: import-nanogpt, export-nanogpt."""
+"""Commands that exchange models with nanoGPT: import-nanogpt, export-nanogpt."""
 
 from __future__ import annotations
 
@@ -7,3 +7,37 @@ from pathlib import Path
 import click
 
 from core.cli import options
+
+FILE = click.Path(dir_okay=False, path_type=Path)
+
+
+@click.command("import-nanogpt")
+@options.experiment
+@click.argument("checkpoint", metavar="CKPT.PT", type=FILE)
+@options.run
+@options.settings
+def import_nanogpt(experiment: str, checkpoint: Path, run: str | None, overrides: tuple[str, ...], variant: str, quiet: bool) -> None:
+    """Make a run of EXP from nanoGPT's ckpt.pt: sample it, evaluate it, or train on from it.
+
+    EXP's dataset must have the vocabulary that the checkpoint was trained with.
+    """
+    from core.cli.exchange import import_run
+
+    lab = options.open_lab(experiment, overrides, variant, quiet)
+    import_run(lab, checkpoint, run or "nanogpt")
+
+
+@click.command("export-nanogpt")
+@options.experiment
+@click.argument("checkpoint", metavar="CKPT.PT", type=FILE)
+@options.run
+@options.settings
+def export_nanogpt(experiment: str, checkpoint: Path, run: str | None, overrides: tuple[str, ...], variant: str, quiet: bool) -> None:
+    """Write a run of preset gpt2 as nanoGPT's ckpt.pt, for its sample.py and train.py."""
+    from core.cli.exchange import export_run
+
+    lab = options.open_lab(experiment, overrides, variant, quiet)
+    export_run(lab, checkpoint, run)
+
+
+COMMANDS = (import_nanogpt, export_nanogpt)

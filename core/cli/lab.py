@@ -56,8 +56,9 @@ class Lab:
 
         with self.console.preparing() as progress:
             dataset = prepare(
-                self.experiment, self.config, force=force, place_of=self.settings.place_of, progress=progress
-            )
+                self.experiment, self.config, self.settings, self.code,
+                force=force, say=self.console.say, progress=progress,
+            )  # fmt: skip
         counts = f"{dataset.train.tokens:,} tokens to train on, {dataset.val.tokens:,} held out"
         self.console.say(f"data: {dataset.encoder.kind}, vocabulary {dataset.encoder.vocab_size:,}, {counts}")
         return dataset

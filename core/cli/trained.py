@@ -20,8 +20,8 @@ from core.evaluation.exact_match import Answer
 from core.report.html import write_report
 from core.report.log import write_log_entry
 from core.report.plots import write_plots
+from core.cli.sampling import draw
 from core.report.samples import Sample, as_text
-from core.sampling.generate import complete
 from core.sampling.load import Trained, load_run, run_config
 from core.tracking.run import Run, find_run
 
@@ -92,6 +92,6 @@ class Work:
         samples = draw(self, {})
         files.write_text(self.run.folder / "samples.txt", as_text(samples))
         write_plots(self.run.folder)
-        page = write_report(self.run.folder, [sample.as_dict() for sample in samples])
+        page = write_report(self.run.folder, samples)
         write_log_entry(self.run)
         self.lab.console.say(f"report: {page}")

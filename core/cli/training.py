@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import shlex
 import sys
 from collections.abc import Callable
@@ -14,14 +15,17 @@ from core.cli.console import duration
 from core.cli.lab import Lab
 from core.data.batches import batch, layout_of
 from core.data.dataset import Dataset
-from core.errors import Interrupted
+from core.errors import Interrupted, UserError
 from core.evaluation.evaluate import Evaluation
 from core.models.build import build_model, parameter_count
+from core.plugins.discovery import find
 from core.plugins.manager import plugins
+from core.sampling.load import run_config
 from core.tracking.begin import begin
 from core.tracking.environment import environment
-from core.tracking.metrics import accuracy_columns
-from core.tracking.run import Run, lock_file
+from core.tracking.metrics import MetricsFile, accuracy_columns
+from core.tracking.run import Run, find_run, lock_file
+from core.training import checkpoints
 from core.training.machine import Machine, choose_machine
 from core.training.progress import Progress, restore
 from core.training.signals import noting_signals
@@ -48,22 +52,25 @@ def train_locked(lab: Lab, run: Run, dataset: Dataset, *, resume: bool) -> None:
     machine = settle(run, dataset)
     torch.manual_seed(run.config.train.runtime.seed)
     model = build_model(run.config.train.model, dataset.encoder.vocab_size, lab.code).to(machine.device)
+    if run.config.train.model.init_from and not resume:
+        start_from(run, run.config.train.model.init_from, model, dataset)
     run.folder.mkdir(parents=True, exist_ok=True)
     run.write_config()
     run.write_summary(opening(run, dataset, model))
     progress, status, number = Progress(), "failed", 0
     try:
-        with noting_signals() as stop:
-            with lab.console.training(run.config.train.schedule.max_iters) as tell:
-                parts = assemble(run, dataset, machine, model, tell)
-                if resume:
-                    progress = restore(run, model, parts.optimizer, parts.identity)
-                lab.console.say(first_line(run, dataset, model, progress))
-                try:
-                    train(run, parts, progress, stop)
-                finally:
-                    for tracker in parts.trackers:
-                        tracker.close()
+        with contextlib.ExitStack() as stack:
+            stop = stack.enter_context(noting_signals())
+            tell = stack.enter_context(lab.console.training(run.config.train.schedule.max_iters))
+            parts = assemble(run, dataset, machine, model, tell)
+            for tracker in parts.trackers:
+                stack.callback(tracker.close)
+            if resume:
+                progress = restore(run, model, parts.optimizer, parts.identity)
+            columns = accuracy_columns(dataset.groups) if dataset.has_examples else []
+            metrics = stack.enter_context(contextlib.closing(MetricsFile(run.folder, columns, keep_until=progress.step)))
+            lab.console.say(first_line(run, dataset, model, progress))
+            train(run, parts, progress, metrics, stop)
         number = stop.number
         status = "interrupted" if number else "completed"
     finally:
@@ -72,6 +79,22 @@ def train_locked(lab: Lab, run: Run, dataset: Dataset, *, resume: bool) -> None:
     if number:
         raise Interrupted(number, f"Go on with: {run.experiment.command.format('train')}{run_option(lab, run)}")
     lab.console.say(last_line(run, progress))
+
+
+def start_from(run: Run, name: str, model: torch.nn.Module, dataset: Dataset) -> None:
+    """Put another run's best weights into the model. Raises UserError where its encoder or its shape is another one."""
+    owner, _, other = name.rpartition("/")
+    experiment = find(owner) if owner else run.experiment
+    folder = find_run(experiment, experiment.folder / run.config.train.runtime.out_dir, other)
+    checkpoint = checkpoints.load(folder / "checkpoints", "best")
+    if checkpoint.state["encoder"] != identity_of(dataset)["encoder"]:
+        raise UserError(
+            f"{name} was trained with another vocabulary than this dataset has",
+            place="train.model.init_from",
+            remedy="Prepare this dataset with the other one's encoder: "
+            f"-s prepare.encoder_from={experiment.folder / run_config(folder).prepare.dataset_dir}",
+        )
+    checkpoints.put_weights(model, checkpoint.model, f"train.model.init_from = {name}")
 
 
 def settle(run: Run, dataset: Dataset) -> Machine:
@@ -87,19 +110,30 @@ def assemble(run: Run, dataset: Dataset, machine: Machine, model: torch.nn.Modul
     """What the loop works with."""
     config = run.config.train
     evaluation = Evaluation(dataset, run.config, machine)
-    build_optimizer = plugins().get("optimizers", str(config.optim.name), "train.optim.name")
+    optimizer = plugins().get("optimizers", str(config.optim.name), "train.optim.name")(model, config.optim)
+    for group in optimizer.param_groups:
+        group.setdefault("peak_lr", group["lr"])  # a plugin's optimizer need not know of schedules
     return Parts(
         model=model,
-        optimizer=build_optimizer(model, config.optim),
+        optimizer=optimizer,
         machine=machine,
         batch=lambda step: batch(dataset.train, config.data, config.runtime.seed, step),
         evaluate=evaluation.while_training,
-        metric_columns=accuracy_columns(dataset.groups) if dataset.has_examples else [],
         trackers=[plugins().get("trackers", name, "train.runtime.trackers")(run) for name in config.runtime.trackers],
         plugins=plugins(),
-        identity={"dataset_fingerprint": dataset.fingerprint, "encoder": {"kind": dataset.encoder.kind} | dataset.encoder.state()},
+        identity=identity_of(dataset),
         tell=tell,
     )
+
+
+def identity_of(dataset: Dataset) -> dict[str, Any]:
+    """What a checkpoint keeps of its dataset: enough to sample without it, and to refuse another one."""
+    return {
+        "dataset_fingerprint": dataset.fingerprint,
+        "encoder": {"kind": dataset.encoder.kind, "state": dataset.encoder.state()},
+        "stop": dataset.stop,
+        "has_examples": dataset.has_examples,
+    }
 
 
 def opening(run: Run, dataset: Dataset, model: torch.nn.Module) -> dict[str, Any]:
@@ -166,7 +200,5 @@ def first_line(run: Run, dataset: Dataset, model: torch.nn.Module, progress: Pro
 
 
 def last_line(run: Run, progress: Progress) -> str:
-    return (
-        f"trained {run.title}: best val loss {progress.best_val_loss:.4f} at step {progress.best_step}, "
-        f"{duration(progress.seconds)} of training, {progress.tokens / progress.seconds:,.0f} tokens/s"
-    )
+    pace = f"{duration(progress.seconds)} of training, {progress.tokens / max(progress.seconds, 1e-9):,.0f} tokens/s"
+    return f"trained {run.title}: lowest val loss {progress.best_val_loss:.4f}, checkpoint best is of step {progress.best_step}; {pace}"

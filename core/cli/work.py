@@ -39,14 +39,14 @@ def loop(
 ) -> None:
     """Prepare, train, evaluate, sample and report."""
     from core.cli.training import train_run
-    from core.cli.trained import Trained
+    from core.cli.trained import Work
 
     lab = options.open_lab(experiment, overrides, variant, quiet)
     finished = train_run(lab, run, resume=resume, fresh=fresh, description=description)
-    trained = Trained.open(lab, finished.name)
-    trained.evaluate()
-    trained.sample({})
-    trained.report()
+    work = Work.open(lab, finished.name)
+    work.evaluate()
+    work.sample()
+    work.report()
 
 
 COMMANDS = (prepare, train, loop)

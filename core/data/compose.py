@@ -21,6 +21,8 @@ from core.encoders.base import Encoder
 from core.errors import UserError
 from core.plugins.manager import plugins
 
+CUT_ANYWHERE = ("char", "bytes")  # encoders with no token longer than a character
+
 
 @dataclass
 class Made:
@@ -96,7 +98,10 @@ def compose_documents(work: Work, spool: Spool, train: Numbers, val: Numbers, ab
         encoder = fit(work, pieces(spool.texts()))
         return compose_text(work, encoder, spool.texts(train), spool.texts(val), spool.characters, about)
     stop = spool.ending or ""
-    encoder = fit(work, (text for document in spool.read() for text, _ in segments(document)), end_token=not stop)
+    texts: Iterable[str] = (text for document in spool.read() for text, _ in segments(document))
+    if work.config.prepare.encoder in CUT_ANYWHERE:  # a few long texts are quicker to learn from than many short ones
+        texts = pieces(texts)
+    encoder = fit(work, texts, end_token=not stop)
     end = None if stop else encoder.end_token
     tell = work.counter("encoding", spool.characters)
     sides = []

@@ -46,7 +46,9 @@ def describe(folder: Path) -> dict[str, Any]:
     if meta.exists():
         info["encoder"] = {"kind": "char", **char_state(meta)}
     else:
-        info["encoder"] = {"kind": "gpt2"}
+        from core.encoders.gpt2 import SHA256  # tokenizers need not be loaded for the rest
+
+        info["encoder"] = {"kind": "gpt2", "sha256": SHA256}
         info["note"] = f"{folder}: there is no meta.pkl, so the ids are taken for GPT-2's, as nanoGPT does."
     info |= {side: {} for side in SIDES}
     if all((folder / f"{side}.{part}.bin").exists() for side in SIDES for part in ("mask", "idx")):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import json
 import random
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -42,7 +43,7 @@ class Job:
 
 
 def make_by_prepare(work: Work) -> Made:
-    """Call prepare(job). What it does not write of dataset.json is found out from its files."""
+    """Call prepare(job). What it leaves out of dataset.json, or all of it, is found out from its files."""
     made: list[Made] = []
     function, settings = work.source.function, work.config.prepare
     assert function is not None
@@ -64,4 +65,7 @@ def make_by_prepare(work: Work) -> Made:
     own_settings = any(p.kind is p.KEYWORD_ONLY for p in inspect.signature(function).parameters.values())
     arguments = bind(function, {"job": job}, settings.params if own_settings else {}, work.source.place_of)
     function(*arguments.args, **arguments.kwargs)
-    return made[-1] if made else Made(describe(work.folder))
+    if made:
+        return made[-1]
+    own = work.folder / "dataset.json"
+    return Made(describe(work.folder) | (json.loads(own.read_bytes()) if own.exists() else {}))

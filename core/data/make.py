@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from core.data import split
-from core.data.compose import Made, Work, compose_documents, compose_text, fit
+from core.data.compose import CUT_ANYWHERE, Made, Work, compose_documents, compose_text, fit
 from core.data.fingerprint import stamp
 from core.data.params import bind, title
 from core.data.source import check_sum, draw, fetch_input, pairs
@@ -17,7 +17,6 @@ from core.data.text import first_and_rest, pieces, read_text
 from core.errors import UserError
 
 SPOOL = ".spool"
-CUT_ANYWHERE = ("char", "bytes")  # encoders with no token longer than a character: cut where nanoGPT cuts
 
 
 def offered(work: Work) -> dict[str, Any]:

@@ -73,7 +73,12 @@ def prepare(
                 refuse_strangers(target)
                 say(f"{experiment.name}: preparing {target} ({stale})")
                 make(Work(source, target, progress), target)
-    return load_dataset(target)
+    dataset = load_dataset(target)
+    say(
+        f"{experiment.name}: the dataset {'is made' if stale else 'is current'}: {dataset.train.tokens:,} tokens to train on, "
+        f"{dataset.val.tokens:,} held out, vocabulary {dataset.encoder.vocab_size:,}"
+    )
+    return dataset
 
 
 def find_own(source: Source) -> Path | None:

@@ -78,7 +78,7 @@ def safe_cut(text: str, low: int, high: int) -> int:
 def first_and_rest(texts: Iterable[str], cut: int, *, exact: bool) -> tuple[Iterator[str], Iterator[str]]:
     """The first `cut` characters, and the rest; the first must be read to its end before the rest is.
 
-    exact: cut just there; else behind the line, or at least the word, in which the cut falls.
+    exact: cut just there; else where the line ends, or at least a word, in which the cut falls.
     """
     source = iter(texts)
     left_over: list[str] = []
@@ -91,11 +91,16 @@ def first_and_rest(texts: Iterable[str], cut: int, *, exact: bool) -> tuple[Iter
                 yield text
                 continue
             ahead = text[remaining:]
-            while not exact and len(ahead) < LOOK_AHEAD and (more := next(source, "")):
-                ahead += more
-            more_of_line = 0 if exact or text[remaining - 1].isspace() else line_end(ahead[:LOOK_AHEAD])
-            left_over.append(ahead[more_of_line:])
-            yield text[:remaining] + ahead[:more_of_line]
+            if not exact:
+                for more in source:
+                    ahead += more
+                    if len(ahead) >= LOOK_AHEAD:
+                        break
+            inside = not exact and not text[remaining - 1].isspace()
+            shift = word_end(text[:remaining], ahead[:LOOK_AHEAD]) if inside else 0
+            whole = text[:remaining] + ahead
+            left_over.append(whole[remaining + shift :])
+            yield whole[: remaining + shift]
             return
 
     def rest() -> Iterator[str]:
@@ -105,13 +110,18 @@ def first_and_rest(texts: Iterable[str], cut: int, *, exact: bool) -> tuple[Iter
     return first(), rest()
 
 
-def line_end(text: str) -> int:
-    """Where the next line begins; where there is none, where a blank stands; 0 if there is neither."""
-    behind = text.find("\n") + 1
-    if 0 < behind < len(text):
-        return behind
-    blank = re.search(r"\s", text)
-    return blank.start() if blank else 0
+def word_end(before: str, behind: str) -> int:
+    """How far a cut between two texts must move to cut no word: to the next line, a blank behind it, or one before it.
+
+    0 where there is none of them.
+    """
+    line = behind.find("\n") + 1
+    if 0 < line < len(behind):
+        return line
+    if blank := re.search(r"\s", behind):
+        return blank.start()
+    blanks = re.match(r".*\s", before, re.DOTALL)
+    return blanks.end() - len(before) if blanks else 0
 
 
 def grouped(items: Iterable[str], size: int = GROUP) -> Iterator[list[str]]:

@@ -46,11 +46,12 @@ class CharEncoder:
         if sorted(itos) != list(range(len(itos))):
             raise not_characters(f"its ids are not 0 to {len(itos) - 1}")
         entries = [itos[token] for token in range(len(itos))]
+        numbers: dict[str, int] = {}
         for token, entry in enumerate(entries):
             if not isinstance(entry, str) or not (len(entry) == 1 or (entry[:1] == "<" and entry[-1:] == ">")):
                 raise not_characters(f"id {token} is {entry!r}")
-            if entries.index(entry) < token:
-                raise not_characters(f"ids {entries.index(entry)} and {token} are both {entry!r}")
+            if numbers.setdefault(entry, token) != token:
+                raise not_characters(f"ids {numbers[entry]} and {token} are both {entry!r}")
         return cls(entries)
 
     @classmethod

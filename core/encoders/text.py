@@ -62,10 +62,10 @@ def line_and_column(text: str, position: int) -> str:
 
 
 def spans(text: str, size: int) -> Iterator[str]:
-    """Cut a text into pieces of at least `size` characters, the last one aside, that encode as the whole does.
+    """Cut a text into pieces of at least `size` (1 or more) characters, the last one aside.
 
-    A cut stands before whitespace that follows something else: there every token of `words`, `bpe` and `gpt2`
-    ends. A text without whitespace stays whole.
+    A cut stands before whitespace that follows something else, where tokens of `bpe` and `gpt2` end: they encode
+    the pieces as they do the whole. A text without whitespace stays whole.
     """
     start = 0
     while len(text) - start > size and (cut := CUT.search(text, start + size)):

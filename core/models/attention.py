@@ -17,11 +17,12 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-EPSILON = 1e-6  # keeps the norm of a zero vector finite
-QK_NORM_SCALE = 1.2 * 1.2  # on the logits: unit-norm queries and keys alone attend too evenly (facts measured in docs/LOG.md)
+from core.models.layers import EPSILON, rms_norm
+
+QK_NORM_SCALE = 1.2 * 1.2  # on the logits: unit-norm queries and keys alone attend too evenly
 
 
-def choose_attention(device: torch.device, dtype: torch.dtype, T: int, D: int, heads: int) -> str:  # noqa: N803
+def choose_attention(device: torch.device, dtype: torch.dtype, T: int, D: int, heads: int) -> str:
     """The faster form, "explicit" or "sdpa", for `heads` = B H problems of T tokens and D channels."""
     if device.type != "cpu":
         return "sdpa"
@@ -58,30 +59,34 @@ def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
 def prepare(qk: Tensor, cos: Tensor | None, sin: Tensor | None, qk_norm: bool) -> Tensor:
     """Queries and keys (2, B, H, T, D) as attention compares them: normalised and rotated where the model does so."""
     if qk_norm:
-        qk = F.rms_norm(qk, (qk.shape[-1],), eps=EPSILON)
+        qk = rms_norm(qk)
     return qk if cos is None or sin is None else rotate(qk, cos, sin)
 
 
 @lru_cache(maxsize=16)
-def causal_mask(T: int, S: int, dtype: torch.dtype, device: torch.device) -> Tensor:  # noqa: N803
+def causal_mask(T: int, S: int, dtype: torch.dtype, device: torch.device) -> Tensor:
     """(T, S): 0 where a token may look, -inf at those after it. The last of the T tokens is the last of the S."""
     with torch.inference_mode(False):  # a mask first made while sampling must serve training too
         return torch.full((T, S), -torch.inf, dtype=dtype, device=device).triu_(S - T + 1)
 
 
-def attend(qkv: Tensor, n_head: int, cos: Tensor | None, sin: Tensor | None, qk_norm: bool, form: str, dropout: float) -> Tensor:
+def attend(
+    qkv: Tensor, n_head: int, cos: Tensor | None, sin: Tensor | None, qk_norm: bool, form: str, dropout: float
+) -> Tensor:
     """Causal attention within the T tokens: qkv (B, T, 3C), tables (T, D) in qkv's dtype, out (B, T, C).
 
     form: "explicit", "sdpa" or "sdpa32" (computed in float32). dropout: probability for an attention weight, sdpa only.
     """
     if form == "explicit":
         return ExplicitAttention.apply(qkv, n_head, cos, sin, qk_norm)  # type: ignore[no-any-return, no-untyped-call]
-    qk, v = split_heads(qkv, n_head).split((2, 1))
-    q, k = prepare(qk, cos, sin, qk_norm)
-    v, scale = v[0], logit_scale(q.shape[-1], qk_norm)
+    heads = split_heads(qkv, n_head)
+    q, k = prepare(heads[:2], cos, sin, qk_norm)
+    v, scale = heads[2], logit_scale(q.shape[-1], qk_norm)
     if form == "sdpa32":
         with torch.autocast(qkv.device.type, enabled=False):
-            y = F.scaled_dot_product_attention(q.float(), k.float(), v.float(), dropout_p=dropout, is_causal=True, scale=scale)
+            y = F.scaled_dot_product_attention(
+                q.float(), k.float(), v.float(), dropout_p=dropout, is_causal=True, scale=scale
+            )
         return merge_heads(y.to(qkv.dtype))
     return merge_heads(F.scaled_dot_product_attention(q, k, v, dropout_p=dropout, is_causal=True, scale=scale))
 
@@ -107,7 +112,9 @@ class ExplicitAttention(torch.autograd.Function):
         qk, v = heads[:2], heads[2]
         inverse = None
         if qk_norm:
-            inverse = torch.linalg.vector_norm(qk, dim=-1, keepdim=True).pow_(2).div_(D).add_(EPSILON).rsqrt_()  # (2, BH, T, 1)
+            inverse = (
+                torch.linalg.vector_norm(qk, dim=-1, keepdim=True).pow_(2).div_(D).add_(EPSILON).rsqrt_()
+            )  # (2, BH, T, 1)
             qk = qk * inverse
         if cos is not None and sin is not None:
             qk = rotate(qk, cos, sin)
@@ -117,7 +124,7 @@ class ExplicitAttention(torch.autograd.Function):
         return merge_heads(torch.bmm(weights, v).view(B, n_head, T, D))
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         weights, qk, v, inverse, cos, sin = ctx.saved_tensors
         (BH, T, D), (B, _, C) = v.shape, grad.shape
@@ -130,7 +137,9 @@ class ExplicitAttention(torch.autograd.Function):
         torch.bmm(ds, qk[1], out=dqk[0])
         torch.bmm(ds.transpose(1, 2), qk[0], out=dqk[1])
         dqk.mul_(logit_scale(D, inverse is not None))
-        if inverse is not None:  # a rotation keeps inner products, so the norm's gradient may be taken before it is undone
+        if (
+            inverse is not None
+        ):  # a rotation keeps inner products, so the norm's gradient may be taken before it is undone
             along = torch.linalg.vecdot(dqk, qk).unsqueeze(-1)
             dqk.addcmul_(qk, along, value=-1 / D).mul_(inverse)
         if cos is not None:

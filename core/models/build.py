@@ -25,6 +25,8 @@ def build_model(config: Model, vocab_size: int, code: ModuleType | None = None) 
             place=str(getattr(code, "__file__", config.kind)),
             remedy="Return a module that maps token ids (B, T) to logits (B, T, V).",
         )
+    if not hasattr(model, "block_size"):
+        model.block_size = config.block_size  # type: ignore[assignment]
     return model
 
 

@@ -15,7 +15,9 @@ from core.models.attention import causal_mask
 class KVCache:
     """Room for `block_size` tokens of `batch_size` rows in each layer; `like` gives dtype and device."""
 
-    def __init__(self, n_layer: int, batch_size: int, n_head: int, block_size: int, head_width: int, like: Tensor) -> None:
+    def __init__(
+        self, n_layer: int, batch_size: int, n_head: int, block_size: int, head_width: int, like: Tensor
+    ) -> None:
         self.length = 0  # tokens held
         shape = (n_layer, batch_size * n_head, block_size, head_width)
         self.keys, self.values = like.new_empty(shape), like.new_empty(shape)

@@ -6,16 +6,25 @@ Shapes: B rows, T tokens, C channels, H heads, D channels of a head, V ids, S to
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from core.config import Model
-from core.models.attention import attend, choose_attention, logit_scale, merge_heads, prepare, rotary_tables, split_heads
+from core.models.attention import (
+    attend,
+    choose_attention,
+    logit_scale,
+    merge_heads,
+    prepare,
+    rotary_tables,
+    split_heads,
+)
 from core.models.cache import KVCache
-from core.models.layers import FeedForward, Norm, rms_norm
+from core.models.layers import FeedForward, Norm, rms_norm, softcap
+
+Place = tuple[Tensor | None, Tensor | None]  # tables of cos and sin, each (T, D), for rope
 
 
 class Trace(NamedTuple):
@@ -53,10 +62,8 @@ class Attention(nn.Module):
         q, k = prepare(split_heads(self.c_attn(x), self.n_head)[:2], *place, self.qk_norm)
         scores = q @ k.transpose(-2, -1) * logit_scale(q.shape[-1], self.qk_norm)
         later = torch.ones(scores.shape[-2:], dtype=torch.bool, device=x.device).triu(1)
-        return scores.masked_fill(later, -torch.inf).softmax(-1)
-
-
-Place = tuple[Tensor | None, Tensor | None]  # tables of cos and sin, each (T, D), for rope
+        weights: Tensor = scores.masked_fill(later, -torch.inf).softmax(-1)
+        return weights
 
 
 class Block(nn.Module):
@@ -115,13 +122,17 @@ class GPT(nn.Module):
         x, place = self.embed(tokens, 0 if cache is None else cache.length)
         if cache is None:
             form = self.attention_form(x)
-            for block in self.transformer["h"]:  # type: ignore[union-attr]
+            for block in self.blocks:
                 x = block(x, place, form)
         else:
-            for layer, block in enumerate(self.transformer["h"]):  # type: ignore[arg-type]
+            for layer, block in enumerate(self.blocks):
                 x = block.cached(x, place, cache, layer)
             cache.length += tokens.shape[1]
         return self.head(x)
+
+    @property
+    def blocks(self) -> list[Block]:
+        return cast("list[Block]", self.transformer["h"])
 
     def embed(self, tokens: Tensor, start: int) -> tuple[Tensor, Place]:
         """Hidden states (B, T, C) of tokens at places start, start + 1, ..., and the tables of those places."""
@@ -144,8 +155,8 @@ class GPT(nn.Module):
 
     def head(self, x: Tensor) -> Tensor:
         """Logits (B, T, V) of the last block's output (B, T, C)."""
-        logits = self.lm_head(self.transformer["ln_f"](x))
-        return self.softcap * torch.tanh(logits.float() / self.softcap) if self.softcap else logits  # type: ignore[no-any-return]
+        logits: Tensor = self.lm_head(self.transformer["ln_f"](x))
+        return softcap(logits, self.softcap) if self.softcap else logits
 
     def attention_form(self, x: Tensor) -> str:
         if self.attention != "auto":
@@ -162,7 +173,7 @@ class GPT(nn.Module):
         """`forward` with attention maps and hidden states kept; slower, and apart from it so that it stays fast."""
         x, place = self.embed(tokens, 0)
         attention, hidden = [], [x]
-        for block in self.transformer["h"]:  # type: ignore[union-attr]
+        for block in self.blocks:
             attention.append(block.attn.weights(block.ln_1(x), place))
             x = block(x, place, self.attention_form(x))
             hidden.append(x)

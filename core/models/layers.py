@@ -5,7 +5,7 @@ Shapes: N rows (tokens), C channels, F channels of the feed-forward layer.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from core.config import Model
-from core.models.attention import EPSILON
+
+EPSILON = 1e-6  # keeps the norm of a zero vector finite
 
 
 class RmsNormFunction(torch.autograd.Function):
@@ -22,22 +23,22 @@ class RmsNormFunction(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
         inverse = torch.linalg.vector_norm(x, dim=-1, keepdim=True).pow_(2).div_(x.shape[-1]).add_(EPSILON).rsqrt_()
-        y = x * inverse
+        y: Tensor = x * inverse
         ctx.save_for_backward(y, inverse)
         return y
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> Tensor:
         y, inverse = ctx.saved_tensors
-        along = torch.linalg.vecdot(grad, y).unsqueeze(-1)
-        return torch.addcmul(grad, y, along, value=-1 / y.shape[-1]).mul_(inverse)
+        along: Tensor = torch.linalg.vecdot(grad, y).unsqueeze(-1)
+        return grad.addcmul(y, along, value=-1 / y.shape[-1]).mul_(inverse)
 
 
 def rms_norm(x: Tensor) -> Tensor:
     """x / rms(x) over the last dimension (arXiv:1910.07467), in the fastest form for the device."""
     if x.is_cpu and torch.is_grad_enabled():
-        return RmsNormFunction.apply(x)  # type: ignore[no-any-return, no-untyped-call]
+        return cast(Tensor, RmsNormFunction.apply(x))  # type: ignore[no-untyped-call]
     return F.rms_norm(x, (x.shape[-1],), eps=EPSILON)
 
 
@@ -51,17 +52,24 @@ class SquaredReluFunction(torch.autograd.Function):
         return positive * positive
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> Tensor:
         (positive,) = ctx.saved_tensors
-        return (grad * positive).mul_(2)
+        return grad.mul(positive).mul_(2)
 
 
 def squared_relu(x: Tensor) -> Tensor:
     """max(x, 0)^2, in the fastest form for the device."""
     if x.is_cpu and torch.is_grad_enabled():
-        return SquaredReluFunction.apply(x)  # type: ignore[no-any-return, no-untyped-call]
+        return cast(Tensor, SquaredReluFunction.apply(x))  # type: ignore[no-untyped-call]
     return x.relu().square()
+
+
+def softcap(logits: Tensor, limit: float) -> Tensor:
+    """limit tanh(z / limit): bounds the logits within (-limit, limit) (arXiv:2408.00118); float32 at least."""
+    if logits.dtype in (torch.bfloat16, torch.float16):
+        logits = logits.float()
+    return logits.div(limit).tanh().mul(limit)
 
 
 class Norm(nn.Module):
@@ -86,7 +94,9 @@ class FeedForward(nn.Module):
         super().__init__()
         assert config.n_ff is not None and config.bias is not None
         self.activation = config.activation
-        self.c_fc = nn.Linear(config.n_embd, config.n_ff * (2 if config.activation == "swiglu" else 1), bias=config.bias)
+        self.c_fc = nn.Linear(
+            config.n_embd, config.n_ff * (2 if config.activation == "swiglu" else 1), bias=config.bias
+        )
         self.c_proj = nn.Linear(config.n_ff, config.n_embd, bias=config.bias)
 
     def forward(self, x: Tensor) -> Tensor:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from core.config import Model
+from core.models.layers import softcap
 
 
 class LSTMState:
@@ -25,9 +26,16 @@ class LSTM(nn.Module):
     def __init__(self, config: Model, vocab_size: int) -> None:
         super().__init__()
         assert config.block_size is not None and config.softcap is not None
-        self.config, self.vocab_size, self.block_size, self.softcap = config, vocab_size, config.block_size, config.softcap
+        self.config, self.vocab_size, self.block_size, self.softcap = (
+            config,
+            vocab_size,
+            config.block_size,
+            config.softcap,
+        )
         self.wte = nn.Embedding(vocab_size, config.n_embd)
-        between = config.dropout if config.n_layer > 1 else 0.0  # torch warns of dropout between layers where there is one
+        between = (
+            config.dropout if config.n_layer > 1 else 0.0
+        )  # torch warns of dropout between layers where there is one
         self.lstm = nn.LSTM(config.n_embd, config.n_embd, config.n_layer, batch_first=True, dropout=between)
         self.dropout = nn.Dropout(config.dropout)
         self.lm_head = nn.Linear(config.n_embd, vocab_size, bias=False)
@@ -40,8 +48,8 @@ class LSTM(nn.Module):
         y, state = self.lstm(self.dropout(self.wte(tokens)), None if cache is None else cache.state)  # y (B, T, C)
         if cache is not None:
             cache.state, cache.length = state, cache.length + tokens.shape[1]
-        logits = self.lm_head(self.dropout(y))
-        return self.softcap * torch.tanh(logits.float() / self.softcap) if self.softcap else logits
+        logits: Tensor = self.lm_head(self.dropout(y))
+        return softcap(logits, self.softcap) if self.softcap else logits
 
     def new_cache(self, batch_size: int) -> LSTMState:
         """An empty memory; it takes the batch size of the first tokens."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 import io
 import math
 import pickle
+import warnings
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,6 +23,8 @@ from core.models.gpt import GPT
 ARGUMENTS = ("n_layer", "n_head", "n_embd", "block_size", "bias", "vocab_size")
 COMPILED = "_orig_mod."  # torch.compile puts it before every name
 REMEDY = "Give the ckpt.pt that nanoGPT's train.py wrote to its out_dir."
+# What torch.load raises for a damaged or foreign file
+NOT_READABLE = (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError, LookupError, TypeError, AttributeError)
 
 
 class Checkpoint(NamedTuple):
@@ -49,18 +52,24 @@ def import_checkpoint(path: Path) -> Checkpoint:
     # Without flash attention nanoGPT keeps the causal mask as a buffer called attn.bias; it is no weight.
     state = {name.removeprefix(COMPILED): tensor for name, tensor in state.items() if not name.endswith(".attn.bias")}
     check_fit(state, model, vocab_size, path)
-    return Checkpoint(model, state, vocab_size, int(content.get("iter_num", 0)), float(content.get("best_val_loss", math.inf)))
+    return Checkpoint(
+        model, state, vocab_size, int(content.get("iter_num", 0)), float(content.get("best_val_loss", math.inf))
+    )
 
 
 def read(path: Path) -> dict[str, Any]:
     """The pickled dict, plain containers and tensors only."""
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        file = path.open("rb")
     except OSError as error:
         raise UserError(f"cannot be read: {error.strerror}", place=str(path), remedy=REMEDY) from None
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, LookupError, TypeError, AttributeError) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise UserError(f"no nanoGPT checkpoint: {reason}", place=str(path), remedy=REMEDY) from None
+    with file, warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch remarks on pickles it did not write; they are refused below, or fine
+        try:
+            content = torch.load(file, map_location="cpu", weights_only=True)
+        except NOT_READABLE as error:
+            reason = (str(error).splitlines() or [type(error).__name__])[0]
+            raise UserError(f"no nanoGPT checkpoint: {reason}", place=str(path), remedy=REMEDY) from None
     if not isinstance(content, dict):
         raise UserError(f"no nanoGPT checkpoint: it holds a {type(content).__name__}", place=str(path), remedy=REMEDY)
     return content
@@ -77,7 +86,9 @@ def check_fit(state: dict[str, Any], model: dict[str, Any], vocab_size: int, pat
         with torch.device("meta"):
             expected = GPT(config, vocab_size).state_dict()
     except (ValueError, TypeError, RuntimeError) as error:
-        raise UserError(f"model_args describe no GPT: {str(error).splitlines()[0]}", place=str(path), remedy=REMEDY) from None
+        raise UserError(
+            f"model_args describe no GPT: {str(error).splitlines()[0]}", place=str(path), remedy=REMEDY
+        ) from None
     for name in sorted(expected.keys() | state.keys()):
         wanted, found = expected.get(name), state.get(name)
         if wanted is None or not isinstance(found, Tensor) or wanted.shape != found.shape:

@@ -6,7 +6,7 @@ Shapes: B rows, T tokens of the prompt, V ids.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from typing import Any
 
 import torch
@@ -28,7 +28,7 @@ def generate(
     top_p: float = 1.0,
     seeds: Sequence[int] | None = None,
     use_cache: bool = True,
-) -> Iterator[Tensor]:
+) -> Generator[Tensor, None, None]:
     """Yield the next token of every row, (B,), max_new_tokens times; a caller who has enough stops iterating.
 
     prompts: ids (B, T), T >= 1. temperature 0: the likeliest token. seeds: one per row; 0, 1, ... if not given.
@@ -110,11 +110,11 @@ def complete(
                 seeds=[seed + number for number in batch],
                 use_cache=use_cache,
             )
-            stops = Stops(encoder, len(batch), stop, show if batch[0] == 0 else None)
-            for tokens in steps:
-                if stops.take(tokens.tolist()):
+            stops = Stops(encoder, [ids[number][-1] for number in batch], stop, show if batch[0] == 0 else None)
+            for chosen in steps:
+                if stops.take(chosen.tolist()):
                     break
-            steps.close()  # type: ignore[attr-defined]
+            steps.close()
             for number, text in zip(batch, stops.texts(), strict=True):
                 texts[number] = text
     return texts
@@ -125,5 +125,9 @@ def prompt_ids(encoder: Encoder, prompt: str) -> list[int]:
     if prompt:
         return [int(token) for token in encoder.encode(prompt)]
     if encoder.end_token is None:
-        raise UserError("there is nothing to continue: the prompt is empty", place="--start", remedy='Give a text, such as --start "\\n".')
+        raise UserError(
+            "there is nothing to continue: the prompt is empty",
+            place="--start",
+            remedy='Give a text, such as --start "\\n".',
+        )
     return [encoder.end_token]

@@ -21,7 +21,7 @@ from core.training.machine import Machine, choose_machine
 
 @dataclass
 class Trained:
-    """folder: the run's; step: of the checkpoint; identity: what the checkpoint says of its dataset."""
+    """folder: the run's; step: of the checkpoint; fingerprint, stop, has_examples: of the dataset it was trained on."""
 
     folder: Path
     config: Config
@@ -30,6 +30,8 @@ class Trained:
     machine: Machine
     step: int
     fingerprint: str
+    stop: str
+    has_examples: bool
 
 
 def run_config(folder: Path, overrides: tuple[str, ...] = ()) -> Config:
@@ -48,9 +50,15 @@ def load_run(folder: Path, config: Config, code: ModuleType | None, name: str = 
     available = name if checkpoints.candidates(folder / "checkpoints", name) else "last"
     checkpoint = checkpoints.load(folder / "checkpoints", available)
     stored: dict[str, Any] = checkpoint.state["encoder"]
-    encoder: Encoder = plugins().get("encoders", stored["kind"], "the checkpoint's encoder").from_state(stored)
+    encoder: Encoder = plugins().get("encoders", stored["kind"], "the checkpoint's encoder").from_state(stored["state"])
     runtime = config.sample.runtime
-    machine = choose_machine(runtime.device or "auto", runtime.dtype or "auto", runtime.compile or False, runtime.threads or 0)
+    machine = choose_machine(
+        runtime.device or "auto", runtime.dtype or "auto", runtime.compile or False, runtime.threads or 0
+    )
     model = build_model(config.train.model, encoder.vocab_size, code)
     checkpoints.put_weights(model, checkpoint.model, str(checkpoint.folder))
-    return Trained(folder, config, model.to(machine.device).eval(), encoder, machine, checkpoint.state["step"], checkpoint.state["dataset_fingerprint"])
+    state = checkpoint.state
+    return Trained(
+        folder, config, model.to(machine.device).eval(), encoder, machine,
+        state["step"], state["dataset_fingerprint"], state["stop"], state["has_examples"],
+    )  # fmt: skip

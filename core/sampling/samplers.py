@@ -17,7 +17,9 @@ def uniform_draws(seeds: Sequence[int], steps: int, device: torch.device) -> Ten
     return torch.stack(columns, dim=1).to(device)
 
 
-def choose(logits: Tensor, draw: Tensor | None, *, temperature: float = 1.0, top_k: int = 0, top_p: float = 1.0) -> Tensor:
+def choose(
+    logits: Tensor, draw: Tensor | None, *, temperature: float = 1.0, top_k: int = 0, top_p: float = 1.0
+) -> Tensor:
     """One id per row (B,) from logits (B, V).
 
     draw: a number in [0, 1) per row, which picks from the cumulative distribution; None or temperature 0: the likeliest id.

@@ -13,11 +13,13 @@ UNFINISHED = "\ufffd"  # a character whose last bytes are still to come
 class Stops:
     """The rows of a batch, each until its end token or its first `stop` text."""
 
-    def __init__(self, encoder: Encoder, rows: int, stop: str, show: Callable[[str], Any] | None = None) -> None:
-        """show: called with each new piece of row 0."""
-        self.encoder, self.stop, self.show = encoder, stop, show
-        self.ids: list[list[int]] = [[] for _ in range(rows)]
-        self.open = set(range(rows))
+    def __init__(
+        self, encoder: Encoder, before: list[int], stop: str, show: Callable[[str], Any] | None = None
+    ) -> None:
+        """before: the last token of each row's prompt. show: called with each new piece of row 0."""
+        self.encoder, self.before, self.stop, self.show = encoder, before, stop, show
+        self.ids: list[list[int]] = [[] for _ in before]
+        self.open = set(range(len(before)))
         self.shown = 0  # characters of row 0
         self.span = len(stop.encode()) + 1  # tokens that can hold the stop text: each is a byte at least
         self.may_end: dict[int, bool] = {}
@@ -39,8 +41,8 @@ class Stops:
     def ends_stop(self, token: int) -> bool:
         """Whether the stop text can be complete with this token; spares decoding a row at every step."""
         if token not in self.may_end:
-            text = self.encoder.decode([token])
-            self.may_end[token] = UNFINISHED in text or self.stop[-1] in text or not text
+            text = self.encoder.decode([token, token])  # twice, for the space that goes without saying between words
+            self.may_end[token] = UNFINISHED in text or self.stop[-1] in text
         return self.may_end[token]
 
     def show_row(self, show: Callable[[str], Any]) -> None:
@@ -52,7 +54,8 @@ class Stops:
 
     def text(self, row: int) -> str:
         """A row's text so far, up to and with the stop text."""
-        text = self.encoder.decode(self.ids[row])
+        # Decoded behind the prompt's last token: a space between words belongs to neither.
+        text = self.encoder.decode([self.before[row], *self.ids[row]])[len(self.encoder.decode([self.before[row]])) :]
         at = text.find(self.stop) if self.stop else -1
         return text if at < 0 else text[: at + len(self.stop)]
 

@@ -39,12 +39,27 @@ def polar_express(matrices: Tensor) -> Tensor:
     # The Frobenius norm is at least the largest singular value; 1.01 leaves room for bfloat16's rounding.
     norm = torch.linalg.vector_norm(matrices, dim=(-2, -1), keepdim=True).float()
     x: Tensor = matrices * (1 / (norm * 1.01).clamp_min(1e-20)).to(matrices.dtype)
-    for a, b, c in COEFFICIENTS:
-        gram = x @ x.mT  # (N, R, R)
-        factor = torch.baddbmm(gram, gram, gram, beta=b, alpha=c)
-        factor.diagonal(dim1=-2, dim2=-1).add_(a)
-        x = factor @ x  # a x + b (x x') x + c (x x')^2 x
-    return x
+    if 2 * x.shape[1] > x.shape[2]:
+        for a, b, c in COEFFICIENTS:
+            x = quintic(x @ x.mT, a, b, c) @ x
+        return x
+    # Wide matrices are touched twice only: the steps commute, so that they can be gathered in (N, R, R). A third fewer
+    # operations where C = 4 R, and the same validation loss.
+    gram = x @ x.mT
+    gathered = quintic(gram, *COEFFICIENTS[0])
+    factor = gathered
+    for a, b, c in COEFFICIENTS[1:]:
+        gram = factor @ gram @ factor
+        factor = quintic(gram, a, b, c)
+        gathered = factor @ gathered
+    return gathered @ x
+
+
+def quintic(gram: Tensor, a: float, b: float, c: float) -> Tensor:
+    """What takes x to a x + b (x x') x + c (x x')^2 x, from gram = x x' (N, R, R)."""
+    factor = torch.baddbmm(gram, gram, gram, beta=b, alpha=c)
+    factor.diagonal(dim1=-2, dim2=-1).add_(a)
+    return factor
 
 
 class Muon(torch.optim.Optimizer):

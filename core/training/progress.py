@@ -23,8 +23,9 @@ class Progress:
     tokens: int = 0
     seconds: float = 0.0
     wall_seconds: float = 0.0
-    best_val_loss: float | None = None
-    best_step: int | None = None
+    best_val_loss: float | None = None  # the lowest of the run
+    best_step: int | None = None  # of checkpoint `best`
+    best_score: list[float] = field(default_factory=list)  # of checkpoint `best`, see `score`
     train_loss: float | None = None
     evaluation: dict[str, float] = field(default_factory=dict)  # the latest one's metrics
     loss_sum: float = 0.0  # of the steps since the last row of metrics
@@ -41,6 +42,14 @@ class Progress:
         self.train_loss = self.loss_sum / self.loss_count
         self.loss_sum, self.loss_count = 0.0, 0
         return self.train_loss
+
+
+def score(metrics: dict[str, float]) -> list[float]:
+    """What makes one state better than another, larger first: exact match where it is known, then a lower loss.
+
+    A loss alone would choose wrongly where prompts are learnt too: they cannot be foreseen, so it rises while answers improve.
+    """
+    return [metrics.get("val_accuracy", 0.0), -metrics["val_loss"]]
 
 
 def save(run: Run, name: str, progress: Progress, model: torch.nn.Module, optimizer: torch.optim.Optimizer, identity: dict[str, Any]) -> Path:

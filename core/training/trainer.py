@@ -45,20 +45,18 @@ class Parts:
     machine: Machine
     batch: Callable[[int], tuple[Array, Array]]
     evaluate: Callable[[torch.nn.Module], Row]
-    metric_columns: list[str]
     trackers: list[Any]
     plugins: Plugins
     identity: dict[str, Any]
     tell: Callable[[Row], None]
 
 
-def train(run: Run, parts: Parts, progress: Progress, stop: StopRequest) -> None:
+def train(run: Run, parts: Parts, progress: Progress, metrics: MetricsFile, stop: StopRequest) -> None:
     """Train from `progress` on, which is kept current, until max_iters or a stop request; the state is saved either way.
 
     Raises RunFailed when the loss is not finite; the checkpoint on disk is then the last finite one.
     """
     config, model, optimizer = run.config.train, parts.model, parts.optimizer
-    metrics = MetricsFile(run.folder, parts.metric_columns, keep_until=progress.step)
     pace = Pace(progress)
     forward = torch.compile(model) if parts.machine.compile else model
     parts.plugins.manager.hook.on_train_start(run=run)
@@ -94,7 +92,6 @@ def train(run: Run, parts: Parts, progress: Progress, stop: StopRequest) -> None
             path = saving.save(run, "last", progress, model, optimizer, parts.identity)
             parts.plugins.manager.hook.on_checkpoint(run=run, step=progress.step, path=path)
         pace.resume()
-    metrics.close()
 
 
 class Due:
@@ -205,8 +202,9 @@ def evaluate(run: Run, parts: Parts, progress: Progress) -> Row:
         row = parts.evaluate(parts.model)
     parts.model.train()
     progress.evaluation = row
-    if progress.best_val_loss is None or row["val_loss"] < progress.best_val_loss:
-        progress.best_val_loss, progress.best_step = row["val_loss"], progress.step
+    progress.best_val_loss = min(row["val_loss"], progress.best_val_loss or math.inf)
+    if saving.score(row) > progress.best_score:
+        progress.best_score, progress.best_step = saving.score(row), progress.step
         saving.save(run, "best", progress, parts.model, parts.optimizer, parts.identity)
     return row
 

@@ -44,7 +44,6 @@ def peak() -> int:
 
 def measure(folder: Path, encoder: str) -> dict[str, float]:
     """Prepare the experiment in this process."""
-    sys.path.insert(0,"/tmp/standin"); import standin
     from core.data.pipeline import prepare
     from core.plugins.discovery import Experiment
     from core.plugins.manager import plugins

@@ -1,0 +1,219 @@
+"""A dataset folder is read as it was written, and whatever is wrong with one is told."""
+
+from __future__ import annotations
+
+import json
+import pickle
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from preparing import run, write
+
+from core.data.dataset import load_dataset, verify
+from core.errors import UserError
+
+CODE = """from core import Example
+
+def documents():
+    for number in range(100, 400):
+        yield Example(f"{number}+1=", f"{number + 1}\\n", group="odd" if number % 2 else "even")
+"""
+AGAIN = "Make it again: python -m core.cli prepare EXPERIMENT --force"
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A dataset of Examples."""
+    return run(write(tmp_path_factory.mktemp("made") / "one", CODE)).folder
+
+
+@pytest.fixture
+def folder(made: Path, tmp_path: Path) -> Path:
+    """A copy of it, to be damaged."""
+    return Path(shutil.copytree(made, tmp_path / "basic"))
+
+
+def nanogpt(folder: Path, **changes: Any) -> Path:
+    """nanoGPT's three files for the text "abcab"."""
+    folder.mkdir()
+    meta = {"vocab_size": 3, "itos": {0: "a", 1: "b", 2: "c"}, "stoi": {"a": 0, "b": 1, "c": 2}} | changes
+    np.array([0, 1, 2, 0, 1], dtype=np.uint16).tofile(folder / "train.bin")
+    np.array([2, 0, 1], dtype=np.uint16).tofile(folder / "val.bin")
+    (folder / "meta.pkl").write_bytes(pickle.dumps(meta))
+    return folder
+
+
+def error_of(folder: Path) -> UserError:
+    with pytest.raises(UserError) as error:
+        load_dataset(folder)
+    return error.value
+
+
+def test_examples_are_different_prompts_evenly_spaced(made: Path) -> None:
+    dataset = load_dataset(made)
+    everything = dataset.examples("train", 0)
+    assert len(everything) == dataset.info["train"]["prompts"] == dataset.info["train"]["documents"]
+    some = dataset.examples("train", 7)
+    assert some == [everything[round(index)] for index in np.linspace(0, len(everything) - 1, 7)]
+    assert some == dataset.examples("train", 7)
+    assert dataset.examples("train", 10_000) == everything
+    for prompt, completion, group in dataset.examples("val", 0):
+        assert completion == f"{int(prompt[:3]) + 1}\n"
+        assert group == ("odd" if int(prompt[:3]) % 2 else "even")
+
+
+def test_a_prompt_with_two_answers_stands_once(tmp_path: Path) -> None:
+    code = CODE.replace('f"{number}+1="', 'f"{number // 100}?"').replace(', group="odd" if number % 2 else "even"', "")
+    dataset = run(write(tmp_path / "one", code))
+    assert sorted(example.prompt for side in ("train", "val") for example in dataset.examples(side, 0)) == [
+        "1?",
+        "2?",
+        "3?",
+    ]
+    assert dataset.groups == []
+    assert dataset.train.group is None
+
+
+def test_nanogpts_files_are_a_dataset(tmp_path: Path) -> None:
+    dataset = load_dataset(nanogpt(tmp_path / "theirs"))
+    assert dataset.encoder.kind == "char"
+    assert dataset.encoder.decode(dataset.train.ids.tolist()) == "abcab"
+    assert not dataset.owned
+    assert not dataset.has_examples
+    assert (dataset.stop, dataset.end_token, dataset.groups) == ("", None, [])
+    assert dataset.examples("val", 3) == []
+    assert dataset.target_size(masked=True) == (3, 3)
+    assert dataset.longest_completion == 0
+    fingerprint = dataset.fingerprint
+    np.array([2, 0, 2], dtype=np.uint16).tofile(tmp_path / "theirs" / "val.bin")
+    assert load_dataset(tmp_path / "theirs").fingerprint != fingerprint
+
+
+def test_without_meta_the_ids_are_gpt2s(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[dict[str, Any]] = []
+
+    class Stub:
+        kind, vocab_size, end_token = "gpt2", 50257, 50256
+
+        @classmethod
+        def from_state(cls, state: dict[str, Any]) -> Stub:
+            asked.append(state)
+            return cls()
+
+    monkeypatch.setattr("core.encoders.gpt2.Gpt2Encoder", Stub)
+    (nanogpt(tmp_path / "theirs") / "meta.pkl").unlink()
+    dataset = load_dataset(tmp_path / "theirs")
+    assert set(asked[0]) == {"sha256"}
+    assert (
+        dataset.info["note"]
+        == f"{tmp_path / 'theirs'}: there is no meta.pkl, so the ids are taken for GPT-2's, as nanoGPT does."
+    )
+
+
+@pytest.mark.parametrize(
+    ("itos", "message"),
+    [
+        (None, "itos does not number characters from 0"),
+        ({1: "a", 2: "b"}, "itos does not number characters from 0"),
+        ({"a": 0}, "itos does not number characters from 0"),
+        ({0: "a", 1: "bc", 2: "d"}, "this is no vocabulary of characters: id 1 is 'bc'"),
+        ({0: "a", 1: "b"}, "holds the id 2, but the char vocabulary ends at 1"),
+    ],
+)
+def test_a_meta_that_does_not_fit(tmp_path: Path, itos: Any, message: str) -> None:
+    error = error_of(nanogpt(tmp_path / "theirs", itos=itos))
+    assert error.message == message
+    assert str(tmp_path / "theirs") in error.place
+
+
+def test_a_hostile_meta_is_refused(tmp_path: Path) -> None:
+    (nanogpt(tmp_path / "theirs") / "meta.pkl").write_bytes(b"cos\nsystem\n(S'true'\ntR.")
+    assert error_of(tmp_path / "theirs").message.startswith("not a plain vocabulary: ")
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "message"),
+    [
+        ("train.bin", b"\0", "cut off: 1 bytes, and uint16 takes 2 each"),
+        ("val.bin", b"", "empty: 0 bytes, and uint16 takes 2 each"),
+    ],
+)
+def test_a_damaged_file_of_nanogpt(tmp_path: Path, name: str, data: bytes, message: str) -> None:
+    (nanogpt(tmp_path / "theirs") / name).write_bytes(data)
+    error = error_of(tmp_path / "theirs")
+    assert error.message == message
+    assert error.place == str(tmp_path / "theirs" / name)
+
+
+def test_no_dataset(tmp_path: Path) -> None:
+    error = error_of(tmp_path / "nowhere")
+    assert error.message == "there is no dataset here"
+    assert error.remedy == "Make it: python -m core.cli prepare EXPERIMENT"
+    (nanogpt(tmp_path / "theirs") / "val.bin").unlink()
+    assert error_of(tmp_path / "theirs").message == "there is no val.bin"
+
+
+@pytest.mark.parametrize(
+    "name", ["train.bin", "val.bin", "train.mask.bin", "val.idx.bin", "train.prompts.bin", "val.group.bin"]
+)
+def test_a_file_that_is_cut_off_or_missing(folder: Path, name: str) -> None:
+    path = folder / name
+    data = path.read_bytes()
+    path.write_bytes(data[:-3])
+    error = error_of(folder)
+    assert error.message == f"cut off: {len(data) - 3:,} bytes instead of {len(data):,}"
+    assert (error.place, error.remedy) == (str(path), AGAIN)
+    path.write_bytes(data + b"12345678")
+    assert error_of(folder).message == f"too long: {len(data) + 8:,} bytes instead of {len(data):,}"
+    path.unlink()
+    assert error_of(folder).message in (f"{name} is missing", "there is no dataset here")
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"encoder": {}}', "\xff"])
+def test_a_damaged_dataset_json(folder: Path, text: str) -> None:
+    (folder / "dataset.json").write_bytes(text.encode("latin-1"))
+    error = error_of(folder)
+    assert error.message.startswith("damaged: ")
+    assert (error.place, error.remedy) == (str(folder / "dataset.json"), AGAIN)
+
+
+def test_ids_of_another_vocabulary(folder: Path) -> None:
+    info = json.loads((folder / "dataset.json").read_text())
+    info["encoder"]["itos"] = info["encoder"]["itos"][:5]
+    (folder / "dataset.json").write_text(json.dumps(info))
+    error = error_of(folder)
+    assert error.message.endswith("but the char vocabulary ends at 4")
+    assert error.place == str(folder / "train.bin")
+
+
+def test_a_large_file_is_looked_at_in_places(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("core.data.dataset.BLOCK", 2)
+    load_dataset(folder)
+    ids = np.fromfile(folder / "val.bin", np.uint16)
+    ids[-1] = 9999
+    ids.tofile(folder / "val.bin")
+    assert error_of(folder).message.startswith("holds the id 9999")
+
+
+def test_an_encoder_that_is_not_installed(folder: Path) -> None:
+    info = json.loads((folder / "dataset.json").read_text())
+    info["encoder"]["kind"] = "morse"
+    (folder / "dataset.json").write_text(json.dumps(info))
+    assert error_of(folder).message == 'unknown encoder "morse"'
+
+
+def test_verify_reads_every_file(folder: Path) -> None:
+    verify(folder)
+    data = bytearray((folder / "val.mask.bin").read_bytes())
+    data[3] ^= 1
+    (folder / "val.mask.bin").write_bytes(data)
+    load_dataset(folder)  # lengths alone do not tell
+    with pytest.raises(UserError, match="has changed since it was made") as error:
+        verify(folder)
+    assert error.value.place == str(folder / "val.mask.bin")
+    (folder / "val.mask.bin").unlink()
+    with pytest.raises(UserError, match="missing"):
+        verify(folder)
