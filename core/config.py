@@ -33,12 +33,19 @@ class Prepare(Section):
     raw_dir: str = Field("datasets/raw", description="folder for downloads and other raw input")
     input: str = Field("", description="file or https URL to read instead of documents() of prepare.py")
     sha256: str = Field("", pattern="^([0-9a-f]{64})?$", description="checksum of `input`, hexadecimal")
-    format: Literal["text", "pairs"] = Field("text", description="what `input` holds: running text, or one prompt and completion per line")
-    separator: str = Field("=", min_length=1, description="ends the prompt in a line of `pairs`; it stays part of the prompt")
+    format: Literal["text", "pairs"] = Field(
+        "text", description="what `input` holds: running text, or one prompt and completion per line"
+    )
+    separator: str = Field(
+        "=", min_length=1, description="ends the prompt in a line of `pairs`; it stays part of the prompt"
+    )
     encoder: str = Field("char", description="char, words, bytes, bpe, gpt2, or one that a plugin registers")
+    encoder_from: str = Field("", description="dataset folder whose encoder to take instead, so that models of both agree")
     vocab_size: Annotated[int, Field(ge=257)] = Field(1024, description="ids that `bpe` learns at most")
     size: Count = Field(1_000_000, description="characters to draw from documents()")
-    val_fraction: Annotated[float, Field(gt=0, lt=1)] = Field(0.1, description="fraction of the characters or prompts held out")
+    val_fraction: Annotated[float, Field(gt=0, lt=1)] = Field(
+        0.1, description="fraction of the characters or prompts held out"
+    )
     split: Literal["auto", "hash", "tail", "shuffle"] = Field(
         "auto", description="how documents are held out; auto: hash for Example and Conversation, tail for text"
     )
@@ -50,19 +57,31 @@ class Model(Section):
     """The network. Keys from `norm` on are set by the preset unless given."""
 
     kind: str = Field("gpt", description="gpt, lstm, or one that a plugin registers")
-    preset: Literal["modern", "gpt2", "llama"] = Field("modern", description="a set of choices for model, optimizer and schedule")
-    init_from: str = Field("", description="run whose best weights to start from: RUN, or EXPERIMENT/RUN; empty: fresh weights")
+    preset: Literal["modern", "gpt2", "llama"] = Field(
+        "modern", description="a set of choices for model, optimizer and schedule"
+    )
+    init_from: str = Field(
+        "", description="run whose best weights to start from: RUN, or EXPERIMENT/RUN; empty: fresh weights"
+    )
     n_layer: Count = Field(4, description="blocks")
     n_head: Count = Field(4, description="attention heads per block; must divide n_embd")
     n_embd: Count = Field(128, description="width of the residual stream, channels")
-    n_ff: Count | None = Field(None, description="width of the feed-forward layer; None: 4 n_embd, 8/3 n_embd for swiglu")
-    block_size: Count | None = Field(None, description="longest context, tokens; None: that of train.data, 64 if neither is given")
+    n_ff: Count | None = Field(
+        None, description="width of the feed-forward layer; None: 4 n_embd, 8/3 n_embd for swiglu"
+    )
+    block_size: Count | None = Field(
+        None, description="longest context, tokens; None: that of train.data, 64 if neither is given"
+    )
     dropout: Fraction = Field(0.0, description="probability of dropping an activation while training")
     bias: bool | None = Field(None, description="biases in linear layers and layer norms")
-    norm: Literal["rmsnorm", "rmsnorm_scale", "layernorm"] | None = Field(None, description="normalisation; rmsnorm has no parameters")
+    norm: Literal["rmsnorm", "rmsnorm_scale", "layernorm"] | None = Field(
+        None, description="normalisation; rmsnorm has no parameters"
+    )
     position: Literal["rope", "learned"] | None = Field(None, description="how a token knows its place")
     qk_norm: bool | None = Field(None, description="normalise queries and keys (arXiv:2010.04245)")
-    activation: Literal["relu2", "gelu", "swiglu"] | None = Field(None, description="non-linearity of the feed-forward layer")
+    activation: Literal["relu2", "gelu", "swiglu"] | None = Field(
+        None, description="non-linearity of the feed-forward layer"
+    )
     tie_weights: bool | None = Field(None, description="one matrix for token embedding and output head")
     zero_init: bool | None = Field(None, description="output projections of blocks start at zero")
     softcap: NotNegative | None = Field(None, description="logits become c tanh(z / c); 0: off")
@@ -76,14 +95,17 @@ class Data(Section):
     grad_accum_steps: Count = Field(1, description="micro-batches per optimizer step")
     mask_prompt: bool = Field(True, description="loss on completions only, where documents have them")
     layout: Literal["auto", "stream", "rows"] = Field(
-        "auto", description="stream: random windows; rows: a row starts where a document starts; auto: rows where documents are Examples"
+        "auto",
+        description="stream: random windows; rows: a row starts where a document starts; auto: rows where documents are Examples",
     )
 
 
 class Optim(Section):
     """The optimizer. None: by the preset (see `PRESETS`)."""
 
-    name: str | None = Field(None, description="muon (Muon for matrices, AdamW for the rest), adamw, or one that a plugin registers")
+    name: str | None = Field(
+        None, description="muon (Muon for matrices, AdamW for the rest), adamw, or one that a plugin registers"
+    )
     learning_rate: Positive | None = Field(None, description="peak rate; with muon that of the matrices")
     embedding_lr: Positive | None = Field(None, description="peak rate of embeddings, muon only")
     head_lr: Positive | None = Field(None, description="peak rate of the output head and of vectors, muon only")
@@ -100,9 +122,13 @@ class Schedule(Section):
     max_iters: Count = Field(1000, description="optimizer steps")
     warmup_iters: CountOrZero | None = Field(None, description="optimizer steps of linear rise")
     lr_decay_iters: Count | None = Field(None, description="optimizer step at which min_lr is reached; None: max_iters")
-    min_lr: NotNegative | None = Field(None, description="final rate; None: 0.02 (linear) or 0.1 (cosine) of learning_rate")
+    min_lr: NotNegative | None = Field(
+        None, description="final rate; None: 0.02 (linear) or 0.1 (cosine) of learning_rate"
+    )
     decay: Literal["linear", "cosine", "constant"] | None = Field(None, description="shape of the fall")
-    decay_fraction: Annotated[float, Field(gt=0, le=1)] = Field(0.6, description="linear: last part of lr_decay_iters that falls")
+    decay_fraction: Annotated[float, Field(gt=0, le=1)] = Field(
+        0.6, description="linear: last part of lr_decay_iters that falls"
+    )
 
 
 class Runtime(Section):
@@ -134,19 +160,25 @@ class SampleRuntime(Section):
 class Sampling(Section):
     """What to generate."""
 
-    start: str = Field("", description="text to continue, or FILE:path; empty: held-out prompts, or a line break for text")
+    start: str = Field(
+        "", description="text to continue, or FILE:path; empty: held-out prompts, or a line break for text"
+    )
     num_samples: Count = Field(5, description="texts to draw")
     max_new_tokens: Count = Field(500, description="tokens per text at most")
     temperature: NotNegative | None = Field(None, description="0: greedy; None: 0 for Examples, else 0.8")
     top_k: CountOrZero = Field(0, description="draw from the k likeliest tokens; 0: all")
-    top_p: Annotated[float, Field(gt=0, le=1)] = Field(1.0, description="draw from the likeliest tokens of this total probability")
+    top_p: Annotated[float, Field(gt=0, le=1)] = Field(
+        1.0, description="draw from the likeliest tokens of this total probability"
+    )
     stop: str = Field("", description="text that ends a sample; empty: the dataset's own end, if it has one")
 
 
 class Evaluate(Section):
     """Exact match of greedy answers, where documents are Examples."""
 
-    max_prompts: CountOrZero = Field(500, description="prompts of each side for exact match at most, evenly spaced; 0: all")
+    max_prompts: CountOrZero = Field(
+        500, description="prompts of each side for exact match at most, evenly spaced; 0: all"
+    )
     training_prompts: CountOrZero = Field(100, description="the same at each evaluation while training; 0: all")
 
 
@@ -252,7 +284,12 @@ def feed_forward_width(model: Model) -> int:
 def refuse_contradictions(config: Config) -> None:
     """Raise Contradiction for the first pair of settings that cannot both hold. Expects a filled config."""
     model, data, schedule = config.train.model, config.train.data, config.train.schedule
-    assert model.block_size and data.block_size and schedule.lr_decay_iters is not None and schedule.warmup_iters is not None
+    assert (
+        model.block_size
+        and data.block_size
+        and schedule.lr_decay_iters is not None
+        and schedule.warmup_iters is not None
+    )
     if model.kind == "gpt" and model.n_embd % model.n_head:
         raise Contradiction(
             ("train.model.n_embd", "train.model.n_head"), f"n_embd = {model.n_embd} is not divisible by n_head = {model.n_head}.",

@@ -114,7 +114,7 @@ def recover(target: Path) -> None:
 
 
 @contextlib.contextmanager
-def lock(path: Path, what: str) -> Iterator[None]:
+def lock(path: Path, what: str, remedy: str = "Wait until it ends.") -> Iterator[None]:
     """Hold an exclusive lock on a file; the system frees it when the process ends, however it ends.
 
     what: names the guarded thing in the message, such as "run default". Raises UserError if another process holds it.
@@ -130,7 +130,7 @@ def lock(path: Path, what: str) -> Iterator[None]:
                 raise UserError(
                     f"{what} is in use by {holder}",
                     place=str(path.parent),
-                    remedy="Wait until it ends, or choose another name with --run.",
+                    remedy=remedy,
                 ) from None
         file.truncate(0)
         file.write(f"process {os.getpid()}")

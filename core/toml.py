@@ -81,7 +81,8 @@ def variant_file(folder: Path, variant: str) -> Path:
         raise UserError(
             f"no variant '{variant}'",
             place=str(folder),
-            remedy=did_you_mean(variant, ["basic", *known]) + f" A new variant is a file {path.name} beside config.toml.",
+            remedy=did_you_mean(variant, ["basic", *known])
+            + f" A new variant is a file {path.name} beside config.toml.",
         )
     return path
 
@@ -130,7 +131,9 @@ def read_override(text: str) -> Settings:
     path = key.strip().split(".")
     if not equals or not all(BARE_KEY.fullmatch(part) for part in path):
         raise UserError(
-            "an override is section.key=value", place=f"-s {text}", remedy="For example: -s train.optim.learning_rate=3e-4"
+            "an override is section.key=value",
+            place=f"-s {text}",
+            remedy="For example: -s train.optim.learning_rate=3e-4",
         )
     try:
         value: Any = tomli.loads(f"value = {raw}")["value"]

@@ -61,11 +61,15 @@ def config_page() -> str:
     ]
     for name, model in sections(Config):
         schema = model.model_json_schema()["properties"]
-        parts.append(f"\n## [{name}]\n\n{inspect.getdoc(model)}\n\n| key | type | default | meaning |\n| --- | --- | --- | --- |\n")
+        parts.append(
+            f"\n## [{name}]\n\n{inspect.getdoc(model)}\n\n| key | type | default | meaning |\n| --- | --- | --- | --- |\n"
+        )
         for key, info in model.model_fields.items():
             meaning = (info.description or "").replace("|", "\\|")
             default = info.get_default(call_default_factory=True)
-            parts.append(f"| `{key}` | {kind(schema[key])} | {'-' if default is None else f'`{json.dumps(default)}`'} | {meaning} |\n")
+            parts.append(
+                f"| `{key}` | {kind(schema[key])} | {'-' if default is None else f'`{json.dumps(default)}`'} | {meaning} |\n"
+            )
     parts.append("\n## Presets\n\n`train.model.preset` sets these, where the config does not:\n\n")
     parts.append(table({name: preset["model"] | preset["optim"] for name, preset in PRESETS.items()}))
     parts.append("\n`train.optim.name` sets these, where the config does not:\n\n")
@@ -79,7 +83,14 @@ def kind(schema: dict[str, Any]) -> str:
         return " or ".join(kind(part) for part in schema["anyOf"] if part.get("type") != "null")
     if "enum" in schema or "const" in schema:
         return ", ".join(f"`{value}`" for value in schema.get("enum", [schema.get("const")]))
-    words = {"integer": "whole number", "number": "number", "boolean": "`true`, `false`", "string": "text", "array": "list", "object": "table"}
+    words = {
+        "integer": "whole number",
+        "number": "number",
+        "boolean": "`true`, `false`",
+        "string": "text",
+        "array": "list",
+        "object": "table",
+    }
     return words[schema["type"]]
 
 
@@ -87,7 +98,10 @@ def table(columns: dict[str, dict[str, Any]]) -> str:
     """Named columns of keys and values as Markdown."""
     keys = list(dict.fromkeys(key for values in columns.values() for key in values))
     lines = [["key", *columns], ["---"] * (1 + len(columns))]
-    lines += [[f"`{key}`", *(json.dumps(values[key]) if key in values else "-" for values in columns.values())] for key in keys]
+    lines += [
+        [f"`{key}`", *(json.dumps(values[key]) if key in values else "-" for values in columns.values())]
+        for key in keys
+    ]
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 

@@ -24,16 +24,39 @@ def test_loop_makes_everything_that_the_contract_names(spaces: Path, terrarium: 
     result = terrarium("loop", "spaces", "--description", "does it run?")
     assert result.exit_code == 0, result.output
     dataset, run = spaces / "datasets" / "basic", spaces / "out" / "default"
-    for name in ("train.bin", "val.bin", "meta.pkl", "dataset.json", "train.mask.bin", "val.mask.bin", "train.idx.bin", "val.idx.bin"):
+    for name in (
+        "train.bin",
+        "val.bin",
+        "meta.pkl",
+        "dataset.json",
+        "train.mask.bin",
+        "val.mask.bin",
+        "train.idx.bin",
+        "val.idx.bin",
+    ):
         assert (dataset / name).stat().st_size > 0
-    for name in ("config.toml", "metrics.csv", "metrics.json", "summary.json", "samples.txt", "report.html", "loss_curves.png", "lr_schedule.png"):
+    for name in (
+        "config.toml",
+        "metrics.csv",
+        "metrics.json",
+        "summary.json",
+        "samples.txt",
+        "report.html",
+        "loss_curves.png",
+        "lr_schedule.png",
+    ):
         assert (run / name).stat().st_size > 0
     for kind in ("best", "last"):
         for part in ("model.safetensors", "optimizer.safetensors", "state.json"):
             assert (run / "checkpoints" / kind / part).stat().st_size > 0
     summary = json.loads((run / "summary.json").read_text())
     assert set(SUMMARY_FIELDS) <= summary.keys()
-    assert (summary["status"], summary["steps"], summary["experiment"], summary["run"]) == ("completed", 6, "spaces", "default")
+    assert (summary["status"], summary["steps"], summary["experiment"], summary["run"]) == (
+        "completed",
+        6,
+        "spaces",
+        "default",
+    )
     assert summary["description"] == "does it run?"
     rows = read_rows(run / "metrics.csv")
     assert [row["step"] for row in rows] == [2, 3, 4, 6]
@@ -87,7 +110,9 @@ def test_resume_goes_on_bit_for_bit(spaces: Path, terrarium: Terrarium) -> None:
         assert whole.read_bytes() == parts.read_bytes()
     exact = ("step", "tokens", "train_loss", "val_loss", "grad_norm", "val_accuracy")
     whole_rows, part_rows = (read_rows(spaces / "out" / run / "metrics.csv") for run in ("whole", "parts"))
-    assert [[row.get(key) for key in exact] for row in whole_rows] == [[row.get(key) for key in exact] for row in part_rows]
+    assert [[row.get(key) for key in exact] for row in whole_rows] == [
+        [row.get(key) for key in exact] for row in part_rows
+    ]
 
 
 def test_resume_may_train_for_longer(spaces: Path, terrarium: Terrarium) -> None:
@@ -127,7 +152,11 @@ def test_sample_of_examples_shows_held_out_prompts_with_the_truth(spaces: Path, 
     for sample in samples:
         assert sample["truth"] == " ".join(sample["start"].removesuffix(": ")) + "\n"
         assert sample["correct"] == (sample["text"] == sample["truth"])
-    one = json.loads(terrarium("sample", "spaces", "--start=ab: ", "--num-samples", "1", "--max_new_tokens=3", "--seed=1", "--json").stdout)
+    one = json.loads(
+        terrarium(
+            "sample", "spaces", "--start=ab: ", "--num-samples", "1", "--max_new_tokens=3", "--seed=1", "--json"
+        ).stdout
+    )
     assert one["samples"][0]["start"] == "ab: "
     assert len(one["samples"][0]["text"]) <= 3
 
@@ -138,7 +167,10 @@ def test_sample_of_text_starts_where_told(text: Path, terrarium: Terrarium) -> N
     for start in ("quick", f"FILE:{text}/start.txt"):
         result = terrarium("sample", "text", "--start", start, "--num-samples", "1", "--max-new-tokens", "5", "--json")
         assert json.loads(result.stdout)["samples"][0]["start"] == "quick"
-    again = [terrarium("sample", "text", "--temperature", "1", "--seed", "5", "--max-new-tokens", "20").stdout for _ in range(2)]
+    again = [
+        terrarium("sample", "text", "--temperature", "1", "--seed", "5", "--max-new-tokens", "20").stdout
+        for _ in range(2)
+    ]
     assert again[0] == again[1]
     missing = terrarium("sample", "text", "--start", "FILE:nowhere.txt")
     assert missing.exit_code == 2
@@ -147,7 +179,8 @@ def test_sample_of_text_starts_where_told(text: Path, terrarium: Terrarium) -> N
 
 def test_evaluate_tells_loss_and_exact_match(spaces: Path, terrarium: Terrarium) -> None:
     (spaces / "prepare.py").write_text(
-        (spaces / "prepare.py").read_text() + "\ndef evaluate(run, model, encoder):\n    return {'letters': encoder.vocab_size}\n"
+        (spaces / "prepare.py").read_text()
+        + "\ndef evaluate(run, model, encoder):\n    return {'letters': encoder.vocab_size}\n"
     )
     assert terrarium("train", "spaces").exit_code == 0
     metrics = json.loads(terrarium("evaluate", "spaces", "--json").stdout)
@@ -174,7 +207,10 @@ def test_list_shows_runs_and_survives_a_broken_neighbour(spaces: Path, terrarium
     rows = {row["name"]: row for row in json.loads(terrarium("list", "--json").stdout)}
     assert rows["spaces"]["prepared"] is True
     assert rows["spaces"]["runs"] == 1
-    assert rows["spaces"]["best_loss"] == json.loads((spaces / "out" / "default" / "summary.json").read_text())["best_val_loss"]
+    assert (
+        rows["spaces"]["best_loss"]
+        == json.loads((spaces / "out" / "default" / "summary.json").read_text())["best_val_loss"]
+    )
     assert rows["spaces"]["summary"] == "Put a space between the letters of a word."
     assert "cannot be read" in rows["broken"]["summary"]
     assert terrarium("train", "spaces", "--run", "again").exit_code == 0
@@ -196,7 +232,16 @@ def test_nanogpts_three_files_train_and_sample(text: Path, lab: Path, terrarium:
     foreign.mkdir()
     for name in ("train.bin", "val.bin", "meta.pkl"):
         shutil.copy(text / "datasets" / "basic" / name, foreign / name)
-    tiny = ["-s", "train.model.n_embd=16", "-s", "train.data.block_size=8", "-s", "train.schedule.max_iters=2", "-s", "train.runtime.device=cpu"]
+    tiny = [
+        "-s",
+        "train.model.n_embd=16",
+        "-s",
+        "train.data.block_size=8",
+        "-s",
+        "train.schedule.max_iters=2",
+        "-s",
+        "train.runtime.device=cpu",
+    ]
     assert terrarium("train", "foreign", *tiny).exit_code == 0
     assert terrarium("sample", "foreign", "--num-samples", "1", "--max-new-tokens", "4").exit_code == 0
     pointed = terrarium("train", "text", "-s", f"prepare.dataset_dir={foreign}", "--run", "pointed")
@@ -223,7 +268,9 @@ def test_nanogpts_three_files_train_and_sample(text: Path, lab: Path, terrarium:
         (["train", "text", "-s", "train.model.block_size=4000"], ["4000"]),
     ],
 )  # fmt: skip
-def test_a_mistake_is_one_message_and_exit_code_2(spaces: Path, text: Path, terrarium: Terrarium, arguments: list[str], parts: list[str]) -> None:
+def test_a_mistake_is_one_message_and_exit_code_2(
+    spaces: Path, text: Path, terrarium: Terrarium, arguments: list[str], parts: list[str]
+) -> None:
     result = terrarium(*arguments)
     assert result.exit_code == 2, result.output
     assert "Traceback" not in result.output
@@ -240,7 +287,12 @@ def test_an_unknown_character_in_start_is_told(spaces: Path, terrarium: Terrariu
 
 def test_a_bug_keeps_its_traceback(spaces: Path) -> None:
     (spaces / "prepare.py").write_text("def documents():\n    raise ZeroDivisionError('a bug')\n    yield ''\n")
-    done = subprocess.run([sys.executable, "-m", "core.cli", "train", "spaces"], capture_output=True, text=True, env=os.environ | {"PYTHONPATH": str(ROOT)})
+    done = subprocess.run(
+        [sys.executable, "-m", "core.cli", "train", "spaces"],
+        capture_output=True,
+        text=True,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+    )
     assert done.returncode == 1
     assert "Traceback" in done.stderr
     assert "ZeroDivisionError: a bug" in done.stderr
@@ -285,7 +337,9 @@ def test_a_run_in_use_is_told(spaces: Path, terrarium: Terrarium) -> None:
 def test_help_and_list_do_not_import_torch(spaces: Path) -> None:
     for arguments in (["--help"], ["list"], ["train", "--help"], ["runs", "spaces"]):
         code = f"import sys\nfrom core.cli.main import cli\ncli({arguments!r}, standalone_mode=False)\nassert 'torch' not in sys.modules, 'torch'"
-        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=os.environ | {"PYTHONPATH": str(ROOT)})
+        done = subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, text=True, env=os.environ | {"PYTHONPATH": str(ROOT)}
+        )
         assert done.returncode == 0, done.stderr
 
 

@@ -131,7 +131,9 @@ def test_what_dump_writes_is_what_toml_reads(values: dict[str, Any]) -> None:
 
 
 @given(st.dictionaries(st.sampled_from(sorted(known_keys(Config))), VALUES, min_size=1, max_size=3))
-def test_any_value_of_any_key_is_taken_or_told(tmp_path_factory: pytest.TempPathFactory, values: dict[str, Any]) -> None:
+def test_any_value_of_any_key_is_taken_or_told(
+    tmp_path_factory: pytest.TempPathFactory, values: dict[str, Any]
+) -> None:
     folder = tmp_path_factory.mktemp("config")
     nested: dict[str, Any] = {}
     for key, value in values.items():

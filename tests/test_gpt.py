@@ -44,7 +44,9 @@ OVERRIDES: list[dict[str, Any]] = [
 
 def config_of(preset: str = "modern", **keys: Any) -> Model:
     config = Config()
-    config.train.model = Model(**{"preset": preset, "n_layer": 2, "n_head": 2, "n_embd": 16, "block_size": BLOCK, **keys})
+    config.train.model = Model(
+        **{"preset": preset, "n_layer": 2, "n_head": 2, "n_embd": 16, "block_size": BLOCK, **keys}
+    )
     return resolve(config).train.model
 
 

@@ -36,7 +36,12 @@ def test_one_layer_computes_the_gates() -> None:
     logits = []
     for tokens in tokens_of().unbind(1):
         x = model.wte.weight[tokens]
-        gates = x @ weights["weight_ih_l0"].T + weights["bias_ih_l0"] + h @ weights["weight_hh_l0"].T + weights["bias_hh_l0"]
+        gates = (
+            x @ weights["weight_ih_l0"].T
+            + weights["bias_ih_l0"]
+            + h @ weights["weight_hh_l0"].T
+            + weights["bias_hh_l0"]
+        )
         i, f, g, o = gates.chunk(4, dim=-1)
         c = f.sigmoid() * c + i.sigmoid() * g.tanh()
         h = o.sigmoid() * c.tanh()
@@ -44,7 +49,9 @@ def test_one_layer_computes_the_gates() -> None:
     torch.testing.assert_close(model(tokens_of()), torch.stack(logits, dim=1), rtol=0, atol=1e-5)
 
 
-@pytest.mark.parametrize("keys", [{}, {"dropout": 0.2}, {"n_layer": 1, "dropout": 0.2}, {"tie_weights": True}, {"softcap": 0.0}], ids=str)
+@pytest.mark.parametrize(
+    "keys", [{}, {"dropout": 0.2}, {"n_layer": 1, "dropout": 0.2}, {"tie_weights": True}, {"softcap": 0.0}], ids=str
+)
 def test_learns_and_looks_back_only(keys: dict[str, Any]) -> None:
     model, tokens = build(**keys).train(), tokens_of()
     nats, count = token_loss(model(tokens), tokens_of(seed=1))

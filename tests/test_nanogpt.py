@@ -104,7 +104,9 @@ def test_missing_file(tmp_path: Path) -> None:
     assert refusal(tmp_path / "none.pt") == "cannot be read: No such file or directory"
 
 
-@pytest.mark.parametrize("data", [b"", b"hello", b"PK\x03\x04 not a zip", pickle.dumps({"model": 1}), pickle.dumps([1])])
+@pytest.mark.parametrize(
+    "data", [b"", b"hello", b"PK\x03\x04 not a zip", pickle.dumps({"model": 1}), pickle.dumps([1])]
+)
 def test_file_that_is_no_checkpoint(tmp_path: Path, data: bytes) -> None:
     (tmp_path / "ckpt.pt").write_bytes(data)
     assert refusal(tmp_path / "ckpt.pt").startswith("no nanoGPT checkpoint: ")
@@ -133,8 +135,14 @@ def test_code_in_a_checkpoint_is_not_run(tmp_path: Path, monkeypatch: pytest.Mon
     ("changes", "message"),
     [
         ({"model": None}, "no nanoGPT checkpoint: it has no 'model' and 'model_args'"),
-        ({"model_args": {"n_layer": 2}}, "no nanoGPT checkpoint: model_args lacks n_head, n_embd, block_size, bias, vocab_size"),
-        ({"model_args": {**SHAPE, "bias": False, "vocab_size": 8}}, "tensor lm_head.weight is of shape (7, 8), but model_args ask for one of shape (8, 8)"),
+        (
+            {"model_args": {"n_layer": 2}},
+            "no nanoGPT checkpoint: model_args lacks n_head, n_embd, block_size, bias, vocab_size",
+        ),
+        (
+            {"model_args": {**SHAPE, "bias": False, "vocab_size": 8}},
+            "tensor lm_head.weight is of shape (7, 8), but model_args ask for one of shape (8, 8)",
+        ),
         (
             {"model_args": {**SHAPE, "bias": True, "vocab_size": 7}},
             "tensor transformer.h.0.attn.c_attn.bias is missing, but model_args ask for one of shape (24,)",

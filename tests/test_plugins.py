@@ -96,7 +96,11 @@ def command(tmp_path: Path, lab: Path) -> Callable[..., subprocess.CompletedProc
     def run(*arguments: str) -> subprocess.CompletedProcess[str]:
         environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(tmp_path / "site"), str(ROOT)])}
         return subprocess.run(
-            [sys.executable, "-m", "core.cli", *arguments], capture_output=True, text=True, env=environment, cwd=tmp_path
+            [sys.executable, "-m", "core.cli", *arguments],
+            capture_output=True,
+            text=True,
+            env=environment,
+            cwd=tmp_path,
         )
 
     return run
@@ -106,7 +110,9 @@ def test_a_package_adds_all_it_offers(tmp_path: Path, command: Callable[..., sub
     package = install(tmp_path / "site", "garden", FULL)
     offered = package / "offered" / "seeds"
     offered.mkdir(parents=True)
-    (offered / "prepare.py").write_text('"""Offered."""\n\ndef documents():\n    while True:\n        yield "to be or not to be "\n')
+    (offered / "prepare.py").write_text(
+        '"""Offered."""\n\ndef documents():\n    while True:\n        yield "to be or not to be "\n'
+    )
     (offered / "config.toml").write_text(
         '[prepare]\nencoder = "upper"\nsize = 2000\n[train.model]\nkind = "bigram"\n[train.data]\nblock_size = 8\n'
         '[train.schedule]\nmax_iters = 4\n[train.runtime]\ntrackers = ["lines"]\neval_interval = 2\ndevice = "cpu"\n'
@@ -114,26 +120,43 @@ def test_a_package_adds_all_it_offers(tmp_path: Path, command: Callable[..., sub
     assert "hello from a plugin" in command("hello").stdout
     assert "Offered." in command("list").stdout
     listed = command("plugins").stdout
-    for kind, name in (("encoder", "upper"), ("model", "bigram"), ("tracker", "lines"), ("command", "hello"), ("experiment", "seeds")):
+    for kind, name in (
+        ("encoder", "upper"),
+        ("model", "bigram"),
+        ("tracker", "lines"),
+        ("command", "hello"),
+        ("experiment", "seeds"),
+    ):
         assert [kind, name, "garden"] in [line.split() for line in listed.splitlines()]
     done = command("loop", "seeds")
     assert done.returncode == 0, done.stderr
     assert (offered / "out" / "default" / "lines.txt").read_text().splitlines()[-1] == "closed"
 
 
-def test_a_package_that_fails_is_named_and_skipped(tmp_path: Path, command: Callable[..., subprocess.CompletedProcess[str]]) -> None:
+def test_a_package_that_fails_is_named_and_skipped(
+    tmp_path: Path, command: Callable[..., subprocess.CompletedProcess[str]]
+) -> None:
     install(tmp_path / "site", "weeds", "import a_module_that_is_not_there\n")
     install(tmp_path / "site", "thistle", FULL.replace("def experiment_folders", "def experiment_folder"))
-    install(tmp_path / "site", "nettle", FULL.replace('click.echo("hello', "pass #").replace("@cli.command()", "cli.no_such_thing()"))
+    install(
+        tmp_path / "site",
+        "nettle",
+        FULL.replace('click.echo("hello', "pass #").replace("@cli.command()", "cli.no_such_thing()"),
+    )
     done = command("list")
     assert done.returncode == 0
-    assert "plugin 'weeds' of weeds is skipped: ModuleNotFoundError: No module named 'a_module_that_is_not_there'" in done.stderr
+    assert (
+        "plugin 'weeds' of weeds is skipped: ModuleNotFoundError: No module named 'a_module_that_is_not_there'"
+        in done.stderr
+    )
     assert "plugin 'thistle' of thistle is skipped" in done.stderr
     assert "no hook is called 'experiment_folder'" in done.stderr
     assert "plugin 'nettle' of nettle is skipped: AttributeError" in done.stderr
 
 
-def test_a_name_registered_twice_names_both_packages(tmp_path: Path, command: Callable[..., subprocess.CompletedProcess[str]]) -> None:
+def test_a_name_registered_twice_names_both_packages(
+    tmp_path: Path, command: Callable[..., subprocess.CompletedProcess[str]]
+) -> None:
     install(tmp_path / "site", "garden", FULL)
     install(tmp_path / "site", "meadow", FULL.replace("def hello", "def hallo"))
     done = command("plugins")
@@ -163,7 +186,9 @@ def on_train_end(run, summary): note(run, f"end {summary['status']}")
 
 
 def test_a_hook_of_prepare_that_is_misspelt_is_told(spaces: Path, terrarium: Callable[..., Result]) -> None:
-    (spaces / "prepare.py").write_text((spaces / "prepare.py").read_text() + "\ndef on_metric(run, step, metrics): ...\n")
+    (spaces / "prepare.py").write_text(
+        (spaces / "prepare.py").read_text() + "\ndef on_metric(run, step, metrics): ...\n"
+    )
     result = terrarium("train", "spaces")
     assert result.exit_code == 2
     assert "no hook is called 'on_metric'" in result.stderr
@@ -173,7 +198,7 @@ def test_a_hook_of_prepare_that_is_misspelt_is_told(spaces: Path, terrarium: Cal
 def test_an_unknown_name_is_told_with_the_known_ones() -> None:
     with pytest.raises(UserError) as caught:
         plugins().get("encoders", "chars", "prepare.encoder")
-    assert "prepare.encoder: unknown encoder \"chars\"" in str(caught.value)
+    assert 'prepare.encoder: unknown encoder "chars"' in str(caught.value)
     assert "Did you mean 'char'?" in str(caught.value)
 
 

@@ -31,7 +31,7 @@ from core.data import encode
 from core.errors import RunFailed, UserError
 
 
-class Stop(Exception):  # noqa: N818
+class Stop(Exception):
     """Stands for anything that ends prepare early."""
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import numpy as np
@@ -28,7 +29,9 @@ MODELS = [("gpt", "modern"), ("gpt", "gpt2"), ("gpt", "llama"), ("lstm", "modern
 def build(kind: str = "gpt", preset: str = "modern", vocab_size: int = VOCAB, **keys: Any) -> nn.Module:
     """A model that has opinions: weights far from their start, in float64 so that ties are not decided by rounding."""
     config = Config()
-    config.train.model = Model(**{"kind": kind, "preset": preset, "n_layer": 2, "n_head": 2, "n_embd": 16, "block_size": BLOCK, **keys})
+    config.train.model = Model(
+        **{"kind": kind, "preset": preset, "n_layer": 2, "n_head": 2, "n_embd": 16, "block_size": BLOCK, **keys}
+    )
     torch.manual_seed(5)
     model = {"gpt": GPT, "lstm": LSTM}[kind](resolve(config).train.model, vocab_size)
     with torch.no_grad():
@@ -64,7 +67,9 @@ def run(model: nn.Module, prompts: Tensor, steps: int, **settings: Any) -> Tenso
 @pytest.mark.parametrize(("kind", "preset"), MODELS)
 @pytest.mark.parametrize("length", [1, 5, BLOCK - 1, BLOCK, BLOCK + 1, 3 * BLOCK])
 @pytest.mark.parametrize("temperature", [0.0, 1.0])
-def test_cache_changes_nothing_within_and_past_the_block(kind: str, preset: str, length: int, temperature: float) -> None:
+def test_cache_changes_nothing_within_and_past_the_block(
+    kind: str, preset: str, length: int, temperature: float
+) -> None:
     model, prompts = build(kind, preset), prompts_of(3, length)
     cached = run(model, prompts, 3 * BLOCK, temperature=temperature)
     assert torch.equal(cached, run(model, prompts, 3 * BLOCK, temperature=temperature, use_cache=False))
@@ -164,7 +169,9 @@ def test_top_p_counts_what_top_k_left() -> None:
     top_p=st.floats(0.01, 1.0),
 )
 @settings(max_examples=200, deadline=None)
-def test_only_allowed_tokens_are_drawn(logits: list[float], finite: float, draw: float, temperature: float, top_k: int, top_p: float) -> None:
+def test_only_allowed_tokens_are_drawn(
+    logits: list[float], finite: float, draw: float, temperature: float, top_k: int, top_p: float
+) -> None:
     row = torch.tensor([[*logits, finite]])
     chosen = choose(row, torch.tensor([draw]), temperature=temperature, top_k=top_k, top_p=top_p).item()
     p = (row[0].double() / temperature).softmax(-1).numpy()
@@ -187,13 +194,17 @@ def test_frequencies_follow_the_distribution() -> None:
 
 def chain(text: str, encoder: CharEncoder, **keys: Any) -> Script:
     ids = encoder.encode(text)
-    return Script({int(a): int(b) for a, b in zip(ids, ids[1:], strict=False)}, encoder.vocab_size, **keys)
+    return Script({int(a): int(b) for a, b in itertools.pairwise(ids)}, encoder.vocab_size, **keys)
 
 
 def test_completion_ends_with_the_stop_text() -> None:
     encoder = CharEncoder(list("abcdef\n"))
     model = chain("abcdef\na", encoder)
-    assert complete(model, encoder, ["a", "d", "ab"], max_new_tokens=20, temperature=0.0, stop="\n") == ["bcdef\n", "ef\n", "cdef\n"]
+    assert complete(model, encoder, ["a", "d", "ab"], max_new_tokens=20, temperature=0.0, stop="\n") == [
+        "bcdef\n",
+        "ef\n",
+        "cdef\n",
+    ]
     assert complete(model, encoder, ["a"], max_new_tokens=20, temperature=0.0, stop="ef") == ["bcdef"]
     assert complete(model, encoder, ["a"], max_new_tokens=3, temperature=0.0, stop="\n") == ["bcd"]
     assert complete(model, encoder, ["ab"], max_new_tokens=9, temperature=0.0) == ["cdef\nabcd"]
@@ -248,8 +259,10 @@ def test_a_space_between_words_belongs_to_the_completion() -> None:
 def test_characters_of_several_tokens_are_shown_whole() -> None:
     encoder = BytesEncoder.fit([], vocab_size=0)
     ids = [int(token) for token in encoder.encode("aé€😀b")]
-    model, pieces = Script(dict(zip(ids, ids[1:], strict=False)), encoder.vocab_size, block_size=64), []
-    assert complete(model, encoder, ["a"], max_new_tokens=20, temperature=0.0, stop="b", show=pieces.append) == ["é€😀b"]
+    model, pieces = Script(dict(itertools.pairwise(ids)), encoder.vocab_size, block_size=64), []
+    assert complete(model, encoder, ["a"], max_new_tokens=20, temperature=0.0, stop="b", show=pieces.append) == [
+        "é€😀b"
+    ]
     assert pieces == ["é", "€", "😀", "b"]
     assert complete(model, encoder, ["a"], max_new_tokens=5, temperature=0.0, stop="€") == ["é€"]
 
@@ -257,6 +270,8 @@ def test_characters_of_several_tokens_are_shown_whole() -> None:
 def test_the_first_prompt_is_shown_as_it_is_written() -> None:
     encoder = CharEncoder(list("abcdef"))
     pieces: list[str] = []
-    texts = complete(chain("abcdefa", encoder), encoder, ["a", "f"], max_new_tokens=3, temperature=0.0, show=pieces.append)
+    texts = complete(
+        chain("abcdefa", encoder), encoder, ["a", "f"], max_new_tokens=3, temperature=0.0, show=pieces.append
+    )
     assert texts == ["bcd", "abc"]
     assert pieces == ["b", "c", "d"]

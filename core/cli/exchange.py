@@ -27,7 +27,10 @@ def import_run(lab: Lab, path: Path, name: str) -> Run:
     dataset = lab.prepare()
     state, size = checkpoint.state, dataset.encoder.vocab_size
     if dataset.encoder.kind == "gpt2" and checkpoint.vocab_size > size:  # nanoGPT pads GPT-2's 50,257 ids to 50,304
-        state = {key: tensor[:size] if key in ("transformer.wte.weight", "lm_head.weight") else tensor for key, tensor in state.items()}
+        state = {
+            key: tensor[:size] if key in ("transformer.wte.weight", "lm_head.weight") else tensor
+            for key, tensor in state.items()
+        }
     elif checkpoint.vocab_size != size:
         raise UserError(
             f"the checkpoint has {checkpoint.vocab_size:,} ids, but the dataset of {lab.experiment.name} has {size:,}",
@@ -39,21 +42,29 @@ def import_run(lab: Lab, path: Path, name: str) -> Run:
     values["train"]["data"]["block_size"] = checkpoint.model["block_size"]
     run = Run(lab.experiment, name, Config.model_validate(values), f"imported from nanoGPT's {path.name}")
     if run.folder.exists():
-        raise UserError("there is a run of this name already", place=str(run.folder), remedy="Choose another one with --run NAME.")
+        raise UserError(
+            "there is a run of this name already", place=str(run.folder), remedy="Choose another one with --run NAME."
+        )
     with files.lock(lock_file(run.folder), f"run {run.title}"):
         settle(run, dataset)
         model = build_model(run.config.train.model, size)
         weights = {key: tensor for key, tensor in state.items() if key in checkpoints.weights(model)}
         checkpoints.put_weights(model, weights, str(path))
-        optimizer = plugins().get("optimizers", str(run.config.train.optim.name), "train.optim.name")(model, run.config.train.optim)
+        optimizer = plugins().get("optimizers", str(run.config.train.optim.name), "train.optim.name")(
+            model, run.config.train.optim
+        )
         run.folder.mkdir(parents=True)
         run.write_config()
         loss = checkpoint.best_val_loss if math.isfinite(checkpoint.best_val_loss) else None
         progress = Progress(step=checkpoint.step, best_val_loss=loss, best_step=checkpoint.step)
         for which in ("best", "last"):
             saving.save(run, which, progress, model, optimizer, identity_of(dataset))
-        run.write_summary(opening(run, dataset, model) | {"status": "completed", "steps": checkpoint.step, "best_val_loss": loss})
-    lab.console.say(f"{run.title} is the model of {path}. Try it: {lab.experiment.command.format('sample')} --run {name}")
+        run.write_summary(
+            opening(run, dataset, model) | {"status": "completed", "steps": checkpoint.step, "best_val_loss": loss}
+        )
+    lab.console.say(
+        f"{run.title} is the model of {path}. Try it: {lab.experiment.command.format('sample')} --run {name}"
+    )
     return run
 
 
@@ -63,7 +74,11 @@ def export_run(lab: Lab, path: Path, name: str | None) -> None:
     model = work.trained.model
     if not isinstance(model, GPT):
         raise UserError(
-            f"nanoGPT has no model of kind {work.config.train.model.kind}", place=work.run.title, remedy='Train with train.model.preset = "gpt2".'
+            f"nanoGPT has no model of kind {work.config.train.model.kind}",
+            place=work.run.title,
+            remedy='Train with train.model.preset = "gpt2".',
         )
     export_checkpoint(model, path, step=work.trained.step, settings={"dataset": lab.experiment.name})
-    lab.console.say(f"{path} is {work.run.title} at step {work.trained.step}. nanoGPT looks for data/{lab.experiment.name}/meta.pkl.")
+    lab.console.say(
+        f"{path} is {work.run.title} at step {work.trained.step}. nanoGPT looks for data/{lab.experiment.name}/meta.pkl."
+    )

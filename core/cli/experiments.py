@@ -40,7 +40,12 @@ def account(experiment: Experiment) -> dict[str, Any]:
         dataset, out = places(experiment.folder)
         summaries = [read_summary(folder) for folder in run_folders(experiment, out)]
     except (UserError, ValueError, AttributeError) as error:
-        return row | {"summary": f"cannot be read: {error}".replace("\n", " "), "prepared": False, "runs": 0, "best_loss": None}
+        return row | {
+            "summary": f"cannot be read: {error}".replace("\n", " "),
+            "prepared": False,
+            "runs": 0,
+            "best_loss": None,
+        }
     losses = [found["best_val_loss"] for found in summaries if found.get("best_val_loss") is not None]
     prepared = any((folder / "train.bin").is_file() for folder in (dataset, experiment.folder))
     return row | {"prepared": prepared, "runs": len(summaries), "best_loss": min(losses, default=None)}
@@ -57,18 +62,24 @@ def places(folder: Path) -> tuple[Path, Path]:
 
 @click.command()
 @click.argument("name")
-@click.option("--from", "source", metavar="EXPERIMENT", default="insert_spaces", show_default=True, help="The experiment to copy.")
+@click.option(
+    "--from", "source", metavar="EXPERIMENT", default="insert_spaces", show_default=True, help="The experiment to copy."
+)
 def new(name: str, source: str) -> None:
     """Copy an experiment's source files under a new name."""
     original = find(source)
     if Path(name).name != name or name.startswith((".", "_")):
-        raise UserError(f"'{name}' is no name of a folder", remedy="Use letters, digits and _; the folder is made in experiments/.")
+        raise UserError(
+            f"'{name}' is no name of a folder", remedy="Use letters, digits and _; the folder is made in experiments/."
+        )
     target = home() / name
     if target.exists():
         raise UserError("there is something of this name already", place=str(target), remedy="Choose another name.")
     target.parent.mkdir(parents=True, exist_ok=True)
     shutil.copytree(original.folder, target, ignore=lambda folder, names: [entry for entry in names if entry in MADE])
-    click.echo(f"{target} is a copy of {original.name}. Edit its prepare.py and config.toml, then: python -m core.cli loop {name}")
+    click.echo(
+        f"{target} is a copy of {original.name}. Edit its prepare.py and config.toml, then: python -m core.cli loop {name}"
+    )
 
 
 @click.command()
@@ -103,8 +114,14 @@ def list_plugins(context: click.Context) -> None:
     ]
     group = context.find_root().command
     assert isinstance(group, click.Group)
-    rows += [{"kind": "command", "name": name, "package": found.package_of(command.callback)} for name, command in group.commands.items()]
-    rows += [{"kind": "experiment", "name": entry.name, "package": found.package_offering(entry.folder)} for entry in discover()]
+    rows += [
+        {"kind": "command", "name": name, "package": found.package_of(command.callback)}
+        for name, command in group.commands.items()
+    ]
+    rows += [
+        {"kind": "experiment", "name": entry.name, "package": found.package_offering(entry.folder)}
+        for entry in discover()
+    ]
     click.echo(table(["kind", "name", "package"], rows))
     for plugin in found.failures():
         click.echo(f"skipped: plugin '{plugin.name}' of {plugin.package}: {plugin.error}")
@@ -114,7 +131,9 @@ def table(columns: list[str], rows: list[dict[str, Any]]) -> str:
     """Rows as aligned text; the last column as long as it is."""
     cells = [columns, *([shown(row.get(column)) for column in columns] for row in rows)]
     widths = [max(len(line[index]) for line in cells) for index in range(len(columns))]
-    return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in cells)
+    return "\n".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in cells
+    )
 
 
 def shown(value: Any) -> str:

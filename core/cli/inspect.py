@@ -15,7 +15,9 @@ from core.cli import options
 @options.run
 @options.as_json
 @options.settings
-def evaluate(experiment: str, run: str | None, as_json: bool, overrides: tuple[str, ...], variant: str, quiet: bool) -> None:
+def evaluate(
+    experiment: str, run: str | None, as_json: bool, overrides: tuple[str, ...], variant: str, quiet: bool
+) -> None:
     """Loss, bits per byte and exact match of a run on the whole validation side."""
     from core.cli.trained import Work
 
@@ -32,7 +34,13 @@ def evaluate(experiment: str, run: str | None, as_json: bool, overrides: tuple[s
 @options.as_json
 @options.settings
 def sample(
-    experiment: str, run: str | None, as_json: bool, overrides: tuple[str, ...], variant: str, quiet: bool, **choices: Any
+    experiment: str,
+    run: str | None,
+    as_json: bool,
+    overrides: tuple[str, ...],
+    variant: str,
+    quiet: bool,
+    **choices: Any,
 ) -> None:
     """Let a run write: answers to held-out prompts beside the truth, or running text."""
     from core.cli.trained import Work
@@ -41,7 +49,13 @@ def sample(
     samples = Work.open(lab, run).sample(**choices)
     if as_json:
         values = [sample.as_dict() for sample in samples]
-        click.echo(json.dumps({"experiment": experiment, "run": run or lab.default_run, "samples": values}, indent=2, ensure_ascii=False))
+        click.echo(
+            json.dumps(
+                {"experiment": experiment, "run": run or lab.default_run, "samples": values},
+                indent=2,
+                ensure_ascii=False,
+            )
+        )
 
 
 COMMANDS = (evaluate, sample)

@@ -16,7 +16,9 @@ FILE = click.Path(dir_okay=False, path_type=Path)
 @click.argument("checkpoint", metavar="CKPT.PT", type=FILE)
 @options.run
 @options.settings
-def import_nanogpt(experiment: str, checkpoint: Path, run: str | None, overrides: tuple[str, ...], variant: str, quiet: bool) -> None:
+def import_nanogpt(
+    experiment: str, checkpoint: Path, run: str | None, overrides: tuple[str, ...], variant: str, quiet: bool
+) -> None:
     """Make a run of EXP from nanoGPT's ckpt.pt: sample it, evaluate it, or train on from it.
 
     EXP's dataset must have the vocabulary that the checkpoint was trained with.
@@ -32,7 +34,9 @@ def import_nanogpt(experiment: str, checkpoint: Path, run: str | None, overrides
 @click.argument("checkpoint", metavar="CKPT.PT", type=FILE)
 @options.run
 @options.settings
-def export_nanogpt(experiment: str, checkpoint: Path, run: str | None, overrides: tuple[str, ...], variant: str, quiet: bool) -> None:
+def export_nanogpt(
+    experiment: str, checkpoint: Path, run: str | None, overrides: tuple[str, ...], variant: str, quiet: bool
+) -> None:
     """Write a run of preset gpt2 as nanoGPT's ckpt.pt, for its sample.py and train.py."""
     from core.cli.exchange import export_run
 

@@ -48,10 +48,10 @@ class Commands(click.Group):
         self.fill()
         return super().get_command(context, name)
 
-    def main(self, args: Sequence[str] | None = None, *rest: Any, standalone_mode: bool = True, **extra: Any) -> Any:
+    def main(self, args: Sequence[str] | None = None, *, standalone_mode: bool = True, **extra: Any) -> Any:  # type: ignore[override]
         """Run a command and exit; a bug keeps its traceback."""
         try:
-            code = super().main(args, *rest, standalone_mode=False, **extra)
+            code = super().main(args, standalone_mode=False, **extra)
         except click.ClickException as error:
             error.show()
             sys.exit(error.exit_code)
@@ -77,7 +77,9 @@ def underscores_too(name: str) -> str:
     return name.replace("_", "-")
 
 
-@click.group(cls=Commands, context_settings={"token_normalize_func": underscores_too, "help_option_names": ["-h", "--help"]})
+@click.group(
+    cls=Commands, context_settings={"token_normalize_func": underscores_too, "help_option_names": ["-h", "--help"]}
+)
 @click.version_option(package_name="terrarium-lab", prog_name="terrarium")
 def cli() -> None:
     """A lab for small language models: an experiment is a folder, and these commands run it."""

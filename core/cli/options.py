@@ -35,7 +35,9 @@ settings = together(
 )  # fmt: skip
 training = together(
     run,
-    click.option("--resume", is_flag=True, help="Go on with the run; schedule and runtime may differ from what it began with."),
+    click.option(
+        "--resume", is_flag=True, help="Go on with the run; schedule and runtime may differ from what it began with."
+    ),
     click.option("--fresh", is_flag=True, help="Start again; a run of this name is kept under another one."),
     click.option("--description", metavar="TEXT", default="", help="What the run is to find out; kept with it."),
 )

@@ -24,7 +24,9 @@ def draw(work: Work, choices: dict[str, Any], show: Any = None) -> list[Sample]:
     With Examples and no start: greedy answers to held-out prompts, with the truth. Raises UserError for a
     start that cannot be read or encoded.
     """
-    settings = work.config.sample.sample.model_copy(update={key: value for key, value in choices.items() if value is not None and key != "seed"})
+    settings = work.config.sample.sample.model_copy(
+        update={key: value for key, value in choices.items() if value is not None and key != "seed"}
+    )
     seed = work.config.sample.runtime.seed if choices.get("seed") is None else choices["seed"]
     if settings.start or not work.trained.has_examples:
         starts: list[Example] = [Example(start_text(work, settings), "")] * settings.num_samples
@@ -46,7 +48,10 @@ def draw(work: Work, choices: dict[str, Any], show: Any = None) -> list[Sample]:
         stop=settings.stop or work.trained.stop,
         show=show,
     )
-    return [Sample(start.prompt, text, start.completion if known else None) for start, text in zip(starts, texts, strict=True)]
+    return [
+        Sample(start.prompt, text, start.completion if known else None)
+        for start, text in zip(starts, texts, strict=True)
+    ]
 
 
 def held_out(work: Work, number: int, seed: int | None) -> list[Example]:
@@ -64,7 +69,9 @@ def start_text(work: Work, settings: Sampling) -> str:
         try:
             return path.read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
-            raise UserError(f"cannot be read: {error}", place=f"--start {settings.start}", remedy="Name a text file in UTF-8.") from None
+            raise UserError(
+                f"cannot be read: {error}", place=f"--start {settings.start}", remedy="Name a text file in UTF-8."
+            ) from None
     if settings.start:
         return settings.start
     try:

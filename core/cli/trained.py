@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import functools
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
-
-import torch
 
 from core import files
 from core.cli.lab import Lab
+from core.cli.sampling import draw
 from core.config import Config
 from core.data.dataset import Dataset, load_dataset
 from core.encoders.base import identity
@@ -20,7 +18,6 @@ from core.evaluation.exact_match import Answer
 from core.report.html import write_report
 from core.report.log import write_log_entry
 from core.report.plots import write_plots
-from core.cli.sampling import draw
 from core.report.samples import Sample, as_text
 from core.sampling.load import Trained, load_run, run_config
 from core.tracking.run import Run, find_run
@@ -64,11 +61,19 @@ class Work:
         extra = own(self.run, self.trained.model, self.trained.encoder) if own else {}
         if not isinstance(extra, dict):
             raise UserError(
-                f"evaluate returned {type(extra).__name__}", place=f"{own.__code__.co_filename}", remedy="Return a dict: name of a metric -> number."
+                f"evaluate returned {type(extra).__name__}",
+                place=str(self.lab.experiment.folder / "prepare.py"),
+                remedy="Return a dict: name of a metric -> number.",
             )
         files.write_json(self.run.folder / "evaluation.json", metrics | extra)
         self.show(metrics | extra, answers)
-        return {"experiment": self.run.experiment.name, "run": self.run.name, "step": self.trained.step, **metrics, **extra}
+        return {
+            "experiment": self.run.experiment.name,
+            "run": self.run.name,
+            "step": self.trained.step,
+            **metrics,
+            **extra,
+        }
 
     def show(self, metrics: dict[str, Any], answers: list[Answer]) -> None:
         """The metrics, and the first wrong answers, in a few lines."""

@@ -36,7 +36,7 @@ def train_run(lab: Lab, name: str | None, *, resume: bool, fresh: bool, descript
     """Prepare, then train one run to its end. Raises Interrupted after a signal, RunFailed, UserError."""
     dataset = lab.prepare()
     run = Run(lab.experiment, name or lab.default_run, lab.config, description)
-    with files.lock(lock_file(run.folder), f"run {run.title}"):
+    with files.lock(lock_file(run.folder), f"run {run.title}", "Wait until it ends, or choose another name with --run."):
         beginning, said = begin(run, dataset.fingerprint, resume=resume, fresh=fresh)
         if said:
             lab.console.say(said)
@@ -68,7 +68,9 @@ def train_locked(lab: Lab, run: Run, dataset: Dataset, *, resume: bool) -> None:
             if resume:
                 progress = restore(run, model, parts.optimizer, parts.identity)
             columns = accuracy_columns(dataset.groups) if dataset.has_examples else []
-            metrics = stack.enter_context(contextlib.closing(MetricsFile(run.folder, columns, keep_until=progress.step)))
+            metrics = stack.enter_context(
+                contextlib.closing(MetricsFile(run.folder, columns, keep_until=progress.step))
+            )
             lab.console.say(first_line(run, dataset, model, progress))
             train(run, parts, progress, metrics, stop)
         number = stop.number
@@ -106,7 +108,9 @@ def settle(run: Run, dataset: Dataset) -> Machine:
     return machine
 
 
-def assemble(run: Run, dataset: Dataset, machine: Machine, model: torch.nn.Module, tell: Callable[[dict[str, float]], None]) -> Parts:
+def assemble(
+    run: Run, dataset: Dataset, machine: Machine, model: torch.nn.Module, tell: Callable[[dict[str, float]], None]
+) -> Parts:
     """What the loop works with."""
     config = run.config.train
     evaluation = Evaluation(dataset, run.config, machine)
@@ -187,7 +191,12 @@ def command() -> str:
 
 def run_option(lab: Lab, run: Run) -> str:
     """What a command needs besides the experiment's name to mean this run."""
-    return "".join([f" --variant {lab.variant}" if lab.variant else "", f" --run {run.name}" if run.name != lab.default_run else ""])
+    return "".join(
+        [
+            f" --variant {lab.variant}" if lab.variant else "",
+            f" --run {run.name}" if run.name != lab.default_run else "",
+        ]
+    )
 
 
 def first_line(run: Run, dataset: Dataset, model: torch.nn.Module, progress: Progress) -> str:

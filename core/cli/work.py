@@ -21,7 +21,14 @@ def prepare(experiment: str, force: bool, overrides: tuple[str, ...], variant: s
 @options.training
 @options.settings
 def train(
-    experiment: str, run: str | None, resume: bool, fresh: bool, description: str, overrides: tuple[str, ...], variant: str, quiet: bool
+    experiment: str,
+    run: str | None,
+    resume: bool,
+    fresh: bool,
+    description: str,
+    overrides: tuple[str, ...],
+    variant: str,
+    quiet: bool,
 ) -> None:
     """Train a run, or go on with it."""
     from core.cli.training import train_run
@@ -35,11 +42,18 @@ def train(
 @options.training
 @options.settings
 def loop(
-    experiment: str, run: str | None, resume: bool, fresh: bool, description: str, overrides: tuple[str, ...], variant: str, quiet: bool
+    experiment: str,
+    run: str | None,
+    resume: bool,
+    fresh: bool,
+    description: str,
+    overrides: tuple[str, ...],
+    variant: str,
+    quiet: bool,
 ) -> None:
     """Prepare, train, evaluate, sample and report."""
-    from core.cli.training import train_run
     from core.cli.trained import Work
+    from core.cli.training import train_run
 
     lab = options.open_lab(experiment, overrides, variant, quiet)
     finished = train_run(lab, run, resume=resume, fresh=fresh, description=description)

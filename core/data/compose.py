@@ -63,9 +63,20 @@ def fit(work: Work, texts: Iterable[str], *, end_token: bool = False) -> Encoder
     end_token: it should have one; kinds that can do without one are asked for it.
     """
     settings, unread = work.config.prepare, iter(texts)
-    kind = plugins().get("encoders", settings.encoder, work.source.place_of("prepare.encoder") or "prepare.encoder")
+    if settings.encoder_from:
+        encoder = work.source.borrowed_encoder()
+        if end_token and encoder.end_token is None:
+            raise UserError(
+                "the borrowed encoder has no end token, and these completions end in no text of their own",
+                place=work.source.place_of("prepare.encoder_from"),
+                remedy="End each completion with a line break.",
+            )
+        for _ in unread:
+            pass
+        return encoder
+    kind: type[Encoder] = plugins().get("encoders", settings.encoder, work.source.place_of("prepare.encoder") or "prepare.encoder")
     asked = {"end_token": True} if end_token and "end_token" in inspect.signature(kind.fit).parameters else {}
-    encoder: Encoder = kind.fit(unread, vocab_size=settings.vocab_size, **asked)
+    encoder = kind.fit(unread, vocab_size=settings.vocab_size, **asked)
     for _ in unread:  # an encoder with a fixed vocabulary has read nothing
         pass
     return encoder

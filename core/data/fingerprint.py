@@ -13,11 +13,12 @@ from pathlib import Path
 from typing import Any
 
 from core.data.source import Source
+from core.encoders.base import identity
 from core.files import sha256
 
 FORMAT = 1  # of the dataset folder: raised when prepare would write other bytes from the same input
 # Keys of [prepare] that name places. What is found there counts, wherever it is.
-PLACES = {"variant", "dataset_dir", "raw_dir", "input", "sha256"}
+PLACES = {"variant", "dataset_dir", "raw_dir", "input", "sha256", "encoder_from"}
 Known = dict[str, dict[str, Any]]  # name -> {"stamp": [...], "sha256": "..."}
 
 
@@ -42,6 +43,8 @@ def code_and_settings(source: Source) -> dict[str, Any]:
     settings = source.config.prepare.model_dump(exclude=PLACES)
     folder = source.experiment.folder
     code = {path.name: sha256(path) for path in sorted(folder.glob("*.py"))}
+    if source.config.prepare.encoder_from:
+        settings["encoder"] = identity(source.borrowed_encoder())
     return {"format": FORMAT, "kind": source.kind, "settings": settings, "code": code}
 
 

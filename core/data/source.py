@@ -11,11 +11,13 @@ from typing import Any, Literal
 from urllib.parse import unquote, urlsplit
 
 from core.config import Config
+from core.data.dataset import load_dataset
 from core.data.documents import Conversation, Example
 from core.data.params import PlaceOf, source_of, title, wants
 from core.data.spool import Spool
 from core.data.text import read_text
 from core.download import download
+from core.encoders.base import Encoder
 from core.errors import UserError
 from core.plugins.discovery import Experiment
 
@@ -65,6 +67,10 @@ class Source:
     def dataset_dir(self) -> Path:
         return self.path(self.config.prepare.dataset_dir)
 
+    def borrowed_encoder(self) -> Encoder:
+        """The encoder of the dataset that `prepare.encoder_from` names."""
+        return load_dataset(self.path(self.config.prepare.encoder_from)).encoder
+
     @property
     def raw_dir(self) -> Path:
         return self.path(self.config.prepare.raw_dir)
@@ -79,7 +85,9 @@ class Source:
         name = self.config.prepare.input
         if self.is_address:
             return self.raw_dir / (PurePosixPath(unquote(urlsplit(name).path)).name or "input")
-        return self.path(name)
+        file = self.path(name)
+        # `-s prepare.input=some/file` typed in a shell means a file from there, where the experiment has none of that name.
+        return Path(name).absolute() if not file.exists() and Path(name).is_file() else file
 
 
 def fetch_input(source: Source) -> Path:

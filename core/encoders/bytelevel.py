@@ -25,6 +25,7 @@ if hasattr(os, "register_at_fork"):  # not on Windows, which has no fork
 # Cuts text where GPT-2's pattern cuts it, at fewer places: ASCII is cut as finely as there, while a run with other
 # characters stays whole, so that no table of Unicode's letters (it differs from Python to Python) is needed here.
 # tokenizers cuts further what this leaves whole.
+LINE_BREAK = 198  # its id
 OTHER = r"\x00-\x08\x0e-\x1f!-/:-@\[-`{-\x7f"  # ASCII that is no letter, digit or whitespace
 HIGH = r"\x80-\U0010ffff"
 PIECE = re.compile(
@@ -38,7 +39,9 @@ PIECE = re.compile(
 )
 GROUP = 1 << 20  # characters cut into pieces at a time: about 20 MB of small strings
 CACHE = 1 << 22  # characters of distinct pieces to remember: about 600,000 words of English, 120 MB
-BATCH = 4096  # pieces handed to tokenizers at a time: enough for all cores, few enough to keep its results small
+NEW = 1 / 3  # of the pieces of a group: from there on looking up costs more than it saves
+SHORT = 1 << 12  # characters handed to tokenizers as one text: it slows down on longer ones
+BATCH = 512  # pieces in a text for tokenizers: enough to spread its cost, few enough to keep all cores busy
 
 
 def alphabet() -> list[str]:
@@ -96,23 +99,42 @@ class ByteLevel:
         """Ids of texts that are small enough to be held in pieces all at once."""
         for text in texts:
             utf8(text)
+        if self.room < 0:
+            self.known.clear()
+            self.room = CACHE
         pieces = [PIECE.findall(text) for text in texts]
-        self.learn(set(chain.from_iterable(pieces)))
+        new = set(chain.from_iterable(pieces)).difference(self.known)
+        if len(new) > NEW * sum(map(len, pieces)):
+            return self.encode_anew(texts)
+        self.learn(new)
         ids_of = self.known.__getitem__
         # A bytearray, as numpy gives only that out as writable, and torch.from_numpy warns of anything else.
         return [np.frombuffer(bytearray().join(map(ids_of, of_text)), np.uint32) for of_text in pieces]
 
-    def learn(self, pieces: set[str]) -> None:
-        """Make the ids of all these pieces known, on all cores."""
-        if self.room < 0:
-            self.known.clear()
-            self.room = CACHE
-        new = list(pieces.difference(self.known))
+    def encode_anew(self, texts: Sequence[str]) -> list[Ids]:
+        """Ids of texts in which hardly a piece comes twice, on all cores: remembering would only cost."""
+        parts = [list(spans(text, SHORT)) for text in texts]
+        encodings = iter(self.tokenizer.encode_batch_fast(list(chain.from_iterable(parts))))
+        return [np.concatenate([np.array(next(encodings).ids, np.uint32) for _ in of_text]) for of_text in parts]
+
+    def learn(self, new: set[str]) -> None:
+        """Remember the ids of pieces not met before, found on all cores.
+
+        The library takes 5 us for a text, however short, and 1 us for a piece inside one: pieces go to it as lines.
+        A line break before a word is a token of its own, whatever the word begins with.
+        """
         self.room -= sum(map(len, new))
-        for start in range(0, len(new), BATCH):
-            batch = new[start : start + BATCH]
-            for piece, encoding in zip(batch, self.tokenizer.encode_batch_fast(batch), strict=True):
-                self.known[piece] = np.array(encoding.ids, np.uint32).tobytes()
+        words = [piece for piece in new if not piece.isspace()]
+        batches = [words[start : start + BATCH] for start in range(0, len(words), BATCH)]
+        batches += [[piece] for piece in new if piece.isspace()]
+        encodings = self.tokenizer.encode_batch_fast(["\n".join(batch) for batch in batches])
+        for batch, encoding in zip(batches, encodings, strict=True):
+            ids = np.array(encoding.ids, np.uint32)
+            ends = [*np.flatnonzero(ids == LINE_BREAK).tolist(), len(ids)] if len(batch) > 1 else [len(ids)]
+            data, start = ids.tobytes(), 0
+            for piece, end in zip(batch, ends, strict=True):
+                self.known[piece] = data[4 * start : 4 * end]
+                start = end + 1
 
     def decode(self, ids: Iterable[int]) -> str:
         """Text of ids; the end token becomes "", bytes that are no UTF-8 become U+FFFD."""

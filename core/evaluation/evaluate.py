@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 
 from core.config import Config
@@ -11,7 +13,8 @@ from core.evaluation.exact_match import Answer, accuracies, greedy_answers
 from core.evaluation.loss import bits_per_byte, mean_loss
 from core.training.machine import Machine
 
-SIDES = ("val", "train")
+Side = Literal["val", "train"]
+SIDES: tuple[Side, ...] = ("val", "train")
 
 
 class Evaluation:

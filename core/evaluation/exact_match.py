@@ -26,7 +26,9 @@ class Answer:
         return self.text == self.example.completion
 
 
-def greedy_answers(model: torch.nn.Module, dataset: Dataset, examples: Sequence[Example], machine: Machine) -> list[Answer]:
+def greedy_answers(
+    model: torch.nn.Module, dataset: Dataset, examples: Sequence[Example], machine: Machine
+) -> list[Answer]:
     """The model's greedy completion of each prompt, up to the dataset's end or one token more than the longest truth."""
     texts = complete(
         model,

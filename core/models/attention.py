@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from core.models.layers import EPSILON, rms_norm
+from core.models.layers import inverse_rms, rms_norm
 
 QK_NORM_SCALE = 1.2 * 1.2  # on the logits: unit-norm queries and keys alone attend too evenly
 
@@ -112,9 +112,7 @@ class ExplicitAttention(torch.autograd.Function):
         qk, v = heads[:2], heads[2]
         inverse = None
         if qk_norm:
-            inverse = (
-                torch.linalg.vector_norm(qk, dim=-1, keepdim=True).pow_(2).div_(D).add_(EPSILON).rsqrt_()
-            )  # (2, BH, T, 1)
+            inverse = inverse_rms(qk)  # (2, BH, T, 1)
             qk = qk * inverse
         if cos is not None and sin is not None:
             qk = rotate(qk, cos, sin)
@@ -137,9 +135,7 @@ class ExplicitAttention(torch.autograd.Function):
         torch.bmm(ds, qk[1], out=dqk[0])
         torch.bmm(ds.transpose(1, 2), qk[0], out=dqk[1])
         dqk.mul_(logit_scale(D, inverse is not None))
-        if (
-            inverse is not None
-        ):  # a rotation keeps inner products, so the norm's gradient may be taken before it is undone
+        if inverse is not None:  # a rotation keeps inner products: the norm's gradient may be taken before it is undone
             along = torch.linalg.vecdot(dqk, qk).unsqueeze(-1)
             dqk.addcmul_(qk, along, value=-1 / D).mul_(inverse)
         if cos is not None:

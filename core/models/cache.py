@@ -20,7 +20,7 @@ class KVCache:
     ) -> None:
         self.length = 0  # tokens held
         shape = (n_layer, batch_size * n_head, block_size, head_width)
-        self.keys, self.values = like.new_empty(shape), like.new_empty(shape)
+        self.keys, self.values, self.nothing = like.new_empty(shape), like.new_empty(shape), like.new_zeros(())
 
     def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor:
         """Take in k and v, then mix: all (B, H, T, D). The model raises `length` after its last layer."""
@@ -31,7 +31,7 @@ class KVCache:
         values[:, self.length :].copy_(v.reshape(B * H, T, D))
         q = q.reshape(B * H, T, D)
         if T == 1:  # the one new token may look everywhere
-            scores = torch.bmm(q, keys.transpose(1, 2)).mul_(scale)
+            scores = torch.baddbmm(self.nothing, q, keys.transpose(1, 2), beta=0, alpha=scale)  # (BH, 1, S)
         else:
             scores = torch.baddbmm(causal_mask(T, S, q.dtype, q.device), q, keys.transpose(1, 2), alpha=scale)
         return torch.bmm(F.softmax(scores, dim=-1), values).view(B, H, T, D)

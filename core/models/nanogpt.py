@@ -24,7 +24,16 @@ ARGUMENTS = ("n_layer", "n_head", "n_embd", "block_size", "bias", "vocab_size")
 COMPILED = "_orig_mod."  # torch.compile puts it before every name
 REMEDY = "Give the ckpt.pt that nanoGPT's train.py wrote to its out_dir."
 # What torch.load raises for a damaged or foreign file
-NOT_READABLE = (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError, LookupError, TypeError, AttributeError)
+NOT_READABLE = (
+    pickle.UnpicklingError,
+    RuntimeError,
+    EOFError,
+    OSError,
+    ValueError,
+    LookupError,
+    TypeError,
+    AttributeError,
+)
 
 
 class Checkpoint(NamedTuple):

@@ -8,11 +8,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import core
 from core.errors import UserError, did_you_mean
 from core.plugins.manager import plugins
 
 VARIABLE = "TERRARIUM_EXPERIMENTS"
+BESIDE_CORE = Path(__file__).parents[2] / "experiments"
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ def home() -> Path:
     for folder in (here, *here.parents):
         if (folder / "experiments").is_dir():
             return folder / "experiments"
-    return Path(core.__file__).parent.parent / "experiments"
+    return BESIDE_CORE
 
 
 def roots() -> Iterator[Path]:

@@ -54,7 +54,11 @@ class Plugins:
     def package_of(self, function: Any) -> str:
         """The package whose plugin a function's module belongs to."""
         module = str(getattr(function, "__module__", "")).partition(".")[0]
-        owners = [plugin.package for plugin in self.loaded if getattr(plugin.module, "__name__", "").partition(".")[0] == module]
+        owners = [
+            plugin.package
+            for plugin in self.loaded
+            if getattr(plugin.module, "__name__", "").partition(".")[0] == module
+        ]
         return owners[0] if owners else "?"
 
     def package_offering(self, folder: Path) -> str:
@@ -82,7 +86,10 @@ class Plugins:
 
     def call_each(self, hook: str, **arguments: Any) -> list[Any]:
         """Results of a hook of every plugin that did not fail."""
-        calls = [self.call(implementation, **arguments) for implementation in getattr(self.manager.hook, hook).get_hookimpls()]
+        calls = [
+            self.call(implementation, **arguments)
+            for implementation in getattr(self.manager.hook, hook).get_hookimpls()
+        ]
         return [result for succeeded, result, _ in calls if succeeded]
 
     def registered(self, kind: str) -> dict[str, tuple[Any, str]]:
@@ -93,7 +100,9 @@ class Plugins:
         found: dict[str, tuple[Any, str]] = {}
         for implementation in getattr(self.manager.hook, f"register_{kind}").get_hookimpls():
             entries: list[tuple[str, Any]] = []
-            succeeded, _, package = self.call(implementation, register=lambda name, value, to=entries: to.append((name, value)))
+            succeeded, _, package = self.call(
+                implementation, register=lambda name, value, to=entries: to.append((name, value))
+            )
             for name, value in entries if succeeded else []:
                 if name in found:
                     raise UserError(
@@ -128,7 +137,9 @@ class Plugins:
         for name, value in vars(code).items():
             near = difflib.get_close_matches(name, HOOKS, n=1, cutoff=0.85)
             if inspect.isfunction(value) and value.__module__ == code.__name__ and near and name not in HOOKS:
-                raise UserError(f"no hook is called '{name}'", place=str(code.__file__), remedy=did_you_mean(name, HOOKS))
+                raise UserError(
+                    f"no hook is called '{name}'", place=str(code.__file__), remedy=did_you_mean(name, HOOKS)
+                )
         self.manager.register(code)
 
 

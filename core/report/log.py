@@ -47,9 +47,15 @@ def changes(run: Run) -> str:
     """Keys that differ from the experiment's default run."""
     default = run.folder.parent / "default"
     if run.folder == default or not (default / "config.toml").is_file():
-        return "nothing; this is the first to compare with" if run.folder == default else "there is no default run to compare with"
+        return (
+            "nothing; this is the first to compare with"
+            if run.folder == default
+            else "there is no default run to compare with"
+        )
     before, after = flat(read_config(default)), flat(read_config(run.folder))
-    keys = [key for key in sorted(before | after) if before.get(key) != after.get(key) and not key.startswith(NOT_SETTINGS)]
+    keys = [
+        key for key in sorted(before | after) if before.get(key) != after.get(key) and not key.startswith(NOT_SETTINGS)
+    ]
     return "; ".join(f"`{key}` {before.get(key)} -> {after.get(key)}" for key in keys) or "nothing"
 
 

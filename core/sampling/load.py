@@ -13,7 +13,7 @@ from core.config import Config
 from core.encoders.base import Encoder
 from core.models.build import build_model
 from core.plugins.manager import plugins
-from core.toml import Settings, check, merge, read_override
+from core.toml import Settings, check, read_override
 from core.tracking.run import read_config
 from core.training import checkpoints
 from core.training.machine import Machine, choose_machine

@@ -33,6 +33,7 @@ def cpu_name() -> str:
 
 def git_commit(folder: Path) -> str | None:
     """Commit that the experiment's folder is at."""
+
     def git(*arguments: str) -> str | None:
         try:
             done = subprocess.run(["git", "-C", str(folder), *arguments], capture_output=True, text=True, timeout=5)

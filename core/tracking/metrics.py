@@ -30,7 +30,9 @@ class MetricsFile:
         self.path, self.folder = folder / "metrics.csv", folder
         self.columns = [*COLUMNS, *extra_columns]
         self.rows = [row for row in read_rows(self.path) if row["step"] <= keep_until]
-        files.write_text(self.path, "".join(map(self.line, [dict(zip(self.columns, self.columns, strict=True)), *self.rows])))
+        files.write_text(
+            self.path, "".join(map(self.line, [dict(zip(self.columns, self.columns, strict=True)), *self.rows]))
+        )
         self.file = self.path.open("a", encoding="utf-8", newline="")
 
     def line(self, row: dict[str, Any]) -> str:
@@ -59,7 +61,10 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
     table = list(csv.reader(io.StringIO(text[: text.rfind("\n") + 1])))
     if not table:
         return []
-    return [{column: number(value) for column, value in zip(table[0], row, strict=False) if value != ""} for row in table[1:]]
+    return [
+        {column: number(value) for column, value in zip(table[0], row, strict=False) if value != ""}
+        for row in table[1:]
+    ]
 
 
 def number(text: str) -> float | int:

@@ -78,7 +78,11 @@ def read_summary(folder: Path) -> dict[str, Any]:
     except ValueError:
         summary = None
     if not isinstance(summary, dict):
-        raise UserError("not a JSON object", place=str(path), remedy="Move the run folder away, or delete this file and resume the run.")
+        raise UserError(
+            "not a JSON object",
+            place=str(path),
+            remedy="Move the run folder away, or delete this file and resume the run.",
+        )
     return summary
 
 
@@ -88,14 +92,18 @@ def read_config(folder: Path) -> dict[str, Any]:
     try:
         return tomli.loads(path.read_bytes().decode())
     except FileNotFoundError:
-        raise UserError("the run has no config.toml", place=str(folder), remedy="Train it again with --fresh.") from None
+        raise UserError(
+            "the run has no config.toml", place=str(folder), remedy="Train it again with --fresh."
+        ) from None
     except ValueError as error:
-        raise UserError(f"not valid TOML: {error}", place=str(path), remedy="Train the run again with --fresh.") from None
+        raise UserError(
+            f"not valid TOML: {error}", place=str(path), remedy="Train the run again with --fresh."
+        ) from None
 
 
 def is_own(folder: Path, experiment: Experiment) -> bool:
     """Whether a run folder was made by this experiment, and not copied here along with another's folder."""
-    return read_summary(folder).get("experiment", experiment.name) == experiment.name
+    return bool(read_summary(folder).get("experiment", experiment.name) == experiment.name)
 
 
 def run_folders(experiment: Experiment, out: Path) -> list[Path]:

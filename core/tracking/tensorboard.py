@@ -26,7 +26,9 @@ class TensorBoard:
         if self.writer is None:
             self.writer = EventFileWriter(str(self.folder))
             # Tells TensorBoard to forget rows from this step on that a try before the resume had written.
-            self.writer.add_event(Event(wall_time=time.time(), step=step, session_log=SessionLog(status=SessionLog.START)))
+            self.writer.add_event(
+                Event(wall_time=time.time(), step=step, session_log=SessionLog(status=SessionLog.START))
+            )
         values = [Summary.Value(tag=name, simple_value=value) for name, value in metrics.items() if name != "step"]
         self.writer.add_event(Event(wall_time=time.time(), step=step, summary=Summary(value=values)))
 
@@ -34,4 +36,3 @@ class TensorBoard:
         """Flush and close the event file."""
         if self.writer is not None:
             self.writer.close()
-

@@ -67,7 +67,10 @@ def save(parent: Path, name: str, model: Tensors, optimizer: Tensors, state: dic
 def sealed(state: dict[str, Any]) -> bytes:
     """JSON that ends with its own checksum."""
     body = json.dumps(state, indent=1, sort_keys=True, allow_nan=False)
-    return json.dumps(state | {"seal": hashlib.sha256(body.encode()).hexdigest()}, indent=1, sort_keys=True).encode() + b"\n"
+    return (
+        json.dumps(state | {"seal": hashlib.sha256(body.encode()).hexdigest()}, indent=1, sort_keys=True).encode()
+        + b"\n"
+    )
 
 
 def candidates(parent: Path, name: str) -> list[Path]:
@@ -89,12 +92,16 @@ def load(parent: Path, name: str) -> Checkpoint:
             problems.append(str(error))
             continue
         if problems:
-            warnings.warn(f"{'; '.join(problems)}. Using {folder} (step {checkpoint.state['step']}) instead.", stacklevel=2)
+            warnings.warn(
+                f"{'; '.join(problems)}. Using {folder} (step {checkpoint.state['step']}) instead.", stacklevel=2
+            )
         return checkpoint
     raise UserError(
         "; ".join(problems) or f"there is no checkpoint '{name}'",
         place=str(parent),
-        remedy="Train the run again with --fresh." if problems else "The run ended before its first checkpoint; train it again.",
+        remedy="Train the run again with --fresh."
+        if problems
+        else "The run ended before its first checkpoint; train it again.",
     )
 
 
@@ -130,7 +137,11 @@ def read_state(folder: Path) -> dict[str, Any]:
     if sealed(body) != data:
         raise Damaged(f"{path}: its checksum is not the one that was saved")
     if body["format"] != FORMAT:
-        raise UserError(f"checkpoint format {body['format']}, but this version reads {FORMAT}", place=str(path), remedy="Use the version that wrote it.")
+        raise UserError(
+            f"checkpoint format {body['format']}, but this version reads {FORMAT}",
+            place=str(path),
+            remedy="Use the version that wrote it.",
+        )
     return body
 
 
@@ -149,7 +160,9 @@ def flatten(optimizer: torch.optim.Optimizer) -> tuple[Tensors, dict[str, Any]]:
             elif value is None or isinstance(value, (bool, int, float, str)):
                 plain[f"{index}.{name}"] = value
             else:
-                raise TypeError(f"optimizer state '{name}' is a {type(value).__name__}, neither a tensor nor a plain value")
+                raise TypeError(
+                    f"optimizer state '{name}' is a {type(value).__name__}, neither a tensor nor a plain value"
+                )
     return tensors, {"state": plain, "groups": raw["param_groups"]}
 
 
@@ -172,7 +185,11 @@ def weights(model: torch.nn.Module) -> Tensors:
 def put_weights(model: torch.nn.Module, tensors: Tensors, place: str) -> None:
     """Copy tensors into a model. Raises UserError, at `place`, where names or shapes differ."""
     own = weights(model)
-    wrong = [name for name in own.keys() | tensors.keys() if name not in own or name not in tensors or own[name].shape != tensors[name].shape]
+    wrong = [
+        name
+        for name in own.keys() | tensors.keys()
+        if name not in own or name not in tensors or own[name].shape != tensors[name].shape
+    ]
     if wrong:
         raise UserError(
             f"the weights do not fit the model: {', '.join(sorted(wrong)[:3])}{' ...' if len(wrong) > 3 else ''}",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
@@ -22,8 +22,9 @@ class Machine:
     compile: bool = False
 
     @property
-    def dtype_name(self) -> str:
-        return str(self.dtype).removeprefix("torch.")
+    def dtype_name(self) -> Literal["float32", "bfloat16"]:
+        """The precision as [train.runtime] names it."""
+        return "float32" if self.dtype == torch.float32 else "bfloat16"
 
     def autocast(self) -> contextlib.AbstractContextManager[Any]:
         """Matrix products in `dtype` inside this context."""

@@ -31,7 +31,6 @@ class Progress:
     loss_sum: float = 0.0  # of the steps since the last row of metrics
     loss_count: int = 0
 
-
     def count(self, loss: float) -> None:
         """Take one step's loss into the mean of the next row of metrics."""
         self.loss_sum += loss
@@ -52,7 +51,14 @@ def score(metrics: dict[str, float]) -> list[float]:
     return [metrics.get("val_accuracy", 0.0), -metrics["val_loss"]]
 
 
-def save(run: Run, name: str, progress: Progress, model: torch.nn.Module, optimizer: torch.optim.Optimizer, identity: dict[str, Any]) -> Path:
+def save(
+    run: Run,
+    name: str,
+    progress: Progress,
+    model: torch.nn.Module,
+    optimizer: torch.optim.Optimizer,
+    identity: dict[str, Any],
+) -> Path:
     """Write a checkpoint of a run. identity: dataset_fingerprint and encoder, as `workflow` gives them."""
     tensors, plain = checkpoints.flatten(optimizer)
     state = {
@@ -98,7 +104,10 @@ def random_state() -> dict[str, str]:
 
 def set_random_state(states: dict[str, str]) -> None:
     """Undo `random_state`."""
-    tensors = {name: torch.from_numpy(np.frombuffer(base64.b64decode(text), dtype=np.uint8).copy()) for name, text in states.items()}
+    tensors = {
+        name: torch.from_numpy(np.frombuffer(base64.b64decode(text), dtype=np.uint8).copy())
+        for name, text in states.items()
+    }
     torch.set_rng_state(tensors["cpu"])
     if "cuda" in tensors and torch.cuda.is_available():
         torch.cuda.set_rng_state(tensors["cuda"])

@@ -146,7 +146,9 @@ def set_learning_rate(optimizer: torch.optim.Optimizer, config: Train, step: int
         group["lr"] = group["peak_lr"] * scale
 
 
-def accumulate_gradient(model: Callable[..., torch.Tensor], inputs: Array, targets: Array, machine: Machine) -> torch.Tensor:
+def accumulate_gradient(
+    model: Callable[..., torch.Tensor], inputs: Array, targets: Array, machine: Machine
+) -> torch.Tensor:
     """Gradients of the mean loss over all targets of (G, B, T) inputs. Returns that mean, nats per token, on the device."""
     total = int((targets >= 0).sum())
     x, y = to_device(inputs, machine), to_device(targets, machine)

@@ -1,6 +1,6 @@
 """Milliseconds of forward and backward by model and precision, against nanoGPT's model where it is given.
 
-    python -m tests.benchmarks.model_step [--nanogpt PATH] [--quick]
+python -m tests.benchmarks.model_step [--nanogpt PATH] [--quick]
 """
 
 from __future__ import annotations
@@ -45,7 +45,9 @@ def our_step(preset: str, shape: tuple[int, ...], dtype: torch.dtype) -> Step:
 def peer_step(folder: Path, shape: tuple[int, ...]) -> Step:
     n_layer, n_head, n_embd, block_size, batch_size, _ = shape
     with contextlib.redirect_stdout(io.StringIO()):
-        model = nanogpt_model(folder, n_layer=n_layer, n_head=n_head, n_embd=n_embd, block_size=block_size, vocab_size=VOCAB)
+        model = nanogpt_model(
+            folder, n_layer=n_layer, n_head=n_head, n_embd=n_embd, block_size=block_size, vocab_size=VOCAB
+        )
     x, y = torch.randint(0, VOCAB, (2, batch_size, block_size))
 
     def step() -> None:

@@ -1,6 +1,6 @@
 """Tokens per second of sampling by batch, with the cache and without, against nanoGPT's `generate` where it is given.
 
-    python -m tests.benchmarks.sampling [--nanogpt PATH] [--large]
+python -m tests.benchmarks.sampling [--nanogpt PATH] [--large]
 """
 
 from __future__ import annotations
@@ -37,7 +37,9 @@ def our_sampling(preset: str, shape: tuple[int, int, int, int], rows: int, use_c
 def peer_sampling(folder: Path, shape: tuple[int, int, int, int], rows: int) -> Step:
     n_layer, n_head, n_embd, block_size = shape
     with contextlib.redirect_stdout(io.StringIO()):
-        model = nanogpt_model(folder, n_layer=n_layer, n_head=n_head, n_embd=n_embd, block_size=block_size, vocab_size=VOCAB).eval()
+        model = nanogpt_model(
+            folder, n_layer=n_layer, n_head=n_head, n_embd=n_embd, block_size=block_size, vocab_size=VOCAB
+        ).eval()
     prompts = torch.zeros(rows, 1, dtype=torch.long)
     return lambda: model.generate(prompts, block_size - 1, temperature=0.8)
 
@@ -45,7 +47,9 @@ def peer_sampling(folder: Path, shape: tuple[int, int, int, int], rows: int) -> 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--nanogpt", type=Path, help="a checkout of nanoGPT")
-    parser.add_argument("--large", action="store_true", help="6 layers of width 384 and block 256 instead of 4, 128 and 64")
+    parser.add_argument(
+        "--large", action="store_true", help="6 layers of width 384 and block 256 instead of 4, 128 and 64"
+    )
     options = parser.parse_args()
     torch.manual_seed(0)
     shape = (6, 6, 384, 256) if options.large else (4, 4, 128, 64)

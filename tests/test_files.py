@@ -1,0 +1,86 @@
+"""Durable file work: a name holds the old content or the new, whatever happens between."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from core import files
+from core.errors import UserError
+
+ROOT = Path(__file__).parent.parent
+
+
+def test_write_replaces_as_a_whole(tmp_path: Path) -> None:
+    path = tmp_path / "a.txt"
+    files.write_text(path, "old")
+    files.write_text(path, "néw")
+    assert path.read_bytes() == "néw".encode()
+    assert [entry.name for entry in tmp_path.iterdir()] == ["a.txt"]
+
+
+def test_a_write_that_fails_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "a.txt"
+    files.write_text(path, "old")
+
+    def full(descriptor: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space left"):
+        files.write_text(path, "new")
+    assert path.read_text() == "old"
+    assert [entry.name for entry in tmp_path.iterdir()] == ["a.txt"]
+
+
+def test_json_has_no_nan(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        files.write_json(tmp_path / "a.json", {"loss": float("nan")})
+
+
+def test_a_folder_appears_whole_or_not_at_all(tmp_path: Path) -> None:
+    target = tmp_path / "data"
+    with files.new_folder(target) as folder:
+        (folder / "a").write_text("1")
+    with pytest.raises(ZeroDivisionError), files.new_folder(target) as folder:
+        (folder / "b").write_text("2")
+        raise ZeroDivisionError
+    assert [path.name for path in target.iterdir()] == ["a"]
+    with files.new_folder(target) as folder:
+        (folder / "c").write_text("3")
+    assert [path.name for path in target.iterdir()] == ["c"]
+    assert [path.name for path in tmp_path.iterdir()] == ["data"]
+
+
+def test_recover_finishes_what_a_crash_left(tmp_path: Path) -> None:
+    target = tmp_path / "data"
+    files.previous_name(target).mkdir()
+    (files.previous_name(target) / "old").touch()
+    files.recover(target)
+    assert [path.name for path in target.iterdir()] == ["old"]
+    files.previous_name(target).mkdir()
+    files.recover(target)
+    assert not files.previous_name(target).exists()
+    assert [path.name for path in target.iterdir()] == ["old"]
+
+
+def test_a_lock_keeps_another_process_out_and_ends_with_its_holder(tmp_path: Path) -> None:
+    path = tmp_path / "lock"
+    take = f"from pathlib import Path\nfrom core import files\nwith files.lock(Path({str(path)!r}), 'run x', 'Wait.'):\n    print('held', flush=True)\n    input()"
+    holder = subprocess.Popen(
+        [sys.executable, "-c", take], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=os.environ | {"PYTHONPATH": str(ROOT)}
+    )
+    assert holder.stdout is not None
+    assert holder.stdout.readline() == "held\n"
+    with pytest.raises(UserError) as caught, files.lock(path, "run x", "Wait."):
+        pass
+    assert f"run x is in use by process {holder.pid}" in str(caught.value)
+    assert "Wait." in str(caught.value)
+    holder.kill()
+    holder.communicate()
+    with files.lock(path, "run x"):
+        assert path.read_text() == f"process {os.getpid()}"
