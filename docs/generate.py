@@ -28,7 +28,7 @@ def pages() -> dict[str, str]:
 def cli_page() -> str:
     """Every command's --help."""
     parts = ["# Command line\n\n`python -m core.cli COMMAND`, or `terrarium COMMAND`.\n"]
-    context = click.Context(cli, info_name="python -m core.cli", terminal_width=100)
+    context = click.Context(cli, info_name="python -m core.cli", terminal_width=100, **cli.context_settings)
     for name in cli.list_commands(context):
         command = cli.get_command(context, name)
         assert command is not None
@@ -113,7 +113,8 @@ def hooks_page() -> str:
     ]
     for name in HOOKS:
         hook = getattr(hookspecs, name)
-        parts.append(f"\n## {name}\n\n```python\ndef {name}{inspect.signature(hook)}\n```\n\n{inspect.getdoc(hook)}\n")
+        signature = str(inspect.signature(hook)).replace("'", "")  # annotations are strings
+        parts.append(f"\n## {name}\n\n```python\ndef {name}{signature}\n```\n\n{inspect.getdoc(hook)}\n")
     return "".join(parts)
 
 

@@ -11,7 +11,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from core.encoders import bpe, bytelevel
-from core.encoders.bpe import BpeEncoder, sample
+from core.encoders.bpe import BpeEncoder, sample, short_runs
 from core.encoders.bytelevel import ByteLevel, alphabet, alphabet_bytes, groups
 
 TEXT = "The cat's on the mat; they'll say: it's 12, or 345! Café 東京 naïve.\n\n  def f(x_1):\n\treturn 'x'  \r\n"
@@ -103,6 +103,22 @@ def test_a_long_text_is_learnt_from_in_chunks_spread_evenly(monkeypatch: pytest.
     assert {after - before for before, after in pairwise(numbers)} == {64}
     assert numbers[-1] > 9900
     assert sample(["12345"], 3) == ["12345"]
+
+
+def test_a_long_text_without_whitespace_is_learnt_from_in_part(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bpe, "CHUNK", 100)
+    kept = sample(["x" * 100_000], 10_000)
+    assert {len(chunk) for chunk in kept} == {200}
+    assert 5_000 <= sum(map(len, kept)) <= 10_000
+
+
+def test_runs_without_whitespace_are_learnt_from_in_short_ones() -> None:
+    text = f"some words \n\n{'acgt' * 40} {'x' * 64}\u3000end  "
+    runs = list(short_runs(["plain text, as it is", text]))
+    assert runs[0] == "plain text, as it is"
+    assert "".join(runs[1:]) == text
+    assert max(len(run.strip()) for run in runs) == 64
+    assert BpeEncoder.fit(["acgt" * 50_000], vocab_size=300).vocab_size == 257 + 7  # ac, gt, acgt, ... to 64 letters
 
 
 def test_a_forked_process_encodes_without_a_warning() -> None:

@@ -79,7 +79,7 @@ def test_weights_that_do_not_fit_are_told() -> None:
     assert "a/run: the weights do not fit the model: weight" in str(caught.value)
 
 
-def test_an_optimizer_comes_back_as_it_was() -> None:
+def test_an_optimizer_comes_back_as_it_was(tmp_path: Path) -> None:
     def one() -> tuple[torch.nn.Linear, torch.optim.Optimizer]:
         torch.manual_seed(0)
         model = torch.nn.Linear(3, 2)
@@ -93,8 +93,11 @@ def test_an_optimizer_comes_back_as_it_was() -> None:
     model, optimizer = one()
     step(model, optimizer)
     other, resumed = one()
-    checkpoints.put_weights(other, checkpoints.weights(model), "")
-    checkpoints.unflatten(resumed, *checkpoints.flatten(optimizer))
+    tensors, plain = checkpoints.flatten(optimizer)
+    checkpoints.save(tmp_path, "last", checkpoints.weights(model), tensors, {"step": 1, "optimizer": plain})
+    stored = checkpoints.load(tmp_path, "last")
+    checkpoints.put_weights(other, stored.model, "")
+    checkpoints.unflatten(resumed, stored.optimizer, stored.state["optimizer"])
     step(model, optimizer)
     step(other, resumed)
     assert torch.equal(model.weight, other.weight)
@@ -134,7 +137,8 @@ def test_finetuning_needs_the_same_vocabulary(spaces: Path, terrarium: Terrarium
     assert unknown.exit_code == 2
     assert "'x'" in unknown.stderr or "'y'" in unknown.stderr or "'z'" in unknown.stderr
     fitting = ("-s", "prepare.params.alphabet=ab", "-s", "prepare.encoder_from=../spaces/datasets/basic")
-    still = [f"-s=train.optim.{key}=1e-9" for key in ("learning_rate", "embedding_lr", "head_lr")]
+    rates = ("learning_rate", "embedding_lr", "head_lr")
+    still = [part for key in rates for part in ("-s", f"train.optim.{key}=1e-9")]
     tuned = terrarium("train", "other", *fitting, "-s", "train.model.init_from=spaces/default", *still)
     assert tuned.exit_code == 0, tuned.output
     before, after = (
