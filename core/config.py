@@ -40,7 +40,9 @@ class Prepare(Section):
         "=", min_length=1, description="ends the prompt in a line of `pairs`; it stays part of the prompt"
     )
     encoder: str = Field("char", description="char, words, bytes, bpe, gpt2, or one that a plugin registers")
-    encoder_from: str = Field("", description="dataset folder whose encoder to take instead, so that models of both agree")
+    encoder_from: str = Field(
+        "", description="dataset folder whose encoder to take instead, so that models of both agree"
+    )
     vocab_size: Annotated[int, Field(ge=257)] = Field(1024, description="ids that `bpe` learns at most")
     size: Count = Field(1_000_000, description="characters to draw from documents()")
     val_fraction: Annotated[float, Field(gt=0, lt=1)] = Field(

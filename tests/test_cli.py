@@ -346,3 +346,36 @@ def test_help_and_list_do_not_import_torch(spaces: Path) -> None:
 def test_quiet_prints_nothing(spaces: Path, terrarium: Terrarium) -> None:
     result = terrarium("loop", "spaces", "--quiet")
     assert (result.exit_code, result.stdout, result.stderr) == (0, "", "")
+
+
+def test_weights_go_to_nanogpt_and_back(text: Path, terrarium: Terrarium, tmp_path: Path) -> None:
+    gpt2 = ["-s", "train.model.preset=gpt2"]
+    assert terrarium("train", "text", "--run", "ours", *gpt2).exit_code == 0
+    exported = terrarium("export-nanogpt", "text", str(tmp_path / "ckpt.pt"), "--run", "ours")
+    assert exported.exit_code == 0, exported.output
+    imported = terrarium("import-nanogpt", "text", str(tmp_path / "ckpt.pt"), "--run", "theirs")
+    assert imported.exit_code == 0, imported.output
+    first, second = (
+        json.loads(terrarium("sample", "text", "--run", run, "--temperature", "0", "--max-new-tokens", "20", "--json").stdout)
+        for run in ("ours", "theirs")
+    )
+    assert first["samples"] == second["samples"]
+    taken = terrarium("import-nanogpt", "text", str(tmp_path / "ckpt.pt"), "--run", "theirs")
+    assert taken.exit_code == 2
+    assert "there is a run of this name already" in taken.stderr
+    (text / "datasets" / "raw" / "input.txt").write_text("0123456789 and more\n" * 100)
+    foreign = terrarium("import-nanogpt", "text", str(tmp_path / "ckpt.pt"), "--run", "foreign")
+    assert foreign.exit_code == 2
+    assert "the checkpoint has 28 ids, but the dataset of text has" in foreign.stderr
+
+
+def test_an_interrupted_run_says_how_to_go_on(spaces: Path, terrarium: Terrarium) -> None:
+    kill = "\nimport os, signal\n\ndef on_metrics(run, step, metrics):\n    if step == 2:\n        os.kill(os.getpid(), signal.SIGINT)\n"
+    (spaces / "prepare.py").write_text((spaces / "prepare.py").read_text() + kill)
+    result = terrarium("train", "spaces", "--run", "x", "-s", "train.model.dropout=0.5")
+    assert result.exit_code == 130
+    assert "interrupted, and saved. Go on with: python -m core.cli train spaces --run x -s train.model.dropout=0.5" in result.stderr
+    assert json.loads((spaces / "out" / "x" / "summary.json").read_text())["status"] == "interrupted"
+    resumed = terrarium("train", "spaces", "--run", "x", "-s", "train.model.dropout=0.5")
+    assert resumed.exit_code == 0
+    assert "resumed at step 2" in resumed.output

@@ -72,7 +72,11 @@ def test_a_lock_keeps_another_process_out_and_ends_with_its_holder(tmp_path: Pat
     path = tmp_path / "lock"
     take = f"from pathlib import Path\nfrom core import files\nwith files.lock(Path({str(path)!r}), 'run x', 'Wait.'):\n    print('held', flush=True)\n    input()"
     holder = subprocess.Popen(
-        [sys.executable, "-c", take], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=os.environ | {"PYTHONPATH": str(ROOT)}
+        [sys.executable, "-c", take],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
     )
     assert holder.stdout is not None
     assert holder.stdout.readline() == "held\n"

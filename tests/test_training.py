@@ -47,7 +47,9 @@ def flip_a_bit(path: Path) -> None:
 
 @pytest.mark.parametrize("part", ["model.safetensors", "optimizer.safetensors", "state.json"])
 @pytest.mark.parametrize("harm", [break_in_half, flip_a_bit, Path.unlink])
-def test_a_damaged_checkpoint_is_named_and_the_one_before_is_used(tmp_path: Path, part: str, harm: Callable[[Path], None]) -> None:
+def test_a_damaged_checkpoint_is_named_and_the_one_before_is_used(
+    tmp_path: Path, part: str, harm: Callable[[Path], None]
+) -> None:
     some_checkpoint(tmp_path, 1)
     harm(some_checkpoint(tmp_path, 2) / part)
     with pytest.warns(UserWarning, match=rf"{part}.*Using .*last\.previous \(step 1\) instead"):
@@ -131,7 +133,10 @@ def test_finetuning_needs_the_same_vocabulary(spaces: Path, terrarium: Terrarium
     alphabet = ("-s", "prepare.params.alphabet=xyz", "-s", "train.model.init_from=spaces/default")
     refused = terrarium("train", "other", *alphabet)
     assert refused.exit_code == 2
-    assert "train.model.init_from: spaces/default was trained with another vocabulary than this dataset has" in refused.stderr
+    assert (
+        "train.model.init_from: spaces/default was trained with another vocabulary than this dataset has"
+        in refused.stderr
+    )
     assert "prepare.encoder_from=" in refused.stderr
     unknown = terrarium("train", "other", *alphabet, "-s", "prepare.encoder_from=../spaces/datasets/basic")
     assert unknown.exit_code == 2

@@ -9,12 +9,12 @@ from core import files
 from core.cli.lab import Lab
 from core.cli.trained import Work
 from core.cli.training import identity_of, opening, settle
-from core.config import Config
 from core.errors import UserError
 from core.models.build import build_model
 from core.models.gpt import GPT
 from core.models.nanogpt import export_checkpoint, import_checkpoint
 from core.plugins.manager import plugins
+from core.toml import Settings, check, merge
 from core.tracking.run import Run, lock_file
 from core.training import checkpoints
 from core.training import progress as saving
@@ -37,10 +37,13 @@ def import_run(lab: Lab, path: Path, name: str) -> Run:
             place=str(path),
             remedy="Prepare the text that nanoGPT was trained on, with the same encoder, or point prepare.dataset_dir at nanoGPT's data folder.",
         )
-    values = lab.config.model_dump()
-    values["train"]["model"] = checkpoint.model
-    values["train"]["data"]["block_size"] = checkpoint.model["block_size"]
-    run = Run(lab.experiment, name, Config.model_validate(values), f"imported from nanoGPT's {path.name}")
+    given = Settings()
+    given.lay(lab.settings)  # not the resolved config: its optimizer would be that of the experiment's own preset
+    merge(given.values, {"train": {"data": {"block_size": checkpoint.model["block_size"]}}})
+    given.values["train"]["model"] = checkpoint.model
+    config = check(given)
+    config.prepare = lab.config.prepare  # prepare may have found the dataset in another folder
+    run = Run(lab.experiment, name, config, f"imported from nanoGPT's {path.name}")
     if run.folder.exists():
         raise UserError(
             "there is a run of this name already", place=str(run.folder), remedy="Choose another one with --run NAME."

@@ -56,10 +56,7 @@ class Lab:
         from core.data.pipeline import prepare
 
         with self.console.preparing() as progress:
-            dataset = prepare(
+            return prepare(
                 self.experiment, self.config, self.settings, self.code,
                 force=force, say=self.console.say, progress=progress,
             )  # fmt: skip
-        counts = f"{dataset.train.tokens:,} tokens to train on, {dataset.val.tokens:,} held out"
-        self.console.say(f"data: {dataset.encoder.kind}, vocabulary {dataset.encoder.vocab_size:,}, {counts}")
-        return dataset

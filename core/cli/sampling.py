@@ -24,32 +24,36 @@ def draw(work: Work, choices: dict[str, Any], show: Any = None) -> list[Sample]:
     With Examples and no start: greedy answers to held-out prompts, with the truth. Raises UserError for a
     start that cannot be read or encoded.
     """
+    given = {key: value for key, value in choices.items() if value is not None}
     settings = work.config.sample.sample.model_copy(
-        update={key: value for key, value in choices.items() if value is not None and key != "seed"}
+        update={key: value for key, value in given.items() if key != "seed"}
     )
-    seed = work.config.sample.runtime.seed if choices.get("seed") is None else choices["seed"]
-    if settings.start or not work.trained.has_examples:
-        starts: list[Example] = [Example(start_text(work, settings), "")] * settings.num_samples
-        known = False
-    else:
-        starts, known = held_out(work, settings.num_samples, choices.get("seed")), True
+    answers = work.trained.has_examples and not settings.start
     temperature = settings.temperature
     if temperature is None:  # an answer is right or wrong: chance only spoils it
         temperature = 0.0 if work.trained.has_examples else 0.8
-    texts = complete(
-        work.trained.model,
-        work.trained.encoder,
-        [start.prompt for start in starts],
-        max_new_tokens=settings.max_new_tokens,
-        temperature=temperature,
-        top_k=settings.top_k,
-        top_p=settings.top_p,
-        seed=seed or 0,
-        stop=settings.stop or work.trained.stop,
-        show=show,
-    )
+    if answers:
+        starts = held_out(work, settings.num_samples, given.get("seed"))
+    else:  # without chance all continuations of one text are the same
+        starts = [Example(start_text(work, settings), "")] * (settings.num_samples if temperature else 1)
+    try:
+        texts = complete(
+            work.trained.model,
+            work.trained.encoder,
+            [start.prompt for start in starts],
+            max_new_tokens=settings.max_new_tokens,
+            temperature=temperature,
+            top_k=settings.top_k,
+            top_p=settings.top_p,
+            seed=given.get("seed", work.config.sample.runtime.seed) or 0,
+            stop=settings.stop or work.trained.stop,
+            show=show,
+        )
+    except UserError as error:  # the encoder's own advice is about preparing data
+        remedy = f"{work.run.title} was trained without it: start with text like its own."
+        raise UserError(error.message, place="--start", remedy=remedy) from None
     return [
-        Sample(start.prompt, text, start.completion if known else None)
+        Sample(start.prompt, text, start.completion if answers else None)
         for start, text in zip(starts, texts, strict=True)
     ]
 

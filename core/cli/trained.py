@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from core import files
@@ -45,7 +46,7 @@ class Work:
     @functools.cached_property
     def dataset(self) -> Dataset:
         """The dataset that the run was trained on. Raises UserError if its encoder has become another one."""
-        dataset = load_dataset(self.run.experiment.folder / self.config.prepare.dataset_dir)
+        dataset = load_dataset(self.run.experiment.folder / Path(self.config.prepare.dataset_dir).expanduser())
         if identity(dataset.encoder) != identity(self.trained.encoder):
             raise UserError(
                 "the dataset was made with another encoder than the checkpoint",
@@ -89,7 +90,7 @@ class Work:
         """Draw samples and show them; on a terminal the first one as it is written."""
         console = self.lab.console
         samples = draw(self, choices, console.write if console.interactive else None)
-        console.say(as_text(samples))
+        console.write(as_text(samples))
         return samples
 
     def report(self) -> None:

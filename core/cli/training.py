@@ -20,6 +20,7 @@ from core.evaluation.evaluate import Evaluation
 from core.models.build import build_model, parameter_count
 from core.plugins.discovery import find
 from core.plugins.manager import plugins
+from core.report.log import write_log_entry
 from core.sampling.load import run_config
 from core.tracking.begin import begin
 from core.tracking.environment import environment
@@ -36,7 +37,9 @@ def train_run(lab: Lab, name: str | None, *, resume: bool, fresh: bool, descript
     """Prepare, then train one run to its end. Raises Interrupted after a signal, RunFailed, UserError."""
     dataset = lab.prepare()
     run = Run(lab.experiment, name or lab.default_run, lab.config, description)
-    with files.lock(lock_file(run.folder), f"run {run.title}", "Wait until it ends, or choose another name with --run."):
+    with files.lock(
+        lock_file(run.folder), f"run {run.title}", "Wait until it ends, or choose another name with --run."
+    ):
         beginning, said = begin(run, dataset.fingerprint, resume=resume, fresh=fresh)
         if said:
             lab.console.say(said)
@@ -77,9 +80,10 @@ def train_locked(lab: Lab, run: Run, dataset: Dataset, *, resume: bool) -> None:
         status = "interrupted" if number else "completed"
     finally:
         summary = run.write_summary({"status": status} | closing(progress))
+        write_log_entry(run)
         plugins().manager.hook.on_train_end(run=run, summary=summary)
     if number:
-        raise Interrupted(number, f"Go on with: {run.experiment.command.format('train')}{run_option(lab, run)}")
+        raise Interrupted(number, f"Go on with: {same_command(lab, run)}")
     lab.console.say(last_line(run, progress))
 
 
@@ -189,14 +193,14 @@ def command() -> str:
     return shlex.join(["python", "-m", "core.cli", *arguments])
 
 
-def run_option(lab: Lab, run: Run) -> str:
-    """What a command needs besides the experiment's name to mean this run."""
-    return "".join(
-        [
-            f" --variant {lab.variant}" if lab.variant else "",
-            f" --run {run.name}" if run.name != lab.default_run else "",
-        ]
-    )
+def same_command(lab: Lab, run: Run) -> str:
+    """The command that goes on with this run."""
+    options = [
+        *(["--variant", lab.variant] if lab.variant else []),
+        *(["--run", run.name] if run.name != lab.default_run else []),
+        *(part for text in lab.overrides for part in ("-s", text)),
+    ]
+    return f"{run.experiment.command.format('train')} {shlex.join(options)}".strip()
 
 
 def first_line(run: Run, dataset: Dataset, model: torch.nn.Module, progress: Progress) -> str:

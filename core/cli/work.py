@@ -32,9 +32,13 @@ def train(
 ) -> None:
     """Train a run, or go on with it."""
     from core.cli.training import train_run
+    from core.report.html import write_report
+    from core.report.plots import write_plots
 
     lab = options.open_lab(experiment, overrides, variant, quiet)
-    train_run(lab, run, resume=resume, fresh=fresh, description=description)
+    finished = train_run(lab, run, resume=resume, fresh=fresh, description=description)
+    write_plots(finished.folder)
+    write_report(finished.folder)
 
 
 @click.command()

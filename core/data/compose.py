@@ -74,7 +74,9 @@ def fit(work: Work, texts: Iterable[str], *, end_token: bool = False) -> Encoder
         for _ in unread:
             pass
         return encoder
-    kind: type[Encoder] = plugins().get("encoders", settings.encoder, work.source.place_of("prepare.encoder") or "prepare.encoder")
+    kind: type[Encoder] = plugins().get(
+        "encoders", settings.encoder, work.source.place_of("prepare.encoder") or "prepare.encoder"
+    )
     asked = {"end_token": True} if end_token and "end_token" in inspect.signature(kind.fit).parameters else {}
     encoder = kind.fit(unread, vocab_size=settings.vocab_size, **asked)
     for _ in unread:  # an encoder with a fixed vocabulary has read nothing
