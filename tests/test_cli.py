@@ -356,7 +356,9 @@ def test_weights_go_to_nanogpt_and_back(text: Path, terrarium: Terrarium, tmp_pa
     imported = terrarium("import-nanogpt", "text", str(tmp_path / "ckpt.pt"), "--run", "theirs")
     assert imported.exit_code == 0, imported.output
     first, second = (
-        json.loads(terrarium("sample", "text", "--run", run, "--temperature", "0", "--max-new-tokens", "20", "--json").stdout)
+        json.loads(
+            terrarium("sample", "text", "--run", run, "--temperature", "0", "--max-new-tokens", "20", "--json").stdout
+        )
         for run in ("ours", "theirs")
     )
     assert first["samples"] == second["samples"]
@@ -374,7 +376,10 @@ def test_an_interrupted_run_says_how_to_go_on(spaces: Path, terrarium: Terrarium
     (spaces / "prepare.py").write_text((spaces / "prepare.py").read_text() + kill)
     result = terrarium("train", "spaces", "--run", "x", "-s", "train.model.dropout=0.5")
     assert result.exit_code == 130
-    assert "interrupted, and saved. Go on with: python -m core.cli train spaces --run x -s train.model.dropout=0.5" in result.stderr
+    assert (
+        "interrupted, and saved. Go on with: python -m core.cli train spaces --run x -s train.model.dropout=0.5"
+        in result.stderr
+    )
     assert json.loads((spaces / "out" / "x" / "summary.json").read_text())["status"] == "interrupted"
     resumed = terrarium("train", "spaces", "--run", "x", "-s", "train.model.dropout=0.5")
     assert resumed.exit_code == 0

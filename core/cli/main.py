@@ -12,9 +12,10 @@ import click
 from core.errors import Interrupted, RunFailed, UserError
 
 INTERRUPTED = 130
-# A thread that waits for another sleeps instead of spinning: two runs on one small machine do not starve each other.
-# The OpenMP runtime reads this once, when torch is imported.
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+# A thread that waits for another spins for a moment, then sleeps. Spinning on, as OpenMP would, starves whoever shares
+# the machine; sleeping at once halves the speed of small models (docs/LOG.md). Read once, when torch is imported.
+if "OMP_WAIT_POLICY" not in os.environ:
+    os.environ.setdefault("GOMP_SPINCOUNT", "6000")
 
 
 class Commands(click.Group):

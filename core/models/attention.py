@@ -51,9 +51,9 @@ def rotary_tables(block_size: int, head_width: int, base: float = 10000.0) -> tu
     return torch.cat((cos, cos), dim=1).float(), torch.cat((-sin, sin), dim=1).float()
 
 
-def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+def rotate(x: Tensor, cos: Tensor, sin: Tensor, out: Tensor | None = None) -> Tensor:
     """Turn channel i of (..., T, D) with channel i + D/2, by the angle of the token's place; -sin turns back."""
-    return torch.addcmul(x * cos, x.roll(x.shape[-1] // 2, dims=-1), sin)
+    return torch.addcmul(x * cos, x.roll(x.shape[-1] // 2, dims=-1), sin, out=out)
 
 
 def prepare(qk: Tensor, cos: Tensor | None, sin: Tensor | None, qk_norm: bool) -> Tensor:
@@ -132,12 +132,12 @@ class ExplicitAttention(torch.autograd.Function):
         dqk = dqkv[:2]
         torch.bmm(weights.transpose(1, 2), dy, out=dqkv[2])
         ds = torch._softmax_backward_data(torch.bmm(dy, v.transpose(1, 2)), weights, -1, weights.dtype)
-        torch.bmm(ds, qk[1], out=dqk[0])
-        torch.bmm(ds.transpose(1, 2), qk[0], out=dqk[1])
-        dqk.mul_(logit_scale(D, inverse is not None))
+        scale = logit_scale(D, inverse is not None)
+        torch.baddbmm(dqk[0], ds, qk[1], beta=0, alpha=scale, out=dqk[0])
+        torch.baddbmm(dqk[1], ds.transpose(1, 2), qk[0], beta=0, alpha=scale, out=dqk[1])
         if inverse is not None:  # a rotation keeps inner products: the norm's gradient may be taken before it is undone
             along = torch.linalg.vecdot(dqk, qk).unsqueeze(-1)
             dqk.addcmul_(qk, along, value=-1 / D).mul_(inverse)
         if cos is not None:
-            dqk.copy_(rotate(dqk, cos, -sin))
+            rotate(dqk, cos, -sin, out=dqk)
         return dqkv.view(3, B, H, T, D).permute(1, 3, 0, 2, 4).reshape(B, T, 3 * C), None, None, None, None
