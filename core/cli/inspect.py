@@ -16,13 +16,13 @@ from core.cli import options
 @options.as_json
 @options.settings
 def evaluate(
-    experiment: str, run: str | None, as_json: bool, overrides: tuple[str, ...], variant: str, quiet: bool
+    experiment: str, name: str | None, as_json: bool, overrides: tuple[str, ...], variant: str, quiet: bool
 ) -> None:
     """Loss, bits per byte and exact match of a run on the whole validation side."""
     from core.cli.trained import Work
 
     lab = options.open_lab(experiment, overrides, variant, quiet, as_json=as_json)
-    metrics = Work.open(lab, run).evaluate()
+    metrics = Work.open(lab, name).evaluate()
     if as_json:
         click.echo(json.dumps(metrics, indent=2))
 
@@ -35,7 +35,7 @@ def evaluate(
 @options.settings
 def sample(
     experiment: str,
-    run: str | None,
+    name: str | None,
     as_json: bool,
     overrides: tuple[str, ...],
     variant: str,
@@ -46,12 +46,12 @@ def sample(
     from core.cli.trained import Work
 
     lab = options.open_lab(experiment, overrides, variant, quiet, as_json=as_json)
-    samples = Work.open(lab, run).sample(**choices)
+    samples = Work.open(lab, name).sample(**choices)
     if as_json:
         values = [sample.as_dict() for sample in samples]
         click.echo(
             json.dumps(
-                {"experiment": experiment, "run": run or lab.default_run, "samples": values},
+                {"experiment": experiment, "run": name or lab.default_run, "samples": values},
                 indent=2,
                 ensure_ascii=False,
             )

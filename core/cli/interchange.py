@@ -17,7 +17,7 @@ FILE = click.Path(dir_okay=False, path_type=Path)
 @options.run
 @options.settings
 def import_nanogpt(
-    experiment: str, checkpoint: Path, run: str | None, overrides: tuple[str, ...], variant: str, quiet: bool
+    experiment: str, checkpoint: Path, name: str | None, overrides: tuple[str, ...], variant: str, quiet: bool
 ) -> None:
     """Make a run of EXP from nanoGPT's ckpt.pt: sample it, evaluate it, or train on from it.
 
@@ -26,7 +26,7 @@ def import_nanogpt(
     from core.cli.exchange import import_run
 
     lab = options.open_lab(experiment, overrides, variant, quiet)
-    import_run(lab, checkpoint, run or "nanogpt")
+    import_run(lab, checkpoint, name or "nanogpt")
 
 
 @click.command("export-nanogpt")
@@ -35,13 +35,13 @@ def import_nanogpt(
 @options.run
 @options.settings
 def export_nanogpt(
-    experiment: str, checkpoint: Path, run: str | None, overrides: tuple[str, ...], variant: str, quiet: bool
+    experiment: str, checkpoint: Path, name: str | None, overrides: tuple[str, ...], variant: str, quiet: bool
 ) -> None:
     """Write a run of preset gpt2 as nanoGPT's ckpt.pt, for its sample.py and train.py."""
     from core.cli.exchange import export_run
 
     lab = options.open_lab(experiment, overrides, variant, quiet)
-    export_run(lab, checkpoint, run)
+    export_run(lab, checkpoint, name)
 
 
 COMMANDS = (import_nanogpt, export_nanogpt)

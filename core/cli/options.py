@@ -25,7 +25,7 @@ def together(*decorators: Callable[[F], F]) -> Callable[[F], F]:
 
 
 experiment = click.argument("experiment", metavar="EXP")
-run = click.option("--run", metavar="NAME", help="Name of the run.  [default: the variant's name, or default]")
+run = click.option("--run", "name", metavar="NAME", help="Name of the run.  [default: the variant's name, or default]")
 as_json = click.option("--json", "as_json", is_flag=True, help="Machine-readable output on stdout.")
 force = click.option("--force", is_flag=True, help="Make the dataset even if it is current.")
 settings = together(

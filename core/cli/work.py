@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import click
 
 from core.cli import options
@@ -20,23 +22,14 @@ def prepare(experiment: str, force: bool, overrides: tuple[str, ...], variant: s
 @options.experiment
 @options.training
 @options.settings
-def train(
-    experiment: str,
-    run: str | None,
-    resume: bool,
-    fresh: bool,
-    description: str,
-    overrides: tuple[str, ...],
-    variant: str,
-    quiet: bool,
-) -> None:
+def train(experiment: str, overrides: tuple[str, ...], variant: str, quiet: bool, **choices: Any) -> None:
     """Train a run, or go on with it."""
     from core.cli.training import train_run
     from core.report.html import write_report
     from core.report.plots import write_plots
 
     lab = options.open_lab(experiment, overrides, variant, quiet)
-    finished = train_run(lab, run, resume=resume, fresh=fresh, description=description)
+    finished = train_run(lab, **choices)
     write_plots(finished.folder)
     write_report(finished.folder)
 
@@ -45,22 +38,13 @@ def train(
 @options.experiment
 @options.training
 @options.settings
-def loop(
-    experiment: str,
-    run: str | None,
-    resume: bool,
-    fresh: bool,
-    description: str,
-    overrides: tuple[str, ...],
-    variant: str,
-    quiet: bool,
-) -> None:
+def loop(experiment: str, overrides: tuple[str, ...], variant: str, quiet: bool, **choices: Any) -> None:
     """Prepare, train, evaluate, sample and report."""
     from core.cli.trained import Work
     from core.cli.training import train_run
 
     lab = options.open_lab(experiment, overrides, variant, quiet)
-    finished = train_run(lab, run, resume=resume, fresh=fresh, description=description)
+    finished = train_run(lab, **choices)
     work = Work.open(lab, finished.name)
     work.evaluate()
     work.sample()
