@@ -351,9 +351,9 @@ def test_quiet_prints_nothing(spaces: Path, terrarium: Terrarium) -> None:
 def test_weights_go_to_nanogpt_and_back(text: Path, terrarium: Terrarium, tmp_path: Path) -> None:
     gpt2 = ["-s", "train.model.preset=gpt2"]
     assert terrarium("train", "text", "--run", "ours", *gpt2).exit_code == 0
-    exported = terrarium("export-nanogpt", "text", str(tmp_path / "ckpt.pt"), "--run", "ours")
+    exported = terrarium("export-nanogpt", "text", str(tmp_path / "new" / "ckpt.pt"), "--run", "ours")
     assert exported.exit_code == 0, exported.output
-    imported = terrarium("import-nanogpt", "text", str(tmp_path / "ckpt.pt"), "--run", "theirs")
+    imported = terrarium("import-nanogpt", "text", str(tmp_path / "new" / "ckpt.pt"), "--run", "theirs")
     assert imported.exit_code == 0, imported.output
     first, second = (
         json.loads(
@@ -362,11 +362,11 @@ def test_weights_go_to_nanogpt_and_back(text: Path, terrarium: Terrarium, tmp_pa
         for run in ("ours", "theirs")
     )
     assert first["samples"] == second["samples"]
-    taken = terrarium("import-nanogpt", "text", str(tmp_path / "ckpt.pt"), "--run", "theirs")
+    taken = terrarium("import-nanogpt", "text", str(tmp_path / "new" / "ckpt.pt"), "--run", "theirs")
     assert taken.exit_code == 2
     assert "there is a run of this name already" in taken.stderr
     (text / "datasets" / "raw" / "input.txt").write_text("0123456789 and more\n" * 100)
-    foreign = terrarium("import-nanogpt", "text", str(tmp_path / "ckpt.pt"), "--run", "foreign")
+    foreign = terrarium("import-nanogpt", "text", str(tmp_path / "new" / "ckpt.pt"), "--run", "foreign")
     assert foreign.exit_code == 2
     assert "the checkpoint has 28 ids, but the dataset of text has" in foreign.stderr
 
@@ -384,3 +384,22 @@ def test_an_interrupted_run_says_how_to_go_on(spaces: Path, terrarium: Terrarium
     resumed = terrarium("train", "spaces", "--run", "x", "-s", "train.model.dropout=0.5")
     assert resumed.exit_code == 0
     assert "resumed at step 2" in resumed.output
+
+
+def test_a_disk_that_refuses_is_told_without_a_traceback(
+    spaces: Path, terrarium: Terrarium, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from core import files
+
+    assert terrarium("train", "spaces").exit_code == 0
+    before = {path: path.read_bytes() for path in (spaces / "out").rglob("*") if path.is_file() and path.suffix != ".lock"}
+
+    def refuse(path: Path, data: bytes) -> None:
+        raise OSError(28, "No space left on device", str(path))
+
+    monkeypatch.setattr(files, "write_bytes", refuse)
+    result = terrarium("train", "spaces", "--run", "second")
+    assert result.exit_code == 1
+    assert "No space left on device" in result.stderr
+    assert "Traceback" not in result.output
+    assert {path: path.read_bytes() for path in before} == before

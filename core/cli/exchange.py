@@ -81,6 +81,7 @@ def export_run(lab: Lab, path: Path, name: str | None) -> None:
             place=work.run.title,
             remedy='Train with train.model.preset = "gpt2".',
         )
+    path.absolute().parent.mkdir(parents=True, exist_ok=True)
     export_checkpoint(model, path, step=work.trained.step, settings={"dataset": lab.experiment.name})
     lab.console.say(
         f"{path} is {work.run.title} at step {work.trained.step}. nanoGPT looks for data/{lab.experiment.name}/meta.pkl."

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from collections.abc import Sequence
@@ -12,6 +13,8 @@ import click
 from core.errors import Interrupted, RunFailed, UserError
 
 INTERRUPTED = 130
+# The machine refuses: no bug of ours, so no traceback.
+ENVIRONMENT = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT)
 # A thread that waits for another spins for a moment, then sleeps. Spinning on, as OpenMP would, starves whoever shares
 # the machine; sleeping at once halves the speed of small models (docs/LOG.md). Read once, when torch is imported.
 if "OMP_WAIT_POLICY" not in os.environ:
@@ -61,6 +64,11 @@ class Commands(click.Group):
             sys.exit(2)
         except RunFailed as error:
             click.echo(f"failed: {error}", err=True)
+            sys.exit(1)
+        except OSError as error:
+            if error.errno not in ENVIRONMENT:
+                raise
+            click.echo(f"failed: {error.filename or 'a file'}: {error.strerror}. What was there before is whole.", err=True)
             sys.exit(1)
         except Interrupted as stop:
             click.echo(f"interrupted, and saved. {stop.remedy}", err=True)
