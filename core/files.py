@@ -119,7 +119,12 @@ def lock(path: Path, what: str, remedy: str = "Wait until it ends.") -> Iterator
 
     what: names the guarded thing in the message, such as "run default". Raises UserError if another process holds it.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError):
+        raise UserError(
+            "is a file, and a folder is needed here", place=str(path.parent), remedy="Move the file away."
+        ) from None
     with path.open("a+") as file:
         if fcntl is not None:
             try:

@@ -68,14 +68,21 @@ def load_config(folder: Path, variant: str = "", overrides: Sequence[str] = ()) 
             settings.lay(read_file(variant_file(folder, variant)))
     for text in overrides:
         settings.lay(read_override(text))
-        if text.startswith("prepare.input"):  # the checksum in the file is that of the file's own input
-            settings.values["prepare"].pop("sha256", None)
+    by_hand = {key for key, place in settings.places.items() if place.startswith("-s ")}
+    if (
+        "prepare.input" in by_hand and "prepare.sha256" not in by_hand
+    ):  # the file's checksum is that of the file's input
+        settings.values["prepare"].pop("sha256", None)
     return check(settings), settings
 
 
 def variant_file(folder: Path, variant: str) -> Path:
     """config.<variant>.toml, or UserError with the variants that there are."""
     path = folder / f"config.{variant}.toml"
+    if Path(variant).name != variant:
+        raise UserError(
+            f"'{variant}' is no name of a variant", place="--variant", remedy="Use letters, digits, - and _."
+        )
     if not path.is_file():
         known = [file.name[len("config.") : -len(".toml")] for file in folder.glob("config.*.toml")]
         raise UserError(
@@ -169,10 +176,17 @@ def user_error(error: ErrorDetails, settings: Settings) -> UserError:
         remedy = f"Choose one of {', '.join(choices)}. {did_you_mean(found.strip(chr(34)), choices)}"
     elif error["type"] == "string_type":
         remedy = f'Write text in quotes: {path[-1]} = "{error["input"]}"'
+    elif error["type"] in ("model_type", "dict_type"):
+        remedy = f"{key} is a table of keys: write [{key}] in the file, or set one key of it, such as {first_key(key)}."
     elif error["type"] in ("int_type", "float_type", "bool_type"):
         kind = {"int_type": "a whole number", "float_type": "a number", "bool_type": "true or false"}[error["type"]]
         remedy = f"{path[-1]} is {kind}, without quotes."
     return UserError(f"{key} = {found}: {lowered(error['msg'])}", place=place, remedy=remedy)
+
+
+def first_key(table: str) -> str:
+    """Some key of a table."""
+    return next((key for key in known_keys(Config) if key.startswith(f"{table}.")), f"{table}.KEY")
 
 
 def lowered(sentence: str) -> str:

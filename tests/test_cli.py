@@ -392,7 +392,9 @@ def test_a_disk_that_refuses_is_told_without_a_traceback(
     from core import files
 
     assert terrarium("train", "spaces").exit_code == 0
-    before = {path: path.read_bytes() for path in (spaces / "out").rglob("*") if path.is_file() and path.suffix != ".lock"}
+    before = {
+        path: path.read_bytes() for path in (spaces / "out").rglob("*") if path.is_file() and path.suffix != ".lock"
+    }
 
     def refuse(path: Path, data: bytes) -> None:
         raise OSError(28, "No space left on device", str(path))

@@ -39,25 +39,27 @@ def account(experiment: Experiment) -> dict[str, Any]:
     try:
         dataset, out = places(experiment.folder)
         summaries = [read_summary(folder) for folder in run_folders(experiment, out)]
-    except (UserError, ValueError, AttributeError) as error:
-        return row | {
-            "summary": f"cannot be read: {error}".replace("\n", " "),
-            "prepared": False,
-            "runs": 0,
-            "best_loss": None,
-        }
-    losses = [found["best_val_loss"] for found in summaries if found.get("best_val_loss") is not None]
+        best = min(
+            (found["best_val_loss"] for found in summaries if found.get("best_val_loss") is not None), default=None
+        )
+    except (UserError, ValueError, AttributeError, TypeError, OSError):
+        problem = (
+            f"its config.toml or a summary.json cannot be read: python -m core.cli runs {experiment.name} says why"
+        )
+        return row | {"summary": problem, "prepared": False, "runs": 0, "best_loss": None}
     prepared = any((folder / "train.bin").is_file() for folder in (dataset, experiment.folder))
-    return row | {"prepared": prepared, "runs": len(summaries), "best_loss": min(losses, default=None)}
+    return row | {"prepared": prepared, "runs": len(summaries), "best_loss": best}
 
 
 def places(folder: Path) -> tuple[Path, Path]:
     """The dataset's folder and that of runs, as config.toml names them."""
     path = folder / "config.toml"
     values = tomli.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    dataset = values.get("prepare", {}).get("dataset_dir") or "datasets/basic"
+    dataset = (
+        values.get("prepare", {}).get("dataset_dir") or f"datasets/{values.get('prepare', {}).get('variant', 'basic')}"
+    )
     out = values.get("train", {}).get("runtime", {}).get("out_dir") or "out"
-    return folder / dataset, folder / out
+    return folder / Path(dataset).expanduser(), folder / Path(out).expanduser()
 
 
 @click.command()
@@ -142,7 +144,7 @@ def shown(value: Any) -> str:
         return "-"
     if isinstance(value, bool):
         return "yes" if value else "no"
-    return f"{value:.4f}" if isinstance(value, float) else str(value)
+    return f"{value:.4f}" if isinstance(value, float) else " ".join(str(value).split())
 
 
 COMMANDS = (list_experiments, new, runs, list_plugins)

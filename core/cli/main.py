@@ -68,7 +68,9 @@ class Commands(click.Group):
         except OSError as error:
             if error.errno not in ENVIRONMENT:
                 raise
-            click.echo(f"failed: {error.filename or 'a file'}: {error.strerror}. What was there before is whole.", err=True)
+            click.echo(
+                f"failed: {error.filename or 'a file'}: {error.strerror}. What was there before is whole.", err=True
+            )
             sys.exit(1)
         except Interrupted as stop:
             click.echo(f"interrupted, and saved. {stop.remedy}", err=True)

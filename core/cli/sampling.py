@@ -35,7 +35,9 @@ def draw(work: Work, choices: dict[str, Any], show: Any = None) -> list[Sample]:
     if answers:
         starts = held_out(work, settings.num_samples, given.get("seed"))
     else:  # without chance all continuations of one text are the same
-        starts = [Example(start_text(work, settings), "")] * (settings.num_samples if temperature else 1)
+        starts = [
+            Example(start_text(work, settings, Path.cwd() if "start" in given else work.run.experiment.folder), "")
+        ] * (settings.num_samples if temperature else 1)
     try:
         texts = complete(
             work.trained.model,
@@ -66,10 +68,10 @@ def held_out(work: Work, number: int, seed: int | None) -> list[Example]:
     return random.Random(seed).sample(everything, min(number, len(everything)))
 
 
-def start_text(work: Work, settings: Sampling) -> str:
-    """The text to continue; a line break if none is given and the encoder knows it, else the vocabulary's first text."""
+def start_text(work: Work, settings: Sampling, folder: Path) -> str:
+    """The text to continue; FILE:path is relative to a folder. None given: a line break if the encoder knows it, else the vocabulary's first text."""
     if settings.start.startswith(FILE):
-        path = Path(settings.start.removeprefix(FILE)).expanduser()
+        path = folder / Path(settings.start.removeprefix(FILE)).expanduser()
         try:
             return path.read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:

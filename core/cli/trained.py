@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import functools
+import math
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -45,27 +47,28 @@ class Work:
 
     @functools.cached_property
     def dataset(self) -> Dataset:
-        """The dataset that the run was trained on. Raises UserError if its encoder has become another one."""
+        """The dataset that the run was trained on. Raises UserError if it has become another one."""
         dataset = load_dataset(self.run.experiment.folder / Path(self.config.prepare.dataset_dir).expanduser())
+        again = f"{self.run.experiment.command.format('train')} --run {shlex.quote(self.run.name)} --fresh"
+        remedy = f"Make the old data again with the settings in {self.run.folder / 'config.toml'}, or train anew on this: {again}"
         if identity(dataset.encoder) != identity(self.trained.encoder):
             raise UserError(
                 "the dataset was made with another encoder than the checkpoint",
                 place=str(dataset.folder),
-                remedy=f"Train again on the new data: {self.run.experiment.command.format('train')} --fresh",
+                remedy=remedy,
+            )
+        if dataset.fingerprint != self.trained.fingerprint:
+            raise UserError(
+                f"the dataset is not the one that {self.run.title} was trained on",
+                place=str(dataset.folder),
+                remedy=remedy,
             )
         return dataset
 
     def evaluate(self) -> dict[str, Any]:
         """All metrics of the checkpoint on the whole validation side, those of prepare.py's `evaluate` among them."""
         metrics, answers = Evaluation(self.dataset, self.config, self.trained.machine).closing(self.trained.model)
-        own = getattr(self.lab.code, "evaluate", None)
-        extra = own(self.run, self.trained.model, self.trained.encoder) if own else {}
-        if not isinstance(extra, dict):
-            raise UserError(
-                f"evaluate returned {type(extra).__name__}",
-                place=str(self.lab.experiment.folder / "prepare.py"),
-                remedy="Return a dict: name of a metric -> number.",
-            )
+        extra = self.own_metrics()
         files.write_json(self.run.folder / "evaluation.json", metrics | extra)
         self.show(metrics | extra, answers)
         return {
@@ -75,6 +78,20 @@ class Work:
             **metrics,
             **extra,
         }
+
+    def own_metrics(self) -> dict[str, float | None]:
+        """What `evaluate` of prepare.py returns, as plain numbers; null where one is not finite. Raises UserError for anything else."""
+        own = getattr(self.lab.code, "evaluate", None)
+        values = own(self.run, self.trained.model, self.trained.encoder) if own else {}
+        try:
+            numbers = {str(name): float(value) for name, value in values.items()}
+        except (AttributeError, TypeError, ValueError) as error:
+            raise UserError(
+                f"evaluate returned something else than a dict of numbers: {error}",
+                place=str(self.run.experiment.folder / "prepare.py"),
+                remedy='Return a dict: name of a metric -> number, such as {"words": 0.9}.',
+            ) from None
+        return {name: value if math.isfinite(value) else None for name, value in numbers.items()}
 
     def show(self, metrics: dict[str, Any], answers: list[Answer]) -> None:
         """The metrics, and the first wrong answers, in a few lines."""

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import datetime
+import errno
 import shlex
+import shutil
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -15,7 +18,7 @@ from core.cli.console import duration
 from core.cli.lab import Lab
 from core.data.batches import batch, layout_of
 from core.data.dataset import Dataset
-from core.errors import Interrupted, UserError
+from core.errors import Interrupted, RunFailed, UserError
 from core.evaluation.evaluate import Evaluation
 from core.models.build import build_model, parameter_count
 from core.plugins.discovery import find
@@ -25,9 +28,9 @@ from core.sampling.load import run_config
 from core.tracking.begin import begin
 from core.tracking.environment import environment
 from core.tracking.metrics import MetricsFile, accuracy_columns
-from core.tracking.run import Run, find_run, lock_file
+from core.tracking.run import Run, find_run, lock_file, out_folder, read_summary
 from core.training import checkpoints
-from core.training.machine import Machine, choose_machine
+from core.training.machine import Machine, choose_device, choose_machine
 from core.training.progress import Progress, restore
 from core.training.signals import noting_signals
 from core.training.trainer import Parts, train
@@ -35,8 +38,13 @@ from core.training.trainer import Parts, train
 
 def train_run(lab: Lab, name: str | None, *, resume: bool, fresh: bool, description: str) -> Run:
     """Prepare, then train one run to its end. Raises Interrupted after a signal, RunFailed, UserError."""
-    dataset = lab.prepare()
+    if resume and fresh:
+        raise UserError(
+            "--resume and --fresh exclude each other", remedy="Choose one: go on with the run, or start it again."
+        )
     run = Run(lab.experiment, name or lab.default_run, lab.config, description)
+    refuse_unknown(lab)
+    dataset = lab.prepare()
     with files.lock(
         lock_file(run.folder), f"run {run.title}", "Wait until it ends, or choose another name with --run."
     ):
@@ -48,6 +56,17 @@ def train_run(lab: Lab, name: str | None, *, resume: bool, fresh: bool, descript
         else:
             train_locked(lab, run, dataset, resume=beginning == "resumed")
     return run
+
+
+def refuse_unknown(lab: Lab) -> None:
+    """Raise UserError for a model, optimizer, tracker or device that is not to be had here, before anything is made."""
+    config = lab.config.train
+    if not hasattr(lab.code, "build_model"):
+        plugins().get("models", config.model.kind, "train.model.kind")
+    plugins().get("optimizers", str(config.optim.name), "train.optim.name")
+    for tracker in config.runtime.trackers:
+        plugins().get("trackers", tracker, "train.runtime.trackers")
+    choose_device(config.runtime.device)
 
 
 def train_locked(lab: Lab, run: Run, dataset: Dataset, *, resume: bool) -> None:
@@ -78,20 +97,38 @@ def train_locked(lab: Lab, run: Run, dataset: Dataset, *, resume: bool) -> None:
             train(run, parts, progress, metrics, stop)
         number = stop.number
         status = "interrupted" if number else "completed"
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+        raise disk_full(run, progress) from None
     finally:
-        summary = run.write_summary({"status": status} | closing(progress))
-        write_log_entry(run)
-        plugins().manager.hook.on_train_end(run=run, summary=summary)
+        with (
+            contextlib.suppress(OSError) if status == "failed" else contextlib.nullcontext()
+        ):  # the first error matters
+            summary = run.write_summary({"status": status} | closing(progress))
+            write_log_entry(run)
+            plugins().manager.hook.on_train_end(run=run, summary=summary)
     if number:
         raise Interrupted(number, f"Go on with: {same_command(lab, run)}")
     lab.console.say(last_line(run, progress))
+
+
+def disk_full(run: Run, progress: Progress) -> RunFailed:
+    """No room for a checkpoint or a row of metrics."""
+    sizes = [path.stat().st_size for path in run.checkpoints.glob("*/*")]
+    kept = f"a checkpoint takes {max(sizes) * 3 / 1e6:,.1f} MB at most" if sizes else "there is no checkpoint yet"
+    free = shutil.disk_usage(run.experiment.folder).free / 1e6
+    return RunFailed(
+        f"{run.title}: the disk is full at step {progress.step} ({free:,.1f} MB are free; {kept}).\n"
+        "  What was saved before is whole. Make room, then give the same command again."
+    )
 
 
 def start_from(run: Run, name: str, model: torch.nn.Module, dataset: Dataset) -> None:
     """Put another run's best weights into the model. Raises UserError where its encoder or its shape is another one."""
     owner, _, other = name.rpartition("/")
     experiment = find(owner) if owner else run.experiment
-    folder = find_run(experiment, experiment.folder / run.config.train.runtime.out_dir, other)
+    folder = find_run(experiment, out_folder(experiment, run.config), other)
     checkpoint = checkpoints.load(folder / "checkpoints", "best")
     if checkpoint.state["encoder"] != identity_of(dataset)["encoder"]:
         raise UserError(
@@ -147,9 +184,11 @@ def identity_of(dataset: Dataset) -> dict[str, Any]:
 def opening(run: Run, dataset: Dataset, model: torch.nn.Module) -> dict[str, Any]:
     """What summary.json says from the start. A process that is killed can change nothing: hence "interrupted"."""
     runtime = run.config.train.runtime
+    started = read_summary(run.folder).get("started") or datetime.datetime.now().isoformat()
     return {
         "experiment": run.experiment.name,
         "run": run.name,
+        "started": started,
         "status": "interrupted",
         "seed": runtime.seed,
         "steps": 0,

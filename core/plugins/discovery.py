@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import os
+import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,7 @@ class Experiment:
     """A folder with an idea in it; the folder's name is the experiment's."""
 
     folder: Path
+    address: str = ""  # how the user named it, where that is not its name
 
     @property
     def name(self) -> str:
@@ -28,7 +30,7 @@ class Experiment:
     @property
     def command(self) -> str:
         """How a message tells the user to address it."""
-        return f"python -m core.cli {{}} {self.name}"
+        return f"python -m core.cli {{}} {shlex.quote(self.address or self.name)}"
 
 
 def is_experiment(folder: Path) -> bool:
@@ -72,7 +74,7 @@ def discover() -> list[Experiment]:
 def find(name: str) -> Experiment:
     """The experiment of this name, or at this path. Raises UserError if there is none or more than one."""
     if (os.sep in name or name in (".", "..")) and is_experiment(Path(name).resolve()):
-        return Experiment(Path(name).resolve())
+        return Experiment(Path(name).resolve(), name)
     everything = discover()
     matches = [experiment for experiment in everything if experiment.name == name]
     if not matches:

@@ -2,45 +2,75 @@
 
 from __future__ import annotations
 
-import datetime
+import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from core import files
 from core.tracking.begin import flat
-from core.tracking.run import Run, read_config, read_summary
+from core.tracking.run import Run, read_config, read_summary, run_folders
 
+MARK = re.compile(r"<!-- (?P<experiment>.+)/(?P<run>[^/]+) (?P<started>\S+) -->$", re.MULTILINE)
 HEAD = "# Experiment log\n\nOne entry per run, written by `loop` and `train`.\n"
 # Where a run lives and what it is called says nothing about what was tried.
 NOT_SETTINGS = ("train.runtime.device", "train.runtime.dtype", "train.runtime.compile", "sample.")
 
 
 def write_log_entry(run: Run) -> Path:
-    """Add the run's entry to the log, or replace the one that an earlier try of the same run wrote. Returns the log's path."""
+    """Add the run's entry to the log, or renew the one that it has. Returns the log's path.
+
+    Entries of runs that have been renamed follow them; those of another experiment, which came along with a copied
+    folder, are dropped. Everything else in the file stays.
+    """
     path = run.experiment.folder / "EXPERIMENT_LOG.md"
     text = path.read_text(encoding="utf-8") if path.exists() else HEAD
-    mark = f"<!-- run {run.name} -->"
-    kept = [part for part in text.split("\n## ") if mark not in part]
-    files.write_text(path, "\n## ".join([*(part.rstrip("\n") + "\n" for part in kept), entry(run, mark)]))
+    head, *entries = re.split(r"(?m)^(?=## .*<!-- .* -->$)", text)
+    started = str(read_summary(run.folder).get("started"))
+    runs = {
+        str(read_summary(folder).get("started")): folder.name
+        for folder in run_folders(run.experiment, run.folder.parent)
+    }
+    kept = [
+        followed(old, runs)
+        for old in entries
+        if (mark := MARK.search(old)) and mark["experiment"] == run.experiment.name and mark["started"] != started
+    ]
+    files.write_text(path, "\n\n".join(part.rstrip("\n") for part in [head, *kept, entry(run, started)]) + "\n")
     return path
 
 
-def entry(run: Run, mark: str) -> str:
-    """One run in Markdown, without the heading's sharps."""
+def followed(old: str, runs: Mapping[str, str]) -> str:
+    """An entry under the present name of its run. runs: start -> name."""
+    mark = MARK.search(old)
+    assert mark is not None
+    name = runs.get(mark["started"], mark["run"])
+    if name == mark["run"]:
+        return old
+    return old.replace(f" {mark['run']} <!--", f" {name} <!--").replace(f"/{mark['run']}/", f"/{name}/").replace(
+        f"<!-- {mark['experiment']}/{mark['run']} ", f"<!-- {mark['experiment']}/{name} "
+    )  # fmt: skip
+
+
+def entry(run: Run, started: str) -> str:
+    """One run in Markdown."""
     summary = read_summary(run.folder)
-    place = run.folder.relative_to(run.experiment.folder).as_posix()
+    place = Path(os.path.relpath(run.folder, run.experiment.folder)).as_posix()
     lines = [
-        f"{datetime.date.today().isoformat()} {run.name} {mark}",
+        f"## {started[:10]} {run.name} <!-- {run.title} {started} -->",
         "",
-        *([f"{summary['description']}", ""] if summary.get("description") else []),
+        *([f"{one_line(summary['description'])}", ""] if summary.get("description") else []),
         f"- Changed: {changes(run)}",
         f"- Result: {result(summary)}",
-        f"- Command: `{summary.get('command', '')}`",
+        f"- Command: `{one_line(summary.get('command', ''))}`",
         f"- Files: [report]({place}/report.html), [curves]({place}/loss_curves.png), [samples]({place}/samples.txt)",
-        "",
     ]
     return "\n".join(lines)
+
+
+def one_line(text: str) -> str:
+    return " ".join(text.split())
 
 
 def changes(run: Run) -> str:

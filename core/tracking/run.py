@@ -32,6 +32,15 @@ class Run:
     config: Config
     description: str = ""
 
+    def __post_init__(self) -> None:
+        """Raises UserError for a name that is not one visible folder in the out folder."""
+        if not self.name.strip() or self.name.startswith(".") or set("/\\\0\n") & set(self.name):
+            raise UserError(
+                f"'{self.name}' is no name of a run",
+                place="--run",
+                remedy="Use letters, digits, - and _; it becomes the name of a folder.",
+            )
+
     @property
     def folder(self) -> Path:
         return out_folder(self.experiment, self.config) / self.name
@@ -60,7 +69,7 @@ class Run:
 
 def out_folder(experiment: Experiment, config: Config) -> Path:
     """The folder of an experiment's runs."""
-    return experiment.folder / config.train.runtime.out_dir
+    return experiment.folder / Path(config.train.runtime.out_dir).expanduser()
 
 
 def lock_file(folder: Path) -> Path:

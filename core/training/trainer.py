@@ -71,6 +71,8 @@ def train(run: Run, parts: Parts, progress: Progress, metrics: MetricsFile, stop
         if due.anything or parts.machine.device.type == "cpu":  # reading stalls a GPU, and costs a CPU nothing
             read_losses(unread, progress, run)
         row = clip_gradient(model, config.optim.grad_clip or 0.0, measure=due.row)
+        if not math.isfinite(row.get("grad_norm", 0.0)):
+            raise diverged(run, "norm of the gradient", row["grad_norm"], progress.step + 1)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
         progress.step += 1
@@ -174,13 +176,18 @@ def read_losses(unread: list[torch.Tensor], progress: Progress, run: Run) -> Non
     """Count the losses of the last steps. Raises RunFailed if one is not finite."""
     for loss in torch.stack(unread).tolist():
         if not math.isfinite(loss):
-            raise RunFailed(
-                f"{run.title}: the loss is {loss} at step {progress.step + 1}. The last checkpoint is whole.\n"
-                f"  Lower train.optim.learning_rate (now {run.config.train.optim.learning_rate:g}), "
-                "raise train.schedule.warmup_iters, or set train.optim.grad_clip = 1.0; then train with --fresh."
-            )
+            raise diverged(run, "loss", loss, progress.step + 1)
         progress.count(loss)
     unread.clear()
+
+
+def diverged(run: Run, what: str, value: float, step: int) -> RunFailed:
+    """A figure is not finite: nothing can be learnt from here on."""
+    return RunFailed(
+        f"{run.title}: the {what} is {value} at step {step}. What was saved before is whole.\n"
+        f"  Lower train.optim.learning_rate (now {run.config.train.optim.learning_rate:g}), "
+        "raise train.schedule.warmup_iters, or set train.optim.grad_clip = 1.0; then train with --fresh."
+    )
 
 
 def clip_gradient(model: torch.nn.Module, limit: float, *, measure: bool) -> Row:
@@ -203,11 +210,15 @@ def evaluate(run: Run, parts: Parts, progress: Progress) -> Row:
     with torch.inference_mode():
         row = parts.evaluate(parts.model)
     parts.model.train()
+    if not math.isfinite(row["val_loss"]):
+        raise diverged(run, "validation loss", row["val_loss"], progress.step)
     progress.evaluation = row
-    progress.best_val_loss = min(row["val_loss"], progress.best_val_loss or math.inf)
+    best = math.inf if progress.best_val_loss is None else progress.best_val_loss
+    progress.best_val_loss = min(row["val_loss"], best)
     if saving.score(row) > progress.best_score:
         progress.best_score, progress.best_step = saving.score(row), progress.step
-        saving.save(run, "best", progress, parts.model, parts.optimizer, parts.identity)
+        path = saving.save(run, "best", progress, parts.model, parts.optimizer, parts.identity)
+        parts.plugins.manager.hook.on_checkpoint(run=run, step=progress.step, path=path)
     return row
 
 

@@ -1,0 +1,187 @@
+"""What must not happen: lost work, figures of other data, tracebacks for the user's own mistakes."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from click.testing import Result
+
+Terrarium = Callable[..., Result]
+
+
+@pytest.mark.parametrize("name", ["..", ".", "", "a/b", ".hidden", "a\nb", " "])
+def test_a_run_name_is_one_visible_folder(spaces: Path, terrarium: Terrarium, name: str) -> None:
+    before = {path: path.read_bytes() for path in spaces.rglob("*") if path.is_file()}
+    result = (
+        terrarium("train", "spaces", f"--run={name}")
+        if name
+        else terrarium("import-nanogpt", "spaces", "x.pt", "--run", "..")
+    )
+    assert result.exit_code == 2
+    assert "is no name of a run" in result.stderr or "cannot be read" in result.stderr
+    assert {path: path.read_bytes() for path in before} == before
+    assert not (spaces / "out").exists()
+
+
+def test_a_run_is_not_scored_on_other_data(spaces: Path, terrarium: Terrarium) -> None:
+    assert terrarium("loop", "spaces").exit_code == 0
+    before = (spaces / "out" / "default" / "evaluation.json").read_bytes()
+    assert terrarium("prepare", "spaces", "-s", "prepare.seed=7").exit_code == 0
+    result = terrarium("evaluate", "spaces")
+    assert result.exit_code == 2
+    assert "the dataset is not the one that spaces/default was trained on" in result.stderr
+    assert "--run default --fresh" in result.stderr
+    assert (spaces / "out" / "default" / "evaluation.json").read_bytes() == before
+
+
+def test_resume_and_fresh_exclude_each_other(spaces: Path, terrarium: Terrarium) -> None:
+    assert terrarium("train", "spaces").exit_code == 0
+    result = terrarium("train", "spaces", "--resume", "--fresh")
+    assert result.exit_code == 2
+    assert "--resume and --fresh exclude each other" in result.stderr
+    assert [path.name for path in (spaces / "out").glob("*/")] == ["default"]
+
+
+def test_the_log_keeps_an_entry_per_run(spaces: Path, terrarium: Terrarium) -> None:
+    assert terrarium("train", "spaces", "--description", "first\n## of all").exit_code == 0
+    assert terrarium("train", "spaces", "--fresh", "--description", "second").exit_code == 0
+    (spaces / "EXPERIMENT_LOG.md").write_text(
+        (spaces / "EXPERIMENT_LOG.md").read_text() + "\n## My own note\n\nKeep me.\n"
+    )
+    assert terrarium("loop", "spaces", "--run", "third").exit_code == 0
+    log = (spaces / "EXPERIMENT_LOG.md").read_text()
+    headings = [
+        line.partition(" <!--")[0][14:] for line in log.splitlines() if line.startswith("## ") and "<!--" in line
+    ]
+    assert headings == ["default-1", "default", "third"]
+    assert "first ## of all" in log
+    assert "(out/default-1/report.html)" in log
+    assert "second" in log
+    assert "Keep me." in log
+    shutil.copytree(spaces, spaces.parent / "copy")
+    assert terrarium("train", "copy").exit_code == 0
+    copied = (spaces.parent / "copy" / "EXPERIMENT_LOG.md").read_text()
+    assert "first" not in copied
+    assert "<!-- copy/default " in copied
+
+
+def test_a_rate_that_is_far_too_high_fails_with_advice(spaces: Path, terrarium: Terrarium) -> None:
+    keys = [
+        "-s",
+        "train.model.preset=gpt2",
+        "-s",
+        "train.optim.learning_rate=1e30",
+        "-s",
+        "train.runtime.eval_interval=1",
+    ]
+    result = terrarium("train", "spaces", *keys)
+    assert result.exit_code == 1
+    assert "is nan at step" in result.stderr or "is inf at step" in result.stderr
+    assert "Lower train.optim.learning_rate (now 1e+30)" in result.stderr
+    assert "Traceback" not in result.output
+
+
+def test_an_out_dir_elsewhere_works(spaces: Path, terrarium: Terrarium, tmp_path: Path) -> None:
+    assert terrarium("loop", "spaces", "-s", f"train.runtime.out_dir={tmp_path}/elsewhere").exit_code == 0
+    assert (tmp_path / "elsewhere" / "default" / "report.html").exists()
+
+
+@pytest.mark.parametrize(
+    ("returned", "told"),
+    [
+        ("{'a': torch.tensor(2.0), 'b': float('nan')}", ""),
+        ("{'a': 'much'}", "something else than a dict of numbers"),
+        ("3", "dict of numbers"),
+    ],
+)
+def test_evaluate_of_prepare_returns_numbers(spaces: Path, terrarium: Terrarium, returned: str, told: str) -> None:
+    source = (spaces / "prepare.py").read_text()
+    (spaces / "prepare.py").write_text(
+        f"{source}\ndef evaluate(run, model, encoder):\n    import torch\n    return {returned}\n"
+    )
+    assert terrarium("train", "spaces").exit_code == 0
+    result = terrarium("evaluate", "spaces", "--json")
+    assert result.exit_code == (2 if told else 0)
+    assert told in result.stderr
+    if not told:
+        assert (json.loads(result.stdout)["a"], json.loads(result.stdout)["b"]) == (2.0, None)
+
+
+@pytest.mark.parametrize(
+    "config", ["[prepare]\ndataset_dir = 5\n", "train = 5\n", "prepare = []\n", "[train.runtime]\nout_dir = 1.5\n"]
+)
+def test_list_survives_any_config(spaces: Path, terrarium: Terrarium, config: str) -> None:
+    odd = spaces.parent / "odd"
+    odd.mkdir()
+    (odd / "config.toml").write_text(config)
+    result = terrarium("list")
+    assert result.exit_code == 0
+    assert "spaces" in result.stdout
+    assert "runs odd says why" in result.stdout
+
+
+@pytest.mark.parametrize(("name", "command"), [("datasets", "prepare"), ("out", "train")])
+def test_a_file_where_a_folder_belongs_is_told(spaces: Path, terrarium: Terrarium, name: str, command: str) -> None:
+    (spaces / name).touch()
+    result = terrarium(command, "spaces")
+    assert result.exit_code == 2
+    assert f"{spaces / name}: is a file, and a folder is needed here" in result.stderr
+
+
+def test_what_is_not_to_be_had_is_told_before_anything_is_made(spaces: Path, terrarium: Terrarium) -> None:
+    for key in (
+        "train.runtime.device=gpu",
+        "train.optim.name=sgd",
+        'train.runtime.trackers=["wandbb"]',
+        "train.model.kind=rnn",
+    ):
+        result = terrarium("train", "spaces", "-s", key)
+        assert result.exit_code == 2
+        assert key.partition("=")[0] in result.stderr
+    assert not (spaces / "datasets").exists()
+
+
+def test_a_checksum_given_by_hand_counts_in_any_order(text: Path, terrarium: Terrarium) -> None:
+    wrong, file = f"prepare.sha256={'0' * 64}", "prepare.input=datasets/raw/input.txt"
+    for first, second in ((wrong, file), (file, wrong)):
+        assert terrarium("prepare", "text", "-s", first, "-s", second).exit_code == 2
+    (text / "config.toml").write_text(
+        (text / "config.toml").read_text().replace("[prepare]", f'[prepare]\nsha256 = "{"0" * 64}"')
+    )
+    assert terrarium("prepare", "text").exit_code == 2
+    assert terrarium("prepare", "text", "-s", file).exit_code == 0
+
+
+def test_a_variant_is_a_name(spaces: Path, terrarium: Terrarium) -> None:
+    result = terrarium("train", "spaces", "--variant", "../x")
+    assert result.exit_code == 2
+    assert "'../x' is no name of a variant" in result.stderr
+
+
+def test_a_table_given_as_a_value_is_told(spaces: Path, terrarium: Terrarium) -> None:
+    result = terrarium("train", "spaces", "-s", "train.schedule=3")
+    assert result.exit_code == 2
+    assert "train.schedule is a table of keys: write [train.schedule] in the file" in result.stderr
+
+
+def test_a_start_file_in_the_config_is_beside_it(text: Path, terrarium: Terrarium) -> None:
+    (text / "start.txt").write_text("quick")
+    (text / "config.toml").write_text(
+        (text / "config.toml").read_text()
+        + '\n[sample.sample]\nstart = "FILE:start.txt"\nnum_samples = 1\nmax_new_tokens = 3\n'
+    )
+    result = terrarium("loop", "text")
+    assert result.exit_code == 0, result.output
+    assert (text / "out" / "default" / "samples.txt").read_text().startswith("quick")
+
+
+def test_advice_for_a_path_names_the_path(spaces: Path, terrarium: Terrarium, tmp_path: Path) -> None:
+    elsewhere = tmp_path / "else where"
+    shutil.copytree(spaces, elsewhere)
+    result = terrarium("sample", str(elsewhere))
+    assert result.exit_code == 2
+    assert f"python -m core.cli train '{elsewhere}'" in result.stderr
