@@ -65,7 +65,7 @@ def test_the_log_keeps_an_entry_per_run(spaces: Path, terrarium: Terrarium) -> N
     shutil.copytree(spaces, spaces.parent / "copy")
     assert terrarium("train", "copy").exit_code == 0
     copied = (spaces.parent / "copy" / "EXPERIMENT_LOG.md").read_text()
-    assert "first" not in copied
+    assert "first ## of all" not in copied
     assert "<!-- copy/default " in copied
 
 
