@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from core.data.documents import Conversation, Example, Message
+from core.errors import UserError
 
-__all__ = ["Conversation", "Example", "Message", "hookimpl"]
+__all__ = ["Conversation", "Example", "Message", "UserError", "hookimpl"]
 
 
 def __getattr__(name: str) -> Any:

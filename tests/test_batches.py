@@ -108,12 +108,7 @@ def test_training_rows_begin_with_a_document(
 ) -> None:
     split = side(documents)
     data = settings(block_size=size, layout="rows", mask_prompt=mask_prompt, grad_accum_steps=2)
-    try:
-        inputs, targets = batch(split, data, seed, step)
-    except UserError as error:
-        assert mask_prompt
-        assert error.message == f"no row of {size} tokens holds anything to learn: prompts are longer than that"
-        return
+    inputs, targets = batch(split, data, seed, step)
     assert inputs.shape == targets.shape == (2, 3, size)
     assert split.mask is not None
     assert split.starts is not None
@@ -164,6 +159,67 @@ def test_auto_is_rows_for_documents_and_stream_for_text() -> None:
     assert layout_of(dataset(documents, documents), settings()) == "rows"
     assert layout_of(dataset(documents, documents), settings(layout="stream")) == "stream"
     assert layout_of(dataset(text(50), text(50)), settings()) == "stream"
+
+
+@given(documents_strategy, st.integers(1, 20), st.booleans(), st.sampled_from(["rows", "stream"]), st.booleans())
+def test_a_side_without_any_target_is_refused_before_the_run(
+    documents: list[tuple[int, int]], size: int, mask_prompt: bool, layout: str, validation: bool
+) -> None:
+    some, fine = side(documents), side([(2, 3)] * 25)
+    if layout == "stream" and some.tokens <= size:
+        return
+    data = settings(block_size=size, layout=layout, mask_prompt=mask_prompt)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("core.data.batches.BLOCK", 7)
+        refused = False
+        try:
+            layout_of(dataset(fine, some) if validation else dataset(some, fine), data)
+        except UserError as error:
+            refused = True
+            if error.message.startswith("no row of"):
+                assert layout == "rows" and mask_prompt
+            if size >= 3:  # less than that, `fine` is not fine
+                assert error.place == "val.bin"
+    if size < 3:
+        return
+    drawn = (batch(some, data, 0, step) for step in range(40))
+    batches = validation_rows(some, data) if validation else drawn
+    assert refused == all(targets.max(initial=NO_TARGET) == NO_TARGET for _, targets in batches)
+
+
+def without_answers(documents: int) -> Split:
+    split = side([(2, 3)] * documents)
+    return Split(split.path, split.ids, np.zeros(split.tokens, np.uint8), split.starts)
+
+
+def test_what_has_nothing_to_learn_is_told_with_a_remedy() -> None:
+    far, fine = side([(30, 3)] * 5), side([(2, 3)] * 25)
+    with pytest.raises(
+        UserError, match="no row of 8 tokens holds anything to learn: prompts are longer than that"
+    ) as error:
+        layout_of(dataset(far, fine), settings(mask_prompt=True))
+    assert error.value.remedy == "Raise train.data.block_size, or set train.data.mask_prompt = false."
+    assert layout_of(dataset(far, far), settings(mask_prompt=True, layout="stream")) == "stream"
+    for layout in ("rows", "stream"):
+        for both in ((without_answers(9), fine), (fine, without_answers(9))):
+            with pytest.raises(
+                UserError, match="none of 45 tokens is a target, so there is nothing to learn or to measure"
+            ) as error:
+                layout_of(dataset(*both), settings(mask_prompt=True, layout=layout))
+            assert error.value.remedy == "Set train.data.mask_prompt = false, or give the documents completions."
+            assert layout_of(dataset(*both), settings(mask_prompt=False, layout=layout)) == layout
+    single = side([(0, 1)])
+    with pytest.raises(UserError, match="none of 1 tokens is a target") as error:
+        layout_of(dataset(fine, single), settings(mask_prompt=False))
+    assert error.value.remedy == "Raise prepare.size or prepare.val_fraction."
+
+
+def test_a_batch_without_targets_is_no_error() -> None:
+    split = side([*[(30, 3)] * 40, (2, 3)])
+    data = settings(mask_prompt=True, batch_size=1)
+    found = [bool((batch(split, data, 0, step)[1] >= 0).any()) for step in range(100)]
+    assert set(found) == {False, True}
+    assert layout_of(dataset(split, split), data) == "rows"
 
 
 def test_rows_of_running_text_are_refused() -> None:

@@ -21,7 +21,7 @@ def documents():
     for number in range(100, 400):
         yield Example(f"{number}+1=", f"{number + 1}\\n", group="odd" if number % 2 else "even")
 """
-AGAIN = "Make it again: python -m core.cli prepare EXPERIMENT --force"
+AGAIN = "Prepare it again with --force."
 
 
 @pytest.fixture(scope="module")
@@ -151,7 +151,7 @@ def test_a_damaged_file_of_nanogpt(tmp_path: Path, name: str, data: bytes, messa
 def test_no_dataset(tmp_path: Path) -> None:
     error = error_of(tmp_path / "nowhere")
     assert error.message == "there is no dataset here"
-    assert error.remedy == "Make it: python -m core.cli prepare EXPERIMENT"
+    assert error.remedy == "Prepare it first."
     (nanogpt(tmp_path / "theirs") / "val.bin").unlink()
     assert error_of(tmp_path / "theirs").message == "there is no val.bin"
 

@@ -12,6 +12,7 @@ from preparing import (
     SPACES,
     TEXT,
     error_of,
+    examples_code,
     run,
     texts_code,
     write,
@@ -26,6 +27,7 @@ from preparing import (
         ("    yield None", "NoneType is no document: None"),
         ("    yield ''", "empty str"),
         ("    yield Example('', '')", "empty Example"),
+        ("    yield Example('', 'b')", "empty prompt"),
         ("    yield Example('a', 3)", "completion is int, not str: 3"),
         ("    yield Example(['a'], 'b')", "prompt is list, not str: ['a']"),
         ("    yield Example('a', 'b', 3)", "group is int, not str: 3"),
@@ -54,6 +56,110 @@ def test_what_is_no_document_is_named(tmp_path: Path, body: str, message: str) -
 
 def test_the_number_of_the_wrong_document_is_told(tmp_path: Path) -> None:
     assert error_of(write(tmp_path / "one", texts_code(["a", "b", ""]))).place == "document 3 of documents()"
+
+
+def test_an_empty_prompt_is_told_with_its_document(tmp_path: Path) -> None:
+    error = error_of(write(tmp_path / "one", examples_code([("a", "b\n"), ("", "c\n")])))
+    assert (error.message, error.place) == ("empty prompt", "document 2 of documents()")
+    assert error.remedy == "Give it a start of its own, such as a line break."
+
+
+def test_an_empty_completion_ends_with_an_end_token(tmp_path: Path) -> None:
+    dataset = run(write(tmp_path / "one", examples_code([("a", "b"), ("c", ""), ("d", "")])))
+    assert dataset.end_token is not None
+    for split in (dataset.train, dataset.val):
+        assert split.mask is not None
+        assert split.starts is not None
+        assert split.mask.sum() >= len(split.starts)
+
+
+def test_a_byte_order_mark_is_no_text(tmp_path: Path) -> None:
+    folder = write(tmp_path / "one", config=FROM_FILE)
+    (folder / "input.txt").write_text(TEXT, encoding="utf-8-sig")
+    assert "\ufeff" not in run(folder).encoder.state()["itos"]
+    folder = write(tmp_path / "two", config=FROM_FILE + 'format = "pairs"\nseparator = ": "\n')
+    (folder / "input.txt").write_text("".join(f"{n}: x{n}\n" for n in range(20)), encoding="utf-8-sig")
+    assert "\ufeff" not in run(folder).encoder.state()["itos"]
+
+
+@pytest.mark.parametrize("made", [False, True])
+@pytest.mark.parametrize(
+    ("misspelt", "right"),
+    [
+        ("document", "documents"),
+        ("docments", "documents"),
+        ("prepares", "prepare"),
+        ("evaluates", "evaluate"),
+        ("build_models", "build_model"),
+    ],
+)
+def test_a_misspelt_function_of_prepare_is_named(tmp_path: Path, misspelt: str, right: str, made: bool) -> None:
+    folder = write(tmp_path / "one", SPACES, SMALL)
+    if made:
+        run(folder)
+    code = SPACES.replace("def documents", f"def {misspelt}")
+    if right in ("evaluate", "build_model"):
+        code = f"{SPACES}\n\ndef {misspelt}():\n    pass\n"
+    write(folder, code, SMALL)
+    error = error_of(folder)
+    assert error.message == f"prepare.py has no {right}(), but {misspelt}()"
+    assert error.place.startswith(f"{folder / 'prepare.py'}:")
+    assert error.remedy.startswith(f"Did you mean '{right}'?")
+
+
+def test_names_near_one_that_is_there_are_no_mistakes(tmp_path: Path) -> None:
+    code = SPACES.replace("def documents", "def document") + (
+        "\n\ndef documents(rng):\n    yield from document(rng)\n\n\ndef prepared():\n    pass\n\n\ndef _evaluate():\n    pass\n"
+    )
+    assert run(write(tmp_path / "one", code, SMALL)).train.tokens
+
+
+@pytest.mark.parametrize("name", ["documents", "prepare", "evaluate", "build_model"])
+def test_what_is_called_like_a_function_must_be_one(tmp_path: Path, name: str) -> None:
+    error = error_of(write(tmp_path / "one", f"{SPACES}\n\n{name} = 5\n", SMALL))
+    assert (error.message, error.place) == (f"{name} is int, not a function", str(tmp_path / "one" / "prepare.py"))
+    assert error.remedy == f"Write `def {name}(...)`, or give this another name."
+
+
+def test_a_dataset_whose_code_is_gone_is_only_used_when_it_is_named(tmp_path: Path) -> None:
+    folder = write(tmp_path / "one", SPACES, SMALL)
+    made = run(folder).fingerprint
+    write(folder, SPACES.replace("def documents", "def words"), SMALL)
+    error = error_of(folder)
+    assert error.message == "prepare.py has no documents(), only words()"
+    assert error.place == str(folder / "prepare.py")
+    assert "-s prepare.dataset_dir=datasets/basic" in error.remedy
+    assert run(folder, ["prepare.dataset_dir='datasets/basic'"]).fingerprint == made
+    (folder / "prepare.py").unlink()
+    assert "name one of basic in prepare.dataset_dir" in error_of(folder).remedy
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        ("pass", "there is no train.bin"),
+        ("job.write([], [])", "job.write() got no documents for train"),
+        ("job.write([], ['a'])", "job.write() got no documents for train"),
+        ("job.write(['a'], [])", "job.write() got no documents for val"),
+        ("fill(job, '{')", "dataset.json is damaged: Expecting property name"),
+        ("fill(job, '\\xff')", "dataset.json is damaged: 'utf-8' codec"),
+        ("fill(job, '[]')", "dataset.json is damaged: it is no JSON object"),
+        ("fill(job, '{\"encoder\": 5}')", "dataset.json is damaged: encoder names no kind"),
+        ('fill(job, \'{"dtype": "float"}\')', "dataset.json is damaged: dtype is 'float'"),
+        ("fill(job, '{\"val\": 5}')", "dataset.json is damaged: val is no object"),
+        ("fill(job, '{}'); (job.dataset_dir / 'meta.pkl').write_bytes(b'x')", "meta.pkl: "),
+    ],
+)
+def test_what_prepare_leaves_must_be_a_dataset(tmp_path: Path, body: str, message: str) -> None:
+    fill = (
+        "def fill(job, text):\n    for name in ('train', 'val'):\n        (job.dataset_dir / f'{name}.bin').write_bytes(bytes(80))\n"
+        "    (job.dataset_dir / 'dataset.json').write_bytes(text.encode('latin-1'))\n\n"
+    )
+    folder = write(tmp_path / "one", f"{fill}def prepare(job):\n    {body}\n")
+    error = error_of(folder)
+    assert error.message.startswith(message)
+    assert error.place == f"{folder / 'prepare.py'}:6, prepare()"
+    assert error.remedy
 
 
 def test_a_bug_in_documents_goes_through(tmp_path: Path) -> None:

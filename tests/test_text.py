@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from core.data import text as blocks
@@ -16,16 +16,19 @@ from core.encoders.words import WordsEncoder
 from core.errors import UserError
 
 prose = st.text(alphabet="ab é\n\r\t1'😀", max_size=300)
+marked = st.tuples(st.sampled_from(["", "\ufeff", "\ufeff\ufeff"]), prose, st.sampled_from(["", "\ufeff"]), prose)
 
 
-@given(prose, st.integers(1, 7))
+@given(marked.map("".join), st.integers(1, 7))
 def test_a_file_in_blocks_is_the_file(tmp_path_factory: pytest.TempPathFactory, text: str, size: int) -> None:
     path = tmp_path_factory.mktemp("text") / "input.txt"
     path.write_bytes(text.encode())
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(blocks, "READ", size)
         seen: list[bytes] = []
-        assert "".join(read_text(path, seen.append)) == path.read_text(encoding="utf-8")
+        assert "".join(read_text(path, seen.append)) == path.read_text(
+            encoding="utf-8-sig"
+        )  # without the mark at its very start
         assert b"".join(seen) == text.encode()
 
 
@@ -56,6 +59,7 @@ lines = st.lists(
 
 
 @given(lines, st.integers(8, 40))
+@example(["111", "1111", "1111 1", "1", "1"], 8)  # the only line break stands where a cut may come first
 def test_pieces_of_lines_have_the_ids_of_the_whole(some: list[str], size: int) -> None:
     text = "\n".join(some)
     for encoder in (WordsEncoder.fit([text]), BpeEncoder.fit([text], vocab_size=280)):

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from core.config import Data
-from core.data.dataset import Dataset, Split
+from core.data.dataset import BLOCK, Dataset, Split
 from core.errors import UserError
 
 Array = npt.NDArray[np.int64]
@@ -22,8 +22,8 @@ NO_TARGET = -1
 
 
 def layout_of(dataset: Dataset, data: Data) -> Layout:
-    """What "auto" means for a dataset. Raises UserError where there are no documents to start rows with, and
-    where a side is too short for the layout: before a run starts."""
+    """What "auto" means for a dataset. Raises UserError where there are no documents to start rows with, and where
+    a side is too short for the layout or has nothing in it to learn: before a run starts."""
     has_documents = dataset.train.starts is not None
     layout: Layout = ("rows" if has_documents else "stream") if data.layout == "auto" else data.layout
     if layout == "rows" and not has_documents:
@@ -35,7 +35,29 @@ def layout_of(dataset: Dataset, data: Data) -> Layout:
     if layout == "stream":
         for split in (dataset.train, dataset.val):
             refuse_short(split, data)
+    if not has_target(dataset.train, data, block_size(data) if layout == "rows" else None):
+        raise no_targets(dataset.train, data, in_rows=layout == "rows")
+    if not has_target(dataset.val, data, None, whole_documents=layout == "rows"):
+        raise no_targets(dataset.val, data)
     return layout
+
+
+def has_target(split: Split, data: Data, reach: int | None, *, whole_documents: bool = False) -> bool:
+    """Whether any token of a side can be a target.
+
+    reach: how many tokens behind a document's start it must stand at most, as in training rows; None: anywhere.
+    whole_documents: a document's first token is none, as in validation rows.
+    """
+    mask = split.mask if data.mask_prompt else None
+    in_rows = split.starts is not None and (reach is not None or whole_documents)
+    starts = split.starts.astype(np.int64) if in_rows and split.starts is not None else np.zeros(1, np.int64)
+    for begin in range(0, split.tokens, BLOCK):  # the first block has one, as a rule
+        end = min(begin + BLOCK, split.tokens)
+        places = np.arange(begin, end) if mask is None else begin + np.flatnonzero(mask[begin:end])
+        distances = places - starts[np.searchsorted(starts, places, side="right" if whole_documents else "left") - 1]
+        if ((distances > 0) & (distances <= (split.tokens if reach is None else reach))).any():
+            return True
+    return False
 
 
 def refuse_short(split: Split, data: Data) -> None:
@@ -60,7 +82,8 @@ def batch(split: Split, data: Data, seed: int, step: int) -> tuple[Array, Array]
     """Inputs and targets of an optimizer step, each (G, B, T): a pure function of its arguments.
 
     stream: windows at random places, as nanoGPT draws them. rows: each begins where a random document begins, and
-    the documents after it follow until T is full. Raises UserError where no target fits into the rows, or no window into the side.
+    the documents after it follow until T is full; rows drawn may happen to hold no target. Raises UserError where no
+    window fits into the side.
     """
     size, rows = block_size(data), data.grad_accum_steps * data.batch_size
     random = np.random.Generator(np.random.Philox(np.random.SeedSequence((seed, step))))
@@ -71,8 +94,6 @@ def batch(split: Split, data: Data, seed: int, step: int) -> tuple[Array, Array]
         refuse_short(split, data)
         begins = random.integers(split.tokens - size, size=rows)
     inputs, targets = gather(split, begins, np.minimum(begins + size + 1, split.tokens), data)
-    if data.mask_prompt and split.mask is not None and targets.max() == NO_TARGET:
-        raise no_targets(split, size)
     shape = (data.grad_accum_steps, data.batch_size, size)
     return inputs.reshape(shape), targets.reshape(shape)
 
@@ -81,11 +102,21 @@ def uses_rows(split: Split, data: Data) -> bool:
     return data.layout == "rows" or (data.layout == "auto" and split.starts is not None)
 
 
-def no_targets(split: Split, size: int) -> UserError:
+def no_targets(split: Split, data: Data, *, in_rows: bool = False) -> UserError:
+    """A side without a target. in_rows: there may be some, but farther behind a start than a row reaches."""
+    masked = data.mask_prompt and split.mask is not None
+    if in_rows and split.mask is not None and split.mask.any() and masked:
+        return UserError(
+            f"no row of {block_size(data)} tokens holds anything to learn: prompts are longer than that",
+            place=str(split.path),
+            remedy="Raise train.data.block_size, or set train.data.mask_prompt = false.",
+        )
     return UserError(
-        f"no row of {size} tokens holds anything to learn: prompts are longer than that",
+        f"none of {split.tokens:,} tokens is a target, so there is nothing to learn or to measure",
         place=str(split.path),
-        remedy="Raise train.data.block_size, or set train.data.mask_prompt = false.",
+        remedy="Set train.data.mask_prompt = false, or give the documents completions."
+        if masked
+        else "Raise prepare.size or prepare.val_fraction.",
     )
 
 

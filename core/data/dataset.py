@@ -143,9 +143,7 @@ class Dataset:
 def load_dataset(folder: Path) -> Dataset:
     """Open a dataset. Raises UserError where files are missing, cut off, or of another vocabulary."""
     if not (folder / "train.bin").exists():
-        raise UserError(
-            "there is no dataset here", place=str(folder), remedy="Make it: python -m core.cli prepare EXPERIMENT"
-        )
+        raise UserError("there is no dataset here", place=str(folder), remedy="Prepare it first.")
     owned = (folder / "dataset.json").exists()
     info = read_info(folder) if owned else describe(folder)
     encoder = build_encoder(info["encoder"], folder / ("dataset.json" if owned else "meta.pkl"))

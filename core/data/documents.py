@@ -54,8 +54,8 @@ def segments(document: Document) -> list[tuple[str, bool]]:
 def prompt_key(document: Document) -> str:
     """What two documents share if they are copies of one question: all text before the first that is learnt.
 
-    For running text, and where nothing stands before the answer, it is the whole text.
+    For running text, and where nothing stands before the first answer of a conversation, it is the whole text.
     """
     first, *others = segments(document)
-    asked = bool(document.prompt) if isinstance(document, Example) else first[0] != f"{SPEAKERS['assistant']}: "
+    asked = isinstance(document, Example) or first[0] != f"{SPEAKERS['assistant']}: "
     return first[0] if asked else "".join([first[0], *(text for text, _ in others)])

@@ -10,7 +10,7 @@ from typing import Any
 from core.data.meta_pkl import read_meta
 from core.errors import UserError
 
-AGAIN = "Make it again: python -m core.cli prepare EXPERIMENT --force"
+AGAIN = "Prepare it again with --force."
 SIDES = ("train", "val")
 STANDARD_FILES = {
     "meta.pkl",
@@ -22,12 +22,33 @@ def read_info(folder: Path) -> dict[str, Any]:
     """dataset.json of a folder. Raises UserError where it is damaged."""
     path = folder / "dataset.json"
     try:
-        info = json.loads(path.read_bytes())
-        if not isinstance(info, dict) or not {"encoder", "dtype", *SIDES} <= info.keys():
-            raise ValueError("keys are missing")
+        info = parsed(path)
+        check_info(info)
     except (ValueError, RecursionError) as error:
         raise UserError(f"damaged: {error}", place=str(path), remedy=AGAIN) from None
     return info
+
+
+def parsed(path: Path) -> dict[str, Any]:
+    """A JSON file with one object in it. Raises ValueError, or RecursionError, for anything else."""
+    info = json.loads(path.read_bytes())
+    if not isinstance(info, dict):
+        raise ValueError("it is no JSON object")
+    return info
+
+
+def check_info(info: dict[str, Any]) -> None:
+    """Raise ValueError if keys of dataset.json that a dataset cannot be opened without are missing or of a wrong kind."""
+    if not {"encoder", "dtype", "kind", "groups", *SIDES} <= info.keys():
+        raise ValueError("keys are missing")
+    encoder, dtype = info["encoder"], info["dtype"]
+    if not isinstance(encoder, dict) or not isinstance(encoder.get("kind"), str):
+        raise ValueError("encoder names no kind")
+    if dtype not in ("uint16", "uint32"):
+        raise ValueError(f"dtype is {dtype!r}, neither 'uint16' nor 'uint32'")
+    for side in SIDES:
+        if not isinstance(info[side], dict):
+            raise ValueError(f"{side} is no object")
 
 
 def describe(folder: Path) -> dict[str, Any]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import json
 import random
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -15,10 +14,11 @@ import numpy as np
 from core.config import Config
 from core.data.compose import Made, Work, compose_documents
 from core.data.documents import Document
-from core.data.info import describe
+from core.data.info import check_info, describe, parsed
 from core.data.make import SPOOL, offered
-from core.data.params import bind
+from core.data.params import bind, source_of, title
 from core.data.spool import Spool
+from core.errors import UserError
 
 
 @dataclass
@@ -56,6 +56,12 @@ def make_by_prepare(work: Work) -> Made:
             for document in val_documents:
                 spool.add(document)
             spool.close()
+            if not 0 < first < len(spool):
+                raise UserError(
+                    f"job.write() got no documents for {'train' if not first else 'val'}",
+                    place=made_in(function),
+                    remedy="Give it at least one for each side: job.write(train_documents, val_documents).",
+                )
             made.append(
                 compose_documents(work, spool, np.arange(first), np.arange(first, len(spool)), {"kind": "prepare"})
             )
@@ -67,5 +73,29 @@ def make_by_prepare(work: Work) -> Made:
     function(*arguments.args, **arguments.kwargs)
     if made:
         return made[-1]
-    own = work.folder / "dataset.json"
-    return Made(describe(work.folder) | (json.loads(own.read_bytes()) if own.exists() else {}))
+    return Made(left_by(function, work.folder))
+
+
+def left_by(function: Callable[..., Any], folder: Path) -> dict[str, Any]:
+    """What dataset.json should say of the files that prepare(job) wrote. Raises UserError if they are no dataset.
+
+    Errors name the function: the folder is a temporary one, which is gone when they are read.
+    """
+    own = folder / "dataset.json"
+    try:
+        info = describe(folder) | (parsed(own) if own.exists() else {})
+        check_info(info)
+    except UserError as error:
+        file = f"{Path(error.place).name}: " if Path(error.place) != folder else ""
+        raise UserError(file + error.message, place=made_in(function), remedy=error.remedy) from None
+    except (ValueError, RecursionError) as error:
+        raise UserError(
+            f"dataset.json is damaged: {error}",
+            place=made_in(function),
+            remedy="Leave out of it what you do not know, or all of it: the rest is found out from the other files.",
+        ) from None
+    return info
+
+
+def made_in(function: Callable[..., Any]) -> str:
+    return f"{source_of(function)}, {title(function)}"

@@ -22,7 +22,8 @@ from core.data.fingerprint import Known, checksums, code_and_settings, fingerpri
 from core.data.info import STANDARD_FILES, read_info
 from core.data.job import make_by_prepare
 from core.data.make import make_from_function, make_from_pairs, make_from_text
-from core.data.source import Progress, Source, check_sum, fetch_input
+from core.data.params import title
+from core.data.source import Progress, Source, check_sum, fetch_input, own_functions
 from core.errors import RunFailed, UserError
 from core.plugins.discovery import Experiment
 from core.toml import Settings
@@ -50,7 +51,7 @@ def prepare(
     the disk is full; what prepare.py itself raises goes through.
     """
     source = Source(experiment, config, code, settings.place_of)
-    own = find_own(source)
+    own = find_own(source, named=bool(settings.values.get("prepare", {}).get("dataset_dir")))
     if own is not None:
         if force:
             raise UserError(
@@ -81,21 +82,42 @@ def prepare(
     return dataset
 
 
-def find_own(source: Source) -> Path | None:
-    """The folder of a dataset that is the user's: without dataset.json, or with nothing here to make it from.
+def find_own(source: Source, *, named: bool) -> Path | None:
+    """The folder of a dataset that is the user's: without dataset.json; or `named` by the user, who has nothing to make it from.
 
-    Raises UserError where there is neither a dataset nor anything to make one from.
+    Raises UserError where there is neither such a dataset nor anything to make one from.
     """
     folder, target = source.experiment.folder, source.dataset_dir
-    if (target / "train.bin").exists() and not (target / "dataset.json").exists():
+    if is_foreign(target):
         return target
     if source.kind:
         return None
+    if named and (target / "train.bin").exists():
+        return target
     others = sorted(path.parent for path in (folder / "datasets").glob("*/train.bin"))
-    for candidate in (target, folder, *(others if len(others) == 1 else [])):
-        if (candidate / "train.bin").exists():
+    for candidate in (folder, *(others if len(others) == 1 else [])):
+        if is_foreign(candidate):
             return candidate
-    raise UserError(
+    raise nothing_to_prepare(source, others)
+
+
+def is_foreign(folder: Path) -> bool:
+    """Whether a folder holds a dataset that no prepare made."""
+    return (folder / "train.bin").exists() and not (folder / "dataset.json").exists()
+
+
+def nothing_to_prepare(source: Source, others: list[Path]) -> UserError:
+    """There is no code and no input. others: folders with datasets that can be named."""
+    folder = source.experiment.folder
+    if source.code is not None and others:  # what once made them is gone, or is called otherwise now
+        functions = ", ".join(map(title, own_functions(source.code)))
+        return UserError(
+            f"prepare.py has no documents(){f', only {functions}' if functions else ''}",
+            place=str(folder / "prepare.py"),
+            remedy="Write `def documents(rng): yield ...`; or, to use a dataset as it is, "
+            f"name it: -s prepare.dataset_dir={others[0].relative_to(folder).as_posix()}",
+        )
+    return UserError(
         "there is nothing to prepare: no prepare.py with documents(), no prepare.input, and no train.bin",
         place=str(folder),
         remedy="Write a prepare.py with `def documents(rng): yield ...`, or set [prepare] input = \"FILE\" in config.toml"

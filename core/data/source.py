@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import difflib
+import inspect
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import chain
@@ -22,6 +24,8 @@ from core.errors import UserError
 from core.plugins.discovery import Experiment
 
 Progress = Callable[[str, int, int], None]  # what is done, how much of it, of how much (0: unknown)
+MAKERS = ("documents", "prepare")  # functions of a prepare.py that make data
+FUNCTIONS = (*MAKERS, "evaluate", "build_model")  # all that it may have besides hooks
 
 
 @dataclass(frozen=True)
@@ -35,6 +39,10 @@ class Source:
     config: Config
     code: ModuleType | None
     place_of: PlaceOf
+
+    def __post_init__(self) -> None:
+        if self.code is not None:
+            check_functions(self.code)
 
     @property
     def kind(self) -> Literal["prepare", "input", "documents", ""]:
@@ -90,6 +98,40 @@ class Source:
         return Path(name).absolute() if not file.exists() and Path(name).is_file() else file
 
 
+def check_functions(code: ModuleType) -> None:
+    """Raise UserError if what a prepare.py calls `documents` and the like is none, or a function is named almost so.
+
+    A near name is no mistake beside the right one: documents() may well call a document().
+    """
+    for name in FUNCTIONS:
+        value = getattr(code, name, None)
+        right = inspect.isfunction(inspect.unwrap(value)) if name in MAKERS and callable(value) else callable(value)
+        if hasattr(code, name) and not right:
+            raise UserError(
+                f"{name} is {type(value).__name__}, not a function",
+                place=str(code.__file__),
+                remedy=f"Write `def {name}(...)`, or give this another name.",
+            )
+    made = any(hasattr(code, name) for name in MAKERS)
+    absent = [name for name in FUNCTIONS if not hasattr(code, name) and not (made and name in MAKERS)]
+    for function in own_functions(code):
+        if near := difflib.get_close_matches(function.__name__, absent, n=1, cutoff=0.85):
+            raise UserError(
+                f"prepare.py has no {near[0]}(), but {title(function)}",
+                place=source_of(function),
+                remedy=f"Did you mean '{near[0]}'? What is something else needs a name less alike, such as _{function.__name__}.",
+            )
+
+
+def own_functions(code: ModuleType) -> list[Callable[..., Any]]:
+    """Functions that a module defines under a public name."""
+    return [
+        value
+        for name, value in vars(code).items()
+        if inspect.isfunction(value) and value.__module__ == code.__name__ and name == value.__name__ and name[0] != "_"
+    ]
+
+
 def fetch_input(source: Source) -> Path:
     """The input file, downloaded if it is an address and not here yet. Raises UserError if there is none."""
     settings, file = source.config.prepare, source.input_file
@@ -137,8 +179,6 @@ def pairs(
         *lines, rest = (rest + text).split("\n")
         for line in lines:
             number += 1
-            if number == 1:
-                line = line.removeprefix("\ufeff")
             if not line.strip():
                 continue
             prompt, found, completion = line.partition(separator)

@@ -108,6 +108,8 @@ class Spool:
         whole = "".join([text for text, _ in segments(document)])
         if not whole:
             raise UserError(f"empty {type(document).__name__}", place=place, remedy="Leave documents without text out.")
+        if isinstance(document, Example) and not document.prompt:  # an empty completion is fine: an end token follows
+            raise UserError("empty prompt", place=place, remedy="Give it a start of its own, such as a line break.")
         try:
             whole.encode()
         except UnicodeEncodeError as error:

@@ -17,7 +17,7 @@ GROUP = 16  # pieces that are encoded together
 
 
 def read_text(path: Path, on_bytes: Callable[[bytes], object] = lambda block: None) -> Iterator[str]:
-    """The text of a file in blocks, line ends as \\n (as open() reads them, and nanoGPT with it).
+    """The text of a file in blocks, line ends as \\n (as open() reads them, and nanoGPT with it), without a byte order mark.
 
     on_bytes sees every block of bytes first. Raises UserError with the byte offset where it is not UTF-8.
     """
@@ -36,6 +36,8 @@ def read_text(path: Path, on_bytes: Callable[[bytes], object] = lambda block: No
                     place=str(path),
                     remedy="Save it as UTF-8, for example: iconv -f ISO-8859-1 -t UTF-8 OLD > NEW",
                 ) from None
+            if not begin:
+                text = text.removeprefix("\ufeff")
             rest, begin = data[used:], begin + used
             yield line_ends.decode(text, final=final)
 
@@ -68,7 +70,7 @@ def safe_cut(text: str, low: int, high: int) -> int:
         found = high - 1
         for _ in range(1000):  # more would be slow where all is blank
             found = text.rfind(mark, low, found)
-            if found <= low:
+            if found < low:
                 break
             if not text[found - 1].isspace() and not text[found + 1].isspace():
                 return found + behind
