@@ -1,21 +1,101 @@
-"""The shipped experiments refuse settings that make no data."""
+"""The shipped experiments: each runs, tiny, from data to report, and refuses settings that make no data."""
 
 from __future__ import annotations
 
+import importlib.util
+import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 
 import pytest
+from click.testing import Result
 from preparing import error_of
 
 EXPERIMENTS = Path(__file__).parents[1] / "experiments"
+SHIPPED = ("count_by_twos", "insert_spaces", "shakespeare", "shakespeare_char", "translate_words")
+TINY = ("n_layer=1", "n_head=2", "n_embd=16")
+
+
+@pytest.mark.parametrize(
+    ("name", "more"),
+    [
+        ("count_by_twos", []),
+        ("insert_spaces", []),
+        ("insert_spaces", ["--variant", "long"]),
+        ("translate_words", []),
+        ("translate_words", ["-s", "prepare.params.languages=['de', 'es']"]),
+        ("shakespeare", ["-s", "prepare.encoder=bpe", "-s", "prepare.vocab_size=300"]),
+        ("shakespeare_char", []),
+    ],
+)
+def test_a_shipped_experiment_runs(lab: Path, terrarium: Callable[..., Result], name: str, more: list[str]) -> None:
+    assert terrarium("new", "tiny", "--from", str(EXPERIMENTS / name)).exit_code == 0
+    settings = [part for key in TINY for part in ("-s", f"train.model.{key}")]
+    settings += [
+        "-s",
+        "train.schedule.max_iters=2",
+        "-s",
+        "prepare.size=20000",
+        "-s",
+        "sample.sample.max_new_tokens=20",
+    ]
+    if name.startswith("shakespeare"):
+        (lab.parent / "play.txt").write_text("First Citizen:\nBefore we proceed any further, hear me speak.\n\n" * 200)
+        settings += ["-s", f"prepare.input={lab.parent / 'play.txt'}"]
+    result = terrarium("loop", "tiny", *settings, *more)
+    assert result.exit_code == 0, result.output
+    run = lab / "tiny" / "out" / ("long" if "long" in more else "default")
+    assert json.loads((run / "summary.json").read_text())["status"] == "completed"
+    assert (run / "report.html").exists()
+    if name == "shakespeare_char":
+        assert 0 <= json.loads((run / "evaluation.json").read_text())["known_words"] <= 1
+
+
+def test_the_shipped_experiments_are_these() -> None:
+    found = {folder.name for folder in EXPERIMENTS.iterdir() if (folder / "prepare.py").is_file()}
+    assert set(SHIPPED) <= found
+
+
+@pytest.fixture
+def numbers() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("number_words", EXPERIMENTS / "translate_words" / "numbers.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.parametrize(
+    ("number", "spanish", "english", "german"),
+    [
+        (0, "cero", "zero", "null"),
+        (21, "veintiuno", "twenty-one", "einundzwanzig"),
+        (31, "treinta y uno", "thirty-one", "einunddreißig"),
+        (100, "cien", "one hundred", "einhundert"),
+        (101, "ciento uno", "one hundred one", "einhunderteins"),
+        (342, "trescientos cuarenta y dos", "three hundred forty-two", "dreihundertzweiundvierzig"),
+        (1001, "mil uno", "one thousand one", "eintausendeins"),
+        (21_000, "veintiún mil", "twenty-one thousand", "einundzwanzigtausend"),
+        (31_000, "treinta y un mil", "thirty-one thousand", "einunddreißigtausend"),
+    ],
+)
+def test_number_words(numbers: ModuleType, number: int, spanish: str, english: str, german: str) -> None:
+    assert [numbers.spell(number, language) for language in ("es", "en", "de")] == [spanish, english, german]
+
+
+@pytest.mark.parametrize("language", ["es", "en", "de"])
+def test_no_two_numbers_have_the_same_words(numbers: ModuleType, language: str) -> None:
+    assert len({numbers.spell(number, language) for number in range(10_000)}) == 10_000
 
 
 @pytest.mark.parametrize(
     ("name", "setting", "message", "remedy"),
     [
-        ("insert_spaces", "alphabet=", 'alphabet = "" has no letters', "Name one at least."),
-        ("insert_spaces", "max_letters=0", "max_letters = 0 leaves no words", "Set it to 1 or more."),
+        ("insert_spaces", "alphabet=", "there are no such words", "Give a letter and max_letters >= 1."),
+        ("insert_spaces", "max_letters=0", "there are no such words", "Give a letter and max_letters >= 1."),
         ("count_by_twos", "below=0", "below = 0 leaves no number to start at", "Set it to 1 or more."),
         ("count_by_twos", "numbers=1", "numbers = 1 leaves none to answer", "Set it to 2 or more."),
         ("translate_words", "languages=['es', 'xx']", "no number words for xx", "Choose two of es, en, de."),
@@ -31,6 +111,6 @@ def test_settings_that_make_no_data(tmp_path: Path, name: str, setting: str, mes
     error = error_of(folder, f"prepare.params.{setting}")
     assert (error.message, error.place, error.remedy) == (
         message,
-        f"prepare.params.{setting.partition('=')[0]}",
+        "prepare.params" if name == "insert_spaces" else f"prepare.params.{setting.partition('=')[0]}",
         remedy,
     )

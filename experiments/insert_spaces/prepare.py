@@ -4,12 +4,8 @@ from core import Example, UserError
 
 
 def documents(rng, *, alphabet: str = "abcde", max_letters: int = 3):
-    if not alphabet:
-        raise UserError('alphabet = "" has no letters', place="prepare.params.alphabet", remedy="Name one at least.")
-    if max_letters < 1:
-        raise UserError(
-            f"{max_letters = } leaves no words", place="prepare.params.max_letters", remedy="Set it to 1 or more."
-        )
+    if not alphabet or max_letters < 1:
+        raise UserError("there are no such words", place="prepare.params", remedy="Give a letter and max_letters >= 1.")
     while True:
         letters = rng.choices(alphabet, k=rng.randint(1, max_letters))
         yield Example(prompt="".join(letters) + ": ", completion=" ".join(letters) + "\n")
