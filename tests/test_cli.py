@@ -405,3 +405,16 @@ def test_a_disk_that_refuses_is_told_without_a_traceback(
     assert "No space left on device" in result.stderr
     assert "Traceback" not in result.output
     assert {path: path.read_bytes() for path in before} == before
+
+
+def test_running_text_is_shown_once_also_where_it_is_streamed(
+    text: Path, terrarium: Terrarium, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from core.cli.console import Console
+
+    assert terrarium("train", "text").exit_code == 0
+    command = ("sample", "text", "--start", "quick", "--num-samples", "3", "--max-new-tokens", "12", "--seed", "3")
+    at_once = terrarium(*command).stdout
+    monkeypatch.setattr(Console, "interactive", True)
+    assert terrarium(*command).stdout == at_once
+    assert at_once.count("quick") >= 3

@@ -21,6 +21,7 @@ FILE = "FILE:"  # --start FILE:path reads the text from a file, as nanoGPT does
 def draw(work: Work, choices: dict[str, Any], show: Any = None) -> list[Sample]:
     """Samples of a run. choices: options of the command, by their config names; None where not given.
 
+    show: called with the first sample piece by piece, where it is running text.
     With Examples and no start: greedy answers to held-out prompts, with the truth. Raises UserError for a
     start that cannot be read or encoded.
     """
@@ -38,6 +39,10 @@ def draw(work: Work, choices: dict[str, Any], show: Any = None) -> list[Sample]:
         starts = [
             Example(start_text(work, settings, Path.cwd() if "start" in given else work.run.experiment.folder), "")
         ] * (settings.num_samples if temperature else 1)
+    if answers:
+        show = None
+    elif show is not None:
+        show(starts[0].prompt)
     try:
         texts = complete(
             work.trained.model,

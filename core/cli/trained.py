@@ -21,7 +21,7 @@ from core.evaluation.exact_match import Answer
 from core.report.html import write_report
 from core.report.log import write_log_entry
 from core.report.plots import write_plots
-from core.report.samples import Sample, as_text
+from core.report.samples import Sample, after_first, as_text
 from core.sampling.load import Trained, load_run, run_config
 from core.tracking.run import Run, find_run
 
@@ -107,7 +107,8 @@ class Work:
         """Draw samples and show them; on a terminal the first one as it is written."""
         console = self.lab.console
         samples = draw(self, choices, console.write if console.interactive else None)
-        console.write(as_text(samples))
+        streamed = console.interactive and samples[0].truth is None
+        console.write(after_first(samples) if streamed else as_text(samples))
         return samples
 
     def report(self) -> None:

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+RULE = f"\n{'-' * 15}\n"
+
 
 @dataclass(frozen=True)
 class Sample:
@@ -29,7 +31,12 @@ def as_text(samples: Sequence[Sample]) -> str:
     if all(sample.truth is not None for sample in samples):
         width = max(len(one_line(sample.start)) for sample in samples)
         return "".join(answer_line(sample, width) for sample in samples)
-    return f"\n{'-' * 15}\n".join(sample.start + sample.text for sample in samples) + "\n"
+    return RULE.join(sample.start + sample.text for sample in samples) + "\n"
+
+
+def after_first(samples: Sequence[Sample]) -> str:
+    """What is left to print of running texts when the first one stands already."""
+    return "".join(RULE + sample.start + sample.text for sample in samples[1:]) + "\n"
 
 
 def answer_line(sample: Sample, width: int) -> str:
