@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 import warnings
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from click.testing import Result
 
 from core.errors import UserError
+from core.evaluation.loss import bits_per_byte, mean_loss
 from core.tracking.metrics import MetricsFile, read_rows
 from core.training import checkpoints
+from core.training.machine import Machine
 from core.training.trainer import clip_gradient
 
 Terrarium = Callable[..., Result]
@@ -152,3 +156,21 @@ def test_finetuning_needs_the_same_vocabulary(spaces: Path, terrarium: Terrarium
     )
     for name, tensor in before.items():
         torch.testing.assert_close(after[name], tensor, atol=1e-6, rtol=0)
+
+
+def test_a_validation_without_targets_is_told() -> None:
+    rows = [(np.zeros((1, 2), np.int64), np.full((1, 2), -1))]
+    with pytest.raises(UserError, match="hold nothing to answer for"):
+        mean_loss(torch.nn.Embedding(3, 3), rows, Machine(torch.device("cpu"), torch.float32))
+
+
+def test_the_mean_is_over_targets_and_bits_are_per_byte() -> None:
+    model = torch.nn.Embedding(4, 4)
+    torch.nn.init.zeros_(model.weight)
+    rows = [
+        (np.zeros((2, 2), np.int64), np.array([[1, -1], [-1, -1]])),
+        (np.zeros((1, 2), np.int64), np.array([[3, 0]])),
+    ]
+    loss = mean_loss(model, rows, Machine(torch.device("cpu"), torch.float32))
+    assert loss == pytest.approx(math.log(4))
+    assert bits_per_byte(loss, targets=3, text_bytes=6) == pytest.approx(1.0)

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from core.errors import UserError
 from core.models.loss import token_loss
 from core.training.machine import Machine
 from core.training.trainer import to_device
@@ -17,14 +18,23 @@ Array = npt.NDArray[np.int64]
 
 
 def mean_loss(model: torch.nn.Module, rows: Iterable[tuple[Array, Array]], machine: Machine) -> float:
-    """Mean loss in nats per target over batches of inputs and targets (B, T), -1 where there is no target."""
+    """Mean loss in nats per target over batches of inputs and targets (B, T), -1 where there is no target.
+
+    Raises UserError where there is no target at all.
+    """
     total, count = torch.zeros((), dtype=torch.float64), 0
     for inputs, targets in rows:
         with torch.inference_mode(), machine.autocast():
             nats, _ = token_loss(model(to_device(inputs, machine)), to_device(targets, machine))
         total += nats.double().cpu()
         count += int((targets >= 0).sum())
-    return float(total) / max(count, 1)
+    if not count:
+        raise UserError(
+            "the validation batches that are looked at hold nothing to answer for",
+            place="train.runtime.eval_iters",
+            remedy="Raise it, or set it to 0 for the whole validation file.",
+        )
+    return float(total) / count
 
 
 def bits_per_byte(loss: float, targets: int, text_bytes: int) -> float:
