@@ -185,3 +185,25 @@ def test_advice_for_a_path_names_the_path(spaces: Path, terrarium: Terrarium, tm
     result = terrarium("sample", str(elsewhere))
     assert result.exit_code == 2
     assert f"python -m core.cli train '{elsewhere}'" in result.stderr
+
+
+def test_the_summary_tells_the_accuracy_of_the_checkpoint_that_is_used(spaces: Path, terrarium: Terrarium) -> None:
+    source = (spaces / "prepare.py").read_text()
+    forgetful = """
+def on_metrics(run, step, metrics):
+    from core.evaluation import exact_match
+
+    if step == 3:  # the evaluation after this one finds every answer wrong
+        exact_match.Answer.correct = property(lambda answer: False)
+"""
+    (spaces / "prepare.py").write_text(source + forgetful)
+    from core.evaluation.exact_match import Answer
+
+    whole = Answer.correct
+    Answer.correct = property(lambda answer: True)  # type: ignore[assignment, method-assign]
+    try:
+        assert terrarium("train", "spaces").exit_code == 0
+    finally:
+        Answer.correct = whole  # type: ignore[method-assign]
+    summary = json.loads((spaces / "out" / "default" / "summary.json").read_text())
+    assert (summary["best_step"], summary["accuracy"]) == (3, 1.0)

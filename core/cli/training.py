@@ -203,7 +203,7 @@ def opening(run: Run, dataset: Dataset, model: torch.nn.Module) -> dict[str, Any
 
 def closing(progress: Progress) -> dict[str, Any]:
     """What summary.json says at the end."""
-    metrics = progress.evaluation
+    best = progress.best_evaluation  # what sampling and evaluation go on with
     return {
         "steps": progress.step,
         "tokens": progress.tokens,
@@ -213,10 +213,10 @@ def closing(progress: Progress) -> dict[str, Any]:
         "best_val_loss": progress.best_val_loss,
         "best_step": progress.best_step,
         "final_train_loss": progress.train_loss,
-        "final_val_loss": metrics.get("val_loss"),
-        "bits_per_byte": metrics.get("bits_per_byte"),
-        "accuracy": metrics.get("val_accuracy"),
-        "accuracy_by_group": by_group(metrics),
+        "final_val_loss": progress.evaluation.get("val_loss"),
+        "bits_per_byte": best.get("bits_per_byte"),
+        "accuracy": best.get("val_accuracy"),
+        "accuracy_by_group": by_group(best),
     }
 
 

@@ -25,7 +25,7 @@ class Progress:
     wall_seconds: float = 0.0
     best_val_loss: float | None = None  # the lowest of the run
     best_step: int | None = None  # of checkpoint `best`
-    best_score: list[float] = field(default_factory=list)  # of checkpoint `best`, see `score`
+    best_evaluation: dict[str, float] = field(default_factory=dict)  # metrics of checkpoint `best`
     train_loss: float | None = None
     evaluation: dict[str, float] = field(default_factory=dict)  # the latest one's metrics
     loss_sum: float = 0.0  # of the steps since the last row of metrics

@@ -215,8 +215,8 @@ def evaluate(run: Run, parts: Parts, progress: Progress) -> Row:
     progress.evaluation = row
     best = math.inf if progress.best_val_loss is None else progress.best_val_loss
     progress.best_val_loss = min(row["val_loss"], best)
-    if saving.score(row) > progress.best_score:
-        progress.best_score, progress.best_step = saving.score(row), progress.step
+    if not progress.best_evaluation or saving.score(row) > saving.score(progress.best_evaluation):
+        progress.best_evaluation, progress.best_step = row, progress.step
         path = saving.save(run, "best", progress, parts.model, parts.optimizer, parts.identity)
         parts.plugins.manager.hook.on_checkpoint(run=run, step=progress.step, path=path)
     return row
