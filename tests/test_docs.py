@@ -172,13 +172,13 @@ def test_toml_blocks_are_valid(page: Path) -> None:
     for block in blocks(page.read_text(encoding="utf-8"), "toml"):
         values = tomli.loads(block)
         if "project" not in values:
-            resolve(Config.model_validate(values))
+            assert resolve(Config.model_validate(values)).train.model.block_size
 
 
 @every_written_page
 def test_python_blocks_compile(page: Path) -> None:
     for block in blocks(page.read_text(encoding="utf-8"), "python"):
-        ast.parse(block)
+        assert ast.parse(block).body
 
 
 def prepare_files() -> Iterator[tuple[str, str]]:

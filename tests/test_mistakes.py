@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import signal
 from collections.abc import Callable
 from pathlib import Path
 
@@ -207,3 +209,22 @@ def on_metrics(run, step, metrics):
         Answer.correct = whole  # type: ignore[method-assign]
     summary = json.loads((spaces / "out" / "default" / "summary.json").read_text())
     assert (summary["best_step"], summary["accuracy"]) == (3, 1.0)
+
+
+def test_a_signal_just_behind_a_step_is_saved_too(
+    spaces: Path, terrarium: Terrarium, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from core.training.trainer import Pace
+
+    signals = iter([signal.SIGINT])  # one only: a second would end the process at once
+
+    def interrupt(pace: Pace) -> None:
+        for number in signals:
+            os.kill(os.getpid(), number)
+
+    monkeypatch.setattr(Pace, "resume", interrupt)
+    result = terrarium("train", "spaces", "-s", "train.runtime.checkpoint_interval=100")
+    assert result.exit_code == 130
+    summary = json.loads((spaces / "out" / "default" / "summary.json").read_text())
+    state = json.loads((spaces / "out" / "default" / "checkpoints" / "last" / "state.json").read_text())
+    assert state["step"] == summary["steps"] == 2

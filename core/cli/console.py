@@ -111,11 +111,3 @@ def sentence(row: Row, total: int) -> str:
     if "val_accuracy" in row:
         parts.append(f"exact {row['val_accuracy']:.1%}")
     return "  ".join([*parts, f"{row['seconds']:.1f} s", f"{row['tokens_per_second']:,.0f} tokens/s"])
-
-
-def duration(seconds: float) -> str:
-    """Seconds as people say them."""
-    if seconds < 60:
-        return f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"

@@ -19,7 +19,6 @@ from core.errors import UserError
 from core.evaluation.evaluate import Evaluation
 from core.evaluation.exact_match import Answer
 from core.report.html import write_report
-from core.report.log import write_log_entry
 from core.report.plots import write_plots
 from core.report.samples import Sample, after_first, as_text
 from core.sampling.load import Trained, load_run, run_config
@@ -111,11 +110,9 @@ class Work:
         console.write(after_first(samples) if streamed else as_text(samples))
         return samples
 
-    def report(self) -> None:
-        """Samples, curves, the page and the log entry of the run."""
-        samples = draw(self, {})
+    def report(self, samples: list[Sample]) -> None:
+        """Write samples, curves and the page of the run."""
         files.write_text(self.run.folder / "samples.txt", as_text(samples))
         write_plots(self.run.folder)
         page = write_report(self.run.folder, samples)
-        write_log_entry(self.run)
         self.lab.console.say(f"report: {page}")

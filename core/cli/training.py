@@ -14,7 +14,6 @@ from typing import Any
 import torch
 
 from core import files
-from core.cli.console import duration
 from core.cli.lab import Lab
 from core.data.batches import batch, layout_of
 from core.data.dataset import Dataset
@@ -23,6 +22,7 @@ from core.evaluation.evaluate import Evaluation
 from core.models.build import build_model, parameter_count
 from core.plugins.discovery import find
 from core.plugins.manager import plugins
+from core.report.html import duration
 from core.report.log import write_log_entry
 from core.sampling.load import run_config
 from core.tracking.begin import begin
@@ -102,9 +102,8 @@ def train_locked(lab: Lab, run: Run, dataset: Dataset, *, resume: bool) -> None:
             raise
         raise disk_full(run, progress) from None
     finally:
-        with (
-            contextlib.suppress(OSError) if status == "failed" else contextlib.nullcontext()
-        ):  # the first error matters
+        first_error_matters = contextlib.suppress(OSError) if status == "failed" else contextlib.nullcontext()
+        with first_error_matters:
             summary = run.write_summary({"status": status} | closing(progress))
             write_log_entry(run)
             plugins().manager.hook.on_train_end(run=run, summary=summary)

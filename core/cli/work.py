@@ -47,8 +47,7 @@ def loop(experiment: str, overrides: tuple[str, ...], variant: str, quiet: bool,
     finished = train_run(lab, **choices)
     work = Work.open(lab, finished.name)
     work.evaluate()
-    work.sample()
-    work.report()
+    work.report(work.sample())
 
 
 COMMANDS = (prepare, train, loop)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Literal
 
 import torch
@@ -9,6 +10,7 @@ import torch
 from core.config import Config
 from core.data.batches import validation_rows
 from core.data.dataset import Dataset
+from core.data.documents import Example
 from core.evaluation.exact_match import Answer, accuracies, greedy_answers
 from core.evaluation.loss import bits_per_byte, mean_loss
 from core.training.machine import Machine
@@ -22,7 +24,11 @@ class Evaluation:
 
     def __init__(self, dataset: Dataset, config: Config, machine: Machine) -> None:
         self.dataset, self.config, self.machine = dataset, config, machine
-        self.examples = {side: dataset.examples(side, config.evaluate.training_prompts) for side in SIDES}
+
+    @functools.cached_property
+    def examples(self) -> dict[Side, list[Example]]:
+        """Prompts of both sides for every row of metrics."""
+        return {side: self.dataset.examples(side, self.config.evaluate.training_prompts) for side in SIDES}
 
     def while_training(self, model: torch.nn.Module) -> dict[str, float]:
         """val_loss, bits_per_byte and accuracies, on the part of the data that the config names."""

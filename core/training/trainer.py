@@ -63,7 +63,8 @@ def train(run: Run, parts: Parts, progress: Progress, metrics: MetricsFile, stop
     unread: list[torch.Tensor] = []  # losses that a device may still be computing
     model.train()
 
-    while progress.step < config.schedule.max_iters and not stop.number:
+    stopping = False
+    while progress.step < config.schedule.max_iters and not stopping:
         due = Due(config, progress.step + 1)
         set_learning_rate(optimizer, config, progress.step)
         inputs, targets = parts.batch(progress.step)
@@ -90,7 +91,8 @@ def train(run: Run, parts: Parts, progress: Progress, metrics: MetricsFile, stop
             metrics.append(row)
             publish(run, parts, row)
         progress.wall_seconds = pace.wall_seconds()
-        if due.checkpoint or stop.number:
+        stopping = bool(stop.number)  # read once: a request that comes after this waits for the next step's save
+        if due.checkpoint or stopping:
             path = saving.save(run, "last", progress, model, optimizer, parts.identity)
             parts.plugins.manager.hook.on_checkpoint(run=run, step=progress.step, path=path)
         pace.resume()
