@@ -121,21 +121,31 @@ class Optim(Section):
 class Schedule(Section):
     """The learning rate by step."""
 
-    max_iters: Count = Field(1000, description="optimizer steps")
+    max_iters: Count = Field(1000, description="optimizer steps; train.runtime.max_minutes takes their place")
     warmup_iters: CountOrZero | None = Field(None, description="optimizer steps of linear rise")
-    lr_decay_iters: Count | None = Field(None, description="optimizer step at which min_lr is reached; None: max_iters")
+    lr_decay_iters: Count | None = Field(
+        None,
+        description="optimizer step at which min_lr is reached; None: max_iters; train.runtime.max_minutes takes its place",
+    )
     min_lr: NotNegative | None = Field(
         None, description="final rate; None: 0.02 (linear) or 0.1 (cosine) of learning_rate"
     )
     decay: Literal["linear", "cosine", "constant"] | None = Field(None, description="shape of the fall")
     decay_fraction: Annotated[float, Field(gt=0, le=1)] = Field(
-        0.6, description="linear: last part of lr_decay_iters that falls"
+        0.6, description="linear: last part of lr_decay_iters, or of max_minutes, that falls"
     )
 
 
 class Runtime(Section):
-    """Where and how often."""
+    """Where, how long and how often."""
 
+    max_minutes: Positive | None = Field(
+        None,
+        description="wall time of training, minutes, evaluations, saves and all tries included. The run then ends by the "
+        "clock and the rate falls by it, whatever max_iters and lr_decay_iters say; warm-up stays in steps. Rates then "
+        "depend on the machine's speed: a resume gets the time that is left, but neither it nor a repetition is exact. "
+        "None: max_iters steps",
+    )
     eval_interval: Count = Field(250, description="optimizer steps between evaluations")
     eval_iters: CountOrZero = Field(0, description="validation batches, evenly spaced, at most; 0: the whole file")
     log_interval: Count = Field(10, description="optimizer steps between rows of metrics")
@@ -286,6 +296,7 @@ def feed_forward_width(model: Model) -> int:
 def refuse_contradictions(config: Config) -> None:
     """Raise Contradiction for the first pair of settings that cannot both hold. Expects a filled config."""
     model, data, schedule = config.train.model, config.train.data, config.train.schedule
+    by_steps = config.train.runtime.max_minutes is None
     assert (
         model.block_size
         and data.block_size
@@ -307,12 +318,12 @@ def refuse_contradictions(config: Config) -> None:
             ("train.data.block_size", "train.model.block_size"), f"rows of {data.block_size} tokens do not fit the model's block_size = {model.block_size}.",
             "Lower train.data.block_size, or raise train.model.block_size.",
         )  # fmt: skip
-    if schedule.warmup_iters and schedule.warmup_iters >= schedule.max_iters:
+    if by_steps and schedule.warmup_iters and schedule.warmup_iters >= schedule.max_iters:
         raise Contradiction(
             ("train.schedule.warmup_iters", "train.schedule.max_iters"), f"warmup_iters = {schedule.warmup_iters} leaves nothing of max_iters = {schedule.max_iters}.",
             f"A tenth of max_iters is usual: {schedule.max_iters // 10}.",
         )  # fmt: skip
-    if schedule.warmup_iters and schedule.lr_decay_iters <= schedule.warmup_iters:
+    if by_steps and schedule.warmup_iters and schedule.lr_decay_iters <= schedule.warmup_iters:
         raise Contradiction(
             ("train.schedule.lr_decay_iters", "train.schedule.warmup_iters"), f"lr_decay_iters = {schedule.lr_decay_iters} ends before warmup_iters = {schedule.warmup_iters}.",
             "Set it to max_iters, or leave it out.",

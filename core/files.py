@@ -25,6 +25,17 @@ except ImportError:  # Windows has no flock: there a run folder is not guarded a
 TEMPORARY = ".tmp-"  # prefix of names that hold unfinished work and may be deleted by anyone who holds the lock
 
 
+def cache_folder() -> Path:
+    """Where what can be had again is kept for all experiments: $TERRARIUM_CACHE, else terrarium in $XDG_CACHE_HOME or ~/.cache.
+
+    It need not exist. Raises RuntimeError where the user has no home.
+    """
+    if own := os.environ.get("TERRARIUM_CACHE"):
+        return Path(own)
+    shared = os.environ.get("XDG_CACHE_HOME")
+    return (Path(shared) if shared else Path.home() / ".cache") / "terrarium"
+
+
 def sync(path: Path) -> None:
     """Push a file's content, or a folder's list of names, to the disk."""
     if os.name == "nt" and path.is_dir():

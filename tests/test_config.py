@@ -90,6 +90,11 @@ def test_block_size_of_one_section_is_followed_by_the_other(tmp_path: Path) -> N
         ("[train.data]\nblock_size = 128\n[train.model]\nblock_size = 64\n", ["config.toml:2", "do not fit the model's block_size = 64"]),
         ("[train.schedule]\nmax_iters = 10\nwarmup_iters = 10\n", ["config.toml:3", "leaves nothing of max_iters = 10"]),
         ("[train.schedule]\nlr_decay_iters = 5\nwarmup_iters = 10\n", ["config.toml:2", "lr_decay_iters = 5 ends before warmup_iters = 10"]),
+        ("[train.runtime]\nmax_minutes = 0\n", ["config.toml:2", "train.runtime.max_minutes = 0", "greater than 0"]),
+        ("[train.runtime]\nmax_minutes = -3\n", ["config.toml:2", "greater than 0"]),
+        ("[train.runtime]\nmax_minutes = inf\n", ["config.toml:2", "finite"]),
+        ("[train.runtime]\nmax_minutes = '3'\n", ["config.toml:2", "max_minutes is a number, without quotes"]),
+        ("[train.schedule]\nmax_minutes = 3\n", ["config.toml:2", "belongs to another section: train.runtime.max_minutes"]),
         ("[train.schedule]\nmin_lr = 1.0\n", ["config.toml:2", "min_lr = 1 is above learning_rate = 0.02"]),
     ],
 )  # fmt: skip
@@ -97,6 +102,14 @@ def test_a_wrong_file_is_told_with_place_value_and_remedy(tmp_path: Path, toml: 
     message = error_of(write(tmp_path, toml))
     for part in parts:
         assert part in message
+
+
+def test_a_budget_in_time_asks_nothing_of_the_steps(tmp_path: Path) -> None:
+    steps = ["train.schedule.max_iters=5", "train.schedule.lr_decay_iters=3", "train.schedule.warmup_iters=10"]
+    assert "leaves nothing of max_iters = 5" in error_of(tmp_path, *steps)
+    config, _ = load_config(tmp_path, overrides=[*steps, "train.runtime.max_minutes=3"])
+    assert config.train.runtime.max_minutes == 3.0
+    assert "max_minutes" not in dump(load_config(tmp_path)[0].model_dump())
 
 
 def test_wrong_overrides_and_variants_are_told(tmp_path: Path) -> None:

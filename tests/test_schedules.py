@@ -57,6 +57,39 @@ def test_a_fall_of_no_step_ends_at_once() -> None:
     assert [fraction(step, late, peak=1.0) for step in (99, 100)] == [1.0, 0.1]
 
 
+@pytest.mark.parametrize(
+    ("gone", "expected"), [(0, 1.0), (0.4, 1.0), (0.55, 1 - 0.25 * 0.95), (0.7, 1 - 0.5 * 0.95), (1, 0.05)]
+)
+def test_by_time_linear_falls_in_the_last_part_of_the_budget(gone: float, expected: float) -> None:
+    for step in (0, 99, 100_000):  # max_iters and lr_decay_iters are 100
+        assert fraction(step, schedule(), peak=2.0, gone=gone) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(("gone", "expected"), [(0, 1.0), (0.25, 0.1 + 0.9 * 0.8535534), (0.5, 0.55), (1, 0.1)])
+def test_by_time_cosine_takes_the_whole_budget(gone: float, expected: float) -> None:
+    assert fraction(500, schedule(decay="cosine", warmup_iters=10), peak=1.0, gone=gone) == pytest.approx(expected)
+
+
+def test_by_time_warm_up_stays_in_steps_and_the_lower_rate_counts() -> None:
+    settings = schedule(warmup_iters=9, lr_decay_iters=1)
+    assert [fraction(step, settings, peak=1.0, gone=0.1) for step in (0, 4, 9, 10)] == [0.1, 0.5, 1.0, 1.0]
+    assert fraction(8, settings, peak=1.0, gone=0.7) == pytest.approx(0.55)
+    assert fraction(0, settings, peak=1.0, gone=0.7) == 0.1
+    assert fraction(10, schedule(decay="constant"), peak=1.0, gone=1.0) == 1.0
+
+
+@given(
+    shape=st.sampled_from(["linear", "cosine"]),
+    decay_fraction=st.floats(0, 1, exclude_min=True),
+    end=st.integers(200, 1000),
+)
+def test_by_time_a_steady_run_has_the_rates_of_one_by_steps(shape: str, decay_fraction: float, end: int) -> None:
+    settings = schedule(decay=shape, lr_decay_iters=end, decay_fraction=round(decay_fraction * end) / end or 1.0)
+    for step in range(0, end + 1, 7):
+        by_time = fraction(step, settings, peak=1.0, gone=step / end)
+        assert by_time == pytest.approx(fraction(step, settings, peak=1.0), abs=1e-9)
+
+
 @given(
     decay=st.sampled_from(["linear", "cosine", "constant"]),
     end=st.integers(2, 500),

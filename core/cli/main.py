@@ -34,10 +34,10 @@ class Commands(click.Group):
         if self.filled:
             return
         self.filled = True
-        from core.cli import experiments, inspect, interchange, work
+        from core.cli import bench, experiments, inspect, interchange, work
         from core.plugins.manager import plugins
 
-        for module in (work, inspect, experiments, interchange):
+        for module in (work, inspect, experiments, bench, interchange):
             for command in module.COMMANDS:
                 self.add_command(command)
         plugins().call_each("register_commands", cli=self)

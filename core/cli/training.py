@@ -8,18 +8,19 @@ import errno
 import shlex
 import shutil
 import sys
-from collections.abc import Callable
 from typing import Any
 
 import torch
 
 from core import files
+from core.cli.console import Length, Show
 from core.cli.lab import Lab
+from core.config import Train
 from core.data.batches import batch, layout_of
 from core.data.dataset import Dataset
 from core.errors import Interrupted, RunFailed, UserError
 from core.evaluation.evaluate import Evaluation
-from core.models.build import build_model, parameter_count
+from core.models.build import build_model, flops_per_token, parameter_count
 from core.plugins.discovery import find
 from core.plugins.manager import plugins
 from core.report.html import duration
@@ -33,6 +34,7 @@ from core.training import checkpoints
 from core.training.machine import Machine, choose_device, choose_machine
 from core.training.progress import Progress, restore
 from core.training.signals import noting_signals
+from core.training.speed import Speed
 from core.training.trainer import Parts, train
 
 
@@ -79,11 +81,12 @@ def train_locked(lab: Lab, run: Run, dataset: Dataset, *, resume: bool) -> None:
     run.folder.mkdir(parents=True, exist_ok=True)
     run.write_config()
     run.write_summary(opening(run, dataset, model))
+    speed = speed_of(run.config.train, machine, model)
     progress, status, number = Progress(), "failed", 0
     try:
         with contextlib.ExitStack() as stack:
             stop = stack.enter_context(noting_signals())
-            tell = stack.enter_context(lab.console.training(run.config.train.schedule.max_iters))
+            tell = stack.enter_context(lab.console.training(length_of(run.config.train), speed.text))
             parts = assemble(run, dataset, machine, model, tell)
             for tracker in parts.trackers:
                 stack.callback(tracker.close)
@@ -104,12 +107,12 @@ def train_locked(lab: Lab, run: Run, dataset: Dataset, *, resume: bool) -> None:
     finally:
         first_error_matters = contextlib.suppress(OSError) if status == "failed" else contextlib.nullcontext()
         with first_error_matters:
-            summary = run.write_summary({"status": status} | closing(progress))
+            summary = run.write_summary({"status": status} | closing(progress, speed))
             write_log_entry(run)
             plugins().manager.hook.on_train_end(run=run, summary=summary)
     if number:
         raise Interrupted(number, f"Go on with: {same_command(lab, run)}")
-    lab.console.say(last_line(run, progress))
+    lab.console.say(last_line(run, progress, speed))
 
 
 def disk_full(run: Run, progress: Progress) -> RunFailed:
@@ -148,9 +151,7 @@ def settle(run: Run, dataset: Dataset) -> Machine:
     return machine
 
 
-def assemble(
-    run: Run, dataset: Dataset, machine: Machine, model: torch.nn.Module, tell: Callable[[dict[str, float]], None]
-) -> Parts:
+def assemble(run: Run, dataset: Dataset, machine: Machine, model: torch.nn.Module, tell: Show) -> Parts:
     """What the loop works with."""
     config = run.config.train
     evaluation = Evaluation(dataset, run.config, machine)
@@ -200,7 +201,7 @@ def opening(run: Run, dataset: Dataset, model: torch.nn.Module) -> dict[str, Any
     } | ({"description": run.description} if run.description else {})
 
 
-def closing(progress: Progress) -> dict[str, Any]:
+def closing(progress: Progress, speed: Speed) -> dict[str, Any]:
     """What summary.json says at the end."""
     best = progress.best_evaluation  # what sampling and evaluation go on with
     return {
@@ -209,6 +210,7 @@ def closing(progress: Progress) -> dict[str, Any]:
         "train_seconds": round(progress.seconds, 3),
         "wall_seconds": round(progress.wall_seconds, 3),
         "tokens_per_second": round(progress.tokens / progress.seconds, 1) if progress.seconds else None,
+        **speed.summary(progress.tokens, progress.seconds),
         "best_val_loss": progress.best_val_loss,
         "best_step": progress.best_step,
         "final_train_loss": progress.train_loss,
@@ -241,15 +243,35 @@ def same_command(lab: Lab, run: Run) -> str:
     return f"{run.experiment.command.format('train')} {shlex.join(options)}".strip()
 
 
+def speed_of(config: Train, machine: Machine, model: torch.nn.Module) -> Speed:
+    """Says what tokens per second mean for this model on this machine."""
+    data = config.data
+    assert data.block_size is not None
+    tokens = data.grad_accum_steps * data.batch_size * data.block_size
+    return Speed(machine, tokens, flops_per_token(model, data.block_size))
+
+
+def length_of(config: Train) -> Length:
+    """What a run is measured by: its budget in time if it has one, else its steps."""
+    minutes = config.runtime.max_minutes
+    return Length(config.schedule.max_iters, "steps") if minutes is None else Length(60 * minutes, "seconds")
+
+
 def first_line(run: Run, dataset: Dataset, model: torch.nn.Module, progress: Progress) -> str:
-    config = run.config.train
-    start = f"resumed at step {progress.step}" if progress.step else f"{config.schedule.max_iters} steps"
+    config, minutes = run.config.train, run.config.train.runtime.max_minutes
+    start = f"{config.schedule.max_iters} steps" if minutes is None else f"for {minutes:g} minute{'s' * (minutes != 1)}"
+    if progress.step:
+        left = "" if minutes is None else f", {duration(max(0.0, 60 * minutes - progress.wall_seconds))} left"
+        start = f"resumed at step {progress.step}{left}"
     return (
         f"training {run.title}: {parameter_count(model):,} parameters, {dataset.train.tokens:,} tokens, "
         f"vocabulary {dataset.encoder.vocab_size:,}; {start} on {config.runtime.device} in {config.runtime.dtype}"
     )
 
 
-def last_line(run: Run, progress: Progress) -> str:
-    pace = f"{duration(progress.seconds)} of training, {progress.tokens / max(progress.seconds, 1e-9):,.0f} tokens/s"
+def last_line(run: Run, progress: Progress, speed: Speed) -> str:
+    figures = speed.text(progress.tokens / max(progress.seconds, 1e-9)).replace("  ", ", ")
+    pace = f"{duration(progress.seconds)} of training, {figures}"
+    if run.config.train.runtime.max_minutes is not None:
+        pace += f", {duration(progress.wall_seconds)} in all"
     return f"trained {run.title}: lowest val loss {progress.best_val_loss:.4f}, checkpoint best is of step {progress.best_step}; {pace}"

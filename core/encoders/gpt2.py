@@ -15,7 +15,7 @@ from core.encoders.base import Ids
 from core.encoders.bytelevel import ByteLevel
 from core.encoders.text import wrong_state
 from core.errors import UserError
-from core.files import sha256
+from core.files import cache_folder, sha256
 
 URL = "https://openaipublic.blob.core.windows.net/gpt-2/encodings/main/vocab.bpe"
 SHA256 = "1ce1664773c50f3e0cc8842619a93edc4624525b728b188a9e0be33b7726adc5"
@@ -67,7 +67,7 @@ class Gpt2Encoder:
 
 def vocabulary() -> Path:
     """vocab.bpe in the cache, in tiktoken's cache, or downloaded now. Raises UserError where none can be had."""
-    ours = Path(os.environ.get("TERRARIUM_CACHE") or Path.home() / ".cache" / "terrarium") / "gpt2" / "vocab.bpe"
+    ours = cache_folder() / "gpt2" / "vocab.bpe"
     places = [ours]
     if folder := os.environ.get("TIKTOKEN_CACHE_DIR"):
         places.append(Path(folder) / hashlib.sha1(URL.encode()).hexdigest())  # the name that tiktoken gives it

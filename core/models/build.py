@@ -5,9 +5,11 @@ from __future__ import annotations
 from types import ModuleType
 
 import torch
+from torch import nn
 
 from core.config import Model
 from core.errors import UserError
+from core.models.gpt import GPT
 from core.plugins.manager import plugins
 
 
@@ -33,3 +35,21 @@ def build_model(config: Model, vocab_size: int, code: ModuleType | None = None) 
 def parameter_count(model: torch.nn.Module) -> int:
     """Numbers that are trained."""
     return sum(parameter.numel() for parameter in model.parameters())
+
+
+def flops_per_token(model: nn.Module, block_size: int) -> int:
+    """Floating-point operations of forward and backward for one token of rows of block_size tokens, recomputing left out.
+
+    6 N + 12 n_layer n_embd block_size for a GPT, 6 N for other models (PaLM, arXiv:2204.02311, appendix B; the second term
+    is attention, its causal half not subtracted). N: the numbers in matrices that tokens are multiplied with. So an
+    embedding counts only where it is the output head too; norms and biases do not count.
+    """
+    matrices = {
+        id(parameter): parameter.numel()  # a tied matrix once
+        for module in model.modules()
+        if not isinstance(module, nn.Embedding | nn.EmbeddingBag)
+        for parameter in module.parameters(recurse=False)
+        if parameter.dim() >= 2
+    }
+    attention = 12 * model.config.n_layer * model.config.n_embd * block_size if isinstance(model, GPT) else 0
+    return 6 * sum(matrices.values()) + attention

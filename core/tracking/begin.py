@@ -46,19 +46,29 @@ def begin(run: Run, fingerprint: str, *, resume: bool, fresh: bool) -> tuple[Beg
     if differences and not steering:
         raise other_run(run, differences)
     adopt(run.config, stored)
-    more_steps = run.config.train.schedule.max_iters > (summary["steps"] or 0)
-    if summary["status"] == "completed" and not (resume and more_steps):
+    if summary["status"] == "completed" and not (resume and wants_more(run.config, summary, differences)):
         return "finished", said
     return "resumed", said
+
+
+def wants_more(config: Config, summary: Mapping[str, Any], differences: Mapping[str, Any]) -> bool:
+    """Whether a completed run is to go on: for more steps, or for more time than it has had.
+
+    A run ends a little before or behind its budget, so what a budget leaves over is nothing to go on with.
+    """
+    minutes = config.train.runtime.max_minutes
+    if minutes is None:
+        return config.train.schedule.max_iters > (summary["steps"] or 0)
+    return "train.runtime.max_minutes" in differences and 60 * minutes > (summary["wall_seconds"] or 0)
 
 
 def changed(before: dict[str, Any], after: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
     """Keys of [train] that differ, with both values; "auto" differs from nothing."""
     skipped = ("train.runtime.out_dir", "train.runtime.trackers")
     return {
-        key: (before.get(key), value)
-        for key, value in after.items()
-        if key.startswith("train.") and key not in skipped and value != "auto" and before.get(key) != value
+        key: (before.get(key), after.get(key))
+        for key in before | after
+        if key.startswith("train.") and key not in skipped and after.get(key) not in ("auto", before.get(key))
     }
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import base64
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from core.training import checkpoints
 
 @dataclass
 class Progress:
-    """Counters of a run. step: optimizer steps done; tokens: input tokens seen; seconds: spent in steps."""
+    """Counters of a run. step: optimizer steps done; tokens: input tokens seen; seconds: spent in steps; wall_seconds: in all."""
 
     step: int = 0
     tokens: int = 0
@@ -28,6 +28,9 @@ class Progress:
     best_evaluation: dict[str, float] = field(default_factory=dict)  # metrics of checkpoint `best`
     train_loss: float | None = None
     evaluation: dict[str, float] = field(default_factory=dict)  # the latest one's metrics
+    evaluated_step: int | None = None  # of the latest evaluation
+    evaluation_seconds: float = 0.0  # what the latest one took, hooks included, without checkpoint `best`
+    saving_seconds: float = 0.0  # what the latest checkpoint took
     loss_sum: float = 0.0  # of the steps since the last row of metrics
     loss_count: int = 0
 
@@ -91,7 +94,7 @@ def restore(run: Run, model: torch.nn.Module, optimizer: torch.optim.Optimizer, 
     checkpoints.put_weights(model, checkpoint.model, str(checkpoint.folder))
     checkpoints.unflatten(optimizer, checkpoint.optimizer, state["optimizer"])
     set_random_state(state["rng"])
-    return Progress(**{entry.name: state["progress"][entry.name] for entry in fields(Progress)})
+    return Progress(**state["progress"])
 
 
 def random_state() -> dict[str, str]:

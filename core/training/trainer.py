@@ -6,7 +6,6 @@ Legend: G micro-batches of an optimizer step, B rows, T tokens.
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -23,6 +22,7 @@ from core.tracking.metrics import MetricsFile
 from core.tracking.run import Run
 from core.training import progress as saving
 from core.training.machine import Machine
+from core.training.pace import Pace
 from core.training.progress import Progress
 from core.training.schedules import fraction
 from core.training.signals import StopRequest
@@ -37,7 +37,8 @@ class Parts:
 
     batch(step) -> inputs and targets (G, B, T), -1 where there is no target; a pure function of the step.
     evaluate(model) -> metrics with at least val_loss. trackers: objects with log(step, row).
-    identity: the dataset's fingerprint and encoder, kept in every checkpoint. tell(row): shows progress.
+    identity: the dataset's fingerprint and encoder, kept in every checkpoint.
+    tell(row, wall): shows progress, wall seconds of the run included.
     """
 
     model: torch.nn.Module
@@ -48,28 +49,29 @@ class Parts:
     trackers: list[Any]
     plugins: Plugins
     identity: dict[str, Any]
-    tell: Callable[[Row], None]
+    tell: Callable[[Row, float], None]
 
 
 def train(run: Run, parts: Parts, progress: Progress, metrics: MetricsFile, stop: StopRequest) -> None:
-    """Train from `progress` on, which is kept current, until max_iters or a stop request; the state is saved either way.
+    """Train from `progress` on, which is kept current, until steps or minutes are used up or a stop request comes.
 
+    The state is saved either way, and evaluated unless a request cut the run short.
     Raises RunFailed when the loss is not finite; the checkpoint on disk is then the last finite one.
     """
     config, model, optimizer = run.config.train, parts.model, parts.optimizer
-    pace = Pace(progress)
+    pace = Pace(config, progress)
     forward = torch.compile(model) if parts.machine.compile else model
     parts.plugins.manager.hook.on_train_start(run=run)
     unread: list[torch.Tensor] = []  # losses that a device may still be computing
     model.train()
 
     stopping = False
-    while progress.step < config.schedule.max_iters and not stopping:
-        due = Due(config, progress.step + 1)
-        set_learning_rate(optimizer, config, progress.step)
+    while not (stopping or pace.over()):
+        due = pace.due()
+        set_learning_rate(optimizer, config, progress.step, pace.gone())
         inputs, targets = parts.batch(progress.step)
         unread.append(accumulate_gradient(forward, inputs, targets, parts.machine))
-        if due.anything or parts.machine.device.type == "cpu":  # reading stalls a GPU, and costs a CPU nothing
+        if due.losses or parts.machine.device.type == "cpu":  # reading stalls a GPU, and costs a CPU nothing
             read_losses(unread, progress, run)
         row = clip_gradient(model, config.optim.grad_clip or 0.0, measure=due.row)
         if not math.isfinite(row.get("grad_norm", 0.0)):
@@ -78,74 +80,29 @@ def train(run: Run, parts: Parts, progress: Progress, metrics: MetricsFile, stop
         optimizer.zero_grad(set_to_none=True)
         progress.step += 1
         progress.tokens += inputs.size
-        progress.seconds = pace.seconds()
+        progress.seconds += pace.lap()
 
         if due.row:
-            row |= pace.figures(progress) | {
+            row |= pace.figures() | {
                 "train_loss": progress.take_mean_loss(),
                 "learning_rate": optimizer.param_groups[0]["lr"],
                 "param_norm": norm(model.parameters()),
             }
             if due.evaluation:
-                row |= evaluate(run, parts, progress)
+                row |= evaluate(run, parts, progress, pace)
             metrics.append(row)
-            publish(run, parts, row)
-        progress.wall_seconds = pace.wall_seconds()
+            publish(run, parts, row, pace.wall_seconds())
+            publishing = pace.lap()
+            if due.evaluation:
+                progress.evaluation_seconds += publishing
         stopping = bool(stop.number)  # read once: a request that comes after this waits for the next step's save
-        if due.checkpoint or stopping:
-            path = saving.save(run, "last", progress, model, optimizer, parts.identity)
-            parts.plugins.manager.hook.on_checkpoint(run=run, step=progress.step, path=path)
-        pace.resume()
+        if due.checkpoint or stopping or pace.over():
+            save(run, parts, progress, pace, "last")
 
 
-class Due:
-    """What falls due after a step."""
-
-    def __init__(self, config: Train, step: int) -> None:
-        runtime, final = config.runtime, step == config.schedule.max_iters
-        self.evaluation = final or step % runtime.eval_interval == 0
-        self.row = self.evaluation or step % runtime.log_interval == 0
-        self.checkpoint = final or step % runtime.checkpoint_interval == 0
-        self.anything = self.row or self.checkpoint
-
-
-class Pace:
-    """Seconds spent in steps, without evaluation and saving, over all tries of a run; from the monotonic clock."""
-
-    def __init__(self, progress: Progress) -> None:
-        self.begin = self.since = time.perf_counter()
-        self.stepping, self.wall_before = progress.seconds, progress.wall_seconds
-        self.row_seconds, self.row_tokens = progress.seconds, progress.tokens
-
-    def seconds(self) -> float:
-        """Seconds of steps so far."""
-        now = time.perf_counter()
-        self.stepping, self.since = self.stepping + now - self.since, now
-        return self.stepping
-
-    def wall_seconds(self) -> float:
-        """Seconds of everything so far."""
-        return self.wall_before + time.perf_counter() - self.begin
-
-    def resume(self) -> None:
-        """Steps go on: what passed since `seconds` was last read does not count as steps."""
-        self.since = time.perf_counter()
-
-    def figures(self, progress: Progress) -> Row:
-        """step, tokens, seconds and tokens per second since the last row."""
-        elapsed, tokens = progress.seconds - self.row_seconds, progress.tokens - self.row_tokens
-        self.row_seconds, self.row_tokens = progress.seconds, progress.tokens
-        return {
-            "step": progress.step,
-            "tokens": progress.tokens,
-            "seconds": round(progress.seconds, 4),
-            "tokens_per_second": round(tokens / max(elapsed, 1e-9), 1),
-        }
-
-
-def set_learning_rate(optimizer: torch.optim.Optimizer, config: Train, step: int) -> None:
-    """Scale every group's peak rate by the schedule."""
-    scale = fraction(step, config.schedule, config.optim.learning_rate or 0.0)
+def set_learning_rate(optimizer: torch.optim.Optimizer, config: Train, step: int, gone: float | None) -> None:
+    """Scale every group's peak rate by the schedule. gone: share of a budget in time, None where steps are counted."""
+    scale = fraction(step, config.schedule, config.optim.learning_rate or 0.0, gone)
     for group in optimizer.param_groups:
         group["lr"] = group["peak_lr"] * scale
 
@@ -206,7 +163,7 @@ def norm(tensors: Iterable[torch.Tensor]) -> float:
         return float(torch.nn.utils.get_total_norm(list(tensors)))
 
 
-def evaluate(run: Run, parts: Parts, progress: Progress) -> Row:
+def evaluate(run: Run, parts: Parts, progress: Progress, pace: Pace) -> Row:
     """Metrics of the validation side; the best state so far is kept as checkpoint `best`."""
     parts.model.eval()
     with torch.inference_mode():
@@ -214,20 +171,27 @@ def evaluate(run: Run, parts: Parts, progress: Progress) -> Row:
     parts.model.train()
     if not math.isfinite(row["val_loss"]):
         raise diverged(run, "validation loss", row["val_loss"], progress.step)
-    progress.evaluation = row
+    progress.evaluation, progress.evaluated_step, progress.evaluation_seconds = row, progress.step, pace.lap()
     best = math.inf if progress.best_val_loss is None else progress.best_val_loss
     progress.best_val_loss = min(row["val_loss"], best)
     if not progress.best_evaluation or saving.score(row) > saving.score(progress.best_evaluation):
         progress.best_evaluation, progress.best_step = row, progress.step
-        path = saving.save(run, "best", progress, parts.model, parts.optimizer, parts.identity)
-        parts.plugins.manager.hook.on_checkpoint(run=run, step=progress.step, path=path)
+        save(run, parts, progress, pace, "best")
     return row
 
 
-def publish(run: Run, parts: Parts, row: Row) -> None:
-    """Hand a row of metrics to the trackers, to hooks and to the screen."""
+def save(run: Run, parts: Parts, progress: Progress, pace: Pace, name: str) -> None:
+    """Write checkpoint `name` and note what it took, hooks included."""
+    pace.lap()
+    path = saving.save(run, name, progress, parts.model, parts.optimizer, parts.identity)
+    parts.plugins.manager.hook.on_checkpoint(run=run, step=progress.step, path=path)
+    progress.saving_seconds = pace.lap()
+
+
+def publish(run: Run, parts: Parts, row: Row, wall_seconds: float) -> None:
+    """Hand a row of metrics to the trackers, to hooks and, with the time of the run so far, to the screen."""
     step = int(row["step"])
     for tracker in parts.trackers:
         tracker.log(step, row)
     parts.plugins.manager.hook.on_metrics(run=run, step=step, metrics=row)
-    parts.tell(row)
+    parts.tell(row, wall_seconds)

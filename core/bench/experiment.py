@@ -1,0 +1,67 @@
+"""What stands around the steps of a run: what its loop works with goes in; seconds of an evaluation, a save, a row of metrics come out."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import torch
+
+from core.bench.timing import timed
+from core.config import Runtime
+from core.tracking.metrics import MetricsFile
+from core.tracking.run import Run
+from core.training import progress as saving
+from core.training.progress import Progress
+from core.training.trainer import Parts, clip_gradient, norm
+
+
+def evaluation_seconds(parts: Parts) -> float:
+    """One evaluation as training takes it. With fresh weights, which do not know where an answer ends: it is seldom longer."""
+    parts.model.eval()
+    with torch.inference_mode():
+        begin = time.perf_counter()
+        parts.evaluate(parts.model)
+        seconds = time.perf_counter() - begin
+    parts.model.train()
+    return seconds
+
+
+def save(run: Run, parts: Parts) -> dict[str, Any]:
+    """seconds and megabytes of one checkpoint in the run's folder. Only after a step does the optimizer have state to save."""
+    timing = timed(
+        lambda: saving.save(run, "last", Progress(), parts.model, parts.optimizer, parts.identity),
+        seconds=0.5, most=5, warmup=1,
+    )  # fmt: skip
+    size = sum(path.stat().st_size for path in (run.checkpoints / "last").iterdir())
+    return {"seconds": timing.median, "megabytes": size / 1e6}
+
+
+def row_seconds(run: Run, parts: Parts) -> float:
+    """One row of metrics: two norms and a line of metrics.csv in the run's folder; trackers, hooks and the screen left out."""
+    for parameter in parts.model.parameters():
+        parameter.grad = torch.ones_like(parameter)
+    metrics = MetricsFile(run.folder, [], keep_until=0)
+    seconds = timed(
+        lambda: metrics.append(
+            clip_gradient(parts.model, 0.0, measure=True) | {"param_norm": norm(parts.model.parameters())}
+        ),
+        seconds=0.2,
+    ).median
+    metrics.close()
+    parts.optimizer.zero_grad(set_to_none=True)
+    return seconds
+
+
+def shares(runtime: Runtime, step: float, evaluation: float, checkpoint: float, row: float) -> dict[str, float]:
+    """What share of training time, 0 to 1, each takes at the configured intervals. Arguments: seconds of one.
+
+    Every evaluation may find a best state and save it, too: it is taken to do so.
+    """
+    per_step = {
+        "evaluations": evaluation / runtime.eval_interval,
+        "checkpoints": checkpoint / runtime.checkpoint_interval + checkpoint / runtime.eval_interval,
+        "rows of metrics": row / runtime.log_interval,
+    }
+    total = step + sum(per_step.values())
+    return {name: seconds / total for name, seconds in per_step.items()}

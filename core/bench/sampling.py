@@ -1,0 +1,38 @@
+"""The speed of sampling: a model and a number of rows go in, tokens per second come out."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from core.bench.timing import timed
+from core.bench.training import Shape, config_of
+from core.models.build import build_model
+from core.sampling.generate import generate
+from core.training.machine import Machine
+
+
+def preset_sampling(preset: str, shape: Shape, rows: int, machine: Machine, seconds: float = 1.0) -> dict[str, Any]:
+    """`sampling_speed` of a preset with fresh weights."""
+    torch.manual_seed(0)
+    model = build_model(config_of(preset, shape).train.model, shape.vocab_size).to(machine.device)
+    return sampling_speed(model, rows, machine, seconds)
+
+
+def sampling_speed(model: torch.nn.Module, rows: int, machine: Machine, seconds: float = 1.0) -> dict[str, Any]:
+    """tokens_per_second, of all rows together, of greedy continuations of one token within one block, with its range."""
+    prompts = torch.zeros(rows, 1, dtype=torch.long, device=machine.device)
+    block_size: int = model.block_size  # type: ignore[assignment]
+    tokens = rows * max(block_size - 1, 1)
+
+    def write() -> None:
+        for chosen in generate(model, prompts, max_new_tokens=max(block_size - 1, 1), temperature=0.0):
+            chosen.tolist()  # as whoever shows them does
+
+    timing = timed(write, seconds=seconds, warmup=1)
+    return {
+        "tokens_per_second": tokens / timing.median,
+        "slowest": tokens / timing.slowest,
+        "fastest": tokens / timing.fastest,
+    }

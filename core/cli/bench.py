@@ -1,0 +1,160 @@
+"""The command bench: how fast this machine, or an experiment on it, is; each figure as soon as it is measured."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import tempfile
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from core.cli import options
+from core.errors import UserError
+
+if TYPE_CHECKING:
+    from core.bench.cases import Case
+    from core.cli.lab import Lab
+
+# Figures that people see: header and format of the column. The others stand in the output of --json.
+COLUMNS: dict[str, tuple[str, Callable[[Any], str]]] = {
+    "flops": ("GFLOP/s", lambda value: f"{value / 1e9:,.0f}"),
+    "ms_per_step": ("ms/step", lambda value: f"{value:,.1f}"),
+    "fastest_ms": ("fastest", lambda value: f"{value:,.1f}"),
+    "slowest_ms": ("slowest", lambda value: f"{value:,.1f}"),
+    "tokens_per_second": ("tokens/s", lambda value: f"{value:,.0f}"),
+    "mfu": ("MFU", lambda value: f"{value:.1%}"),
+    "dtype": ("dtype", str),
+    "megabytes_per_second": ("MB/s", lambda value: f"{value:,.1f}"),
+    "seconds": ("seconds", lambda value: f"{value:.3g}"),
+    "share": ("share", lambda value: f"{value:.1%}"),
+}
+NAME_WIDTH, CELL_WIDTH = 44, 10
+
+
+@click.command()
+@click.argument("experiment", metavar="[EXP]", required=False)
+@click.option("--full", is_flag=True, help="GPT-2 with 124M parameters too: minutes on a CPU.")
+@click.option("--threads", metavar="N", type=click.IntRange(min=1), help="CPU threads.  [default: torch's choice]")
+@options.as_json
+@options.settings
+def bench(
+    experiment: str | None,
+    full: bool,
+    threads: int | None,
+    as_json: bool,
+    overrides: tuple[str, ...],
+    variant: str,
+    quiet: bool,
+) -> None:
+    """Measure the speed of this machine, or of EXP on it.
+
+    Without EXP: matrix products, training, sampling and prepare at sizes that are always the same, and the time to the
+    first step. With EXP: its own training step and sampling, and what evaluations and checkpoints take of its time.
+    MFU is the share of the fastest matrix product's speed that a model's operations reach. EXP's dataset is made if need
+    be; its runs are left alone.
+    """
+    from core.cli.console import Console
+
+    console = Console(quiet=quiet, json=as_json)
+    refuse(experiment, full, overrides, variant)
+    with contextlib.ExitStack() as stack:
+        if experiment:
+            lab = options.open_lab(experiment, overrides, variant, quiet, as_json=as_json)
+            head, cases = stack.enter_context(of_experiment(lab, threads))
+        else:
+            head, cases = of_machine(threads, full)
+        console.say("; ".join(f"{value}" for value in head.values()))
+        rows, section, shown = [], "", ""
+        for case in cases:
+            figures = case.measure()
+            rows.append({"section": case.section, "name": case.name, **figures})
+            header = line(case.section, [COLUMNS[key][0] for key in figures if key in COLUMNS])
+            if (case.section, header) != (section, shown):
+                console.say(("" if case.section == section else "\n") + header)
+            section, shown = case.section, header
+            console.say(line(f"  {case.name}", [cell(key, figures[key]) for key in figures if key in COLUMNS]))
+    if as_json:
+        click.echo(json.dumps(head | {"rows": rows}, indent=2))
+
+
+def refuse(experiment: str | None, full: bool, overrides: tuple[str, ...], variant: str) -> None:
+    """Raise UserError for options that mean nothing here."""
+    if not experiment and (overrides or variant):
+        raise UserError(
+            "without an experiment there is no config to change",
+            place="-s" if overrides else "--variant",
+            remedy="Name an experiment: python -m core.cli bench EXP",
+        )
+    if experiment and full:
+        raise UserError(
+            "belongs to the table of the machine, not to an experiment's",
+            place="--full",
+            remedy="Leave it out, or leave the experiment out.",
+        )
+
+
+def of_machine(threads: int | None, full: bool) -> tuple[dict[str, Any], list[Case]]:
+    """What the machine is, and its cases."""
+    from core.bench import cases
+    from core.training.machine import choose_machine
+
+    machine = choose_machine("auto", "auto", "auto", threads or 0)
+    return account(str(machine.device)), cases.machine_cases(machine, threads or 0, full=full)
+
+
+@contextlib.contextmanager
+def of_experiment(lab: Lab, threads: int | None) -> Iterator[tuple[dict[str, Any], list[Case]]]:
+    """What the machine and the experiment are, and the cases: a run that is thrown away, in a folder beside the real ones."""
+    import torch
+
+    from core.bench import cases
+    from core.cli.training import assemble, refuse_unknown, settle
+    from core.models.build import build_model, parameter_count
+    from core.tracking.run import Run
+
+    refuse_unknown(lab)
+    dataset = lab.prepare()
+    runtime = lab.config.train.runtime
+    runtime.threads = threads or runtime.threads
+    runtime.trackers = []
+    out = lab.out
+    out.mkdir(parents=True, exist_ok=True)
+    try:
+        with tempfile.TemporaryDirectory(prefix=".bench-", dir=out) as folder:  # saving depends on the disk
+            runtime.out_dir = folder
+            run = Run(lab.experiment, "bench", lab.config)
+            run.folder.mkdir()
+            machine = settle(run, dataset)
+            torch.manual_seed(runtime.seed)
+            model = build_model(lab.config.train.model, dataset.encoder.vocab_size, lab.code).to(machine.device)
+            parts = assemble(run, dataset, machine, model, lambda row, wall: None)
+            named = {"experiment": f"{lab.experiment.name}, {parameter_count(model):,} parameters"}
+            yield named | account(str(machine.device)), cases.experiment_cases(run, parts)
+    finally:
+        with contextlib.suppress(OSError):  # only if there was nothing before, and there is nothing now
+            out.rmdir()
+
+
+def account(device: str) -> dict[str, str]:
+    """The machine in words."""
+    import torch
+
+    from core.training.measured import machine_key
+
+    threads = torch.get_num_threads()
+    return {"machine": machine_key(), "device": f"{device}, {threads} thread{'s' * (threads != 1)}"}
+
+
+def cell(key: str, value: Any) -> str:
+    """A figure, or a dash where it could not be measured."""
+    return "-" if value is None else COLUMNS[key][1](value)
+
+
+def line(name: str, cells: list[str]) -> str:
+    """A name and cells in columns."""
+    return (name.ljust(NAME_WIDTH) + "".join(text.rjust(CELL_WIDTH) for text in cells)).rstrip()
+
+
+COMMANDS = (bench,)

@@ -1,0 +1,53 @@
+"""How fast a run is: tokens per second go in; milliseconds per step and the share of the machine's peak come out."""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass
+from typing import Any
+
+from core.training.machine import Machine
+from core.training.peak import peak_or_none
+
+
+@dataclass
+class Speed:
+    """tokens_per_step: input tokens of an optimizer step; flops_per_token: operations of forward and backward for one.
+
+    The peak is looked up when the first figure is asked for, which is after the first steps: measuring it, once per
+    machine, never stands between a command and its first step.
+    """
+
+    machine: Machine
+    tokens_per_step: int
+    flops_per_token: int
+
+    @functools.cached_property
+    def peak(self) -> float | None:
+        """FLOP/s of the machine's matrix products in the run's precision; None where that cannot be measured."""
+        return peak_or_none(self.machine.device, self.machine.dtype)
+
+    def mfu(self, tokens_per_second: float) -> float | None:
+        """Model FLOP utilisation, a share of the peak (PaLM, arXiv:2204.02311, section 4.1); None without a peak."""
+        return tokens_per_second * self.flops_per_token / self.peak if self.peak else None
+
+    def milliseconds(self, tokens_per_second: float) -> float:
+        """Milliseconds of a step; infinite where nothing moves."""
+        return 1000 * self.tokens_per_step / tokens_per_second if tokens_per_second > 0 else float("inf")
+
+    def text(self, tokens_per_second: float) -> str:
+        """For people: `21,034 tokens/s  36.5 ms/step  MFU 41.2%`."""
+        parts = [f"{tokens_per_second:,.0f} tokens/s", f"{self.milliseconds(tokens_per_second):,.1f} ms/step"]
+        mfu = self.mfu(tokens_per_second)
+        return "  ".join(parts if mfu is None else [*parts, f"MFU {mfu:.1%}"])
+
+    def summary(self, tokens: int, seconds: float) -> dict[str, Any]:
+        """What summary.json says: ms_per_step, mfu and peak_flops (FLOP/s); null before the first step."""
+        if not (tokens and seconds):
+            return dict.fromkeys(("ms_per_step", "mfu", "peak_flops"))
+        pace, mfu = tokens / seconds, self.mfu(tokens / seconds)
+        return {
+            "ms_per_step": round(self.milliseconds(pace), 3),
+            "mfu": None if mfu is None else round(mfu, 4),
+            "peak_flops": self.peak,
+        }
