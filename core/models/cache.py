@@ -1,37 +1,50 @@
 """Keys and values of the tokens seen so far, so that a new token costs one token's work; memory is taken once.
 
-Shapes: B rows, H heads, T new tokens, S tokens in all, D channels of a head.
+Shapes: L layers, B rows, H heads, T new tokens, S tokens in all, D channels of a head.
 """
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from core.models.attention import causal_mask
+from core.models.decode import Decoder
 
 
 class KVCache:
-    """Room for `block_size` tokens of `batch_size` rows in each layer; `like` gives dtype and device."""
+    """Room for `block_size` tokens of `batch_size` rows in each layer; `like` gives dtype and device.
+
+    keys (L, BH, D, S): in columns, so that the product with one query runs along memory; values (L, BH, S, D).
+    decoder: what computes single tokens, once the model has made it.
+    """
 
     def __init__(
         self, n_layer: int, batch_size: int, n_head: int, block_size: int, head_width: int, like: Tensor
     ) -> None:
         self.length = 0  # tokens held
-        shape = (n_layer, batch_size * n_head, block_size, head_width)
-        self.keys, self.values, self.nothing = like.new_empty(shape), like.new_empty(shape), like.new_zeros(())
+        self.keys = like.new_empty(n_layer, batch_size * n_head, head_width, block_size)
+        self.values = like.new_empty(n_layer, batch_size * n_head, block_size, head_width)
+        self.decoder: Decoder | None = None
+
+    def places(self, n_head: int) -> tuple[Sequence[Tensor], ...]:
+        """For each layer: keys (BH, D, S) and values (BH, S, D) with the next token's, and where these are to be written,
+        (B, H, D) each."""
+        S, (L, BH, D) = self.length + 1, self.keys.shape[:3]
+        keys, values = self.keys[..., :S], self.values[:, :, :S]
+        shape = (L, BH // n_head, n_head, D)
+        return keys.unbind(), values.unbind(), keys[..., -1].view(shape).unbind(), values[:, :, -1].view(shape).unbind()
 
     def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor:
         """Take in k and v, then mix: all (B, H, T, D). The model raises `length` after its last layer."""
         B, H, T, D = q.shape
         S = self.length + T
-        keys, values = self.keys[layer, :, :S], self.values[layer, :, :S]  # (BH, S, D)
-        keys[:, self.length :].copy_(k.reshape(B * H, T, D))
+        keys, values = self.keys[layer, :, :, :S], self.values[layer, :, :S]  # (BH, D, S), (BH, S, D)
+        keys[:, :, self.length :].copy_(k.reshape(B * H, T, D).transpose(1, 2))
         values[:, self.length :].copy_(v.reshape(B * H, T, D))
-        q = q.reshape(B * H, T, D)
-        if T == 1:  # the one new token may look everywhere
-            scores = torch.baddbmm(self.nothing, q, keys.transpose(1, 2), beta=0, alpha=scale)  # (BH, 1, S)
-        else:
-            scores = torch.baddbmm(causal_mask(T, S, q.dtype, q.device), q, keys.transpose(1, 2), alpha=scale)
+        mask = causal_mask(T, S, q.dtype, q.device)
+        scores = torch.baddbmm(mask, q.reshape(B * H, T, D), keys, alpha=scale)  # (BH, T, S)
         return torch.bmm(F.softmax(scores, dim=-1), values).view(B, H, T, D)

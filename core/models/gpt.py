@@ -22,6 +22,7 @@ from core.models.attention import (
     split_heads,
 )
 from core.models.cache import KVCache
+from core.models.decode import Decoder
 from core.models.layers import FeedForward, Norm, rms_norm, softcap
 
 Place = tuple[Tensor | None, Tensor | None]  # tables of cos and sin, each (T, D), for rope
@@ -119,6 +120,9 @@ class GPT(nn.Module):
 
     def forward(self, tokens: Tensor, cache: KVCache | None = None) -> Tensor:
         """Logits (B, T, V) for tokens (B, T), which follow those of the cache and join it. ValueError past block_size."""
+        if cache is not None and tokens.shape[1] == 1:
+            cache.decoder = cache.decoder or Decoder(self)
+            return cache.decoder(tokens, cache)
         x, place = self.embed(tokens, 0 if cache is None else cache.length)
         if cache is None:
             form = self.attention_form(x)

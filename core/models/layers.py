@@ -85,13 +85,13 @@ class Norm(nn.Module):
 
     def __init__(self, config: Model) -> None:
         super().__init__()
-        self.centred = config.norm == "layernorm"
+        self.centred, self.shape = config.norm == "layernorm", (config.n_embd,)
         self.weight = nn.Parameter(torch.ones(config.n_embd)) if config.norm != "rmsnorm" else None
         self.bias = nn.Parameter(torch.zeros(config.n_embd)) if self.centred and config.bias else None
 
     def forward(self, x: Tensor) -> Tensor:
         if self.centred:
-            return F.layer_norm(x, (x.shape[-1],), self.weight, self.bias, 1e-5)
+            return F.layer_norm(x, self.shape, self.weight, self.bias, 1e-5)
         return rms_norm(x) if self.weight is None else rms_norm(x) * self.weight.to(x.dtype)
 
 
