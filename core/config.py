@@ -87,6 +87,10 @@ class Model(Section):
     tie_weights: bool | None = Field(None, description="one matrix for token embedding and output head")
     zero_init: bool | None = Field(None, description="output projections of blocks start at zero")
     softcap: NotNegative | None = Field(None, description="logits become c tanh(z / c); 0: off")
+    smear: bool | None = Field(None, description="add to each embedding a learnt share of the one before it")
+    ngram: Annotated[int, Field(ge=0, le=8)] = Field(
+        0, description="longest n-grams whose tables of logits are learnt beside the blocks; 2: bigrams; 0: none"
+    )
 
 
 class Data(Section):
@@ -111,6 +115,7 @@ class Optim(Section):
     learning_rate: Positive | None = Field(None, description="peak rate; with muon that of the matrices")
     embedding_lr: Positive | None = Field(None, description="peak rate of embeddings, muon only")
     head_lr: Positive | None = Field(None, description="peak rate of the output head and of vectors, muon only")
+    ngram_lr: Positive | None = Field(None, description="peak rate of n-gram tables, muon only")
     weight_decay: NotNegative | None = Field(None, description="decoupled decay of matrices, per step times the rate")
     beta1: Fraction | None = Field(None, description="AdamW's decay of the mean gradient")
     beta2: Fraction | None = Field(None, description="AdamW's decay of the squared gradient")
@@ -215,28 +220,28 @@ class Sample(Section):
 PRESETS: dict[str, dict[str, dict[str, Any]]] = {
     "modern": {
         "model": {"bias": False, "norm": "rmsnorm", "position": "rope", "qk_norm": True, "activation": "relu2",
-                  "tie_weights": False, "zero_init": True, "softcap": 15.0},
+                  "tie_weights": False, "zero_init": True, "softcap": 15.0, "smear": True},
         "optim": {"name": "muon"},
     },
     "gpt2": {
         "model": {"bias": False, "norm": "layernorm", "position": "learned", "qk_norm": False, "activation": "gelu",
-                  "tie_weights": True, "zero_init": False, "softcap": 0.0},
+                  "tie_weights": True, "zero_init": False, "softcap": 0.0, "smear": False},
         "optim": {"name": "adamw"},
     },
     "llama": {
         "model": {"bias": False, "norm": "rmsnorm_scale", "position": "rope", "qk_norm": False, "activation": "swiglu",
-                  "tie_weights": False, "zero_init": False, "softcap": 0.0},
+                  "tie_weights": False, "zero_init": False, "softcap": 0.0, "smear": False},
         "optim": {"name": "adamw"},
     },
 }  # fmt: skip
 OPTIMIZERS: dict[str, dict[str, dict[str, Any]]] = {
     "muon": {
-        "optim": {"learning_rate": 0.02, "embedding_lr": 0.3, "head_lr": 0.004, "weight_decay": 0.0,
+        "optim": {"learning_rate": 0.02, "embedding_lr": 0.3, "head_lr": 0.004, "ngram_lr": 0.05, "weight_decay": 0.0,
                   "beta1": 0.8, "beta2": 0.99, "grad_clip": 0.0},
         "schedule": {"warmup_iters": 0, "decay": "linear"},
     },
     "adamw": {
-        "optim": {"learning_rate": 1e-3, "embedding_lr": 1e-3, "head_lr": 1e-3, "weight_decay": 0.1,
+        "optim": {"learning_rate": 1e-3, "embedding_lr": 1e-3, "head_lr": 1e-3, "ngram_lr": 1e-3, "weight_decay": 0.1,
                   "beta1": 0.9, "beta2": 0.99, "grad_clip": 1.0},
         "schedule": {"decay": "cosine"},  # warm-up: 100 steps, or a tenth of max_iters
     },
@@ -303,6 +308,10 @@ def refuse_contradictions(config: Config) -> None:
         and schedule.lr_decay_iters is not None
         and schedule.warmup_iters is not None
     )
+    if model.ngram == 1:
+        raise Contradiction(
+            ("train.model.ngram",), "there is no table of 1-grams.", "2 is a table of pairs of ids; 0 is none.",
+        )  # fmt: skip
     if model.kind == "gpt" and model.n_embd % model.n_head:
         raise Contradiction(
             ("train.model.n_embd", "train.model.n_head"), f"n_embd = {model.n_embd} is not divisible by n_head = {model.n_head}.",

@@ -39,6 +39,10 @@ OVERRIDES: list[dict[str, Any]] = [
     {"n_ff": 24},
     {"dropout": 0.25},
     {"n_head": 1},
+    {"smear": True},
+    {"smear": False},
+    {"ngram": 2},
+    {"ngram": 4},
 ]
 
 
@@ -203,12 +207,16 @@ def test_rotation_keeps_lengths_and_depends_on_distance_alone() -> None:
     torch.testing.assert_close(rotate(turned_q, cos, -sin), q.expand(12, 8), rtol=0, atol=1e-6)
 
 
+@pytest.mark.parametrize("sizes", [[5, 1, 1, 6, 1, 2], [1] * BLOCK, [1, 15]])
 @pytest.mark.parametrize("preset", PRESETS)
-def test_cache_gives_the_same_logits(preset: str) -> None:
-    model, tokens = build(preset), tokens_of()
+@pytest.mark.parametrize(
+    "keys", [{}, {"smear": True, "ngram": 4}, {"bias": True, "ngram": 2}, {"smear": False, "ngram": 3}]
+)
+def test_cache_gives_the_same_logits(preset: str, keys: dict[str, Any], sizes: list[int]) -> None:
+    model, tokens = build(preset, **keys), tokens_of()
     cache = model.new_cache(3)
     with torch.inference_mode():
-        parts = [model(piece, cache) for piece in tokens.split([5, 1, 1, 6, 1, 2], dim=1)]
+        parts = [model(piece, cache) for piece in tokens.split(sizes, dim=1)]
         torch.testing.assert_close(torch.cat(parts, dim=1), model(tokens), rtol=0, atol=1e-5)
     assert cache.length == BLOCK
 

@@ -21,6 +21,7 @@ MUON = Optim(
     learning_rate=0.02,
     embedding_lr=0.3,
     head_lr=0.004,
+    ngram_lr=0.05,
     weight_decay=0.0,
     beta1=0.8,
     beta2=0.99,

@@ -19,6 +19,7 @@ class KVCache:
     """Room for `block_size` tokens of `batch_size` rows in each layer; `like` gives dtype and device.
 
     keys (L, BH, D, S): in columns, so that the product with one query runs along memory; values (L, BH, S, D).
+    recent (B, R): the last ids, as many as the model looks back for apart from attention; None at the beginning.
     decoder: what computes single tokens, once the model has made it.
     """
 
@@ -28,7 +29,16 @@ class KVCache:
         self.length = 0  # tokens held
         self.keys = like.new_empty(n_layer, batch_size * n_head, head_width, block_size)
         self.values = like.new_empty(n_layer, batch_size * n_head, block_size, head_width)
+        self.recent: Tensor | None = None
         self.decoder: Decoder | None = None
+
+    def recall(self, tokens: Tensor, lookback: int) -> Tensor:
+        """Ids (B, T) behind the last `lookback` ones before them, which they then join."""
+        if not lookback:
+            return tokens
+        recent = tokens if self.recent is None else torch.cat((self.recent, tokens), dim=1)
+        self.recent = recent[:, -lookback:]
+        return recent
 
     def places(self, n_head: int) -> tuple[Sequence[Tensor], ...]:
         """For each layer: keys (BH, D, S) and values (BH, S, D) with the next token's, and where these are to be written,

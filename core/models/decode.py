@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from core.models.attention import logit_scale, rotate
-from core.models.layers import Norm, inverse_rms, softcap
+from core.models.layers import Norm, inverse_rms
 
 if TYPE_CHECKING:
     from core.models.cache import KVCache
@@ -58,7 +58,8 @@ class Decoder:
     def __call__(self, tokens: Tensor, cache: KVCache) -> Tensor:
         """Logits (B, 1, V) of tokens (B, 1), which follow those of the cache and join it."""
         model, scale, nothing, normalised = self.model, self.scale, self.nothing, self.model.config.qk_norm
-        hidden, (cos, sin) = model.embed(tokens, cache.length)
+        recent = cache.recall(tokens, model.lookback)
+        hidden, (cos, sin) = model.embed(recent, 1, cache.length)
         x = hidden[:, 0]  # (B, C)
         B, H, D = x.shape[0], model.n_head, model.head_width
         for layer, keys, values, key, value in zip(self.layers, *cache.places(H), strict=True):
@@ -80,8 +81,7 @@ class Decoder:
             x = layer.project(x, mixed)
             x = layer.contract(x, layer.expand(layer.norm_2(x)))
         cache.length += 1
-        logits = self.head(self.norm(x))
-        return (softcap(logits, model.softcap) if model.softcap else logits).unsqueeze(1)
+        return model.finish(self.head(self.norm(x)).unsqueeze(1), recent)
 
 
 def norm(module: Norm) -> Apply:

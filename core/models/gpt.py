@@ -24,6 +24,7 @@ from core.models.attention import (
 from core.models.cache import KVCache
 from core.models.decode import Decoder
 from core.models.layers import FeedForward, Norm, rms_norm, softcap
+from core.models.ngrams import NGrams, Smear
 
 Place = tuple[Tensor | None, Tensor | None]  # tables of cos and sin, each (T, D), for rope
 
@@ -116,14 +117,19 @@ class GPT(nn.Module):
         if config.tie_weights:
             self.lm_head.weight = self.transformer["wte"].weight  # type: ignore[assignment]
         self.dropout = nn.Dropout(config.dropout) if config.dropout else None
+        # How many ids before a token count beside those that attention sees.
+        self.lookback = max(int(bool(config.smear)), config.ngram - 2)
         initialise(self)
+        self.smear = Smear(config.n_embd) if config.smear else None
+        self.ngrams = NGrams(config.ngram, vocab_size) if config.ngram else None
 
     def forward(self, tokens: Tensor, cache: KVCache | None = None) -> Tensor:
         """Logits (B, T, V) for tokens (B, T), which follow those of the cache and join it. ValueError past block_size."""
         if cache is not None and tokens.shape[1] == 1:
             cache.decoder = cache.decoder or Decoder(self)
             return cache.decoder(tokens, cache)
-        x, place = self.embed(tokens, 0 if cache is None else cache.length)
+        recent = tokens if cache is None else cache.recall(tokens, self.lookback)
+        x, place = self.embed(recent, tokens.shape[1], 0 if cache is None else cache.length)
         if cache is None:
             form = self.attention_form(x)
             for block in self.blocks:
@@ -132,22 +138,28 @@ class GPT(nn.Module):
             for layer, block in enumerate(self.blocks):
                 x = block.cached(x, place, cache, layer)
             cache.length += tokens.shape[1]
-        return self.head(x)
+        return self.head(x, recent)
 
     @property
     def blocks(self) -> list[Block]:
         return cast("list[Block]", self.transformer["h"])
 
-    def embed(self, tokens: Tensor, start: int) -> tuple[Tensor, Place]:
-        """Hidden states (B, T, C) of tokens at places start, start + 1, ..., and the tables of those places."""
-        stop = start + tokens.shape[1]
+    def embed(self, recent: Tensor, T: int, start: int) -> tuple[Tensor, Place]:
+        """Hidden states (B, T, C) of tokens at places start, start + 1, ..., and the tables of those places.
+
+        recent: the T ids, behind those of the `lookback` places before them, as far as there are any.
+        """
+        stop = start + T
         if stop > self.block_size:
             raise ValueError(f"{stop} tokens do not fit the model's block_size = {self.block_size}")
-        x = self.transformer["wte"](tokens)
-        if self.config.position == "learned":
-            x = x + self.transformer["wpe"].weight[start:stop]  # type: ignore[index]
+        x = self.transformer["wte"](recent)
         if self.config.norm == "rmsnorm":  # without a scale of its own, so that the embedding's need not be right
             x = rms_norm(x)
+        if self.smear is not None:
+            x = self.smear(x)
+        x = x[:, -T:]
+        if self.config.position == "learned":
+            x = x + self.transformer["wpe"].weight[start:stop]  # type: ignore[index]
         if self.dropout is not None:
             x = self.dropout(x)
         # The residual stream has the precision of the matrix products: half the memory traffic, and no casts between.
@@ -157,9 +169,14 @@ class GPT(nn.Module):
             return x, (None, None)
         return x, (self.cos[start:stop].to(x.dtype), self.sin[start:stop].to(x.dtype))
 
-    def head(self, x: Tensor) -> Tensor:
-        """Logits (B, T, V) of the last block's output (B, T, C)."""
-        logits: Tensor = self.lm_head(self.transformer["ln_f"](x))
+    def head(self, x: Tensor, recent: Tensor) -> Tensor:
+        """Logits (B, T, V) of the last block's output (B, T, C) and the ids, as in `embed`."""
+        return self.finish(self.lm_head(self.transformer["ln_f"](x)), recent)
+
+    def finish(self, logits: Tensor, recent: Tensor) -> Tensor:
+        """Add what the n-gram tables say to logits (B, T, V), then bound them."""
+        if self.ngrams is not None:
+            logits = logits.float() + self.ngrams(recent)[:, -logits.shape[1] :]
         return softcap(logits, self.softcap) if self.softcap else logits
 
     def attention_form(self, x: Tensor) -> str:
@@ -175,13 +192,13 @@ class GPT(nn.Module):
     @torch.no_grad()
     def trace(self, tokens: Tensor) -> Trace:
         """`forward` with attention maps and hidden states kept; slower, and apart from it so that it stays fast."""
-        x, place = self.embed(tokens, 0)
+        x, place = self.embed(tokens, tokens.shape[1], 0)
         attention, hidden = [], [x]
         for block in self.blocks:
             attention.append(block.attn.weights(block.ln_1(x), place))
             x = block(x, place, self.attention_form(x))
             hidden.append(x)
-        return Trace(self.head(x), attention, hidden)
+        return Trace(self.head(x, tokens), attention, hidden)
 
 
 @torch.no_grad()

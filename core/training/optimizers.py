@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from core import config
+from core.models.ngrams import NGrams
 from core.training.muon import Muon
 
 # Parameters that hold several matrices of one shape, one below the other. Orthogonalised apart, each gets a whole step.
@@ -38,7 +39,7 @@ def muon(model: nn.Module, optim: config.Optim) -> torch.optim.Optimizer:
     The state can be saved: for each parameter, tensors of its shape and an int.
     """
     assert optim.learning_rate is not None and optim.weight_decay is not None
-    assert optim.embedding_lr is not None and optim.head_lr is not None
+    assert optim.embedding_lr is not None and optim.head_lr is not None and optim.ngram_lr is not None
     assert optim.beta1 is not None and optim.beta2 is not None
     roles = roles_of(model)
     matrices = {name: p for name, p in named(model).items() if roles[name] == "matrix"}
@@ -48,6 +49,7 @@ def muon(model: nn.Module, optim: config.Optim) -> torch.optim.Optimizer:
             "matrices", optim.learning_rate, list(matrices.values()), muon=True, momentum=optim.momentum,
             weight_decay=optim.weight_decay, pieces=[pieces_of(model, name) for name in matrices],
         ),
+        group("ngrams", optim.ngram_lr, [p for n, p in named(model).items() if roles[n] == "ngram"], **adam),
         group("embeddings", optim.embedding_lr, [p for n, p in named(model).items() if roles[n] == "embedding"], **adam),
         group("others", optim.head_lr, [p for n, p in named(model).items() if roles[n] == "other"], **adam),
     ]  # fmt: skip
@@ -65,7 +67,7 @@ def named(model: nn.Module) -> dict[str, nn.Parameter]:
 
 
 def roles_of(model: nn.Module) -> dict[str, str]:
-    """Name of each trainable parameter -> "matrix" (Muon), "embedding" or "other" (Adam at head_lr).
+    """Name of each trainable parameter -> "matrix" (Muon), or for Adam "embedding", "ngram" (a table of logits) or "other".
 
     An embedding is the weight of a torch Embedding. The head is called lm_head or head. An embedding that is also the
     head moves at the head's rate: at its own, 75 times larger by default, the logits would run away; and then so do the
@@ -74,11 +76,14 @@ def roles_of(model: nn.Module) -> dict[str, str]:
     names: dict[int, list[str]] = {}
     for name, p in model.named_parameters(remove_duplicate=False):
         names.setdefault(id(p), []).append(name)
+    tables = {id(p) for m in model.modules() if isinstance(m, NGrams) for p in m.parameters()}
     embeddings = {id(m.weight) for m in model.modules() if isinstance(m, nn.Embedding | nn.EmbeddingBag)}
     tied = any(len(names[key]) > 1 for key in embeddings)
     roles = {}
     for name, p in named(model).items():
-        if id(p) in embeddings:
+        if id(p) in tables:
+            roles[name] = "ngram"
+        elif id(p) in embeddings:
             roles[name] = "other" if tied else "embedding"
         elif p.dim() == 2 and min(p.shape) > 1 and not name.endswith(HEADS):
             roles[name] = "matrix"

@@ -17,7 +17,16 @@ from torch import nn
 from core.config import Optim
 from core.training import optimizers
 
-OPTIM = Optim(name="muon", learning_rate=0.02, embedding_lr=0.3, head_lr=0.004, weight_decay=0.0, beta1=0.8, beta2=0.99)
+OPTIM = Optim(
+    name="muon",
+    learning_rate=0.02,
+    embedding_lr=0.3,
+    head_lr=0.004,
+    ngram_lr=0.05,
+    weight_decay=0.0,
+    beta1=0.8,
+    beta2=0.99,
+)
 WARM_UP, REPEATS = 10, 100
 
 
