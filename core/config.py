@@ -17,6 +17,7 @@ Positive = Annotated[float, Field(gt=0)]
 NotNegative = Annotated[float, Field(ge=0)]
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 Dtype = Literal["auto", "float32", "bfloat16"]
+Attention = Literal["auto", "explicit", "sdpa", "sdpa32"]
 
 
 class Section(BaseModel):
@@ -157,9 +158,13 @@ class Runtime(Section):
     checkpoint_interval: Count = Field(250, description="optimizer steps between checkpoints")
     seed: int = Field(1337, ge=0, description="weights, dropout and data order")
     device: str = Field("auto", description="auto, cpu, cuda, cuda:N or mps")
-    dtype: Dtype = Field("auto", description="of matrix products; weights stay float32")
-    compile: Literal["auto"] | bool = Field("auto", description="torch.compile")
-    threads: CountOrZero = Field(0, description="CPU threads; 0: torch's choice")
+    dtype: Dtype = Field("auto", description="of matrix products; weights stay float32; auto: the fastest by timing")
+    attention: Attention = Field(
+        "auto",
+        description="explicit: written out, sdpa: torch's, sdpa32: torch's in float32; auto: the fastest by timing",
+    )
+    compile: Literal["auto"] | bool = Field("auto", description="torch.compile; auto: on a GPU, where the run is long")
+    threads: Literal["auto"] | Count = Field("auto", description="CPU threads; auto: the fastest number by timing")
     out_dir: str = Field("out", min_length=1, description="folder of runs")
     trackers: list[str] = Field(["tensorboard"], description="where metrics go besides metrics.csv")
 
@@ -171,7 +176,8 @@ class SampleRuntime(Section):
     device: str | None = Field(None, description="see train.runtime.device")
     dtype: Dtype | None = Field(None, description="see train.runtime.dtype; auto is float32 on a CPU")
     compile: Literal["auto"] | bool | None = Field(None, description="see train.runtime.compile")
-    threads: CountOrZero | None = Field(None, description="see train.runtime.threads")
+    attention: Attention | None = Field(None, description="see train.runtime.attention")
+    threads: Literal["auto"] | Count | None = Field(None, description="see train.runtime.threads")
 
 
 class Sampling(Section):

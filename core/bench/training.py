@@ -19,7 +19,7 @@ from core.models.build import build_model, flops_per_token
 from core.plugins.manager import plugins
 from core.training.machine import Machine
 from core.training.speed import Speed
-from core.training.trainer import accumulate_gradient, clip_gradient
+from core.training.trainer import step_of
 
 Array = npt.NDArray[np.int64]
 Batch = Callable[[int], tuple[Array, Array]]  # step -> inputs and targets (G, B, T)
@@ -55,27 +55,6 @@ def config_of(preset: str, shape: Shape) -> Config:
     return resolve(config)
 
 
-def step_of(
-    model: torch.nn.Module, optimizer: torch.optim.Optimizer, config: Train, machine: Machine, batch: Batch
-) -> Callable[[], None]:
-    """An optimizer step as the training loop takes it: batch, forward, backward, clipping, optimizer."""
-    forward = torch.compile(model) if machine.compile else model
-    model.train()
-    done = 0
-
-    def step() -> None:
-        nonlocal done
-        loss = accumulate_gradient(forward, *batch(done), machine)
-        if machine.device.type == "cpu":
-            loss.item()
-        clip_gradient(model, config.optim.grad_clip or 0.0, measure=False)
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
-        done += 1
-
-    return step
-
-
 def random_batch(shape: Shape) -> Batch:
     """The same batch of random ids for every step."""
     ids = np.random.default_rng(0).integers(shape.vocab_size, size=(1, shape.batch_size, shape.block_size + 1))
@@ -107,7 +86,13 @@ def step_speed(
     data = config.data
     assert data.block_size is not None
     tokens = data.grad_accum_steps * data.batch_size * data.block_size
-    timing = timed(step_of(model, optimizer, config, machine, batch), seconds=seconds, device=machine.device)
+    model.train()
+    inputs, targets = batch(0)
+    timing = timed(
+        lambda: step_of(model, optimizer, config.optim, machine, inputs, targets),
+        seconds=seconds,
+        device=machine.device,
+    )
     pace = tokens / timing.median
     return {
         "ms_per_step": 1000 * timing.median,

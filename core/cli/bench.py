@@ -100,7 +100,7 @@ def of_machine(threads: int | None, full: bool) -> tuple[dict[str, Any], list[Ca
     from core.bench import cases
     from core.training.machine import choose_machine
 
-    machine = choose_machine("auto", "auto", "auto", threads or 0)
+    machine = choose_machine("auto", "auto", "auto", threads or "auto")
     return account(str(machine.device)), cases.machine_cases(machine, threads or 0, full=full)
 
 
@@ -110,8 +110,9 @@ def of_experiment(lab: Lab, threads: int | None) -> Iterator[tuple[dict[str, Any
     import torch
 
     from core.bench import cases
-    from core.cli.training import assemble, refuse_unknown, settle
-    from core.models.build import build_model, parameter_count
+    from core.cli.settle import settle
+    from core.cli.training import assemble, refuse_unknown
+    from core.models.build import build_model, parameter_count, use_attention
     from core.tracking.run import Run
 
     refuse_unknown(lab)
@@ -126,9 +127,10 @@ def of_experiment(lab: Lab, threads: int | None) -> Iterator[tuple[dict[str, Any
             runtime.out_dir = folder
             run = Run(lab.experiment, "bench", lab.config)
             run.folder.mkdir()
-            machine = settle(run, dataset)
+            machine = settle(run, dataset, lab.code).machine
             torch.manual_seed(runtime.seed)
             model = build_model(lab.config.train.model, dataset.encoder.vocab_size, lab.code).to(machine.device)
+            use_attention(model, machine.attention)
             parts = assemble(run, dataset, machine, model, lambda row, wall: None)
             named = {"experiment": f"{lab.experiment.name}, {parameter_count(model):,} parameters"}
             yield named | account(str(machine.device)), cases.experiment_cases(run, parts)

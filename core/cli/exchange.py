@@ -7,8 +7,9 @@ from pathlib import Path
 
 from core import files
 from core.cli.lab import Lab
+from core.cli.settle import settle
 from core.cli.trained import Work
-from core.cli.training import identity_of, opening, settle
+from core.cli.training import identity_of, opening
 from core.errors import UserError
 from core.models.build import build_model
 from core.models.gpt import GPT
@@ -49,7 +50,7 @@ def import_run(lab: Lab, path: Path, name: str) -> Run:
             "there is a run of this name already", place=str(run.folder), remedy="Choose another one with --run NAME."
         )
     with files.lock(lock_file(run.folder), f"run {run.title}"):
-        settle(run, dataset)
+        settle(run, dataset, None, timing=False)
         model = build_model(run.config.train.model, size)
         weights = {key: tensor for key, tensor in state.items() if key in checkpoints.weights(model)}
         checkpoints.put_weights(model, weights, str(path))
@@ -63,7 +64,7 @@ def import_run(lab: Lab, path: Path, name: str) -> Run:
         for which in ("best", "last"):
             saving.save(run, which, progress, model, optimizer, identity_of(dataset))
         run.write_summary(
-            opening(run, dataset, model) | {"status": "completed", "steps": checkpoint.step, "best_val_loss": loss}
+            opening(run, dataset, model, {}) | {"status": "completed", "steps": checkpoint.step, "best_val_loss": loss}
         )
     lab.console.say(
         f"{run.title} is the model of {path}. Try it: {lab.experiment.command.format('sample')} --run {name}"

@@ -15,12 +15,13 @@ import torch
 from core import files
 from core.cli.console import Length, Show
 from core.cli.lab import Lab
+from core.cli.settle import settle
 from core.config import Train
-from core.data.batches import batch, layout_of
+from core.data.batches import batch
 from core.data.dataset import Dataset
 from core.errors import Interrupted, RunFailed, UserError
 from core.evaluation.evaluate import Evaluation
-from core.models.build import build_model, flops_per_token, parameter_count
+from core.models.build import build_model, flops_per_token, parameter_count, use_attention
 from core.plugins.discovery import find
 from core.plugins.manager import plugins
 from core.report.html import duration
@@ -31,7 +32,7 @@ from core.tracking.environment import environment
 from core.tracking.metrics import MetricsFile, accuracy_columns
 from core.tracking.run import Run, find_run, lock_file, out_folder, read_summary
 from core.training import checkpoints
-from core.training.machine import Machine, choose_device, choose_machine
+from core.training.machine import Machine, choose_device
 from core.training.progress import Progress, restore
 from core.training.signals import noting_signals
 from core.training.speed import Speed
@@ -73,14 +74,16 @@ def refuse_unknown(lab: Lab) -> None:
 
 def train_locked(lab: Lab, run: Run, dataset: Dataset, *, resume: bool) -> None:
     """Train while this process holds the run's lock; summary.json tells how it ended, whatever happens."""
-    machine = settle(run, dataset)
+    settled = settle(run, dataset, lab.code)
+    machine = settled.machine
     torch.manual_seed(run.config.train.runtime.seed)
     model = build_model(run.config.train.model, dataset.encoder.vocab_size, lab.code).to(machine.device)
+    use_attention(model, machine.attention)
     if run.config.train.model.init_from and not resume:
         start_from(run, run.config.train.model.init_from, model, dataset)
     run.folder.mkdir(parents=True, exist_ok=True)
     run.write_config()
-    run.write_summary(opening(run, dataset, model))
+    run.write_summary(opening(run, dataset, model, settled.timings))
     speed = speed_of(run.config.train, machine, model)
     progress, status, number = Progress(), "failed", 0
     try:
@@ -142,15 +145,6 @@ def start_from(run: Run, name: str, model: torch.nn.Module, dataset: Dataset) ->
     checkpoints.put_weights(model, checkpoint.model, f"train.model.init_from = {name}")
 
 
-def settle(run: Run, dataset: Dataset) -> Machine:
-    """Choose what the config leaves to the machine and the data, and write the choices into it."""
-    runtime, data = run.config.train.runtime, run.config.train.data
-    machine = choose_machine(runtime.device, runtime.dtype, runtime.compile, runtime.threads)
-    runtime.device, runtime.dtype, runtime.compile = str(machine.device), machine.dtype_name, machine.compile
-    data.layout = layout_of(dataset, data)
-    return machine
-
-
 def assemble(run: Run, dataset: Dataset, machine: Machine, model: torch.nn.Module, tell: Show) -> Parts:
     """What the loop works with."""
     config = run.config.train
@@ -181,7 +175,7 @@ def identity_of(dataset: Dataset) -> dict[str, Any]:
     }
 
 
-def opening(run: Run, dataset: Dataset, model: torch.nn.Module) -> dict[str, Any]:
+def opening(run: Run, dataset: Dataset, model: torch.nn.Module, timings: dict[str, float]) -> dict[str, Any]:
     """What summary.json says from the start. A process that is killed can change nothing: hence "interrupted"."""
     runtime = run.config.train.runtime
     started = read_summary(run.folder).get("started") or datetime.datetime.now().isoformat()
@@ -195,6 +189,10 @@ def opening(run: Run, dataset: Dataset, model: torch.nn.Module) -> dict[str, Any
         "parameters": parameter_count(model),
         "device": runtime.device,
         "dtype": runtime.dtype,
+        "choices": {
+            **runtime.model_dump(include={"dtype", "attention", "compile", "threads"}),
+            "milliseconds": timings,
+        },
         "dataset_fingerprint": dataset.fingerprint,
         "environment": environment(run.experiment.folder),
         "command": command(),

@@ -10,7 +10,7 @@ Shapes: B rows, T tokens, C channels, H heads, D channels of a head (C = H D), S
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import Any
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -22,7 +22,9 @@ from core.models.layers import inverse_rms, rms_norm
 QK_NORM_SCALE = 1.2 * 1.2  # on the logits: unit-norm queries and keys alone attend too evenly
 
 
-def choose_attention(device: torch.device, dtype: torch.dtype, T: int, D: int, heads: int) -> str:
+def choose_attention(
+    device: torch.device, dtype: torch.dtype, T: int, D: int, heads: int
+) -> Literal["explicit", "sdpa"]:
     """The faster form, "explicit" or "sdpa", for `heads` = B H problems of T tokens and D channels."""
     if device.type != "cpu":
         return "sdpa"

@@ -32,6 +32,12 @@ def build_model(config: Model, vocab_size: int, code: ModuleType | None = None) 
     return model
 
 
+def use_attention(model: torch.nn.Module, form: str) -> None:
+    """Have a GPT compute attention in one form, as [train.runtime] names it; other models are left alone."""
+    if isinstance(model, GPT):
+        model.attention = form
+
+
 def parameter_count(model: torch.nn.Module) -> int:
     """Numbers that are trained."""
     return sum(parameter.numel() for parameter in model.parameters())

@@ -11,7 +11,7 @@ import torch
 
 from core.config import Config
 from core.encoders.base import Encoder
-from core.models.build import build_model
+from core.models.build import build_model, use_attention
 from core.plugins.manager import plugins
 from core.toml import Settings, check, read_override
 from core.tracking.run import read_config
@@ -53,9 +53,14 @@ def load_run(folder: Path, config: Config, code: ModuleType | None, name: str = 
     encoder: Encoder = plugins().get("encoders", stored["kind"], "the checkpoint's encoder").from_state(stored["state"])
     runtime = config.sample.runtime
     machine = choose_machine(
-        runtime.device or "auto", runtime.dtype or "auto", runtime.compile or False, runtime.threads or 0
+        runtime.device or "auto",
+        runtime.dtype or "auto",
+        runtime.compile or False,
+        runtime.threads or "auto",
+        runtime.attention or "auto",
     )
     model = build_model(config.train.model, encoder.vocab_size, code)
+    use_attention(model, machine.attention)
     checkpoints.put_weights(model, checkpoint.model, str(checkpoint.folder))
     state = checkpoint.state
     return Trained(

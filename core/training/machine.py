@@ -11,8 +11,10 @@ from typing import Any, Literal
 
 import torch
 
+from core.config import Attention
 from core.errors import UserError
 
+ALL_THREADS = torch.get_num_threads()  # one per core that this process may use, unless OMP_NUM_THREADS says otherwise
 # Options of glibc's mallopt (malloc.h).
 M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_THRESHOLD = -1, -2, -3
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
@@ -25,6 +27,7 @@ class Machine:
     device: torch.device
     dtype: torch.dtype
     compile: bool = False
+    attention: Attention = "auto"  # as in [train.runtime]; "auto": by shape
 
     @property
     def dtype_name(self) -> Literal["float32", "bfloat16"]:
@@ -38,19 +41,26 @@ class Machine:
         return torch.autocast(self.device.type, dtype=self.dtype)
 
 
-def choose_machine(device: str, dtype: str, compile: str | bool, threads: int) -> Machine:
-    """The machine that the settings name; "auto" takes what is fastest here.
+def choose_machine(
+    device: str,
+    dtype: str,
+    compile: str | bool,
+    threads: int | str,
+    attention: Attention = "auto",
+    *,
+    long: bool = False,
+) -> Machine:
+    """The machine that the settings name; "auto" takes what is mostly fastest on such hardware.
 
-    Raises UserError for a device that this machine does not have.
+    long: whether the run is. Raises UserError for a device that this machine does not have.
     """
-    if threads:
-        torch.set_num_threads(threads)
+    torch.set_num_threads(threads if isinstance(threads, int) else ALL_THREADS)
     place = choose_device(device)
     if place.type == "cpu":
         keep_freed_memory()
     precision = fastest_dtype(place) if dtype == "auto" else DTYPES[dtype]
-    # Compiling costs 40 s cold on a CPU and gains at most 15 % (docs/LOG.md): a short run never earns it back.
-    return Machine(place, precision, place.type == "cuda" if compile == "auto" else bool(compile))
+    # Compiling costs 40 s cold on a CPU, gains at most 15 % (docs/LOG.md), and the results differ from run to run.
+    return Machine(place, precision, long and place.type == "cuda" if compile == "auto" else bool(compile), attention)
 
 
 @functools.cache

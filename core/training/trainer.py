@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from core.config import Train
+from core.config import Optim, Train
 from core.errors import RunFailed
 from core.models.loss import token_loss
 from core.plugins.manager import Plugins
@@ -105,6 +105,23 @@ def set_learning_rate(optimizer: torch.optim.Optimizer, config: Train, step: int
     scale = fraction(step, config.schedule, config.optim.learning_rate or 0.0, gone)
     for group in optimizer.param_groups:
         group["lr"] = group["peak_lr"] * scale
+
+
+def step_of(
+    model: torch.nn.Module,
+    optimizer: torch.optim.Optimizer,
+    optim: Optim,
+    machine: Machine,
+    inputs: Array,
+    targets: Array,
+) -> None:
+    """One optimizer step alone, as the loop takes it, to be timed."""
+    loss = accumulate_gradient(model, inputs, targets, machine)
+    if machine.device.type == "cpu":
+        loss.item()
+    clip_gradient(model, optim.grad_clip or 0.0, measure=False)
+    optimizer.step()
+    optimizer.zero_grad(set_to_none=True)
 
 
 def accumulate_gradient(

@@ -79,20 +79,22 @@ def our_call(case: Case, threads: int) -> Call:
     """Ours with preset gpt2, the same architecture, in the precision that it chooses for itself."""
     import torch
 
-    from core.bench.training import Shape, config_of, random_batch, step_of
+    from core.bench.training import Shape, config_of, random_batch
     from core.models.build import build_model
     from core.plugins.manager import plugins
     from core.sampling.generate import generate
     from core.training.machine import choose_machine
+    from core.training.trainer import step_of
 
-    machine = choose_machine("cpu", "auto", "auto", threads)
+    machine = choose_machine("cpu", "auto", "auto", threads or "auto")
     shape = Shape(case.n_layer, case.n_head, case.n_embd, case.block_size, case.rows, case.vocab_size)
     config = config_of("gpt2", shape).train
     torch.manual_seed(0)
     model = build_model(config.model, case.vocab_size)
     if case.kind == "step":
         optimizer = plugins().get("optimizers", str(config.optim.name), "")(model, config.optim)
-        return step_of(model, optimizer, config, machine, random_batch(shape))
+        inputs, targets = random_batch(shape)(0)
+        return lambda: step_of(model, optimizer, config.optim, machine, inputs, targets)
     start = torch.zeros(case.rows, 1, dtype=torch.long)
     return lambda: list(generate(model, start, max_new_tokens=case.block_size - 1, temperature=1.0))
 
@@ -304,7 +306,7 @@ def learning(text: Path, nanogpt: Path, threads: int, seeds: list[int], steps: i
         experiment = Path(name) / "experiments" / "learn"
         experiment.mkdir(parents=True)
         (experiment / "config.toml").write_text(
-            f"[prepare]\ninput = {json.dumps(str(text.resolve()))}\n[train.runtime]\nthreads = {threads}\n"
+            f"[prepare]\ninput = {json.dumps(str(text.resolve()))}\n[train.runtime]\nthreads = {json.dumps(threads or 'auto')}\n"
         )
         command(Path(name), "prepare", "learn")
         theirs = Side("theirs", nanogpt, threads)

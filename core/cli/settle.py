@@ -1,0 +1,129 @@
+"""What a config leaves to the machine and the data: a run with "auto" goes in, its Machine comes out, and the run says what it is."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from types import ModuleType
+from typing import Any
+
+import torch
+
+from core.config import Train
+from core.data.batches import batch, layout_of
+from core.data.dataset import Dataset
+from core.models.attention import choose_attention
+from core.models.build import build_model, parameter_count, use_attention
+from core.models.gpt import GPT
+from core.plugins.manager import plugins
+from core.tracking.run import Run
+from core.training.machine import DTYPES, Machine, choose_machine, fastest_dtype
+from core.training.measured import machine_key
+from core.training.trainer import step_of
+from core.training.tuning import Way, fastest_way, thread_counts
+
+LONG_STEP = 0.2  # seconds: of a longer one, fewer rows are timed
+
+
+@dataclass(frozen=True)
+class Settled:
+    """The machine, and what was timed to choose it: name of a way to take the step -> milliseconds."""
+
+    machine: Machine
+    timings: dict[str, float]
+
+
+def settle(run: Run, dataset: Dataset, code: ModuleType | None, *, timing: bool = True) -> Settled:
+    """Choose what the config leaves open, and write the choices into it. timing: time the real step where that decides.
+
+    Raises UserError for a device that is not here and for data too short for its layout.
+    """
+    config = run.config.train
+    runtime, data = config.runtime, config.data
+    data.layout = layout_of(dataset, data)
+    machine = choose_machine(
+        runtime.device, runtime.dtype, runtime.compile, runtime.threads, runtime.attention, long=is_long(config)
+    )
+    timings: dict[str, float] = {}
+    if timing and machine.device.type == "cpu" and not machine.compile:
+        rehearsal = Rehearsal(config, dataset, code, machine)
+        if choices := rehearsal.choices():
+            way, timings = fastest_way(rehearsal.key(choices), rehearsal.first_way(), choices, rehearsal.step)
+            machine = rehearsal.machine(way)
+    runtime.device, runtime.dtype, runtime.compile = str(machine.device), machine.dtype_name, machine.compile
+    runtime.attention, runtime.threads = machine.attention, torch.get_num_threads()
+    return Settled(machine, timings)
+
+
+def is_long(config: Train) -> bool:
+    """Whether a run outlasts the minute that compiling takes."""
+    minutes = config.runtime.max_minutes
+    return config.schedule.max_iters >= 2000 if minutes is None else minutes >= 5
+
+
+class Rehearsal:
+    """The step of a run, taken by a model that is thrown away afterwards."""
+
+    def __init__(self, config: Train, dataset: Dataset, code: ModuleType | None, machine: Machine) -> None:
+        self.config, self.first = config, machine
+        with torch.random.fork_rng(devices=[]):  # a plugin's model may draw where it is built
+            self.model = build_model(config.model, dataset.encoder.vocab_size, code).to(machine.device)
+        use_attention(self.model, machine.attention)
+        self.optimizer = plugins().get("optimizers", str(config.optim.name), "train.optim.name")(
+            self.model, config.optim
+        )
+        self.dataset = dataset
+
+    def choices(self) -> dict[str, list[Any]]:
+        """The open fields of a Way, and their values; those with one value are not open."""
+        runtime, found = self.config.runtime, dict[str, list[Any]]()
+        if runtime.dtype == "auto" and fastest_dtype(self.first.device) == torch.bfloat16:
+            found["dtype"] = ["bfloat16", "float32"]
+        if runtime.attention == "auto" and isinstance(self.model, GPT) and not self.config.model.dropout:
+            found["attention"] = ["explicit", "sdpa", "sdpa32"]
+        if runtime.threads == "auto" and torch.get_num_threads() > 1:
+            found["threads"] = list(thread_counts(torch.get_num_threads()))
+        return found
+
+    def first_way(self) -> Way:
+        """What is mostly best on such hardware at such a shape."""
+        attention, model, data = self.first.attention, self.model, self.config.data
+        if attention == "auto" and isinstance(model, GPT) and data.block_size:
+            heads = data.batch_size * model.n_head
+            attention = choose_attention(self.first.device, self.first.dtype, data.block_size, model.head_width, heads)
+        return Way(self.first.dtype_name, attention, torch.get_num_threads())
+
+    def key(self, choices: dict[str, list[Any]]) -> str:
+        """Everything that the choice depends on."""
+        config = self.config
+        shape = {
+            "model": config.model.model_dump(exclude={"init_from"}),
+            "parameters": parameter_count(self.model),
+            "batch": [config.data.batch_size, config.data.block_size],
+            "optimizer": config.optim.name,
+            "open": choices,
+            "settled": [self.first.dtype_name, self.first.attention, torch.get_num_threads()],
+        }
+        return f"step; {machine_key()}; {json.dumps(shape, sort_keys=True)}"
+
+    def machine(self, way: Way) -> Machine:
+        return Machine(self.first.device, DTYPES[way.dtype], self.first.compile, way.attention)
+
+    def step(self, way: Way) -> Callable[[], Any]:
+        """The step in one way: one micro-batch, with fewer rows where it would take long."""
+        data, machine = self.config.data, self.machine(way)
+        inputs, targets = (side[:1] for side in batch(self.dataset.train, data, 0, 0))
+
+        def take() -> None:
+            use_attention(self.model, way.attention)
+            step_of(self.model, self.optimizer, self.config.optim, machine, inputs, targets)
+
+        began = time.perf_counter()
+        take()
+        seconds = time.perf_counter() - began
+        if seconds > LONG_STEP:
+            rows = max(1, int(inputs.shape[1] * LONG_STEP / seconds))
+            inputs, targets = inputs[:, :rows], targets[:, :rows]
+        return take

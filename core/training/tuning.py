@@ -1,0 +1,107 @@
+"""The fastest way to take a run's step on this machine: its open settings and the step itself go in, a Way comes out.
+
+Which precision, attention and number of threads are best depends on processor, shape and neighbours: so the real step is
+timed in each, for two seconds at most, once per machine and shape. The run keeps the choice, and a resume uses it again.
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import torch
+
+from core.config import Attention
+from core.training.measured import recall, remember
+
+SECONDS = 2.0  # for everything that is timed
+ROUNDS = 5  # of two ways in turn, at most
+WORTH = 0.97  # a way must take less than this share of another's time to replace it: the rest is noise
+
+Step = Callable[[], Any]
+
+
+@dataclass(frozen=True)
+class Way:
+    """How a step is taken. dtype and attention are named as in [train.runtime]; threads: of the CPU."""
+
+    dtype: str
+    attention: Attention
+    threads: int
+
+    def __str__(self) -> str:
+        return f"{self.dtype}, {self.attention} attention, {self.threads} thread{'s' * (self.threads != 1)}"
+
+
+def fastest_way(
+    key: str, first: Way, choices: dict[str, list[Any]], step: Callable[[Way], Step]
+) -> tuple[Way, dict[str, float]]:
+    """The fastest way found, from `first` on, and what was timed on the way there: name -> milliseconds.
+
+    key: what the choice depends on; a choice that was made before under it is taken again. choices: for each field that
+    is open, its values. step: makes the step of a way. torch's number of threads is left as the way wants it.
+    """
+    known = remembered(key, choices)
+    if known is not None:
+        torch.set_num_threads(known[0].threads)
+        return known
+    best, timings, end = first, dict[str, float](), time.perf_counter() + SECONDS
+    for field, values in choices.items():
+        for value in values:
+            other = replace(best, **{field: value})
+            found = None if other == best else in_turn(best, other, step, end)
+            if found is None:
+                continue
+            timings[str(best)], timings[str(other)] = (round(1000 * seconds, 3) for seconds in found)
+            if found[1] < WORTH * found[0]:
+                best = other
+    torch.set_num_threads(best.threads)
+    if timings:
+        remember(key, {"way": asdict(best), "milliseconds": timings})
+    return best, timings
+
+
+def in_turn(way: Way, other: Way, step: Callable[[Way], Step], end: float) -> tuple[float, float] | None:
+    """Median seconds of a step in both ways, timed alternately until `end` at most; None where there is no time left.
+
+    In turn, because a neighbour that wakes up must not decide between them.
+    """
+    times: tuple[list[float], list[float]] = ([], [])
+    one, two = step(way), step(other)
+    for number in range(ROUNDS + 1):
+        began = time.perf_counter()
+        for place, threads, call in ((times[0], way.threads, one), (times[1], other.threads, two)):
+            torch.set_num_threads(threads)
+            since = time.perf_counter()
+            if since > end:
+                return None
+            call()
+            if number:  # the first call also prepares
+                place.append(time.perf_counter() - since)
+        now = time.perf_counter()
+        if times[1] and now + (now - began) > end:
+            break
+    return statistics.median(times[0]), statistics.median(times[1])
+
+
+def remembered(key: str, choices: dict[str, list[Any]]) -> tuple[Way, dict[str, float]] | None:
+    """What was chosen under a key before, if it is one of the choices."""
+    stored = recall(key)
+    try:
+        way = Way(**stored["way"])  # type: ignore[index]
+        timings = {str(name): float(value) for name, value in stored["milliseconds"].items()}  # type: ignore[index]
+    except (TypeError, KeyError, AttributeError, ValueError):
+        return None
+    allowed = all(getattr(way, field) in values for field, values in choices.items())
+    return (way, timings) if allowed else None
+
+
+def thread_counts(most: int) -> Iterator[int]:
+    """All threads, half of them, ..., one: small steps lose more by waiting for each other than they gain."""
+    while most > 1:
+        yield most
+        most //= 2
+    yield 1
