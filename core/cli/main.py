@@ -34,7 +34,7 @@ class Commands(click.Group):
         if self.filled:
             return
         self.filled = True
-        from core.cli import bench, experiments, inspect, interchange, work
+        from core.cli import bench, experiments, fit, inspect, interchange, work
         from core.plugins.manager import plugins
 
         for module in (work, inspect, experiments, bench, interchange):
