@@ -37,7 +37,7 @@ class Commands(click.Group):
         from core.cli import bench, experiments, fit, inspect, interchange, work
         from core.plugins.manager import plugins
 
-        for module in (work, inspect, experiments, bench, interchange):
+        for module in (work, inspect, experiments, bench, fit, interchange):
             for command in module.COMMANDS:
                 self.add_command(command)
         plugins().call_each("register_commands", cli=self)
