@@ -6,6 +6,7 @@ Muon: Keller Jordan, https://kellerjordan.github.io/posts/muon/. Polar Express: 
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Callable
 from typing import Any
@@ -68,6 +69,13 @@ class Muon(torch.optim.Optimizer):
     A muon group needs lr, momentum, weight_decay and `pieces`: for each parameter, how many matrices of equal shape are
     stacked in its rows. Another group needs lr, betas and eps. The gradients of muon groups are overwritten.
     """
+
+    # torch wraps these so that a compiler steps around them, and the wrapper imports its compiler when it is first called:
+    # 0.8 s in front of the first step of every run.
+    add_param_group = inspect.unwrap(torch.optim.Optimizer.add_param_group)
+    load_state_dict = inspect.unwrap(torch.optim.Optimizer.load_state_dict)
+    state_dict = inspect.unwrap(torch.optim.Optimizer.state_dict)
+    zero_grad = inspect.unwrap(torch.optim.Optimizer.zero_grad)
 
     def __init__(self, groups: list[dict[str, Any]]) -> None:
         super().__init__(groups, defaults={})

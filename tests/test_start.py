@@ -1,0 +1,40 @@
+"""What stands between a command and its first step: nothing that training does not need."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+HEAVY = (
+    "torch._dynamo",
+    "torch.distributed.fsdp",
+    "tensorboard",
+    "matplotlib",
+    "rich",
+    "torch.utils.tensorboard",
+    "tokenizers",
+)
+SCRIPT = f"""
+import sys
+from core.training import trainer
+
+first = trainer.accumulate_gradient
+
+def watched(*arguments):
+    result = first(*arguments)
+    if "saw" not in globals():
+        globals()["saw"] = [name for name in {HEAVY!r} if name in sys.modules]
+        print("before the second step:", saw, file=sys.stderr)
+    return result
+
+trainer.accumulate_gradient = watched
+from core.cli.main import cli
+cli(["train", "spaces", "--quiet", "-s", "train.optim.name='muon'"])
+"""
+
+
+def test_nothing_heavy_is_imported_before_the_first_step(spaces: Path) -> None:
+    done = subprocess.run([sys.executable, "-c", SCRIPT], capture_output=True, text=True, cwd=spaces.parent.parent)
+    assert done.returncode == 0, done.stderr
+    assert "before the second step: []" in done.stderr
