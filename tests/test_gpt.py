@@ -292,3 +292,15 @@ def test_attention_form_is_chosen_by_shape_and_device() -> None:
     assert choose_attention(torch.device("cpu"), torch.bfloat16, 64, 32, 48) == "explicit"
     assert choose_attention(torch.device("cpu"), torch.float32, 2048, 64, 12) == "sdpa"
     assert choose_attention(torch.device("cuda"), torch.bfloat16, 64, 32, 48) == "sdpa"
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_a_compiler_sees_the_model_as_one_graph(preset: str) -> None:
+    """What a GPU compiles: a break would cost it a wait in every step. Traced only; code for a CPU would take a minute."""
+    model, tokens = build(preset, ngram=3), tokens_of()
+    model.attention = "sdpa"
+    compiled = torch.compile(model, backend="eager", fullgraph=True)
+    expected, found = model(tokens), compiled(tokens)
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)
+    found.sum().backward()
+    assert all(parameter.grad is not None for parameter in model.parameters())

@@ -6,15 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-HEAVY = (
-    "torch._dynamo",
-    "torch.distributed.fsdp",
-    "tensorboard",
-    "matplotlib",
-    "rich",
-    "torch.utils.tensorboard",
-    "tokenizers",
-)
+HEAVY = ("torch._dynamo", "torch.distributed.fsdp", "tensorboard", "matplotlib", "rich")
 SCRIPT = f"""
 import sys
 from core.training import trainer

@@ -22,11 +22,11 @@ def mean_loss(model: torch.nn.Module, rows: Iterable[tuple[Array, Array]], machi
 
     Raises UserError where there is no target at all.
     """
-    total, count = torch.zeros((), dtype=torch.float64), 0
+    sums, count = list[torch.Tensor](), 0
     for inputs, targets in rows:
         with torch.inference_mode(), machine.autocast():
             nats, _ = token_loss(model(to_device(inputs, machine)), to_device(targets, machine))
-        total += nats.double().cpu()
+        sums.append(nats)  # read at the end: reading each would have a GPU wait
         count += int((targets >= 0).sum())
     if not count:
         raise UserError(
@@ -34,7 +34,7 @@ def mean_loss(model: torch.nn.Module, rows: Iterable[tuple[Array, Array]], machi
             place="train.runtime.eval_iters",
             remedy="Raise it, or set it to 0 for the whole validation file.",
         )
-    return float(total) / count
+    return float(torch.stack(sums).cpu().double().sum()) / count
 
 
 def bits_per_byte(loss: float, targets: int, text_bytes: int) -> float:
