@@ -113,7 +113,10 @@ class Optim(Section):
     name: str | None = Field(
         None, description="muon (Muon for matrices, AdamW for the rest), adamw, or one that a plugin registers"
     )
-    learning_rate: Positive | None = Field(None, description="peak rate; with muon that of the matrices")
+    learning_rate: Positive | None = Field(
+        None,
+        description="peak rate; with muon that of the matrices; with muon the defaults of all rates grow with the batch",
+    )
     embedding_lr: Positive | None = Field(None, description="peak rate of embeddings, muon only")
     head_lr: Positive | None = Field(None, description="peak rate of the output head and of vectors, muon only")
     ngram_lr: Positive | None = Field(None, description="peak rate of n-gram tables, muon only")
@@ -290,6 +293,9 @@ def resolve(config: Config) -> Config:
     fill(data, {"block_size": model.block_size})
     fill(optim, PRESETS[model.preset]["optim"])
     defaults = OPTIMIZERS["muon" if optim.name == "muon" else "adamw"]
+    scale = batch_scale(data) if optim.name == "muon" else 1.0
+    rates = {key: value for key, value in defaults["optim"].items() if key == "learning_rate" or key.endswith("_lr")}
+    fill(optim, {key: float(f"{value * scale:.3g}") for key, value in rates.items()})
     fill(optim, defaults["optim"])
     fill(schedule, defaults["schedule"])
     fill(schedule, {"lr_decay_iters": schedule.max_iters, "warmup_iters": min(100, schedule.max_iters // 10)})
@@ -297,6 +303,16 @@ def resolve(config: Config) -> Config:
     fill(config.sample.runtime, config.train.runtime.model_dump(include=set(SampleRuntime.model_fields)))
     refuse_contradictions(config)
     return config
+
+
+def batch_scale(data: Data) -> float:
+    """What rates are multiplied by: larger steps are surer of their direction, and may go farther.
+
+    The cube root of the tokens of a step, from 1,536 on. Fitted for 256 to 16,384 tokens and widths of 64 to 512, which
+    need no scaling of their own (docs/LOG.md): Muon's steps are as long in matrices of any size.
+    """
+    tokens = data.grad_accum_steps * data.batch_size * (data.block_size or 1)
+    return float(max(1.0, tokens / 1536) ** (1 / 3))
 
 
 def feed_forward_width(model: Model) -> int:

@@ -10,7 +10,7 @@ import tomli
 from hypothesis import given
 from hypothesis import strategies as st
 
-from core.config import Config, resolve
+from core.config import Config, Data, Model, resolve
 from core.errors import UserError
 from core.toml import dump, key_lines, known_keys, load_config
 
@@ -163,3 +163,27 @@ def test_any_value_of_any_key_is_taken_or_told(
         assert "config.toml" in error.place or error.place in values
     else:
         assert tomli.loads(dump(config.model_dump()))
+
+
+@pytest.mark.parametrize(
+    ("batch_size", "grad_accum_steps", "block_size", "scale"),
+    [(4, 1, 64, 1.0), (24, 1, 64, 1.0), (192, 1, 64, 2.0), (24, 8, 64, 2.0), (24, 1, 512, 2.0), (648, 1, 64, 3.0)],
+)
+def test_default_rates_grow_with_the_cube_root_of_the_batch(
+    batch_size: int, grad_accum_steps: int, block_size: int, scale: float
+) -> None:
+    config = Config()
+    config.train.data = Data(batch_size=batch_size, grad_accum_steps=grad_accum_steps, block_size=block_size)
+    config.train.optim.head_lr = 0.1
+    optim = resolve(config).train.optim
+    assert (optim.learning_rate, optim.embedding_lr, optim.ngram_lr, optim.head_lr) == pytest.approx(
+        (0.02 * scale, 0.3 * scale, 0.05 * scale, 0.1), rel=1e-9
+    )
+    assert config.train.schedule.min_lr == pytest.approx(0.02 * 0.02 * scale)
+    assert resolve(config).train.optim == optim
+
+
+def test_rates_of_adamw_are_those_of_nanogpt_whatever_the_batch() -> None:
+    config = Config()
+    config.train.model, config.train.data = Model(preset="gpt2"), Data(batch_size=512)
+    assert resolve(config).train.optim.learning_rate == 1e-3
