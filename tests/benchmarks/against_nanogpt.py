@@ -40,7 +40,7 @@ Call = Callable[[], Any]
 RECIPE = [
     "train.model.n_layer=4", "train.model.n_head=2", "train.model.n_embd=128", "train.model.block_size=64",
     "train.data.batch_size=24", "train.optim.learning_rate=0.03", "train.optim.head_lr=0.02",
-    "train.schedule.max_iters=105", "train.runtime.eval_interval=105", "train.runtime.checkpoint_interval=105",
+    "train.schedule.max_iters=100", "train.runtime.eval_interval=100", "train.runtime.checkpoint_interval=100",
 ]  # fmt: skip
 SEEDS = (11, 12, 13, 14, 15)
 
