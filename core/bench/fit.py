@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 WIDTHS = (64, 128, 192, 256, 384, 512, 768, 1024)
 HEAD_WIDTH = 64
-TOKENS_PER_PARAMETER = 1.5
+TOKENS_PER_PARAMETER = 2.0
 FEWEST_STEPS = 100  # with fewer, even a good schedule has no time to act
 STEPPING = 0.95  # share of a budget that steps have; evaluations and saves take the rest
 

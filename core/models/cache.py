@@ -32,6 +32,10 @@ class KVCache:
         self.recent: Tensor | None = None
         self.decoder: Decoder | None = None
 
+    def clear(self) -> None:
+        """Forget all tokens; memory and the decoder stay."""
+        self.length, self.recent = 0, None
+
     def recall(self, tokens: Tensor, lookback: int) -> Tensor:
         """Ids (B, T) behind the last `lookback` ones before them, which they then join."""
         if not lookback:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from core.encoders.base import Encoder
 from core.errors import UserError
+from core.models.cache import KVCache
 from core.sampling.samplers import choose, uniform_draws
 from core.sampling.stops import Stops
 
@@ -43,17 +44,19 @@ def generate(
     draws = None
     if temperature:
         draws = uniform_draws(range(rows) if seeds is None else seeds, max_new_tokens, prompts.device)
-    cached, cache, known = use_cache and hasattr(model, "new_cache"), None, 0
+    cache, known = model.new_cache(rows) if use_cache and hasattr(model, "new_cache") else None, 0  # type: ignore[operator]
     training = model.training
     model.eval()
     try:
         for step in range(max_new_tokens):
             if end - begin > block_size:
-                begin, cache = end - max(block_size // 2, 1), None
+                begin = known = end - max(block_size // 2, 1)
+                if isinstance(cache, KVCache):
+                    cache.clear()
+                elif cache is not None:
+                    cache = model.new_cache(rows)  # type: ignore[operator]
             with torch.inference_mode():  # not around the yield, where it would reach into the caller
-                if cached:
-                    if cache is None:
-                        cache, known = model.new_cache(rows), begin  # type: ignore[operator]
+                if cache is not None:
                     logits = model(tokens[:, known:end], cache)[:, -1]
                     known = end
                 else:
