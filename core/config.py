@@ -168,6 +168,10 @@ class Runtime(Section):
     )
     compile: Literal["auto"] | bool = Field("auto", description="torch.compile; auto: on a GPU, where the run is long")
     threads: Literal["auto"] | Count = Field("auto", description="CPU threads; auto: the fastest number by timing")
+    on_nan: Literal["stop", "rollback"] = Field(
+        "stop",
+        description="when a loss or gradient is not finite; rollback: to the last checkpoint, without that batch, at half the rates",
+    )
     out_dir: str = Field("out", min_length=1, description="folder of runs")
     trackers: list[str] = Field(["tensorboard"], description="where metrics go besides metrics.csv")
 

@@ -318,7 +318,7 @@ def build_model(config, vocab_size):
     (spaces / "prepare.py").write_text(source + poison)
     result = terrarium("train", "spaces")
     assert result.exit_code == 1
-    assert "the loss is nan at step 5" in result.stderr
+    assert "the loss is nan at step 5 (batch 4)" in result.stderr
     assert "Lower train.optim.learning_rate" in result.stderr
     assert json.loads((spaces / "out" / "default" / "summary.json").read_text())["status"] == "failed"
     assert json.loads((spaces / "out" / "default" / "checkpoints" / "last" / "state.json").read_text())["step"] == 4

@@ -44,7 +44,7 @@ def row_seconds(run: Run, parts: Parts) -> float:
     metrics = MetricsFile(run.folder, [], keep_until=0)
     seconds = timed(
         lambda: metrics.append(
-            clip_gradient(parts.model, 0.0, measure=True) | {"param_norm": norm(parts.model.parameters())}
+            {"grad_norm": float(clip_gradient(parts.model, 0.0)), "param_norm": norm(parts.model.parameters())}
         ),
         seconds=0.2,
     ).median

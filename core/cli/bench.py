@@ -131,7 +131,7 @@ def of_experiment(lab: Lab, threads: int | None) -> Iterator[tuple[dict[str, Any
             torch.manual_seed(runtime.seed)
             model = build_model(lab.config.train.model, dataset.encoder.vocab_size, lab.code).to(machine.device)
             use_attention(model, machine.attention)
-            parts = assemble(run, dataset, machine, model, lambda row, wall: None)
+            parts = assemble(run, dataset, machine, model, lambda row, wall: None, lambda text: None)
             named = {"experiment": f"{lab.experiment.name}, {parameter_count(model):,} parameters"}
             yield named | account(str(machine.device)), cases.experiment_cases(run, parts)
     finally:

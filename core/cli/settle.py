@@ -47,7 +47,8 @@ def settle(run: Run, dataset: Dataset, code: ModuleType | None, *, timing: bool 
         runtime.device, runtime.dtype, runtime.compile, runtime.threads, runtime.attention, long=is_long(config)
     )
     timings: dict[str, float] = {}
-    if timing and machine.device.type == "cpu" and not machine.compile:
+    is_open = "auto" in (runtime.dtype, runtime.attention, runtime.threads)
+    if timing and is_open and machine.device.type == "cpu" and not machine.compile:
         rehearsal = Rehearsal(config, dataset, code, machine)
         if choices := rehearsal.choices():
             way, timings = fastest_way(rehearsal.key(choices), rehearsal.first_way(), choices, rehearsal.step)

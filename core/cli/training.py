@@ -8,6 +8,7 @@ import errno
 import shlex
 import shutil
 import sys
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -90,7 +91,7 @@ def train_locked(lab: Lab, run: Run, dataset: Dataset, *, resume: bool) -> None:
         with contextlib.ExitStack() as stack:
             stop = stack.enter_context(noting_signals())
             tell = stack.enter_context(lab.console.training(length_of(run.config.train), speed.text))
-            parts = assemble(run, dataset, machine, model, tell)
+            parts = assemble(run, dataset, machine, model, tell, lab.console.say)
             for tracker in parts.trackers:
                 stack.callback(tracker.close)
             if resume:
@@ -145,7 +146,9 @@ def start_from(run: Run, name: str, model: torch.nn.Module, dataset: Dataset) ->
     checkpoints.put_weights(model, checkpoint.model, f"train.model.init_from = {name}")
 
 
-def assemble(run: Run, dataset: Dataset, machine: Machine, model: torch.nn.Module, tell: Show) -> Parts:
+def assemble(
+    run: Run, dataset: Dataset, machine: Machine, model: torch.nn.Module, tell: Show, say: Callable[[str], None]
+) -> Parts:
     """What the loop works with."""
     config = run.config.train
     evaluation = Evaluation(dataset, run.config, machine)
@@ -162,6 +165,7 @@ def assemble(run: Run, dataset: Dataset, machine: Machine, model: torch.nn.Modul
         plugins=plugins(),
         identity=identity_of(dataset),
         tell=tell,
+        say=say,
     )
 
 
@@ -209,6 +213,7 @@ def closing(progress: Progress, speed: Speed) -> dict[str, Any]:
         "wall_seconds": round(progress.wall_seconds, 3),
         "tokens_per_second": round(progress.tokens / progress.seconds, 1) if progress.seconds else None,
         **speed.summary(progress.tokens, progress.seconds),
+        "skipped_batches": progress.skipped,
         "best_val_loss": progress.best_val_loss,
         "best_step": progress.best_step,
         "final_train_loss": progress.train_loss,

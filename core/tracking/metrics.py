@@ -46,6 +46,11 @@ class MetricsFile:
         self.file.write(self.line(row))
         self.file.flush()
 
+    def rewind(self, step: int) -> None:
+        """Drop the rows behind a step, to which the run went back."""
+        self.close()
+        self.__init__(self.folder, self.columns[len(COLUMNS) :], step)  # type: ignore[misc]
+
     def close(self) -> None:
         """Sync metrics.csv and write metrics.json, the same rows as a list of objects."""
         os.fsync(self.file.fileno())

@@ -45,6 +45,11 @@ class Pace:
         self.progress.wall_seconds += elapsed
         return elapsed
 
+    def rewind(self) -> None:
+        """The run went back to an earlier step: speeds are counted from here on."""
+        self.first_step, self.first_seconds = self.progress.step, self.progress.seconds
+        self.row_seconds, self.row_tokens = self.progress.seconds, self.progress.tokens
+
     def wall_seconds(self) -> float:
         """Seconds of everything so far, also of the lap that goes on."""
         return self.progress.wall_seconds + time.perf_counter() - self.since

@@ -33,6 +33,15 @@ class Progress:
     saving_seconds: float = 0.0  # what the latest checkpoint took
     loss_sum: float = 0.0  # of the steps since the last row of metrics
     loss_count: int = 0
+    skipped: list[int] = field(default_factory=list)  # numbers of batches that are left out, ascending
+
+    @property
+    def batch(self) -> int:
+        """The number of the next step's batch: that of the step, past those that are left out."""
+        number = self.step
+        for left_out in self.skipped:
+            number += number >= left_out
+        return number
 
     def count(self, loss: float) -> None:
         """Take one step's loss into the mean of the next row of metrics."""

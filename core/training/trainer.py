@@ -29,6 +29,7 @@ from core.training.signals import StopRequest
 
 Array = npt.NDArray[np.int64]
 Row = dict[str, float]
+MOST_ROLLBACKS = 10  # with the rates at a thousandth, the cause is another one
 
 
 @dataclass
@@ -38,7 +39,7 @@ class Parts:
     batch(step) -> inputs and targets (G, B, T), -1 where there is no target; a pure function of the step.
     evaluate(model) -> metrics with at least val_loss. trackers: objects with log(step, row).
     identity: the dataset's fingerprint and encoder, kept in every checkpoint.
-    tell(row, wall): shows progress, wall seconds of the run included.
+    tell(row, wall): shows progress, wall seconds of the run included. say(text): a line for the user.
     """
 
     model: torch.nn.Module
@@ -50,32 +51,41 @@ class Parts:
     plugins: Plugins
     identity: dict[str, Any]
     tell: Callable[[Row, float], None]
+    say: Callable[[str], None]
 
 
 def train(run: Run, parts: Parts, progress: Progress, metrics: MetricsFile, stop: StopRequest) -> None:
     """Train from `progress` on, which is kept current, until steps or minutes are used up or a stop request comes.
 
     The state is saved either way, and evaluated unless a request cut the run short.
-    Raises RunFailed when the loss is not finite; the checkpoint on disk is then the last finite one.
+    A loss or gradient that is not finite never reaches the weights: the run fails (RunFailed) or goes back, see `roll_back`.
     """
     config, model, optimizer = run.config.train, parts.model, parts.optimizer
     pace = Pace(config, progress)
     forward = torch.compile(model) if parts.machine.compile else model
     parts.plugins.manager.hook.on_train_start(run=run)
-    unread: list[torch.Tensor] = []  # losses that a device may still be computing
+    unread: list[torch.Tensor] = []  # losses and gradient norms that a device may still be computing
     model.train()
+    if config.runtime.on_nan == "rollback" and not progress.step:
+        save(run, parts, progress, pace, "last")  # something to go back to
 
     stopping = False
     while not (stopping or pace.over()):
         due = pace.due()
-        set_learning_rate(optimizer, config, progress.step, pace.gone())
-        inputs, targets = parts.batch(progress.step)
-        unread.append(accumulate_gradient(forward, inputs, targets, parts.machine))
-        if due.losses or parts.machine.device.type == "cpu":  # reading stalls a GPU, and costs a CPU nothing
-            read_losses(unread, progress, run)
-        row = clip_gradient(model, config.optim.grad_clip or 0.0, measure=due.row)
-        if not math.isfinite(row.get("grad_norm", 0.0)):
-            raise diverged(run, "norm of the gradient", row["grad_norm"], progress.step + 1)
+        set_learning_rate(optimizer, config, progress, pace.gone())
+        inputs, targets = parts.batch(progress.batch)
+        loss = accumulate_gradient(forward, inputs, targets, parts.machine)
+        unread.append(torch.stack((loss, clip_gradient(model, config.optim.grad_clip or 0.0))))
+        if (
+            due.losses or stop.number or parts.machine.device.type == "cpu"
+        ):  # reading stalls a GPU, and costs a CPU nothing
+            figures = torch.stack(unread).tolist()
+            unread.clear()
+            if not all(math.isfinite(figure) for pair in figures for figure in pair):
+                roll_back(run, parts, progress, pace, metrics, figures)
+                continue
+            for loss_read, _ in figures:
+                progress.count(loss_read)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
         progress.step += 1
@@ -83,8 +93,9 @@ def train(run: Run, parts: Parts, progress: Progress, metrics: MetricsFile, stop
         progress.seconds += pace.lap()
 
         if due.row:
-            row |= pace.figures() | {
+            row = pace.figures() | {
                 "train_loss": progress.take_mean_loss(),
+                "grad_norm": figures[-1][1],
                 "learning_rate": optimizer.param_groups[0]["lr"],
                 "param_norm": norm(model.parameters()),
             }
@@ -100,9 +111,13 @@ def train(run: Run, parts: Parts, progress: Progress, metrics: MetricsFile, stop
             save(run, parts, progress, pace, "last")
 
 
-def set_learning_rate(optimizer: torch.optim.Optimizer, config: Train, step: int, gone: float | None) -> None:
-    """Scale every group's peak rate by the schedule. gone: share of a budget in time, None where steps are counted."""
-    scale = fraction(step, config.schedule, config.optim.learning_rate or 0.0, gone)
+def set_learning_rate(optimizer: torch.optim.Optimizer, config: Train, progress: Progress, gone: float | None) -> None:
+    """Scale every group's peak rate by the schedule, and halve it for each batch that was left out.
+
+    gone: share of a budget in time, None where steps are counted.
+    """
+    scale = fraction(progress.step, config.schedule, config.optim.learning_rate or 0.0, gone)
+    scale *= 0.5 ** len(progress.skipped)
     for group in optimizer.param_groups:
         group["lr"] = group["peak_lr"] * scale
 
@@ -119,7 +134,7 @@ def step_of(
     loss = accumulate_gradient(model, inputs, targets, machine)
     if machine.device.type == "cpu":
         loss.item()
-    clip_gradient(model, optim.grad_clip or 0.0, measure=False)
+    clip_gradient(model, optim.grad_clip or 0.0)
     optimizer.step()
     optimizer.zero_grad(set_to_none=True)
 
@@ -148,30 +163,54 @@ def to_device(array: Array, machine: Machine) -> torch.Tensor:
     return tensor.to(machine.device)
 
 
-def read_losses(unread: list[torch.Tensor], progress: Progress, run: Run) -> None:
-    """Count the losses of the last steps. Raises RunFailed if one is not finite."""
-    for loss in torch.stack(unread).tolist():
-        if not math.isfinite(loss):
-            raise diverged(run, "loss", loss, progress.step + 1)
-        progress.count(loss)
-    unread.clear()
+def clip_gradient(model: torch.nn.Module, limit: float) -> torch.Tensor:
+    """Clip to a norm, 0: do not. Returns the norm before clipping, on the device."""
+    if limit:
+        return torch.nn.utils.clip_grad_norm_(model.parameters(), limit)
+    return torch.nn.utils.get_total_norm([p.grad for p in model.parameters() if p.grad is not None])
 
 
-def diverged(run: Run, what: str, value: float, step: int) -> RunFailed:
-    """A figure is not finite: nothing can be learnt from here on."""
-    return RunFailed(
-        f"{run.title}: the {what} is {value} at step {step}. What was saved before is whole.\n"
-        f"  Lower train.optim.learning_rate (now {run.config.train.optim.learning_rate:g}), "
-        "raise train.schedule.warmup_iters, or set train.optim.grad_clip = 1.0; then train with --fresh."
+def roll_back(
+    run: Run, parts: Parts, progress: Progress, pace: Pace, metrics: MetricsFile, figures: list[list[float]]
+) -> None:
+    """Go back to the last checkpoint, leave out the batch whose loss or gradient is not finite, and halve the rates.
+
+    figures: loss and gradient norm of the steps since they were last read. Raises RunFailed where
+    train.runtime.on_nan = "stop", and after `MOST_ROLLBACKS`; what was saved is finite either way, as no optimizer step
+    was taken with what is read here.
+    """
+    place = next(index for index, pair in enumerate(figures) if not all(map(math.isfinite, pair)))
+    loss, gradient = figures[place]
+    what, value = ("loss", loss) if not math.isfinite(loss) else ("norm of the gradient", gradient)
+    step, number = progress.step + 1 - (len(figures) - 1 - place), progress.batch - (len(figures) - 1 - place)
+    if run.config.train.runtime.on_nan == "stop" or len(progress.skipped) >= MOST_ROLLBACKS:
+        raise diverged(run, what, value, step, number)
+    parts.optimizer.zero_grad(set_to_none=True)
+    pace.lap()
+    former = saving.restore(run, parts.model, parts.optimizer, parts.identity)
+    kept = {
+        "skipped": sorted([*progress.skipped, number]),
+        "seconds": progress.seconds,
+        "wall_seconds": progress.wall_seconds,
+    }
+    vars(progress).update(vars(former) | kept)  # time that was spent stays spent
+    pace.rewind()
+    metrics.rewind(progress.step)
+    parts.say(
+        f"step {step}: the {what} is {value} for batch {number}. Back to step {progress.step}, without that batch, "
+        f"at {0.5 ** len(progress.skipped):g} of the rates."
     )
 
 
-def clip_gradient(model: torch.nn.Module, limit: float, *, measure: bool) -> Row:
-    """Clip to a norm, 0: do not. Returns grad_norm, before clipping, if it is to be measured."""
-    if not (limit or measure):
-        return {}
-    total = torch.nn.utils.clip_grad_norm_(model.parameters(), limit or math.inf)
-    return {"grad_norm": float(total)} if measure else {}
+def diverged(run: Run, what: str, value: float, step: int, number: int | None = None) -> RunFailed:
+    """A figure is not finite: nothing can be learnt from here on."""
+    batch = "" if number is None else f" (batch {number})"
+    return RunFailed(
+        f"{run.title}: the {what} is {value} at step {step}{batch}. What was saved before is whole.\n"
+        f"  Lower train.optim.learning_rate (now {run.config.train.optim.learning_rate:g}), "
+        "raise train.schedule.warmup_iters, or set train.optim.grad_clip = 1.0; then train with --fresh. "
+        "Or go on without such batches: -s train.runtime.on_nan=rollback."
+    )
 
 
 def norm(tensors: Iterable[torch.Tensor]) -> float:

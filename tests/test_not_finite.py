@@ -1,0 +1,137 @@
+"""A loss or gradient that is not finite: it never reaches weights or disk; the run stops, or goes back and on without that batch."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from click.testing import Result
+from safetensors.torch import load_file
+
+from core.training.progress import Progress
+from core.training.trainer import MOST_ROLLBACKS
+
+Terrarium = Callable[..., Result]
+
+POISON = '''
+def build_model(config, vocab_size):
+    import torch
+
+    class Spoil(torch.autograd.Function):
+        """Leaves a value alone and makes its gradient infinite."""
+
+        @staticmethod
+        def forward(ctx, x):
+            return x.clone()
+
+        @staticmethod
+        def backward(ctx, grad):
+            return grad * float("inf")
+
+    class Poisoned(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.table, self.calls = torch.nn.Embedding(vocab_size, vocab_size), 0
+
+        def forward(self, tokens):
+            self.calls += self.training
+            logits = self.table(tokens)
+            if self.training and self.calls in CALLS:
+                return Spoil.apply(logits) if WHERE == "gradient" else logits * float("nan")
+            return logits
+
+    return Poisoned()
+'''
+NOT_TIMED = ("-s", "train.runtime.threads=1")  # a rehearsal would count as calls; the dtype is given already
+
+
+def poisoned(folder: Path, where: str, calls: str) -> None:
+    """Have the training calls of those numbers, from 1, give a loss or a gradient that is not finite."""
+    source = (folder / "prepare.py").read_text()
+    (folder / "prepare.py").write_text(f"{source}\nWHERE, CALLS = {where!r}, {calls}\n{POISON}")
+
+
+def rows(folder: Path) -> list[dict[str, str]]:
+    with (folder / "metrics.csv").open() as file:
+        return list(csv.DictReader(file))
+
+
+@pytest.mark.parametrize(("where", "named"), [("loss", "loss is nan"), ("gradient", "norm of the gradient is nan")])
+def test_a_run_stops_before_the_weights_are_touched(spaces: Path, terrarium: Terrarium, where: str, named: str) -> None:
+    poisoned(spaces, where, "(5,)")
+    result = terrarium("train", "spaces", *NOT_TIMED)
+    assert result.exit_code == 1
+    assert f"the {named} at step 5 (batch 4). What was saved before is whole." in result.stderr
+    assert "-s train.runtime.on_nan=rollback" in result.stderr
+    last = spaces / "out" / "default" / "checkpoints" / "last"
+    assert json.loads((last / "state.json").read_text())["step"] == 4
+    for name in ("model", "optimizer"):
+        assert all(tensor.isfinite().all() for tensor in load_file(last / f"{name}.safetensors").values())
+
+
+@pytest.mark.parametrize(("where", "named"), [("loss", "loss is nan"), ("gradient", "norm of the gradient is nan")])
+def test_a_rollback_goes_on_without_the_batch(spaces: Path, terrarium: Terrarium, where: str, named: str) -> None:
+    """Saved at 2 and 4 of 6 steps; call 6 is step 6. Back at step 4, batch 5 is left out and batch 6 comes instead."""
+    poisoned(spaces, where, "(6,)")
+    result = terrarium("train", "spaces", *NOT_TIMED, "-s", "train.runtime.on_nan='rollback'")
+    assert result.exit_code == 0, result.output
+    assert f"step 6: the {named} for batch 5. Back to step 4, without that batch, at 0.5 of the rates." in result.stdout
+    folder = spaces / "out" / "default"
+    summary = json.loads((folder / "summary.json").read_text())
+    assert (summary["status"], summary["steps"], summary["skipped_batches"]) == ("completed", 6, [5])
+    assert [row["step"] for row in rows(folder)] == ["2", "3", "4", "6"]
+    assert len(json.loads((folder / "metrics.json").read_text())) == 4
+
+
+def test_the_rates_are_halved_from_there_on(spaces: Path, terrarium: Terrarium) -> None:
+    (spaces / "prepare.py").write_text((spaces / "prepare.py").read_text())
+    constant = ("-s", "train.schedule.decay='constant'", "-s", "train.runtime.log_interval=1")
+    poisoned(spaces, "loss", "(4,)")
+    result = terrarium("train", "spaces", *NOT_TIMED, *constant, "-s", "train.runtime.on_nan='rollback'")
+    assert result.exit_code == 0, result.output
+    rates = [float(row["learning_rate"]) for row in rows(spaces / "out" / "default")]
+    assert rates == pytest.approx([rates[0]] * 2 + [rates[0] / 2] * 4)
+
+
+def test_a_first_step_that_is_not_finite_goes_back_to_the_start(spaces: Path, terrarium: Terrarium) -> None:
+    poisoned(spaces, "loss", "(1,)")
+    result = terrarium("train", "spaces", *NOT_TIMED, "-s", "train.runtime.on_nan='rollback'")
+    assert result.exit_code == 0, result.output
+    assert "step 1: the loss is nan for batch 0. Back to step 0" in result.stdout
+
+
+def test_rollbacks_come_to_an_end(spaces: Path, terrarium: Terrarium) -> None:
+    poisoned(spaces, "loss", "range(5, 1000)")
+    result = terrarium("train", "spaces", *NOT_TIMED, "-s", "train.runtime.on_nan='rollback'")
+    assert result.exit_code == 1
+    assert result.stdout.count("Back to step 4") == MOST_ROLLBACKS
+    assert f"the loss is nan at step 5 (batch {4 + MOST_ROLLBACKS})" in result.stderr
+
+
+def test_a_resume_leaves_the_same_batches_out(spaces: Path, terrarium: Terrarium) -> None:
+    """The batch that was left out, and the lower rates, are part of the state."""
+    poisoned(spaces, "loss", "(3,)")
+    more = ("-s", "train.runtime.on_nan='rollback'")
+    assert terrarium("train", "spaces", *NOT_TIMED, *more, "-s", "train.schedule.lr_decay_iters=6").exit_code == 0
+    state = json.loads((spaces / "out" / "default" / "checkpoints" / "last" / "state.json").read_text())
+    assert state["progress"]["skipped"] == [2]
+
+
+@pytest.mark.parametrize(
+    ("skipped", "numbers"),
+    [([], [0, 1, 2, 3, 4]), ([2], [0, 1, 3, 4, 5]), ([0, 1], [2, 3, 4, 5, 6]), ([1, 3, 4], [0, 2, 5, 6, 7])],
+)
+def test_batches_are_taken_in_order_past_those_left_out(skipped: list[int], numbers: list[int]) -> None:
+    assert [Progress(step=step, skipped=skipped).batch for step in range(5)] == numbers
+
+
+def test_a_norm_that_overflows_is_not_taken_for_a_number() -> None:
+    from core.training.trainer import clip_gradient
+
+    model = torch.nn.Linear(1, 1, bias=False)
+    model.weight.grad = torch.tensor([[float("nan")]])
+    assert not clip_gradient(model, 0.0).isfinite()
