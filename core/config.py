@@ -181,7 +181,9 @@ class SampleRuntime(Section):
 
     seed: Annotated[int, Field(ge=0)] | None = Field(None, description="of the random draws")
     device: str | None = Field(None, description="see train.runtime.device")
-    dtype: Dtype | None = Field(None, description="see train.runtime.dtype; auto is float32 on a CPU")
+    dtype: Dtype | None = Field(
+        None, description="see train.runtime.dtype; sampling from a cache is in float32 all the same"
+    )
     compile: Literal["auto"] | bool | None = Field(None, description="see train.runtime.compile")
     attention: Attention | None = Field(None, description="see train.runtime.attention")
     threads: Literal["auto"] | Count | None = Field(None, description="see train.runtime.threads")
@@ -312,11 +314,11 @@ def resolve(config: Config) -> Config:
 def batch_scale(data: Data) -> float:
     """What rates are multiplied by: larger steps are surer of their direction, and may go farther.
 
-    The cube root of the tokens of a step, from 1,536 on. Fitted for 256 to 16,384 tokens and widths of 64 to 512, which
-    need no scaling of their own (docs/LOG.md): Muon's steps are as long in matrices of any size.
+    The cube root of the tokens of a step, from 1,536 to 16,384, for which it was fitted, at widths of 64 to 512: these
+    need no scaling of their own (docs/LOG.md), as Muon's steps are as long in matrices of any size.
     """
     tokens = data.grad_accum_steps * data.batch_size * (data.block_size or 1)
-    return float(max(1.0, tokens / 1536) ** (1 / 3))
+    return float(max(1.0, min(tokens, 16384) / 1536) ** (1 / 3))
 
 
 def feed_forward_width(model: Model) -> int:

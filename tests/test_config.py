@@ -167,7 +167,14 @@ def test_any_value_of_any_key_is_taken_or_told(
 
 @pytest.mark.parametrize(
     ("batch_size", "grad_accum_steps", "block_size", "scale"),
-    [(4, 1, 64, 1.0), (24, 1, 64, 1.0), (192, 1, 64, 2.0), (24, 8, 64, 2.0), (24, 1, 512, 2.0), (648, 1, 64, 3.0)],
+    [
+        (4, 1, 64, 1.0),
+        (24, 1, 64, 1.0),
+        (192, 1, 64, 2.0),
+        (24, 8, 64, 2.0),
+        (24, 1, 512, 2.0),
+        (10_000, 1, 64, (16384 / 1536) ** (1 / 3)),
+    ],
 )
 def test_default_rates_grow_with_the_cube_root_of_the_batch(
     batch_size: int, grad_accum_steps: int, block_size: int, scale: float
@@ -177,9 +184,9 @@ def test_default_rates_grow_with_the_cube_root_of_the_batch(
     config.train.optim.head_lr = 0.1
     optim = resolve(config).train.optim
     assert (optim.learning_rate, optim.embedding_lr, optim.ngram_lr, optim.head_lr) == pytest.approx(
-        (0.02 * scale, 0.3 * scale, 0.05 * scale, 0.1), rel=1e-9
+        (0.02 * scale, 0.3 * scale, 0.05 * scale, 0.1), rel=0.005
     )
-    assert config.train.schedule.min_lr == pytest.approx(0.02 * 0.02 * scale)
+    assert config.train.schedule.min_lr == pytest.approx(0.02 * 0.02 * scale, rel=0.005)
     assert resolve(config).train.optim == optim
 
 

@@ -62,9 +62,13 @@ def test_fit_proposes_a_command_that_trains(spaces: Path, terrarium: Terrarium) 
         f"train.model.n_head={answer['best']['n_head']}",
         "train.runtime.max_minutes=0.05",
     ]
-    shown = terrarium("fit", "spaces", "--minutes", "0.05", *SETTINGS).stdout
-    assert "tokens/param" in shown and "train spaces -s train.model.n_embd=" in shown
     assert not (spaces / "out").exists()
+    shown = terrarium("fit", "spaces", "--minutes", "0.05", *SETTINGS).stdout
+    assert "tokens/param" in shown
+    command = next(line for line in shown.splitlines() if "core.cli train" in line).split()[3:]
+    assert command[:4] == ["train", "spaces", "--run", "fit-0.05-minutes"] and command[4:6] == list(SETTINGS)
+    assert terrarium(*command).exit_code == 0
+    assert (spaces / "out" / "fit-0.05-minutes" / "summary.json").is_file()
 
 
 def test_fit_says_when_there_is_no_time(spaces: Path, terrarium: Terrarium) -> None:

@@ -88,6 +88,7 @@ def test_export_has_what_nanogpt_resumes_from(tmp_path: Path) -> None:
     [
         ({"norm": "rmsnorm"}, "nanoGPT has no model with norm = 'rmsnorm', only 'layernorm'"),
         ({"tie_weights": False}, "nanoGPT has no model with tie_weights = False, only True"),
+        ({"ngram": 2}, "nanoGPT has no model with ngram = 2, only 0"),
         ({"n_ff": 12}, "nanoGPT has no model with n_ff = 12, only 32"),
     ],
 )

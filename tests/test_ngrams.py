@@ -21,12 +21,14 @@ def filled(order: int, vocab_size: int) -> NGrams:
     return ngrams
 
 
-@pytest.mark.parametrize("order", [2, 3, 4])
-def test_each_table_is_looked_up_by_the_last_ids(order: int) -> None:
-    V, ids = 5, torch.randint(5, (3, 9), generator=torch.Generator().manual_seed(0))
+@pytest.mark.parametrize("T", [1, 2, 3, 9])
+@pytest.mark.parametrize("order", [2, 3, 4, 6])
+def test_each_table_is_looked_up_by_the_last_ids(order: int, T: int) -> None:
+    V, ids = 5, torch.randint(5, (3, T), generator=torch.Generator().manual_seed(0))
     logits = filled(order, V)(ids)
+    assert logits.shape == (3, T, V)
     for row in range(3):
-        for place in range(9):
+        for place in range(T):
             expected = torch.zeros(V)
             for length in range(1, min(order - 1, place + 1) + 1):
                 number = 0

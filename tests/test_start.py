@@ -22,7 +22,8 @@ def watched(*arguments):
 
 trainer.accumulate_gradient = watched
 from core.cli.main import cli
-cli(["train", "spaces", "--quiet", "-s", "train.optim.name='muon'"])
+given = ("dtype='float32'", "attention='sdpa'", "threads=1", "trackers=['tensorboard']")  # no rehearsal: the first step is the run's
+cli(["train", "spaces", *(part for setting in given for part in ("-s", "train.runtime." + setting))])
 """
 
 
@@ -30,3 +31,4 @@ def test_nothing_heavy_is_imported_before_the_first_step(spaces: Path) -> None:
     done = subprocess.run([sys.executable, "-c", SCRIPT], capture_output=True, text=True, cwd=spaces.parent.parent)
     assert done.returncode == 0, done.stderr
     assert "before the second step: []" in done.stderr
+    assert list((spaces / "out" / "default" / "logs" / "tb").iterdir())

@@ -18,7 +18,7 @@ import os
 import time
 
 from core import Example
-from core.training.optimizers import adamw
+from core.training.optimizers import muon
 
 begun = False
 
@@ -43,7 +43,7 @@ def note(*_):
 
 def register_optimizers(register):
     def build(model, config):
-        optimizer = adamw(model, config)
+        optimizer = muon(model, config)
         optimizer.register_step_post_hook(note)
         return optimizer
 
@@ -55,13 +55,13 @@ CONFIG = '[prepare]\nsize = 20_000\n[train.optim]\nname = "noting"\n[train.runti
 def first_step(threads: int = 0, repeats: int = 3, more: tuple[str, ...] = ()) -> dict[str, Any]:
     """Seconds from `python -m core.cli train` to the end of the first step of a default model, dataset ready: the median.
 
-    threads: of torch; 0: its choice. more: arguments of `train`. Raises RuntimeError where the command fails.
+    threads: of torch; 0: as a run chooses. more: arguments of `train`. Raises RuntimeError where the command fails.
     """
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name) / "experiments" / "start"
         folder.mkdir(parents=True)
         (folder / "prepare.py").write_text(PREPARE)
-        (folder / "config.toml").write_text(CONFIG.format(threads=threads))
+        (folder / "config.toml").write_text(CONFIG.format(threads=threads or '"auto"'))
         command(Path(name), "prepare", "start")
         times = []
         for number in range(repeats):

@@ -87,9 +87,10 @@ def step_speed(
     assert data.block_size is not None
     tokens = data.grad_accum_steps * data.batch_size * data.block_size
     model.train()
+    forward = torch.compile(model) if machine.compile else model
     inputs, targets = batch(0)
     timing = timed(
-        lambda: step_of(model, optimizer, config.optim, machine, inputs, targets),
+        lambda: step_of(model, optimizer, config.optim, machine, inputs, targets, forward),
         seconds=seconds,
         device=machine.device,
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Callable
 from dataclasses import asdict
 from typing import TYPE_CHECKING
@@ -52,7 +53,7 @@ def fit(experiment: str, minutes: float, as_json: bool, overrides: tuple[str, ..
     tokens = data.grad_accum_steps * data.batch_size * data.block_size
     found = []
     lab.console.say(row("n_embd", "n_head", "parameters", "ms/step", "steps", "tokens", "tokens/param"))
-    for size in fits(60 * minutes, tokens, stopwatch(lab)):
+    for size in fits(60 * minutes, tokens, stopwatch(lab, minutes)):
         found.append(size)
         lab.console.say(
             row(f"{size.n_embd}", f"{size.n_head}", f"{size.parameters:,}", f"{1000 * size.seconds:.1f}",
@@ -68,7 +69,11 @@ def fit(experiment: str, minutes: float, as_json: bool, overrides: tuple[str, ..
     settings = [
         f"train.model.n_embd={chosen.n_embd}", f"train.model.n_head={chosen.n_head}", f"train.runtime.max_minutes={minutes:g}",
     ]  # fmt: skip
-    command = f"{lab.experiment.command.format('train')} {' '.join(f'-s {setting}' for setting in settings)}"
+    options_of_train = [
+        *(["--variant", variant] if variant else []), "--run", f"fit-{minutes:g}-minutes",
+        *(part for setting in (*overrides, *settings) for part in ("-s", setting)),
+    ]  # fmt: skip
+    command = f"{lab.experiment.command.format('train')} {shlex.join(options_of_train)}"
     lab.console.say(
         f"\nFor {minutes:g} minutes, a width of {chosen.n_embd} (about {chosen.steps:,} steps):\n  {command}"
     )
@@ -81,7 +86,7 @@ def fit(experiment: str, minutes: float, as_json: bool, overrides: tuple[str, ..
         )
 
 
-def stopwatch(lab: Lab) -> Callable[[int, int], tuple[int, float]]:
+def stopwatch(lab: Lab, minutes: float) -> Callable[[int, int], tuple[int, float]]:
     """What measures a width: parameters, and seconds of a step."""
     import torch
 
@@ -98,7 +103,8 @@ def stopwatch(lab: Lab) -> Callable[[int, int], tuple[int, float]]:
     def measure(n_embd: int, n_head: int) -> tuple[int, float]:
         settings = Settings()
         settings.lay(lab.settings)
-        merge(settings.values, {"train": {"model": {"n_embd": n_embd, "n_head": n_head}}})
+        model_size, budget = {"n_embd": n_embd, "n_head": n_head}, {"max_minutes": minutes}
+        merge(settings.values, {"train": {"model": model_size, "runtime": budget}})
         config = check(settings)
         machine = settle(Run(lab.experiment, "fit", config), dataset, lab.code).machine
         torch.manual_seed(config.train.runtime.seed)

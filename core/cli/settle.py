@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import time
 from collections.abc import Callable
@@ -9,6 +10,8 @@ from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import torch
 
 from core.config import Train
@@ -24,6 +27,7 @@ from core.training.measured import machine_key
 from core.training.trainer import step_of
 from core.training.tuning import Way, fastest_way, thread_counts
 
+Array = npt.NDArray[np.int64]
 LONG_STEP = 0.2  # seconds: of a longer one, fewer rows are timed
 
 
@@ -55,6 +59,9 @@ def settle(run: Run, dataset: Dataset, code: ModuleType | None, *, timing: bool 
             machine = rehearsal.machine(way)
     runtime.device, runtime.dtype, runtime.compile = str(machine.device), machine.dtype_name, machine.compile
     runtime.attention, runtime.threads = machine.attention, torch.get_num_threads()
+    for name in ("device", "dtype", "compile", "attention", "threads"):  # [sample.runtime] inherits what was chosen
+        if getattr(run.config.sample.runtime, name) == "auto":
+            setattr(run.config.sample.runtime, name, getattr(runtime, name))
     return Settled(machine, timings)
 
 
@@ -69,8 +76,7 @@ class Rehearsal:
 
     def __init__(self, config: Train, dataset: Dataset, code: ModuleType | None, machine: Machine) -> None:
         self.config, self.first = config, machine
-        with torch.random.fork_rng(devices=[]):  # a plugin's model may draw where it is built
-            self.model = build_model(config.model, dataset.encoder.vocab_size, code).to(machine.device)
+        self.model = build_model(config.model, dataset.encoder.vocab_size, code).to(machine.device)
         use_attention(self.model, machine.attention)
         self.optimizer = plugins().get("optimizers", str(config.optim.name), "train.optim.name")(
             self.model, config.optim
@@ -113,18 +119,29 @@ class Rehearsal:
         return Machine(self.first.device, DTYPES[way.dtype], self.first.compile, way.attention)
 
     def step(self, way: Way) -> Callable[[], Any]:
-        """The step in one way: one micro-batch, with fewer rows where it would take long."""
-        data, machine = self.config.data, self.machine(way)
-        inputs, targets = (side[:1] for side in batch(self.dataset.train, data, 0, 0))
+        """The step in one way: as many rows of a micro-batch as take a fifth of a second in the first way, for all ways."""
+        machine, (inputs, targets) = self.machine(way), self.rows
 
         def take() -> None:
             use_attention(self.model, way.attention)
             step_of(self.model, self.optimizer, self.config.optim, machine, inputs, targets)
 
-        began = time.perf_counter()
-        take()
-        seconds = time.perf_counter() - began
-        if seconds > LONG_STEP:
-            rows = max(1, int(inputs.shape[1] * LONG_STEP / seconds))
-            inputs, targets = inputs[:, :rows], targets[:, :rows]
         return take
+
+    @functools.cached_property
+    def rows(self) -> tuple[Array, Array]:
+        """Inputs and targets (1, R, T) that every way is timed with. Few rows cost more each, so R is estimated twice."""
+        inputs, targets = (side[:1] for side in batch(self.dataset.train, self.config.data, 0, 0))
+        count = 1
+        for _ in range(2):
+            if count < inputs.shape[1]:
+                seconds = self.seconds(inputs[:, :count], targets[:, :count])
+                count = max(count, min(inputs.shape[1], int(count * LONG_STEP / seconds)))
+        return inputs[:, :count], targets[:, :count]
+
+    def seconds(self, inputs: Array, targets: Array) -> float:
+        """Of a step in the first way, after one that prepares."""
+        for _ in range(2):
+            began = time.perf_counter()
+            step_of(self.model, self.optimizer, self.config.optim, self.first, inputs, targets)
+        return time.perf_counter() - began

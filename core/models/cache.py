@@ -20,17 +20,24 @@ class KVCache:
 
     keys (L, BH, D, S): in columns, so that the product with one query runs along memory; values (L, BH, S, D).
     recent (B, R): the last ids, as many as the model looks back for apart from attention; None at the beginning.
-    decoder: what computes single tokens, once the model has made it.
+    decoder: what computes single tokens, where the model has such a path.
     """
 
     def __init__(
-        self, n_layer: int, batch_size: int, n_head: int, block_size: int, head_width: int, like: Tensor
+        self,
+        n_layer: int,
+        batch_size: int,
+        n_head: int,
+        block_size: int,
+        head_width: int,
+        like: Tensor,
+        decoder: Decoder | None,
     ) -> None:
         self.length = 0  # tokens held
         self.keys = like.new_empty(n_layer, batch_size * n_head, head_width, block_size)
         self.values = like.new_empty(n_layer, batch_size * n_head, block_size, head_width)
         self.recent: Tensor | None = None
-        self.decoder: Decoder | None = None
+        self.decoder = decoder
 
     def clear(self) -> None:
         """Forget all tokens; memory and the decoder stay."""

@@ -125,8 +125,7 @@ class GPT(nn.Module):
 
     def forward(self, tokens: Tensor, cache: KVCache | None = None) -> Tensor:
         """Logits (B, T, V) for tokens (B, T), which follow those of the cache and join it. ValueError past block_size."""
-        if cache is not None and tokens.shape[1] == 1:
-            cache.decoder = cache.decoder or Decoder(self)
+        if cache is not None and cache.decoder is not None and tokens.shape[1] == 1:
             return cache.decoder(tokens, cache)
         recent = tokens if cache is None else cache.recall(tokens, self.lookback)
         x, place = self.embed(recent, tokens.shape[1], 0 if cache is None else cache.length)
@@ -185,9 +184,24 @@ class GPT(nn.Module):
         return choose_attention(x.device, x.dtype, x.shape[1], self.head_width, x.shape[0] * self.n_head)
 
     def new_cache(self, batch_size: int) -> KVCache:
-        """Room for the keys and values of block_size tokens of batch_size rows."""
+        """Room for the keys and values of block_size tokens of batch_size rows.
+
+        The short path for single tokens takes the weights as they are now. Blocks that someone has replaced, or derived
+        from these, are called as they are.
+        """
+        own = all(
+            (type(block), type(block.attn), type(block.mlp)) == (Block, Attention, FeedForward) for block in self.blocks
+        )
         weight = self.lm_head.weight
-        return KVCache(self.config.n_layer, batch_size, self.n_head, self.block_size, self.head_width, weight)
+        return KVCache(
+            self.config.n_layer,
+            batch_size,
+            self.n_head,
+            self.block_size,
+            self.head_width,
+            weight,
+            Decoder(self) if own else None,
+        )
 
     @torch.no_grad()
     def trace(self, tokens: Tensor) -> Trace:

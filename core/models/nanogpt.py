@@ -114,7 +114,8 @@ def export_checkpoint(
     settings: nanoGPT's own config, of which sample.py reads `dataset`. Raises UserError for a model that nanoGPT cannot build.
     """
     config = model.config
-    wanted = {**PRESETS["gpt2"]["model"], "n_ff": 4 * config.n_embd, "zero_init": config.zero_init, "bias": config.bias}
+    wanted = {**PRESETS["gpt2"]["model"], "n_ff": 4 * config.n_embd, "zero_init": config.zero_init, "bias": config.bias,
+              "ngram": 0}  # fmt: skip
     for key, value in wanted.items():
         if getattr(config, key) != value:
             raise UserError(

@@ -49,7 +49,7 @@ class NGrams(nn.Module):
         """Logits (B, T, V) for what follows each of ids (B, T)."""
         row, logits = ids, self.tables[0](ids)
         for length, table in enumerate(self.tables[1:], start=2):
-            earlier = F.pad(ids[:, : 1 - length], (length - 1, 0))
+            earlier = F.pad(ids, (length - 1, 0))[:, : ids.shape[1]]
             row = row + self.vocab_size ** (length - 1) * earlier
             known = row.clone()
             known[:, : length - 1] = table.padding_idx

@@ -129,12 +129,13 @@ def step_of(
     machine: Machine,
     inputs: Array,
     targets: Array,
+    forward: Callable[..., torch.Tensor] | None = None,
 ) -> None:
-    """One optimizer step alone, as the loop takes it, to be timed."""
-    loss = accumulate_gradient(model, inputs, targets, machine)
+    """One optimizer step alone, as the loop takes it, to be timed. forward: the compiled model, where it is compiled."""
+    loss = accumulate_gradient(forward or model, inputs, targets, machine)
+    figures = torch.stack((loss, clip_gradient(model, optim.grad_clip or 0.0)))
     if machine.device.type == "cpu":
-        loss.item()
-    clip_gradient(model, optim.grad_clip or 0.0)
+        figures.tolist()
     optimizer.step()
     optimizer.zero_grad(set_to_none=True)
 

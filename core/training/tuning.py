@@ -48,18 +48,21 @@ def fastest_way(
     if known is not None:
         torch.set_num_threads(known[0].threads)
         return known
-    best, timings, end = first, dict[str, float](), time.perf_counter() + SECONDS
+    best, timings, end, complete = first, dict[str, float](), time.perf_counter() + SECONDS, True
     for field, values in choices.items():
         for value in values:
             other = replace(best, **{field: value})
-            found = None if other == best else in_turn(best, other, step, end)
+            if other == best:
+                continue
+            found = in_turn(best, other, step, end)
             if found is None:
+                complete = False
                 continue
             timings[str(best)], timings[str(other)] = (round(1000 * seconds, 3) for seconds in found)
             if found[1] < WORTH * found[0]:
                 best = other
     torch.set_num_threads(best.threads)
-    if timings:
+    if complete:  # else the next run may find the time
         remember(key, {"way": asdict(best), "milliseconds": timings})
     return best, timings
 
@@ -69,6 +72,8 @@ def in_turn(way: Way, other: Way, step: Callable[[Way], Step], end: float) -> tu
 
     In turn, because a neighbour that wakes up must not decide between them.
     """
+    if time.perf_counter() >= end:
+        return None
     times: tuple[list[float], list[float]] = ([], [])
     one, two = step(way), step(other)
     for number in range(ROUNDS + 1):

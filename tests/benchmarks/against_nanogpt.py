@@ -9,7 +9,7 @@ turn it is works. A ratio is that of two turns next to each other, so what slows
 median of the ratios and their range. The order within a pair alternates.
 
 "learning" trains nanoGPT's CPU setting, and then ours with RECIPE, on the characters of the text. Both sides' losses
-are those of our evaluation over the whole validation file; both sides' seconds are those of steps alone.
+are those of our evaluation over the whole validation file, each in the precision that it was trained in; both sides' seconds are those of steps alone.
 """
 
 from __future__ import annotations
