@@ -49,8 +49,13 @@ def load_run(folder: Path, config: Config, code: ModuleType | None, name: str = 
     """
     available = name if checkpoints.candidates(folder / "checkpoints", name) else "last"
     checkpoint = checkpoints.load(folder / "checkpoints", available)
-    stored: dict[str, Any] = checkpoint.state["encoder"]
-    encoder: Encoder = plugins().get("encoders", stored["kind"], "the checkpoint's encoder").from_state(stored["state"])
+    with checkpoints.understanding(checkpoint.folder):
+        state = checkpoint.state
+        stored: dict[str, Any] = state["encoder"]
+        kind = plugins().get("encoders", stored["kind"], "the checkpoint's encoder")
+        encoder: Encoder = kind.from_state(stored["state"])
+        step, stop = int(state["step"]), str(state["stop"])
+        fingerprint, has_examples = str(state["dataset_fingerprint"]), bool(state["has_examples"])
     runtime = config.sample.runtime
     machine = choose_machine(
         runtime.device or "auto",
@@ -62,8 +67,6 @@ def load_run(folder: Path, config: Config, code: ModuleType | None, name: str = 
     model = build_model(config.train.model, encoder.vocab_size, code)
     use_attention(model, machine.attention)
     checkpoints.put_weights(model, checkpoint.model, str(checkpoint.folder))
-    state = checkpoint.state
     return Trained(
-        folder, config, model.to(machine.device).eval(), encoder, machine,
-        state["step"], state["dataset_fingerprint"], state["stop"], state["has_examples"],
-    )  # fmt: skip
+        folder, config, model.to(machine.device).eval(), encoder, machine, step, fingerprint, stop, has_examples
+    )

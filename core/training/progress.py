@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import base64
+import json
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from pydantic import TypeAdapter
 
 from core.errors import UserError
 from core.tracking.run import Run
@@ -83,7 +85,21 @@ def restore(run: Run, model: torch.nn.Module, optimizer: torch.optim.Optimizer, 
     if not checkpoints.candidates(run.checkpoints, "last"):
         return Progress()
     checkpoint = checkpoints.load(run.checkpoints, "last")
+    with checkpoints.understanding(checkpoint.folder):
+        return take(checkpoint, model, optimizer, identity)
+
+
+def take(
+    checkpoint: checkpoints.Checkpoint,
+    model: torch.nn.Module,
+    optimizer: torch.optim.Optimizer,
+    identity: dict[str, Any],
+) -> Progress:
+    """Put a checkpoint into model, optimizer and generators. Raises UserError for other data, and FOREIGN for other content."""
     state = checkpoint.state
+    progress = TypeAdapter(Progress).validate_json(json.dumps(asdict(Progress(**state["progress"]))), strict=True)
+    if progress.step < 0:
+        raise ValueError("step is below 0")
     for key, value in identity.items():
         if state[key] != value:
             raise UserError(
@@ -92,9 +108,21 @@ def restore(run: Run, model: torch.nn.Module, optimizer: torch.optim.Optimizer, 
                 remedy="Train with --fresh, or under another name with --run.",
             )
     checkpoints.put_weights(model, checkpoint.model, str(checkpoint.folder))
+    if not alike(state["optimizer"]["groups"], optimizer.state_dict()["param_groups"]):
+        raise ValueError("its optimizer has other groups of parameters")
     checkpoints.unflatten(optimizer, checkpoint.optimizer, state["optimizer"])
     set_random_state(state["rng"])
-    return Progress(**state["progress"])
+    return progress
+
+
+def alike(one: Any, other: Any) -> bool:
+    """Whether JSON values have the same keys, lengths and kinds, whatever the numbers and texts are."""
+    if isinstance(one, dict) and isinstance(other, dict):
+        return one.keys() == other.keys() and all(alike(one[key], other[key]) for key in one)
+    if isinstance(one, (list, tuple)) and isinstance(other, (list, tuple)):
+        return len(one) == len(other) and all(map(alike, one, other))
+    kinds = [float if type(value) is int else type(value) for value in (one, other)]
+    return kinds[0] is kinds[1]
 
 
 def random_state() -> dict[str, str]:
