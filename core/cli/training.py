@@ -111,6 +111,9 @@ def train_locked(lab: Lab, run: Run, dataset: Dataset, *, resume: bool) -> None:
         if error.errno != errno.ENOSPC:
             raise
         raise disk_full(run, progress) from None
+    except KeyboardInterrupt:  # just before or behind the loop, which notes signals instead
+        status = "interrupted"
+        raise
     except UserError:  # a checkpoint that is not gone on with: the run is what it was
         for path, content in former:
             files.write_bytes(path, content)
