@@ -77,7 +77,7 @@ def last_step(home: Path) -> int | None:
 
 
 def no_temporary(home: Path) -> bool:
-    return not [path for path in home.rglob(".tmp-*")]
+    return not list(home.rglob(".tmp-*"))
 
 
 def interrupt_and_resume(

@@ -13,6 +13,7 @@ import torch
 from pydantic import TypeAdapter
 
 from core.errors import UserError
+from core.tracking.begin import STEERING, changed, flat
 from core.tracking.run import Run
 from core.training import checkpoints
 
@@ -86,10 +87,11 @@ def restore(run: Run, model: torch.nn.Module, optimizer: torch.optim.Optimizer, 
         return Progress()
     checkpoint = checkpoints.load(run.checkpoints, "last")
     with checkpoints.understanding(checkpoint.folder):
-        return take(checkpoint, model, optimizer, identity)
+        return take(run, checkpoint, model, optimizer, identity)
 
 
 def take(
+    run: Run,
     checkpoint: checkpoints.Checkpoint,
     model: torch.nn.Module,
     optimizer: torch.optim.Optimizer,
@@ -107,12 +109,26 @@ def take(
                 place=str(checkpoint.folder),
                 remedy="Train with --fresh, or under another name with --run.",
             )
+    settings = changed(flat(state["config"]), flat(run.config.model_dump()))
+    foreign = {key: values for key, values in settings.items() if not key.startswith(STEERING)}
+    if foreign:
+        raise other_settings(checkpoint.folder, foreign)
     checkpoints.put_weights(model, checkpoint.model, str(checkpoint.folder))
     if not alike(state["optimizer"]["groups"], optimizer.state_dict()["param_groups"]):
         raise ValueError("its optimizer has other groups of parameters")
     checkpoints.unflatten(optimizer, checkpoint.optimizer, state["optimizer"])
     set_random_state(state["rng"])
     return progress
+
+
+def other_settings(folder: Path, differences: dict[str, tuple[Any, Any]]) -> UserError:
+    """The checkpoint is of another model than the run's config.toml describes, though its weights may fit."""
+    listed = "; ".join(f"{key}: {old} -> {new}" for key, (old, new) in list(differences.items())[:4])
+    return UserError(
+        f"the checkpoint was trained with other settings: {listed}",
+        place=str(folder),
+        remedy="Set them back in config.toml of the run, leave them out of the command, or train with --fresh.",
+    )
 
 
 def alike(one: Any, other: Any) -> bool:

@@ -9,7 +9,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from types import FrameType
 
-
 STOPPING = (signal.SIGINT, signal.SIGTERM)
 
 
