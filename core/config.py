@@ -6,15 +6,18 @@ what depends on the machine or the data stays "auto" until the run starts, and t
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
+from pathlib import PurePath
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-Count = Annotated[int, Field(ge=1)]
-CountOrZero = Annotated[int, Field(ge=0)]
+Count = Annotated[int, Field(ge=1, lt=2**63)]
+CountOrZero = Annotated[int, Field(ge=0, lt=2**63)]
 Positive = Annotated[float, Field(gt=0)]
 NotNegative = Annotated[float, Field(ge=0)]
+Seed = Annotated[int, Field(ge=0, lt=2**63)]  # as torch takes them
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 Dtype = Literal["auto", "float32", "bfloat16"]
 Attention = Literal["auto", "explicit", "sdpa", "sdpa32"]
@@ -52,7 +55,7 @@ class Prepare(Section):
     split: Literal["auto", "hash", "tail", "shuffle"] = Field(
         "auto", description="how documents are held out; auto: hash for Example and Conversation, tail for text"
     )
-    seed: int = Field(1337, description="seeds `rng` of documents() and the shuffle")
+    seed: Seed = Field(1337, description="seeds `rng` of documents() and the shuffle")
     params: dict[str, Any] = Field(default_factory=dict, description="keyword-only parameters of documents()")
 
 
@@ -159,7 +162,7 @@ class Runtime(Section):
     eval_iters: CountOrZero = Field(0, description="validation batches, evenly spaced, at most; 0: the whole file")
     log_interval: Count = Field(10, description="optimizer steps between rows of metrics")
     checkpoint_interval: Count = Field(250, description="optimizer steps between checkpoints")
-    seed: int = Field(1337, ge=0, description="weights, dropout and data order")
+    seed: Seed = Field(1337, description="weights, dropout and data order")
     device: str = Field("auto", description="auto, cpu, cuda, cuda:N or mps")
     dtype: Dtype = Field("auto", description="of matrix products; weights stay float32; auto: the fastest by timing")
     attention: Attention = Field(
@@ -179,7 +182,7 @@ class Runtime(Section):
 class SampleRuntime(Section):
     """What sampling uses instead of [train.runtime]; None: the same."""
 
-    seed: Annotated[int, Field(ge=0)] | None = Field(None, description="of the random draws")
+    seed: Seed | None = Field(None, description="of the random draws")
     device: str | None = Field(None, description="see train.runtime.device")
     dtype: Dtype | None = Field(
         None, description="see train.runtime.dtype; sampling from a cache is in float32 all the same"
@@ -307,6 +310,7 @@ def resolve(config: Config) -> Config:
     fill(schedule, {"lr_decay_iters": schedule.max_iters, "warmup_iters": min(100, schedule.max_iters // 10)})
     fill(schedule, {"min_lr": (0.02 if schedule.decay == "linear" else 0.1) * (optim.learning_rate or 0)})
     fill(config.sample.runtime, config.train.runtime.model_dump(include=set(SampleRuntime.model_fields)))
+    refuse_paths(config)
     refuse_contradictions(config)
     return config
 
@@ -324,6 +328,33 @@ def batch_scale(data: Data) -> float:
 def feed_forward_width(model: Model) -> int:
     """4 n_embd; for swiglu, which has three matrices, 8/3 n_embd up to a multiple of 32 (arXiv:2002.05202)."""
     return -(-8 * model.n_embd // 96) * 32 if model.activation == "swiglu" else 4 * model.n_embd
+
+
+def refuse_paths(config: Config) -> None:
+    """Raise Contradiction for a path that is none, or that leaves the experiment's folder where only runs are written."""
+    prepare = config.prepare
+    paths = {f"prepare.{key}": getattr(prepare, key) for key in ("dataset_dir", "raw_dir", "input", "encoder_from")}
+    paths["train.runtime.out_dir"] = config.train.runtime.out_dir
+    for key, path in paths.items():
+        if "\0" in path:
+            raise Contradiction(
+                (key,), f"{key} has a zero byte in it, which no path can have.", "Name a file or folder."
+            )
+    variant = prepare.variant
+    if variant in ("", "..") or PurePath(variant).name != variant or "\0" in variant:
+        raise Contradiction(
+            ("prepare.variant",), f'"{prepare.variant}" is no name of a dataset.', "Use letters, digits, - and _."
+        )
+    if leaves_folder(config.train.runtime.out_dir):
+        raise Contradiction(
+            ("train.runtime.out_dir",), f'out_dir = "{config.train.runtime.out_dir}" lies outside the experiment\'s folder.',
+            "Choose a folder inside it, or give the whole path if you mean another place.",
+        )  # fmt: skip
+
+
+def leaves_folder(path: str) -> bool:
+    """Whether a relative path leads out of the folder that it starts in."""
+    return PurePath(os.path.normpath(path)).parts[:1] == ("..",)
 
 
 def refuse_contradictions(config: Config) -> None:

@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
+import datetime
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 import tomli
 from pydantic import BaseModel, ValidationError
+from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
 from core.config import Config, Contradiction, resolve
 from core.errors import UserError, did_you_mean
 
 BARE_KEY = re.compile(r"[A-Za-z0-9_-]+")
-HEADER = re.compile(r"\s*\[([^\[\]]+)\]\s*(#.*)?$")
+HEADER = re.compile(r"\s*\[\[?([^\[\]]+)\]\]?\s*(#.*)?$")
 ASSIGNMENT = re.compile(r"\s*([A-Za-z0-9_\"'.\- ]+?)\s*=")
 TRIPLE_QUOTES = re.compile(r'"""|\'\'\'')
 
@@ -97,18 +99,50 @@ def variant_file(folder: Path, variant: str) -> Path:
 def read_file(path: Path) -> Settings:
     """Values and line numbers of one TOML file."""
     try:
-        text = path.read_bytes().decode("utf-8")
-        values = tomli.loads(text)
+        text = path.read_bytes().decode("utf-8-sig")
+        values = parsed(text)
+    except OSError as error:
+        raise UserError(
+            f"cannot be read: {error.strerror}", place=str(path), remedy="It must be a text file; move this away."
+        ) from None
     except UnicodeDecodeError as error:
-        raise UserError(f"not UTF-8 at byte {error.start}", place=str(path), remedy="Save the file as UTF-8.") from None
-    except tomli.TOMLDecodeError as error:
-        found = re.search(r"line (\d+)", str(error))
+        line = error.object[: error.start].count(b"\n") + 1
+        raise UserError(
+            f"not UTF-8 at byte {error.start}", place=f"{path}:{line}", remedy="Save the file as UTF-8."
+        ) from None
+    except NoToml as error:
         raise UserError(
             f"not valid TOML: {error}",
-            place=f"{path}:{found[1]}" if found else str(path),
+            place=f"{path}:{line_of(error, text)}",
             remedy="Each key stands once, as `key = value`, under its [section]; text needs quotes.",
         ) from None
     return Settings(values, {key: f"{path}:{line}" for key, line in key_lines(text)})
+
+
+class NoToml(ValueError):
+    """A text that is no TOML."""
+
+
+def parsed(text: str) -> dict[str, Any]:
+    """The values of a TOML text. Raises NoToml alone, whatever is wrong with it."""
+    try:
+        return tomli.loads(text)
+    except (ValueError, RecursionError) as error:  # also of numbers of thousands of digits, and brackets in brackets
+        raise NoToml(str(error)) from None
+
+
+def line_of(error: NoToml, text: str) -> int:
+    """The line, from 1, that a TOML text is wrong in: as the error says it, else the first that is too much alone."""
+    if found := re.search(r"line (\d+)", str(error)):
+        return int(found[1])
+    lines = text.splitlines()
+    for number, line in enumerate(lines, 1):
+        try:
+            parsed(line)
+        except NoToml as alone:
+            if str(alone) == str(error):
+                return number
+    return max(len(lines), 1)  # "at end of document"
 
 
 def key_lines(text: str) -> Iterator[tuple[str, int]]:
@@ -139,16 +173,17 @@ def read_override(text: str) -> Settings:
     if not equals or not all(BARE_KEY.fullmatch(part) for part in path):
         raise UserError(
             "an override is section.key=value",
-            place=f"-s {text}",
+            place=f"-s {shortened(text)}",
             remedy="For example: -s train.optim.learning_rate=3e-4",
         )
     try:
-        value: Any = tomli.loads(f"value = {raw}")["value"]
-    except tomli.TOMLDecodeError:
-        value = raw
+        found = parsed(f"value = {raw}")
+    except NoToml:
+        found = {}
+    value: Any = found["value"] if len(found) == 1 else raw  # more than one key: text with line breaks
     for part in reversed(path):
         value = {part: value}
-    return Settings(value, {key.strip(): f"-s {text}"})
+    return Settings(value, {key.strip(): f"-s {shortened(text)}"})
 
 
 def check(settings: Settings) -> Config:
@@ -156,32 +191,66 @@ def check(settings: Settings) -> Config:
     try:
         return resolve(Config.model_validate(settings.values))
     except ValidationError as error:
-        raise user_error(error.errors()[0], settings) from None
+        raise user_error(error.errors(), settings) from None
     except Contradiction as error:
-        places = [settings.places[key] for key in error.keys if key in settings.places]
+        exact = [settings.places[key] for key in error.keys if key in settings.places]
+        by_hand = [place for place in exact if place.startswith("-s ")]  # what was good before
+        places = by_hand or exact or [place for key in error.keys if (place := settings.place_of(key))]
         raise UserError(error.message, place=places[0] if places else error.keys[0], remedy=error.remedy) from None
 
 
-def user_error(error: ErrorDetails, settings: Settings) -> UserError:
-    """A UserError from pydantic's account of one wrong key."""
-    path = [str(part) for part in error["loc"]]
+def user_error(errors: Sequence[ErrorDetails], settings: Settings) -> UserError:
+    """A UserError from the first thing in pydantic's account that is wrong."""
+    error = errors[0]
+    path, info = field_of(error["loc"])
     key = ".".join(path)
     place = settings.place_of(key)
     if error["type"] == "extra_forbidden":
         return UserError(f"unknown key '{key}'", place=place, remedy=advice_on_unknown(path))
-    found = json.dumps(error["input"], default=str, ensure_ascii=False)
-    remedy = f"Give {key} another value."
-    if error["type"] == "literal_error":
+    found = shortened(json.dumps(error["input"], default=str, ensure_ascii=False))
+    # Of a key that may be of several kinds there is one error for each kind.
+    said = ", or ".join(lowered(other["msg"]) for other in errors if field_of(other["loc"]) == (path, info))
+    remedy = about(path[-1], info)
+    if said != lowered(error["msg"]) or len(error["loc"]) > len(path):
+        pass  # a value of several kinds, or inside a list: what the key is says more than a kind
+    elif error["type"] == "literal_error":
         choices = re.findall(r"'([^']+)'", error["ctx"]["expected"])
         remedy = f"Choose one of {', '.join(choices)}. {did_you_mean(found.strip(chr(34)), choices)}"
     elif error["type"] == "string_type":
-        remedy = f'Write text in quotes: {path[-1]} = "{error["input"]}"'
+        remedy = f"Write text in quotes: {path[-1]} = {toml_string(str(error['input']))}"
     elif error["type"] in ("model_type", "dict_type"):
         remedy = f"{key} is a table of keys: write [{key}] in the file, or set one key of it, such as {first_key(key)}."
     elif error["type"] in ("int_type", "float_type", "bool_type"):
         kind = {"int_type": "a whole number", "float_type": "a number", "bool_type": "true or false"}[error["type"]]
         remedy = f"{path[-1]} is {kind}, without quotes."
-    return UserError(f"{key} = {found}: {lowered(error['msg'])}", place=place, remedy=remedy)
+    return UserError(f"{key} = {found}: {said}", place=place, remedy=remedy)
+
+
+def field_of(location: Sequence[int | str]) -> tuple[list[str], FieldInfo | None]:
+    """The key that an error is about, without what lies inside its value, and its field; None for an unknown key."""
+    section: type[BaseModel] = Config
+    for depth, part in enumerate(location, 1):
+        info = section.model_fields.get(str(part))
+        if info is None or not is_section(info.annotation) or depth == len(location):
+            return [str(part) for part in location[:depth]], info
+        section = info.annotation
+    return [], None
+
+
+def is_section(annotation: Any) -> TypeGuard[type[BaseModel]]:
+    return isinstance(annotation, type) and issubclass(annotation, BaseModel)
+
+
+def about(name: str, info: FieldInfo | None) -> str:
+    """What a key is, and its default."""
+    if info is None or not info.description:
+        return f"Give {name} another value."
+    default = info.get_default(call_default_factory=True)
+    return f"{name} is: {info.description}. Default: {'none' if default is None else toml_value(default)}."
+
+
+def shortened(text: str, most: int = 120) -> str:
+    return text if len(text) <= most else f"{text[:most]}..."
 
 
 def first_key(table: str) -> str:
@@ -201,7 +270,7 @@ def advice_on_unknown(path: list[str]) -> str:
     section: type[BaseModel] = Config
     for part in path[:-1]:
         annotation = section.model_fields[part].annotation
-        assert isinstance(annotation, type) and issubclass(annotation, BaseModel)
+        assert is_section(annotation)
         section = annotation
     return did_you_mean(path[-1], section.model_fields)
 
@@ -209,7 +278,7 @@ def advice_on_unknown(path: list[str]) -> str:
 def known_keys(section: type[BaseModel], prefix: str = "") -> Iterator[str]:
     """Every dotted key that config.toml may have."""
     for name, info in section.model_fields.items():
-        if isinstance(info.annotation, type) and issubclass(info.annotation, BaseModel):
+        if is_section(info.annotation):
             yield from known_keys(info.annotation, f"{prefix}{name}.")
         else:
             yield prefix + name
@@ -244,4 +313,6 @@ def toml_value(value: Any) -> str:
         return "{" + ", ".join(f"{toml_key(key)} = {toml_value(item)}" for key, item in value.items()) + "}"
     if isinstance(value, (list, tuple)):
         return "[" + ", ".join(toml_value(item) for item in value) + "]"
+    if isinstance(value, (datetime.date, datetime.time)):  # a datetime is a date, too
+        return value.isoformat()
     return repr(value)

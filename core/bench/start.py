@@ -37,7 +37,7 @@ def on_train_start(run):
 def note(*_):
     if begun:
         with open("first_step", "w") as file:
-            file.write(repr(time.time()))
+            file.write(repr(time.monotonic()))
         os._exit(0)
 
 
@@ -65,7 +65,7 @@ def first_step(threads: int = 0, repeats: int = 3, more: tuple[str, ...] = ()) -
         command(Path(name), "prepare", "start")
         times = []
         for number in range(repeats):
-            begin = time.time()
+            begin = time.monotonic()
             command(Path(name), "train", "start", "--run", f"run{number}", *more)
             times.append(float((Path(name) / "first_step").read_text()) - begin)
     return {"seconds": statistics.median(times), "fastest": min(times), "slowest": max(times)}

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
+import signal
 import sys
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
+from types import FrameType
 from typing import Any
 
 import click
 
 from core.errors import Interrupted, RunFailed, UserError
 
-INTERRUPTED = 130
+INTERRUPTED, TERMINATED = 128 + signal.SIGINT, 128 + signal.SIGTERM
 # The machine refuses: no bug of ours, so no traceback.
 ENVIRONMENT = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT)
 # A thread that waits for another spins for a moment, then sleeps. Spinning on, as OpenMP would, starves whoever shares
@@ -21,8 +25,33 @@ if "OMP_WAIT_POLICY" not in os.environ:
     os.environ.setdefault("GOMP_SPINCOUNT", "6000")
 
 
+class Terminated(KeyboardInterrupt):
+    """SIGTERM came: the work ends as after Ctrl-C."""
+
+
+@contextlib.contextmanager
+def ending_on_sigterm() -> Iterator[None]:
+    """Let SIGTERM unwind the stack once, so that temporary files go; a second one ends the process at once.
+
+    Where it is ignored or another program's own, and outside the main thread, it stays as it is.
+    """
+    if threading.current_thread() is not threading.main_thread() or signal.getsignal(signal.SIGTERM) != signal.SIG_DFL:
+        yield
+        return
+
+    def end(number: int, frame: FrameType | None) -> None:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        raise Terminated
+
+    signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
 class Commands(click.Group):
-    """A group whose errors are one message: exit code 2 for the user's mistakes, 1 for a failed run, 130 for Ctrl-C.
+    """A group whose errors are one message: exit code 2 for the user's mistakes, 1 for a failed run, 130 for Ctrl-C, 143 for SIGTERM.
 
     The commands of core and of plugins are put in when they are first looked for.
     """
@@ -55,7 +84,8 @@ class Commands(click.Group):
     def main(self, args: Sequence[str] | None = None, *, standalone_mode: bool = True, **extra: Any) -> Any:  # type: ignore[override]
         """Run a command and exit; a bug keeps its traceback."""
         try:
-            code = super().main(args, standalone_mode=False, **extra)
+            with ending_on_sigterm():
+                code = super().main(args, standalone_mode=False, **extra)
         except click.ClickException as error:
             error.show()
             sys.exit(error.exit_code)
@@ -75,9 +105,10 @@ class Commands(click.Group):
         except Interrupted as stop:
             click.echo(f"interrupted, and saved. {stop.remedy}", err=True)
             sys.exit(128 + stop.number)
-        except (click.Abort, KeyboardInterrupt):
-            click.echo("interrupted", err=True)
-            sys.exit(INTERRUPTED)
+        except (click.Abort, KeyboardInterrupt) as stopped:  # click makes an Abort of an interrupt
+            terminated = isinstance(stopped, Terminated) or isinstance(stopped.__cause__, Terminated)
+            click.echo("interrupted. What was saved before is whole; the same command goes on from there.", err=True)
+            sys.exit(TERMINATED if terminated else INTERRUPTED)
         if standalone_mode:
             sys.exit(code if isinstance(code, int) else 0)
         return code

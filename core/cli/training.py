@@ -39,6 +39,8 @@ from core.training.signals import noting_signals
 from core.training.speed import Speed
 from core.training.trainer import Parts, train
 
+ABOUT = ("config.toml", "summary.json")  # files of a run that tell what it is
+
 
 def train_run(lab: Lab, name: str | None, *, resume: bool, fresh: bool, description: str) -> Run:
     """Prepare, then train one run to its end. Raises Interrupted after a signal, RunFailed, UserError."""
@@ -82,6 +84,7 @@ def train_locked(lab: Lab, run: Run, dataset: Dataset, *, resume: bool) -> None:
     use_attention(model, machine.attention)
     if run.config.train.model.init_from and not resume:
         start_from(run, run.config.train.model.init_from, model, dataset)
+    former = [(run.folder / name, (run.folder / name).read_bytes()) for name in ABOUT if resume]
     run.folder.mkdir(parents=True, exist_ok=True)
     run.write_config()
     run.write_summary(opening(run, dataset, model, settled.timings))
@@ -96,6 +99,7 @@ def train_locked(lab: Lab, run: Run, dataset: Dataset, *, resume: bool) -> None:
                 stack.callback(tracker.close)
             if resume:
                 progress = restore(run, model, parts.optimizer, parts.identity)
+                former.clear()
             columns = accuracy_columns(dataset.groups) if dataset.has_examples else []
             metrics = stack.enter_context(
                 contextlib.closing(MetricsFile(run.folder, columns, keep_until=progress.step))
@@ -108,12 +112,20 @@ def train_locked(lab: Lab, run: Run, dataset: Dataset, *, resume: bool) -> None:
         if error.errno != errno.ENOSPC:
             raise
         raise disk_full(run, progress) from None
+    except KeyboardInterrupt:  # just before or behind the loop, which notes signals instead
+        status = "interrupted"
+        raise
+    except UserError:  # a checkpoint that is not gone on with: the run is what it was
+        for path, content in former:
+            files.write_bytes(path, content)
+        raise
     finally:
         first_error_matters = contextlib.suppress(OSError) if status == "failed" else contextlib.nullcontext()
         with first_error_matters:
-            summary = run.write_summary({"status": status} | closing(progress, speed))
-            write_log_entry(run)
-            plugins().manager.hook.on_train_end(run=run, summary=summary)
+            if not former:
+                summary = run.write_summary({"status": status} | closing(progress, speed))
+                write_log_entry(run)
+                plugins().manager.hook.on_train_end(run=run, summary=summary)
     if number:
         raise Interrupted(number, f"Go on with: {same_command(lab, run)}")
     lab.console.say(last_line(run, progress, speed))

@@ -161,6 +161,9 @@ def build_encoder(described: dict[str, Any], path: Path) -> Encoder:
         encoder: Encoder = kind.from_state(state)
     except UserError as error:
         raise UserError(error.message, place=error.place or str(path), remedy=error.remedy) from None
+    except (LookupError, TypeError, ValueError, AttributeError) as error:
+        message = f"describes no {described['kind']} encoder: {type(error).__name__}: {error}"
+        raise UserError(message, place=str(path), remedy=AGAIN) from None
     return encoder
 
 

@@ -49,6 +49,29 @@ def check_info(info: dict[str, Any]) -> None:
     for side in SIDES:
         if not isinstance(info[side], dict):
             raise ValueError(f"{side} is no object")
+        if not all(is_count(number) for number in info[side].values()):
+            raise ValueError(f"{side} holds something else than counts")
+    end = info.get("end_token")
+    right = {
+        "kind": isinstance(info["kind"], str),
+        "groups": isinstance(info["groups"], list) and all(isinstance(name, str) for name in info["groups"]),
+        "stop": isinstance(info.get("stop", ""), str),
+        "end_token": end is None or is_count(end),
+        **{key: is_table_of_files(info.get(key, {})) for key in ("raw", "files")},
+    }
+    if wrong := [key for key, is_right in right.items() if not is_right]:
+        raise ValueError(f"{wrong[0]} is none")
+
+
+def is_count(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**63
+
+
+def is_table_of_files(value: Any) -> bool:
+    """Whether a value says of each file, by name, what its checksum is."""
+    return isinstance(value, dict) and all(
+        isinstance(entry, dict) and isinstance(entry.get("sha256"), str) for entry in value.values()
+    )
 
 
 def describe(folder: Path) -> dict[str, Any]:

@@ -9,6 +9,7 @@ otherwise ask for gigabytes). Tests: tests/test_meta_pkl.py.
 from __future__ import annotations
 
 import io
+import os
 import pickle
 import pickletools
 from collections.abc import Sequence
@@ -19,6 +20,7 @@ from core.errors import UserError
 from core.files import write_bytes
 
 MIB = 1 << 20
+LIMIT = "TERRARIUM_META_MIB"  # in the environment: the largest meta.pkl that is read, MiB, instead of 1
 FRAMING = {"PROTO", "FRAME", "STOP", "MARK"}
 TEXT = {"BINUNICODE", "SHORT_BINUNICODE", "UNICODE"}
 SCALARS = {"NONE", "NEWTRUE", "NEWFALSE", "INT", "BININT", "BININT1", "BININT2", "LONG", "LONG1", "FLOAT", "BINFLOAT"}
@@ -40,17 +42,17 @@ class PlainUnpickler(pickle.Unpickler):
         raise pickle.UnpicklingError("a persistent object is asked for")
 
 
-def read_meta(path: Path, *, limit: int = MIB) -> dict[str, Any]:
-    """The dict of a meta.pkl. limit: largest size read, bytes.
+def read_meta(path: Path, *, limit: int | None = None) -> dict[str, Any]:
+    """The dict of a meta.pkl. limit: largest size read, bytes; None: 1 MiB, or what $TERRARIUM_META_MIB says.
 
     Raises UserError where the file is larger, damaged, or holds anything but plain containers.
     """
+    limit = usual_limit() if limit is None else limit
     with path.open("rb") as file:
         data = file.read(limit + 1)
     if len(data) > limit:
-        raise refusal(
-            path, f"larger than {limit / MIB:g} MiB", "A vocabulary is smaller; move the file away if it is none."
-        )
+        remedy = f"A vocabulary is smaller; move the file away if it is none, or raise the limit: {LIMIT}=N, in MiB."
+        raise refusal(path, f"larger than {limit / MIB:g} MiB", remedy)
     try:
         check(data)
         value = PlainUnpickler(io.BytesIO(data)).load()
@@ -59,6 +61,14 @@ def read_meta(path: Path, *, limit: int = MIB) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise refusal(path, f"{type(value).__name__} instead of dict", "Run the prepare.py that wrote it again.")
     return value
+
+
+def usual_limit() -> int:
+    """The largest meta.pkl that is read, bytes. Raises UserError where the environment says no number."""
+    text = os.environ.get(LIMIT) or "1"
+    if not (text.isascii() and text.isdigit() and 0 < int(text[:9]) <= 4096):
+        raise UserError(f"{text!r} is no number of MiB", place=LIMIT, remedy="Give a whole number from 1 to 4096.")
+    return int(text) * MIB
 
 
 def check(data: bytes) -> None:

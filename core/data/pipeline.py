@@ -15,7 +15,7 @@ from pathlib import Path
 from types import ModuleType
 
 from core import files
-from core.config import Config
+from core.config import Config, leaves_folder
 from core.data.compose import Made, Work
 from core.data.dataset import Dataset, load_dataset
 from core.data.fingerprint import Known, checksums, code_and_settings, fingerprint, raw_files, stamp
@@ -67,6 +67,12 @@ def prepare(
     target = source.dataset_dir
     stale = "--force" if force else reason_to_make(source, target)
     if stale:
+        if leaves_folder(config.prepare.dataset_dir):
+            raise UserError(
+                f'dataset_dir = "{config.prepare.dataset_dir}" lies outside the experiment\'s folder, and would be written',
+                place=source.place_of("prepare.dataset_dir") or "prepare.dataset_dir",
+                remedy="Choose a folder inside it, or give the whole path if you mean another place.",
+            )
         with files.lock(target.parent / f".lock-{target.name}", f"dataset {target.name}"):
             files.recover(target)
             stale = "--force" if force else reason_to_make(source, target)  # another process may just have made it

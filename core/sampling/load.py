@@ -14,9 +14,13 @@ from core.encoders.base import Encoder
 from core.models.build import build_model, use_attention
 from core.plugins.manager import plugins
 from core.toml import Settings, check, read_override
+from core.tracking.begin import changed, flat
 from core.tracking.run import read_config
 from core.training import checkpoints
 from core.training.machine import Machine, choose_machine
+from core.training.progress import other_settings
+
+WITHOUT_EFFECT = ("train.model.dropout", "train.model.init_from")  # on a model that is trained
 
 
 @dataclass
@@ -49,8 +53,17 @@ def load_run(folder: Path, config: Config, code: ModuleType | None, name: str = 
     """
     available = name if checkpoints.candidates(folder / "checkpoints", name) else "last"
     checkpoint = checkpoints.load(folder / "checkpoints", available)
-    stored: dict[str, Any] = checkpoint.state["encoder"]
-    encoder: Encoder = plugins().get("encoders", stored["kind"], "the checkpoint's encoder").from_state(stored["state"])
+    with checkpoints.understanding(checkpoint.folder):
+        state = checkpoint.state
+        stored: dict[str, Any] = state["encoder"]
+        kind = plugins().get("encoders", stored["kind"], "the checkpoint's encoder")
+        encoder: Encoder = kind.from_state(stored["state"])
+        differences = changed(flat(state["config"]), flat(config.model_dump()))
+        step, stop = int(state["step"]), str(state["stop"])
+        fingerprint, has_examples = str(state["dataset_fingerprint"]), bool(state["has_examples"])
+    reshaped = {key: values for key, values in differences.items() if key.startswith("train.model.")}
+    if foreign := {key: values for key, values in reshaped.items() if key not in WITHOUT_EFFECT}:
+        raise other_settings(checkpoint.folder, foreign)
     runtime = config.sample.runtime
     machine = choose_machine(
         runtime.device or "auto",
@@ -62,8 +75,6 @@ def load_run(folder: Path, config: Config, code: ModuleType | None, name: str = 
     model = build_model(config.train.model, encoder.vocab_size, code)
     use_attention(model, machine.attention)
     checkpoints.put_weights(model, checkpoint.model, str(checkpoint.folder))
-    state = checkpoint.state
     return Trained(
-        folder, config, model.to(machine.device).eval(), encoder, machine,
-        state["step"], state["dataset_fingerprint"], state["stop"], state["has_examples"],
-    )  # fmt: skip
+        folder, config, model.to(machine.device).eval(), encoder, machine, step, fingerprint, stop, has_examples
+    )

@@ -40,13 +40,14 @@ def begin(run: Run, fingerprint: str, *, resume: bool, fresh: bool) -> tuple[Beg
 
     stored = flat(read_config(run.folder))
     differences = changed(stored, flat(run.config.model_dump()))
-    if summary["dataset_fingerprint"] != fingerprint:
-        differences["the dataset"] = (str(summary["dataset_fingerprint"])[:12], fingerprint[:12])
+    trained_on = summary.get("dataset_fingerprint")
+    if trained_on != fingerprint:
+        differences["the dataset"] = (str(trained_on)[:12], fingerprint[:12])
     steering = resume and all(key.startswith(STEERING) for key in differences)
     if differences and not steering:
         raise other_run(run, differences)
     adopt(run.config, stored)
-    if summary["status"] == "completed" and not (resume and wants_more(run.config, summary, differences)):
+    if summary.get("status") == "completed" and not (resume and wants_more(run.config, summary, differences)):
         return "finished", said
     return "resumed", said
 
@@ -58,8 +59,8 @@ def wants_more(config: Config, summary: Mapping[str, Any], differences: Mapping[
     """
     minutes = config.train.runtime.max_minutes
     if minutes is None:
-        return config.train.schedule.max_iters > (summary["steps"] or 0)
-    return "train.runtime.max_minutes" in differences and 60 * minutes > (summary["wall_seconds"] or 0)
+        return config.train.schedule.max_iters > (summary.get("steps") or 0)
+    return "train.runtime.max_minutes" in differences and 60 * minutes > (summary.get("wall_seconds") or 0)
 
 
 def changed(before: dict[str, Any], after: dict[str, Any]) -> dict[str, tuple[Any, Any]]:

@@ -23,6 +23,9 @@ SUMMARY_FIELDS = (
 )  # fmt: skip
 
 
+TEXTS = ("experiment", "run", "description", "status", "device", "dtype", "dataset_fingerprint", "command", "started")
+
+
 @dataclass
 class Run:
     """One training of an experiment. Plugins' hooks receive it."""
@@ -84,15 +87,25 @@ def read_summary(folder: Path) -> dict[str, Any]:
         return {}
     try:
         summary = json.loads(path.read_bytes())
-    except ValueError:
+    except (ValueError, RecursionError):
         summary = None
-    if not isinstance(summary, dict):
+    if not is_summary(summary):
         raise UserError(
-            "not a JSON object",
+            "not the summary of a run",
             place=str(path),
             remedy="Move the run folder away, or delete this file and resume the run.",
         )
-    return summary
+    return dict(summary)
+
+
+def is_summary(values: Any) -> bool:
+    """Whether a JSON value is of an experiment, and each field is of the kind that it must be of, or null."""
+    if not isinstance(values, dict) or not isinstance(values.get("experiment"), str):
+        return False
+    kinds: dict[str, tuple[type, ...]] = dict.fromkeys(SUMMARY_FIELDS, (int, float))
+    kinds |= dict.fromkeys(TEXTS, (str,))
+    kinds |= dict.fromkeys(("accuracy_by_group", "environment", "choices"), (dict,))
+    return all(values.get(name) is None or type(values[name]) in kind for name, kind in kinds.items())
 
 
 def read_config(folder: Path) -> dict[str, Any]:
@@ -104,7 +117,7 @@ def read_config(folder: Path) -> dict[str, Any]:
         raise UserError(
             "the run has no config.toml", place=str(folder), remedy="Train it again with --fresh."
         ) from None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UserError(
             f"not valid TOML: {error}", place=str(path), remedy="Train the run again with --fresh."
         ) from None

@@ -6,15 +6,18 @@ and holds the checksums of the others and of itself, so a folder whose state.jso
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import shutil
 import warnings
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load as tensors_from_bytes
 from safetensors.torch import save as tensors_to_bytes
 
@@ -24,6 +27,8 @@ from core.errors import UserError
 FORMAT = 1
 PARTS = ("model.safetensors", "optimizer.safetensors")
 Tensors = dict[str, torch.Tensor]
+# What content raises whose checksums are right and which this version has not written
+FOREIGN = (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, RuntimeError)
 
 
 class Damaged(Exception):
@@ -90,6 +95,9 @@ def load(parent: Path, name: str) -> Checkpoint:
             checkpoint = read(folder)
         except Damaged as error:
             problems.append(str(error))
+            continue
+        except (*FOREIGN, SafetensorError) as error:
+            problems.append(f"{folder}: no checkpoint of this version: {type(error).__name__}: {error}")
             continue
         if problems:
             warnings.warn(
@@ -198,3 +206,16 @@ def put_weights(model: torch.nn.Module, tensors: Tensors, place: str) -> None:
         )
     for name, tensor in own.items():
         tensor.copy_(tensors[name])
+
+
+@contextlib.contextmanager
+def understanding(folder: Path) -> Iterator[None]:
+    """Raise UserError, which names the folder, where its content is not what this version writes."""
+    try:
+        yield
+    except FOREIGN as error:
+        raise UserError(
+            f"no checkpoint of this version: {type(error).__name__}: {error}",
+            place=str(folder),
+            remedy="Use the version that wrote it, or train again with --fresh.",
+        ) from None

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import base64
+import json
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from pydantic import TypeAdapter
 
 from core.errors import UserError
+from core.tracking.begin import STEERING, changed, flat
 from core.tracking.run import Run
 from core.training import checkpoints
 
@@ -92,7 +95,22 @@ def restore(run: Run, model: torch.nn.Module, optimizer: torch.optim.Optimizer, 
     if not checkpoints.candidates(run.checkpoints, "last"):
         return Progress()
     checkpoint = checkpoints.load(run.checkpoints, "last")
+    with checkpoints.understanding(checkpoint.folder):
+        return take(run, checkpoint, model, optimizer, identity)
+
+
+def take(
+    run: Run,
+    checkpoint: checkpoints.Checkpoint,
+    model: torch.nn.Module,
+    optimizer: torch.optim.Optimizer,
+    identity: dict[str, Any],
+) -> Progress:
+    """Put a checkpoint into model, optimizer and generators. Raises UserError for other data, and FOREIGN for other content."""
     state = checkpoint.state
+    progress = TypeAdapter(Progress).validate_json(json.dumps(asdict(Progress(**state["progress"]))), strict=True)
+    if progress.step < 0:
+        raise ValueError("step is below 0")
     for key, value in identity.items():
         if state[key] != value:
             raise UserError(
@@ -100,10 +118,36 @@ def restore(run: Run, model: torch.nn.Module, optimizer: torch.optim.Optimizer, 
                 place=str(checkpoint.folder),
                 remedy="Train with --fresh, or under another name with --run.",
             )
+    settings = changed(flat(state["config"]), flat(run.config.model_dump()))
+    foreign = {key: values for key, values in settings.items() if not key.startswith(STEERING)}
+    if foreign:
+        raise other_settings(checkpoint.folder, foreign)
     checkpoints.put_weights(model, checkpoint.model, str(checkpoint.folder))
+    if not alike(state["optimizer"]["groups"], optimizer.state_dict()["param_groups"]):
+        raise ValueError("its optimizer has other groups of parameters")
     checkpoints.unflatten(optimizer, checkpoint.optimizer, state["optimizer"])
     set_random_state(state["rng"])
-    return Progress(**state["progress"])
+    return progress
+
+
+def other_settings(folder: Path, differences: dict[str, tuple[Any, Any]]) -> UserError:
+    """The checkpoint is of another model than the run's config.toml describes, though its weights may fit."""
+    listed = "; ".join(f"{key}: {old} -> {new}" for key, (old, new) in list(differences.items())[:4])
+    return UserError(
+        f"the checkpoint was trained with other settings: {listed}",
+        place=str(folder),
+        remedy="Set them back in config.toml of the run, leave them out of the command, or train with --fresh.",
+    )
+
+
+def alike(one: Any, other: Any) -> bool:
+    """Whether JSON values have the same keys, lengths and kinds, whatever the numbers and texts are."""
+    if isinstance(one, dict) and isinstance(other, dict):
+        return one.keys() == other.keys() and all(alike(one[key], other[key]) for key in one)
+    if isinstance(one, (list, tuple)) and isinstance(other, (list, tuple)):
+        return len(one) == len(other) and all(map(alike, one, other))
+    kinds = [float if type(value) is int else type(value) for value in (one, other)]
+    return kinds[0] is kinds[1]
 
 
 def random_state() -> dict[str, str]:

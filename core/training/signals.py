@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from types import FrameType
 
+STOPPING = (signal.SIGINT, signal.SIGTERM)
+
 
 @dataclass
 class StopRequest:
@@ -27,9 +29,10 @@ def noting_signals() -> Iterator[StopRequest]:
 
     def note(number: int, frame: FrameType | None) -> None:
         request.number = number
-        signal.signal(number, signal.SIG_DFL)
+        for either in STOPPING:
+            signal.signal(either, signal.SIG_DFL)
 
-    former = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
+    former = {number: signal.signal(number, note) for number in STOPPING}
     try:
         yield request
     finally:
