@@ -16,7 +16,7 @@ import click
 
 from core.errors import Interrupted, RunFailed, UserError
 
-INTERRUPTED, TERMINATED = 128 + signal.SIGINT, 128 + signal.SIGTERM
+INTERRUPTED = 128 + signal.SIGINT
 # The machine refuses: no bug of ours, so no traceback.
 ENVIRONMENT = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT)
 # A thread that waits for another spins for a moment, then sleeps. Spinning on, as OpenMP would, starves whoever shares
@@ -25,29 +25,44 @@ if "OMP_WAIT_POLICY" not in os.environ:
     os.environ.setdefault("GOMP_SPINCOUNT", "6000")
 
 
-class Terminated(KeyboardInterrupt):
-    """SIGTERM came: the work ends as after Ctrl-C."""
+class Stopped(Exception):
+    """A signal ended the work outside training, where there is nothing to save. number: the signal."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.number = number
 
 
 @contextlib.contextmanager
-def ending_on_sigterm() -> Iterator[None]:
-    """Let SIGTERM unwind the stack once, so that temporary files go; a second one ends the process at once.
+def ending_on_signals() -> Iterator[None]:
+    """Let the first SIGINT or SIGTERM unwind the stack, so that temporary files go; a second one ends the process at once.
 
-    Where it is ignored or another program's own, and outside the main thread, it stays as it is.
+    Raises Stopped then. A signal that is ignored or another program's own, and one outside the main thread, stays as it is.
     """
-    if threading.current_thread() is not threading.main_thread() or signal.getsignal(signal.SIGTERM) != signal.SIG_DFL:
-        yield
-        return
+    usual: dict[int, Any] = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: signal.SIG_DFL}
+    in_main = threading.current_thread() is threading.main_thread()
+    ours = [number for number, handler in usual.items() if in_main and signal.getsignal(number) == handler]
+    came: list[int] = []
 
     def end(number: int, frame: FrameType | None) -> None:
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
-        raise Terminated
+        came.append(number)
+        for either in ours:
+            signal.signal(either, signal.SIG_DFL)
+        raise KeyboardInterrupt
 
-    signal.signal(signal.SIGTERM, end)
+    for number in ours:
+        signal.signal(number, end)
     try:
         yield
+    except Interrupted:
+        raise
+    except (Exception, KeyboardInterrupt):
+        if came:  # also where an import has swallowed the interrupt and another one fails on its ruins
+            raise Stopped(came[0]) from None
+        raise
     finally:
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        for number in ours:
+            signal.signal(number, usual[number])
 
 
 class Commands(click.Group):
@@ -84,7 +99,7 @@ class Commands(click.Group):
     def main(self, args: Sequence[str] | None = None, *, standalone_mode: bool = True, **extra: Any) -> Any:  # type: ignore[override]
         """Run a command and exit; a bug keeps its traceback."""
         try:
-            with ending_on_sigterm():
+            with ending_on_signals():
                 code = super().main(args, standalone_mode=False, **extra)
         except click.ClickException as error:
             error.show()
@@ -105,10 +120,12 @@ class Commands(click.Group):
         except Interrupted as stop:
             click.echo(f"interrupted, and saved. {stop.remedy}", err=True)
             sys.exit(128 + stop.number)
-        except (click.Abort, KeyboardInterrupt) as stopped:  # click makes an Abort of an interrupt
-            terminated = isinstance(stopped, Terminated) or isinstance(stopped.__cause__, Terminated)
+        except Stopped as stop:
             click.echo("interrupted. What was saved before is whole; the same command goes on from there.", err=True)
-            sys.exit(TERMINATED if terminated else INTERRUPTED)
+            sys.exit(128 + stop.number)
+        except (click.Abort, KeyboardInterrupt):
+            click.echo("interrupted", err=True)
+            sys.exit(INTERRUPTED)
         if standalone_mode:
             sys.exit(code if isinstance(code, int) else 0)
         return code
