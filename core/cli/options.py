@@ -38,6 +38,9 @@ training = together(
     click.option(
         "--resume", is_flag=True, help="Go on with the run; schedule and runtime may differ from what it began with."
     ),
+    click.option(
+        "--exact", is_flag=True, help="Resume bit for bit as an unbroken run, or not at all: refuse another machine."
+    ),
     click.option("--fresh", is_flag=True, help="Start again; a run of this name is kept under another one."),
     click.option("--description", metavar="TEXT", default="", help="What the run is to find out; kept with it."),
 )

@@ -29,7 +29,7 @@ from core.report.html import duration
 from core.report.log import write_log_entry
 from core.sampling.load import run_config
 from core.tracking.begin import begin
-from core.tracking.environment import environment
+from core.tracking.environment import changes, environment
 from core.tracking.metrics import MetricsFile, accuracy_columns
 from core.tracking.run import Run, find_run, lock_file, out_folder, read_summary
 from core.training import checkpoints
@@ -42,8 +42,11 @@ from core.training.trainer import Parts, train
 ABOUT = ("config.toml", "summary.json")  # files of a run that tell what it is
 
 
-def train_run(lab: Lab, name: str | None, *, resume: bool, fresh: bool, description: str) -> Run:
-    """Prepare, then train one run to its end. Raises Interrupted after a signal, RunFailed, UserError."""
+def train_run(lab: Lab, name: str | None, *, resume: bool, fresh: bool, description: str, exact: bool = False) -> Run:
+    """Prepare, then train one run to its end. exact: resume bit for bit, or not at all.
+
+    Raises Interrupted after a signal, RunFailed, UserError.
+    """
     if resume and fresh:
         raise UserError(
             "--resume and --fresh exclude each other", remedy="Choose one: go on with the run, or start it again."
@@ -60,7 +63,7 @@ def train_run(lab: Lab, name: str | None, *, resume: bool, fresh: bool, descript
         if beginning == "finished":
             lab.console.say(f"{run.title} is finished. To train it anew: --fresh; to train another: --run NAME.")
         else:
-            train_locked(lab, run, dataset, resume=beginning == "resumed")
+            train_locked(lab, run, dataset, resume=beginning == "resumed", exact=exact)
     return run
 
 
@@ -75,10 +78,12 @@ def refuse_unknown(lab: Lab) -> None:
     choose_device(config.runtime.device)
 
 
-def train_locked(lab: Lab, run: Run, dataset: Dataset, *, resume: bool) -> None:
+def train_locked(lab: Lab, run: Run, dataset: Dataset, *, resume: bool, exact: bool = False) -> None:
     """Train while this process holds the run's lock; summary.json tells how it ended, whatever happens."""
     settled = settle(run, dataset, lab.code)
     machine = settled.machine
+    if resume:
+        compare_machines(lab, run, exact)
     torch.manual_seed(run.config.train.runtime.seed)
     model = build_model(run.config.train.model, dataset.encoder.vocab_size, lab.code).to(machine.device)
     use_attention(model, machine.attention)
@@ -129,6 +134,22 @@ def train_locked(lab: Lab, run: Run, dataset: Dataset, *, resume: bool) -> None:
     if number:
         raise Interrupted(number, f"Go on with: {same_command(lab, run)}")
     lab.console.say(last_line(run, progress, speed))
+
+
+def compare_machines(lab: Lab, run: Run, exact: bool) -> None:
+    """Say so where a resume cannot be bit-exact, as the run began on something else. Raises UserError if it must be exact."""
+    summary = read_summary(run.folder)
+    before = {**(summary.get("environment") or {}), **(summary.get("choices") or {}), "device": summary.get("device")}
+    now = {**environment(run.experiment.folder), **run.config.train.runtime.model_dump()}
+    if not (found := changes(before, now)):
+        return
+    if exact:
+        raise UserError(
+            f"this resume would not be bit-exact: {'; '.join(found)}",
+            place=str(run.folder),
+            remedy="Go on where the run began, or without --exact.",
+        )
+    lab.console.say(f"This resume is not bit-exact: {'; '.join(found)}.")
 
 
 def disk_full(run: Run, progress: Progress) -> RunFailed:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import platform
 import subprocess
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +18,20 @@ def environment(folder: Path) -> dict[str, Any]:
         "torch": torch.__version__,
         "platform": f"{platform.system()} {platform.release()} {platform.machine()}",
         "cpu": cpu_name(),
+        "cpu_capability": torch.backends.cpu.get_cpu_capability(),
         "threads": torch.get_num_threads(),
         "git_commit": git_commit(folder),
     }
+
+
+# What a sum's last bits depend on. The same names stand in summary.json, in `environment` and in `choices`.
+DECIDES_BITS = ("torch", "cpu", "cpu_capability", "threads", "device", "dtype", "attention", "compile")
+
+
+def changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """What differs of that on which bits depend, in words; what one side does not know differs from nothing."""
+    known = [key for key in DECIDES_BITS if before.get(key) is not None and now.get(key) is not None]
+    return [f"{key}: {before[key]} -> {now[key]}" for key in known if before[key] != now[key]]
 
 
 def cpu_name() -> str:

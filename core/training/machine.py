@@ -58,6 +58,9 @@ def choose_machine(
     place = choose_device(device)
     if place.type == "cpu":
         keep_freed_memory()
+        # Two compiled runs on two threads differ without it. Not filling new memory, which it would do besides, costs nothing.
+        torch.use_deterministic_algorithms(True)
+        torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     precision = fastest_dtype(place) if dtype == "auto" else DTYPES[dtype]
     # Compiling costs 40 s cold on a CPU, gains at most 15 % (docs/LOG.md), and the results differ from run to run.
     return Machine(place, precision, long and place.type == "cuda" if compile == "auto" else bool(compile), attention)
