@@ -5,15 +5,15 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import http.client
-import os
 import sys
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from core import durable
 from core.errors import UserError
-from core.files import TEMPORARY, sync
+from core.files import TEMPORARY
 
 TIMEOUT = 30  # seconds without a byte
 BLOCK = 1 << 16  # bytes
@@ -25,26 +25,26 @@ def download(url: str, target: Path, sha256: str, what: str) -> None:
     sha256: checksum, hexadecimal; empty: not checked. what: names the file in messages, such as "GPT-2's vocabulary".
     Raises UserError where the file cannot be had or is another; target is then what it was.
     """
-    target.parent.mkdir(parents=True, exist_ok=True)
+    durable.make_folders(target.parent)
     temporary = target.with_name(f"{TEMPORARY}{target.name}")
     digest = hashlib.sha256()
     try:
-        with temporary.open("wb") as file:
+        with durable.create(temporary) as file:
             for block in blocks(url, target, what):
                 file.write(block)
                 digest.update(block)
             file.flush()
-            os.fsync(file.fileno())
+            durable.sync(file.fileno())
         if sha256 and digest.hexdigest() != sha256:
             raise UserError(
                 f"{what} has another content than expected: its SHA-256 is {digest.hexdigest()}, not {sha256}",
                 place=url,
                 remedy=f"Try again. If the source has changed on purpose, put the file that you want at {target}.",
             )
-        temporary.replace(target)
-        sync(target.parent)
+        durable.rename(temporary, target)
+        durable.sync_path(target.parent)
     finally:
-        temporary.unlink(missing_ok=True)
+        durable.remove_tree(temporary)
 
 
 def blocks(url: str, target: Path, what: str) -> Iterator[bytes]:

@@ -34,7 +34,10 @@ class Fit:
 
 
 def fits(
-    budget: float, tokens_per_step: int, measure: Callable[[int, int], tuple[int, float]], widths: Iterable[int] = WIDTHS
+    budget: float,
+    tokens_per_step: int,
+    measure: Callable[[int, int], tuple[int, float]],
+    widths: Iterable[int] = WIDTHS,
 ) -> Iterator[Fit]:
     """Sizes from narrow to wide, each as soon as it is measured, until one is too slow for the budget (seconds).
 

@@ -20,7 +20,14 @@ MEASURED_SECONDS = 0.6  # for each size
 
 @click.command()
 @options.experiment
-@click.option("--minutes", metavar="M", type=click.FloatRange(min=0, min_open=True), default=3.0, show_default=True, help="Time for training.")
+@click.option(
+    "--minutes",
+    metavar="M",
+    type=click.FloatRange(min=0, min_open=True),
+    default=3.0,
+    show_default=True,
+    help="Time for training.",
+)
 @options.as_json
 @options.settings
 def fit(experiment: str, minutes: float, as_json: bool, overrides: tuple[str, ...], variant: str, quiet: bool) -> None:
@@ -62,9 +69,16 @@ def fit(experiment: str, minutes: float, as_json: bool, overrides: tuple[str, ..
         f"train.model.n_embd={chosen.n_embd}", f"train.model.n_head={chosen.n_head}", f"train.runtime.max_minutes={minutes:g}",
     ]  # fmt: skip
     command = f"{lab.experiment.command.format('train')} {' '.join(f'-s {setting}' for setting in settings)}"
-    lab.console.say(f"\nFor {minutes:g} minutes, a width of {chosen.n_embd} (about {chosen.steps:,} steps):\n  {command}")
+    lab.console.say(
+        f"\nFor {minutes:g} minutes, a width of {chosen.n_embd} (about {chosen.steps:,} steps):\n  {command}"
+    )
     if as_json:
-        click.echo(json.dumps({"minutes": minutes, "best": asdict(chosen), "sizes": [asdict(f) for f in found], "set": settings}, indent=2))
+        click.echo(
+            json.dumps(
+                {"minutes": minutes, "best": asdict(chosen), "sizes": [asdict(f) for f in found], "set": settings},
+                indent=2,
+            )
+        )
 
 
 def stopwatch(lab: Lab) -> Callable[[int, int], tuple[int, float]]:
@@ -90,7 +104,9 @@ def stopwatch(lab: Lab) -> Callable[[int, int], tuple[int, float]]:
         torch.manual_seed(config.train.runtime.seed)
         model = build_model(config.train.model, dataset.encoder.vocab_size, lab.code).to(machine.device)
         use_attention(model, machine.attention)
-        optimizer = plugins().get("optimizers", str(config.train.optim.name), "train.optim.name")(model, config.train.optim)
+        optimizer = plugins().get("optimizers", str(config.train.optim.name), "train.optim.name")(
+            model, config.train.optim
+        )
         figures = step_speed(
             model, optimizer, config.train, machine,
             lambda step: batch(dataset.train, config.train.data, config.train.runtime.seed, step), MEASURED_SECONDS,

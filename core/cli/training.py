@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import datetime
-import errno
 import shlex
-import shutil
 import sys
+import warnings
 from typing import Any
 
 import torch
 
-from core import files
+from core import durable, files
 from core.cli.console import Length, Show
 from core.cli.lab import Lab
 from core.cli.settle import settle
@@ -81,7 +80,10 @@ def train_locked(lab: Lab, run: Run, dataset: Dataset, *, resume: bool) -> None:
     use_attention(model, machine.attention)
     if run.config.train.model.init_from and not resume:
         start_from(run, run.config.train.model.init_from, model, dataset)
-    run.folder.mkdir(parents=True, exist_ok=True)
+    durable.make_folders(run.folder)
+    for folder in (run.folder, run.experiment.folder):
+        files.tidy(folder)
+    warn_of_little_room(run, model)
     run.write_config()
     run.write_summary(opening(run, dataset, model, settled.timings))
     speed = speed_of(run.config.train, machine, model)
@@ -104,9 +106,9 @@ def train_locked(lab: Lab, run: Run, dataset: Dataset, *, resume: bool) -> None:
         number = stop.number
         status = "interrupted" if number else "completed"
     except OSError as error:
-        if error.errno != errno.ENOSPC:
+        if error.errno not in durable.FULL:
             raise
-        raise disk_full(run, progress) from None
+        raise disk_full(run, progress, error) from None
     finally:
         first_error_matters = contextlib.suppress(OSError) if status == "failed" else contextlib.nullcontext()
         with first_error_matters:
@@ -118,15 +120,27 @@ def train_locked(lab: Lab, run: Run, dataset: Dataset, *, resume: bool) -> None:
     lab.console.say(last_line(run, progress, speed))
 
 
-def disk_full(run: Run, progress: Progress) -> RunFailed:
+def disk_full(run: Run, progress: Progress, error: OSError) -> RunFailed:
     """No room for a checkpoint or a row of metrics."""
-    sizes = [path.stat().st_size for path in run.checkpoints.glob("*/*")]
-    kept = f"a checkpoint takes {max(sizes) * 3 / 1e6:,.1f} MB at most" if sizes else "there is no checkpoint yet"
-    free = shutil.disk_usage(run.experiment.folder).free / 1e6
+    if not isinstance(error, files.DiskFull):  # a tracker's own file
+        error = files.DiskFull(run.folder, 0)
     return RunFailed(
-        f"{run.title}: the disk is full at step {progress.step} ({free:,.1f} MB are free; {kept}).\n"
+        f"{run.title}: {error.strerror} in {error.filename}, at step {progress.step}.\n"
         "  What was saved before is whole. Make room, then give the same command again."
     )
+
+
+def warn_of_little_room(run: Run, model: torch.nn.Module) -> None:
+    """Warn where two checkpoints will not fit: the one being written and, until it is whole, the one before."""
+    # The two tensors of each parameter's shape that Adam keeps are the most that any built-in optimizer does.
+    size = 3 * sum(tensor.nbytes for tensor in checkpoints.weights(model).values())
+    free = files.free_bytes(run.folder)
+    if free < 2 * size:
+        warnings.warn(
+            f"a checkpoint of {run.title} takes about {files.megabytes(size)}, and {files.megabytes(free)} are free in "
+            f"{run.folder}: two will not fit. Make room, or put train.runtime.out_dir on another disk.",
+            stacklevel=2,
+        )
 
 
 def start_from(run: Run, name: str, model: torch.nn.Module, dataset: Dataset) -> None:

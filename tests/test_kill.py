@@ -1,0 +1,226 @@
+"""Killed anywhere, a run that is trained again ends as an unbroken one does: same metrics, same bits."""
+
+from __future__ import annotations
+
+import json
+import random
+import shutil
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import PREPARE
+from cutting import CUT, WALL_CLOCK, Forks
+
+from core import files
+from core.tracking.metrics import read_rows
+from core.training import checkpoints
+
+# Dropout, so that the state of the random numbers counts; a save per step, so that many kills land inside one.
+CONFIG = """[prepare]
+size = 300
+val_fraction = 0.3
+
+[train.model]
+n_layer = 1
+n_head = 1
+n_embd = 4
+block_size = 16
+dropout = 0.1
+
+[train.data]
+batch_size = 2
+
+[train.schedule]
+max_iters = {steps}
+
+[train.runtime]
+eval_interval = 4
+log_interval = 1
+checkpoint_interval = 1
+dtype = "float32"
+device = "cpu"
+threads = 1
+trackers = []
+"""
+PARTS = ("model.safetensors", "optimizer.safetensors")
+TIMES = ("seconds", "wall_seconds", "evaluation_seconds", "saving_seconds")
+
+
+def outcome(run: Path) -> dict[str, Any]:
+    """Everything about a finished run that must not depend on whether it was interrupted."""
+    rows = [{key: value for key, value in row.items() if key not in WALL_CLOCK} for row in read_rows(run / "metrics.csv")]
+    summary = json.loads((run / "summary.json").read_bytes())
+    found: dict[str, Any] = {"rows": rows, "status": summary["status"], "best": summary["best_val_loss"]}
+    for name in ("last", "best"):
+        folder = run / "checkpoints" / name
+        state = checkpoints.read(folder).state
+        found[name] = [(folder / part).read_bytes() for part in PARTS]
+        progress = {key: value for key, value in state["progress"].items() if key not in TIMES}
+        found[f"{name} state"] = [state["step"], state["rng"], state["optimizer"], progress]
+    return found
+
+
+class Lab:
+    """A prepared experiment to copy, a warm process, and what an unbroken run of it comes to."""
+
+    def __init__(self, root: Path, forks: Forks, steps: int) -> None:
+        self.root, self.forks, self.copies = root, forks, 0
+        self.original = root / f"of-{steps}" / "experiments" / "tiny"
+        self.original.mkdir(parents=True)
+        (self.original / "prepare.py").write_text(PREPARE)
+        (self.original / "config.toml").write_text(CONFIG.format(steps=steps))
+        code, printed = forks.run(self.original.parent.parent, "prepare", "tiny")
+        assert code == 0, printed
+        whole = self.copy()
+        began = time.monotonic()
+        job = forks.start(whole, "train", "tiny")
+        code, printed = job.wait()
+        self.seconds = time.monotonic() - began
+        assert code == 0, printed
+        self.operations, self.saves = job.operations, job.saves
+        self.unbroken = self.outcome(whole)
+
+    def copy(self, of: Path | None = None) -> Path:
+        """A folder with the experiment in it, and what `of` has trained."""
+        self.copies += 1
+        target = self.root / f"copy-{self.copies}"
+        shutil.copytree(of or self.original.parent.parent, target)
+        return target
+
+    def outcome(self, folder: Path) -> dict[str, Any]:
+        """What a finished copy has come to."""
+        return outcome(folder / "experiments" / "tiny" / "out" / "default")
+
+    def finish(self, folder: Path) -> None:
+        """Train again, compare, and remove the folder."""
+        code, printed = self.forks.run(folder, "train", "tiny")
+        assert code == 0, printed
+        assert "warning" not in printed  # nothing that a kill leaves is taken for damage
+        assert self.outcome(folder) == self.unbroken
+        left = list(folder.rglob(f"{files.TEMPORARY}*"))
+        assert left == []
+        shutil.rmtree(folder)
+
+
+@pytest.fixture(scope="module")
+def forks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Forks]:
+    folder = tmp_path_factory.mktemp("warm") / "experiments" / "tiny"
+    folder.mkdir(parents=True)
+    (folder / "prepare.py").write_text(PREPARE)
+    (folder / "config.toml").write_text(CONFIG.format(steps=4))
+    with Forks(folder) as forks:
+        yield forks
+
+
+@pytest.fixture(scope="module")
+def short(tmp_path_factory: pytest.TempPathFactory, forks: Forks) -> Lab:
+    """Four steps: the saves of `last` after each, of which the third is the first to remove one, and one of `best`."""
+    return Lab(tmp_path_factory.mktemp("short"), forks, steps=4)
+
+
+def cut_everywhere(lab: Lab, *, only_saves: bool, last_save: int) -> int:
+    """End a run at one operation after another, up to those of a save. Returns how many there were."""
+    for number in range(10_000):
+        folder = lab.copy()
+        job = lab.forks.start(folder, "train", "tiny", cut=number, only_saves=only_saves)
+        code, printed = job.wait()
+        if code == CUT and job.saves <= last_save:
+            lab.finish(folder)
+            continue
+        shutil.rmtree(folder)
+        assert code == (CUT if job.saves > last_save else 0), printed
+        return number
+    raise AssertionError("no end")
+
+
+def test_a_run_that_ends_at_any_operation_of_a_save_goes_on(short: Lab) -> None:
+    cuts = cut_everywhere(short, only_saves=True, last_save=3)
+    print(f"{cuts} operations of three saves, an end before each, and inside each write")
+    assert cuts > 45
+
+
+@pytest.mark.slow
+def test_a_run_that_ends_at_any_operation_at_all_goes_on(short: Lab) -> None:
+    cuts = cut_everywhere(short, only_saves=False, last_save=10_000)
+    print(f"{cuts} operations of a whole run, an end before each, and inside each write")
+    assert cuts == short.operations
+
+
+def kill_at_random(lab: Lab, kills: int, seed: int) -> None:
+    """Kill runs until there were so many kills, each run up to three times; 30 % of them must be inside saves."""
+    chance, killed, inside = random.Random(seed), 0, 0
+    while killed < kills:
+        folder = lab.copy()
+        for _ in range(3):
+            job = lab.forks.start(folder, "train", "tiny")
+            if chance.random() < 0.5:
+                time.sleep(chance.uniform(0, lab.seconds))
+            else:  # near some save
+                save, patience = chance.randint(1, lab.saves), time.monotonic() + lab.seconds
+                while job.saves < save and time.monotonic() < patience:
+                    time.sleep(0.0005)
+                time.sleep(chance.uniform(0, lab.seconds / lab.saves / 2))
+            job.kill()
+            code, printed = job.wait()
+            if code == 0:  # it was faster
+                break
+            assert code == -9, printed
+            killed += 1
+            inside += job.saving
+        lab.finish(folder)
+    print(f"{killed} kills, {inside} of them ({inside / killed:.0%}) inside a save")
+    assert inside >= 0.3 * killed
+
+
+@pytest.fixture(scope="module")
+def long(tmp_path_factory: pytest.TempPathFactory, forks: Forks) -> Lab:
+    """Twelve steps, of which a save follows each."""
+    return Lab(tmp_path_factory.mktemp("long"), forks, steps=12)
+
+
+def test_a_run_killed_at_random_goes_on(long: Lab) -> None:
+    kill_at_random(long, 100, seed=1)
+
+
+@pytest.mark.slow
+def test_a_run_killed_at_random_goes_on_3000_times(long: Lab) -> None:
+    kill_at_random(long, 3000, seed=2)
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """Files of a dataset; its dataset.json holds times of files, too."""
+    return {path.name: path.read_bytes() for path in folder.iterdir() if path.name != "dataset.json"}
+
+
+def test_a_prepare_that_ends_at_any_operation_leaves_the_old_dataset_or_the_new(short: Lab) -> None:
+    other = ("prepare", "tiny", "-s", "prepare.seed=2")
+    folder, again = short.copy(), short.copy()
+    made = folder / "experiments" / "tiny" / "datasets" / "basic"
+    old = contents(made)
+    assert short.forks.run(again, *other)[0] == 0
+    new = contents(again / "experiments" / "tiny" / "datasets" / "basic")
+    assert old != new
+    for number in range(10_000):
+        code, printed = short.forks.run(folder, *other, cut=number)
+        # Between two renames the old one has another name; whoever comes next, under the lock, gives it back.
+        found = made if made.exists() else made.with_name(".old-basic")
+        assert contents(found) in (old, new)
+        done, printed_then = short.forks.run(folder, "prepare", "tiny")
+        assert (done, contents(made)) == (0, old), printed_then
+        if code == 0:
+            break
+        assert code == CUT, printed
+    print(f"{number} operations of prepare, an end before each, and inside each write")
+    assert sorted(path.name for path in made.parent.iterdir()) == [".lock-basic", "basic"]
+    assert number > 30
+
+
+def test_everything_that_is_saved_goes_through_the_module(short: Lab) -> None:
+    folder = short.copy()
+    code, printed = short.forks.run(folder, "train", "tiny", "-s", "prepare.seed=2", audit=True)
+    assert code == 0, printed
+    changed = [line.split()[1:] for line in printed.splitlines() if line.startswith("AUDIT ")]
+    assert {(event, Path(path).name) for event, path in changed} == {("open", ".lock-basic"), ("open", ".default.lock")}
