@@ -30,7 +30,30 @@ OPERATIONS = (
 )  # fmt: skip
 CUT = 77  # exit code of a process that ended itself at an operation
 Around = Callable[..., Any]
+RESULTS = (
+    "status", "steps", "tokens", "best_val_loss", "best_step", "final_train_loss", "final_val_loss", "bits_per_byte",
+    "accuracy", "accuracy_by_group",
+)  # fmt: skip
 WALL_CLOCK = {"seconds", "tokens_per_second"}  # columns of metrics.csv that no two runs share
+
+
+def outcome(run: Path) -> dict[str, Any]:
+    """Everything about a finished run that must not depend on whether it was interrupted."""
+    from core.tracking.metrics import read_rows
+    from core.training import checkpoints
+
+    rows = [
+        {key: value for key, value in row.items() if key not in WALL_CLOCK} for row in read_rows(run / "metrics.csv")
+    ]
+    summary = json.loads((run / "summary.json").read_bytes())
+    found: dict[str, Any] = {"rows": rows, "summary": {key: summary[key] for key in RESULTS}}
+    for name in ("last", "best"):
+        folder = run / "checkpoints" / name
+        state = checkpoints.read(folder).state
+        found[name] = [(folder / part).read_bytes() for part in checkpoints.PARTS]
+        progress = {key: value for key, value in state["progress"].items() if not key.endswith("seconds")}
+        found[f"{name} state"] = [state["step"], state["rng"], state["optimizer"], progress]
+    return found
 
 
 def wrap(around: Around) -> None:
@@ -125,9 +148,7 @@ class Forks:
         assert self.process.stdout is not None
         return self.process.stdout.readline()
 
-    def start(
-        self, folder: Path, *arguments: str, cut: int = -1, only_saves: bool = False, audit: bool = False
-    ) -> Job:
+    def start(self, folder: Path, *arguments: str, cut: int = -1, only_saves: bool = False, audit: bool = False) -> Job:
         """Run `terrarium ARGUMENTS` in a folder.
 
         cut: the operation, of those inside saves if only_saves, to end at. audit: print what changes files in the

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import random
 import shutil
 import time
@@ -12,11 +11,9 @@ from typing import Any
 
 import pytest
 from conftest import PREPARE
-from cutting import CUT, WALL_CLOCK, Forks
+from cutting import CUT, Forks, outcome
 
 from core import files
-from core.tracking.metrics import read_rows
-from core.training import checkpoints
 
 # Dropout, so that the state of the random numbers counts; a save per step, so that many kills land inside one.
 CONFIG = """[prepare]
@@ -45,22 +42,6 @@ device = "cpu"
 threads = 1
 trackers = []
 """
-PARTS = ("model.safetensors", "optimizer.safetensors")
-TIMES = ("seconds", "wall_seconds", "evaluation_seconds", "saving_seconds")
-
-
-def outcome(run: Path) -> dict[str, Any]:
-    """Everything about a finished run that must not depend on whether it was interrupted."""
-    rows = [{key: value for key, value in row.items() if key not in WALL_CLOCK} for row in read_rows(run / "metrics.csv")]
-    summary = json.loads((run / "summary.json").read_bytes())
-    found: dict[str, Any] = {"rows": rows, "status": summary["status"], "best": summary["best_val_loss"]}
-    for name in ("last", "best"):
-        folder = run / "checkpoints" / name
-        state = checkpoints.read(folder).state
-        found[name] = [(folder / part).read_bytes() for part in PARTS]
-        progress = {key: value for key, value in state["progress"].items() if key not in TIMES}
-        found[f"{name} state"] = [state["step"], state["rng"], state["optimizer"], progress]
-    return found
 
 
 class Lab:

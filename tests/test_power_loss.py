@@ -257,9 +257,7 @@ def test_every_power_cut_leaves_the_newest_checkpoint_and_its_rows(
     assert found["states"] >= 1000
 
 
-def test_every_power_cut_leaves_the_old_dataset_or_the_new(
-    spaces: Path, terrarium: Terrarium, tmp_path: Path
-) -> None:
+def test_every_power_cut_leaves_the_old_dataset_or_the_new(spaces: Path, terrarium: Terrarium, tmp_path: Path) -> None:
     assert terrarium("prepare", "spaces").exit_code == 0
     fingerprints = [load_dataset(spaces / "datasets" / "basic").fingerprint]
     disk, recorder = Disk(spaces), Recorder(spaces)
