@@ -7,6 +7,7 @@ milliseconds instead of seconds, and can be ended at any operation or by SIGKILL
 from __future__ import annotations
 
 import contextlib
+import errno
 import functools
 import json
 import mmap
@@ -14,7 +15,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -89,6 +90,19 @@ def cut_at(number: int, count: Callable[[], int]) -> None:
     wrap(around)
 
 
+def fill_at(number: int, needs_room: Sequence[str], count: Callable[[], int]) -> None:
+    """Let operations of these names find the disk full from one of them on, from 0; a write is done by half before that."""
+
+    def around(name: str, operation: Callable[..., Any], *arguments: Any) -> Any:
+        if name in needs_room and (done := count()) >= number:
+            if name == "write" and done == number:
+                operation(arguments[0], memoryview(arguments[1])[: len(arguments[1]) // 2])
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return operation(*arguments)
+
+    wrap(around)
+
+
 @dataclass
 class Job:
     """A process that runs a command. operations, saves: how many it has begun; saving: whether it is inside a save."""
@@ -148,14 +162,24 @@ class Forks:
         assert self.process.stdout is not None
         return self.process.stdout.readline()
 
-    def start(self, folder: Path, *arguments: str, cut: int = -1, only_saves: bool = False, audit: bool = False) -> Job:
+    def start(
+        self,
+        folder: Path,
+        *arguments: str,
+        cut: int = -1,
+        only_saves: bool = False,
+        audit: bool = False,
+        full: int = -1,
+        needs_room: Sequence[str] = ("write",),
+    ) -> Job:
         """Run `terrarium ARGUMENTS` in a folder.
 
-        cut: the operation, of those inside saves if only_saves, to end at. audit: print what changes files in the
-        folder, but not through core.durable.
+        cut: the operation, of those inside saves if only_saves, to end at. full: the operation, of those in needs_room,
+        from which on they find no room on the disk. audit: print what changes files in the folder, but not through
+        core.durable.
         """
         self.shared[:] = bytes(64)
-        order = {"cut": cut, "only_saves": only_saves, "audit": audit}
+        order = {"cut": cut, "only_saves": only_saves, "audit": audit, "full": full, "needs_room": needs_room}
         self.tell({"folder": str(folder), "arguments": arguments, **order})
         return Job(int(self.hear()), self.shared, self)
 
@@ -230,6 +254,8 @@ def obey(order: dict[str, Any], shared: mmap.mmap, printed: Path) -> None:
     checkpoints.save = save  # type: ignore[assignment]
     if order["audit"]:
         audit(order["folder"])
+    elif order["full"] >= 0:
+        fill_at(order["full"], order["needs_room"], lambda: add(0))
     else:
         cut_at(order["cut"], lambda: add(0) if shared[8] or not order["only_saves"] else -2)
     os.chdir(order["folder"])

@@ -32,7 +32,7 @@ def test_a_write_that_fails_leaves_the_old_file(tmp_path: Path, monkeypatch: pyt
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(OSError, match="the disk is full: 3 bytes are needed, and .* are free"):
+    with pytest.raises(OSError, match=r"the disk is full: 3 bytes are needed, and .* are free"):
         files.write_text(path, "new")
     assert path.read_text() == "old"
     assert [entry.name for entry in tmp_path.iterdir()] == ["a.txt"]

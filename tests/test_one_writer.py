@@ -107,7 +107,7 @@ def test_of_two_that_race_one_wins_and_the_other_is_told_who(racers: list[Racer]
 
 def test_the_lock_of_a_killed_process_is_free_at_once(tmp_path: Path) -> None:
     slowest = 0.0
-    for number in range(3):
+    for _ in range(3):
         racer = Racer()
         racer.tell(f"{tmp_path / 'lock'} 0")
         assert racer.hear() == "won"

@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 from click.testing import Result
-from cutting import WALL_CLOCK, wrapped
+from cutting import wrapped
 
 from core.data.dataset import load_dataset, verify
 from core.errors import UserError
@@ -90,9 +90,7 @@ class Disk:
         name, (path, *rest) = entry
         self.time += 1
         if name in ("open_new", "open_end"):
-            if path.name not in self.node(path.parent).now:
-                self.names(path.parent, lambda names: names.update({path.name: File()}))
-            elif name == "open_new":
+            if name == "open_new" or path.name not in self.node(path.parent).now:
                 self.names(path.parent, lambda names: names.update({path.name: File()}))
         elif name == "write":
             self.node(path).now += rest[0]
