@@ -15,6 +15,7 @@ import pytest
 import torch
 from click.testing import Result
 
+from core import durable
 from core.data.info import read_info
 from core.errors import UserError
 from core.training import checkpoints
@@ -195,6 +196,23 @@ def test_a_run_goes_on_from_the_checkpoint_before_and_keeps_it(spaces: Path, ter
     assert sorted(folder.name for folder in parent.glob("last*")) == ["last", "last.damaged", "last.previous"]
     assert [checkpoints.read(parent / name).state["step"] for name in ("last", "last.previous")] == [7, 6]
     assert len((spaces / "out" / "default" / "metrics.csv").read_text().splitlines()) >= len(whole)
+
+
+def test_a_checkpoint_is_read_back_before_an_old_one_goes(
+    run: Path, terrarium: Terrarium, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = {path: path.read_bytes() for path in (run / "checkpoints").rglob("*.*") if path.is_file()}
+    whole = durable.write_file
+
+    def rotten(path: Path, data: bytes) -> None:
+        whole(path, flip(data, len(data) // 2, 1) if path.name == "model.safetensors" else data)
+
+    monkeypatch.setattr(durable, "write_file", rotten)
+    result = terrarium("train", "spaces", "--resume", "-s", "train.schedule.max_iters=9")
+    assert result.exit_code == 1
+    assert "what was written at step 8 does not come back from the disk: " in result.stderr
+    assert {path: path.read_bytes() for path in before} == before
+    assert not list(run.rglob(".tmp-*"))
 
 
 def test_nothing_whole_is_told(run: Path, spaces: Path, terrarium: Terrarium) -> None:

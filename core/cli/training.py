@@ -109,6 +109,11 @@ def train_locked(lab: Lab, run: Run, dataset: Dataset, *, resume: bool) -> None:
         if error.errno not in durable.FULL:
             raise
         raise disk_full(run, progress, error) from None
+    except checkpoints.Damaged as error:
+        raise RunFailed(
+            f"{run.title}: what was written at step {progress.step} does not come back from the disk: {error}.\n"
+            "  The checkpoint before is whole. Check the disk, or put train.runtime.out_dir on another one."
+        ) from None
     finally:
         first_error_matters = contextlib.suppress(OSError) if status == "failed" else contextlib.nullcontext()
         with first_error_matters:
