@@ -11,9 +11,8 @@ import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from core import durable
+from core import durable, files
 from core.errors import UserError
-from core.files import TEMPORARY
 
 TIMEOUT = 30  # seconds without a byte
 BLOCK = 1 << 16  # bytes
@@ -23,10 +22,11 @@ def download(url: str, target: Path, sha256: str, what: str) -> None:
     """Fetch a file, check it, and give it its name once it is whole and on disk.
 
     sha256: checksum, hexadecimal; empty: not checked. what: names the file in messages, such as "GPT-2's vocabulary".
-    Raises UserError where the file cannot be had or is another; target is then what it was.
+    Raises UserError where the file cannot be had or is another, DiskFull; target is then what it was.
     """
     durable.make_folders(target.parent)
-    temporary = target.with_name(f"{TEMPORARY}{target.name}")
+    files.tidy(target.parent)
+    temporary = files.temporary_name(target)
     digest = hashlib.sha256()
     try:
         with durable.create(temporary) as file:
@@ -43,6 +43,11 @@ def download(url: str, target: Path, sha256: str, what: str) -> None:
             )
         durable.rename(temporary, target)
         durable.sync_path(target.parent)
+    except OSError as error:
+        if files.is_full(error):
+            written = temporary.stat().st_size if temporary.exists() else 0
+            raise files.DiskFull(target.parent, written, written) from error
+        raise
     finally:
         durable.remove_tree(temporary)
 

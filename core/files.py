@@ -84,8 +84,7 @@ def room_for(folder: Path, needed: int) -> Iterator[None]:
 
 def write_bytes(path: Path, data: bytes) -> None:
     """Replace a file as a whole: readers see the old content or the new, also after a power cut. Raises DiskFull."""
-    # Two processes may write one file, such as the log of an experiment: each has a temporary file of its own.
-    temporary = path.with_name(f"{TEMPORARY}{os.getpid()}-{path.name}")
+    temporary = temporary_name(path)
     with room_for(path.parent, len(data)):
         try:
             durable.write_file(temporary, data)
@@ -94,6 +93,11 @@ def write_bytes(path: Path, data: bytes) -> None:
         except BaseException:
             durable.remove_tree(temporary)
             raise
+
+
+def temporary_name(path: Path) -> Path:
+    """Where a file is written until it is whole. Two processes may write one file: each has a place of its own."""
+    return path.with_name(f"{TEMPORARY}{os.getpid()}-{path.name}")
 
 
 def tidy(folder: Path) -> None:
