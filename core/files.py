@@ -28,6 +28,7 @@ except ImportError:  # Windows has no flock: there a run folder is not guarded a
     fcntl = None  # type: ignore[assignment]
 
 TEMPORARY = ".tmp-"  # prefix of names that hold unfinished work and may be deleted by anyone who holds the lock
+BLOCK = 4096  # bytes that a new name or folder takes on most disks
 PATIENCE = 1.0  # seconds in which the holder of a lock must have said who it is
 
 
@@ -66,6 +67,11 @@ def megabytes(count: int) -> str:
     return f"{count / 1e6:,.1f} MB" if count >= 50_000 else f"{count / 1e3:,.1f} kB"
 
 
+def disk_full(error: OSError, folder: Path) -> DiskFull:
+    """An error that says that there is no room, with figures. folder: on the disk that it is about, as far as is known."""
+    return error if isinstance(error, DiskFull) else DiskFull(folder, BLOCK)
+
+
 def is_full(error: BaseException) -> bool:
     """Whether an error says that there is no room, and not yet how much is needed."""
     return isinstance(error, OSError) and error.errno in durable.FULL and not isinstance(error, DiskFull)
@@ -85,6 +91,7 @@ def room_for(folder: Path, needed: int) -> Iterator[None]:
 def write_bytes(path: Path, data: bytes) -> None:
     """Replace a file as a whole: readers see the old content or the new, also after a power cut. Raises DiskFull."""
     temporary = temporary_name(path)
+    tidy(path.parent)
     with room_for(path.parent, len(data)):
         try:
             durable.write_file(temporary, data)
@@ -101,7 +108,7 @@ def temporary_name(path: Path) -> Path:
 
 
 def tidy(folder: Path) -> None:
-    """Remove what processes that were killed inside `write_bytes` have left in a folder."""
+    """Remove what processes that were killed while they wrote a file have left in a folder."""
     for path in folder.glob(f"{TEMPORARY}*-*"):
         number = path.name[len(TEMPORARY) :].partition("-")[0]
         if number.isdecimal() and not is_alive(int(number)):

@@ -84,6 +84,5 @@ class Lab:
         assert code == 0, printed
         assert "warning" not in printed  # nothing that a kill leaves is taken for damage
         assert self.outcome(folder) == self.unbroken
-        left = list(folder.rglob(f"{files.TEMPORARY}*"))
-        assert left == []
+        assert [path for mark in (files.TEMPORARY, ".old-") for path in folder.rglob(f"{mark}*")] == []
         shutil.rmtree(folder)

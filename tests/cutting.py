@@ -12,6 +12,7 @@ import functools
 import json
 import mmap
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -47,8 +48,13 @@ def outcome(run: Path) -> dict[str, Any]:
         {key: value for key, value in row.items() if key not in WALL_CLOCK} for row in read_rows(run / "metrics.csv")
     ]
     summary = json.loads((run / "summary.json").read_bytes())
-    found: dict[str, Any] = {"rows": rows, "summary": {key: summary[key] for key in RESULTS}}
-    for name in ("last", "best"):
+    log = re.sub(r" \S+ -->", "", (run.parent.parent / "EXPERIMENT_LOG.md").read_text())
+    found: dict[str, Any] = {
+        "log": re.findall("(?m)^## [0-9-]+ (.*)", log),
+        "rows": rows,
+        "summary": {key: summary[key] for key in RESULTS},
+    }
+    for name in ("last", "last.previous", "best"):
         folder = run / "checkpoints" / name
         state = checkpoints.read(folder).state
         found[name] = [(folder / part).read_bytes() for part in checkpoints.PARTS]

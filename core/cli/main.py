@@ -7,10 +7,12 @@ import os
 import sys
 import warnings
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import click
 
+from core import files
 from core.durable import FULL
 from core.errors import Interrupted, RunFailed, UserError
 
@@ -70,6 +72,8 @@ class Commands(click.Group):
         except OSError as error:
             if error.errno not in ENVIRONMENT:
                 raise
+            if error.errno in FULL:
+                error = files.disk_full(error, Path(error.filename or "."))
             click.echo(
                 f"failed: {error.filename or 'a file'}: {error.strerror}. What was there before is whole.", err=True
             )

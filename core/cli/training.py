@@ -24,7 +24,7 @@ from core.models.build import build_model, flops_per_token, parameter_count, use
 from core.plugins.discovery import find
 from core.plugins.manager import plugins
 from core.report.html import duration
-from core.report.log import write_log_entry
+from core.report.log import has_log_entry, write_log_entry
 from core.sampling.load import run_config
 from core.tracking.begin import begin
 from core.tracking.environment import environment
@@ -54,6 +54,8 @@ def train_run(lab: Lab, name: str | None, *, resume: bool, fresh: bool, descript
         if said:
             lab.console.say(said)
         if beginning == "finished":
+            if not has_log_entry(run):
+                write_log_entry(run)
             lab.console.say(f"{run.title} is finished. To train it anew: --fresh; to train another: --run NAME.")
         else:
             train_locked(lab, run, dataset, resume=beginning == "resumed")
@@ -81,8 +83,6 @@ def train_locked(lab: Lab, run: Run, dataset: Dataset, *, resume: bool) -> None:
     if run.config.train.model.init_from and not resume:
         start_from(run, run.config.train.model.init_from, model, dataset)
     durable.make_folders(run.folder)
-    for folder in (run.folder, run.experiment.folder):
-        files.tidy(folder)
     warn_of_little_room(run, model)
     run.write_config()
     run.write_summary(opening(run, dataset, model, settled.timings))
@@ -127,10 +127,9 @@ def train_locked(lab: Lab, run: Run, dataset: Dataset, *, resume: bool) -> None:
 
 def disk_full(run: Run, progress: Progress, error: OSError) -> RunFailed:
     """No room for a checkpoint or a row of metrics."""
-    if not isinstance(error, files.DiskFull):  # a tracker's own file
-        error = files.DiskFull(run.folder, 0)
+    full = files.disk_full(error, run.folder)
     return RunFailed(
-        f"{run.title}: {error.strerror} in {error.filename}, at step {progress.step}.\n"
+        f"{run.title}: {full.strerror} in {full.filename}, at step {progress.step}.\n"
         "  What was saved before is whole. Make room, then give the same command again."
     )
 

@@ -95,6 +95,8 @@ def restore(run: Run, model: torch.nn.Module, optimizer: torch.optim.Optimizer, 
     checkpoints.unflatten(optimizer, checkpoint.optimizer, state["optimizer"])
     set_random_state(state["rng"])
     checkpoints.set_aside_damaged(run.checkpoints, "last", checkpoint.folder)
+    for name in ("last", "best"):
+        checkpoints.tidy(run.checkpoints, name)
     return Progress(**state["progress"])
 
 
