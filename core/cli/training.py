@@ -137,7 +137,7 @@ def disk_full(run: Run, progress: Progress, error: OSError) -> RunFailed:
 def warn_of_little_room(run: Run, model: torch.nn.Module) -> None:
     """Warn where two checkpoints will not fit: the one being written and, until it is whole, the one before."""
     # The two tensors of each parameter's shape that Adam keeps are the most that any built-in optimizer does.
-    size = 3 * sum(tensor.nbytes for tensor in checkpoints.weights(model).values())
+    size = 3 * checkpoints.size(checkpoints.weights(model))
     free = files.free_bytes(run.folder)
     if free < 2 * size:
         warnings.warn(
