@@ -5,15 +5,14 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import http.client
-import os
 import sys
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from core import durable, files
 from core.errors import UserError
-from core.files import TEMPORARY, sync
 
 TIMEOUT = 30  # seconds without a byte
 BLOCK = 1 << 16  # bytes
@@ -23,28 +22,34 @@ def download(url: str, target: Path, sha256: str, what: str) -> None:
     """Fetch a file, check it, and give it its name once it is whole and on disk.
 
     sha256: checksum, hexadecimal; empty: not checked. what: names the file in messages, such as "GPT-2's vocabulary".
-    Raises UserError where the file cannot be had or is another; target is then what it was.
+    Raises UserError where the file cannot be had or is another, DiskFull; target is then what it was.
     """
-    target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = target.with_name(f"{TEMPORARY}{target.name}")
+    durable.make_folders(target.parent)
+    files.tidy(target.parent)
+    temporary = files.temporary_name(target)
     digest = hashlib.sha256()
     try:
-        with temporary.open("wb") as file:
+        with durable.create(temporary) as file:
             for block in blocks(url, target, what):
                 file.write(block)
                 digest.update(block)
             file.flush()
-            os.fsync(file.fileno())
+            durable.sync(file.fileno())
         if sha256 and digest.hexdigest() != sha256:
             raise UserError(
                 f"{what} has another content than expected: its SHA-256 is {digest.hexdigest()}, not {sha256}",
                 place=url,
                 remedy=f"Try again. If the source has changed on purpose, put the file that you want at {target}.",
             )
-        temporary.replace(target)
-        sync(target.parent)
+        durable.rename(temporary, target)
+        durable.sync_path(target.parent)
+    except OSError as error:
+        if files.is_full(error):
+            written = temporary.stat().st_size if temporary.exists() else 0
+            raise files.DiskFull(target.parent, written, written) from error
+        raise
     finally:
-        temporary.unlink(missing_ok=True)
+        durable.remove_tree(temporary)
 
 
 def blocks(url: str, target: Path, what: str) -> Iterator[bytes]:

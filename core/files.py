@@ -1,20 +1,25 @@
 """Durable file work: everything that must survive a kill or a power cut is written through here.
 
 A file or folder appears under its name only when it is whole and on disk: written under a temporary
-name, fsynced, renamed, and the rename itself fsynced through the parent folder.
+name, fsynced, renamed, and the rename itself fsynced through the parent folder. core.durable has the single operations.
 """
 
 from __future__ import annotations
 
 import contextlib
+import datetime
+import errno
 import hashlib
 import json
 import os
+import re
 import shutil
+import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
+from core import durable
 from core.errors import UserError
 
 try:
@@ -23,6 +28,8 @@ except ImportError:  # Windows has no flock: there a run folder is not guarded a
     fcntl = None  # type: ignore[assignment]
 
 TEMPORARY = ".tmp-"  # prefix of names that hold unfinished work and may be deleted by anyone who holds the lock
+BLOCK = 4096  # bytes that a new name or folder takes on most disks
+PATIENCE = 1.0  # seconds in which the holder of a lock must have said who it is
 
 
 def cache_folder() -> Path:
@@ -36,30 +43,89 @@ def cache_folder() -> Path:
     return (Path(shared) if shared else Path.home() / ".cache") / "terrarium"
 
 
-def sync(path: Path) -> None:
-    """Push a file's content, or a folder's list of names, to the disk."""
-    if os.name == "nt" and path.is_dir():
-        return  # Windows cannot open a folder; NTFS journals its names
-    descriptor = os.open(path, os.O_RDONLY)
+class DiskFull(OSError):
+    """There is no room on a disk. needed: bytes to be written, at least; written: those of them that are there already."""
+
+    def __init__(self, folder: Path, needed: int, written: int | None = None) -> None:
+        free = free_bytes(folder) + (written or 0)
+        more = "" if written is None else "more than "
+        message = f"the disk is full: {more}{megabytes(needed)} are needed, and {megabytes(free)} are free"
+        super().__init__(errno.ENOSPC, message, str(folder))
+
+
+def free_bytes(folder: Path) -> int:
+    """Bytes that this user may still write to the disk of a folder, which need not exist yet."""
+    while not folder.exists():
+        folder = folder.parent
+    return shutil.disk_usage(folder).free
+
+
+def megabytes(count: int) -> str:
+    """A number of bytes for people."""
+    if count < 1000:
+        return f"{count} bytes"
+    return f"{count / 1e6:,.1f} MB" if count >= 50_000 else f"{count / 1e3:,.1f} kB"
+
+
+def disk_full(error: OSError, folder: Path) -> DiskFull:
+    """An error that says that there is no room, with figures. folder: on the disk that it is about, as far as is known."""
+    return error if isinstance(error, DiskFull) else DiskFull(folder, BLOCK)
+
+
+def is_full(error: BaseException) -> bool:
+    """Whether an error says that there is no room, and not yet how much is needed."""
+    return isinstance(error, OSError) and error.errno in durable.FULL and not isinstance(error, DiskFull)
+
+
+@contextlib.contextmanager
+def room_for(folder: Path, needed: int) -> Iterator[None]:
+    """Raise DiskFull, which says what is needed and what is free, where writing in this context finds no room."""
     try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        yield
+    except OSError as error:
+        if is_full(error):
+            raise DiskFull(folder, needed) from error
+        raise
 
 
 def write_bytes(path: Path, data: bytes) -> None:
-    """Replace a file as a whole: readers see the old content or the new, also after a power cut."""
-    temporary = path.with_name(f"{TEMPORARY}{path.name}")
+    """Replace a file as a whole: readers see the old content or the new, also after a power cut. Raises DiskFull."""
+    temporary = temporary_name(path)
+    tidy(path.parent)
+    with room_for(path.parent, len(data)):
+        try:
+            durable.write_file(temporary, data)
+            durable.rename(temporary, path)
+            durable.sync_path(path.parent)
+        except BaseException:
+            durable.remove_tree(temporary)
+            raise
+
+
+def temporary_name(path: Path) -> Path:
+    """Where a file is written until it is whole. Two processes may write one file: each has a place of its own."""
+    return path.with_name(f"{TEMPORARY}{os.getpid()}-{path.name}")
+
+
+def tidy(folder: Path) -> None:
+    """Remove what processes that were killed while they wrote a file have left in a folder."""
+    for path in folder.glob(f"{TEMPORARY}*-*"):
+        number = path.name[len(TEMPORARY) :].partition("-")[0]
+        if number.isdecimal() and not is_alive(int(number)):
+            durable.remove_tree(path)
+
+
+def is_alive(process: int) -> bool:
+    """Whether there is a process of this number on this machine."""
+    if os.name == "nt":
+        return True  # there os.kill would end it
     try:
-        with temporary.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-        sync(path.parent)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
+        os.kill(process, 0)
+    except PermissionError:  # another user's
+        return True
+    except (ProcessLookupError, OverflowError):
+        return False
+    return True
 
 
 def write_text(path: Path, text: str) -> None:
@@ -81,31 +147,57 @@ def sha256(path: Path) -> str:
     return digest.hexdigest()
 
 
+def seal(values: dict[str, Any]) -> str:
+    """Checksum of JSON values, hexadecimal; numbers that are not finite are refused (ValueError)."""
+    return hashlib.sha256(json.dumps(values, indent=1, sort_keys=True, allow_nan=False).encode()).hexdigest()
+
+
+def sealed(values: dict[str, Any]) -> bytes:
+    """JSON with its own checksum under the key "seal"."""
+    return json.dumps(values | {"seal": seal(values)}, indent=1, sort_keys=True).encode() + b"\n"
+
+
+def unsealed(data: bytes) -> dict[str, Any]:
+    """The values that `sealed` was given. Raises ValueError unless data is, to the byte, what it returned."""
+    try:
+        values = json.loads(data)
+    except (ValueError, RecursionError):
+        raise ValueError("not JSON") from None
+    body = {key: value for key, value in values.items() if key != "seal"} if isinstance(values, dict) else {}
+    if sealed(body) != data:
+        raise ValueError("its checksum is not the one that was saved")
+    return body
+
+
 @contextlib.contextmanager
 def new_folder(target: Path) -> Iterator[Path]:
     """Fill the folder that this yields; at the end it takes target's place as a whole.
 
-    After an exception target is what it was. Between the two renames at the end target is absent for a
+    After an exception target is what it was. Raises DiskFull where that is what stopped the work. Between the two renames at the end target is absent for a
     moment; `recover` puts the old one back after a crash just there.
     """
-    target.parent.mkdir(parents=True, exist_ok=True)
+    durable.make_folders(target.parent)
     recover(target)
     temporary, previous = target.with_name(f"{TEMPORARY}{target.name}"), previous_name(target)
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir()
+    durable.remove_tree(temporary)
     try:
+        durable.make_folder(temporary)
         yield temporary
-        for path in sorted(temporary.rglob("*")):
-            sync(path)
-        sync(temporary)
-    except BaseException:
-        shutil.rmtree(temporary, ignore_errors=True)
+        for path in durable.tree(temporary):
+            durable.sync_path(path)
+        if target.exists():
+            durable.rename(target, previous)
+        durable.rename(temporary, target)
+        durable.sync_path(target.parent)
+        durable.remove_tree(previous)
+    except BaseException as error:
+        written = sum(path.stat().st_size for path in temporary.rglob("*") if path.is_file())
+        full = DiskFull(target.parent, written, written) if is_full(error) else None  # before the room is given back
+        durable.remove_tree(temporary)
+        recover(target)
+        if full:
+            raise full from error
         raise
-    if target.exists():
-        target.rename(previous)
-    temporary.rename(target)
-    sync(target.parent)
-    shutil.rmtree(previous, ignore_errors=True)
 
 
 def previous_name(target: Path) -> Path:
@@ -119,36 +211,64 @@ def recover(target: Path) -> None:
     if not previous.exists():
         return
     if target.exists():
-        shutil.rmtree(previous)
+        durable.remove_tree(previous)
     else:
-        previous.rename(target)
+        durable.rename(previous, target)
 
 
 @contextlib.contextmanager
 def lock(path: Path, what: str, remedy: str = "Wait until it ends.") -> Iterator[None]:
     """Hold an exclusive lock on a file; the system frees it when the process ends, however it ends.
 
-    what: names the guarded thing in the message, such as "run default". Raises UserError if another process holds it.
+    what: names the guarded thing in the message, such as "run default". Raises UserError, which tells the other process
+    and since when it has been there, if another one holds it.
     """
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        durable.make_folders(path.parent)
     except (FileExistsError, NotADirectoryError):
         raise UserError(
             "is a file, and a folder is needed here", place=str(path.parent), remedy="Move the file away."
         ) from None
     with path.open("a+") as file:
-        if fcntl is not None:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
-                file.seek(0)
-                holder = file.read().strip() or "another process"
-                raise UserError(
-                    f"{what} is in use by {holder}",
-                    place=str(path.parent),
-                    remedy=remedy,
-                ) from None
-        file.truncate(0)
-        file.write(f"process {os.getpid()}")
-        file.flush()
-        yield
+        holder = take(file)
+        if holder is not None:
+            raise UserError(f"{what} is in use by {holder}", place=str(path.parent), remedy=remedy)
+        started = datetime.datetime.now().isoformat(" ", timespec="seconds")
+        with contextlib.suppress(OSError):  # on a full disk the lock holds just as well without a name on it
+            write_holder(file, f"process {os.getpid()} since {started}")
+        try:
+            yield
+        finally:
+            with contextlib.suppress(OSError):
+                write_holder(file, "")
+
+
+def take(file: TextIO) -> str | None:
+    """Lock a file, or say who has it: the holder writes its name just after locking, which may take a moment."""
+    if fcntl is None:
+        return None
+    holder, patience = "", time.monotonic() + PATIENCE
+    while True:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            if error.errno not in (errno.EAGAIN, errno.EACCES):
+                raise
+        else:
+            return None
+        file.seek(0)
+        holder = file.read().strip()
+        named = re.match(r"process (\d+)\b", holder)
+        if named and is_alive(int(named[1])):  # else it is empty yet, or the name of one that was killed
+            return holder
+        if time.monotonic() > patience:
+            return holder or "another process"
+        time.sleep(0.005)
+
+
+def write_holder(file: TextIO, text: str) -> None:
+    """Make text the whole content of a lock file."""
+    file.seek(0)
+    file.truncate()
+    file.write(text)
+    file.flush()

@@ -5,9 +5,14 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from click.testing import CliRunner, Result
+
+if TYPE_CHECKING:
+    from copies import Lab
+    from cutting import Forks
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
@@ -83,6 +88,24 @@ def text(lab: Path) -> Path:
     (folder / "datasets" / "raw" / "input.txt").write_text("the quick brown fox jumps over the lazy dog\n" * 60)
     (folder / "config.toml").write_text(TINY.replace("size = 2000", 'input = "datasets/raw/input.txt"'))
     return folder
+
+
+@pytest.fixture(scope="session")
+def forks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Forks]:
+    """A warm process that runs commands in forks of itself."""
+    from copies import write
+    from cutting import Forks
+
+    with Forks(write(tmp_path_factory.mktemp("warm"), steps=4)) as forks:
+        yield forks
+
+
+@pytest.fixture(scope="session")
+def short(tmp_path_factory: pytest.TempPathFactory, forks: Forks) -> Lab:
+    """Four steps: the saves of `last` after each, of which the third is the first to remove one, and one of `best`."""
+    from copies import Lab
+
+    return Lab(tmp_path_factory.mktemp("short"), forks, steps=4)
 
 
 @pytest.fixture

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import pickle
 import shutil
 from pathlib import Path
@@ -13,6 +12,7 @@ import pytest
 from preparing import run, write
 
 from core.data.dataset import load_dataset, verify
+from core.data.info import read_info, write_info
 from core.errors import UserError
 
 CODE = """from core import Example
@@ -181,9 +181,9 @@ def test_a_damaged_dataset_json(folder: Path, text: str) -> None:
 
 
 def test_ids_of_another_vocabulary(folder: Path) -> None:
-    info = json.loads((folder / "dataset.json").read_text())
+    info = read_info(folder)
     info["encoder"]["itos"] = info["encoder"]["itos"][:5]
-    (folder / "dataset.json").write_text(json.dumps(info))
+    write_info(folder, info)
     error = error_of(folder)
     assert error.message.endswith("but the char vocabulary ends at 4")
     assert error.place == str(folder / "train.bin")
@@ -199,9 +199,9 @@ def test_a_large_file_is_looked_at_in_places(folder: Path, monkeypatch: pytest.M
 
 
 def test_an_encoder_that_is_not_installed(folder: Path) -> None:
-    info = json.loads((folder / "dataset.json").read_text())
+    info = read_info(folder)
     info["encoder"]["kind"] = "morse"
-    (folder / "dataset.json").write_text(json.dumps(info))
+    write_info(folder, info)
     assert error_of(folder).message == 'unknown encoder "morse"'
 
 

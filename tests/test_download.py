@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import http.server
-import io
 import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from core import durable
 from core.download import download
 from core.errors import UserError
 
@@ -102,13 +102,13 @@ def test_without_a_network_the_message_says_which_file_to_put_where(tmp_path: Pa
 
 
 def test_a_full_disk_is_no_fault_of_the_network(server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    class Full(io.BytesIO):
-        def write(self, data: object) -> int:
-            raise OSError(28, "No space left on device")
+    def full(descriptor: int, data: object) -> int:
+        raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(Path, "open", lambda *arguments: Full())
-    with pytest.raises(OSError, match="No space left"):
+    monkeypatch.setattr(durable, "write", full)
+    with pytest.raises(OSError, match=r"the disk is full: more than 0 bytes are needed, and .* are free"):
         download(f"{server}/file", tmp_path / "input.txt", "", "the text")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_bar_shows_on_a_terminal_only(

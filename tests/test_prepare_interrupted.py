@@ -26,7 +26,7 @@ from preparing import (
     write,
 )
 
-from core import files
+from core import durable, files
 from core.data import encode
 from core.errors import RunFailed, UserError
 
@@ -53,7 +53,12 @@ def test_an_interrupted_prepare_leaves_the_old_dataset_whole(
             raise Stop
 
     with pytest.MonkeyPatch.context() as patch, contextlib.suppress(Stop):
-        for module, name in ((files, "sync"), (encode.BinFile, "add"), (encode.Side, "open"), (files, "write_json")):
+        for module, name in (
+            (durable, "sync_path"),
+            (encode.BinFile, "add"),
+            (encode.Side, "open"),
+            (files, "write_json"),
+        ):
             original = getattr(module, name)
             patch.setattr(module, name, lambda *a, original=original, **k: (count(), original(*a, **k))[1])
         run(folder, ["prepare.seed=2"])
@@ -97,7 +102,10 @@ def test_a_full_disk_is_told_and_changes_nothing(tmp_path: Path, monkeypatch: py
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(encode.BinFile, "add", full)
-    with pytest.raises(RunFailed, match=r"the disk is full \(.* MB are free\); the dataset is what it was before"):
+    with pytest.raises(
+        RunFailed,
+        match=r"the disk is full: more than 0 bytes are needed, and .*B are free; the dataset is what it was before",
+    ):
         run(folder, force=True)
     assert content(folder / "datasets/basic") == before
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from pathlib import Path
 
-from core import files
+from core import durable, files
 from core.cli.lab import Lab
 from core.cli.settle import settle
 from core.cli.trained import Work
@@ -45,11 +45,13 @@ def import_run(lab: Lab, path: Path, name: str) -> Run:
     config = check(given)
     config.prepare = lab.config.prepare  # prepare may have found the dataset in another folder
     run = Run(lab.experiment, name, config, f"imported from nanoGPT's {path.name}")
-    if run.folder.exists():
-        raise UserError(
-            "there is a run of this name already", place=str(run.folder), remedy="Choose another one with --run NAME."
-        )
     with files.lock(lock_file(run.folder), f"run {run.title}"):
+        if run.folder.exists():
+            raise UserError(
+                "there is a run of this name already",
+                place=str(run.folder),
+                remedy="Choose another one with --run NAME.",
+            )
         settle(run, dataset, None, timing=False)
         model = build_model(run.config.train.model, size)
         weights = {key: tensor for key, tensor in state.items() if key in checkpoints.weights(model)}
@@ -57,7 +59,7 @@ def import_run(lab: Lab, path: Path, name: str) -> Run:
         optimizer = plugins().get("optimizers", str(run.config.train.optim.name), "train.optim.name")(
             model, run.config.train.optim
         )
-        run.folder.mkdir(parents=True)
+        durable.make_folders(run.folder)
         run.write_config()
         loss = checkpoint.best_val_loss if math.isfinite(checkpoint.best_val_loss) else None
         progress = Progress(step=checkpoint.step, best_val_loss=loss, best_step=checkpoint.step)

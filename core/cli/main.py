@@ -8,17 +8,21 @@ import os
 import signal
 import sys
 import threading
+import warnings
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from types import FrameType
 from typing import Any
 
 import click
 
+from core import files
+from core.durable import FULL
 from core.errors import Interrupted, RunFailed, UserError
 
 INTERRUPTED = 128 + signal.SIGINT
 # The machine refuses: no bug of ours, so no traceback.
-ENVIRONMENT = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT)
+ENVIRONMENT = (errno.EACCES, errno.EPERM, errno.EROFS, *FULL)
 # A thread that waits for another spins for a moment, then sleeps. Spinning on, as OpenMP would, starves whoever shares
 # the machine; sleeping at once halves the speed of small models (docs/LOG.md). Read once, when torch is imported.
 if "OMP_WAIT_POLICY" not in os.environ:
@@ -113,6 +117,8 @@ class Commands(click.Group):
         except OSError as error:
             if error.errno not in ENVIRONMENT:
                 raise
+            if error.errno in FULL:
+                error = files.disk_full(error, Path(error.filename or "."))
             click.echo(
                 f"failed: {error.filename or 'a file'}: {error.strerror}. What was there before is whole.", err=True
             )
@@ -144,6 +150,12 @@ def cli() -> None:
     """A lab for small language models: an experiment is a folder, and these commands run it."""
 
 
+def show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
+    """A warning on one line, without the place in the code that it comes from."""
+    click.echo(f"warning: {message}", err=True)
+
+
 def main() -> None:
     """Entry point of `terrarium`."""
+    warnings.showwarning = show_warning
     cli(prog_name="python -m core.cli")

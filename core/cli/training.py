@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import datetime
-import errno
 import shlex
-import shutil
 import sys
+import warnings
 from collections.abc import Callable
 from typing import Any
 
 import torch
 
-from core import files
+from core import durable, files
 from core.cli.console import Length, Show
 from core.cli.lab import Lab
 from core.cli.settle import settle
@@ -26,7 +25,7 @@ from core.models.build import build_model, flops_per_token, parameter_count, use
 from core.plugins.discovery import find
 from core.plugins.manager import plugins
 from core.report.html import duration
-from core.report.log import write_log_entry
+from core.report.log import has_log_entry, write_log_entry
 from core.sampling.load import run_config
 from core.tracking.begin import begin
 from core.tracking.environment import changes, environment
@@ -61,6 +60,8 @@ def train_run(lab: Lab, name: str | None, *, resume: bool, fresh: bool, descript
         if said:
             lab.console.say(said)
         if beginning == "finished":
+            if not has_log_entry(run):
+                write_log_entry(run)
             lab.console.say(f"{run.title} is finished. To train it anew: --fresh; to train another: --run NAME.")
         else:
             train_locked(lab, run, dataset, resume=beginning == "resumed", exact=exact)
@@ -90,7 +91,8 @@ def train_locked(lab: Lab, run: Run, dataset: Dataset, *, resume: bool, exact: b
     if run.config.train.model.init_from and not resume:
         start_from(run, run.config.train.model.init_from, model, dataset)
     former = [(run.folder / name, (run.folder / name).read_bytes()) for name in ABOUT if resume]
-    run.folder.mkdir(parents=True, exist_ok=True)
+    durable.make_folders(run.folder)
+    warn_of_little_room(run, model)
     run.write_config()
     run.write_summary(opening(run, dataset, model, settled.timings))
     speed = speed_of(run.config.train, machine, model)
@@ -114,9 +116,9 @@ def train_locked(lab: Lab, run: Run, dataset: Dataset, *, resume: bool, exact: b
         number = stop.number
         status = "interrupted" if number else "completed"
     except OSError as error:
-        if error.errno != errno.ENOSPC:
+        if error.errno not in durable.FULL:
             raise
-        raise disk_full(run, progress) from None
+        raise disk_full(run, progress, error) from None
     except KeyboardInterrupt:  # just before or behind the loop, which notes signals instead
         status = "interrupted"
         raise
@@ -124,6 +126,11 @@ def train_locked(lab: Lab, run: Run, dataset: Dataset, *, resume: bool, exact: b
         for path, content in former:
             files.write_bytes(path, content)
         raise
+    except checkpoints.Damaged as error:
+        raise RunFailed(
+            f"{run.title}: what was written at step {progress.step} does not come back from the disk: {error}.\n"
+            "  The checkpoint before is whole. Check the disk, or put train.runtime.out_dir on another one."
+        ) from None
     finally:
         first_error_matters = contextlib.suppress(OSError) if status == "failed" else contextlib.nullcontext()
         with first_error_matters:
@@ -152,15 +159,26 @@ def compare_machines(lab: Lab, run: Run, exact: bool) -> None:
     lab.console.say(f"This resume is not bit-exact: {'; '.join(found)}.")
 
 
-def disk_full(run: Run, progress: Progress) -> RunFailed:
+def disk_full(run: Run, progress: Progress, error: OSError) -> RunFailed:
     """No room for a checkpoint or a row of metrics."""
-    sizes = [path.stat().st_size for path in run.checkpoints.glob("*/*")]
-    kept = f"a checkpoint takes {max(sizes) * 3 / 1e6:,.1f} MB at most" if sizes else "there is no checkpoint yet"
-    free = shutil.disk_usage(run.experiment.folder).free / 1e6
+    full = files.disk_full(error, run.folder)
     return RunFailed(
-        f"{run.title}: the disk is full at step {progress.step} ({free:,.1f} MB are free; {kept}).\n"
+        f"{run.title}: {full.strerror} in {full.filename}, at step {progress.step}.\n"
         "  What was saved before is whole. Make room, then give the same command again."
     )
+
+
+def warn_of_little_room(run: Run, model: torch.nn.Module) -> None:
+    """Warn where two checkpoints will not fit: the one being written and, until it is whole, the one before."""
+    # The two tensors of each parameter's shape that Adam keeps are the most that any built-in optimizer does.
+    size = 3 * checkpoints.size(checkpoints.weights(model))
+    free = files.free_bytes(run.folder)
+    if free < 2 * size:
+        warnings.warn(
+            f"a checkpoint of {run.title} takes about {files.megabytes(size)}, and {files.megabytes(free)} are free in "
+            f"{run.folder}: two will not fit. Make room, or put train.runtime.out_dir on another disk.",
+            stacklevel=2,
+        )
 
 
 def start_from(run: Run, name: str, model: torch.nn.Module, dataset: Dataset) -> None:

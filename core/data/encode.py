@@ -21,6 +21,7 @@ import numpy as np
 import numpy.typing as npt
 from typing_extensions import Self
 
+from core import durable
 from core.data.documents import Document, segments
 from core.data.split import Keys
 from core.data.text import GROUP, PIECE, grouped, pieces
@@ -41,7 +42,7 @@ class BinFile:
 
     def __init__(self, path: Path, dtype: str | np.dtype[Any]) -> None:
         self.path, self.dtype = path, np.dtype(dtype)
-        self.file, self.digest, self.length = path.open("wb"), hashlib.sha256(), 0
+        self.file, self.digest, self.length = durable.create(path), hashlib.sha256(), 0
 
     def add(self, values: Array) -> None:
         data = np.ascontiguousarray(values, dtype=self.dtype)
@@ -120,7 +121,7 @@ class Side:
         if groups:
             self.closed(group)
         else:
-            group.path.unlink()
+            durable.unlink(group.path)
         with self.open(".prompts", "<u8") as prompts:
             prompts.add(np.sort(np.unique(keys, return_index=True)[1]))
         self.closed(prompts)

@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from core import files
 from core.data.meta_pkl import read_meta
 from core.errors import UserError
 
@@ -23,10 +24,18 @@ def read_info(folder: Path) -> dict[str, Any]:
     path = folder / "dataset.json"
     try:
         info = parsed(path)
+        seal = info.pop("seal", None)  # datasets of earlier versions have none
+        if seal not in (None, files.seal(info)):
+            raise ValueError("its checksum is not the one that was saved")
         check_info(info)
     except (ValueError, RecursionError) as error:
         raise UserError(f"damaged: {error}", place=str(path), remedy=AGAIN) from None
     return info
+
+
+def write_info(folder: Path, info: dict[str, Any]) -> None:
+    """Write dataset.json, with its own checksum as "seal"."""
+    files.write_json(folder / "dataset.json", info | {"seal": files.seal(info)})
 
 
 def parsed(path: Path) -> dict[str, Any]:

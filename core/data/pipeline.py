@@ -7,8 +7,6 @@ dataset.json. All is written into a temporary folder that takes the old one's pl
 from __future__ import annotations
 
 import contextlib
-import errno
-import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -19,7 +17,7 @@ from core.config import Config, leaves_folder
 from core.data.compose import Made, Work
 from core.data.dataset import Dataset, load_dataset
 from core.data.fingerprint import Known, checksums, code_and_settings, fingerprint, raw_files, stamp
-from core.data.info import STANDARD_FILES, read_info
+from core.data.info import STANDARD_FILES, read_info, write_info
 from core.data.job import make_by_prepare
 from core.data.make import make_from_function, make_from_pairs, make_from_text
 from core.data.params import title
@@ -150,7 +148,7 @@ def reason_to_make(source: Source, target: Path) -> str:
         if made[name]["sha256"] != entry["sha256"]:
             return f"{name} has changed since it was made"
     if (raw, made) != (known_raw, known_files):  # copied or touched: spare the next look the reading
-        files.write_json(target / "dataset.json", {**info, "raw": raw, "files": made})
+        write_info(target, {**info, "raw": raw, "files": made})
     return ""
 
 
@@ -203,13 +201,10 @@ def make(work: Work, target: Path) -> None:
             made.info |= {"raw": raw, "files": checksums(paths, just_written)}
             if work.source.is_address:
                 made.info["address"] = work.config.prepare.input
-            files.write_json(folder / "dataset.json", made.info)
-    except OSError as error:
-        if error.errno != errno.ENOSPC:
-            raise
-        free = shutil.disk_usage(target.parent).free
+            write_info(folder, made.info)
+    except files.DiskFull as error:
         raise RunFailed(
-            f"{target}: the disk is full ({free / 1e6:,.0f} MB are free); the dataset is what it was before.\n"
+            f"{target}: {error.strerror}; the dataset is what it was before.\n"
             "  Make room, or put prepare.dataset_dir on another disk."
         ) from None
 

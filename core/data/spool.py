@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from typing_extensions import Self
 
+from core import durable
 from core.data.documents import SPEAKERS, Conversation, Document, Example, Message, prompt_key, segments
 from core.data.split import Keys, Numbers, key_of
 from core.errors import UserError
@@ -29,7 +30,7 @@ class Spool:
 
     def __init__(self, path: Path, seed: int, what: str) -> None:
         self.path, self.seed, self.what = path, seed, what
-        self.file = path.open("wb")
+        self.file = durable.create(path)
         self.kind = ""
         self.ending: str | None = None
         self.groups: dict[str | None, int] = {}
@@ -131,7 +132,7 @@ class Spool:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
-        self.path.unlink()
+        durable.unlink(self.path)
 
     def keys(self) -> Keys:
         """A hash of each document's prompt."""

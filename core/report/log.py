@@ -41,6 +41,14 @@ def write_log_entry(run: Run) -> Path:
     return path
 
 
+def has_log_entry(run: Run) -> bool:
+    """Whether the log has an entry of the run: a kill may have come between its summary and that."""
+    path = run.experiment.folder / "EXPERIMENT_LOG.md"
+    started = str(read_summary(run.folder).get("started"))
+    text = path.read_text(encoding="utf-8") if path.exists() else ""
+    return any(mark["started"] == started for mark in MARK.finditer(text))
+
+
 def followed(old: str, runs: Mapping[str, str]) -> str:
     """An entry under the present name of its run. runs: start -> name."""
     mark = MARK.search(old)

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import csv
 import io
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from core import files
+from core import durable, files
 
 COLUMNS = (
     "step", "tokens", "seconds", "train_loss", "val_loss", "bits_per_byte", "learning_rate", "grad_norm",
@@ -23,7 +22,7 @@ def accuracy_columns(groups: Sequence[str]) -> list[str]:
 
 
 class MetricsFile:
-    """metrics.csv, one row appended and flushed at a time."""
+    """metrics.csv, one row appended at a time."""
 
     def __init__(self, folder: Path, extra_columns: Sequence[str], keep_until: int) -> None:
         """Open the run's metrics.csv; rows of a former try are kept up to a step, the rest is dropped."""
@@ -33,7 +32,7 @@ class MetricsFile:
         files.write_text(
             self.path, "".join(map(self.line, [dict(zip(self.columns, self.columns, strict=True)), *self.rows]))
         )
-        self.file = self.path.open("a", encoding="utf-8", newline="")
+        self.descriptor = durable.open_end(self.path)
 
     def line(self, row: dict[str, Any]) -> str:
         text = io.StringIO()
@@ -41,10 +40,15 @@ class MetricsFile:
         return text.getvalue()
 
     def append(self, row: dict[str, Any]) -> None:
-        """Write one row; columns that it lacks stay blank."""
+        """Write one row; columns that it lacks stay blank. Raises DiskFull."""
         self.rows.append(row)
-        self.file.write(self.line(row))
-        self.file.flush()
+        line = self.line(row).encode()
+        with files.room_for(self.folder, len(line)):
+            durable.write_all(self.descriptor, line)
+
+    def sync(self) -> None:
+        """Push all rows to the disk, as they must be there before a checkpoint that comes after them."""
+        durable.sync(self.descriptor)
 
     def rewind(self, step: int) -> None:
         """Drop the rows behind a step, to which the run went back."""
@@ -52,17 +56,19 @@ class MetricsFile:
         self.__init__(self.folder, self.columns[len(COLUMNS) :], step)  # type: ignore[misc]
 
     def close(self) -> None:
-        """Sync metrics.csv and write metrics.json, the same rows as a list of objects."""
-        os.fsync(self.file.fileno())
-        self.file.close()
+        """Close metrics.csv and write metrics.json, the same rows as a list of objects."""
+        try:
+            self.sync()
+        finally:
+            durable.close(self.descriptor)
         files.write_json(self.folder / "metrics.json", self.rows)
 
 
 def read_rows(path: Path) -> list[dict[str, Any]]:
-    """Rows of a metrics.csv, numbers parsed and blanks left out; a last line that a crash cut short is dropped."""
+    """Rows of a metrics.csv, numbers parsed and blanks left out; what a crash cut short or left as zeros is dropped."""
     if not path.is_file():
         return []
-    text = path.read_text(encoding="utf-8")
+    text = path.read_bytes().decode("utf-8", "replace").partition("\0")[0]
     table = list(csv.reader(io.StringIO(text[: text.rfind("\n") + 1])))
     if not table:
         return []

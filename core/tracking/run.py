@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import tomli
 
-from core import files
+from core import durable, files
 from core.errors import UserError, did_you_mean
 from core.plugins.discovery import Experiment
 
@@ -154,7 +154,8 @@ def set_aside(folder: Path, suffix: str = "") -> Path:
     number = 1
     while (target := folder.with_name(f"{folder.name}{suffix}-{number}")).exists():
         number += 1
-    folder.rename(target)
+    durable.rename(folder, target)
+    durable.sync_path(folder.parent)
     summary = read_summary(target)
     if summary:
         files.write_json(target / "summary.json", summary | {"run": target.name})

@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import json
-import shutil
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -21,11 +19,13 @@ from safetensors import SafetensorError
 from safetensors.torch import load as tensors_from_bytes
 from safetensors.torch import save as tensors_to_bytes
 
-from core import files
+from core import durable, files
 from core.errors import UserError
 
 FORMAT = 1
 PARTS = ("model.safetensors", "optimizer.safetensors")
+MANIFEST = "state.json"
+MANIFEST_BYTES = 16_384  # roughly: most of it is the state of the random numbers and the config
 Tensors = dict[str, torch.Tensor]
 # What content raises whose checksums are right and which this version has not written
 FOREIGN = (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, RuntimeError)
@@ -48,40 +48,70 @@ class Checkpoint:
 def save(parent: Path, name: str, model: Tensors, optimizer: Tensors, state: dict[str, Any]) -> Path:
     """Write parent/name as a whole; the checkpoint that had the name is parent/name.previous from now on.
 
-    state: JSON values; "step" must be among them.
+    state: JSON values; "step" must be among them. The one before the previous is removed last, when the new one has been
+    read back and all is on disk. Raises DiskFull, and Damaged where the disk gives back something else.
     """
-    parent.mkdir(parents=True, exist_ok=True)
-    target, previous, temporary = parent / name, parent / f"{name}.previous", parent / f"{files.TEMPORARY}{name}"
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir()
+    target, previous, old, temporary = names(parent, name)
     checksums = {}
-    for part, tensors in zip(PARTS, (model, optimizer), strict=True):
-        # safetensors saves no two names for one storage, and wants rows in order.
-        data = tensors_to_bytes({key: tensor.detach().cpu().contiguous() for key, tensor in tensors.items()})
-        files.write_bytes(temporary / part, data)
-        checksums[part] = {"sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data)}
-    files.write_bytes(temporary / "state.json", sealed({"format": FORMAT, "files": checksums, **state}))
-    if target.exists():
-        shutil.rmtree(previous, ignore_errors=True)
-        target.rename(previous)
-    temporary.rename(target)
-    files.sync(parent)
+    with files.room_for(parent, size(model) + size(optimizer) + MANIFEST_BYTES):
+        durable.make_folders(parent)
+        tidy(parent, name)
+        durable.make_folder(temporary)
+        try:
+            for part, tensors in zip(PARTS, (model, optimizer), strict=True):
+                # safetensors saves no two names for one storage, and wants rows in order.
+                data = tensors_to_bytes({key: tensor.detach().cpu().contiguous() for key, tensor in tensors.items()})
+                durable.write_file(temporary / part, data)
+                checksums[part] = {"sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data)}
+            durable.write_file(temporary / MANIFEST, files.sealed({"format": FORMAT, "files": checksums, **state}))
+            durable.sync_path(temporary)
+            verify(temporary)
+            if target.exists():
+                if previous.exists():
+                    durable.rename(previous, old)
+                durable.rename(target, previous)
+            durable.rename(temporary, target)
+            durable.sync_path(parent)
+            durable.remove_tree(old)
+        except BaseException:
+            tidy(parent, name)
+            raise
     return target
 
 
-def sealed(state: dict[str, Any]) -> bytes:
-    """JSON that ends with its own checksum."""
-    body = json.dumps(state, indent=1, sort_keys=True, allow_nan=False)
-    return (
-        json.dumps(state | {"seal": hashlib.sha256(body.encode()).hexdigest()}, indent=1, sort_keys=True).encode()
-        + b"\n"
-    )
+def size(tensors: Tensors) -> int:
+    """Bytes of all tensors."""
+    return sum(tensor.nbytes for tensor in tensors.values())
+
+
+def names(parent: Path, name: str) -> tuple[Path, Path, Path, Path]:
+    """Folders of a checkpoint: the last one, the one before, the one before that while it waits for its end, a new one."""
+    return parent / name, parent / f"{name}.previous", parent / f".old-{name}", parent / f"{files.TEMPORARY}{name}"
+
+
+def tidy(parent: Path, name: str) -> None:
+    """Finish what a kill inside `save` has left: the two newest checkpoints get their names back, the rest goes."""
+    target, previous, old, temporary = names(parent, name)
+    durable.remove_tree(temporary)
+    for younger, older in ((target, previous), (previous, old)):
+        if older.exists() and not younger.exists():
+            durable.rename(older, younger)
+    durable.remove_tree(old)
+
+
+def set_aside_damaged(parent: Path, name: str, used: Path) -> None:
+    """Rename the folders that `load` passed over before it came to `used`, so that the next `save` keeps that one."""
+    for folder in candidates(parent, name):
+        if folder == used:
+            return
+        damaged = folder.with_name(f"{folder.name}.damaged")
+        durable.remove_tree(damaged)
+        durable.rename(folder, damaged)
 
 
 def candidates(parent: Path, name: str) -> list[Path]:
-    """Folders that may hold checkpoint `name`, the one just written first."""
-    folders = [parent / name, parent / f"{name}.previous"]
-    return [folder for folder in folders if folder.is_dir()]
+    """Folders that may hold checkpoint `name`, the newest first."""
+    return [folder for folder in names(parent, name)[:3] if folder.is_dir()]
 
 
 def load(parent: Path, name: str) -> Checkpoint:
@@ -116,41 +146,46 @@ def load(parent: Path, name: str) -> Checkpoint:
 def read(folder: Path) -> Checkpoint:
     """Read and verify one folder. Raises Damaged."""
     state = read_state(folder)
-    parts = []
-    for part in PARTS:
-        path, expected = folder / part, state["files"][part]
-        try:
-            data = path.read_bytes()
-        except OSError as error:
-            raise Damaged(f"{path}: {error.strerror}") from None
-        if len(data) != expected["bytes"]:
-            raise Damaged(f"{path}: {len(data):,} bytes instead of {expected['bytes']:,}")
-        if hashlib.sha256(data).hexdigest() != expected["sha256"]:
-            raise Damaged(f"{path}: its checksum is not the one that was saved")
-        parts.append(tensors_from_bytes(data))
-    return Checkpoint(folder, parts[0], parts[1], state)
+    model, optimizer = (tensors_from_bytes(read_part(folder / part, state["files"][part])) for part in PARTS)
+    return Checkpoint(folder, model, optimizer, state)
+
+
+def verify(folder: Path) -> None:
+    """Check one folder as `read` does, in little memory. Raises Damaged."""
+    for part, expected in read_state(folder)["files"].items():
+        if files.sha256(folder / part) != expected["sha256"]:
+            raise Damaged(f"{folder / part}: its checksum is not the one that was saved")
+
+
+def read_part(path: Path, expected: dict[str, Any]) -> bytes:
+    """A file with the size and checksum that state.json has for it. Raises Damaged."""
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise Damaged(f"{path}: {error.strerror}") from None
+    if len(data) != expected["bytes"]:
+        raise Damaged(f"{path}: {len(data):,} bytes instead of {expected['bytes']:,}")
+    if hashlib.sha256(data).hexdigest() != expected["sha256"]:
+        raise Damaged(f"{path}: its checksum is not the one that was saved")
+    return data
 
 
 def read_state(folder: Path) -> dict[str, Any]:
     """state.json, verified to the byte. Raises Damaged."""
-    path = folder / "state.json"
+    path = folder / MANIFEST
     try:
-        data = path.read_bytes()
-        state = json.loads(data)
+        state = files.unsealed(path.read_bytes())
     except OSError as error:
         raise Damaged(f"{path}: {error.strerror}") from None
-    except ValueError:
-        raise Damaged(f"{path}: not JSON") from None
-    body = {key: value for key, value in state.items() if key != "seal"} if isinstance(state, dict) else {}
-    if sealed(body) != data:
-        raise Damaged(f"{path}: its checksum is not the one that was saved")
-    if body["format"] != FORMAT:
+    except ValueError as error:
+        raise Damaged(f"{path}: {error}") from None
+    if state["format"] != FORMAT:
         raise UserError(
-            f"checkpoint format {body['format']}, but this version reads {FORMAT}",
+            f"checkpoint format {state['format']}, but this version reads {FORMAT}",
             place=str(path),
             remedy="Use the version that wrote it.",
         )
-    return body
+    return state
 
 
 def flatten(optimizer: torch.optim.Optimizer) -> tuple[Tensors, dict[str, Any]]:

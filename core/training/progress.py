@@ -90,7 +90,7 @@ def save(
 def restore(run: Run, model: torch.nn.Module, optimizer: torch.optim.Optimizer, identity: dict[str, Any]) -> Progress:
     """Load the newest whole checkpoint into model and optimizer; a Progress at step 0 if the run ended before its first.
 
-    Raises UserError where the checkpoint was trained on other data than `identity` names.
+    A damaged one is renamed, and warned of. Raises UserError where the checkpoint was trained on other data than `identity` names.
     """
     if not checkpoints.candidates(run.checkpoints, "last"):
         return Progress()
@@ -127,6 +127,9 @@ def take(
         raise ValueError("its optimizer has other groups of parameters")
     checkpoints.unflatten(optimizer, checkpoint.optimizer, state["optimizer"])
     set_random_state(state["rng"])
+    checkpoints.set_aside_damaged(run.checkpoints, "last", checkpoint.folder)
+    for name in ("last", "best"):
+        checkpoints.tidy(run.checkpoints, name)
     return progress
 
 

@@ -108,6 +108,7 @@ def train(run: Run, parts: Parts, progress: Progress, metrics: MetricsFile, stop
                 progress.evaluation_seconds += publishing
         stopping = bool(stop.number)  # read once: a request that comes after this waits for the next step's save
         if due.checkpoint or stopping or pace.over():
+            metrics.sync()  # a resume keeps the rows up to its checkpoint, so these must not be lost before it
             save(run, parts, progress, pace, "last")
 
 
