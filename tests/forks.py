@@ -77,10 +77,10 @@ class Watch:
             self.saves += 1
             return whole_save(*arguments)
 
-        def begin_step(optimizer: Any, config: Any, step: int, gone: Any) -> None:
-            self.step, self.steps, self.last = step, self.steps + 1, self.calls
+        def begin_step(optimizer: Any, config: Any, progress: Any, gone: Any) -> None:
+            self.step, self.steps, self.last = progress.step, self.steps + 1, self.calls
             self.first = self.first or self.calls
-            whole_rate(optimizer, config, step, gone)
+            whole_rate(optimizer, config, progress, gone)
 
         progress.save, trainer.set_learning_rate = save, begin_step
         if not self.request["plots"]:  # nine tenths of a tiny run

@@ -31,7 +31,7 @@ def on_another_machine(folder: Path, place: str, key: str, value: Any) -> None:
         ("environment", "cpu", "abacus"),
         ("environment", "cpu_capability", "NONE"),
         ("choices", "threads", 64),
-        ("choices", "attention", "sdpa32"),
+        ("choices", "attention", "abacus"),
         ("choices", "compile", True),
     ],
 )

@@ -115,10 +115,16 @@ def test_rollbacks_come_to_an_end(spaces: Path, terrarium: Terrarium) -> None:
 def test_a_resume_leaves_the_same_batches_out(spaces: Path, terrarium: Terrarium) -> None:
     """The batch that was left out, and the lower rates, are part of the state."""
     poisoned(spaces, "loss", "(3,)")
-    more = ("-s", "train.runtime.on_nan='rollback'")
-    assert terrarium("train", "spaces", *NOT_TIMED, *more, "-s", "train.schedule.lr_decay_iters=6").exit_code == 0
-    state = json.loads((spaces / "out" / "default" / "checkpoints" / "last" / "state.json").read_text())
+    settings = (*NOT_TIMED, "-s", "train.runtime.on_nan='rollback'", "-s", "train.schedule.decay='constant'")
+    assert terrarium("train", "spaces", *settings).exit_code == 0
+    folder = spaces / "out" / "default"
+    state = json.loads((folder / "checkpoints" / "last" / "state.json").read_text())
     assert state["progress"]["skipped"] == [2]
+    resumed = terrarium("train", "spaces", *settings, "--resume", "-s", "train.schedule.max_iters=8")
+    assert resumed.exit_code == 0, resumed.output
+    assert json.loads((folder / "summary.json").read_text())["skipped_batches"] == [2]
+    rates = {row["step"]: float(row["learning_rate"]) for row in rows(folder)}
+    assert rates["8"] == rates["6"] == pytest.approx(rates["2"] / 2)
 
 
 @pytest.mark.parametrize(

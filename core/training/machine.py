@@ -58,9 +58,7 @@ def choose_machine(
     place = choose_device(device)
     if place.type == "cpu":
         keep_freed_memory()
-        # Two compiled runs on two threads differ without it. Not filling new memory, which it would do besides, costs nothing.
-        torch.use_deterministic_algorithms(True)
-        torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+        be_deterministic(compiling=compile is True)
     precision = fastest_dtype(place) if dtype == "auto" else DTYPES[dtype]
     # Compiling costs 40 s cold on a CPU, gains at most 15 % (docs/LOG.md), and the results differ from run to run.
     return Machine(place, precision, long and place.type == "cuda" if compile == "auto" else bool(compile), attention)
@@ -80,6 +78,16 @@ def keep_freed_memory() -> None:
         mallopt(M_MMAP_THRESHOLD, 32 << 20)
     mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
     mallopt(M_TOP_PAD, 64 << 20)
+
+
+def be_deterministic(*, compiling: bool) -> None:
+    """Have torch use algorithms that give the same bits each time. It must be said before anything is compiled: two
+    compiled runs on two threads differ without it. What torch would do besides, filling new memory, changes nothing."""
+    if compiling:
+        torch.use_deterministic_algorithms(True)
+    else:  # the same for what is not compiled, without importing the compiler (0.8 s)
+        torch._C._set_deterministic_algorithms(True, warn_only=False)
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
 
 
 def choose_device(name: str) -> torch.device:
