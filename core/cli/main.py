@@ -25,6 +25,10 @@ if "OMP_WAIT_POLICY" not in os.environ:
     os.environ.setdefault("GOMP_SPINCOUNT", "6000")
 
 
+class Signalled(KeyboardInterrupt):
+    """As Ctrl-C; of a plain KeyboardInterrupt inside an import Python would die at its end, whatever the exit code."""
+
+
 class Stopped(Exception):
     """A signal ended the work outside training, where there is nothing to save. number: the signal."""
 
@@ -48,7 +52,7 @@ def ending_on_signals() -> Iterator[None]:
         came.append(number)
         for either in ours:
             signal.signal(either, signal.SIG_DFL)
-        raise KeyboardInterrupt
+        raise Signalled
 
     for number in ours:
         signal.signal(number, end)
