@@ -127,10 +127,15 @@ def read_mutants(count: int, seed: int, limit: int) -> dict[str, Any]:
                 refused += 1
             allowed.append("armed")
         ran += ["a file was made"] * mark.exists()
-    # Not ru_maxrss, which a process takes over from the one that started it.
-    status = Path("/proc/self/status").read_text().splitlines()
-    peak = next(int(line.split()[1]) for line in status if line.startswith("VmHWM")) / 1024
-    return {"read": read, "refused": refused, "ran": ran, "peak": peak}
+    return {"read": read, "refused": refused, "ran": ran, "peak": peak()}
+
+
+def peak() -> float:
+    """Most memory that this program has had, MiB. (getrusage begins with that of the process that started this one.)"""
+    status = Path("/proc/self/status")
+    if not status.is_file():
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    return next(int(line.split()[1]) for line in status.read_text().splitlines() if line.startswith("VmHWM")) / 1024
 
 
 if __name__ == "__main__":

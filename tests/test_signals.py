@@ -197,7 +197,7 @@ def test_a_whole_process_that_is_still_importing(
         time.sleep(0.15 + generator.random() * 1.2)
         process.send_signal(number)
         said = process.communicate(timeout=60)[1]
-        # Before Python has a handler, and while it ends, the system's own way is to die of the signal.
+        # Before there is a handler the system's own way is to die of the signal.
         assert process.returncode in (128 + number, -number), said
         assert forks.run(home, "loop", "spaces")["code"] == 0
         found = outcome(home)

@@ -8,6 +8,7 @@ import os
 import signal
 import sys
 import threading
+import time
 import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -29,6 +30,37 @@ if "OMP_WAIT_POLICY" not in os.environ:
     os.environ.setdefault("GOMP_SPINCOUNT", "6000")
 
 
+class Signalled(KeyboardInterrupt):
+    """As Ctrl-C; of a plain KeyboardInterrupt inside an import Python would die at its end, whatever the exit code."""
+
+
+IMPORTING, IMPORTS = 1.0, 5  # a signal waits for an import, seconds at most, so many times at most
+
+
+def is_importing(frame: FrameType | None) -> bool:
+    """Whether packages are being imported; a prepare.py is none."""
+    found = False
+    while frame is not None and frame.f_code.co_name != "load_code":
+        found = found or frame.f_code.co_filename.startswith("<frozen importlib")
+        frame = frame.f_back
+    return found and frame is None
+
+
+class Waiting(threading.Thread):
+    """Sends this process a signal again when its main thread imports nothing: an exception in torch's own start may abort it."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(daemon=True)
+        self.number, self.sent = number, False
+
+    def run(self) -> None:
+        main, patience = threading.main_thread().ident or 0, time.monotonic() + IMPORTING
+        while is_importing(sys._current_frames().get(main)) and time.monotonic() < patience:
+            time.sleep(0.002)
+        self.sent = True
+        os.kill(os.getpid(), self.number)
+
+
 class Stopped(Exception):
     """A signal ended the work outside training, where there is nothing to save. number: the signal."""
 
@@ -47,12 +79,20 @@ def ending_on_signals() -> Iterator[None]:
     in_main = threading.current_thread() is threading.main_thread()
     ours = [number for number, handler in usual.items() if in_main and signal.getsignal(number) == handler]
     came: list[int] = []
+    waiting: list[Waiting] = []
 
     def end(number: int, frame: FrameType | None) -> None:
         came.append(number)
+        second = bool(waiting) and not waiting[-1].sent
+        if not second and is_importing(frame) and len(waiting) < IMPORTS:
+            waiting.append(Waiting(number))
+            waiting[-1].start()
+            return
         for either in ours:
             signal.signal(either, signal.SIG_DFL)
-        raise KeyboardInterrupt
+        if second:
+            os.kill(os.getpid(), number)
+        raise Signalled
 
     for number in ours:
         signal.signal(number, end)
