@@ -100,6 +100,12 @@ class Model(Section):
 class Data(Section):
     """Batches."""
 
+    @property
+    def tokens_per_step(self) -> int:
+        """Input tokens of an optimizer step. Expects a block_size, as a resolved config has one."""
+        assert self.block_size is not None
+        return self.grad_accum_steps * self.batch_size * self.block_size
+
     batch_size: Count = Field(24, description="rows of a micro-batch")
     block_size: Count | None = Field(None, description="tokens of a row; None: the model's block_size")
     grad_accum_steps: Count = Field(1, description="micro-batches per optimizer step")
@@ -321,8 +327,7 @@ def batch_scale(data: Data) -> float:
     The cube root of the tokens of a step, from 1,536 to 16,384, for which it was fitted, at widths of 64 to 512: these
     need no scaling of their own (docs/LOG.md), as Muon's steps are as long in matrices of any size.
     """
-    tokens = data.grad_accum_steps * data.batch_size * (data.block_size or 1)
-    return float(max(1.0, min(tokens, 16384) / 1536) ** (1 / 3))
+    return float(max(1.0, min(data.tokens_per_step, 16384) / 1536) ** (1 / 3))
 
 
 def feed_forward_width(model: Model) -> int:

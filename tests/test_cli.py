@@ -298,32 +298,6 @@ def test_a_bug_keeps_its_traceback(spaces: Path) -> None:
     assert "ZeroDivisionError: a bug" in done.stderr
 
 
-def test_a_loss_that_is_not_finite_fails_the_run_and_keeps_the_checkpoint(spaces: Path, terrarium: Terrarium) -> None:
-    source = (spaces / "prepare.py").read_text()
-    poison = """
-def build_model(config, vocab_size):
-    import torch
-
-    class Poisoned(torch.nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.table, self.calls = torch.nn.Embedding(vocab_size, vocab_size), 0
-
-        def forward(self, tokens):
-            self.calls += self.training
-            return self.table(tokens) * (float("nan") if self.calls > 4 else 1.0)
-
-    return Poisoned()
-"""
-    (spaces / "prepare.py").write_text(source + poison)
-    result = terrarium("train", "spaces")
-    assert result.exit_code == 1
-    assert "the loss is nan at step 5 (batch 4)" in result.stderr
-    assert "Lower train.optim.learning_rate" in result.stderr
-    assert json.loads((spaces / "out" / "default" / "summary.json").read_text())["status"] == "failed"
-    assert json.loads((spaces / "out" / "default" / "checkpoints" / "last" / "state.json").read_text())["step"] == 4
-
-
 def test_a_run_in_use_is_told(spaces: Path, terrarium: Terrarium) -> None:
     from core import files
 

@@ -67,6 +67,8 @@ def test_a_run_stops_before_the_weights_are_touched(spaces: Path, terrarium: Ter
     assert result.exit_code == 1
     assert f"the {named} at step 5 (batch 4). What was saved before is whole." in result.stderr
     assert "-s train.runtime.on_nan=rollback" in result.stderr
+    assert "Lower train.optim.learning_rate" in result.stderr
+    assert json.loads((spaces / "out" / "default" / "summary.json").read_text())["status"] == "failed"
     last = spaces / "out" / "default" / "checkpoints" / "last"
     assert json.loads((last / "state.json").read_text())["step"] == 4
     for name in ("model", "optimizer"):
@@ -88,7 +90,6 @@ def test_a_rollback_goes_on_without_the_batch(spaces: Path, terrarium: Terrarium
 
 
 def test_the_rates_are_halved_from_there_on(spaces: Path, terrarium: Terrarium) -> None:
-    (spaces / "prepare.py").write_text((spaces / "prepare.py").read_text())
     constant = ("-s", "train.schedule.decay='constant'", "-s", "train.runtime.log_interval=1")
     poisoned(spaces, "loss", "(4,)")
     result = terrarium("train", "spaces", *NOT_TIMED, *constant, "-s", "train.runtime.on_nan='rollback'")

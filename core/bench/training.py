@@ -15,9 +15,9 @@ import torch
 
 from core.bench.timing import timed
 from core.config import Config, Data, Model, Train, resolve
-from core.models.build import build_model, flops_per_token
-from core.plugins.manager import plugins
+from core.models.build import build_model
 from core.training.machine import Machine
+from core.training.optimizers import build_optimizer
 from core.training.speed import Speed
 from core.training.trainer import step_of
 
@@ -67,7 +67,7 @@ def preset_speed(preset: str, shape: Shape, machine: Machine, seconds: float = 1
     torch.manual_seed(0)
     config = config_of(preset, shape)
     model = build_model(config.train.model, shape.vocab_size).to(machine.device)
-    optimizer = plugins().get("optimizers", str(config.train.optim.name), "")(model, config.train.optim)
+    optimizer = build_optimizer(model, config.train.optim)
     try:
         return step_speed(model, optimizer, config.train, machine, random_batch(shape), seconds)
     except torch.OutOfMemoryError:
@@ -83,9 +83,6 @@ def step_speed(
     seconds: float = 1.0,
 ) -> dict[str, Any]:  # fmt: skip
     """ms_per_step with its range, tokens_per_second, mfu (None where the machine's peak is not to be had), rows and dtype."""
-    data = config.data
-    assert data.block_size is not None
-    tokens = data.grad_accum_steps * data.batch_size * data.block_size
     model.train()
     forward = torch.compile(model) if machine.compile else model
     inputs, targets = batch(0)
@@ -94,13 +91,13 @@ def step_speed(
         seconds=seconds,
         device=machine.device,
     )
-    pace = tokens / timing.median
+    pace = config.data.tokens_per_step / timing.median
     return {
         "ms_per_step": 1000 * timing.median,
         "fastest_ms": 1000 * timing.fastest,
         "slowest_ms": 1000 * timing.slowest,
         "tokens_per_second": pace,
-        "mfu": Speed(machine, tokens, flops_per_token(model, data.block_size)).mfu(pace),
-        "batch_size": data.batch_size,
+        "mfu": Speed.of(config, machine, model).mfu(pace),
+        "batch_size": config.data.batch_size,
         "dtype": machine.dtype_name,
     }

@@ -52,9 +52,9 @@ def bench(
 
     Without EXP: matrix products, training, sampling and prepare at sizes that are always the same, and the time to the
     first step. With EXP: its own training step and sampling, and what evaluations and checkpoints take of its time.
-    Presets run in the precision that is mostly fastest on such hardware;
-    EXP runs as its own run would choose. MFU is the share of the fastest matrix product's speed that a model's operations reach. EXP's dataset is made if need
-    be; its runs are left alone.
+    Presets run in the precision that is mostly fastest on such hardware; EXP runs as its own run would choose. MFU is the
+    share of the fastest matrix product's speed that a model's operations reach. EXP's dataset is made if need be; its
+    runs are left alone.
     """
     from core.cli.console import Console
 

@@ -14,11 +14,11 @@ from core.errors import UserError
 from core.models.build import build_model
 from core.models.gpt import GPT
 from core.models.nanogpt import export_checkpoint, import_checkpoint
-from core.plugins.manager import plugins
 from core.toml import Settings, check, merge
 from core.tracking.run import Run, lock_file
 from core.training import checkpoints
 from core.training import progress as saving
+from core.training.optimizers import build_optimizer
 from core.training.progress import Progress
 
 
@@ -56,9 +56,7 @@ def import_run(lab: Lab, path: Path, name: str) -> Run:
         model = build_model(run.config.train.model, size)
         weights = {key: tensor for key, tensor in state.items() if key in checkpoints.weights(model)}
         checkpoints.put_weights(model, weights, str(path))
-        optimizer = plugins().get("optimizers", str(run.config.train.optim.name), "train.optim.name")(
-            model, run.config.train.optim
-        )
+        optimizer = build_optimizer(model, run.config.train.optim)
         durable.make_folders(run.folder)
         run.write_config()
         loss = checkpoint.best_val_loss if math.isfinite(checkpoint.best_val_loss) else None

@@ -48,12 +48,9 @@ def fit(experiment: str, minutes: float, as_json: bool, overrides: tuple[str, ..
             remedy="Measure it as it is: " + lab.experiment.command.format("bench"),
         )
     refuse_unknown(lab)
-    data = lab.config.train.data
-    assert data.block_size is not None
-    tokens = data.grad_accum_steps * data.batch_size * data.block_size
     found = []
     lab.console.say(row("n_embd", "n_head", "parameters", "ms/step", "steps", "tokens", "tokens/param"))
-    for size in fits(60 * minutes, tokens, stopwatch(lab, minutes)):
+    for size in fits(60 * minutes, lab.config.train.data.tokens_per_step, stopwatch(lab, minutes)):
         found.append(size)
         lab.console.say(
             row(f"{size.n_embd}", f"{size.n_head}", f"{size.parameters:,}", f"{1000 * size.seconds:.1f}",
@@ -94,9 +91,9 @@ def stopwatch(lab: Lab, minutes: float) -> Callable[[int, int], tuple[int, float
     from core.cli.settle import settle
     from core.data.batches import batch
     from core.models.build import build_model, parameter_count, use_attention
-    from core.plugins.manager import plugins
     from core.toml import Settings, check, merge
     from core.tracking.run import Run
+    from core.training.optimizers import build_optimizer
 
     dataset = lab.prepare()
 
@@ -110,9 +107,7 @@ def stopwatch(lab: Lab, minutes: float) -> Callable[[int, int], tuple[int, float
         torch.manual_seed(config.train.runtime.seed)
         model = build_model(config.train.model, dataset.encoder.vocab_size, lab.code).to(machine.device)
         use_attention(model, machine.attention)
-        optimizer = plugins().get("optimizers", str(config.train.optim.name), "train.optim.name")(
-            model, config.train.optim
-        )
+        optimizer = build_optimizer(model, config.train.optim)
         figures = step_speed(
             model, optimizer, config.train, machine,
             lambda step: batch(dataset.train, config.train.data, config.train.runtime.seed, step), MEASURED_SECONDS,

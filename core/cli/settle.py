@@ -20,10 +20,10 @@ from core.data.dataset import Dataset
 from core.models.attention import choose_attention
 from core.models.build import build_model, parameter_count, use_attention
 from core.models.gpt import GPT
-from core.plugins.manager import plugins
 from core.tracking.run import Run
 from core.training.machine import DTYPES, Machine, choose_machine, fastest_dtype
 from core.training.measured import machine_key
+from core.training.optimizers import build_optimizer
 from core.training.trainer import step_of
 from core.training.tuning import Way, fastest_way, thread_counts
 
@@ -78,9 +78,7 @@ class Rehearsal:
         self.config, self.first = config, machine
         self.model = build_model(config.model, dataset.encoder.vocab_size, code).to(machine.device)
         use_attention(self.model, machine.attention)
-        self.optimizer = plugins().get("optimizers", str(config.optim.name), "train.optim.name")(
-            self.model, config.optim
-        )
+        self.optimizer = build_optimizer(self.model, config.optim)
         self.dataset = dataset
 
     def choices(self) -> dict[str, list[Any]]:

@@ -21,7 +21,7 @@ from core.data.batches import batch
 from core.data.dataset import Dataset
 from core.errors import Interrupted, RunFailed, UserError
 from core.evaluation.evaluate import Evaluation
-from core.models.build import build_model, flops_per_token, parameter_count, use_attention
+from core.models.build import build_model, parameter_count, use_attention
 from core.plugins.discovery import find
 from core.plugins.manager import plugins
 from core.report.html import duration
@@ -33,6 +33,7 @@ from core.tracking.metrics import MetricsFile, accuracy_columns
 from core.tracking.run import Run, find_run, lock_file, out_folder, read_summary
 from core.training import checkpoints
 from core.training.machine import Machine, choose_device
+from core.training.optimizers import build_optimizer
 from core.training.progress import Progress, restore
 from core.training.signals import noting_signals
 from core.training.speed import Speed
@@ -95,7 +96,7 @@ def train_locked(lab: Lab, run: Run, dataset: Dataset, *, resume: bool, exact: b
     warn_of_little_room(run, model)
     run.write_config()
     run.write_summary(opening(run, dataset, model, settled.timings))
-    speed = speed_of(run.config.train, machine, model)
+    speed = Speed.of(run.config.train, machine, model)
     progress, status, number = Progress(), "failed", 0
     try:
         with contextlib.ExitStack() as stack:
@@ -203,7 +204,7 @@ def assemble(
     """What the loop works with."""
     config = run.config.train
     evaluation = Evaluation(dataset, run.config, machine)
-    optimizer = plugins().get("optimizers", str(config.optim.name), "train.optim.name")(model, config.optim)
+    optimizer = build_optimizer(model, config.optim)
     for group in optimizer.param_groups:
         group.setdefault("peak_lr", group["lr"])  # a plugin's optimizer need not know of schedules
     return Parts(
@@ -295,14 +296,6 @@ def same_command(lab: Lab, run: Run) -> str:
         *(part for text in lab.overrides for part in ("-s", text)),
     ]
     return f"{run.experiment.command.format('train')} {shlex.join(options)}".strip()
-
-
-def speed_of(config: Train, machine: Machine, model: torch.nn.Module) -> Speed:
-    """Says what tokens per second mean for this model on this machine."""
-    data = config.data
-    assert data.block_size is not None
-    tokens = data.grad_accum_steps * data.batch_size * data.block_size
-    return Speed(machine, tokens, flops_per_token(model, data.block_size))
 
 
 def length_of(config: Train) -> Length:

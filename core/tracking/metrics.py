@@ -28,6 +28,10 @@ class MetricsFile:
         """Open the run's metrics.csv; rows of a former try are kept up to a step, the rest is dropped."""
         self.path, self.folder = folder / "metrics.csv", folder
         self.columns = [*COLUMNS, *extra_columns]
+        self.begin(keep_until)
+
+    def begin(self, keep_until: int) -> None:
+        """Write the header and the rows up to a step, as they stand in the file, and open it for more."""
         self.rows = [row for row in read_rows(self.path) if row["step"] <= keep_until]
         files.write_text(
             self.path, "".join(map(self.line, [dict(zip(self.columns, self.columns, strict=True)), *self.rows]))
@@ -52,8 +56,8 @@ class MetricsFile:
 
     def rewind(self, step: int) -> None:
         """Drop the rows behind a step, to which the run went back."""
-        self.close()
-        self.__init__(self.folder, self.columns[len(COLUMNS) :], step)  # type: ignore[misc]
+        durable.close(self.descriptor)
+        self.begin(step)
 
     def close(self) -> None:
         """Close metrics.csv and write metrics.json, the same rows as a list of objects."""

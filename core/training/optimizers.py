@@ -12,12 +12,19 @@ from torch import nn
 
 from core import config
 from core.models.ngrams import NGrams
+from core.plugins.manager import plugins
 from core.training.muon import Muon
 
 # Parameters that hold several matrices of one shape, one below the other. Orthogonalised apart, each gets a whole step.
 FUSED = ("c_attn.weight", "in_proj_weight")  # queries, keys and values
 GATES: tuple[tuple[type[nn.Module], int], ...] = ((nn.LSTM, 4), (nn.LSTMCell, 4), (nn.GRU, 3), (nn.GRUCell, 3))
 HEADS = ("lm_head.weight", "head.weight")
+
+
+def build_optimizer(model: nn.Module, optim: config.Optim) -> torch.optim.Optimizer:
+    """The registered optimizer that the settings name. Raises UserError where there is none of that name."""
+    optimizer: torch.optim.Optimizer = plugins().get("optimizers", str(optim.name), "train.optim.name")(model, optim)
+    return optimizer
 
 
 def adamw(model: nn.Module, optim: config.Optim) -> torch.optim.Optimizer:

@@ -6,6 +6,10 @@ import functools
 from dataclasses import dataclass
 from typing import Any
 
+import torch
+
+from core.config import Train
+from core.models.build import flops_per_token
 from core.training.machine import Machine
 from core.training.peak import peak_or_none
 
@@ -21,6 +25,12 @@ class Speed:
     machine: Machine
     tokens_per_step: int
     flops_per_token: int
+
+    @classmethod
+    def of(cls, config: Train, machine: Machine, model: torch.nn.Module) -> Speed:
+        """What tokens per second mean for this model on this machine."""
+        assert config.data.block_size is not None
+        return cls(machine, config.data.tokens_per_step, flops_per_token(model, config.data.block_size))
 
     @functools.cached_property
     def peak(self) -> float | None:
