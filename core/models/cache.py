@@ -18,7 +18,7 @@ from core.models.decode import Decoder
 class KVCache:
     """Room for `block_size` tokens of `batch_size` rows in each layer; `like` gives dtype and device.
 
-    keys (L, BH, D, S): in columns, so that the product with one query runs along memory; values (L, BH, S, D).
+    memory (2, L, BH, S, D): keys, then values, so that one copy stores both of a new token.
     recent (B, R): the last ids, as many as the model looks back for apart from attention; None at the beginning.
     decoder: what computes single tokens, where the model has such a path.
     """
@@ -34,8 +34,7 @@ class KVCache:
         decoder: Decoder | None,
     ) -> None:
         self.length = 0  # tokens held
-        self.keys = like.new_empty(n_layer, batch_size * n_head, head_width, block_size)
-        self.values = like.new_empty(n_layer, batch_size * n_head, block_size, head_width)
+        self.memory = like.new_empty(2, n_layer, batch_size * n_head, block_size, head_width)
         self.recent: Tensor | None = None
         self.decoder = decoder
 
@@ -52,20 +51,20 @@ class KVCache:
         return recent
 
     def places(self, n_head: int) -> tuple[Sequence[Tensor], ...]:
-        """For each layer: keys (BH, D, S) and values (BH, S, D) with the next token's, and where these are to be written,
-        (B, H, D) each."""
-        S, (L, BH, D) = self.length + 1, self.keys.shape[:3]
-        keys, values = self.keys[..., :S], self.values[:, :, :S]
-        shape = (L, BH // n_head, n_head, D)
-        return keys.unbind(), values.unbind(), keys[..., -1].view(shape).unbind(), values[:, :, -1].view(shape).unbind()
+        """For each layer: keys (BH, D, S) and values (BH, S, D) with the next token's, and where both of these are to be
+        written, (2, B, H, D)."""
+        S, (_, L, BH, _, D) = self.length + 1, self.memory.shape
+        keys, values = self.memory[:, :, :, :S].unbind()
+        new = self.memory[:, :, :, self.length].view(2, L, BH // n_head, n_head, D)
+        return keys.transpose(2, 3).unbind(), values.unbind(), new.unbind(1)
 
     def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor:
         """Take in k and v, then mix: all (B, H, T, D). The model raises `length` after its last layer."""
         B, H, T, D = q.shape
         S = self.length + T
-        keys, values = self.keys[layer, :, :, :S], self.values[layer, :, :S]  # (BH, D, S), (BH, S, D)
-        keys[:, :, self.length :].copy_(k.reshape(B * H, T, D).transpose(1, 2))
+        keys, values = self.memory[:, layer, :, :S]  # (BH, S, D) each
+        keys[:, self.length :].copy_(k.reshape(B * H, T, D))
         values[:, self.length :].copy_(v.reshape(B * H, T, D))
         mask = causal_mask(T, S, q.dtype, q.device)
-        scores = torch.baddbmm(mask, q.reshape(B * H, T, D), keys, alpha=scale)  # (BH, T, S)
+        scores = torch.baddbmm(mask, q.reshape(B * H, T, D), keys.transpose(1, 2), alpha=scale)  # (BH, T, S)
         return torch.bmm(F.softmax(scores, dim=-1), values).view(B, H, T, D)

@@ -1,7 +1,7 @@
 """One new token per row: ids (B, 1) and the cache in, logits (B, 1, V) out, the same as from GPT.forward.
 
-At this size a step is nearly all dispatch: so no modules, weights that are laid out for the product with one token, keys
-in columns, and no operation that a single token has no use for (docs/LOG.md has the figures).
+At this size a step is nearly all dispatch: so no modules, weights that are laid out for the product with one token, one
+copy for a key and its value, and no operation that a single token has no use for (docs/LOG.md has the figures).
 Shapes: B rows, H heads, D channels of a head, C channels, S tokens with the new one.
 """
 
@@ -62,21 +62,15 @@ class Decoder:
         hidden, (cos, sin) = model.embed(recent, 1, cache.length)
         x = hidden[:, 0]  # (B, C)
         B, H, D = x.shape[0], model.n_head, model.head_width
-        for layer, keys, values, key, value in zip(self.layers, *cache.places(H), strict=True):
+        for layer, keys, values, new in zip(self.layers, *cache.places(H), strict=True):
             qkv = layer.qkv(layer.norm_1(x)).view(B, 3, H, D)
-            if normalised or cos is not None:
-                qk = qkv[:, :2]
-                if normalised:
-                    qk = qk * inverse_rms(qk)
-                if cos is not None and sin is not None:
-                    qk = rotate(qk, cos, sin)
-                q, k = qk.unbind(1)
-                v = qkv[:, 2]
-            else:
-                q, k, v = qkv.unbind(1)
-            key.copy_(k)
-            value.copy_(v)
-            scores = torch.baddbmm(nothing, q.reshape(B * H, 1, D), keys, beta=0, alpha=scale)  # (BH, 1, S)
+            qk = qkv[:, :2]
+            if normalised:
+                qk.mul_(inverse_rms(qk))
+            if cos is not None and sin is not None:
+                rotate(qk, cos, sin, out=qk)
+            new.copy_(qkv[:, 1:].transpose(0, 1))
+            scores = torch.baddbmm(nothing, qkv[:, 0].reshape(B * H, 1, D), keys, beta=0, alpha=scale)  # (BH, 1, S)
             mixed = torch.bmm(torch.softmax(scores, -1), values).view(B, H * D)
             x = layer.project(x, mixed)
             x = layer.contract(x, layer.expand(layer.norm_2(x)))
