@@ -71,7 +71,7 @@ class Watch:
         from core.report import html, plots
         from core.training import progress, trainer
 
-        whole_save, whole_rate = progress.save, trainer.set_learning_rate
+        whole_save, whole_rate = progress.copy, trainer.set_learning_rate
 
         def save(*arguments: Any) -> Any:
             self.saves += 1
@@ -82,7 +82,7 @@ class Watch:
             self.first = self.first or self.calls
             whole_rate(optimizer, config, progress, gone)
 
-        progress.save, trainer.set_learning_rate = save, begin_step
+        progress.copy, trainer.set_learning_rate = save, begin_step
         if not self.request["plots"]:  # nine tenths of a tiny run
             plots.write_plots = trained.write_plots = lambda folder: None
             html.svg = lambda *arguments, **options: ""

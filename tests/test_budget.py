@@ -11,12 +11,13 @@ from typing import Any
 import pytest
 import torch
 from click.testing import Result
+from copies import AtOnce
 
 from core.cli.console import Console, Length, sentence
 from core.config import Train
 from core.tracking.metrics import read_rows
+from core.training import checkpoints, saver
 from core.training import pace as pacing
-from core.training import progress as saving
 from core.training.checkpoints import read_state
 from core.training.pace import Pace
 from core.training.progress import Progress
@@ -40,7 +41,11 @@ class Clock:
         monkeypatch.setattr(pacing, "time", SimpleNamespace(perf_counter=lambda: self.now))
         monkeypatch.setattr(training, "batch", self.taking(step, training.batch))
         monkeypatch.setattr(trainer, "publish", self.taking(0.001, trainer.publish))
-        monkeypatch.setattr(saving, "save", self.taking(save, saving.save))
+        monkeypatch.setattr(saver, "time", pacing.time)
+        monkeypatch.setattr(
+            saver, "ThreadPoolExecutor", AtOnce
+        )  # one clock for both threads could not tell whose time it is
+        monkeypatch.setattr(checkpoints, "save", self.taking(save, checkpoints.save))
         evaluate = self.taking(evaluation, Evaluation.while_training)
 
         def counted(questions: Evaluation, model: torch.nn.Module) -> dict[str, float]:

@@ -115,6 +115,7 @@ def of_experiment(lab: Lab, threads: int | None) -> Iterator[tuple[dict[str, Any
     from core.cli.training import assemble, refuse_unknown
     from core.models.build import build_model, parameter_count, use_attention
     from core.tracking.run import Run
+    from core.training.saver import saving_thread
 
     refuse_unknown(lab)
     dataset = lab.prepare()
@@ -124,7 +125,8 @@ def of_experiment(lab: Lab, threads: int | None) -> Iterator[tuple[dict[str, Any
     out = lab.out
     out.mkdir(parents=True, exist_ok=True)
     try:
-        with tempfile.TemporaryDirectory(prefix=".bench-", dir=out) as folder:  # saving depends on the disk
+        # Saving depends on the disk, so it is done where runs are.
+        with tempfile.TemporaryDirectory(prefix=".bench-", dir=out) as folder, saving_thread() as saver:
             runtime.out_dir = folder
             run = Run(lab.experiment, "bench", lab.config)
             run.folder.mkdir()
@@ -132,7 +134,7 @@ def of_experiment(lab: Lab, threads: int | None) -> Iterator[tuple[dict[str, Any
             torch.manual_seed(runtime.seed)
             model = build_model(lab.config.train.model, dataset.encoder.vocab_size, lab.code).to(machine.device)
             use_attention(model, machine.attention)
-            parts = assemble(run, dataset, machine, model, lambda row, wall: None, lambda text: None)
+            parts = assemble(run, dataset, machine, model, saver, lambda row, wall: None, lambda text: None)
             named = {"experiment": f"{lab.experiment.name}, {parameter_count(model):,} parameters"}
             yield named | account(str(machine.device)), cases.experiment_cases(run, parts)
     finally:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import json
 import time
@@ -21,6 +22,7 @@ from core.models.attention import choose_attention
 from core.models.build import build_model, parameter_count, use_attention
 from core.models.gpt import GPT
 from core.tracking.run import Run
+from core.training import memory
 from core.training.machine import DTYPES, Machine, choose_machine, fastest_dtype
 from core.training.measured import machine_key
 from core.training.optimizers import build_optimizer
@@ -55,8 +57,9 @@ def settle(run: Run, dataset: Dataset, code: ModuleType | None, *, timing: bool 
     if timing and is_open and machine.device.type == "cpu" and not machine.compile:
         rehearsal = Rehearsal(config, dataset, code, machine)
         if choices := rehearsal.choices():
-            way, timings = fastest_way(rehearsal.key(choices), rehearsal.first_way(), choices, rehearsal.step)
-            machine = rehearsal.machine(way)
+            with contextlib.suppress(memory.NoRoom), memory.noticing():  # then the run itself will say what fits
+                way, timings = fastest_way(rehearsal.key(choices), rehearsal.first_way(), choices, rehearsal.step)
+                machine = rehearsal.machine(way)
     runtime.device, runtime.dtype, runtime.compile = str(machine.device), machine.dtype_name, machine.compile
     runtime.attention, runtime.threads = machine.attention, torch.get_num_threads()
     for name in ("device", "dtype", "compile", "attention", "threads"):  # [sample.runtime] inherits what was chosen

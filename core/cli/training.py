@@ -14,6 +14,7 @@ import torch
 
 from core import durable, files
 from core.cli.console import Length, Show
+from core.cli.fitting import does_not_fit
 from core.cli.lab import Lab
 from core.cli.settle import settle
 from core.config import Train
@@ -31,10 +32,11 @@ from core.tracking.begin import begin
 from core.tracking.environment import changes, environment
 from core.tracking.metrics import MetricsFile, accuracy_columns
 from core.tracking.run import Run, find_run, lock_file, out_folder, read_summary
-from core.training import checkpoints
+from core.training import checkpoints, memory
 from core.training.machine import Machine, choose_device
 from core.training.optimizers import build_optimizer
 from core.training.progress import Progress, restore
+from core.training.saver import Saver, saving_thread
 from core.training.signals import noting_signals
 from core.training.speed import Speed
 from core.training.trainer import Parts, train
@@ -102,7 +104,8 @@ def train_locked(lab: Lab, run: Run, dataset: Dataset, *, resume: bool, exact: b
         with contextlib.ExitStack() as stack:
             stop = stack.enter_context(noting_signals())
             tell = stack.enter_context(lab.console.training(length_of(run.config.train), speed.text))
-            parts = assemble(run, dataset, machine, model, tell, lab.console.say)
+            saver = stack.enter_context(saving_thread())
+            parts = assemble(run, dataset, machine, model, saver, tell, lab.console.say)
             for tracker in parts.trackers:
                 stack.callback(tracker.close)
             if resume:
@@ -113,9 +116,12 @@ def train_locked(lab: Lab, run: Run, dataset: Dataset, *, resume: bool, exact: b
                 contextlib.closing(MetricsFile(run.folder, columns, keep_until=progress.step))
             )
             lab.console.say(first_line(run, dataset, model, progress))
-            train(run, parts, progress, metrics, stop)
+            with memory.noticing():
+                train(run, parts, progress, metrics, stop)
         number = stop.number
         status = "interrupted" if number else "completed"
+    except memory.NoRoom as error:
+        raise does_not_fit(run, parts, error) from None
     except OSError as error:
         if error.errno not in durable.FULL:
             raise
@@ -199,7 +205,13 @@ def start_from(run: Run, name: str, model: torch.nn.Module, dataset: Dataset) ->
 
 
 def assemble(
-    run: Run, dataset: Dataset, machine: Machine, model: torch.nn.Module, tell: Show, say: Callable[[str], None]
+    run: Run,
+    dataset: Dataset,
+    machine: Machine,
+    model: torch.nn.Module,
+    saver: Saver,
+    tell: Show,
+    say: Callable[[str], None],
 ) -> Parts:
     """What the loop works with."""
     config = run.config.train
@@ -216,6 +228,7 @@ def assemble(
         trackers=[plugins().get("trackers", name, "train.runtime.trackers")(run) for name in config.runtime.trackers],
         plugins=plugins(),
         identity=identity_of(dataset),
+        saver=saver,
         tell=tell,
         say=say,
     )

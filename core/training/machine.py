@@ -13,6 +13,7 @@ import torch
 
 from core.config import Attention
 from core.errors import UserError
+from core.training.memory import refuse_more_than_there_is
 
 ALL_THREADS = torch.get_num_threads()  # one per core that this process may use, unless OMP_NUM_THREADS says otherwise
 # Options of glibc's mallopt (malloc.h).
@@ -58,6 +59,7 @@ def choose_machine(
     place = choose_device(device)
     if place.type == "cpu":
         keep_freed_memory()
+        refuse_more_than_there_is()
         be_deterministic(compiling=compile is True)
     precision = fastest_dtype(place) if dtype == "auto" else DTYPES[dtype]
     # Compiling costs 40 s cold on a CPU, gains at most 15 % (docs/LOG.md), and the results differ from run to run.

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import base64
 import json
+from collections.abc import Callable
+from copy import deepcopy
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -75,16 +77,34 @@ def save(
     identity: dict[str, Any],
 ) -> Path:
     """Write a checkpoint of a run. identity: dataset_fingerprint and encoder, as `workflow` gives them."""
+    return copy(run, name, progress, model, optimizer, identity)()
+
+
+def copy(
+    run: Run,
+    name: str,
+    progress: Progress,
+    model: torch.nn.Module,
+    optimizer: torch.optim.Optimizer,
+    identity: dict[str, Any],
+) -> Callable[[], Path]:
+    """Copy all that a checkpoint holds. Returns what writes it: the run may go on before that is called."""
     tensors, plain = checkpoints.flatten(optimizer)
     state = {
         "step": progress.step,
         "progress": asdict(progress),
         "rng": random_state(),
-        "optimizer": plain,
+        "optimizer": deepcopy(plain),
         "config": run.config.model_dump(),
         **identity,
     }
-    return checkpoints.save(run.checkpoints, name, checkpoints.weights(model), tensors, state)
+    weights, tensors = copied(checkpoints.weights(model)), copied(tensors)
+    return lambda: checkpoints.save(run.checkpoints, name, weights, tensors, state)
+
+
+def copied(tensors: checkpoints.Tensors) -> checkpoints.Tensors:
+    """The tensors in main memory, apart from those that training changes."""
+    return {name: tensor.detach().to("cpu", copy=True) for name, tensor in tensors.items()}
 
 
 def restore(run: Run, model: torch.nn.Module, optimizer: torch.optim.Optimizer, identity: dict[str, Any]) -> Progress:

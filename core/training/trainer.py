@@ -24,6 +24,7 @@ from core.training import progress as saving
 from core.training.machine import Machine
 from core.training.pace import Pace
 from core.training.progress import Progress
+from core.training.saver import Saver, Written
 from core.training.schedules import fraction
 from core.training.signals import StopRequest
 
@@ -39,6 +40,7 @@ class Parts:
     batch(step) -> inputs and targets (G, B, T), -1 where there is no target; a pure function of the step.
     evaluate(model) -> metrics with at least val_loss. trackers: objects with log(step, row).
     identity: the dataset's fingerprint and encoder, kept in every checkpoint.
+    saver: writes checkpoints beside the training.
     tell(row, wall): shows progress, wall seconds of the run included. say(text): a line for the user.
     """
 
@@ -50,6 +52,7 @@ class Parts:
     trackers: list[Any]
     plugins: Plugins
     identity: dict[str, Any]
+    saver: Saver
     tell: Callable[[Row, float], None]
     say: Callable[[str], None]
 
@@ -57,7 +60,7 @@ class Parts:
 def train(run: Run, parts: Parts, progress: Progress, metrics: MetricsFile, stop: StopRequest) -> None:
     """Train from `progress` on, which is kept current, until steps or minutes are used up or a stop request comes.
 
-    The state is saved either way, and evaluated unless a request cut the run short.
+    The state is saved either way, all of it on disk at the end, and evaluated unless a request cut the run short.
     A loss or gradient that is not finite never reaches the weights: the run fails (RunFailed) or goes back, see `roll_back`.
     """
     config, model, optimizer = run.config.train, parts.model, parts.optimizer
@@ -110,6 +113,9 @@ def train(run: Run, parts: Parts, progress: Progress, metrics: MetricsFile, stop
         if due.checkpoint or stopping or pace.over():
             metrics.sync()  # a resume keeps the rows up to its checkpoint, so these must not be lost before it
             save(run, parts, progress, pace, "last")
+        note_saved(run, parts, progress, parts.saver.poll())
+    note_saved(run, parts, progress, parts.saver.finish())
+    pace.lap()
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, config: Train, progress: Progress, gone: float | None) -> None:
@@ -189,6 +195,7 @@ def roll_back(
         raise diverged(run, what, value, step, number)
     parts.optimizer.zero_grad(set_to_none=True)
     pace.lap()
+    note_saved(run, parts, progress, parts.saver.finish())
     former = saving.restore(run, parts.model, parts.optimizer, parts.identity)
     kept = {
         "skipped": sorted([*progress.skipped, number]),
@@ -239,11 +246,17 @@ def evaluate(run: Run, parts: Parts, progress: Progress, pace: Pace) -> Row:
 
 
 def save(run: Run, parts: Parts, progress: Progress, pace: Pace, name: str) -> None:
-    """Write checkpoint `name` and note what it took, hooks included."""
+    """Copy the state for checkpoint `name`, which is written while training goes on."""
+    write = saving.copy(run, name, progress, parts.model, parts.optimizer, parts.identity)
+    note_saved(run, parts, progress, parts.saver.start(progress.step, write))
     pace.lap()
-    path = saving.save(run, name, progress, parts.model, parts.optimizer, parts.identity)
-    parts.plugins.manager.hook.on_checkpoint(run=run, step=progress.step, path=path)
-    progress.saving_seconds = pace.lap()
+
+
+def note_saved(run: Run, parts: Parts, progress: Progress, written: list[Written]) -> None:
+    """Tell plugins of checkpoints that are on disk, and keep in mind what one takes."""
+    for checkpoint in written:
+        parts.plugins.manager.hook.on_checkpoint(run=run, step=checkpoint.step, path=checkpoint.path)
+        progress.saving_seconds = checkpoint.seconds
 
 
 def publish(run: Run, parts: Parts, row: Row, wall_seconds: float) -> None:

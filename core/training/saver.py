@@ -1,0 +1,63 @@
+"""Checkpoints are written by a thread of their own, from a copy of the state, while training goes on."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import NamedTuple
+
+MOST_WAITING = 2  # copies of the state in memory: `best` and `last` of one step
+
+
+class Written(NamedTuple):
+    """A checkpoint that is on disk, the step that it holds, and the seconds that it took."""
+
+    step: int
+    path: Path
+    seconds: float
+
+
+class Saver:
+    """Writes one checkpoint after another. What goes wrong with one is raised by the next call of any method."""
+
+    def __init__(self, thread: ThreadPoolExecutor) -> None:
+        self.thread = thread
+        self.waiting: deque[Future[Written]] = deque()
+
+    def start(self, step: int, write: Callable[[], Path]) -> list[Written]:
+        """Have a checkpoint of a step written. Waits only where `MOST_WAITING` others are not yet, and returns those then."""
+        done = []
+        while len(self.waiting) >= MOST_WAITING:
+            done.append(self.waiting.popleft().result())
+        self.waiting.append(self.thread.submit(timed, step, write))
+        return done
+
+    def poll(self) -> list[Written]:
+        """What has been written since the last call."""
+        done = []
+        while self.waiting and self.waiting[0].done():
+            done.append(self.waiting.popleft().result())
+        return done
+
+    def finish(self) -> list[Written]:
+        """Wait until all is written."""
+        return [self.waiting.popleft().result() for _ in range(len(self.waiting))]
+
+
+def timed(step: int, write: Callable[[], Path]) -> Written:
+    """Write, and time it."""
+    began = time.perf_counter()
+    path = write()
+    return Written(step, path, time.perf_counter() - began)
+
+
+@contextlib.contextmanager
+def saving_thread() -> Iterator[Saver]:
+    """A Saver. At the end all that it was given is written, also where training has failed."""
+    with ThreadPoolExecutor(max_workers=1, thread_name_prefix="save") as thread:
+        thread.submit(int).result()  # it starts now: once training has filled the memory it could not
+        yield Saver(thread)

@@ -1,0 +1,101 @@
+"""A step that does not fit: the message names how many rows do, and what it says works."""
+
+from __future__ import annotations
+
+import os
+import re
+import resource
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from core.training import memory
+
+LIMIT = 1_500_000_000  # bytes that a process may take: torch's libraries are not counted, what it computes is
+BIG = [
+    "-s", "train.data.batch_size=4096", "-s", "train.model.block_size=64", "-s", "train.model.n_embd=128",
+    "-s", "train.model.n_head=1", "-s", "train.model.n_layer=4", "-s", "train.schedule.max_iters=1",
+    "-s", "train.runtime.threads=1", "-s", "train.runtime.dtype=float32", "-s", "train.runtime.attention=explicit", "-s", "train.data.layout=stream",
+]  # fmt: skip
+
+
+def train(folder: Path, *options: str) -> subprocess.CompletedProcess[str]:
+    """`train` in a process that may take LIMIT bytes."""
+    return subprocess.run(
+        [sys.executable, "-m", "core.cli", "train", "spaces", *options],
+        cwd=folder, text=True, capture_output=True, env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])},
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_DATA, (LIMIT, LIMIT)),
+    )  # fmt: skip
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs Linux's limit of memory")
+def test_a_step_that_does_not_fit_names_the_rows_that_do(spaces: Path) -> None:
+    failed = train(spaces.parents[1], *BIG)
+    assert failed.returncode == 2, failed.stderr
+    assert "Traceback" not in failed.stderr
+    assert "does not fit into the memory of cpu" in failed.stderr
+    assert "train.data.batch_size = 4096" in failed.stderr
+    advice = re.search(r"--fresh (-s train.data.batch_size=(\d+) -s train.data.grad_accum_steps=(\d+))", failed.stderr)
+    assert advice is not None, failed.stderr
+    rows, parts = int(advice[2]), int(advice[3])
+    assert rows * parts == 4096
+    assert rows >= 32
+    followed = train(spaces.parents[1], *BIG, "--fresh", *advice[1].split())
+    assert followed.returncode == 0, followed.stderr
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError(),
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB"),
+        RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes."),
+    ],
+)
+def test_errors_of_memory_are_told_from_others(error: Exception) -> None:
+    assert memory.used_up(error)
+    with pytest.raises(memory.NoRoom), memory.noticing():
+        raise error
+
+
+def test_other_errors_stay_what_they_are() -> None:
+    with pytest.raises(RuntimeError, match="mat1 and mat2"), memory.noticing():
+        raise RuntimeError("mat1 and mat2 shapes cannot be multiplied")
+
+
+@given(st.integers(1, 500), st.integers(0, 500))
+def test_the_largest_part_that_fits_is_found(rows: int, room: int) -> None:
+    def step(count: int) -> None:
+        if count > room:
+            raise MemoryError
+
+    expected = max((part for part in range(1, rows) if rows % part == 0 and part <= room), default=None)
+    assert memory.most_rows(step, rows) == expected
+
+
+def test_there_is_memory_available() -> None:
+    available = memory.available_bytes()
+    if available is None:
+        pytest.skip("this system does not say")
+    assert available > 10_000_000
+
+
+@pytest.mark.parametrize(("most", "used", "cached", "left"), [("max", 0, 0, None), ("1000", "700", "200", 500)])
+def test_a_container_s_limit_counts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, most: str, used: str, cached: int, left: int | None
+) -> None:
+    for name, text in (
+        ("memory.max", most),
+        ("memory.current", used),
+        ("memory.stat", f"anon 1\ninactive_file {cached}\n"),
+    ):
+        (tmp_path / name).write_text(str(text))
+    monkeypatch.setattr(memory, "CGROUP", tmp_path)
+    free: Callable[[], int | None] = memory.available_bytes
+    assert free() == left if left is not None else (free() or 10**9) > 1000
