@@ -1,0 +1,92 @@
+"""Tables of text cells, written for a terminal, a page in Markdown, a paper in LaTeX, or a spreadsheet."""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+# What LaTeX reads as a command, and how it is written as itself.
+LATEX = {
+    "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
+    "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}", ">": r"\textgreater{}", "±": r"$\pm$",
+}  # fmt: skip
+NUMBER = re.compile(r"^[-+]?[\d,.]+([eE][-+]?\d+)?( ?%)?( ±.*)?( \(.*\))?$|^$|^-$")
+
+
+@dataclass(frozen=True)
+class Table:
+    """columns: their titles; rows: as many cells each."""
+
+    columns: Sequence[str]
+    rows: Sequence[Sequence[str]]
+
+    def is_numeric(self, column: int) -> bool:
+        """Whether a column holds numbers alone: those are set to the right."""
+        cells = [row[column] for row in self.rows]
+        return any(cells) and all(NUMBER.match(cell) for cell in cells)
+
+
+def as_text(table: Table) -> str:
+    """Columns aligned by blanks."""
+    lines = [[one_line(cell) for cell in line] for line in (table.columns, *table.rows)]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    numeric = [table.is_numeric(index) for index in range(len(widths))]
+    return "\n".join(
+        "  ".join(
+            cell.rjust(width) if right else cell.ljust(width)
+            for cell, width, right in zip(line, widths, numeric, strict=True)
+        ).rstrip()
+        for line in lines
+    )
+
+
+def as_markdown(table: Table) -> str:
+    """A table of GitHub's Markdown."""
+    marks = ["---:" if table.is_numeric(index) else "---" for index in range(len(table.columns))]
+    lines = [[markdown_cell(cell) for cell in line] for line in (table.columns, *table.rows)]
+    return "\n".join("| " + " | ".join(line) + " |" for line in (lines[0], marks, *lines[1:]))
+
+
+def as_csv(table: Table) -> str:
+    """Comma-separated values, RFC 4180 with line feeds."""
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows([table.columns, *table.rows])
+    return text.getvalue().rstrip("\n")
+
+
+def as_latex(table: Table) -> str:
+    """A tabular with booktabs' rules."""
+    marks = "".join("r" if table.is_numeric(index) else "l" for index in range(len(table.columns)))
+    lines = [" & ".join(map(latex_cell, line)) + r" \\" for line in (table.columns, *table.rows)]
+    return "\n".join(
+        [
+            rf"\begin{{tabular}}{{{marks}}}",
+            r"\toprule",
+            lines[0],
+            r"\midrule",
+            *lines[1:],
+            r"\bottomrule",
+            r"\end{tabular}",
+        ]
+    )
+
+
+FORMATS: dict[str, Callable[[Table], str]] = {
+    "text": as_text, "markdown": as_markdown, "csv": as_csv, "latex": as_latex,
+}  # fmt: skip
+
+
+def one_line(text: str) -> str:
+    return " ".join(text.split())
+
+
+def markdown_cell(text: str) -> str:
+    """What Markdown takes for text in a table."""
+    return re.sub(r"([\\`*_|<\[])", r"\\\1", one_line(text))
+
+
+def latex_cell(text: str) -> str:
+    return "".join(LATEX.get(character, character) for character in one_line(text))
