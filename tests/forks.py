@@ -68,7 +68,7 @@ class Watch:
 
     def start(self) -> None:
         from core.cli import trained
-        from core.report import html, plots
+        from core.report import page, plots, run_report
         from core.training import progress, trainer
 
         whole_save, whole_rate = progress.copy, trainer.set_learning_rate
@@ -85,8 +85,8 @@ class Watch:
         progress.copy, trainer.set_learning_rate = save, begin_step
         if not self.request["plots"]:  # nine tenths of a tiny run
             plots.write_plots = trained.write_plots = lambda folder: None
-            html.svg = lambda *arguments, **options: ""
-            html.draw = lambda *arguments, **options: None
+            page.svg = lambda *arguments, **options: ""
+            run_report.draw = lambda *arguments, **options: None
         sys.setprofile(self.look)
 
     def look(self, frame: FrameType, event: str, argument: Any) -> None:

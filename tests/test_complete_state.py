@@ -14,8 +14,8 @@ import torch
 from click.testing import Result
 from cutting import outcome
 
-import core.report.html
 import core.report.plots
+import core.report.run_report
 from core.config import Config, resolve
 from core.training import checkpoints
 from core.training.checkpoints import Checkpoint
@@ -41,7 +41,7 @@ class Trial:
         self.run = folder / "out" / "default"
         self.command = ("train", "spaces", *(part for key in (*KEYS, *keys) for part in ("-s", f"train.{key}")))
         monkeypatch.setattr(core.report.plots, "write_plots", lambda folder: [])
-        monkeypatch.setattr(core.report.html, "write_report", lambda folder: folder)
+        monkeypatch.setattr(core.report.run_report, "write_report", lambda folder: folder)
         whole = checkpoints.save
 
         def save(parent: Path, name: str, model: Any, optimizer: Any, state: dict[str, Any]) -> Path:

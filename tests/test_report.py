@@ -5,20 +5,25 @@ from __future__ import annotations
 import re
 import struct
 import xml.etree.ElementTree as ElementTree
+from collections.abc import Callable
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import Result
 from hypothesis import given
 from hypothesis import strategies as st
 
 from core import durable, files
 from core.config import Config, resolve
+from core.data.dataset import load_dataset
+from core.data.documents import Example
 from core.errors import UserError
-from core.report.html import duration, write_report
+from core.report.nearest import nearest
 from core.report.plots import ACCURACY, BY_STEP, draw, loss_curves, lr_schedule, present, spread, svg, write_plots
-from core.report.samples import Sample
+from core.report.run_report import duration, write_report
+from core.report.samples import Mistake, Sample, Written, read_samples, write_samples
 from core.toml import dump
 from core.tracking.begin import flat
 from core.tracking.metrics import MetricsFile, accuracy_columns
@@ -71,7 +76,9 @@ class Reader(HTMLParser):
 
 
 def read(folder: Path, samples: list[Sample] | None = None) -> tuple[str, Reader]:
-    page = write_report(folder, samples or []).read_text(encoding="utf-8")
+    if samples:
+        write_samples(folder, Written(samples))
+    page = write_report(folder).read_text(encoding="utf-8")
     return page, Reader(page)
 
 
@@ -249,3 +256,98 @@ def test_a_folder_without_config_is_no_run(tmp_path: Path) -> None:
 )
 def test_durations_read_well(seconds: float, text: str) -> None:
     assert duration(seconds) == text
+
+
+# The twin in Markdown
+
+
+def test_the_twin_says_the_same(tmp_path: Path) -> None:
+    written = Written(
+        [Sample("ab: ", "a b\n", "a b\n"), Sample("dab: ", "d b\n", "d a b\n")],
+        [Mistake("dab: ", "d b\n", "d a b\n", "3", [("dac: ", "d a c\n"), ("da: ", "d a\n")])],
+        wrong=7,
+        searched=1234,
+    )
+    write_samples(run_folder(tmp_path, EVALUATED), written)
+    _, reader = read(tmp_path)
+    twin = (tmp_path / "report.md").read_text(encoding="utf-8")
+    seen = (
+        "Does width help?", "99.3%", "0.0131", "6.2 s", "73,012", "91.2%", SUMMARY["command"], "seed 7, commit 7add6dd",
+        "Samples: 1 of 2 right", "1 of 7 wrong answers", "of 1,234 looked at", "dac: d a c",
+    )  # fmt: skip
+    for text in seen:
+        assert text in reader.text
+        assert text in twin
+    assert "| wrong | dab: | d b | d a b |" in twin
+    assert "dac: d a c<br>da: d a" in twin
+    assert "![loss curves](loss_curves.png)" in twin
+    assert "train.optim.learning\\_rate" in twin
+
+
+def test_hostile_text_is_only_text_in_markdown(tmp_path: Path) -> None:
+    run_folder(tmp_path, EVALUATED, description=HOSTILE, command="```\n<img src=x>", run="| [a](b) `c`")
+    write_samples(tmp_path, Written([Sample("``` <b>", "# no title")]))
+    write_report(tmp_path)
+    twin = (tmp_path / "report.md").read_text(encoding="utf-8")
+    fenced = re.sub(r"(?ms)^(`{3,})text$.*?^\1$", "", twin)
+    assert "```" not in fenced
+    assert not re.search(r"(?<!\\)<(?!br>)", fenced)
+    assert r"\| \[a\](b) \`c\`" in fenced
+
+
+def test_cost_names_operations_and_the_share_of_the_peak(tmp_path: Path) -> None:
+    _, reader = read(
+        run_folder(tmp_path, EVALUATED, flops=2_550_000_000_000, mfu=0.104, peak_flops=369e9, wall_seconds=80.2)
+    )
+    assert "2.55 TFLOP" in reader.text
+    assert "10.4% of 369 GFLOP/s" in reader.text
+    assert "1 min 20 s" in reader.text
+
+
+def test_damaged_samples_are_told(tmp_path: Path) -> None:
+    run_folder(tmp_path, EVALUATED)
+    (tmp_path / "samples.json").write_text('{"samples": [3]}')
+    with pytest.raises(
+        UserError, match=r"samples\.json: not the samples of a run\n  Delete it; `loop` writes it again\."
+    ):
+        write_report(tmp_path)
+
+
+def test_wrong_answers_stand_beside_what_was_learnt(spaces: Path, terrarium: Callable[..., Result]) -> None:
+    done = terrarium("loop", "spaces")
+    assert done.exit_code == 0, done.output
+    run = spaces / "out" / "default"
+    kept = read_samples(run)
+    assert kept.wrong >= len(kept.mistakes) > 0  # six steps teach nothing
+    dataset = load_dataset(spaces / "datasets" / "basic")
+    learnt = {(example.prompt, example.completion) for example in dataset.examples("train", 0)}
+    held_out = {(example.prompt, example.completion) for example in dataset.examples("val", 0)}
+    assert kept.searched == len(learnt)
+    for mistake in kept.mistakes:
+        assert (mistake.prompt, mistake.truth) in held_out
+        assert mistake.text != mistake.truth
+        assert len(mistake.nearest) == 2 and set(mistake.nearest) <= learnt
+    assert "Wrong answers" in (run / "report.html").read_text()
+    before = (run / "report.md").read_text()
+    assert terrarium("train", "spaces").exit_code == 0  # it is finished; its report is written again
+    assert (run / "report.md").read_text() == before
+
+
+def distance(one: str, other: str) -> int:
+    """Levenshtein's, by its definition."""
+    row = list(range(len(other) + 1))
+    for number, letter in enumerate(one, 1):
+        before, row[0] = row[0], number
+        for at, wanted in enumerate(other, 1):
+            before, row[at] = row[at], min(row[at] + 1, row[at - 1] + 1, before + (letter != wanted))
+    return row[-1]
+
+
+WORDS = st.text("abc", max_size=5)
+
+
+@given(prompt=WORDS, prompts=st.lists(WORDS, max_size=8))
+def test_the_nearest_examples_are_those_of_fewest_edits(prompt: str, prompts: list[str]) -> None:
+    found = nearest(prompt, [Example(text, str(number)) for number, text in enumerate(prompts)])
+    expected = sorted(range(len(prompts)), key=lambda number: (distance(prompt, prompts[number]), number))[:2]
+    assert [int(example.completion) for example in found] == expected

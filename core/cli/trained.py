@@ -18,11 +18,14 @@ from core.encoders.base import identity
 from core.errors import UserError
 from core.evaluation.evaluate import Evaluation
 from core.evaluation.exact_match import Answer
-from core.report.html import write_report
+from core.report.nearest import nearest
 from core.report.plots import write_plots
-from core.report.samples import Sample, after_first, as_text
+from core.report.run_report import SHOWN_MISTAKES, write_report
+from core.report.samples import Mistake, Sample, Written, after_first, as_text, write_samples
 from core.sampling.load import Trained, load_run, run_config
 from core.tracking.run import Run, find_run
+
+MOST_SEARCHED = 20_000  # training examples, evenly spaced; decoding more would take seconds
 
 
 @dataclass
@@ -64,9 +67,14 @@ class Work:
             )
         return dataset
 
+    @functools.cached_property
+    def closing(self) -> tuple[dict[str, float], list[Answer]]:
+        """Metrics over the whole validation side, and the greedy answers to its prompts."""
+        return Evaluation(self.dataset, self.config, self.trained.machine).closing(self.trained.model)
+
     def evaluate(self) -> dict[str, Any]:
         """All metrics of the checkpoint on the whole validation side, those of prepare.py's `evaluate` among them."""
-        metrics, answers = Evaluation(self.dataset, self.config, self.trained.machine).closing(self.trained.model)
+        metrics, answers = self.closing
         extra = self.own_metrics()
         files.write_json(self.run.folder / "evaluation.json", metrics | extra)
         self.show(metrics | extra, answers)
@@ -110,9 +118,25 @@ class Work:
         console.write(after_first(samples) if streamed else as_text(samples))
         return samples
 
+    def written(self, samples: list[Sample]) -> Written:
+        """Samples, and the wrong answers with the training examples nearest to them."""
+        wrong = [answer for answer in self.closing[1] if not answer.correct]
+        examples = self.dataset.examples("train", MOST_SEARCHED) if wrong else []
+        mistakes = [
+            Mistake(
+                answer.example.prompt,
+                answer.text,
+                answer.example.completion,
+                answer.example.group,
+                [(near.prompt, near.completion) for near in nearest(answer.example.prompt, examples)],
+            )
+            for answer in wrong[:SHOWN_MISTAKES]
+        ]
+        return Written(samples, mistakes, len(wrong), len(examples))
+
     def report(self, samples: list[Sample]) -> None:
         """Write samples, curves and the page of the run."""
-        files.write_text(self.run.folder / "samples.txt", as_text(samples))
+        write_samples(self.run.folder, self.written(samples))
         write_plots(self.run.folder)
-        page = write_report(self.run.folder, samples)
+        page = write_report(self.run.folder)
         self.lab.console.say(f"report: {page}")

@@ -25,8 +25,8 @@ from core.evaluation.evaluate import Evaluation
 from core.models.build import build_model, parameter_count, use_attention
 from core.plugins.discovery import find
 from core.plugins.manager import plugins
-from core.report.html import duration
 from core.report.log import has_log_entry, write_log_entry
+from core.report.run_report import duration
 from core.sampling.load import run_config
 from core.tracking.begin import begin
 from core.tracking.environment import changes, environment

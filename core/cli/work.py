@@ -25,8 +25,8 @@ def prepare(experiment: str, force: bool, overrides: tuple[str, ...], variant: s
 def train(experiment: str, overrides: tuple[str, ...], variant: str, quiet: bool, **choices: Any) -> None:
     """Train a run, or go on with it."""
     from core.cli.training import train_run
-    from core.report.html import write_report
     from core.report.plots import write_plots
+    from core.report.run_report import write_report
 
     lab = options.open_lab(experiment, overrides, variant, quiet)
     finished = train_run(lab, **choices)

@@ -68,7 +68,7 @@ def entry(run: Run, started: str) -> str:
     lines = [
         f"## {started[:10]} {run.name} <!-- {run.title} {started} -->",
         "",
-        *([f"{one_line(summary['description'])}", ""] if summary.get("description") else []),
+        *([f"- To find out: {one_line(summary['description'])}"] if summary.get("description") else []),
         f"- Changed: {changes(run)}",
         f"- Result: {result(summary)}",
         f"- Command: `{one_line(summary.get('command', ''))}`",

@@ -1,9 +1,13 @@
-"""The look of an HTML report: in go sections as HTML, out comes one file that opens from disk and asks the network for nothing."""
+"""A report as a web page: a Document goes in, out comes one file that opens from disk and asks the network for nothing."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from html import escape
+from urllib.parse import quote
+
+from core.report.document import Cards, Cell, Code, Document, Grid, Paragraph, Part
+from core.report.plots import svg
 
 # Calm, readable, light or dark as the reader's system is; no font, script or image from elsewhere.
 STYLE = """
@@ -17,6 +21,7 @@ main { max-width: 860px; margin: 0 auto; padding: 2.5rem 1.25rem 4rem; }
 h1 { font-size: 1.75rem; line-height: 1.25; margin: 0; overflow-wrap: anywhere; }
 h2 { font-size: 1.1rem; margin: 2.75rem 0 .75rem; }
 p { margin: .5rem 0; }
+a { color: var(--blue); text-underline-offset: .15em; }
 .soft { color: var(--soft); }
 .lead { font-size: 1.05rem; margin-top: .75rem; white-space: pre-wrap; }
 .good { color: var(--good); }
@@ -46,48 +51,68 @@ details table { margin-top: .75rem; }
 """
 
 
-def page(title: str, sections: Iterable[str]) -> str:
-    """A whole document. title: plain text; sections: HTML, empty ones are dropped."""
-    body = "\n".join(section for section in sections if section)
+def page(document: Document) -> str:
+    """The whole page."""
+    sections = [
+        (section.title, [shown for part in section.parts if (shown := show(part))]) for section in document.sections
+    ]
+    blocks = [f"<h1>{escape(document.title)}</h1>", *map(show, document.head)]
+    blocks += [
+        f"<section>\n<h2>{escape(title)}</h2>\n{line_break(parts)}\n</section>" for title, parts in sections if parts
+    ]
     return (
-        f'<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n<title>{escape(title)}</title>\n'
+        f'<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n<title>{escape(document.title)}</title>\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<style>{STYLE}</style>\n</head>\n<body>\n<main>\n{body}\n</main>\n</body>\n</html>\n"
+        f"<style>{STYLE}</style>\n</head>\n<body>\n<main>\n{line_break(blocks)}\n</main>\n</body>\n</html>\n"
     )
 
 
-def section(title: str, content: str) -> str:
-    """A heading and what stands under it (HTML); nothing where there is nothing to show."""
-    return f"<section>\n<h2>{escape(title)}</h2>\n{content}\n</section>" if content else ""
+def line_break(blocks: Iterable[str]) -> str:
+    return "\n".join(block for block in blocks if block)
 
 
-def cards(figures: Iterable[tuple[str, str, str]]) -> str:
-    """(value, name, remark) side by side."""
-    shown = "\n".join(
+def show(part: Part) -> str:
+    """One part as HTML; "" where there is nothing to show."""
+    if isinstance(part, Paragraph):
+        kind = f' class="{part.kind}"' if part.kind else ""
+        return f"<p{kind}>{escape(part.text)}</p>" if part.text else ""
+    if isinstance(part, Cards):
+        return cards(part)
+    if isinstance(part, Grid):
+        return fold(part.folded, table(part)) if part.folded else table(part)
+    if isinstance(part, Code):
+        start = f'<span class="soft">{escape(part.start)}</span>' if part.start.strip() else ""
+        return f"<pre>{start}{escape(part.text)}</pre>"
+    drawings = line_break(svg(draw(), label) for label, draw in part.drawings.items())
+    return f"<figure>\n{drawings}\n</figure>" if drawings else ""
+
+
+def cards(part: Cards) -> str:
+    """Figures side by side."""
+    shown = line_break(
         f'<div class="card"><b>{escape(value)}</b><span>{escape(name)}</span>'
         + (f"<span>{escape(remark)}</span>" if remark else "")
         + "</div>"
-        for value, name, remark in figures
+        for value, name, remark in part.figures
     )
     return f'<div class="cards">\n{shown}\n</div>' if shown else ""
 
 
-def table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
-    """A table; head is plain text, rows are cells made by `cell`."""
-    titles = "".join(f"<th>{escape(title)}</th>" for title in head)
+def table(part: Grid) -> str:
+    """A table that scrolls by itself where it is too wide."""
+    titles = "".join(f"<th>{escape(title)}</th>" for title in part.columns)
     top = f"<thead><tr>{titles}</tr></thead>\n" if titles else ""
-    body = "\n".join(f"<tr>{''.join(row)}</tr>" for row in rows)
+    body = line_break(f"<tr>{''.join(map(cell, row))}</tr>" for row in part.rows)
     return f'<div class="scroll"><table>\n{top}<tbody>\n{body}\n</tbody></table></div>' if body else ""
 
 
-def cell(text: str, kind: str = "") -> str:
-    """A table cell of plain text. kind: a class of STYLE."""
-    return f'<td class="{kind}">{escape(text)}</td>' if kind else f"<td>{escape(text)}</td>"
-
-
-def bar(share: float) -> str:
-    """A table cell with a bar that fills this share of it, 0 to 1."""
-    return f'<td class="bar"><i style="width:{100 * min(1.0, max(0.0, share)):.1f}%"></i></td>'
+def cell(shown: Cell) -> str:
+    """A table's cell: text, a link, or a bar."""
+    if shown.share is not None:
+        return f'<td class="bar"><i style="width:{100 * min(1.0, max(0.0, shown.share)):.1f}%"></i></td>'
+    text = escape(shown.text)
+    text = f'<a href="{escape(quote(shown.link))}">{text}</a>' if shown.link else text
+    return f'<td class="{shown.kind}">{text}</td>' if shown.kind else f"<td>{text}</td>"
 
 
 def fold(summary: str, content: str) -> str:

@@ -111,10 +111,19 @@ def fill(ax: Axes, rows: Sequence[Row], panel: Panel) -> None:
         ax.set_ylim(0, 1.08 * max(values, default=0) or 1)
         ax.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
     elif values and min(values) > 0 and max(values) > LOG_FROM * min(values):
-        ax.set_yscale("log")
-        ax.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
+        use_log_scale(ax)
     ax.set_xlim(0, max((x for _, _, x, _ in ends), default=1) * 1.01 or 1)
     label_ends(ax, ends)
+
+
+def use_log_scale(ax: Axes) -> None:
+    """A logarithmic y axis with plain numbers at 1, 2 and 5."""
+    from matplotlib.ticker import LogLocator, NullFormatter
+
+    ax.set_yscale("log")
+    ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    ax.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
+    ax.yaxis.set_minor_formatter(NullFormatter())
 
 
 def shown(value: float, panel: Panel) -> str:

@@ -46,8 +46,13 @@ def as_text(table: Table) -> str:
 def as_markdown(table: Table) -> str:
     """A table of GitHub's Markdown."""
     marks = ["---:" if table.is_numeric(index) else "---" for index in range(len(table.columns))]
-    lines = [[markdown_cell(cell) for cell in line] for line in (table.columns, *table.rows)]
-    return "\n".join("| " + " | ".join(line) + " |" for line in (lines[0], marks, *lines[1:]))
+    lines = [[markdown_text(cell) for cell in line] for line in (table.columns, *table.rows)]
+    return pipes([lines[0], marks, *lines[1:]])
+
+
+def pipes(lines: Sequence[Sequence[str]]) -> str:
+    """Lines of a table in Markdown; cells are Markdown already."""
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
 def as_csv(table: Table) -> str:
@@ -83,9 +88,9 @@ def one_line(text: str) -> str:
     return " ".join(text.split())
 
 
-def markdown_cell(text: str) -> str:
-    """What Markdown takes for text in a table."""
-    return re.sub(r"([\\`*_|<\[])", r"\\\1", one_line(text))
+def markdown_text(text: str) -> str:
+    """What Markdown takes for this text, also in a table."""
+    return re.sub(r"([\\`*_|<\[\]#])", r"\\\1", one_line(text))
 
 
 def latex_cell(text: str) -> str:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 SUMMARY_FIELDS = (
     "experiment", "run", "description", "status", "seed", "steps", "tokens", "train_seconds", "wall_seconds",
-    "tokens_per_second", "ms_per_step", "mfu", "peak_flops", "parameters", "device", "dtype", "best_val_loss", "best_step", "final_train_loss",
+    "tokens_per_second", "ms_per_step", "flops", "mfu", "peak_flops", "parameters", "device", "dtype", "best_val_loss", "best_step", "final_train_loss",
     "final_val_loss", "bits_per_byte", "accuracy", "accuracy_by_group", "dataset_fingerprint", "environment",
 )  # fmt: skip
 

@@ -52,12 +52,13 @@ class Speed:
         return "  ".join(parts if mfu is None else [*parts, f"MFU {mfu:.1%}"])
 
     def summary(self, tokens: int, seconds: float) -> dict[str, Any]:
-        """What summary.json says: ms_per_step, mfu and peak_flops (FLOP/s); null before the first step."""
+        """What summary.json says: ms_per_step, flops (of all steps), mfu and peak_flops (FLOP/s); null before the first step."""
         if not (tokens and seconds):
-            return dict.fromkeys(("ms_per_step", "mfu", "peak_flops"))
+            return dict.fromkeys(("ms_per_step", "flops", "mfu", "peak_flops"))
         pace, mfu = tokens / seconds, self.mfu(tokens / seconds)
         return {
             "ms_per_step": round(self.milliseconds(pace), 3),
+            "flops": tokens * self.flops_per_token,
             "mfu": None if mfu is None else round(mfu, 4),
             "peak_flops": self.peak,
         }

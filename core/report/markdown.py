@@ -1,0 +1,61 @@
+"""A report in Markdown: a Document goes in, out comes text that reads well as it is and on a page of GitHub."""
+
+from __future__ import annotations
+
+import re
+from urllib.parse import quote
+
+from core.report.document import Cards, Cell, Code, Document, Grid, Paragraph, Part
+from core.report.tables import Table, as_markdown, markdown_text, pipes
+
+BAR = 20  # characters of a full bar
+
+
+def markdown(document: Document) -> str:
+    """The whole text."""
+    blocks = [f"# {markdown_text(document.title)}", *map(block, document.head)]
+    for section in document.sections:
+        shown = [text for part in section.parts if (text := block(part))]
+        if shown:
+            blocks += [f"## {markdown_text(section.title)}", *shown]
+    return "\n\n".join(text for text in blocks if text) + "\n"
+
+
+def block(part: Part) -> str:
+    """One part; "" where there is nothing to show."""
+    if isinstance(part, Paragraph):
+        text = markdown_text(part.text)
+        return f"**{text}**" if part.kind == "lead" and text else f"> {text}" if part.kind == "notice" else text
+    if isinstance(part, Cards):
+        rows = [[value, name, remark] for value, name, remark in part.figures]
+        return as_markdown(Table(["", "", ""], rows)) if rows else ""
+    if isinstance(part, Grid):
+        return grid(part)
+    if isinstance(part, Code):
+        return fence(part)
+    return f"![{markdown_text(part.label)}]({quote(part.file)})" if part.drawings else ""
+
+
+def grid(part: Grid) -> str:
+    """A table. Those that a page folds stand open here."""
+    if not part.rows:
+        return ""
+    columns = part.columns or [""] * len(part.rows[0])
+    plain = Table(columns, [[cell.text for cell in row] for row in part.rows])
+    marks = ["---:" if plain.is_numeric(index) else "---" for index in range(len(columns))]
+    return pipes([list(map(markdown_text, columns)), marks, *([cell_text(cell) for cell in row] for row in part.rows)])
+
+
+def cell_text(cell: Cell) -> str:
+    if cell.share is not None:
+        return "█" * round(BAR * min(1.0, max(0.0, cell.share)))
+    text = "<br>".join(map(markdown_text, cell.text.strip().splitlines()))
+    return f"[{text}]({quote(cell.link)})" if cell.link else text
+
+
+def fence(part: Code) -> str:
+    """Text as it stands, in a fence that it cannot end."""
+    text = (part.start + part.text).rstrip("\n")
+    longest = max((len(run) for run in re.findall("`+", text)), default=0)
+    marks = "`" * max(3, longest + 1)
+    return f"{marks}text\n{text}\n{marks}" if text else ""

@@ -1,0 +1,204 @@
+"""The report of a run: in go the files of its folder, out come report.html, one self-contained page, and report.md, its twin."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from core import files
+from core.report.document import Cards, Cell, Code, Document, Grid, Paragraph, Part, Picture, Section
+from core.report.markdown import markdown
+from core.report.page import page
+from core.report.plots import ACCURACY, BY_SECONDS, BY_STEP, LEARNING_RATE, draw, present
+from core.report.runs import RunData, read_run
+from core.report.samples import Mistake, Sample, Written, one_line, read_samples
+
+SHOWN_SAMPLES, SHOWN_MISTAKES = 50, 20
+Summary = Mapping[str, Any]
+
+
+def write_report(folder: Path) -> Path:
+    """Write both into a run's folder, from the files there. Returns the page's path.
+
+    Raises UserError where config.toml, summary.json or samples.json is damaged, or one of the first two is missing.
+    """
+    return write_document(folder, "report", about(read_run(folder), read_samples(folder)))
+
+
+def write_document(folder: Path, name: str, document: Document) -> Path:
+    """Write name.html and name.md into a folder. Returns the page's path."""
+    files.write_text(folder / f"{name}.html", page(document))
+    files.write_text(folder / f"{name}.md", markdown(document))
+    return folder / f"{name}.html"
+
+
+def about(run: RunData, written: Written) -> Document:
+    """All that is to be said of a run."""
+    summary = run.summary
+    return Document(
+        f"{summary.get('experiment', '')} / {run.name}",
+        head(summary),
+        [
+            Section("Curves", curves(run)),
+            Section(sample_title(written.samples), samples(written.samples)),
+            Section("Accuracy by group", accuracy(summary.get("accuracy_by_group") or {})),
+            Section("Wrong answers", mistakes(written)),
+            Section("Cost", cost(summary)),
+            Section("Run it again", again(summary)),
+            Section("Settings", settings(run.config)),
+            Section("Environment", environment(summary)),
+        ],
+    )
+
+
+def head(summary: Summary) -> list[Part]:
+    """What was to be found out, how it ended, and the figures that matter."""
+    parts: list[Part] = [Paragraph(summary.get("description") or "", "lead")]
+    status = summary.get("status")
+    if status != "completed":
+        step = summary.get("steps") or 0
+        parts.append(Paragraph(f"This run is not complete ({status}): it stands at step {step:,}.", "notice"))
+    return [*parts, Cards(figures(summary))]
+
+
+def figures(summary: Summary) -> list[tuple[str, str, str]]:
+    """(value, name, remark) of the results that the run has."""
+    best, seconds = shown(summary, "best_step", ","), summary.get("train_seconds")
+    candidates = [
+        (shown(summary, "accuracy", ".1%"), "exact match", "held-out prompts"),
+        (shown(summary, "best_val_loss", ".4f"), "validation loss", f"nats per token, step {best}" if best else ""),
+        (shown(summary, "bits_per_byte", ".4f"), "bits per byte", ""),
+        ("" if seconds is None else duration(seconds), "of training", f"{shown(summary, 'steps', ',')} steps"),
+        (shown(summary, "tokens_per_second", ",.0f"), "tokens per second", ""),
+        (shown(summary, "parameters", ","), "parameters", ""),
+    ]
+    return [candidate for candidate in candidates if candidate[0]]
+
+
+def shown(summary: Summary, key: str, form: str) -> str:
+    """A field in a format; "" where the run has none."""
+    value = summary.get(key)
+    return "" if value is None else format(value, form)
+
+
+def duration(seconds: float) -> str:
+    """6.2 s, 3 min 05 s, 2 h 10 min."""
+    if seconds < 59.95:  # what would be rounded to 60.0 is a minute
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest:02} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02} min"
+
+
+def curves(run: RunData) -> list[Part]:
+    """Loss by step and by time, exact match and learning rate, as far as they were measured."""
+    panels = present(run.rows, [BY_STEP, BY_SECONDS, ACCURACY, LEARNING_RATE])
+    drawings = {panel.title: partial(draw, run.rows, [panel]) for panel in panels}
+    return [Picture("loss curves", drawings, "loss_curves.png")]
+
+
+def sample_title(samples: list[Sample]) -> str:
+    """The heading, with the score where the truth is known."""
+    judged = [sample for sample in samples if sample.correct is not None]
+    return f"Samples: {sum(bool(sample.correct) for sample in judged)} of {len(judged)} right" if judged else "Samples"
+
+
+def samples(drawn: list[Sample]) -> list[Part]:
+    """Answers beside the truth; running texts with what they started from in a softer colour."""
+    first = drawn[:SHOWN_SAMPLES]
+    parts: list[Part]
+    if any(sample.truth is not None for sample in first):
+        parts = [Grid(("", "given", "model", "truth"), [answer(sample) for sample in first])]
+    else:
+        parts = [Code(sample.text, sample.start if sample.start.strip() else "") for sample in first]
+    if len(drawn) > len(first):
+        parts.append(Paragraph(f"The first {len(first)} of {len(drawn)}; all are in samples.txt.", "soft"))
+    return parts
+
+
+def answer(sample: Sample) -> list[Cell]:
+    """One answer."""
+    mark = {True: Cell("right", "mark good"), False: Cell("wrong", "mark bad"), None: Cell("")}[sample.correct]
+    kind = "text bad" if sample.correct is False else "text"
+    texts = (sample.start, "text"), (sample.text, kind), (sample.truth or "", "text")
+    return [mark, *(Cell(one_line(text), kind) for text, kind in texts)]
+
+
+def accuracy(groups: Mapping[str, float]) -> list[Part]:
+    """Exact match of each group with a bar."""
+    rows = [[Cell(name), Cell(f"{value:.1%}", "mark"), Cell("", share=value)] for name, value in groups.items()]
+    return [Grid(("group", "exact match", ""), rows)]
+
+
+def mistakes(written: Written) -> list[Part]:
+    """Wrong answers, each with the training examples that are most like its prompt."""
+    if not written.mistakes:
+        return []
+    first = written.mistakes[:SHOWN_MISTAKES]
+    number = f"All {written.wrong}" if written.wrong <= len(first) else f"{len(first)} of {written.wrong:,}"
+    told = (
+        f"{number} wrong answers to held-out prompts, each with the training examples whose prompts are nearest by edits"
+        f" (of {written.searched:,} looked at)."
+    )
+    return [
+        Paragraph(told, "soft"),
+        Grid(("given", "model", "truth", "nearest in training"), list(map(mistake, first))),
+    ]
+
+
+def mistake(wrong: Mistake) -> list[Cell]:
+    near = "\n".join(f"{prompt}{one_line(completion)}" for prompt, completion in wrong.nearest)
+    texts = (
+        (wrong.prompt, "text"),
+        (one_line(wrong.text), "text bad"),
+        (one_line(wrong.truth), "text"),
+        (near, "text soft"),
+    )
+    return [Cell(text, kind) for text, kind in texts]
+
+
+def cost(summary: Summary) -> list[Part]:
+    """What the result took: time, tokens, operations, and how much of the machine was used."""
+    seconds, wall = summary.get("train_seconds"), summary.get("wall_seconds")
+    flops, mfu, peak = summary.get("flops"), summary.get("mfu"), summary.get("peak_flops")
+    rows = [
+        ("training", "" if seconds is None else duration(seconds)),
+        ("with evaluations and checkpoints", "" if wall is None else duration(wall)),
+        ("tokens", shown(summary, "tokens", ",")),
+        ("operations, estimated", "" if flops is None else f"{quantity(flops)}FLOP"),
+        ("share of this machine's measured peak", "" if mfu is None else f"{mfu:.1%} of {quantity(peak or 0)}FLOP/s"),
+    ]
+    return [Grid((), [[Cell(name), Cell(value)] for name, value in rows if value])]
+
+
+def quantity(number: float) -> str:
+    """Three digits and a prefix: 1.23e12 -> "1.23 T"."""
+    for factor, prefix in ((1e18, "E"), (1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if number >= factor:
+            return f"{number / factor:.3g} {prefix}"
+    return f"{number:.3g} "
+
+
+def again(summary: Summary) -> list[Part]:
+    """The command line of the run, and what else pins it down."""
+    line = summary.get("command") or f"python -m core.cli loop {summary.get('experiment', '')}"
+    commit = (summary.get("environment") or {}).get("git_commit")
+    pins = [f"seed {summary['seed']}"] if summary.get("seed") is not None else []
+    pins += [f"commit {commit}"] if commit else []
+    pins += [f"data {summary['dataset_fingerprint'][:12]}"] if summary.get("dataset_fingerprint") else []
+    return [Code(line), Paragraph(", ".join(pins), "soft")]
+
+
+def settings(config: Mapping[str, Any]) -> list[Part]:
+    """Every key of config.toml, section by section."""
+    rows = [[Cell(key, "text"), Cell(json.dumps(value, ensure_ascii=False), "text")] for key, value in config.items()]
+    return [Grid(("key", "value"), rows, folded=f"All {len(rows)} keys")]
+
+
+def environment(summary: Summary) -> list[Part]:
+    """What the run ran on."""
+    known = {"device": summary.get("device"), "dtype": summary.get("dtype"), **(summary.get("environment") or {})}
+    rows = [[Cell(name.replace("_", " ")), Cell(str(value))] for name, value in known.items() if value is not None]
+    return [Grid((), rows)]
