@@ -22,6 +22,7 @@ import pytest
 from conftest import PREPARE, TINY
 from forks import Forks
 
+from core.cli.main import Stopped, ending_on_signals
 from core.tracking.metrics import read_rows
 from core.training import checkpoints
 
@@ -225,3 +226,21 @@ def test_a_real_process_saves_and_goes_on(forks: Forks, tmp_path: Path) -> None:
         assert last_step(broken) == read_rows(metrics)[-1]["step"]
     assert forks.run(broken, "train", "spaces", *long)["code"] == 0
     assert outcome(broken) == outcome(whole)
+
+
+class Dying:
+    """Sends this process a signal while it is thrown away, where Python drops every exception."""
+
+    def __del__(self) -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+        for _ in range(100):
+            pass
+
+
+def test_a_signal_is_not_lost_while_an_object_is_thrown_away() -> None:
+    began = time.monotonic()
+    with pytest.raises(Stopped) as stopped, ending_on_signals():
+        Dying()
+        time.sleep(5)
+    assert stopped.value.number == signal.SIGTERM
+    assert time.monotonic() - began < 4

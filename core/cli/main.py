@@ -46,8 +46,15 @@ def is_importing(frame: FrameType | None) -> bool:
     return found and frame is None
 
 
+def is_here(frame: FrameType | None) -> bool:
+    """Whether this module's own answer to a dropped signal is at work, in which an exception would be dropped again."""
+    while frame is not None and (frame.f_code.co_filename, frame.f_code.co_name) != (__file__, "dropped"):
+        frame = frame.f_back
+    return frame is not None
+
+
 class Waiting(threading.Thread):
-    """Sends this process a signal again when its main thread imports nothing: an exception in torch's own start may abort it."""
+    """Sends this process a signal again when its main thread can take it: an exception in torch's own start may abort it."""
 
     def __init__(self, number: int) -> None:
         super().__init__(daemon=True)
@@ -55,7 +62,10 @@ class Waiting(threading.Thread):
 
     def run(self) -> None:
         main, patience = threading.main_thread().ident or 0, time.monotonic() + IMPORTING
-        while is_importing(sys._current_frames().get(main)) and time.monotonic() < patience:
+        while time.monotonic() < patience:
+            frame = sys._current_frames().get(main)
+            if not (is_importing(frame) or is_here(frame)):
+                break
             time.sleep(0.002)
         self.sent = True
         os.kill(os.getpid(), self.number)
@@ -94,8 +104,19 @@ def ending_on_signals() -> Iterator[None]:
             os.kill(os.getpid(), number)
         raise Signalled
 
+    def dropped(unraisable: Any) -> None:
+        if not isinstance(unraisable.exc_value, Signalled):
+            usual_hook(unraisable)
+            return
+        for number in ours:
+            signal.signal(number, end)
+        waiting.append(Waiting(came[-1]))
+        waiting[-1].start()
+
     for number in ours:
         signal.signal(number, end)
+    # Python drops what is raised while an object or a generator is thrown away: the signal is sent once more.
+    usual_hook, sys.unraisablehook = sys.unraisablehook, dropped
     try:
         yield
     except Interrupted:
@@ -105,6 +126,7 @@ def ending_on_signals() -> Iterator[None]:
             raise Stopped(came[0]) from None
         raise
     finally:
+        sys.unraisablehook = usual_hook
         for number in ours:
             signal.signal(number, usual[number])
 
