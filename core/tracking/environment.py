@@ -1,16 +1,23 @@
-"""What a run ran on: versions, processor and commit; no name, no address, no path."""
+"""What a run ran on: versions, processor, commit and code; no name, no address, no path."""
 
 from __future__ import annotations
 
+import hashlib
+import json
 import platform
 import subprocess
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from core import files
+
 
 def environment(folder: Path) -> dict[str, Any]:
-    """Python, torch, platform, cpu and git_commit (with "+changes" when the tree differs from it; null outside git)."""
+    """Python, torch, platform, cpu and git_commit (with "+changes" when the tree differs from it; null outside git).
+
+    code is a hash of the experiment's own *.py files: it tells two states of prepare.py apart where no commit does.
+    """
     import torch
 
     return {
@@ -21,6 +28,7 @@ def environment(folder: Path) -> dict[str, Any]:
         "cpu_capability": torch.backends.cpu.get_cpu_capability(),
         "threads": torch.get_num_threads(),
         "git_commit": git_commit(folder),
+        "code": code_hash(folder),
     }
 
 
@@ -41,6 +49,12 @@ def cpu_name() -> str:
     except OSError:
         return platform.processor()
     return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.machine())
+
+
+def code_hash(folder: Path) -> str | None:
+    """16 hexadecimal digits of a hash over the folder's *.py files, by name and content; None where there are none."""
+    found = {path.name: files.sha256(path) for path in sorted(folder.glob("*.py"))}
+    return hashlib.sha256(json.dumps(found, sort_keys=True).encode()).hexdigest()[:16] if found else None
 
 
 def git_commit(folder: Path) -> str | None:

@@ -1,0 +1,190 @@
+"""Groups of runs side by side: runs go in, out come a row of figures per group, a verdict per pair, and what differed."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+from core.report.differences import Difference, differences, fingerprints, mixed_settings
+from core.report.runs import RunData
+from core.report.tables import Table
+from core.report.verdict import LEVEL, Measure, Seeded, Verdict, judge
+
+LOSS = Measure("best_val_loss", "val loss")
+BITS = Measure("bits_per_byte", "bits per byte")
+ACCURACY = Measure("accuracy", "accuracy", lower_is_better=False, unit="points", factor=100.0)
+Form = Callable[[float], str]
+
+
+@dataclass(frozen=True)
+class Column:
+    """A figure of summary.json. form: how a number is written."""
+
+    key: str
+    title: str
+    form: Form
+
+
+COLUMNS = (
+    Column("best_val_loss", "val loss", "{:.4f}".format),
+    Column("final_val_loss", "final val loss", "{:.4f}".format),
+    Column("bits_per_byte", "bits per byte", "{:.4f}".format),
+    Column("accuracy", "accuracy", "{:.1%}".format),
+    Column("train_seconds", "seconds", "{:,.1f}".format),
+    Column("tokens_per_second", "tokens/s", "{:,.0f}".format),
+    Column("parameters", "parameters", "{:,.0f}".format),
+)
+
+
+@dataclass(frozen=True)
+class Group:
+    """name: in tables and sentences; runs: those that the user named, as a rule of one setting and several seeds."""
+
+    name: str
+    runs: list[RunData]
+
+    @property
+    def counted(self) -> list[RunData]:
+        """The completed runs: what a failed or broken off one reached says nothing of its settings."""
+        return [run for run in self.runs if run.summary.get("status") == "completed"]
+
+    def values(self, key: str) -> list[float]:
+        """A figure of the counted runs that have it."""
+        return [value for run in self.counted if is_number(value := run.summary.get(key))]
+
+    def seeded(self, key: str) -> list[Seeded]:
+        """(seed, value) of every run; None for a run that does not count."""
+        return [(run.seed, run.summary.get(key) if run in self.counted else None) for run in self.runs]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """groups, the first of which the others are compared with; verdicts, pair by pair; what differed; and what to beware of."""
+
+    groups: list[Group]
+    verdicts: list[Verdict]
+    differences: list[Difference]
+    notes: list[str]
+
+    @property
+    def names(self) -> list[str]:
+        return [group.name for group in self.groups]
+
+
+def compare(groups: Sequence[Group]) -> Comparison:
+    """Compare each group with the first one."""
+    first, *others = groups
+    verdicts = [verdict for other in others for verdict in verdicts_of(first, other)]
+    notes = [f"warning: {note}" for note in warnings(groups)]
+    notes += dict.fromkeys(note for verdict in verdicts for note in verdict.notes)
+    tested = sum(verdict.low is not None for verdict in verdicts)
+    if tested >= 5:
+        notes.append(f"{tested} differences are tested at {LEVEL:.0%} each: of {round(1 / (1 - LEVEL))} that do not exist, about one is seen by chance.")  # fmt: skip
+    return Comparison(list(groups), verdicts, differences([group.runs for group in groups]), notes)
+
+
+def verdicts_of(first: Group, other: Group) -> list[Verdict]:
+    """On loss, and on accuracy where both sides have it.
+
+    Losses per token of different data are not of the same thing, so bits per byte stand in for them there. With
+    accuracy the loss still comes first: it moves on where accuracy is 100 % on both sides.
+    """
+    same_data = len(fingerprints([*first.runs, *other.runs])) == 1
+    loss = LOSS if same_data or not (first.values(BITS.key) and other.values(BITS.key)) else BITS
+    measures = [loss, *([ACCURACY] if first.values(ACCURACY.key) and other.values(ACCURACY.key) else [])]
+    return [
+        judge(measure, first.name, first.seeded(measure.key), other.name, other.seeded(measure.key))
+        for measure in measures
+    ]
+
+
+def warnings(groups: Sequence[Group]) -> list[str]:
+    """What makes a comparison say less than it seems to."""
+    found = []
+    if len(fingerprints(run for group in groups for run in group.runs)) > 1:
+        found.append("the groups were not trained on the same data, so their losses per token cannot be compared; bits per byte can, where the texts are of one kind.")  # fmt: skip
+    for group in groups:
+        for run in group.runs:
+            if run not in group.counted:
+                found.append(f"{run.title} is not complete ({run.summary.get('status')}): it is left out of the figures.")
+        if mixed := mixed_settings(group.runs):
+            found.append(f"the runs of {group.name} differ in more than their seed: {', '.join(mixed[:4])}{' ...' if mixed[4:] else ''}.")  # fmt: skip
+    folders = [run.folder for group in groups for run in group.runs]
+    if len(set(folders)) < len(folders):
+        twice = dict.fromkeys(folder.name for folder in folders if folders.count(folder) > 1)
+        found.append(f"in more than one group: {', '.join(twice)}.")
+    return found
+
+
+def table(comparison: Comparison) -> Table:
+    """For reading: one row per group, mean ± standard deviation over its seeds. A figure that nobody has has no column."""
+    columns = present(comparison)
+    rows = [
+        (group.name, seeds(group), *(mean_and_deviation(group.values(column.key), column.form) for column in columns))
+        for group in comparison.groups
+    ]
+    return Table(("group", "seeds", *(column.title for column in columns)), rows)
+
+
+def numbers(comparison: Comparison) -> Table:
+    """For a program: the same, mean and standard deviation in columns of their own, in full precision, blank where unknown."""
+    columns = present(comparison)
+    titles = [f"{column.key}{part}" for column in columns for part in ("_mean", "_std")]
+    rows = []
+    for group in comparison.groups:
+        figures = [figure for column in columns for figure in moments(group.values(column.key))]
+        rows.append((group.name, seeds(group), *("" if figure is None else repr(figure) for figure in figures)))
+    return Table(("group", "seeds", *titles), rows)
+
+
+def as_dict(comparison: Comparison) -> dict[str, Any]:
+    """For --json: groups with every run's figures, verdicts, differences and notes."""
+    columns = present(comparison)
+    groups = []
+    for group in comparison.groups:
+        figures = {column.key: dict(zip(("mean", "std"), moments(group.values(column.key)), strict=True)) for column in columns}
+        runs = [
+            {"run": run.title, "seed": run.seed, "status": run.summary.get("status")}
+            | {column.key: finite(run.summary.get(column.key)) for column in columns}
+            for run in group.runs
+        ]
+        groups.append({"group": group.name, "seeds": len(group.counted), "figures": figures, "runs": runs})
+    verdicts = [asdict(replace(verdict, notes=())) | {"measure": verdict.measure.key, "notes": list(verdict.notes)} for verdict in comparison.verdicts]
+    found = [asdict(difference) | {"values": dict(zip(comparison.names, difference.values, strict=True))} for difference in comparison.differences]
+    return {"groups": groups, "verdicts": verdicts, "differences": found, "notes": comparison.notes}
+
+
+def present(comparison: Comparison) -> list[Column]:
+    return [column for column in COLUMNS if any(group.values(column.key) for group in comparison.groups)]
+
+
+def seeds(group: Group) -> str:
+    """5, or 4 (of 5) where a run does not count."""
+    counted, given = len(group.counted), len(group.runs)
+    return str(counted) if counted == given else f"{counted} (of {given})"
+
+
+def mean_and_deviation(values: Sequence[float], form: Form) -> str:
+    """1.2345 ± 0.0012; the mean alone of one value, or of values that do not differ; - of none."""
+    mean, deviation = moments(values)
+    if mean is None:
+        return "-"
+    return f"{form(mean)} ± {form(deviation)}" if deviation else form(mean)
+
+
+def moments(values: Sequence[float]) -> tuple[float | None, float | None]:
+    """Mean and sample standard deviation (n - 1), as far as there are values for them."""
+    if not values:
+        return None, None
+    return math.fsum(values) / len(values), statistics.stdev(values) if len(values) > 1 else None
+
+
+def is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and math.isfinite(value)
+
+
+def finite(value: Any) -> Any:
+    return value if is_number(value) else None
