@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 import struct
 import xml.etree.ElementTree as ElementTree
@@ -137,13 +138,17 @@ def test_labels_stand_at_the_height_of_their_curves() -> None:
     assert heights == pytest.approx({"train 2.000": (2 - low) / (high - low), "val 4.000": (4 - low) / (high - low)})
 
 
-@given(heights=st.lists(st.floats(0, 1), max_size=2))
+@given(heights=st.lists(st.floats(0, 1), max_size=13))
 def test_labels_never_overlap_and_stay_on_the_panel(heights: list[float]) -> None:
     result = spread(heights, 0.075)
     assert all(-1e-9 <= height <= 1 + 1e-9 for height in result)
-    if len(result) == 2:
-        assert abs(result[1] - result[0]) > 0.0749
-        assert (result[0] <= result[1]) == (heights[0] <= heights[1])
+    order = sorted(range(len(heights)), key=heights.__getitem__)
+    assert all(result[above] - result[below] > 0.0749 for below, above in itertools.pairwise(order))
+
+
+def test_labels_that_have_room_stay_where_they_are() -> None:
+    assert spread([0.9, 0.2, 0.5], 0.075) == pytest.approx([0.9, 0.2, 0.5])
+    assert spread([0.5, 0.5, 0.5], 0.1) == pytest.approx([0.4, 0.5, 0.6])
 
 
 def test_panels_without_data_are_left_out() -> None:

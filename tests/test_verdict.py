@@ -128,7 +128,7 @@ def test_missing_values_are_left_out_and_named() -> None:
 def test_three_common_seeds_are_paired_and_the_others_left_out() -> None:
     found = verdict(seeded(1.0, 2.0, 3.0, 4.0), seeded(1.9, 2.9, 3.91, 9.0, start=1))
     assert found.paired and found.seeds == (3, 3) and found.difference == pytest.approx(-0.0967, abs=1e-4)
-    assert "1 of A's 4 seeds are left out: the other side lacks them." in found.notes
+    assert "1 of A's 4 seeds is left out: the other side lacks it." in found.notes
     assert not verdict(seeded(1.0, 2.0, 3.0), seeded(1.0, 2.0, 3.0, start=1)).paired  # two in common, of three
     assert not verdict([(None, 1.0), (None, 2.0)], [(None, 1.0), (None, 2.1)]).paired
 

@@ -51,13 +51,18 @@ class Group:
         """The completed runs: what a failed or broken off one reached says nothing of its settings."""
         return [run for run in self.runs if run.summary.get("status") == "completed"]
 
+    @property
+    def drawn(self) -> list[RunData]:
+        """The counted runs; all of them where none counts, so that a run can be watched beside others."""
+        return self.counted or self.runs
+
     def values(self, key: str) -> list[float]:
         """A figure of the counted runs that have it."""
-        return [value for run in self.counted if is_number(value := run.summary.get(key))]
+        return [run.summary[key] for run in self.counted if is_number(run.summary.get(key))]
 
     def seeded(self, key: str) -> list[Seeded]:
-        """(seed, value) of every run; None for a run that does not count."""
-        return [(run.seed, run.summary.get(key) if run in self.counted else None) for run in self.runs]
+        """(seed, value) of every counted run."""
+        return [(run.seed, run.summary.get(key)) for run in self.counted]
 
 
 @dataclass(frozen=True)
@@ -109,7 +114,9 @@ def warnings(groups: Sequence[Group]) -> list[str]:
     for group in groups:
         for run in group.runs:
             if run not in group.counted:
-                found.append(f"{run.title} is not complete ({run.summary.get('status')}): it is left out of the figures.")
+                found.append(
+                    f"{run.title} is not complete ({run.summary.get('status')}): it is left out of the figures."
+                )
         if mixed := mixed_settings(group.runs):
             found.append(f"the runs of {group.name} differ in more than their seed: {', '.join(mixed[:4])}{' ...' if mixed[4:] else ''}.")  # fmt: skip
     folders = [run.folder for group in groups for run in group.runs]
@@ -145,15 +152,23 @@ def as_dict(comparison: Comparison) -> dict[str, Any]:
     columns = present(comparison)
     groups = []
     for group in comparison.groups:
-        figures = {column.key: dict(zip(("mean", "std"), moments(group.values(column.key)), strict=True)) for column in columns}
+        figures = {
+            column.key: dict(zip(("mean", "std"), moments(group.values(column.key)), strict=True)) for column in columns
+        }
         runs = [
             {"run": run.title, "seed": run.seed, "status": run.summary.get("status")}
             | {column.key: finite(run.summary.get(column.key)) for column in columns}
             for run in group.runs
         ]
         groups.append({"group": group.name, "seeds": len(group.counted), "figures": figures, "runs": runs})
-    verdicts = [asdict(replace(verdict, notes=())) | {"measure": verdict.measure.key, "notes": list(verdict.notes)} for verdict in comparison.verdicts]
-    found = [asdict(difference) | {"values": dict(zip(comparison.names, difference.values, strict=True))} for difference in comparison.differences]
+    verdicts = [
+        asdict(replace(verdict, notes=())) | {"measure": verdict.measure.key, "notes": list(verdict.notes)}
+        for verdict in comparison.verdicts
+    ]
+    found = [
+        asdict(difference) | {"values": dict(zip(comparison.names, difference.values, strict=True))}
+        for difference in comparison.differences
+    ]
     return {"groups": groups, "verdicts": verdicts, "differences": found, "notes": comparison.notes}
 
 

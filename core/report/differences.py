@@ -31,7 +31,9 @@ def differences(groups: Sequence[Sequence[RunData]]) -> list[Difference]:
     readers: list[tuple[str, Callable[[RunData], Facts]]] = [
         ("config", lambda run: run.config), ("data", data), ("code", code), ("environment", environment),
     ]  # fmt: skip
-    return [found for kind, read in readers for found in of_kind(kind, [[read(run) for run in group] for group in groups])]
+    return [
+        found for kind, read in readers for found in of_kind(kind, [[read(run) for run in group] for group in groups])
+    ]
 
 
 def of_kind(kind: str, groups: Sequence[Sequence[Facts]]) -> list[Difference]:
@@ -91,7 +93,9 @@ def environment(run: RunData) -> Facts:
 
 def mixed_settings(group: Sequence[RunData]) -> list[str]:
     """Settings, data included, that differ within a group, which ought to differ in its seed alone."""
-    found = of_kind("config", [[{k: v for k, v in run.config.items() if is_setting(k) and k not in PLACES}] for run in group])
+    found = of_kind(
+        "config", [[{k: v for k, v in run.config.items() if is_setting(k) and k not in PLACES}] for run in group]
+    )
     return [difference.key for difference in found] + (["the data"] if len(fingerprints(group)) > 1 else [])
 
 
@@ -102,4 +106,6 @@ def fingerprints(runs: Iterable[RunData]) -> set[str]:
 
 def as_table(found: Sequence[Difference], names: Sequence[str]) -> Table:
     """One row per difference, a column per group."""
-    return Table(("what", "key", *names), [(difference.kind, difference.key, *difference.values) for difference in found])
+    return Table(
+        ("what", "key", *names), [(difference.kind, difference.key, *difference.values) for difference in found]
+    )

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import html
 import io
-import itertools
 import math
 import re
 from collections.abc import Sequence
@@ -143,7 +142,7 @@ def style(ax: Axes, panel: Panel) -> None:
     ax.grid(color=INK, alpha=0.15, linewidth=0.7)
     ax.tick_params(colors=INK, labelsize=9, length=0, which="both")
     ax.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}" if value == int(value) else f"{value:g}")
-    ax.set_xlabel("seconds" if panel.x == "seconds" else "steps", color=INK, fontsize=9)
+    ax.set_xlabel({"step": "steps"}.get(panel.x, panel.x), color=INK, fontsize=9)
     ax.locator_params(axis="y", nbins=6)
 
 
@@ -157,16 +156,25 @@ def label_ends(ax: Axes, ends: list[tuple[str, str, float, float]]) -> None:
 
 
 def spread(heights: list[float], gap: float) -> list[float]:
-    """Move heights in [0, 1] apart, in their order, until neighbours are `gap` away; they stay in [0, 1] as long as they fit."""
+    """Move heights in [0, 1] apart, in their order, until neighbours are `gap` away; they stay in [0, 1] as long as they fit.
+
+    The i-th from below, less i gaps, must not fall: neighbours that do are pooled at their mean, which moves all of them
+    least in the square (isotonic regression, Barlow et al. 1972).
+    """
     order = sorted(range(len(heights)), key=heights.__getitem__)
+    pools: list[tuple[float, int]] = []  # mean and number of labels, from below
+    for place, index in enumerate(order):
+        mean, count = heights[index] - place * gap, 1
+        while pools and pools[-1][0] > mean:
+            below, labels = pools.pop()
+            mean, count = (below * labels + mean * count) / (labels + count), labels + count
+        pools.append((mean, count))
+    room = 1 - gap * max(0, len(heights) - 1)
+    bounded = [min(max(mean, min(0.0, room)), max(0.0, room)) for mean, count in pools for _ in range(count)]
     result = list(heights)
-    for lower, upper in itertools.pairwise(order):
-        if result[upper] < result[lower] + gap:
-            middle = (result[upper] + result[lower]) / 2
-            result[lower], result[upper] = middle - gap / 2, middle + gap / 2
-    low, high = min(result, default=0.0), max(result, default=1.0)
-    shift = max(0.0, -low) - max(0.0, high - 1)
-    return [height + shift for height in result]
+    for place, index in enumerate(order):
+        result[index] = bounded[place] + place * gap
+    return result
 
 
 def points_of(rows: Sequence[Row], x: str, y: str) -> list[tuple[float, float]]:

@@ -125,7 +125,8 @@ def matched(measure: Measure, first: str, a: Sequence[Seeded], second: str, b: S
     if paired:
         for name, group in zip((first, second), by_seed, strict=True):
             if len(group) > len(common):
-                notes.append(f"{len(group) - len(common)} of {name}'s {len(group)} seeds are left out: the other side lacks them.")  # fmt: skip
+                rest = len(group) - len(common)
+                notes.append(f"{rest} of {name}'s {len(group)} seeds {'are' if rest > 1 else 'is'} left out: the other side lacks {'them' if rest > 1 else 'it'}.")  # fmt: skip
         by_seed = [{key: group[key] for key in common} for group in by_seed]
     values = [np.array(list(group.values()), dtype=np.float64) for group in by_seed]
     return Sides(values[0], values[1], paired, tuple(notes))

@@ -1,0 +1,154 @@
+"""Arguments of `compare` go in, out come the groups of runs that they name."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from fnmatch import fnmatchcase
+from pathlib import Path
+
+from core.errors import UserError, did_you_mean
+from core.plugins.discovery import Experiment, find, is_experiment
+from core.report.comparison import Group
+from core.report.differences import PLACES
+from core.report.runs import RunData, by_settings, is_setting, read_run
+from core.toml import load_config
+from core.tracking.run import find_run, out_folder, run_folders
+
+DEFAULT = "default"
+
+
+def choose(arguments: Sequence[str]) -> tuple[list[Group], Path]:
+    """The groups that arguments name, two at least, and the folder of runs of the first experiment.
+
+    One EXP alone is all its groups of settings. Raises UserError for what is unknown, and for fewer than two groups.
+    """
+    asked = [split(argument) for argument in arguments]
+    if len(asked) == 1 and asked[0][1] is None:
+        experiment = asked[0][0]
+        groups = every_group(experiment)
+        if len(groups) < 2:
+            raise too_few(experiment, groups)
+    else:
+        groups = [Group(argument.rstrip("/"), named(*parts)) for argument, parts in zip(arguments, asked, strict=True)]
+        if len(groups) == 1:
+            raise UserError(
+                f"{arguments[0]} is one group of runs, and a comparison needs two",
+                remedy="Name another: EXP, EXP/RUN, EXP/RUN,RUN or EXP/PATTERN*, in quotation marks.",
+            )
+        refuse_twice(groups)
+    return without_common_prefix(groups), out_of(asked[0][0])
+
+
+def split(argument: str) -> tuple[Experiment, str | None]:
+    """(experiment, what is asked of its runs) of EXP or EXP/RUNS, where EXP may be a path, too. Raises UserError."""
+    whole = argument.rstrip("/")
+    if "/" not in whole or is_experiment(Path(whole).resolve()):
+        return find(whole), None
+    owner, _, runs = whole.rpartition("/")
+    return find(owner), runs
+
+
+def out_of(experiment: Experiment) -> Path:
+    """The folder of an experiment's runs."""
+    config, _ = load_config(experiment.folder, "", ())
+    return out_folder(experiment, config)
+
+
+def named(experiment: Experiment, asked: str | None) -> list[RunData]:
+    """The runs of one argument."""
+    if asked is None:
+        return like_default(experiment)
+    out = out_of(experiment)
+    folders = run_folders(experiment, out)
+    if asked in {folder.name for folder in folders}:  # a name may look like a pattern
+        return [read_run(out / asked)]
+    found: dict[Path, None] = {}
+    for part in filter(None, asked.split(",")):
+        if set("*?[") & set(part):
+            found |= dict.fromkeys(matching(experiment, part, folders, out))
+        else:
+            found[find_run(experiment, out, part)] = None
+    return [read_run(folder) for folder in found]
+
+
+def matching(experiment: Experiment, pattern: str, folders: Sequence[Path], out: Path) -> list[Path]:
+    """Run folders whose names match a pattern. Raises UserError where there is none."""
+    matches = [folder for folder in folders if fnmatchcase(folder.name, pattern)]
+    if not matches:
+        known = did_you_mean(pattern, [folder.name for folder in folders])
+        remedy = f"{known} `{experiment.command.format('runs')}` lists them." if known else no_runs(experiment)
+        raise UserError(f"no run of {experiment.name} matches '{pattern}'", place=str(out), remedy=remedy)
+    return matches
+
+
+def like_default(experiment: Experiment) -> list[RunData]:
+    """The runs with the settings and data of the run `default`, of any seed; or the only group that there is. Raises UserError."""
+    out = out_of(experiment)
+    groups = by_settings(map(read_run, run_folders(experiment, out)))
+    if not groups:
+        raise UserError(f"{experiment.name} has no runs yet", place=str(out), remedy=no_runs(experiment))
+    if len(groups) == 1:
+        return groups[0]
+    for group in groups:
+        if any(run.name == DEFAULT for run in group):
+            return group
+    names = ", ".join(group[0].title for group in groups[:6])
+    raise UserError(
+        f"{experiment.name} has runs of {len(groups)} settings, and none of them is called {DEFAULT}",
+        place=str(out),
+        remedy=f"Say which: {names}{' ...' if len(groups) > 6 else ''}.",
+    )
+
+
+def every_group(experiment: Experiment) -> list[Group]:
+    """All groups of settings of an experiment, that of `default` first, named by the settings that tell them apart."""
+    found = by_settings(map(read_run, run_folders(experiment, out_of(experiment))))
+    found.sort(key=lambda group: all(run.name != DEFAULT for run in group))
+    names = [told_apart(group[0], found) for group in found]
+    if len(set(names)) < len(names) or not all(names):
+        names = [group[0].name for group in found]
+    return [Group(name, group) for name, group in zip(names, found, strict=True)]
+
+
+def told_apart(run: RunData, groups: Sequence[Sequence[RunData]]) -> str:
+    """learning_rate=0.01, n_layer=2: the settings of a run that are not the same in every group."""
+    keys = sorted({key for group in groups for key in group[0].config if is_setting(key) and key not in PLACES})
+    differing = [key for key in keys if len({repr(group[0].config.get(key)) for group in groups}) > 1]
+    shown = [f"{key.rpartition('.')[2]}={run.config[key]}" for key in differing if key in run.config]
+    return ", ".join(shown) if len(differing) <= 3 else ""
+
+
+def refuse_twice(groups: Sequence[Group]) -> None:
+    """Raise UserError where two arguments name the same runs: their difference is nothing."""
+    seen: dict[frozenset[Path], str] = {}
+    for group in groups:
+        runs = frozenset(run.folder for run in group.runs)
+        if runs in seen:
+            raise UserError(
+                f"{seen[runs]} and {group.name} are the same {'run' if len(runs) == 1 else 'runs'}",
+                remedy="Name runs that differ, each group once.",
+            )
+        seen[runs] = group.name
+
+
+def too_few(experiment: Experiment, groups: Sequence[Group]) -> UserError:
+    """One experiment was named, and there is nothing in it to compare."""
+    if not groups:
+        return UserError(f"{experiment.name} has no runs yet", place=str(experiment.folder), remedy=no_runs(experiment))
+    return UserError(
+        f"all runs of {experiment.name} have the same settings and data, and a comparison needs two groups",
+        place=str(experiment.folder),
+        remedy=f"Train another: {experiment.command.format('train')} --run NAME -s KEY=VALUE. Or name single runs: EXP/RUN EXP/RUN.",
+    )
+
+
+def no_runs(experiment: Experiment) -> str:
+    return f"Train one: {experiment.command.format('train')}"
+
+
+def without_common_prefix(groups: Sequence[Group]) -> list[Group]:
+    """Names without `EXP/` where all have the same."""
+    heads = {group.name.rpartition("/")[0] for group in groups}
+    if len(heads) > 1 or heads == {""}:
+        return list(groups)
+    return [Group(group.name.rpartition("/")[2], group.runs) for group in groups]

@@ -1,0 +1,171 @@
+"""Curves of groups in one picture: groups go in, out comes a figure by step, by tokens and by seconds, seeds as a band."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+from core.report.comparison import Group
+from core.report.plots import (
+    BOTTOM,
+    HEIGHT,
+    INK,
+    LEFT,
+    LOG_FROM,
+    RIGHT,
+    TOP,
+    WIDTH,
+    Panel,
+    label_ends,
+    png,
+    points_of,
+    style,
+    use_log_scale,
+)
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+Values = npt.NDArray[np.float64]
+# Okabe and Ito's palette (2008), told apart under every common colour blindness, without its yellow, which white swallows.
+PALETTE = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", INK)
+DASHES = ("-", "--", ":")  # after so many groups the colours come again, and the line tells
+STEEP, MANY_POINTS = 0.1, 8  # the part of a curve that may leave the panel, if the curve has so many points
+MARGIN = 0.06  # of the height, above and below
+LABEL_CHARACTERS, CHARACTER = 22, 0.078  # of a group's name in the picture; inches of one at 9 points
+FOOT = 0.25  # inches below the panels, for the line that says what the band is
+ACCURACY = Panel("exact match", "step", {"val": "val_accuracy"})
+PANELS = (
+    Panel("val loss by step, nats per token", "step", {"val": "val_loss"}),
+    Panel("by tokens", "tokens", {"val": "val_loss"}),
+    Panel("by time", "seconds", {"val": "val_loss"}),
+    ACCURACY,
+)
+
+
+@dataclass(frozen=True)
+class Band:
+    """x, the mean over seeds at x, and the lowest and highest value there."""
+
+    x: Values
+    mean: Values
+    low: Values
+    high: Values
+    seeds: int
+
+
+def overlay(groups: Sequence[Group]) -> Figure:
+    """All groups in each panel; exact match where a group has it."""
+    from matplotlib.figure import Figure
+
+    bands = {panel.title: [band(group, panel) for group in groups] for panel in PANELS}
+    panels = [panel for panel in PANELS if panel is not ACCURACY or any(bands[panel.title])]
+    names = [shortened(group.name) for group in groups]
+    right = 0.2 + CHARACTER * (max(map(len, names)) + 6)
+    columns = 2 if len(panels) == 4 else len(panels)
+    wide, high = (WIDTH - RIGHT + right) * columns, HEIGHT * -(-len(panels) // columns) + FOOT  # inches
+    figure = Figure(figsize=(wide, high), facecolor="white")
+    for index, panel in enumerate(panels):
+        row, column = divmod(index, columns)
+        left, top = wide / columns * column + LEFT, high - HEIGHT * row - TOP
+        box = (left, top - HEIGHT + TOP + BOTTOM, wide / columns - LEFT - right, HEIGHT - TOP - BOTTOM)
+        ax = figure.add_axes((box[0] / wide, box[1] / high, box[2] / wide, box[3] / high))
+        fill(ax, panel, names, bands[panel.title])
+    if any(found and found.seeds > 1 for row in bands.values() for found in row):
+        figure.text(LEFT / wide, 0.08 / high, "Line: mean over seeds. Band: from the lowest to the highest seed.", fontsize=8, color=INK)  # fmt: skip
+    return figure
+
+
+def band(group: Group, panel: Panel) -> Band | None:
+    """The group's curve, over the stretch of x that all its counted runs have; None where they have no points there.
+
+    Runs that evaluated at other x, as by time, are read between their points on straight lines.
+    """
+    column = panel.curves["val"]
+    curves = [np.array(sorted(points)) for run in group.drawn if (points := points_of(run.rows, panel.x, column))]
+    if not curves:
+        return None
+    start, end = max(curve[0, 0] for curve in curves), min(curve[-1, 0] for curve in curves)
+    if start > end:
+        return None
+    every = np.unique(np.concatenate([[start, end], *(curve[:, 0] for curve in curves)]))
+    x = every[(every >= start) & (every <= end)]
+    ys = np.array([np.interp(x, curve[:, 0], curve[:, 1]) for curve in curves])  # (seeds, points)
+    return Band(x, ys.mean(0), ys.min(0), ys.max(0), len(curves))
+
+
+def fill(ax: Axes, panel: Panel, names: Sequence[str], bands: Sequence[Band | None]) -> None:
+    """Draw a panel, with each group's name and last value beside its end."""
+    style(ax, panel)
+    ends: list[tuple[str, str, float, float]] = []
+    for index, (name, found) in enumerate(zip(names, bands, strict=True)):
+        if found is None:
+            continue
+        colour = PALETTE[index % len(PALETTE)]
+        line = DASHES[index // len(PALETTE) % len(DASHES)]
+        dots = "o" if len(found.x) == 1 else None
+        if found.seeds > 1:
+            ax.fill_between(found.x, found.low, found.high, color=colour, alpha=0.18, linewidth=0, zorder=1)
+        ax.plot(found.x, found.mean, color=colour, linestyle=line, linewidth=1.6, marker=dots, markersize=3.5, zorder=2)
+        last = float(found.mean[-1])
+        ends.append(
+            (f"{name} {last:.1%}" if panel is ACCURACY else f"{name} {last:.3f}", colour, float(found.x[-1]), last)
+        )
+    if panel is ACCURACY:
+        ax.set_ylim(-0.03, 1.03)
+        ax.yaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
+    else:
+        fit_losses(ax, [found for found in bands if found is not None])
+    end = max((x for _, _, x, _ in ends), default=1.0)
+    if panel.x == "tokens" and end >= 10_000:
+        ax.xaxis.set_major_formatter(lambda value, _: in_short(value))
+    ax.set_xlim(0, end * 1.01 or 1)
+    label_ends(ax, ends)
+
+
+def fit_losses(ax: Axes, bands: Sequence[Band]) -> None:
+    """Limits of a loss: those of the curves without their steep first tenth, beside which nothing else could be told apart."""
+    if not bands:
+        return
+    late = [found.x >= found.x[0] + STEEP * (found.x[-1] - found.x[0]) for found in bands]
+    cut = all(len(found.x) >= MANY_POINTS for found in bands)
+    low = min(float(found.low.min()) for found in bands)
+    high = max(float(found.high[kept if cut else slice(None)].max()) for found, kept in zip(bands, late, strict=True))
+    if low > 0 and high > LOG_FROM * low:
+        use_log_scale(ax)
+        ax.set_ylim(low / 1.1, high * 1.1)
+    elif high > low:
+        ax.set_ylim(low - MARGIN * (high - low), high + MARGIN * (high - low))
+
+
+def in_short(count: float) -> str:
+    """500k, 1.5M."""
+    for size, letter in ((1e9, "B"), (1e6, "M"), (1e3, "k")):
+        if count >= size:
+            return f"{count / size:.4g}{letter}"
+    return f"{count:g}"
+
+
+def shortened(name: str) -> str:
+    """A name that fits beside a panel: its end says more than its middle. matplotlib would read $ as mathematics."""
+    half = LABEL_CHARACTERS // 2
+    short = name if len(name) <= LABEL_CHARACTERS else f"{name[: half - 1]}…{name[-half:]}"
+    return short.replace("$", r"\$")
+
+
+def picture(figure: Figure, suffix: str) -> bytes:
+    """The figure as a file: .png, or .svg with text as text."""
+    import matplotlib
+
+    if suffix == ".png":
+        return png(figure)
+    buffer = io.BytesIO()
+    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "compare"}):
+        figure.savefig(buffer, format="svg", metadata={"Date": None})
+    return buffer.getvalue()
