@@ -9,8 +9,8 @@ from pathlib import Path
 from core.errors import UserError, did_you_mean
 from core.plugins.discovery import Experiment, find, is_experiment
 from core.report.comparison import Group
-from core.report.differences import PLACES
-from core.report.runs import RunData, by_settings, is_setting, read_run
+from core.report.naming import names_of
+from core.report.runs import RunData, by_settings, read_run
 from core.toml import load_config
 from core.tracking.run import find_run, out_folder, run_folders
 
@@ -104,18 +104,7 @@ def every_group(experiment: Experiment) -> list[Group]:
     """All groups of settings of an experiment, that of `default` first, named by the settings that tell them apart."""
     found = by_settings(map(read_run, run_folders(experiment, out_of(experiment))))
     found.sort(key=lambda group: all(run.name != DEFAULT for run in group))
-    names = [told_apart(group[0], found) for group in found]
-    if len(set(names)) < len(names) or not all(names):
-        names = [group[0].name for group in found]
-    return [Group(name, group) for name, group in zip(names, found, strict=True)]
-
-
-def told_apart(run: RunData, groups: Sequence[Sequence[RunData]]) -> str:
-    """learning_rate=0.01, n_layer=2: the settings of a run that are not the same in every group."""
-    keys = sorted({key for group in groups for key in group[0].config if is_setting(key) and key not in PLACES})
-    differing = [key for key in keys if len({repr(group[0].config.get(key)) for group in groups}) > 1]
-    shown = [f"{key.rpartition('.')[2]}={run.config[key]}" for key in differing if key in run.config]
-    return ", ".join(shown) if len(differing) <= 3 else ""
+    return [Group(name, group) for name, group in zip(names_of(found), found, strict=True)]
 
 
 def refuse_twice(groups: Sequence[Group]) -> None:

@@ -11,6 +11,7 @@ from core.report.runs import RunData, is_setting
 from core.report.tables import Table
 
 SHOWN_VALUES, SHOWN_DIGITS = 6, 12
+UNKNOWN = "-"
 CODE = ("git_commit", "code")  # of the environment: what was run, not what it ran on
 # Facts of [prepare] that say where data is, not what it is; the fingerprint says that.
 PLACES = ("prepare.variant", "prepare.dataset_dir", "prepare.raw_dir", "prepare.input", "prepare.sha256")
@@ -37,13 +38,16 @@ def differences(groups: Sequence[Sequence[RunData]]) -> list[Difference]:
 
 
 def of_kind(kind: str, groups: Sequence[Sequence[Facts]]) -> list[Difference]:
-    """The keys whose values are not the same in every group."""
+    """The keys whose values are not the same in every group. A group that does not know a fact differs in nothing by it.
+
+    A key that config.toml lacks is known all the same: it is null.
+    """
     keys = dict.fromkeys(key for group in groups for facts in group for key in facts)
     rows = [(key, [distinct(facts.get(key) for facts in group) for group in groups]) for key in keys]
     return [
         Difference(kind, key, tuple(map(listed, values)))
         for key, values in rows
-        if any(set(value) != set(values[0]) for value in values)
+        if len({frozenset(value) for value in values if kind == "config" or value != [UNKNOWN]}) > 1
     ]
 
 
@@ -59,7 +63,7 @@ def shown(value: Any) -> str:
     """One value; null is what a run does not have."""
     if isinstance(value, str):
         return value
-    return "-" if value is None else json.dumps(value, ensure_ascii=False)
+    return UNKNOWN if value is None else json.dumps(value, ensure_ascii=False)
 
 
 def listed(values: Sequence[str]) -> str:

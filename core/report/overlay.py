@@ -51,13 +51,14 @@ PANELS = (
 
 @dataclass(frozen=True)
 class Band:
-    """x, the mean over seeds at x, and the lowest and highest value there."""
+    """x, the mean over seeds at x, and the lowest and highest value there; last: the mean of the runs' own last values."""
 
     x: Values
     mean: Values
     low: Values
     high: Values
     seeds: int
+    last: float
 
 
 def overlay(groups: Sequence[Group]) -> Figure:
@@ -97,7 +98,7 @@ def band(group: Group, panel: Panel) -> Band | None:
     every = np.unique(np.concatenate([[start, end], *(curve[:, 0] for curve in curves)]))
     x = every[(every >= start) & (every <= end)]
     ys = np.array([np.interp(x, curve[:, 0], curve[:, 1]) for curve in curves])  # (seeds, points)
-    return Band(x, ys.mean(0), ys.min(0), ys.max(0), len(curves))
+    return Band(x, ys.mean(0), ys.min(0), ys.max(0), len(curves), float(np.mean([curve[-1, 1] for curve in curves])))
 
 
 def fill(ax: Axes, panel: Panel, names: Sequence[str], bands: Sequence[Band | None]) -> None:
@@ -113,10 +114,8 @@ def fill(ax: Axes, panel: Panel, names: Sequence[str], bands: Sequence[Band | No
         if found.seeds > 1:
             ax.fill_between(found.x, found.low, found.high, color=colour, alpha=0.18, linewidth=0, zorder=1)
         ax.plot(found.x, found.mean, color=colour, linestyle=line, linewidth=1.6, marker=dots, markersize=3.5, zorder=2)
-        last = float(found.mean[-1])
-        ends.append(
-            (f"{name} {last:.1%}" if panel is ACCURACY else f"{name} {last:.3f}", colour, float(found.x[-1]), last)
-        )
+        last = f"{found.last:.1%}" if panel is ACCURACY else f"{found.last:.3f}"
+        ends.append((f"{name} {last}", colour, float(found.x[-1]), float(found.mean[-1])))
     if panel is ACCURACY:
         ax.set_ylim(-0.03, 1.03)
         ax.yaxis.set_major_formatter(lambda value, _: f"{value:.0%}")

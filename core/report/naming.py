@@ -1,0 +1,63 @@
+"""Short names of groups: runs of several settings go in, out comes what tells them apart, such as `n_embd=128`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from core.config import Config, resolve
+from core.report.differences import PLACES
+from core.report.runs import RunData, is_setting
+from core.tracking.begin import flat
+
+MOST = 3  # settings in a name; runs that differ in more go by the name of the first one
+Facts = Mapping[str, Any]
+
+
+def names_of(groups: Sequence[Sequence[RunData]]) -> list[str]:
+    """A name per group, all different: its settings that are not the same in every group, else its first run's name.
+
+    What follows from a setting, as n_ff does from n_embd, is not named beside it.
+    """
+    configs = [group[0].config for group in groups]
+    keys = chosen_keys(configs, differing_keys(configs))
+    if 0 < len(keys) <= MOST:
+        shown = [
+            ", ".join(f"{key.rpartition('.')[2]}={config[key]}" for key in keys if key in config) for config in configs
+        ]
+        if all(shown) and len(set(shown)) == len(shown):
+            return shown
+    return [group[0].name for group in groups]
+
+
+def differing_keys(configs: Sequence[Facts]) -> list[str]:
+    """Settings that are not the same everywhere, in the order of config.toml."""
+    keys = dict.fromkeys(key for config in configs for key in config if is_setting(key) and key not in PLACES)
+    return [key for key in keys if len({repr(config.get(key)) for config in configs}) > 1]
+
+
+def chosen_keys(configs: Sequence[Facts], keys: Sequence[str]) -> list[str]:
+    """Those of the keys that have to be given, in one of the configs at least, to have the values that they have there."""
+    left_out: set[str] = set()
+    for key in reversed(keys):  # of two that follow from each other, the later one
+        if all(is_whole_without(config, {*left_out, key}) for config in configs):
+            left_out.add(key)
+    return [key for key in keys if key not in left_out]
+
+
+def is_whole_without(config: Facts, left_out: set[str]) -> bool:
+    """Whether a resolved config comes out the same when some of its keys are not given."""
+    nested: dict[str, Any] = {}
+    for key, value in config.items():
+        if key in left_out:
+            continue
+        *path, name = key.split(".")
+        section = nested
+        for part in path:
+            section = section.setdefault(part, {})
+        section[name] = value
+    try:
+        resolved = flat(resolve(Config.model_validate(nested)).model_dump())
+    except ValueError:  # of another version of the program
+        return False
+    return all(resolved.get(key) == config.get(key) for key in left_out)
