@@ -46,7 +46,7 @@ def made(lab: Path) -> Callable[..., Path]:
         folder.mkdir(parents=True)
         (home / "config.toml").touch()
         config = resolve(Config())
-        config.train.model.n_embd, config.train.runtime.seed = n_embd, seed
+        config.train.model.n_embd, config.train.runtime.seed, config.sample.runtime.seed = n_embd, seed, seed
         files.write_text(folder / "config.toml", dump(config.model_dump()))
         metrics = MetricsFile(folder, accuracy_columns([]), keep_until=-1)
         for step in range(0, 101, 10):
@@ -117,6 +117,7 @@ def test_single_runs_stay_apart_though_they_differ_in_nothing_but_their_seed(ter
     done = terrarium("compare", "spaces/default", "spaces/narrow-1")
     assert [line.split()[:2] for line in done.stdout.splitlines()[1:3]] == [["default", "1"], ["narrow-1", "1"]]
     assert "config  train.runtime.seed        0         1" in done.stdout
+    assert "sample.runtime" not in done.stdout
 
 
 def test_an_experiment_alone_is_all_its_settings_named_by_what_tells_them_apart(

@@ -9,10 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from core.report.verdict import Measure, Sides, Verdict, interval, judge, needed, t_quantile
+from core.report.bootstrap import Sides, interval, needed, t_quantile
+from core.report.verdict import Measure, Verdict, judge
 
 LOSS = Measure("best_val_loss", "val loss")
-ACCURACY = Measure("accuracy", "accuracy", lower_is_better=False, unit="points", factor=100.0)
+ACCURACY = Measure("accuracy", "accuracy", lower_is_better=False, unit="points", factor=100.0, most=1.0)
 
 
 def seeded(*values: float | None, start: int = 0) -> list[tuple[int | None, float | None]]:
@@ -59,6 +60,12 @@ def test_no_evidence_says_how_many_more_seeds() -> None:
 def test_a_tiny_difference_needs_more_seeds_than_are_counted() -> None:
     found = verdict(seeded(1.0, 2.0, 3.0), seeded(3.0, 1.0001, 2.0))
     assert found.sentence.endswith("more than 1,000 more seeds a side would be needed to see one of this size.")
+
+
+def test_no_interval_of_an_accuracy_is_wider_than_its_scale() -> None:
+    found = verdict(seeded(0.1, 0.9), seeded(1.0, 1.0), ACCURACY)
+    assert (found.low, found.high) == (-1.0, 1.0)
+    assert "(95 % interval 100 lower to 100 higher; 2 seeds each, paired)" in found.sentence
 
 
 def test_one_seed_cannot_tell() -> None:

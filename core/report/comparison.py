@@ -8,14 +8,15 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+from core.report.bootstrap import LEVEL
 from core.report.differences import Difference, differences, fingerprints, mixed_settings
 from core.report.runs import RunData
 from core.report.tables import Table
-from core.report.verdict import LEVEL, Measure, Seeded, Verdict, judge
+from core.report.verdict import Measure, Seeded, Verdict, judge
 
 LOSS = Measure("best_val_loss", "val loss")
 BITS = Measure("bits_per_byte", "bits per byte")
-ACCURACY = Measure("accuracy", "accuracy", lower_is_better=False, unit="points", factor=100.0)
+ACCURACY = Measure("accuracy", "accuracy", lower_is_better=False, unit="points", factor=100.0, most=1.0)
 Form = Callable[[float], str]
 
 

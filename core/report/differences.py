@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,6 +13,7 @@ from core.report.tables import Table
 
 SHOWN_VALUES, SHOWN_DIGITS = 6, 12
 UNKNOWN = "-"
+HEIR = re.compile(r"^sample\.runtime\.")  # its keys are those of [train.runtime], if they are not set
 CODE = ("git_commit", "code")  # of the environment: what was run, not what it ran on
 # Facts of [prepare] that say where data is, not what it is; the fingerprint says that.
 PLACES = ("prepare.variant", "prepare.dataset_dir", "prepare.raw_dir", "prepare.input", "prepare.sha256")
@@ -32,8 +34,10 @@ def differences(groups: Sequence[Sequence[RunData]]) -> list[Difference]:
     readers: list[tuple[str, Callable[[RunData], Facts]]] = [
         ("config", lambda run: run.config), ("data", data), ("code", code), ("environment", environment),
     ]  # fmt: skip
+    found = [row for kind, read in readers for row in of_kind(kind, [[read(run) for run in group] for group in groups])]
+    values = {row.key: row.values for row in found}
     return [
-        found for kind, read in readers for found in of_kind(kind, [[read(run) for run in group] for group in groups])
+        row for row in found if values.get(HEIR.sub("train.runtime.", row.key)) != row.values or not HEIR.match(row.key)
     ]
 
 

@@ -1,44 +1,33 @@
 """What seeds support: two groups of (seed, value) of one measure go in, a difference with its interval and one sentence come out.
 
-The interval is a percentile bootstrap (Efron and Tibshirani 1993, "An Introduction to the Bootstrap", chapter 13) of the
-difference of means, made wide enough for few seeds in two steps. A resample of n values has only (n - 1) / n of the
-variance that it stands for, so residuals are scaled by sqrt(n / (n - 1)) first (Hesterberg 2015, "What Teachers Should
-Know About the Bootstrap", section 3.2); and the ends are moved out by t / z, the quantile of Student's t (degrees of
-freedom: n - 1, or Welch's) over that of the normal distribution. With 2 to 15 seeds a side and no difference, 2 to 6 % of
-the intervals leave out zero, for normal and for exponential values alike; of plain percentile intervals 16 % do with 5
-pairs, and 12 % with 5 seeds a side. tests/test_verdict.py measures it.
+The statistics are those of bootstrap.py; here it is decided what counts, what is paired, and how it is said.
 """
 
 from __future__ import annotations
 
-import functools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from statistics import NormalDist
 
 import numpy as np
-import numpy.typing as npt
 
-Values = npt.NDArray[np.float64]
+from core.report.bootstrap import LEVEL, NO_SPREAD, Sides, interval, needed, spread
+
 Seeded = tuple[int | None, float | None]  # a run's seed, and its value; None or NaN where it has none
-RESAMPLES, RANDOM_SEED = 20_000, 0
-LEVEL, POWER = 0.95, 0.8
-Z = NormalDist().inv_cdf((1 + LEVEL) / 2)
 COMMON_SEEDS = 3  # so many seeds that both groups have are worth leaving the others out
 MANY = 1000  # more seeds than that are not named by number
-NO_SPREAD = 1e-12  # of the largest value: the rounding of a mean, not a spread
 
 
 @dataclass(frozen=True)
 class Measure:
-    """key: in summary.json; title: in sentences; unit: of a difference; factor: to that unit."""
+    """key: in summary.json; title: in sentences; unit: of a difference; factor: to that unit; most: the largest difference that can be."""
 
     key: str
     title: str
     lower_is_better: bool = True
     unit: str = ""
     factor: float = 1.0
+    most: float = math.inf
 
     def written(self, *values: float) -> list[str]:
         """Values as a sentence shows them: alike, with three digits of the largest."""
@@ -72,20 +61,6 @@ class Verdict:
     sentence: str
 
 
-@dataclass(frozen=True)
-class Sides:
-    """The values that count: a and b, in the order of their seeds; paired: a[i] and b[i] are of one seed."""
-
-    a: Values
-    b: Values
-    paired: bool
-    notes: tuple[str, ...]
-
-    @property
-    def seeds(self) -> tuple[int, int]:
-        return len(self.a), len(self.b)
-
-
 def judge(measure: Measure, first: str, a: Sequence[Seeded], second: str, b: Sequence[Seeded]) -> Verdict:
     """Compare two groups, named `first` and `second`. Runs of one seed in one group count as one, by their mean."""
     sides = matched(measure, first, a, second, b)
@@ -107,7 +82,7 @@ def judge(measure: Measure, first: str, a: Sequence[Seeded], second: str, b: Seq
         return verdict(one_seed(measure, names, sides.seeds, difference), difference)
     if spread(sides) == 0:
         return without_spread(measure, names, sides, difference, verdict)
-    low, high = interval(sides, difference)
+    low, high = (min(max(end, -measure.most), measure.most) for end in interval(sides, difference))
     evidence = not low <= 0 <= high
     more = None if evidence else needed(sides, difference)
     better = winner(measure, names, difference) if evidence else None
@@ -147,64 +122,6 @@ def counted(measure: Measure, name: str, group: Sequence[Seeded], notes: list[st
             notes.append(f"{len(values)} runs of {name} have the seed {key}: they count as one, by their mean.")
     ordered = sorted(found, key=lambda key: (isinstance(key, str), key if isinstance(key, int) else 0))
     return {key: math.fsum(found[key]) / len(found[key]) for key in ordered}
-
-
-def samples(sides: Sides) -> list[Values]:
-    """What is resampled, each on its own: the differences seed by seed, or the values of either side. Their means add up."""
-    return [sides.b - sides.a] if sides.paired else [sides.b, -sides.a]
-
-
-def spread(sides: Sides) -> float:
-    """Standard error of the difference; 0 where seeds make no difference, or none but rounding."""
-    scale = max(float(np.abs(sides.a).max()), float(np.abs(sides.b).max()))
-    error = math.sqrt(sum(float(values.var(ddof=1)) / len(values) for values in samples(sides)))
-    return error if error > NO_SPREAD * scale else 0.0
-
-
-def interval(sides: Sides, difference: float) -> tuple[float, float]:
-    """The 95 % interval of the difference of means, as the module's first lines say."""
-    random = np.random.default_rng(RANDOM_SEED)
-    moved = np.zeros(RESAMPLES)
-    for values in samples(sides):
-        n = len(values)
-        residuals = (values - values.mean()) * math.sqrt(n / (n - 1))
-        for _ in range(n):  # a draw at a time: memory of one row, however many seeds there are
-            moved += residuals[random.integers(0, n, RESAMPLES)] / n
-    low, high = np.quantile(moved, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-    wider = t_quantile(freedom(sides)) / Z
-    return difference + wider * float(low), difference + wider * float(high)
-
-
-def freedom(sides: Sides) -> float:
-    """Degrees of freedom of the standard error: n - 1 for pairs, Welch's (1947) for two sides."""
-    errors = [(float(values.var(ddof=1)) / len(values), len(values) - 1) for values in samples(sides)]
-    return sum(error for error, _ in errors) ** 2 / sum(error**2 / count for error, count in errors)
-
-
-@functools.lru_cache(maxsize=64)
-def t_quantile(freedom: float, level: float = LEVEL) -> float:
-    """The bound that |t| of Student's distribution stays below with probability `level`.
-
-    With t = sqrt(freedom) tan(angle) its density becomes cos(angle) ** (freedom - 1), which is summed on a grid.
-    """
-    angles = np.linspace(0, math.pi / 2, 10_001)
-    middles = (angles[1:] + angles[:-1]) / 2
-    shares = np.concatenate([[0.0], np.cumsum(np.cos(middles) ** (freedom - 1))])
-    return math.sqrt(freedom) * math.tan(float(np.interp(level * shares[-1], shares, angles)))
-
-
-def needed(sides: Sides, difference: float) -> int | None:
-    """How many more seeds a side would show a difference of this size with 80 % power at 5 %; None where it is zero.
-
-    n = (z_0.975 + z_0.8)² s² / difference², where s² is the variance of the paired differences or the sum of both sides';
-    Guenther's term for few seeds (1981, The American Statistician 35: z² / 2 for pairs, z² / 4 for two sides) is added.
-    """
-    if difference == 0:
-        return None
-    variance = sum(float(values.var(ddof=1)) for values in samples(sides))
-    reach = (Z + NormalDist().inv_cdf(POWER)) ** 2
-    seeds = reach * variance / difference**2 + Z**2 / (2 if sides.paired else 4)
-    return max(1, math.ceil(seeds) - min(sides.seeds)) if math.isfinite(seeds) else None
 
 
 def without_spread(
