@@ -1,0 +1,104 @@
+"""The report of an experiment: in go its runs in groups of settings, out come report.html and report.md beside the runs."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from core import files
+from core.report.comparison import Comparison, Group, compare
+from core.report.comparison_forms import document
+from core.report.document import Cards, Cell, Document, Grid, Paragraph, Part, Section
+from core.report.overlay import overlay, picture
+from core.report.run_report import duration, shown, write_document
+from core.report.runs import RunData
+
+MOST_GROUPS = 12  # that are set against each other; more would be no page for reading
+PICTURE = "compare.png"
+
+
+def write_experiment_report(
+    out: Path, name: str, question: str, groups: Sequence[Group], sweeps: Sequence[Path]
+) -> Path:
+    """Write the report of an experiment's runs into its out folder. Returns the page's path.
+
+    question: what the experiment is about, in one line; groups: that of the run `default` first; sweeps: their pages.
+    """
+    comparison = compare(groups[:MOST_GROUPS]) if len(groups) > 1 else None
+    if comparison:
+        files.write_bytes(out / PICTURE, picture(overlay(comparison.groups), ".png"))
+    return write_document(out, "report", about(out, name, question, groups, comparison, sweeps))
+
+
+def about(
+    out: Path,
+    name: str,
+    question: str,
+    groups: Sequence[Group],
+    comparison: Comparison | None,
+    sweeps: Sequence[Path],
+) -> Document:
+    """All that is to be said of an experiment."""
+    runs = sorted((run for group in groups for run in group.runs), key=lambda run: str(run.summary.get("started")))
+    head: list[Part] = [Paragraph(question, "lead"), Cards(figures(runs))]
+    sections = [Section("Runs", [Grid(COLUMNS, [row(out, run) for run in runs])])]
+    if comparison:
+        told = document(comparison, PICTURE)
+        sections.append(Section("What the runs support", [*told.head, *left_out(groups)]))
+        sections += told.sections
+    elif runs:
+        told_instead = "All runs have the same settings and data, so there is nothing to set side by side yet."
+        sections.append(Section("What the runs support", [Paragraph(told_instead)]))
+    links = [[Cell(page.parent.name, link=relative(page, out))] for page in sweeps]
+    return Document(name, head, [*sections, Section("Sweeps", [Grid((), links)])])
+
+
+def left_out(groups: Sequence[Group]) -> list[Part]:
+    """A word where there are more settings than are compared."""
+    if len(groups) <= MOST_GROUPS:
+        return []
+    return [
+        Paragraph(
+            f"The first {MOST_GROUPS} of {len(groups)} settings are compared; `sweep` reports on its own.", "soft"
+        )
+    ]
+
+
+def figures(runs: Sequence[RunData]) -> list[tuple[str, str, str]]:
+    """(value, name, remark): how many runs, the best of them, and the time that all took."""
+    complete = [run for run in runs if run.summary.get("status") == "completed"]
+    found = [(f"{len(runs):,}", "runs", "" if len(complete) == len(runs) else f"{len(complete)} of them complete")]
+    losses = [run for run in complete if run.summary.get("best_val_loss") is not None]
+    if losses:
+        best = min(losses, key=lambda run: float(run.summary["best_val_loss"]))
+        found.append((shown(best.summary, "best_val_loss", ".4f"), "lowest validation loss", best.name))
+    known = [run for run in complete if run.summary.get("accuracy") is not None]
+    if known:
+        best = max(known, key=lambda run: float(run.summary["accuracy"]))
+        found.append((shown(best.summary, "accuracy", ".1%"), "best exact match", best.name))
+    seconds = sum(run.summary.get("wall_seconds") or 0.0 for run in runs)
+    return [*found, (duration(seconds), "of computing", "all runs together")]
+
+
+COLUMNS = ("run", "status", "val loss", "exact match", "seed", "seconds", "begun", "to find out")
+
+
+def row(out: Path, run: RunData) -> list[Cell]:
+    """A run, with a link to its own report."""
+    summary, page = run.summary, run.folder / "report.html"
+    return [
+        Cell(run.name, link=relative(page, out) if page.is_file() else ""),
+        Cell(str(summary.get("status") or ""), "" if summary.get("status") == "completed" else "bad"),
+        Cell(shown(summary, "best_val_loss", ".4f")),
+        Cell(shown(summary, "accuracy", ".1%")),
+        Cell(shown(summary, "seed", "d")),
+        Cell(shown(summary, "train_seconds", ",.1f")),
+        Cell(str(summary.get("started") or "")[:10], "mark"),
+        Cell(str(summary.get("description") or "")),
+    ]
+
+
+def relative(page: Path, folder: Path) -> str:
+    """The way from a folder to a page, as links are written."""
+    return Path(os.path.relpath(page, folder)).as_posix()

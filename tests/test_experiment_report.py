@@ -1,0 +1,92 @@
+"""The report of an experiment: all its runs on one page, with what they support, and its twin."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+from click.testing import Result
+
+Terrarium = Callable[..., Result]
+
+
+class Links(HTMLParser):
+    """Collects where a page points to."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.found: list[str] = []
+        self.feed(page)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.found += [
+            value or "" for name, value in attrs if name in ("href", "src") and not (value or "").startswith("#")
+        ]
+
+
+def train(terrarium: Terrarium, run: str, *settings: str, seed: int = 0, description: str = "") -> None:
+    overrides = [part for key in (*settings, f"train.runtime.seed={seed}") for part in ("-s", key)]
+    done = terrarium("train", "spaces", "--run", run, "--description", description, *overrides)
+    assert done.exit_code == 0, done.output
+
+
+@pytest.fixture
+def trained(spaces: Path, terrarium: Terrarium) -> Path:
+    """Two seeds of `default`, two of a wider model, and one run that was broken off."""
+    for seed in (0, 1):
+        train(terrarium, "default" if not seed else "again", seed=seed, description="The start.")
+        train(terrarium, f"wide{seed}", "train.model.n_embd=32", seed=seed, description="Does width <help>?")
+    train(terrarium, "broken", "train.schedule.max_iters=5")
+    summary = spaces / "out" / "broken" / "summary.json"
+    summary.write_text(json.dumps(json.loads(summary.read_text()) | {"status": "interrupted"}))
+    return spaces
+
+
+def test_all_runs_stand_on_one_page_with_what_they_support(trained: Path, terrarium: Terrarium) -> None:
+    done = terrarium("report", "spaces")
+    assert done.exit_code == 0, done.output
+    out = trained / "out"
+    assert f"report: {out / 'report.html'}" in done.output
+    page, twin = (out / "report.html").read_text(), (out / "report.md").read_text()
+    assert "Put a space between the letters of a word." in page
+    for said in (page, twin):
+        for run in ("default", "again", "wide0", "wide1", "broken"):
+            assert run in said
+        assert "4 of them complete" in said
+        assert "interrupted" in said
+        assert "95 % interval" in said or "seed" in said
+        assert "What differed" in said
+    assert "Does width &lt;help&gt;?" in page
+    assert r"Does width \<help>?" in twin
+    links = Links(page).found
+    assert {"default/report.html", "wide1/report.html"} <= set(links)
+    assert all((out / link).is_file() for link in links)
+    assert "(compare.png)" in twin and (out / "compare.png").is_file()
+    assert "http" not in page.replace("http://www.w3.org/", "")
+
+
+def test_a_single_setting_has_nothing_to_be_set_against(spaces: Path, terrarium: Terrarium) -> None:
+    train(terrarium, "default")
+    assert terrarium("report", "spaces").exit_code == 0
+    assert "nothing to set side by side yet" in (spaces / "out" / "report.md").read_text()
+
+
+def test_the_report_of_a_run_is_written_again(trained: Path, terrarium: Terrarium) -> None:
+    page = trained / "out" / "wide0" / "report.html"
+    page.unlink()
+    done = terrarium("report", "spaces", "--run", "wide0")
+    assert done.exit_code == 0, done.output
+    assert "Does width" in page.read_text()
+
+
+def test_nothing_to_report_on(spaces: Path, terrarium: Terrarium) -> None:
+    none = terrarium("report", "spaces")
+    assert none.exit_code == 2
+    assert "spaces has no runs yet" in none.output
+    assert "Train one: python -m core.cli train spaces" in none.output
+    unknown = terrarium("report", "spaces", "--run", "wide")
+    assert unknown.exit_code == 2
+    assert "spaces has no run 'wide'" in unknown.output
