@@ -38,7 +38,7 @@ svg text { font-family: inherit !important; }
 table { border-collapse: collapse; width: 100%; font-size: .9rem; }
 th, td { text-align: left; vertical-align: top; padding: .38rem .8rem .38rem 0; border-bottom: 1px solid var(--line); }
 th { color: var(--soft); font-weight: 500; white-space: nowrap; }
-td.mark { font-variant-numeric: tabular-nums; white-space: nowrap; width: 1%; padding-right: 1.5rem; }
+td.mark { font-variant-numeric: tabular-nums; white-space: nowrap; width: 1%; padding-right: 1.2rem; }
 td.bar { width: 60%; }
 .bar i { display: block; height: .55rem; margin-top: .5rem; border-radius: 3px; background: var(--blue); }
 code, pre, td.text { font-family: ui-monospace, SFMono-Regular, Menlo, Consolas, monospace; font-size: .86rem; }
