@@ -1,27 +1,53 @@
-"""What a run ran on: versions, processor and commit; no name, no address, no path."""
+"""What a run ran on and how it was started: versions, processor, commit, command; no name, no address, no home path."""
 
 from __future__ import annotations
 
+import importlib.metadata
+import os
 import platform
+import re
+import shlex
 import subprocess
-from collections.abc import Mapping
+import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 
 def environment(folder: Path) -> dict[str, Any]:
-    """Python, torch, platform, cpu and git_commit (with "+changes" when the tree differs from it; null outside git)."""
-    import torch
+    """Python, torch, platform, cpu, git_commit (with "+changes" when the tree differs from it) and git_dirty.
 
+    Both are null outside git. torch is asked for what only it knows where it is loaded; it is not loaded for that.
+    """
+    commit, dirty = git_state(folder)
     return {
         "python": platform.python_version(),
-        "torch": torch.__version__,
+        **torch_state(),
         "platform": f"{platform.system()} {platform.release()} {platform.machine()}",
         "cpu": cpu_name(),
+        "git_commit": f"{commit}+changes" if commit and dirty else commit,
+        "git_dirty": dirty,
+    }
+
+
+def torch_state() -> dict[str, Any]:
+    """torch's version, and what it makes of the processor."""
+    torch = sys.modules.get("torch")
+    if torch is None:
+        return {"torch": version("torch"), "cpu_capability": None, "threads": None}
+    return {
+        "torch": torch.__version__,
         "cpu_capability": torch.backends.cpu.get_cpu_capability(),
         "threads": torch.get_num_threads(),
-        "git_commit": git_commit(folder),
     }
+
+
+def version(package: str) -> str | None:
+    """The version of an installed package; None where it is not there."""
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
 
 
 # What a sum's last bits depend on. The same names stand in summary.json, in `environment` and in `choices`.
@@ -43,8 +69,8 @@ def cpu_name() -> str:
     return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.machine())
 
 
-def git_commit(folder: Path) -> str | None:
-    """Commit that the experiment's folder is at."""
+def git_state(folder: Path) -> tuple[str | None, bool | None]:
+    """Commit that a folder is at, and whether a tracked file differs from it; None, None outside git."""
 
     def git(*arguments: str) -> str | None:
         try:
@@ -54,4 +80,37 @@ def git_commit(folder: Path) -> str | None:
         return done.stdout.strip() if done.returncode == 0 else None
 
     commit = git("rev-parse", "HEAD")
-    return f"{commit}+changes" if commit and git("status", "--porcelain", "--untracked-files=no") else commit
+    changed = git("status", "--porcelain", "--untracked-files=no") if commit else None
+    return commit or None, None if changed is None else bool(changed)
+
+
+def command_line(program: Sequence[str]) -> str:
+    """The command that started this process, to be typed again. program: what stands for the program's own path."""
+    return " ".join(quoted(without_home(argument)) for argument in (*program, *sys.argv[1:]))
+
+
+def own_program() -> list[str]:
+    """How a user's own script is started: python and its path, from the current folder where it lies in there."""
+    path = Path(sys.argv[0] or "-c")
+    if path.is_absolute() and path.is_relative_to(Path.cwd()):
+        path = path.relative_to(Path.cwd())
+    return ["python", str(path)]
+
+
+def quoted(argument: str) -> str:
+    """An argument for a shell, which is to expand a ~ at its start."""
+    return "~/" + shlex.quote(argument[2:]) if argument.startswith("~/") and argument[2:] else shlex.quote(argument)
+
+
+def without_home(text: str) -> str:
+    """A text with ~ for the user's home folder, wherever a path in it starts there."""
+    for home in homes():
+        text = re.sub(rf"(?<![\w./~-]){re.escape(home)}(?![\w.-])", "~", text)
+    return text
+
+
+def homes() -> list[str]:
+    """The user's home folder under its names, the longest first; none where it is not known, or is the root of all."""
+    name = os.path.expanduser("~")  # noqa: PTH111 - Path.home() raises where there is none
+    found = {str(Path(name)), str(Path(name).resolve())} if name != "~" else set()
+    return sorted((home for home in found if len(Path(home).parts) > 1), key=len, reverse=True)
