@@ -130,6 +130,7 @@ def chosen(listed: list[Listed], older_than: float | None, keep: int | None) -> 
 
 def prune_runs(out: Path, condemned: list[tuple[Listed, str]], yes: bool) -> None:
     """Say what is to be removed, ask, and remove it. Raises UserError where there is nobody to ask."""
+    files.tidy(out)
     free = []
     for run, why in condemned:
         try:
@@ -164,8 +165,7 @@ def size(folder: Path) -> int:
 
 
 def remove(folder: Path) -> None:
-    """Remove a run; a kill leaves it as a whole, or as a hidden folder that the next one removes."""
-    files.tidy(folder.parent)
+    """Remove a run; a kill leaves it as a whole, or as a hidden folder that the next --prune removes."""
     with files.lock(lock_file(folder), f"run {folder.name}"):
         hidden = files.temporary_name(folder)
         durable.rename(folder, hidden)

@@ -5,6 +5,7 @@ https://docs.wandb.ai: `wandb sync out/RUN/logs/wandb/offline-run-*` sends what 
 
 from __future__ import annotations
 
+import contextlib
 import os
 import uuid
 from typing import TYPE_CHECKING, Any
@@ -55,7 +56,14 @@ class WandB:
             settings=wandb.Settings(**PRIVATE),
         )
         remote.define_metric("*", step_metric="step")
+        self.forget()
         return remote
+
+    def forget(self) -> None:
+        """Remove wandb's notes on its own doings: they tell where the home folder is."""
+        for path in [*self.folder.glob("*run-*/logs"), *self.folder.glob("debug*.log")]:
+            with contextlib.suppress(PermissionError):  # Windows keeps an open file
+                durable.remove_tree(path)
 
     def identity(self) -> str:
         """The id of the run of wandb, the same after a resume."""
@@ -71,6 +79,7 @@ class WandB:
         """Finish the run of wandb: as successful, or not."""
         if self.remote is not None:
             self.remote.finish(exit_code=int(self.status != "completed"))
+            self.forget()
 
 
 def mode() -> str | None:
@@ -82,5 +91,5 @@ def mode() -> str | None:
 PRIVATE: dict[str, Any] = {
     "host": "", "username": "", "email": "", "silent": True, "console": "off", "disable_git": True, "disable_code": True,
     "disable_job_creation": True, "save_code": False, "x_disable_meta": True, "x_disable_machine_info": True,
-    "x_disable_stats": True, "x_save_requirements": False,
+    "x_disable_stats": True, "x_save_requirements": False, "symlink": False,
 }  # fmt: skip
