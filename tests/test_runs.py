@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import os
 import pty
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -15,7 +16,9 @@ import pytest
 from click.testing import Result
 
 from core import files
-from core.tracking.run import lock_file
+from core.report.html import write_report
+from core.tracking import Tracker
+from core.tracking.run import lock_file, read_summary
 
 Terrarium = Callable[..., Result]
 ROOT = Path(__file__).parent.parent
@@ -66,6 +69,16 @@ def test_the_table_has_the_newest_last(many: Path, terrarium: Terrarium) -> None
     day = (datetime.datetime.now() - datetime.timedelta(days=30)).date().isoformat()
     assert lines[1].startswith(f"good     {day} ")
     assert lines[1].endswith("  completed       1      6    1.2346     50.0%      6.2  Is it so?")
+
+
+def test_the_run_of_a_loop_of_ones_own_is_one_among_others(spaces: Path, terrarium: Terrarium) -> None:
+    with Tracker(spaces / "out" / "mine", config={"depth": 3}, seed=4, trackers=()) as tracker:
+        tracker.log_step(step=10, train_loss=1.5, val_loss=1.25, val_accuracy=0.75)
+    assert read_summary(tracker.folder)["experiment"] == "spaces"
+    line = terrarium("runs", "spaces").stdout.splitlines()[1]
+    assert re.fullmatch(r"mine  \S+ \S+  completed     4     10    1\.2500     75\.0%      0\.0 +-", line)
+    assert "depth" in write_report(tracker.folder).read_text()
+    assert '"best_loss": 1.25' in terrarium("list", "--json").stdout
 
 
 @pytest.mark.parametrize(

@@ -158,6 +158,14 @@ def test_a_loop_needs_no_torch(tmp_path: Path) -> None:
     assert read_summary(tmp_path / "run")["environment"]["torch"] == torch.__version__
 
 
+def test_the_loop_of_the_documentation_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    page = (ROOT / "docs" / "how-to" / "track.md").read_text(encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    exec(page.partition("```python\n")[2].partition("```")[0], {})
+    summary = read_summary(tmp_path / "experiments" / "mine" / "out" / "first")
+    assert (summary["experiment"], summary["status"], summary["steps"]) == ("mine", "completed", 100)
+
+
 # How it ends
 
 
@@ -318,7 +326,7 @@ def test_no_file_of_a_run_names_the_home_folder(
     result = terrarium(*given)
     assert result.exit_code == 0, result.output
     run = own / "out" / "default"
-    assert [path for path in run.rglob("*") if path.is_file() and b"ada-of-the-test" in path.read_bytes()] == []
+    assert [path for path in own.rglob("*") if path.is_file() and b"ada-of-the-test" in path.read_bytes()] == []
     command = read_summary(run)["command"]
     assert command.startswith("python -m core.cli train ~/lab/text -s 'prepare.input=~/texts/input.txt' -s ")
     assert "is finished" in terrarium("train", "~/lab/text", "-s", "prepare.input=~/texts/input.txt").output
