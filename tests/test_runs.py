@@ -16,7 +16,7 @@ import pytest
 from click.testing import Result
 
 from core import files
-from core.report.html import write_report
+from core.report.run_report import write_report
 from core.tracking import Tracker
 from core.tracking.run import lock_file, read_summary
 
