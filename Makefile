@@ -7,13 +7,19 @@ BIN := .venv/bin
 
 install: .venv/installed
 
-# The stamp makes a second `make install` free: pip runs again only when what it reads has changed.
+# The stamps make a second `make install` free: pip runs again only when what it reads has changed.
 .venv/installed: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	touch $@ .venv/ready
+
+# To run experiments: without what only tests and checks need, which is 250 MB.
+.venv/ready: pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e .
 	touch $@
 
-loop: install
+loop: .venv/ready
 	$(BIN)/python -m core.cli loop $(EXP)
 
 test: install

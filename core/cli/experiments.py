@@ -1,4 +1,4 @@
-"""Commands about experiments as such: list, new, runs, plugins. None of them imports an experiment, or torch."""
+"""Commands about experiments as such: list, new, plugins. None of them imports an experiment, or torch."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from core.cli import options
 from core.errors import UserError
 from core.plugins.discovery import Experiment, discover, find, home, summary
 from core.plugins.manager import KINDS, plugins
+from core.report.tables import Table, as_text, shown
 from core.tracking.run import read_summary, run_folders
 
 # What stays behind when an experiment is copied: everything that its commands made.
@@ -28,7 +29,7 @@ def list_experiments(as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps(rows, indent=2, ensure_ascii=False))
     elif rows:
-        click.echo(table(["name", "prepared", "runs", "best_loss", "summary"], rows))
+        click.echo(listed(["name", "prepared", "runs", "best_loss", "summary"], rows))
     else:
         click.echo(f"No experiments in {home()}. An experiment is a folder with a config.toml or a prepare.py in it.")
 
@@ -84,26 +85,6 @@ def new(name: str, source: str) -> None:
     )
 
 
-@click.command()
-@options.experiment
-@options.as_json
-@options.settings
-def runs(experiment: str, as_json: bool, overrides: tuple[str, ...], variant: str, quiet: bool) -> None:
-    """The runs of an experiment."""
-    from core.toml import load_config
-    from core.tracking.run import out_folder
-
-    found = find(experiment)
-    config, _ = load_config(found.folder, variant, overrides)
-    rows = [read_summary(folder) for folder in run_folders(found, out_folder(found, config))]
-    if as_json:
-        click.echo(json.dumps(rows, indent=2, ensure_ascii=False))
-    elif rows:
-        click.echo(table(["run", "status", "steps", "best_val_loss", "accuracy", "train_seconds", "description"], rows))
-    else:
-        click.echo(f"{experiment} has no runs yet. Train one: {found.command.format('train')}")
-
-
 @click.command("plugins")
 @click.pass_context
 def list_plugins(context: click.Context) -> None:
@@ -124,27 +105,14 @@ def list_plugins(context: click.Context) -> None:
         {"kind": "experiment", "name": entry.name, "package": found.package_offering(entry.folder)}
         for entry in discover()
     ]
-    click.echo(table(["kind", "name", "package"], rows))
+    click.echo(listed(["kind", "name", "package"], rows))
     for plugin in found.failures():
         click.echo(f"skipped: plugin '{plugin.name}' of {plugin.package}: {plugin.error}")
 
 
-def table(columns: list[str], rows: list[dict[str, Any]]) -> str:
-    """Rows as aligned text; the last column as long as it is."""
-    cells = [columns, *([shown(row.get(column)) for column in columns] for row in rows)]
-    widths = [max(len(line[index]) for line in cells) for index in range(len(columns))]
-    return "\n".join(
-        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in cells
-    )
+def listed(columns: list[str], rows: list[dict[str, Any]]) -> str:
+    """Columns of rows as aligned text."""
+    return as_text(Table(columns, [[shown(row.get(column)) for column in columns] for row in rows]))
 
 
-def shown(value: Any) -> str:
-    """A value in a table."""
-    if value is None:
-        return "-"
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    return f"{value:.4f}" if isinstance(value, float) else " ".join(str(value).split())
-
-
-COMMANDS = (list_experiments, new, runs, list_plugins)
+COMMANDS = (list_experiments, new, list_plugins)

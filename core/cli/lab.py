@@ -14,6 +14,7 @@ from core.plugins.code import load_code
 from core.plugins.discovery import Experiment, find
 from core.plugins.manager import plugins
 from core.toml import Settings, load_config
+from core.tracking.environment import without_home
 from core.tracking.run import out_folder
 
 if TYPE_CHECKING:
@@ -37,6 +38,7 @@ class Lab:
         """Find the experiment, read its settings, import its prepare.py. Raises UserError for what is wrong with them."""
         experiment = find(name)
         config, settings = load_config(experiment.folder, variant, overrides)
+        hide_home(config)
         code = load_code(experiment)
         plugins().add_experiment(code)
         return cls(experiment, config, settings, tuple(overrides), code, console, variant)
@@ -60,3 +62,17 @@ class Lab:
                 self.experiment, self.config, self.settings, self.code,
                 force=force, say=self.console.say, progress=progress,
             )  # fmt: skip
+
+
+def hide_home(config: Config) -> None:
+    """Let paths in the user's home folder start with ~: a run and its checkpoints keep its config, and must not tell whose it is."""
+    places = (
+        *((config.prepare, name) for name in ("dataset_dir", "raw_dir", "input", "encoder_from")),
+        (config.train.runtime, "out_dir"),
+        (config.train.model, "init_from"),
+        (config.sample.sample, "start"),
+    )
+    for section, name in places:
+        text = getattr(section, name)
+        if text and (name != "start" or text.startswith("FILE:")):
+            setattr(section, name, without_home(text))

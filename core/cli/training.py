@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import datetime
 import shlex
-import sys
 import warnings
 from collections.abc import Callable
 from typing import Any
@@ -29,9 +28,10 @@ from core.report.log import has_log_entry, write_log_entry
 from core.report.run_report import duration
 from core.sampling.load import run_config
 from core.tracking.begin import begin
-from core.tracking.environment import changes, environment
+from core.tracking.environment import changes, command_line, environment
 from core.tracking.metrics import MetricsFile, accuracy_columns
 from core.tracking.run import Run, find_run, lock_file, out_folder, read_summary
+from core.tracking.trackers import close_trackers, ending, find_trackers, open_trackers
 from core.training import checkpoints, memory
 from core.training.machine import Machine, choose_device
 from core.training.optimizers import build_optimizer
@@ -41,6 +41,7 @@ from core.training.signals import noting_signals
 from core.training.speed import Speed
 from core.training.trainer import Parts, train
 
+PROGRAM = ("python", "-m", "core.cli")
 ABOUT = ("config.toml", "summary.json")  # files of a run that tell what it is
 
 
@@ -77,8 +78,7 @@ def refuse_unknown(lab: Lab) -> None:
     if not hasattr(lab.code, "build_model"):
         plugins().get("models", config.model.kind, "train.model.kind")
     plugins().get("optimizers", str(config.optim.name), "train.optim.name")
-    for tracker in config.runtime.trackers:
-        plugins().get("trackers", tracker, "train.runtime.trackers")
+    find_trackers(config.runtime.trackers)
     choose_device(config.runtime.device)
 
 
@@ -106,8 +106,7 @@ def train_locked(lab: Lab, run: Run, dataset: Dataset, *, resume: bool, exact: b
             tell = stack.enter_context(lab.console.training(length_of(run.config.train), speed.text))
             saver = stack.enter_context(saving_thread())
             parts = assemble(run, dataset, machine, model, saver, tell, lab.console.say)
-            for tracker in parts.trackers:
-                stack.callback(tracker.close)
+            stack.push(lambda kind, *_: close_trackers(parts.trackers, "interrupted" if stop.number else ending(kind)))
             if resume:
                 progress = restore(run, model, parts.optimizer, parts.identity)
                 former.clear()
@@ -225,7 +224,7 @@ def assemble(
         machine=machine,
         batch=lambda step: batch(dataset.train, config.data, config.runtime.seed, step),
         evaluate=evaluation.while_training,
-        trackers=[plugins().get("trackers", name, "train.runtime.trackers")(run) for name in config.runtime.trackers],
+        trackers=open_trackers(run, config.runtime.trackers),
         plugins=plugins(),
         identity=identity_of(dataset),
         saver=saver,
@@ -264,7 +263,7 @@ def opening(run: Run, dataset: Dataset, model: torch.nn.Module, timings: dict[st
         },
         "dataset_fingerprint": dataset.fingerprint,
         "environment": environment(run.experiment.folder),
-        "command": command(),
+        "command": command_line(PROGRAM),
     } | ({"description": run.description} if run.description else {})
 
 
@@ -293,12 +292,6 @@ def by_group(metrics: dict[str, float]) -> dict[str, float] | None:
     """Validation accuracy per group; None where there are no groups."""
     prefix = "val_accuracy/"
     return {key[len(prefix) :]: value for key, value in metrics.items() if key.startswith(prefix)} or None
-
-
-def command() -> str:
-    """The command line that this process was started with, without the path of its program."""
-    arguments = sys.argv[1:]
-    return shlex.join(["python", "-m", "core.cli", *arguments])
 
 
 def same_command(lab: Lab, run: Run) -> str:

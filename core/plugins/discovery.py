@@ -73,8 +73,9 @@ def discover() -> list[Experiment]:
 
 def find(name: str) -> Experiment:
     """The experiment of this name, or at this path. Raises UserError if there is none or more than one."""
-    if (os.sep in name or name in (".", "..")) and is_experiment(Path(name).resolve()):
-        return Experiment(Path(name).resolve(), name)
+    path = Path(name).expanduser() if name.startswith("~/") else Path(name)
+    if (os.sep in name or name in (".", "..")) and is_experiment(path.resolve()):
+        return Experiment(path.resolve(), name)
     everything = discover()
     matches = [experiment for experiment in everything if experiment.name == name]
     if not matches:

@@ -39,8 +39,8 @@ def register_optimizers(register: Register) -> None:
 
 @hookspec
 def register_trackers(register: Register) -> None:
-    """Call `register(name, open)`: `open(run)` returns an object with `log(step, metrics)` and `close()`;
-    `train.runtime.trackers` lists names."""
+    """Call `register(name, open)`: `open(run)` returns an object with `log(step, metrics)` and `close()`, and `end(status)`
+    if it is to be told, just before that, how the run ended; `train.runtime.trackers` lists names."""
 
 
 @hookspec

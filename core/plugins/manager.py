@@ -21,7 +21,7 @@ from core.plugins import hookspecs
 PROJECT = "terrarium"
 PACKAGE = "terrarium-lab"
 # Layers of core that register through the same hooks as everyone. Names, not imports: these layers are above this one.
-BUILT_IN = ("core.encoders", "core.models", "core.training", "core.tracking")
+BUILT_IN = ("core.encoders", "core.models", "core.training", "core.tracking", "core.report")
 HOOKS = [name for name, value in vars(hookspecs).items() if hasattr(value, f"{PROJECT}_spec")]
 EXPERIMENT_MODULE = "terrarium_experiment_"  # how the modules of prepare.py files are called
 KINDS = ("encoders", "models", "optimizers", "trackers")

@@ -102,4 +102,6 @@ def document(comparison: Comparison, picture: str) -> Document:
 
 
 def grid(shown: Table) -> Grid:
-    return Grid(shown.columns, [[Cell(cell, "mark" if cell[:1].isdigit() else "") for cell in row] for row in shown.rows])
+    return Grid(
+        shown.columns, [[Cell(cell, "mark" if cell[:1].isdigit() else "") for cell in row] for row in shown.rows]
+    )

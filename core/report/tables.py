@@ -84,6 +84,15 @@ FORMATS: dict[str, Callable[[Table], str]] = {
 }  # fmt: skip
 
 
+def shown(value: object) -> str:
+    """A value as a cell: - for none, yes or no, four places, or its text."""
+    if value is None:
+        return "-"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return f"{value:.4f}" if isinstance(value, float) else one_line(str(value))
+
+
 def one_line(text: str) -> str:
     return " ".join(text.split())
 

@@ -1,12 +1,17 @@
-"""What a run ran on: versions, processor, commit and code; no name, no address, no path."""
+"""What a run ran on and how it was started: versions, processor, commit, code, command; no name, address or home path."""
 
 from __future__ import annotations
 
 import hashlib
+import importlib.metadata
 import json
+import os
 import platform
+import re
+import shlex
 import subprocess
-from collections.abc import Mapping
+import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,22 +19,42 @@ from core import files
 
 
 def environment(folder: Path) -> dict[str, Any]:
-    """Python, torch, platform, cpu and git_commit (with "+changes" when the tree differs from it; null outside git).
+    """Python, torch, platform, cpu, git_commit (with "+changes" when the tree differs from it), git_dirty and code.
 
     code is a hash of the experiment's own *.py files: it tells two states of prepare.py apart where no commit does.
-    """
-    import torch
 
+    The git ones are null outside git. torch is asked for what only it knows where it is loaded; it is not loaded for that.
+    """
+    commit, dirty = git_state(folder)
     return {
         "python": platform.python_version(),
-        "torch": torch.__version__,
+        **torch_state(),
         "platform": f"{platform.system()} {platform.release()} {platform.machine()}",
         "cpu": cpu_name(),
-        "cpu_capability": torch.backends.cpu.get_cpu_capability(),
-        "threads": torch.get_num_threads(),
-        "git_commit": git_commit(folder),
+        "git_commit": f"{commit}+changes" if commit and dirty else commit,
+        "git_dirty": dirty,
         "code": code_hash(folder),
     }
+
+
+def torch_state() -> dict[str, Any]:
+    """torch's version, and what it makes of the processor."""
+    torch = sys.modules.get("torch")
+    if torch is None:
+        return {"torch": version("torch"), "cpu_capability": None, "threads": None}
+    return {
+        "torch": torch.__version__,
+        "cpu_capability": torch.backends.cpu.get_cpu_capability(),
+        "threads": torch.get_num_threads(),
+    }
+
+
+def version(package: str) -> str | None:
+    """The version of an installed package; None where it is not there."""
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
 
 
 # What a sum's last bits depend on. The same names stand in summary.json, in `environment` and in `choices`.
@@ -57,8 +82,8 @@ def code_hash(folder: Path) -> str | None:
     return hashlib.sha256(json.dumps(found, sort_keys=True).encode()).hexdigest()[:16] if found else None
 
 
-def git_commit(folder: Path) -> str | None:
-    """Commit that the experiment's folder is at."""
+def git_state(folder: Path) -> tuple[str | None, bool | None]:
+    """Commit that a folder is at, and whether a tracked file differs from it; None, None outside git."""
 
     def git(*arguments: str) -> str | None:
         try:
@@ -68,4 +93,37 @@ def git_commit(folder: Path) -> str | None:
         return done.stdout.strip() if done.returncode == 0 else None
 
     commit = git("rev-parse", "HEAD")
-    return f"{commit}+changes" if commit and git("status", "--porcelain", "--untracked-files=no") else commit
+    changed = git("status", "--porcelain", "--untracked-files=no") if commit else None
+    return commit or None, None if changed is None else bool(changed)
+
+
+def command_line(program: Sequence[str]) -> str:
+    """The command that started this process, to be typed again. program: what stands for the program's own path."""
+    return " ".join(quoted(without_home(argument)) for argument in (*program, *sys.argv[1:]))
+
+
+def own_program() -> list[str]:
+    """How a user's own script is started: python and its path, from the current folder where it lies in there."""
+    path = Path(sys.argv[0] or "-c")
+    if path.is_absolute() and path.is_relative_to(Path.cwd()):
+        path = path.relative_to(Path.cwd())
+    return ["python", str(path)]
+
+
+def quoted(argument: str) -> str:
+    """An argument for a shell, which is to expand a ~ at its start."""
+    return "~/" + shlex.quote(argument[2:]) if argument.startswith("~/") and argument[2:] else shlex.quote(argument)
+
+
+def without_home(text: str) -> str:
+    """A text with ~ for the user's home folder, wherever a path in it starts there."""
+    for home in homes():
+        text = re.sub(rf"(?<![\w./~-]){re.escape(home)}(?![\w.-])", "~", text)
+    return text
+
+
+def homes() -> list[str]:
+    """The user's home folder under its names, the longest first; none where it is not known, or is the root of all."""
+    name = os.path.expanduser("~")  # noqa: PTH111 - Path.home() raises where there is none
+    found = {str(Path(name)), str(Path(name).resolve())} if name != "~" else set()
+    return sorted((home for home in found if len(Path(home).parts) > 1), key=len, reverse=True)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -59,13 +60,32 @@ class MetricsFile:
         durable.close(self.descriptor)
         self.begin(step)
 
+    def add_columns(self, names: Sequence[str]) -> None:
+        """Write the file anew with more columns, which are blank in the rows that are there."""
+        durable.close(self.descriptor)
+        self.columns += names
+        self.begin(keep_until=self.rows[-1]["step"] if self.rows else 0)
+
     def close(self) -> None:
-        """Close metrics.csv and write metrics.json, the same rows as a list of objects."""
+        """Close metrics.csv and write metrics.json, the same rows as a list of objects; null where a number is not finite."""
         try:
             self.sync()
         finally:
             durable.close(self.descriptor)
-        files.write_json(self.folder / "metrics.json", self.rows)
+        files.write_json(self.folder / "metrics.json", [finite(row) for row in self.rows])
+
+
+def finite(row: Mapping[str, Any]) -> dict[str, Any]:
+    """A row as JSON can hold it, which has no NaN and no infinity."""
+    return {key: None if isinstance(value, float) and not math.isfinite(value) else value for key, value in row.items()}
+
+
+def read_columns(path: Path) -> list[str]:
+    """The header of a metrics.csv; [] where there is none."""
+    if not path.is_file():
+        return []
+    with path.open(encoding="utf-8", errors="replace", newline="") as file:
+        return next(csv.reader(file), [])
 
 
 def read_rows(path: Path) -> list[dict[str, Any]]:

@@ -129,8 +129,9 @@ def is_own(folder: Path, experiment: Experiment) -> bool:
 
 
 def run_folders(experiment: Experiment, out: Path) -> list[Path]:
-    """The experiment's own run folders in its out folder, by name."""
-    return sorted(path.parent for path in out.glob("*/summary.json") if is_own(path.parent, experiment))
+    """The experiment's own run folders in its out folder, by name; hidden ones are on their way out."""
+    folders = [path.parent for path in out.glob("*/summary.json") if not path.parent.name.startswith(".")]
+    return sorted(folder for folder in folders if is_own(folder, experiment))
 
 
 def find_run(experiment: Experiment, out: Path, name: str) -> Path:

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import time
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+from core import durable
 
 if TYPE_CHECKING:
     from core.tracking.run import Run
@@ -14,25 +18,49 @@ class TensorBoard:
 
     def __init__(self, run: Run) -> None:
         self.folder = run.folder / "logs" / "tb"
+        self.file: BinaryIO | None = None
         self.writer: Any = None
 
     def log(self, step: int, metrics: dict[str, float]) -> None:
         """Write each number of a row under its column's name."""
-        # torch.utils.tensorboard would import half of torch's tools; the writer below is what it wraps.
-        from tensorboard.compat.proto.event_pb2 import Event, SessionLog
         from tensorboard.compat.proto.summary_pb2 import Summary
-        from tensorboard.summary.writer.event_file_writer import EventFileWriter
 
-        if self.writer is None:
-            self.writer = EventFileWriter(str(self.folder))
-            # Tells TensorBoard to forget rows from this step on that a try before the resume had written.
-            self.writer.add_event(
-                Event(wall_time=time.time(), step=step, session_log=SessionLog(status=SessionLog.START))
-            )
+        if self.file is None:
+            self.begin(step)
         values = [Summary.Value(tag=name, simple_value=value) for name, value in metrics.items() if name != "step"]
-        self.writer.add_event(Event(wall_time=time.time(), step=step, summary=Summary(value=values)))
+        self.add(step=step, summary=Summary(value=values))
+
+    def begin(self, step: int) -> None:
+        """Open a new event file; what a try before this one has logged from this step on, TensorBoard forgets."""
+        # EventFileWriter of the same package would put the host's name into the file's, and keep rows for minutes.
+        from tensorboard.compat.proto.event_pb2 import SessionLog
+        from tensorboard.summary.writer.record_writer import RecordWriter
+
+        durable.make_folders(self.folder)
+        self.file = new_file(self.folder)
+        self.writer = RecordWriter(self.file)
+        self.add(file_version="brain.Event:2")
+        self.add(step=step, session_log=SessionLog(status=SessionLog.START))
+
+    def add(self, **content: Any) -> None:
+        """Write one event, in sight of a TensorBoard that runs."""
+        from tensorboard.compat.proto.event_pb2 import Event
+
+        self.writer.write(Event(wall_time=time.time(), **content).SerializeToString())
+        self.writer.flush()
 
     def close(self) -> None:
-        """Flush and close the event file."""
-        if self.writer is not None:
-            self.writer.close()
+        """Close the event file."""
+        if self.file is not None:
+            self.file.close()
+
+
+def new_file(folder: Path) -> BinaryIO:
+    """A file that TensorBoard takes for one of events, read after those that are there."""
+    number = 0
+    while True:
+        path = folder / f"events.out.tfevents.{int(time.time()):010d}.{os.getpid()}.{number}"
+        try:
+            return path.open("xb")
+        except FileExistsError:
+            number += 1

@@ -1,0 +1,143 @@
+"""Rows of a run for MLflow: in a SQLite file beside the runs, or where $MLFLOW_TRACKING_URI says.
+
+https://mlflow.org/docs/latest: `mlflow ui --backend-store-uri sqlite:///EXPERIMENT/out/logs/mlflow/mlflow.db` shows them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+from typing import TYPE_CHECKING, Any
+
+from core import durable, files
+from core.errors import UserError
+from core.tracking.begin import flat
+from core.tracking.run import read_config
+from core.tracking.trackers import need
+
+if TYPE_CHECKING:
+    from core.tracking.run import Run
+
+ADDRESS = "MLFLOW_TRACKING_URI"
+SEND_EVERY = 5.0  # seconds: a call takes about 20 ms, of one row as of many
+PATIENCE = 60.0  # seconds to wait for another process that makes the SQLite file
+PARAMETERS = 100  # in one call, at most
+MEASUREMENTS = 1000
+# The last: of artifacts there are none; a folder for them would be stored whole, and tell where the home folder is.
+QUIET = {
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "MLFLOW_LOGGING_LEVEL": "WARNING",
+    "_MLFLOW_SERVER_ARTIFACT_ROOT": "mlflow-artifacts:/",
+}
+ENDINGS = {"completed": "FINISHED", "interrupted": "KILLED", "failed": "FAILED"}
+
+
+class MLflow:
+    """A tracker. The package is imported with the first row, so that it never stands before the first step."""
+
+    def __init__(self, run: Run) -> None:
+        self.run, self.status = run, "interrupted"
+        self.folder = run.folder.parent / "logs" / "mlflow"
+        self.client: Any = None
+        self.identity = ""
+        self.waiting: list[tuple[str, float, int, int]] = []  # name, value, milliseconds, step
+        self.sent = 0.0
+
+    @staticmethod
+    def check() -> None:
+        """Raise UserError where MLflow, or what its SQLite file needs, is not installed."""
+        for module in ("mlflow", *([] if ADDRESS in os.environ else ["sqlalchemy", "alembic"])):
+            need(module, "mlflow")
+
+    def log(self, step: int, metrics: dict[str, float]) -> None:
+        """Keep each number of a row under its column's name; they are sent together every few seconds."""
+        now = time.time()
+        self.waiting += [(name, value, int(1000 * now), step) for name, value in metrics.items() if name != "step"]
+        if now - self.sent > SEND_EVERY:
+            self.send()
+
+    def send(self) -> None:
+        """Hand over what waits."""
+        if self.client is None:
+            self.begin()
+        from mlflow.entities import Metric
+
+        for part in batches(self.waiting, MEASUREMENTS):
+            self.client.log_batch(self.identity, metrics=[Metric(*measurement) for measurement in part])
+        self.waiting, self.sent = [], time.time()
+
+    def begin(self) -> None:
+        """Start the run of MLflow, or go on with the one that this run has."""
+        for name, value in QUIET.items():
+            os.environ.setdefault(name, value)
+        from mlflow.entities import Param
+
+        if ADDRESS in os.environ:
+            from mlflow import MlflowClient
+
+            self.client = MlflowClient(os.environ[ADDRESS])
+        else:
+            self.client = self.own_store()
+        path = self.run.folder / "logs" / "mlflow-run"
+        if path.is_file() and self.goes_on(path.read_text().strip()):
+            return
+        self.identity = self.new_run()
+        settings = [Param(key, str(value)) for key, value in flat(read_config(self.run.folder)).items()]
+        for part in batches(settings, PARAMETERS):
+            self.client.log_batch(self.identity, params=part)
+        durable.make_folders(path.parent)
+        files.write_text(path, self.identity)
+
+    def own_store(self) -> Any:
+        """A client of the SQLite file, which is made if it is not there: by one process, while others wait."""
+        from mlflow import MlflowClient
+
+        until = time.monotonic() + PATIENCE
+        while True:
+            try:
+                with files.lock(self.folder / ".lock", "the store of MLflow"):
+                    return MlflowClient(f"sqlite:///{self.folder / 'mlflow.db'}")
+            except UserError:
+                if time.monotonic() > until:
+                    raise
+                time.sleep(0.2)
+
+    def goes_on(self, identity: str) -> bool:
+        """Take up a run of MLflow again; False where the store does not have it."""
+        from mlflow.exceptions import MlflowException
+
+        try:
+            self.client.set_terminated(identity, "RUNNING")
+        except MlflowException:
+            return False
+        self.identity = identity
+        return True
+
+    def new_run(self) -> str:
+        """A run in the experiment of this name. Returns its id."""
+        from mlflow.exceptions import MlflowException
+
+        name = self.run.experiment.name
+        if (experiment := self.client.get_experiment_by_name(name)) is None:
+            with contextlib.suppress(MlflowException):  # another process was faster
+                self.client.create_experiment(name)
+            experiment = self.client.get_experiment_by_name(name)
+        # MLflow would put the user and the program's path into these.
+        blank = {"mlflow.user": "", "mlflow.source.name": "terrarium"}
+        tags = blank | {"experiment": name, "run": self.run.name, "mlflow.note.content": self.run.description}
+        return str(self.client.create_run(experiment.experiment_id, run_name=self.run.name, tags=tags).info.run_id)
+
+    def end(self, status: str) -> None:
+        self.status = status
+
+    def close(self) -> None:
+        """Hand over the rest, and say how the run ended."""
+        if self.waiting or self.client is not None:
+            self.send()
+            self.client.set_terminated(self.identity, ENDINGS[self.status])
+
+
+def batches(values: list[Any], most: int) -> list[list[Any]]:
+    """The values in lists of so many at most."""
+    return [values[start : start + most] for start in range(0, len(values), most)]

@@ -1,0 +1,246 @@
+"""The run folder of a user's own training loop: numbers by step go in; metrics, pictures and a summary come out.
+
+with Tracker("experiments/mine/out/first", config={"lr": 3e-4}) as tracker:
+    for step in range(1000):
+        ...
+        tracker.log_step(step=step, train_loss=loss, learning_rate=lr)
+"""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import math
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Any, get_args
+
+from core import durable, files
+from core.errors import UserError, did_you_mean
+from core.plugins.discovery import Experiment, is_experiment
+from core.toml import dump
+from core.tracking.environment import command_line, environment, own_program, without_home
+from core.tracking.metrics import COLUMNS, MetricsFile, finite, read_columns
+from core.tracking.run import Run, lock_file, read_summary, set_aside
+from core.tracking.trackers import Status, close_trackers, ending, find_trackers
+
+# plots is core.report's, which stands above this layer: it comes through the same hook as a stranger's tracker.
+TRACKERS = ("tensorboard", "plots")
+
+
+@dataclass
+class OwnRun(Run):
+    """A run that stands where the user says, with the user's own settings: config is a dict."""
+
+    place: Path = field(kw_only=True)
+
+    @property
+    def folder(self) -> Path:
+        return self.place
+
+    def write_config(self) -> None:
+        files.write_text(self.folder / "config.toml", dump(self.config))  # type: ignore[arg-type]
+
+
+class Tracker:
+    """Writes a run folder, row by row. A context manager: what comes out of it decides how the run ended.
+
+    folder: of the run, `EXPERIMENT/out/NAME` if `runs`, `compare` and `report` are to find it by name. config: any
+    settings, nested or not. seed: what draws were seeded with. trackers: names, as in `train.runtime.trackers`.
+
+    A run that is there is never overwritten: resume_at=STEP goes on with it and drops its rows behind that step,
+    fresh=True gives it another name. Raises UserError where neither is said, or another process writes this run.
+    """
+
+    def __init__(
+        self,
+        folder: str | Path,
+        *,
+        config: Mapping[str, Any] | None = None,
+        description: str = "",
+        seed: int | None = None,
+        trackers: Sequence[str] = TRACKERS,
+        resume_at: int | None = None,
+        fresh: bool = False,
+    ) -> None:
+        self.folder = Path(folder).expanduser().absolute()
+        settings: Any = plain(config or {})
+        self.run = OwnRun(owner(self.folder), self.folder.name, settings, description, place=self.folder)
+        openers = find_trackers(trackers, "trackers")
+        self.held = contextlib.ExitStack()
+        self.open = False
+        with contextlib.ExitStack() as stack:  # gives the lock back where the rest fails
+            stack.enter_context(files.lock(lock_file(self.folder), f"run {self.run.title}"))
+            self.prepare(resume_at, fresh)
+            if config is not None or not (self.folder / "config.toml").is_file():
+                self.run.write_config()
+            self.run.write_summary(self.opening(seed))
+            self.metrics = MetricsFile(
+                self.folder,
+                [name for name in read_columns(self.folder / "metrics.csv") if name not in COLUMNS],
+                -1 if resume_at is None else resume_at,
+            )
+            stack.callback(self.metrics.close)
+            self.trackers = [opener(self.run) for opener in openers]
+            self.held = stack.pop_all()
+        self.open = True
+        self.former_seconds = float(self.latest("seconds") or 0.0)  # of the tries before this one
+        self.own_seconds = 0.0  # spent in here
+        self.start = time.perf_counter()
+
+    def prepare(self, resume_at: int | None, fresh: bool) -> None:
+        """Make the folder ready. Raises UserError for a run that is there, and for one that is not."""
+        summary = read_summary(self.folder)
+        if summary and fresh:
+            set_aside(self.folder)
+        elif summary and resume_at is None:
+            raise UserError(
+                f"there is a run already, which is {summary.get('status')} at step {summary.get('steps')}",
+                place=str(self.folder),
+                remedy="Name another folder; or give fresh=True, which keeps this run under another name, or "
+                "resume_at=STEP, which goes on with it.",
+            )
+        elif not summary and resume_at is not None:
+            raise UserError(
+                "there is no run to go on with", place=str(self.folder), remedy="Leave out resume_at to start it."
+            )
+        elif not summary and self.folder.is_dir() and any(self.folder.iterdir()):
+            raise UserError(
+                "this folder is no run, and it is not empty",
+                place=str(self.folder),
+                remedy="Name a folder that is not there yet; it is made.",
+            )
+        durable.make_folders(self.folder)
+
+    def opening(self, seed: int | None) -> dict[str, Any]:
+        """What summary.json says from the start. A process that is killed can change nothing: hence "interrupted"."""
+        started = read_summary(self.folder).get("started") or datetime.datetime.now().isoformat()
+        given = {"description": self.run.description or None, "seed": seed}
+        return {
+            "experiment": self.run.experiment.name,
+            "run": self.run.name,
+            "started": started,
+            "status": "interrupted",
+            "environment": environment(Path.cwd()),
+            "command": command_line(own_program()),
+        } | {key: value for key, value in given.items() if value is not None}
+
+    def __enter__(self) -> Tracker:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self.open:
+            self.finalize(ending(kind))
+
+    def log_step(self, *, step: int, **values: Any) -> None:
+        """Write one row: any columns, of which the documented ones are drawn and compared; None is left blank.
+
+        step: optimizer steps done, never fewer than in the row before. Numbers may be of numpy or torch. `seconds` are
+        those since the Tracker was made, without its own, and `tokens_per_second` follow from `tokens`, unless they are given.
+        Raises UserError for something else than a number.
+        """
+        begin = time.perf_counter()
+        self.refuse_closed()
+        row = {name: number(name, value) for name, value in {"step": step, **values}.items() if value is not None}
+        if not isinstance(row["step"], int) or row["step"] < (latest := self.latest("step") or 0):
+            raise UserError(
+                f"step is {row['step']}" + (f" after step {latest}" if isinstance(row["step"], int) else ""),
+                place="log_step",
+                remedy="It is a whole number that never goes back; a loop that goes back opens the run with resume_at=STEP.",
+            )
+        row.setdefault("seconds", round(self.former_seconds + begin - self.start - self.own_seconds, 4))
+        if "tokens" in row and "tokens_per_second" not in row:
+            elapsed = row["seconds"] - (self.latest("seconds") or 0.0)
+            row["tokens_per_second"] = round((row["tokens"] - (self.latest("tokens") or 0)) / max(elapsed, 1e-9), 1)
+        if more := [name for name in row if name not in self.metrics.columns]:
+            self.metrics.add_columns(more)
+        self.metrics.append(row)
+        for tracker in self.trackers:
+            tracker.log(row["step"], row)
+        self.own_seconds += time.perf_counter() - begin
+
+    def finalize(self, status: Status = "completed", **figures: Any) -> dict[str, Any]:
+        """End the run: metrics.json, pictures, summary.json. Returns the summary.
+
+        figures: more for the summary, such as parameters=1_000_000 or accuracy=0.9. Raises UserError for another status.
+        """
+        self.refuse_closed()
+        if status not in get_args(Status):
+            raise UserError(f"no run ends as '{status}'", place="status", remedy=did_you_mean(status, get_args(Status)))
+        self.open = False
+        with self.held:  # closes metrics.csv, then gives the lock back
+            try:
+                close_trackers(self.trackers, status)
+            finally:
+                summary = self.run.write_summary(finite({"status": status, **self.closing(), **figures}))
+        return summary
+
+    def closing(self) -> dict[str, Any]:
+        """What summary.json says at the end."""
+        rows = self.metrics.rows
+        scored = [row for row in rows if math.isfinite(row.get("val_loss", math.nan))]
+        best = min(scored, key=lambda row: float(row["val_loss"]), default={})
+        seconds, tokens = self.latest("seconds"), self.latest("tokens")
+        wall = self.former_seconds + time.perf_counter() - self.start
+        groups = {name.partition("/")[2]: best[name] for name in best if name.startswith("val_accuracy/")}
+        return {
+            "steps": self.latest("step") or 0,
+            "tokens": tokens,
+            "train_seconds": seconds,
+            "wall_seconds": round(wall, 3),
+            "tokens_per_second": round(tokens / seconds, 1) if tokens and seconds else None,
+            "best_val_loss": best.get("val_loss"),
+            "best_step": best.get("step"),
+            "final_train_loss": self.latest("train_loss"),
+            "final_val_loss": self.latest("val_loss"),
+            "bits_per_byte": best.get("bits_per_byte"),
+            "accuracy": best.get("val_accuracy"),
+            "accuracy_by_group": groups or None,
+        }
+
+    def latest(self, column: str) -> Any:
+        """The last value of a column; None where there is none."""
+        return next((row[column] for row in reversed(self.metrics.rows) if column in row), None)
+
+    def refuse_closed(self) -> None:
+        if not self.open:
+            raise UserError(
+                "this run is finalized", place=str(self.folder), remedy="Make another Tracker; resume_at=STEP goes on."
+            )
+
+
+def owner(folder: Path) -> Experiment:
+    """The experiment that a run's folder lies in; else the folder around it, or around its `out`."""
+    around = next((parent for parent in folder.parents[:3] if is_experiment(parent)), None)
+    return Experiment(around or (folder.parent.parent if folder.parent.name == "out" else folder.parent))
+
+
+def number(name: str, value: Any) -> int | float:
+    """A number of Python, of numpy or of a tensor with one element. Raises UserError for anything else."""
+    item = getattr(value, "item", None)
+    if callable(item):
+        with contextlib.suppress(ValueError, RuntimeError):  # more elements than one
+            value = item()
+    if not name.isprintable() or not isinstance(value, (int, float)):
+        raise UserError(
+            f"{name!r} is {type(value).__name__}, and a row holds numbers",
+            place="log_step",
+            remedy="Give a number, or a tensor with one element.",
+        )
+    return float(value) if isinstance(value, float) else int(value)
+
+
+def plain(value: Any) -> Any:
+    """A setting as TOML can hold it; what it has no type for as text. A path in the home folder starts with ~."""
+    if isinstance(value, Mapping):
+        return {str(key): plain(item) for key, item in value.items() if item is not None}
+    if isinstance(value, (list, tuple)):
+        return [plain(item) for item in value if item is not None]
+    if isinstance(value, (bool, int, float, datetime.date, datetime.time)):
+        return value
+    return without_home(str(value))

@@ -1,0 +1,162 @@
+"""The table of runs, and what --prune removes: what it says beforehand, and nothing else."""
+
+from __future__ import annotations
+
+import datetime
+import os
+import pty
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import Result
+
+from core import files
+from core.report.run_report import write_report
+from core.tracking import Tracker
+from core.tracking.run import lock_file, read_summary
+
+Terrarium = Callable[..., Result]
+ROOT = Path(__file__).parent.parent
+HEAD = "run      started           status       seed  steps  val loss  accuracy  seconds  description"
+
+
+def run_folder(experiment: Path, name: str, days: float = 0, **summary: Any) -> Path:
+    """A run that began so many days ago."""
+    started = (datetime.datetime.now() - datetime.timedelta(days=days)).isoformat()
+    folder = experiment / "out" / name
+    (folder / "checkpoints" / "last").mkdir(parents=True)
+    (folder / "checkpoints" / "last" / "model.safetensors").write_bytes(bytes(2000))
+    values = {"experiment": experiment.name, "run": name, "started": started, "status": "completed"}
+    files.write_json(folder / "summary.json", values | summary)
+    return folder
+
+
+@pytest.fixture
+def many(spaces: Path) -> Path:
+    """default (old), good (old), bad (failed), half (interrupted, a day old), new."""
+    run_folder(spaces, "default", 40)
+    run_folder(
+        spaces,
+        "good",
+        30,
+        seed=1,
+        steps=6,
+        best_val_loss=1.23456,
+        accuracy=0.5,
+        train_seconds=6.25,
+        description="Is it\nso?",
+    )
+    run_folder(spaces, "bad", 0.5, status="failed")
+    run_folder(spaces, "half", 1, status="interrupted")
+    run_folder(spaces, "new", 0)
+    return spaces
+
+
+def left(experiment: Path) -> list[str]:
+    """All that is in the out folder but locks."""
+    return sorted(path.name for path in (experiment / "out").iterdir() if not path.name.endswith(".lock"))
+
+
+def test_the_table_has_the_newest_last(many: Path, terrarium: Terrarium) -> None:
+    head, *lines = terrarium("runs", "spaces").stdout.splitlines()
+    assert head == HEAD
+    assert [line.split()[0] for line in lines] == ["default", "good", "half", "bad", "new"]
+    day = (datetime.datetime.now() - datetime.timedelta(days=30)).date().isoformat()
+    assert lines[1].startswith(f"good     {day} ")
+    assert lines[1].endswith("  completed       1      6    1.2346     50.0%      6.2  Is it so?")
+
+
+def test_the_run_of_a_loop_of_ones_own_is_one_among_others(spaces: Path, terrarium: Terrarium) -> None:
+    with Tracker(spaces / "out" / "mine", config={"depth": 3}, seed=4, trackers=()) as tracker:
+        tracker.log_step(step=10, train_loss=1.5, val_loss=1.25, val_accuracy=0.75)
+    assert read_summary(tracker.folder)["experiment"] == "spaces"
+    line = terrarium("runs", "spaces").stdout.splitlines()[1]
+    assert re.fullmatch(r"mine  \S+ \S+  completed     4     10    1\.2500     75\.0%      0\.0 +-", line)
+    assert "depth" in write_report(tracker.folder).read_text()
+    assert '"best_loss": 1.25' in terrarium("list", "--json").stdout
+
+
+@pytest.mark.parametrize(
+    ("choices", "gone"),
+    [
+        ((), {"bad"}),
+        (("--older-than", "20"), {"bad", "good"}),
+        (("--older-than", "0.9"), {"bad", "good", "half"}),
+        (("--keep", "1"), {"bad", "good", "half"}),
+        (("--keep", "9"), {"bad"}),
+        (("--keep", "0"), {"bad", "good", "half", "new"}),
+        (("--older-than", "0.9", "--keep", "2"), {"bad", "good"}),
+    ],
+)
+def test_what_prune_removes(choices: tuple[str, ...], gone: set[str], many: Path, terrarium: Terrarium) -> None:
+    (many / "EXPERIMENT_LOG.md").write_text("mine")
+    result = terrarium("runs", "spaces", "--prune", "--yes", *choices)
+    assert result.exit_code == 0, result.output
+    assert set(left(many)) == {"default", "good", "bad", "half", "new"} - gone
+    table = [line.split()[0] for line in result.stdout.splitlines()[1:-1]]
+    assert set(table) == gone
+    assert f"removed {len(gone)} run" in result.stdout and "kB" in result.stdout
+    assert (many / "EXPERIMENT_LOG.md").read_text() == "mine"
+
+
+def test_a_failed_default_stays_and_then_there_is_nothing_to_remove(spaces: Path, terrarium: Terrarium) -> None:
+    run_folder(spaces, "default", status="failed")
+    assert "Nothing to remove in " in terrarium("runs", "spaces", "--prune", "--yes").stdout
+    assert left(spaces) == ["default"]
+
+
+def test_a_run_in_use_stays(many: Path, terrarium: Terrarium) -> None:
+    with files.lock(lock_file(many / "out" / "bad"), "run spaces/bad"):
+        result = terrarium("runs", "spaces", "--prune", "--yes")
+    assert f"kept: run bad is in use by process {os.getpid()}" in result.stdout
+    assert "bad" in left(many)
+
+
+def test_nobody_to_ask_is_told(many: Path, terrarium: Terrarium) -> None:
+    result = terrarium("runs", "spaces", "--prune")
+    assert result.exit_code == 2
+    assert "nobody can be asked whether to remove 1 run, 2.1 kB\n  Add --yes." in result.stderr
+    assert "bad" in left(many)
+
+
+@pytest.mark.parametrize(("answer", "stays"), [("y", False), ("n", True)])
+def test_a_person_is_asked(answer: str, stays: bool, many: Path) -> None:
+    ours, theirs = pty.openpty()
+    command = [sys.executable, "-m", "core.cli", "runs", "spaces", "--prune"]
+    with subprocess.Popen(
+        command, stdin=theirs, stdout=subprocess.PIPE, text=True, cwd=many.parent.parent, env=os.environ | {"PYTHONPATH": str(ROOT)}
+    ) as process:  # fmt: skip
+        os.write(ours, f"{answer}\n".encode())
+        output = process.communicate(timeout=60)[0]
+    os.close(ours), os.close(theirs)
+    assert process.returncode == 0
+    assert "Remove 1 run, 2.1 kB, for good? [y/N]:" in output
+    assert ("Nothing was removed." in output) == ("bad" in left(many)) == stays
+
+
+def test_what_a_kill_left_of_a_removal_goes_with_the_next(many: Path, terrarium: Terrarium) -> None:
+    dead = subprocess.Popen(["true"])
+    dead.wait()
+    (many / "out" / "bad").rename(many / "out" / f".tmp-{dead.pid}-bad")
+    run_folder(many, "worse", status="failed")
+    assert terrarium("runs", "spaces", "--prune", "--yes").exit_code == 0
+    assert left(many) == ["default", "good", "half", "new"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--yes",), "--older-than, --keep and --yes say what --prune removes\n  Add --prune."),
+        (("--keep", "3"), "--older-than, --keep and --yes say what --prune removes"),
+        (("--prune", "--json"), "--json and --prune exclude each other\n  Leave out one of them."),
+    ],
+)
+def test_options_that_do_not_fit(arguments: tuple[str, ...], message: str, spaces: Path, terrarium: Terrarium) -> None:
+    result = terrarium("runs", "spaces", *arguments)
+    assert result.exit_code == 2
+    assert message in result.stderr
