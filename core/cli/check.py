@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
@@ -53,7 +54,7 @@ def lines(account: Account) -> Iterator[str]:
 
 
 def line(name: str, text: str) -> str:
-    return f"  {name:<18}{text}"
+    return f"  {name:<22}{text}"
 
 
 def data_lines(account: Account) -> Iterator[str]:
@@ -97,6 +98,9 @@ def loss_lines(account: Account) -> Iterator[str]:
         yield line("optimal", f"{account['optimal_loss']:.4f}  as evaluate.optimal_loss says")
     if (found["train_tokens"], found["val_tokens"]) != (data["train_tokens"], data["val_tokens"]):
         yield f"  Of the first {found['train_tokens']:,} training and {found['val_tokens']:,} validation tokens."
+    tables = [nats for name, nats in found["nats"].items() if name != "uniform"]
+    if any(longer > shorter for shorter, longer in itertools.pairwise(tables)):
+        yield "  Longer n-grams that do worse have learnt by heart what validation does not have."
     yield "  N-grams: interpolated Kneser-Ney (Chen and Goodman 1999), counted on the training side alone."
 
 
@@ -109,10 +113,12 @@ def cost_lines(account: Account) -> Iterator[str]:
     shares = ", ".join(f"{name} {share:.1%}" for name, share in cost["shares"].items())
     yield line("time", f"about {duration(cost['seconds'])} for {cost['steps']:,} steps; of it {shares}")
     seen = cost["steps"] * cost["ms_per_step"] / 1000 * cost["tokens_per_second"]
-    yield line("data seen", f"{seen:,.0f} tokens, {seen / account['data']['train_tokens']:.2g} times the training side")
+    times = seen / account["data"]["train_tokens"]
+    yield line("data seen", f"{seen:,.0f} tokens, {times:,.{0 if times >= 10 else 1}f} times the training side")
     if cost["memory_bytes"] is not None:
         left = "" if cost["available_bytes"] is None else f"; {megabytes(cost['available_bytes'])} more are free"
-        yield line("memory", f"{megabytes(cost['memory_bytes'])} at the highest{left}")
+        some = f" with {cost['rows']:,} of {account['batch_size']:,} rows" * (cost["rows"] < account["batch_size"])
+        yield line("memory", f"{megabytes(cost['memory_bytes'])} at the highest{some}{left}")
 
 
 COMMANDS = (check,)

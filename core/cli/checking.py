@@ -43,6 +43,7 @@ def account_of(lab: Lab, *, timing: bool) -> Account:
     return {
         "experiment": lab.experiment.name,
         "parameters": parameters,
+        "batch_size": data.batch_size,
         "block_size": data.block_size,
         "data": dataclasses.asdict(facts),
         "overlap": [dataclasses.asdict(overlap) | {"share": overlap.share} for overlap in found],
