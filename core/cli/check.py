@@ -106,7 +106,7 @@ def loss_lines(account: Account) -> Iterator[str]:
 
 def cost_lines(account: Account) -> Iterator[str]:
     from core.files import megabytes
-    from core.report.html import duration
+    from core.report.run_report import duration
 
     cost: dict[str, Any] = account["prediction"]
     yield line("step", f"{cost['ms_per_step']:,.1f} ms, {cost['tokens_per_second']:,.0f} tokens/s")

@@ -1,6 +1,6 @@
 """How much of the validation side stands verbatim in training: the two sides of a dataset in, counts out.
 
-Documents, prompts and windows are compared by 64-bit hashes, so memory grows by 8 bytes for each document at most.
+Documents, prompts and windows are compared by 64-bit hashes, so memory grows by 16 bytes for each document at most.
 
 The hash of ids x_0 ... x_n-1 is the sum of r(x_i) B^i modulo 2^64, r a fixed random number for each id and B odd. B has an
 inverse then, and the hash of any part of a text is a difference of two running sums (Karp and Rabin, 1987).
