@@ -215,12 +215,16 @@ class Sampling(Section):
 
 
 class Evaluate(Section):
-    """Exact match of greedy answers, where documents are Examples."""
+    """Exact match of greedy answers, where documents are Examples; and what is known of the data."""
 
     max_prompts: CountOrZero = Field(
         500, description="prompts of each side for exact match at most, evenly spaced; 0: all"
     )
     training_prompts: CountOrZero = Field(100, description="the same at each evaluation while training; 0: all")
+    optimal_loss: NotNegative | None = Field(
+        None,
+        description="lowest val loss that any model can reach, nats per target, where it is known; `check` shows it",
+    )
 
 
 class Train(Section):

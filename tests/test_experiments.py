@@ -14,8 +14,18 @@ from click.testing import Result
 from preparing import error_of
 
 EXPERIMENTS = Path(__file__).parents[1] / "experiments"
-SHIPPED = ("count_by_twos", "insert_spaces", "shakespeare", "shakespeare_char", "translate_words")
+SHIPPED = ("count_by_twos", "insert_spaces", "shakespeare", "shakespeare_char", "tinystories", "translate_words")
 TINY = ("n_layer=1", "n_head=2", "n_embd=16")
+LITTLE_TEXT = [
+    "-s",
+    "prepare.vocab_size=300",
+    "-s",
+    "prepare.val_fraction=0.1",
+    "-s",
+    "train.model.block_size=32",
+    "-s",
+    "train.model.n_ff=32",
+]
 
 
 @pytest.mark.parametrize(
@@ -28,6 +38,8 @@ TINY = ("n_layer=1", "n_head=2", "n_embd=16")
         ("translate_words", ["-s", "prepare.params.languages=['de', 'es']"]),
         ("shakespeare", ["-s", "prepare.encoder=bpe", "-s", "prepare.vocab_size=300"]),
         ("shakespeare_char", []),
+        ("tinystories", LITTLE_TEXT),
+        ("tinystories", ["--variant", "small", "-s", "train.runtime.max_minutes=0.01", *LITTLE_TEXT]),
     ],
 )
 def test_a_shipped_experiment_runs(lab: Path, terrarium: Callable[..., Result], name: str, more: list[str]) -> None:
@@ -41,12 +53,13 @@ def test_a_shipped_experiment_runs(lab: Path, terrarium: Callable[..., Result], 
         "-s",
         "sample.sample.max_new_tokens=20",
     ]
-    if name.startswith("shakespeare"):
+    if name.startswith(("shakespeare", "tinystories")):
         (lab.parent / "play.txt").write_text("First Citizen:\nBefore we proceed any further, hear me speak.\n\n" * 200)
         settings += ["-s", f"prepare.input={lab.parent / 'play.txt'}"]
     result = terrarium("loop", "tiny", *settings, *more)
     assert result.exit_code == 0, result.output
-    run = lab / "tiny" / "out" / ("long" if "long" in more else "default")
+    variant = more[more.index("--variant") + 1] if "--variant" in more else "default"
+    run = lab / "tiny" / "out" / variant
     assert json.loads((run / "summary.json").read_text())["status"] == "completed"
     assert (run / "report.html").exists()
     if name == "shakespeare_char":

@@ -16,6 +16,9 @@ from core.errors import UserError
 if TYPE_CHECKING:
     from core.bench.cases import Case
     from core.cli.lab import Lab
+    from core.data.dataset import Dataset
+    from core.tracking.run import Run
+    from core.training.trainer import Parts
 
 # Figures that people see: header and format of the column. The others stand in the output of --json.
 COLUMNS: dict[str, tuple[str, Callable[[Any], str]]] = {
@@ -107,20 +110,34 @@ def of_machine(threads: int | None, full: bool) -> tuple[dict[str, Any], list[Ca
 
 @contextlib.contextmanager
 def of_experiment(lab: Lab, threads: int | None) -> Iterator[tuple[dict[str, Any], list[Case]]]:
-    """What the machine and the experiment are, and the cases: a run that is thrown away, in a folder beside the real ones."""
-    import torch
-
+    """What the machine and the experiment are, and the cases."""
     from core.bench import cases
-    from core.cli.settle import settle
-    from core.cli.training import assemble, refuse_unknown
-    from core.models.build import build_model, parameter_count, use_attention
-    from core.tracking.run import Run
-    from core.training.saver import saving_thread
+    from core.cli.training import refuse_unknown
+    from core.models.build import parameter_count
 
     refuse_unknown(lab)
     dataset = lab.prepare()
+    lab.config.train.runtime.threads = threads or lab.config.train.runtime.threads
+    with throwaway(lab, dataset) as (run, parts):
+        named = {"experiment": f"{lab.experiment.name}, {parameter_count(parts.model):,} parameters"}
+        yield named | account(str(parts.machine.device)), cases.experiment_cases(run, parts)
+
+
+@contextlib.contextmanager
+def throwaway(lab: Lab, dataset: Dataset) -> Iterator[tuple[Run, Parts]]:
+    """A run that is thrown away, in a folder beside the real ones, and what its loop would work with.
+
+    The config's choices for "auto" become those of this machine.
+    """
+    import torch
+
+    from core.cli.settle import settle
+    from core.cli.training import assemble
+    from core.models.build import build_model, use_attention
+    from core.tracking.run import Run
+    from core.training.saver import saving_thread
+
     runtime = lab.config.train.runtime
-    runtime.threads = threads or runtime.threads
     runtime.trackers = []
     out = lab.out
     out.mkdir(parents=True, exist_ok=True)
@@ -134,9 +151,7 @@ def of_experiment(lab: Lab, threads: int | None) -> Iterator[tuple[dict[str, Any
             torch.manual_seed(runtime.seed)
             model = build_model(lab.config.train.model, dataset.encoder.vocab_size, lab.code).to(machine.device)
             use_attention(model, machine.attention)
-            parts = assemble(run, dataset, machine, model, saver, lambda row, wall: None, lambda text: None)
-            named = {"experiment": f"{lab.experiment.name}, {parameter_count(model):,} parameters"}
-            yield named | account(str(machine.device)), cases.experiment_cases(run, parts)
+            yield run, assemble(run, dataset, machine, model, saver, lambda row, wall: None, lambda text: None)
     finally:
         with contextlib.suppress(OSError):  # only if there was nothing before, and there is nothing now
             out.rmdir()

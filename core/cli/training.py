@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from core import durable, files
+from core.cli.caution import warn_before_training
 from core.cli.console import Length, Show
 from core.cli.fitting import does_not_fit
 from core.cli.lab import Lab
@@ -96,6 +97,8 @@ def train_locked(lab: Lab, run: Run, dataset: Dataset, *, resume: bool, exact: b
     former = [(run.folder / name, (run.folder / name).read_bytes()) for name in ABOUT if resume]
     durable.make_folders(run.folder)
     warn_of_little_room(run, model)
+    if not resume:
+        warn_before_training(lab, dataset, parameter_count(model))
     run.write_config()
     run.write_summary(opening(run, dataset, model, settled.timings))
     speed = Speed.of(run.config.train, machine, model)

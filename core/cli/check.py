@@ -1,0 +1,124 @@
+"""The command check: what the data is, what no network is needed for, and what the run will cost, before it is trained."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from core.cli import options
+
+if TYPE_CHECKING:
+    from core.cli.checking import Account
+
+
+@click.command()
+@options.experiment
+@click.option("--no-timing", is_flag=True, help="Take no steps: leave out minutes and memory.")
+@options.as_json
+@options.settings
+def check(
+    experiment: str, no_timing: bool, as_json: bool, overrides: tuple[str, ...], variant: str, quiet: bool
+) -> None:
+    """Look at an experiment before it is trained.
+
+    Says what the data is, how much of validation stands verbatim in training, what loss tables of n-grams reach, what
+    minutes and memory the run will take, by five seconds of its real step, and which settings look like a mistake. EXP's
+    dataset is made if need be; its runs are left alone.
+    """
+    from core.cli.checking import account_of
+
+    lab = options.open_lab(experiment, overrides, variant, quiet, as_json=as_json)
+    account = account_of(lab, timing=not no_timing)
+    for line in lines(account):
+        lab.console.say(line)
+    if as_json:
+        click.echo(json.dumps(account, indent=2))
+
+
+def lines(account: Account) -> Iterator[str]:
+    """The account for people, section by section."""
+    yield from ("", "data", *data_lines(account))
+    yield from ("", "validation in training", *overlap_lines(account))
+    yield from ("", "loss to beat, nats per target (bits per byte)", *loss_lines(account))
+    if account["prediction"]:
+        yield from ("", "cost of the run", *cost_lines(account))
+    found = account["warnings"]
+    yield from ("", "warnings" if found else "no warnings")
+    for number, warning in enumerate(found, 1):
+        yield f"  {number}. {warning['place']}: {warning['message']}."
+        yield f"     {warning['remedy']}"
+
+
+def line(name: str, text: str) -> str:
+    return f"  {name:<22}{text}"
+
+
+def data_lines(account: Account) -> Iterator[str]:
+    data, size = account["data"], account["block_size"]
+    if data["train_documents"] is not None:
+        yield line(
+            "documents", f"{data['train_documents']:,} to train on, {data['val_documents']:,} held out ({data['kind']})"
+        )
+    else:
+        yield line("documents", "running text, one stream")
+    if data["train_prompts"] is not None:
+        yield line("different prompts", f"{data['train_prompts']:,} to train on, {data['val_prompts']:,} held out")
+    yield line("tokens", f"{data['train_tokens']:,} to train on, {data['val_tokens']:,} held out")
+    yield line("vocabulary", f"{data['vocab_size']:,} ({data['encoder']})")
+    if data["longest"] is not None:
+        longer = (
+            f"{data['longer']:,} are longer than block_size = {size:,}" if data["longer"] else f"block_size = {size:,}"
+        )
+        yield line("longest document", f"{data['longest']:,} tokens; {longer}")
+    yield line(
+        "parameters",
+        f"{account['parameters']:,}, {data['train_tokens'] / max(account['parameters'], 1):.2g} training tokens for each",
+    )
+
+
+def overlap_lines(account: Account) -> Iterator[str]:
+    for part in account["overlap"]:
+        text = f"{part['in_train']:,} of {part['parts']:,} also stand in train ({part['share']:.1%})"
+        if part["searched"] < account["data"]["train_tokens"]:
+            text += f", of which the first {part['searched']:,} tokens were searched"
+        yield line(part["what"], text)
+    if account["data"]["same"]:
+        yield "  Both sides are the same."
+
+
+def loss_lines(account: Account) -> Iterator[str]:
+    found, data = account["baselines"], account["data"]
+    for name, nats in found["nats"].items():
+        yield line(name, f"{nats:.4f}  ({found['bits_per_byte'][name]:.3f})")
+    if account["optimal_loss"] is not None:
+        yield line("optimal", f"{account['optimal_loss']:.4f}  as evaluate.optimal_loss says")
+    if (found["train_tokens"], found["val_tokens"]) != (data["train_tokens"], data["val_tokens"]):
+        yield f"  Of the first {found['train_tokens']:,} training and {found['val_tokens']:,} validation tokens."
+    tables = [nats for name, nats in found["nats"].items() if name != "uniform"]
+    if any(longer > shorter for shorter, longer in itertools.pairwise(tables)):
+        yield "  Longer n-grams that do worse have learnt by heart what validation does not have."
+    yield "  N-grams: interpolated Kneser-Ney (Chen and Goodman 1999), counted on the training side alone."
+
+
+def cost_lines(account: Account) -> Iterator[str]:
+    from core.files import megabytes
+    from core.report.run_report import duration
+
+    cost: dict[str, Any] = account["prediction"]
+    yield line("step", f"{cost['ms_per_step']:,.1f} ms, {cost['tokens_per_second']:,.0f} tokens/s")
+    shares = ", ".join(f"{name} {share:.1%}" for name, share in cost["shares"].items())
+    yield line("time", f"about {duration(cost['seconds'])} for {cost['steps']:,} steps; of it {shares}")
+    seen = cost["steps"] * cost["ms_per_step"] / 1000 * cost["tokens_per_second"]
+    times = seen / account["data"]["train_tokens"]
+    yield line("data seen", f"{seen:,.0f} tokens, {times:,.{0 if times >= 10 else 1}f} times the training side")
+    if cost["memory_bytes"] is not None:
+        left = "" if cost["available_bytes"] is None else f"; {megabytes(cost['available_bytes'])} more are free"
+        some = f" with {cost['rows']:,} of {account['batch_size']:,} rows" * (cost["rows"] < account["batch_size"])
+        yield line("memory", f"{megabytes(cost['memory_bytes'])} at the highest{some}{left}")
+
+
+COMMANDS = (check,)

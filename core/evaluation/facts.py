@@ -1,0 +1,88 @@
+"""What a dataset is, in numbers that take no time to find: a Dataset and its batches' settings go in, Facts come out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from core.config import Data
+from core.data.batches import block_size, uses_rows
+from core.data.dataset import Dataset, Split
+
+Array = npt.NDArray[Any]
+MEASURED = 5_000_000  # documents of a side whose lengths are looked at, at most: a fifth of a second
+
+
+@dataclass(frozen=True)
+class Facts:
+    """kind: text, examples or conversations. rows: whether rows begin where documents do. longest: tokens of the longest
+    document of the training side, longer: how many are longer than block_size; None for running text.
+    val_in_train: share of the validation side that stands verbatim in train, 0 to 1; None: not looked for.
+    parameters, seconds (of training, predicted): None where nobody has counted.
+    """
+
+    kind: str
+    encoder: str
+    vocab_size: int
+    rows: bool
+    train_tokens: int
+    val_tokens: int
+    train_documents: int | None = None
+    val_documents: int | None = None
+    train_prompts: int | None = None
+    val_prompts: int | None = None
+    longest: int | None = None
+    longer: int | None = None
+    val_in_train: float | None = None
+    same: bool = False
+    parameters: int | None = None
+    seconds: float | None = None
+
+
+def facts_of(dataset: Dataset, data: Data) -> Facts:
+    """Without what needs every token to be read. Of prompts, dataset.json's count of those that stand in train is taken over."""
+    train, val = dataset.train, dataset.val
+    lengths = None if train.starts is None else document_lengths(train)
+    overlap, prompts = dataset.info.get("split", {}).get("overlap"), count(val.prompts)
+    return Facts(
+        kind=str(dataset.info["kind"]),
+        encoder=dataset.encoder.kind,
+        vocab_size=dataset.encoder.vocab_size,
+        rows=uses_rows(train, data),
+        train_tokens=train.tokens,
+        val_tokens=val.tokens,
+        train_documents=count(train.starts),
+        val_documents=count(val.starts),
+        train_prompts=count(train.prompts),
+        val_prompts=prompts,
+        longest=None if lengths is None else int(lengths.max(initial=0)),
+        longer=None if lengths is None else int((lengths > block_size(data) + 1).sum()),
+        val_in_train=overlap / prompts if prompts and overlap is not None else None,
+    )
+
+
+def count(values: Array | None) -> int | None:
+    return None if values is None else len(values)
+
+
+def document_lengths(split: Split) -> Array:
+    """Tokens of each of the first MEASURED documents."""
+    assert split.starts is not None
+    begins = split.starts[: MEASURED + 1].astype(np.int64)
+    return np.diff(begins if len(begins) > MEASURED else np.append(begins, split.tokens))
+
+
+def targets_of(split: Split, data: Data, at_most: int) -> Array:
+    """Which of the first tokens of a side the loss is over, (N,) bool: those of `validation_rows`."""
+    wanted = np.ones(min(split.tokens, at_most), bool)
+    wanted[:1] = False
+    if data.mask_prompt and split.mask is not None:
+        wanted &= split.mask[:at_most] != 0
+    if uses_rows(split, data):
+        assert split.starts is not None
+        begins = split.starts[: np.searchsorted(split.starts, len(wanted))]
+        wanted[begins.astype(np.int64)] = False
+    return wanted

@@ -1,0 +1,149 @@
+"""Settings that cost hours: a resolved config, the keys that were given and the facts of the data go in; warnings come out."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+from typing import NamedTuple
+
+from core.config import Config
+from core.evaluation.facts import Facts
+
+SMALL_MODEL = 10_000_000  # parameters
+MANY_MICRO_BATCHES = 8
+FEW_TOKENS, FEW_PROMPTS = 1_000, 20  # of a validation side
+MANY_EPOCHS = 50
+LONG_STEPS, LONG_SECONDS = 2_000, 600  # of a run that it would hurt to lose
+ROOMY = 8  # times the longest document
+
+
+class Trap(NamedTuple):
+    """key: of the config. message: what is the matter. remedy: what to do."""
+
+    key: str
+    message: str
+    remedy: str
+
+
+def traps(config: Config, given: Collection[str], facts: Facts) -> list[Trap]:
+    """All that look like a mistake. given: dotted keys that the user set; a default is nobody's mistake."""
+    return [*of_data(config, given, facts), *of_rows(config, facts), *of_steps(config, given, facts)]
+
+
+def of_data(config: Config, given: Collection[str], facts: Facts) -> Iterator[Trap]:
+    """The two sides, the vocabulary, the questions."""
+    if facts.same:
+        yield Trap(
+            "prepare.val_fraction",
+            "validation is the same text as training, so its loss says nothing about new text",
+            "Hold out other text: let prepare make the split, or write another val.bin.",
+        )
+    elif facts.val_in_train is not None and facts.val_in_train > 0.5:
+        yield Trap(
+            "prepare.split",
+            f"{facts.val_in_train:.0%} of validation stands verbatim in training, so its loss rewards learning by heart",
+            'Use prepare.split = "hash" with Examples, or take repeated text out.',
+        )
+    if facts.val_prompts is not None and facts.val_prompts < FEW_PROMPTS:
+        yield Trap(
+            "prepare.val_fraction",
+            f"{facts.val_prompts} validation prompt{'s' * (facts.val_prompts != 1)}: one answer moves the accuracy by "
+            f"{1 / max(facts.val_prompts, 1):.0%}",
+            "Raise prepare.val_fraction, or make more different prompts.",
+        )
+    elif facts.val_tokens < FEW_TOKENS:
+        yield Trap(
+            "prepare.val_fraction",
+            f"{facts.val_tokens:,} validation tokens: the loss over so few is a noisy figure",
+            "Raise prepare.val_fraction, or give it more text.",
+        )
+    if facts.encoder in ("bpe", "gpt2") and 10 * facts.vocab_size > facts.train_tokens:
+        yield Trap(
+            "prepare.vocab_size" if facts.encoder == "bpe" else "prepare.encoder",
+            f"a vocabulary of {facts.vocab_size:,} for {facts.train_tokens:,} training tokens: most ids are seen too seldom to be learnt",
+            "Lower prepare.vocab_size, or give it more text."
+            if facts.encoder == "bpe"
+            else 'Use prepare.encoder = "bpe" with a small prepare.vocab_size, or give it more text.',
+        )
+    if facts.kind == "text" and "train.data.mask_prompt" in given and config.train.data.mask_prompt:
+        yield Trap(
+            "train.data.mask_prompt",
+            "mask_prompt is set, but running text has no prompts: the loss is over every token",
+            "Leave it out, or let documents() yield Examples.",
+        )
+    if facts.kind == "examples" and (config.sample.sample.temperature or 0) > 0:
+        yield Trap(
+            "sample.sample.temperature",
+            f"temperature = {config.sample.sample.temperature:g} draws answers at random, where one exact answer is asked for",
+            "Leave it out, or set it to 0, to see the model's own answers.",
+        )
+
+
+def of_rows(config: Config, facts: Facts) -> Iterator[Trap]:
+    """block_size against the documents."""
+    size = config.train.data.block_size or 0
+    if facts.longest is None or not facts.train_documents:
+        return
+    if facts.longer and facts.rows:
+        yield Trap(
+            "train.data.block_size",
+            f"block_size = {size}: {facts.longer:,} of {facts.train_documents:,} training documents are longer (up to {facts.longest:,} "
+            "tokens), and rows that begin where documents begin never reach what is behind that",
+            f'Raise it to {facts.longest - 1:,}, or set train.data.layout = "stream".',
+        )
+    elif size > ROOMY * facts.longest:
+        yield Trap(
+            "train.data.block_size",
+            f"block_size = {size} is {size / facts.longest:.0f} times the longest document ({facts.longest:,} tokens): each row is many "
+            "documents that have nothing to do with each other, and attention among them takes time",
+            f"Lower it towards {facts.longest:,}, and raise train.data.batch_size instead.",
+        )
+
+
+def of_steps(config: Config, given: Collection[str], facts: Facts) -> Iterator[Trap]:
+    """The number of steps, and what is counted in steps."""
+    data, schedule, runtime = config.train.data, config.train.schedule, config.train.runtime
+    if data.grad_accum_steps >= MANY_MICRO_BATCHES and facts.parameters is not None and facts.parameters < SMALL_MODEL:
+        yield Trap(
+            "train.data.grad_accum_steps",
+            f"grad_accum_steps = {data.grad_accum_steps} for a model of {facts.parameters:,} parameters: it takes one step in the time of "
+            f"{data.grad_accum_steps}, and so small a model learns more from more steps",
+            "Set it to 1, and raise train.data.batch_size if memory allows.",
+        )
+    if runtime.max_minutes is not None:  # what follows counts in steps of a known number
+        return
+    steps, decay = schedule.max_iters, schedule.lr_decay_iters or schedule.max_iters
+    explicit = "train.schedule.lr_decay_iters" in given and schedule.decay != "constant"
+    if explicit and abs(decay - steps) > 0.2 * steps:
+        yield Trap(
+            "train.schedule.lr_decay_iters",
+            f"lr_decay_iters = {decay:,}, but max_iters = {steps:,}: "
+            + ("the rate never comes down" if decay > steps else f"the last {steps - decay:,} steps are at the lowest rate"),
+            "Leave it out: it then follows train.schedule.max_iters.",
+        )  # fmt: skip
+    if runtime.eval_interval > steps:
+        yield Trap(
+            "train.runtime.eval_interval",
+            f"eval_interval = {runtime.eval_interval:,} is more than max_iters = {steps:,}: validation is looked at only at the end",
+            f"Lower it to {max(steps // 10, 1):,} or so.",
+        )
+    is_long = steps >= LONG_STEPS or (facts.seconds or 0) > LONG_SECONDS
+    if is_long and runtime.checkpoint_interval > steps:
+        yield Trap(
+            "train.runtime.checkpoint_interval",
+            f"checkpoint_interval = {runtime.checkpoint_interval:,} is more than max_iters = {steps:,}: a crash loses the whole run",
+            f"Lower it to {max(steps // 10, 1):,} or so.",
+        )
+    epochs = steps * data.tokens_per_step / max(facts.train_tokens, 1)
+    if epochs > MANY_EPOCHS:
+        yield Trap(
+            "train.schedule.max_iters",
+            f"max_iters = {steps:,} reads the training side {epochs:,.0f} times over: the model will likely learn it by heart",
+            "Give it more data (prepare.size), take fewer steps, or watch the validation loss.",
+        )
+    if config.train.model.dropout and epochs < 1:
+        yield Trap(
+            "train.model.dropout",
+            f"dropout = {config.train.model.dropout:g} guards against learning by heart, but this run reads {epochs:.0%} of the "
+            "training side once: it only slows the learning",
+            "Set it to 0.",
+        )
