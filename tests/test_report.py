@@ -309,6 +309,15 @@ def test_cost_names_operations_and_the_share_of_the_peak(tmp_path: Path) -> None
     assert "1 min 20 s" in reader.text
 
 
+def test_the_loss_that_none_can_be_below_stands_beside_that_of_the_run(tmp_path: Path) -> None:
+    config = Config()
+    config.evaluate.optimal_loss = 0.0099
+    run_folder(tmp_path, EVALUATED)
+    assert "lowest possible" not in read(tmp_path)[1].text
+    files.write_text(tmp_path / "config.toml", dump(resolve(config).model_dump()))
+    assert "0.0099lowest possible loss" in read(tmp_path)[1].text
+
+
 def test_damaged_samples_are_told(tmp_path: Path) -> None:
     run_folder(tmp_path, EVALUATED)
     (tmp_path / "samples.json").write_text('{"samples": [3]}')

@@ -40,7 +40,7 @@ def about(run: RunData, written: Written) -> Document:
     summary = run.summary
     return Document(
         f"{summary.get('experiment', '')} / {run.name}",
-        head(summary),
+        head(run),
         [
             Section("Curves", curves(run)),
             Section(sample_title(written.samples), samples(written.samples)),
@@ -54,22 +54,24 @@ def about(run: RunData, written: Written) -> Document:
     )
 
 
-def head(summary: Summary) -> list[Part]:
+def head(run: RunData) -> list[Part]:
     """What was to be found out, how it ended, and the figures that matter."""
+    summary = run.summary
     parts: list[Part] = [Paragraph(summary.get("description") or "", "lead")]
     status = summary.get("status")
     if status != "completed":
         step = summary.get("steps") or 0
         parts.append(Paragraph(f"This run is not complete ({status}): it stands at step {step:,}.", "notice"))
-    return [*parts, Cards(figures(summary))]
+    return [*parts, Cards(figures(summary, run.config.get("evaluate.optimal_loss")))]
 
 
-def figures(summary: Summary) -> list[tuple[str, str, str]]:
-    """(value, name, remark) of the results that the run has."""
+def figures(summary: Summary, optimal: float | None) -> list[tuple[str, str, str]]:
+    """(value, name, remark) of the results that the run has. optimal: the loss that none can be below, where it is known."""
     best, seconds = shown(summary, "best_step", ","), summary.get("train_seconds")
     candidates = [
         (shown(summary, "accuracy", ".1%"), "exact match", "held-out prompts"),
         (shown(summary, "best_val_loss", ".4f"), "validation loss", f"nats per token, step {best}" if best else ""),
+        ("" if optimal is None else f"{optimal:.4f}", "lowest possible loss", "as the experiment states it"),
         (shown(summary, "bits_per_byte", ".4f"), "bits per byte", ""),
         ("" if seconds is None else duration(seconds), "of training", f"{shown(summary, 'steps', ',')} steps"),
         (shown(summary, "tokens_per_second", ",.0f"), "tokens per second", ""),
