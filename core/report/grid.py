@@ -158,7 +158,7 @@ def ring(ax: Axes, x: float, spot: Spot) -> None:
         zorder=4,
     )
     ax.annotate(
-        f"{spot.mean:.3f}", (x, spot.mean), xytext=(0, -15), textcoords="offset points", ha="center", color=MARK, fontsize=9
+        f"{spot.mean:.3f}", (x, spot.mean), xytext=(11, 9), textcoords="offset points", ha="left", color=MARK, fontsize=9, bbox={"facecolor": "white", "alpha": 0.8, "edgecolor": "none", "pad": 1},
     )  # fmt: skip
 
 

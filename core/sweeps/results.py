@@ -63,7 +63,7 @@ def results_of(state: State) -> list[Result]:
         result.runs.append((point, state.progress[point.run], state.summary(point)))
     results = list(found.values())
     judged = [result for result in results if result.values("val_loss")]
-    if len(judged) > 1:
+    if judged and len(results) > 1:
         max(judged, key=lambda result: result.score).best = True
     return results
 

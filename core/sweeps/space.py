@@ -16,6 +16,7 @@ from core.toml import NoToml, parsed, read_override, shortened
 SEED_KEY = "train.runtime.seed"
 MOST_POINTS = 10_000  # more is a slip of the pen: so many runs of three seconds take eight hours
 DRAW_SEED = 1337  # of --random: the first N draws are the same whatever N is
+TRIES = 20  # draws for each one that is to differ from the others
 Settings = dict[str, Any]  # dotted key -> value
 
 
@@ -69,11 +70,14 @@ class Space:
     def settings(self) -> list[Settings]:
         """Every combination, in the order of the grid, the last key fastest; each with each draw."""
         rng = random.Random(DRAW_SEED)
-        drawn = [{entry.key: entry.draw(rng) for entry in self.ranges} for _ in range(self.draws)] or [{}]
+        drawn: dict[str, Settings] = {}
+        for _ in range(TRIES * self.draws):  # a small range has fewer values than draws
+            if len(drawn) < self.draws:
+                draw = {entry.key: entry.draw(rng) for entry in self.ranges}
+                drawn.setdefault(repr(draw), draw)
         products = itertools.product(*(grid.values for grid in self.grids))
         keys = [grid.key for grid in self.grids]
-        found = [dict(zip(keys, values, strict=True)) | draw for values in products for draw in drawn]
-        return list({repr(settings): settings for settings in found}.values())
+        return [dict(zip(keys, values, strict=True)) | draw for values in products for draw in (drawn.values() or [{}])]
 
     def points(self) -> list[tuple[Settings, int | None]]:
         """Settings with seeds; the seeds of one setting stand together. Raises UserError for more than MOST_POINTS."""
