@@ -30,10 +30,10 @@ Terrarium = Callable[..., Result]
 ROOT = Path(__file__).parents[1]
 LR = "train.optim.learning_rate"
 SWEEP = (
-    "sweep", "spaces", "--seeds", "0..1", "--grid", f"{LR}=1e-3,1e20,3e-3", "--jobs", "2",
+    "sweep", "spaces", "--seeds", "0..1", "--grid", f"{LR}=1e-3,1e25,3e-3", "--jobs", "2",
     "-s", "train.optim.name=adamw", "-s", "train.runtime.attention=explicit", "--description", "which <rate>?",
 )  # fmt: skip
-RUNS = [f"sweep-lr-lr{rate}-seed{seed}" for rate in ("0.001", "1e+20", "0.003") for seed in (0, 1)]
+RUNS = [f"sweep-lr-lr{rate}-seed{seed}" for rate in ("0.001", "1e+25", "0.003") for seed in (0, 1)]
 KEYS = st.sampled_from(
     ["train.model.n_layer", LR, "train.model.block_size", "train.data.block_size", "prepare.params.a"]
 )
@@ -184,7 +184,11 @@ def new_home(home: Path) -> Path:
     folder = home / "experiments" / "spaces"
     folder.mkdir(parents=True)
     (folder / "prepare.py").write_text(PREPARE)
-    (folder / "config.toml").write_text(TINY.replace("max_iters = 6", "max_iters = 60"))
+    (folder / "config.toml").write_text(
+        TINY.replace("max_iters = 6", "max_iters = 24")
+        .replace("_interval = 3", "_interval = 12")
+        .replace("_interval = 2", "_interval = 8")
+    )
     return home
 
 
@@ -223,9 +227,9 @@ def test_the_table_is_that_of_the_runs(whole: tuple[Path, subprocess.CompletedPr
     found = summaries(home)
     assert sorted(found) == sorted(RUNS), done.stderr
     rows = table_of(home)
-    assert [row[LR] for row in rows] == ["0.001", "1e+20", "0.003"]
-    for row, rate in zip(rows, ("0.001", "1e+20", "0.003"), strict=True):
-        if rate == "1e+20":
+    assert [row[LR] for row in rows] == ["0.001", "1e+25", "0.003"]
+    for row, rate in zip(rows, ("0.001", "1e+25", "0.003"), strict=True):
+        if rate == "1e+25":
             continue
         first, second = (found[f"sweep-lr-lr{rate}-seed{seed}"]["best_val_loss"] for seed in (0, 1))
         assert float(row["val_loss"]) == pytest.approx((first + second) / 2)
@@ -246,12 +250,12 @@ def test_a_failing_run_is_kept_and_reported_and_the_rest_goes_on(
     assert "failed: 2 of 6 runs of spaces/sweeps/lr have no result" in done.stderr
     assert "Traceback" not in done.stderr
     assert [entry["status"] for entry in state_of(home).values()].count("completed") == 4
-    failed = state_of(home)["sweep-lr-lr1e+20-seed0"]
+    failed = state_of(home)["sweep-lr-lr1e+25-seed0"]
     assert failed["status"] == "failed"
     assert failed["error"].startswith(
-        "failed: spaces/sweep-lr-lr1e+20-seed0: the norm of the gradient is nan at step 2"
+        "failed: spaces/sweep-lr-lr1e+25-seed0: the norm of the gradient is nan at step 2"
     )
-    assert (folder_of(home) / "logs" / "sweep-lr-lr1e+20-seed0.txt").exists()
+    assert (folder_of(home) / "logs" / "sweep-lr-lr1e+25-seed0.txt").exists()
     assert table_of(home)[1] | {"failed": "2", "completed": "0", "val_loss": ""} == table_of(home)[1]
 
 
@@ -337,7 +341,7 @@ def test_a_finished_sweep_is_told_again(finished: Path, terrarium: Terrarium) ->
 
 
 def test_fewer_values_make_the_same_sweep_smaller(finished: Path, terrarium: Terrarium) -> None:
-    smaller = [part.replace("1e-3,1e20,3e-3", "3e-3,1e-3") for part in SWEEP]
+    smaller = [part.replace("1e-3,1e25,3e-3", "3e-3,1e-3") for part in SWEEP]
     result = terrarium(*smaller)
     assert result.exit_code == 0
     rows = list(csv.DictReader(io.StringIO((finished / "out/sweeps/lr/results.csv").read_text())))
@@ -420,13 +424,13 @@ def test_a_failure_may_be_tried_once_more(finished: Path) -> None:
     from core.sweeps.plan import plan
     from core.sweeps.state import open_state
 
-    space = read_space("0..1", [f"{LR}=1e-3,1e20,3e-3"], [], 0)
+    space = read_space("0..1", [f"{LR}=1e-3,1e25,3e-3"], [], 0)
     planned = plan(Experiment(finished), "", ("train.optim.name=adamw", "train.runtime.attention=explicit"), space)
     made = json.loads((finished / "out" / RUNS[0] / "summary.json").read_text())["dataset_fingerprint"]
     fingerprints = dict.fromkeys(RUNS, made)
     assert open_state(planned, fingerprints, retry=False).left() == []
     again = open_state(planned, fingerprints, retry=True)
-    assert [point.run for point in again.left()] == [run for run in RUNS if "1e+20" in run]
+    assert [point.run for point in again.left()] == [run for run in RUNS if "1e+25" in run]
 
 
 # Halving

@@ -69,8 +69,9 @@ def sweep(
         lab.experiment, variant, overrides, space,
         name=choices["name"], halving=choices["halving"], description=choices["description"],
     )  # fmt: skip
+    labs = labs_of(lab, planned)
     with locked(planned):
-        state = open_state(planned, prepared(lab, planned), retry=choices["retry"])
+        state = open_state(planned, prepared(planned, labs), retry=choices["retry"])
         train_all(lab, state, choices["jobs"])
         conclude(lab, state, as_json=as_json)
 
@@ -85,23 +86,28 @@ def locked(planned: Sweep) -> contextlib.AbstractContextManager[None]:
     )
 
 
-def prepared(lab: Lab, planned: Sweep) -> dict[str, str]:
-    """Check what a config alone does not tell, and make every dataset that the runs need, once. Returns run -> fingerprint."""
+def labs_of(lab: Lab, planned: Sweep) -> list[Lab]:
+    """The lab of each point. Raises UserError for what a config alone does not tell: an unknown model, optimizer or device."""
     from core.cli.lab import Lab
     from core.cli.training import refuse_unknown
     from core.toml import load_config
 
-    made: dict[str, str] = {}
-    result: dict[str, str] = {}
     labs = []
     for point in planned.points:
         config, settings = load_config(lab.experiment.folder, lab.variant, point.overrides)
         labs.append(Lab(lab.experiment, config, settings, point.overrides, lab.code, lab.console, lab.variant))
         refuse_unknown(labs[-1])
-    for point, each in zip(planned.points, labs, strict=True):
-        key = json.dumps(each.config.prepare.model_dump(), sort_keys=True, default=str)
+    return labs
+
+
+def prepared(planned: Sweep, labs: Sequence[Lab]) -> dict[str, str]:
+    """Make every dataset that the runs need, once. Returns run -> fingerprint."""
+    made: dict[str, str] = {}
+    result: dict[str, str] = {}
+    for point, lab in zip(planned.points, labs, strict=True):
+        key = json.dumps(lab.config.prepare.model_dump(), sort_keys=True, default=str)
         if key not in made:
-            made[key] = each.prepare().fingerprint
+            made[key] = lab.prepare().fingerprint
         result[point.run] = made[key]
     return result
 

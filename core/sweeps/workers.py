@@ -7,18 +7,16 @@ import json
 import os
 import re
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import core
 from core import durable, files
 from core.errors import Interrupted, UserError
 from core.sweeps.plan import Point, Sweep
+from core.sweeps.processes import Process, Starter
 from core.sweeps.state import Progress, State
 from core.tracking.metrics import read_rows
 from core.tracking.run import lock_file
@@ -26,7 +24,6 @@ from core.training.signals import STOPPING, StopRequest, noting_signals
 
 POLL = 0.05  # seconds between two looks at the processes
 STOPPED = tuple(128 + number for number in STOPPING)  # exit codes
-PROGRAM = "core.cli.child"
 ERROR_LENGTH = 300  # characters of an error in the table
 Watch = Callable[
     [Point, list[dict[str, Any]]], Progress | None
@@ -38,7 +35,7 @@ class Job:
     """A run that is being trained. size: of its metrics.csv at the last look; asked: what halving has told it to stop as."""
 
     point: Point
-    process: subprocess.Popen[bytes]
+    process: Process
     log: Path
     metrics: Path
     began: float = field(default_factory=time.monotonic)
@@ -71,6 +68,8 @@ class Crew:
     ) -> None:
         self.state, self.jobs, self.watch = state, jobs, watch
         self.show, self.ended, self.say = show, ended, say
+        self.threads = max(1, cores() // jobs) if jobs > 1 else None  # one alone takes what is fastest
+        self.starter = Starter(self.threads)
         self.running: list[Job] = []
         self.waited: set[str] = set()
 
@@ -96,8 +95,16 @@ class Crew:
                 return
             if self.may_start(point):
                 waiting.remove(point)
-                self.running.append(start(self.state.sweep, point, self.jobs))
+                self.running.append(self.start(point))
                 self.state.set(point, Progress("running"))
+
+    def start(self, point: Point) -> Job:
+        """Begin to train a point."""
+        sweep = self.state.sweep
+        log = sweep.folder / "logs" / f"{point.run}.txt"
+        durable.make_folders(log.parent)
+        process = self.starter.start(arguments_of(sweep, point, self.threads), log)
+        return Job(point, process, log, sweep.out / point.run / "metrics.csv")
 
     def may_start(self, point: Point) -> bool:
         """Not while a process that a killed sweep has left trains it; nor while another is timing which way is fastest for the same model."""
@@ -119,14 +126,13 @@ class Crew:
                 job.asked = self.watch(job.point, job.rows)
                 if job.asked:
                     job.process.terminate()
-            if job.process.poll() is not None:
-                self.running.remove(job)
-                job.look()
-                self.take(job)
+            if (code := job.process.poll()) is not None:
+                self.take(job, code)
 
-    def take(self, job: Job) -> None:
+    def take(self, job: Job, code: int) -> None:
         """Note how a job ended."""
-        code = job.process.returncode
+        self.running.remove(job)
+        self.starter.give_back(job.process)
         if code == 0:
             progress = Progress("completed")
         elif job.asked and code in STOPPED:
@@ -147,36 +153,22 @@ class Crew:
         if self.running and stop.number:
             self.say(f"stopping {len(self.running)} run{'s' * (len(self.running) > 1)}, which save first")
         for job in list(self.running):
-            job.process.wait()
-            self.running.remove(job)
-            self.take(job)
+            self.take(job, job.process.wait())
+        self.starter.close()
 
 
-def start(sweep: Sweep, point: Point, jobs: int) -> Job:
-    """Begin to train a point, in a session of its own: Ctrl-C reaches the sweep alone, which passes it on once."""
-    log = sweep.folder / "logs" / f"{point.run}.txt"
-    durable.make_folders(log.parent)
-    environment = dict(os.environ)
-    root = str(Path(core.__file__).parents[1])
-    environment["PYTHONPATH"] = os.pathsep.join(filter(None, [root, environment.get("PYTHONPATH", "")]))
-    threads = max(1, cores() // jobs)
+def arguments_of(sweep: Sweep, point: Point, threads: int | None) -> list[str]:
+    """The command line that trains a point. threads: of a new run, where its config leaves them open."""
     overrides = list(point.overrides)
-    if jobs > 1:
-        environment["OMP_NUM_THREADS"] = str(threads)
-        is_new = not (sweep.out / point.run / "config.toml").exists()  # else it goes on with its own number
-        if is_new and point.config.train.runtime.threads == "auto":
-            overrides.append(f"train.runtime.threads={threads}")
-    command = [
-        sys.executable, "-m", PROGRAM, str(os.getpid()), "train", sweep.experiment.address or sweep.experiment.name,
+    is_new = not (sweep.out / point.run / "config.toml").exists()  # else it goes on with its own number
+    if threads is not None and is_new and point.config.train.runtime.threads == "auto":
+        overrides.append(f"train.runtime.threads={threads}")
+    return [
+        "train", sweep.experiment.address or sweep.experiment.name,
         "--run", point.run, *(["--variant", sweep.variant] if sweep.variant else []),
         *(["--description", sweep.description] if sweep.description else []),
         *(part for text in overrides for part in ("-s", text)),
     ]  # fmt: skip
-    with log.open("wb") as output:
-        process = subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, env=environment, start_new_session=True
-        )
-    return Job(point, process, log, sweep.out / point.run / "metrics.csv")
 
 
 def cores() -> int:
