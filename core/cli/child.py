@@ -5,12 +5,13 @@ end. Elsewhere they go on to their end, and the lock of each tells the next swee
 
 Without ARGUMENTS it imports all that `train` needs, then reads requests from stdin, one JSON object a line, one after
 another: arguments, and log, the file for what the run prints. It forks for each, and answers with two lines: pid, then code,
-negative for a signal. So a run starts in a tenth of the time (docs/LOG.md). It itself computes nothing and starts no thread.
+negative for a signal. So a run need not import anything (docs/LOG.md). It itself computes nothing and starts no thread.
 """
 
 from __future__ import annotations
 
 import ctypes
+import gc
 import importlib
 import json
 import os
@@ -25,7 +26,7 @@ PR_SET_PDEATHSIG = 1  # of prctl(2)
 WARM = (
     "core.cli.training", "core.data.pipeline", "core.report.html", "core.report.plots", "matplotlib.figure",
     "matplotlib.backends.backend_agg", "matplotlib.backends.backend_svg", "tensorboard.compat.proto.event_pb2",
-    "tensorboard.summary.writer.event_file_writer",
+    "tensorboard.summary.writer.event_file_writer", "core.encoders.bpe", "core.encoders.gpt2", "numpy.random",
 )  # fmt: skip
 
 
@@ -42,6 +43,7 @@ def serve() -> None:
     """Answer requests until stdin ends."""
     for name in WARM:
         importlib.import_module(name)
+    gc.freeze()  # else a run would copy the memory of all that is imported when it collects
     warnings.filterwarnings("ignore", "This process .* is multi-threaded", DeprecationWarning)  # numpy's threads, idle
     for line in sys.stdin:
         request, server = json.loads(line), os.getpid()

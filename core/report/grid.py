@@ -89,7 +89,7 @@ def places(ax: Axes, key: str, spots: Sequence[Spot]) -> list[float]:
         names = [shown(value) for value in distinct]
         ax.set_xticks(range(len(names)), names)
         return [float([repr(value) for value in distinct].index(repr(value))) for value in values]
-    if min(values) > 0 and max(values) > LOG_FROM * min(values):
+    if min(values) > 0 and max(values) > 0.999 * LOG_FROM * min(values):
         ax.set_xscale("log")
         ax.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
     if len(distinct) <= 8:
