@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import itertools
 import json
 import os
 import shutil
@@ -22,8 +23,11 @@ from hypothesis import strategies as st
 
 from core import files
 from core.errors import UserError
+from core.report.grid import Spot, picture
+from core.report.plots import png
 from core.sweeps import names
 from core.sweeps.space import Grid, Range, Space, read_grid, read_range, read_seeds, read_space
+from core.sweeps.state import Progress
 from core.toml import toml_value
 
 Terrarium = Callable[..., Result]
@@ -303,9 +307,9 @@ def test_killed_half_way_and_begun_again_it_ends_as_an_unbroken_one(
 
 def test_a_signal_saves_and_says_how_to_go_on(tmp_path: Path) -> None:
     home = new_home(tmp_path)
-    long = ("-s", "train.schedule.max_iters=100000", "--name", "long")
+    long = ("-s", "train.schedule.max_iters=100000", "--name", "long", "--jobs", "1")
     sweep = subprocess.Popen(*command(home, *long), env=environment(), stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)  # fmt: skip
-    patience, path = time.monotonic() + 60, home / "experiments/spaces/out/sweep-long-lr0.001-seed1/checkpoints/last"
+    patience, path = time.monotonic() + 60, home / "experiments/spaces/out/sweep-long-lr0.001-seed0/checkpoints/last"
     while not path.exists():
         assert time.monotonic() < patience and sweep.poll() is None
         time.sleep(0.02)
@@ -314,9 +318,9 @@ def test_a_signal_saves_and_says_how_to_go_on(tmp_path: Path) -> None:
     assert sweep.returncode == 143
     assert "interrupted, and saved. Go on with: python -m core.cli sweep spaces --seeds 0..1" in said
     points = json.loads((folder_of(home).with_name("long") / "sweep.json").read_text())["points"]
-    assert [point["status"] for point in points[:2]] == ["interrupted", "interrupted"]
-    assert summaries(home)["sweep-long-lr0.001-seed1"]["status"] == "interrupted"
-    assert summaries(home)["sweep-long-lr0.001-seed1"]["steps"] > 0
+    assert [point["status"] for point in points[:2]] == ["interrupted", "waiting"]
+    assert summaries(home)["sweep-long-lr0.001-seed0"]["status"] == "interrupted"
+    assert summaries(home)["sweep-long-lr0.001-seed0"]["steps"] > 0
 
 
 # What is there already
@@ -433,7 +437,122 @@ def test_a_failure_may_be_tried_once_more(finished: Path) -> None:
     assert [point.run for point in again.left()] == [run for run in RUNS if "1e+25" in run]
 
 
+def test_the_table_on_a_terminal_shows_what_runs_and_what_waits(finished: Path) -> None:
+    from rich.console import Console
+
+    from core.plugins.discovery import Experiment
+    from core.sweeps.live import MOST_ROWS, drawn, sentence
+    from core.sweeps.plan import plan
+    from core.sweeps.state import Progress, open_state
+    from core.sweeps.workers import Job
+
+    space = read_space("0..49", [f"{LR}=1e-3"], [], 0)
+    planned = plan(Experiment(finished), "", ("train.optim.name=adamw", "train.runtime.attention=explicit"), space)
+    made = json.loads((finished / "out" / RUNS[0] / "summary.json").read_text())["dataset_fingerprint"]
+    shutil.rmtree(finished / "out/sweeps")
+    state = open_state(planned, {point.run: made for point in planned.points}, retry=False)
+    point = planned.points[40]
+    state.set(point, Progress("running"))
+    job = Job(point, subprocess.Popen(["true"]), Path(), Path(), rows=[{"step": 12, "val_loss": 1.5}])
+    job.process.wait()
+    console = Console(width=100, file=io.StringIO(), record=True)
+    console.print(drawn(state, [job]))
+    text = console.export_text()
+    assert "2 completed, 47 waiting, 1 running" in text
+    assert any(line.split()[:4] == [point.run, "running", "12/24", "1.5000"] for line in text.splitlines())
+    assert text.count("sweep-lr-lr0.001-seed") == MOST_ROWS
+    assert sentence(state, planned.points[0], 1.25).startswith("[2/50] sweep-lr-lr0.001-seed0: completed, val loss ")
+
+
+# Pictures
+
+
+def spots(keys: dict[str, list[Any]]) -> list[Spot]:
+    settings = [dict(zip(keys, values, strict=True)) for values in itertools.product(*keys.values())]
+    return [Spot(each, [1.0 + index, 1.2 + index], best=index == 0) for index, each in enumerate(settings)]
+
+
+def test_one_key_is_a_line_on_a_logarithmic_axis_where_it_spans_much() -> None:
+    figure = picture([LR], spots({LR: [1e-3, 1e-2, 1e-1]}))
+    assert figure is not None
+    (ax,) = figure.axes
+    assert ax.get_xscale() == "log"
+    assert [label.get_text() for label in ax.get_xticklabels()] == ["0.001", "0.01", "0.1"]
+    assert list(ax.lines[0].get_ydata()) == pytest.approx([1.1, 2.1, 3.1])
+    near = picture([LR], spots({LR: [1e-3, 2e-3]}))
+    assert near is not None
+    assert near.axes[0].get_xscale() == "linear"
+
+
+def test_two_keys_are_a_heat_map_with_an_empty_cell_where_nothing_came_out() -> None:
+    found = spots({LR: [1, 2, 3], "train.model.preset": ["gpt2", "$x$"]})
+    figure = picture([LR, "train.model.preset"], [*found[:-1], Spot(found[-1].settings, [])])
+    assert figure is not None
+    (ax,) = figure.axes
+    cells = ax.images[0].get_array()
+    assert cells is not None
+    assert cells.shape == (2, 3)
+    assert cells[0, 1] == pytest.approx(3.1)
+    assert [text.get_text() for text in ax.texts].count("-") == 1
+    assert png(figure)
+
+
+def test_drawn_points_and_many_keys_are_a_panel_each_and_seeds_one() -> None:
+    keys: dict[str, list[Any]] = {LR: [1e-3, 2e-3], "train.model.n_layer": [1, 2], "train.model.bias": [True, False]}
+    for scattered, count in ((True, 2), (False, 3)):
+        chosen = dict(itertools.islice(keys.items(), count))
+        figure = picture(list(chosen), spots(chosen), scattered=scattered)
+        assert figure is not None
+        assert len(figure.axes) == count
+        assert png(figure)
+    alone = picture([], [Spot({"seed": 0}, [1.0]), Spot({"seed": None}, [2.0])])
+    assert alone is not None
+    assert [label.get_text() for label in alone.axes[0].get_xticklabels()] == ["0", "default"]
+    assert picture([LR], [Spot({LR: 1}, [])]) is None
+
+
+# The log has one writer at a time
+
+
+def test_processes_take_turns(tmp_path: Path) -> None:
+    add = (
+        "import sys, pathlib; from core import files; path = pathlib.Path(sys.argv[1])\n"
+        "for _ in range(200):\n"
+        "    with files.turn(path.parent): path.write_text(str(int(path.read_text()) + 1))"
+    )
+    count = tmp_path / "count"
+    count.write_text("0")
+    both = [subprocess.Popen([sys.executable, "-c", add, str(count)], env=environment()) for _ in range(2)]
+    assert [process.wait(60) for process in both] == [0, 0]
+    assert count.read_text() == "400"
+    assert [path.name for path in tmp_path.iterdir()] == ["count"]
+
+
 # Halving
+
+
+def test_the_worse_half_is_stopped_at_a_rung_also_after_a_kill(spaces: Path) -> None:
+    pytest.importorskip("optuna")
+    from core.plugins.discovery import Experiment
+    from core.sweeps.halving import Halving
+    from core.sweeps.plan import plan
+    from core.sweeps.state import open_state
+
+    steps = ("train.schedule.max_iters=80", "train.runtime.eval_interval=10")
+    planned = plan(Experiment(spaces), "", steps, read_space("0..3", [], [], 0), halving=True)
+    state = open_state(planned, dict.fromkeys((point.run for point in planned.points), ""), retry=False)
+    first, second, third, _ = planned.points
+    halving = Halving(state)
+    rows = [{"step": step, "val_loss": 2 - step / 80} for step in range(10, 80, 10)]
+    assert halving.watch(first, rows[:1]) is None
+    assert halving.watch(second, [{"step": 10, "val_loss": 3.0}]) == Progress("stopped", step=10, val_loss=3.0)
+    assert halving.watch(first, rows) is None
+    again = Halving(state)
+    assert again.watch(first, rows) is None
+    assert again.watch(third, [{"step": 5}, {"step": 10, "val_loss": 1.0}]) is None
+    stopped = again.watch(third, [{"step": 10, "val_loss": 1.0}, {"step": 20, "val_loss": 2.5}])
+    assert stopped == Progress("stopped", step=20, val_loss=2.5)
+    assert len(again.study.trials) == 3
 
 
 def test_halving_without_optuna_says_what_to_install(

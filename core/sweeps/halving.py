@@ -31,6 +31,7 @@ class Halving:
         optuna = load_optuna()
         sweep = self.sweep = state.sweep
         self.trials: dict[str, Trial] = {}
+        self.reported: dict[str, set[int]] = {}
         durable.make_folders(sweep.folder)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of Optuna, about itself
@@ -41,17 +42,19 @@ class Halving:
             )  # fmt: skip
         self.states = optuna.trial.TrialState
         for trial in self.study.get_trials(deepcopy=False):
-            if trial.state == self.states.RUNNING:  # a kill has left it so
-                self.trials[trial.user_attrs["run"]] = optuna.trial.Trial(self.study, trial._trial_id)
+            if trial.state == self.states.RUNNING and "run" in trial.user_attrs:  # a kill has left it so
+                run = trial.user_attrs["run"]
+                self.trials[run] = optuna.trial.Trial(self.study, trial._trial_id)
+                self.reported[run] = set(trial.intermediate_values)
 
     def watch(self, point: Point, rows: list[dict[str, Any]]) -> Progress | None:
         """Report the losses of a run. Returns how it stands when it is to stop."""
-        trial = self.trial(point)
-        reported = self.study._storage.get_trial(trial._trial_id).intermediate_values
+        trial, reported = self.trial(point), self.reported.setdefault(point.run, set())
         for row in rows:
             step, loss = int(row["step"]), row.get("val_loss", math.nan)
-            if not math.isfinite(loss) or step in reported or step >= (point.config.train.schedule.max_iters or 0):
+            if not math.isfinite(loss) or step in reported or step >= point.config.train.schedule.max_iters:
                 continue
+            reported.add(step)
             trial.report(loss, step)
             if trial.should_prune():
                 return Progress("stopped", step=step, val_loss=loss)

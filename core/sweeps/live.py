@@ -42,12 +42,13 @@ def live_table(state: State, stream: TextIO) -> Iterator[tuple[Show, Callable[[s
 
 def drawn(state: State, jobs: Sequence[Job]) -> Table:
     """Running runs, the last ones that ended, the next ones, and how many there are of each."""
+    from rich.box import SIMPLE_HEAD
     from rich.markup import escape
     from rich.table import Table
 
     statuses = [progress.status for progress in state.progress.values()]
     counts = ", ".join(f"{statuses.count(status)} {status}" for status in dict.fromkeys(statuses))
-    table = Table(title=escape(f"{state.sweep.title}: {counts}"), title_justify="left")
+    table = Table(box=SIMPLE_HEAD, title=escape(f"{state.sweep.title}: {counts}"), title_justify="left")
     for column in ("run", "status", "step", "val loss", "seconds"):
         table.add_column(column, justify="left" if column in ("run", "status") else "right")
     running = {job.point.run: job for job in jobs}
@@ -55,10 +56,18 @@ def drawn(state: State, jobs: Sequence[Job]) -> Table:
         job = running.get(point.run)
         rows: list[dict[str, Any]] = job.rows if job else []
         losses = [row["val_loss"] for row in rows if "val_loss" in row]
-        step = f"{rows[-1]['step']}/{point.config.train.schedule.max_iters}" if rows else ""
-        loss, seconds = f"{losses[-1]:.4f}" if losses else "", f"{time.monotonic() - job.began:.0f}" if job else ""
-        table.add_row(escape(point.run), state.progress[point.run].status, step, loss, seconds)
+        step = position(rows[-1]["step"], point) if rows else ""
+        loss = losses[-1] if losses else state.loss(point)
+        seconds = f"{time.monotonic() - job.began:.0f}" if job else ""
+        status = state.progress[point.run].status
+        table.add_row(escape(point.run), status, step, "" if loss is None else f"{loss:.4f}", seconds)
     return table
+
+
+def position(step: float, point: Point) -> str:
+    """`20/1000`; the step alone where a run ends by the clock."""
+    train = point.config.train
+    return f"{step}/{train.schedule.max_iters}" if train.runtime.max_minutes is None else str(step)
 
 
 def chosen(state: State, running: list[str]) -> list[Point]:
