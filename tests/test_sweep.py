@@ -241,7 +241,7 @@ def test_the_table_is_that_of_the_runs(whole: tuple[Path, subprocess.CompletedPr
         assert row["completed"] == "2"
     assert [row["best"] for row in rows].count("true") == 1
     assert (folder_of(home) / "results.png").read_bytes().startswith(b"\x89PNG")
-    page = (folder_of(home) / "results.md").read_text()
+    page = (folder_of(home) / "report.md").read_text()
     assert r"which \<rate>?" in page
     assert "sweep-lr-lr0.003-seed1" in page
 

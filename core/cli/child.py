@@ -24,7 +24,7 @@ from core.cli.main import main
 
 PR_SET_PDEATHSIG = 1  # of prctl(2)
 WARM = (
-    "core.cli.training", "core.data.pipeline", "core.report.html", "core.report.plots", "matplotlib.figure",
+    "core.cli.training", "core.data.pipeline", "core.report.run_report", "core.report.plots", "matplotlib.figure",
     "matplotlib.backends.backend_agg", "matplotlib.backends.backend_svg", "tensorboard.compat.proto.event_pb2",
     "tensorboard.summary.writer.event_file_writer", "core.encoders.bpe", "core.encoders.gpt2", "numpy.random",
 )  # fmt: skip

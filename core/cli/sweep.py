@@ -152,11 +152,12 @@ def conclude(lab: Lab, state: State, *, as_json: bool) -> None:
     """Write the results and show them. Raises RunFailed where not every run has come to an end."""
     from core.report.tables import as_text
     from core.sweeps import results
+    from core.sweeps.report import write_results
     from core.sweeps.state import FILE
 
-    found = results.write_results(state)
+    found = write_results(state)
     lab.console.say(as_text(results.table(state.sweep, found)))
-    lab.console.say(f"results: {state.sweep.folder / 'results.md'}")
+    lab.console.say(f"report: {state.sweep.folder / 'report.html'}")
     if as_json:
         click.echo(json.dumps(results.as_json(state, found), indent=2, ensure_ascii=False))
     wrong = [

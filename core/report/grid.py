@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 TITLE = "val loss, nats per token"
 BLUE, MARK = COLOURS["val"], COLOURS["train"]
+DARK = "#333333"  # text on a light cell, also on a dark page
 WIDTH, HEIGHT = 4.4, 3.1  # of a panel, inches
 MOST_CELLS = 12  # columns of a heat map with a figure in each cell
 MOST_PANELS = 6
@@ -195,7 +196,7 @@ def heat_map(keys: Sequence[str], spots: Sequence[Spot]) -> Figure:
     for (row, column), spot in place.items():
         if len(across) <= MOST_CELLS:
             dark = bool(spot.losses) and spot.mean < middle
-            ax.text(column, row, written(spot), ha="center", va="center", fontsize=8.5, color="white" if dark else INK)
+            ax.text(column, row, written(spot), ha="center", va="center", fontsize=8.5, color="white" if dark else DARK)
         if spot.best:
             edge = Rectangle(
                 (column - 0.5, row - 0.5), 1, 1, fill=False, edgecolor=MARK, linewidth=2.2, clip_on=False, zorder=3

@@ -1,4 +1,4 @@
-"""What a sweep found: its state goes in, a row per setting with mean and spread over seeds comes out, as tables and files."""
+"""What a sweep found: its state goes in, a row per setting with mean and spread over seeds comes out, as tables."""
 
 from __future__ import annotations
 
@@ -6,10 +6,7 @@ import statistics
 from dataclasses import dataclass, field
 from typing import Any
 
-from core import files
-from core.report import tables
-from core.report.grid import Spot, picture
-from core.report.plots import png
+from core.report.grid import Spot
 from core.report.tables import Table
 from core.sweeps import names
 from core.sweeps.plan import Point, Sweep, plain
@@ -20,7 +17,6 @@ from core.sweeps.state import Progress, State
 MEASURES = {
     "val_loss": "best_val_loss", "accuracy": "accuracy", "bits_per_byte": "bits_per_byte", "train_seconds": "train_seconds",
 }  # fmt: skip
-PICTURE = "results.png"
 
 
 @dataclass
@@ -153,27 +149,6 @@ def as_json(state: State, results: list[Result]) -> dict[str, Any]:
             {"run": point.run, "seed": point.seed, **vars(state.progress[point.run]), "val_loss": state.loss(point)} for point in sweep.points
         ],
     }  # fmt: skip
-
-
-def write_results(state: State) -> list[Result]:
-    """Write results.csv, runs.csv, results.md and the picture into the sweep's folder."""
-    sweep, results = state.sweep, results_of(state)
-    files.write_text(sweep.folder / "results.csv", tables.as_csv(figures_table(sweep, results)) + "\n")
-    files.write_text(sweep.folder / "runs.csv", tables.as_csv(runs_table(state)) + "\n")
-    figure = picture(sweep.space.keys, spots(sweep, results), scattered=bool(sweep.space.draws))
-    if figure is not None:
-        files.write_bytes(sweep.folder / PICTURE, png(figure))
-    parts = [
-        f"# {tables.markdown_cell(sweep.title)}",
-        tables.markdown_cell(sweep.description),
-        tables.as_markdown(table(sweep, results)),
-        "Mean ± standard deviation (n - 1) over the seeds of completed runs; val loss: the lowest of a run, nats per token.",
-        f"![val loss over the settings]({PICTURE})" if figure is not None else "",
-        "## Runs",
-        tables.as_markdown(runs_table(state)),
-    ]
-    files.write_text(sweep.folder / "results.md", "\n\n".join(filter(None, parts)) + "\n")
-    return results
 
 
 def spots(sweep: Sweep, results: list[Result]) -> list[Spot]:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import shlex
-import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,6 +12,7 @@ from core.errors import UserError
 from core.sweeps.plan import Point, Sweep, plain
 from core.sweeps.space import DRAW_SEED
 from core.tracking.begin import changed, flat
+from core.tracking.environment import command_line
 from core.tracking.run import is_own, read_config, read_summary, set_aside
 
 FILE = "sweep.json"
@@ -96,8 +95,8 @@ def definition(sweep: Sweep) -> dict[str, Any]:
 
 
 def command() -> str:
-    """The command line of this process, without the path of its program: given again, it goes on."""
-    return shlex.join(["python", "-m", "core.cli", *sys.argv[1:]])
+    """The command line of this process: given again, it goes on."""
+    return command_line(["python", "-m", "core.cli"])
 
 
 def open_state(sweep: Sweep, fingerprints: dict[str, str], *, retry: bool) -> State:

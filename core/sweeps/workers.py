@@ -18,6 +18,7 @@ from core.errors import Interrupted, UserError
 from core.sweeps.plan import Point, Sweep
 from core.sweeps.processes import Process, Starter
 from core.sweeps.state import Progress, State
+from core.tracking.environment import without_home
 from core.tracking.metrics import read_rows
 from core.tracking.run import lock_file
 from core.training.signals import STOPPING, StopRequest, noting_signals
@@ -201,6 +202,5 @@ def error_of(sweep: Sweep, log: Path, code: int) -> str:
     text = log.read_text(encoding="utf-8", errors="replace")
     starts = [found.start() for found in re.finditer(r"^(error|failed): ", text, re.MULTILINE)]
     told = text[starts[-1] :] if starts else (text.strip().splitlines() or [f"exit code {code}"])[-1]
-    told = told.replace(f"{sweep.experiment.folder}{os.sep}", "").replace(str(Path.home()), "~")
-    told = " ".join(told.split())
+    told = without_home(" ".join(told.replace(f"{sweep.experiment.folder}{os.sep}", "").split()))
     return told if len(told) <= ERROR_LENGTH else f"{told[:ERROR_LENGTH]}..."
