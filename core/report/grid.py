@@ -18,6 +18,7 @@ TITLE = "val loss, nats per token"
 BLUE, MARK = COLOURS["val"], COLOURS["train"]
 DARK = "#333333"  # text on a light cell, also on a dark page
 WIDTH, HEIGHT = 4.4, 3.1  # of a panel, inches
+LEAST_WIDTH = 7.0  # of a picture: a page shows each as wide as itself
 MOST_CELLS = 12  # columns of a heat map with a figure in each cell
 MOST_PANELS = 6
 LONG = 12  # characters of a value on an axis
@@ -55,7 +56,7 @@ def picture(keys: Sequence[str], spots: Sequence[Spot], *, scattered: bool = Fal
     if len(keys) == 2 and not scattered:
         return heat_map(keys, spots)
     panels = keys[:MOST_PANELS]
-    figure = Figure(figsize=(WIDTH * len(panels), HEIGHT), facecolor="white", layout="constrained")
+    figure = Figure(figsize=(max(LEAST_WIDTH, WIDTH * len(panels)), HEIGHT), facecolor="white", layout="constrained")
     for index, key in enumerate(panels):
         ax = figure.add_subplot(1, len(panels), index + 1)
         style(ax, TITLE if index == 0 else "", key)
@@ -179,7 +180,7 @@ def heat_map(keys: Sequence[str], spots: Sequence[Spot]) -> Figure:
         place[row, column] = spot
         if spot.losses:
             cells[row][column] = spot.mean
-    width, height = max(3.6, 1.1 + 0.95 * min(len(across), 16)), max(2.2, 1.1 + 0.55 * min(len(down), 16))
+    width, height = max(LEAST_WIDTH, 1.1 + 0.95 * min(len(across), 16)), max(2.2, 1.1 + 0.55 * min(len(down), 16))
     figure = Figure(figsize=(width, height), facecolor="white", layout="constrained")
     ax = figure.add_subplot()
     ax.imshow(cells, cmap="Blues_r", aspect="auto")
