@@ -243,6 +243,24 @@ def lock(path: Path, what: str, remedy: str = "Wait until it ends.") -> Iterator
                 write_holder(file, "")
 
 
+@contextlib.contextmanager
+def turn(folder: Path) -> Iterator[None]:
+    """Wait until no other process is in this context for the same folder: for short work on a file that many renew.
+
+    The folder itself is locked, so nothing is left behind. Where folders cannot be, this does nothing.
+    """
+    if fcntl is None:
+        yield
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        with contextlib.suppress(OSError):  # some network disks have no locks
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
 def take(file: TextIO) -> str | None:
     """Lock a file, or say who has it: the holder writes its name just after locking, which may take a moment."""
     if fcntl is None:

@@ -144,10 +144,10 @@ class Commands(click.Group):
         if self.filled:
             return
         self.filled = True
-        from core.cli import bench, check, compare, experiments, fit, inspect, interchange, report, runs, work
+        from core.cli import bench, check, compare, experiments, fit, inspect, interchange, report, runs, sweep, work
         from core.plugins.manager import plugins
 
-        for module in (work, inspect, compare, report, runs, experiments, check, bench, fit, interchange):
+        for module in (work, sweep, inspect, compare, report, runs, experiments, check, bench, fit, interchange):
             for command in module.COMMANDS:
                 self.add_command(command)
         plugins().call_each("register_commands", cli=self)

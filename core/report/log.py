@@ -24,6 +24,12 @@ def write_log_entry(run: Run) -> Path:
     Entries of runs that have been renamed follow them; those of another experiment, which came along with a copied
     folder, are dropped. Everything else in the file stays.
     """
+    with files.turn(run.experiment.folder):  # runs that train at once end at once
+        return renew_log(run)
+
+
+def renew_log(run: Run) -> Path:
+    """`write_log_entry`, while nobody else does it."""
     path = run.experiment.folder / "EXPERIMENT_LOG.md"
     text = path.read_text(encoding="utf-8") if path.exists() else HEAD
     head, *entries = re.split(r"(?m)^(?=## .*<!-- .* -->$)", text)

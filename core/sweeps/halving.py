@@ -1,0 +1,109 @@
+"""`--halving`: rows of metrics of running runs go in, who is behind at a rung is told to stop (arXiv:1810.05934), by Optuna.
+
+A rung is an eighth, a quarter and a half of max_iters, from the first evaluation on. Each run trains by its whole schedule,
+so what it shows at a rung is what it would show there on its way to the end.
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+from typing import TYPE_CHECKING, Any
+
+from core import durable
+from core.errors import UserError
+from core.sweeps.plan import Point, Sweep
+from core.sweeps.state import Progress, State
+
+if TYPE_CHECKING:
+    from optuna.trial import Trial
+
+FIRST_RUNG = 8  # an eighth of max_iters
+FACTOR = 2  # the better half goes on
+STUDY = "study.db"
+
+
+class Halving:
+    """The study of a sweep, in SQLite in its folder. A trial is a run."""
+
+    def __init__(self, state: State) -> None:
+        """Open the study, or begin it. Raises UserError where Optuna is missing, and where a run has no step to be judged at."""
+        optuna = load_optuna()
+        sweep = self.sweep = state.sweep
+        self.trials: dict[str, Trial] = {}
+        self.reported: dict[str, set[int]] = {}
+        durable.make_folders(sweep.folder)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of Optuna, about itself
+            pruner = optuna.pruners.SuccessiveHalvingPruner(first_rung(sweep), FACTOR, 0)
+            self.study = optuna.create_study(
+                storage=f"sqlite:///{(sweep.folder / STUDY).absolute()}", study_name=sweep.name, direction="minimize",
+                pruner=pruner, load_if_exists=True, sampler=optuna.samplers.RandomSampler(seed=0),
+            )  # fmt: skip
+        self.states = optuna.trial.TrialState
+        for trial in self.study.get_trials(deepcopy=False):
+            if trial.state == self.states.RUNNING and "run" in trial.user_attrs:  # a kill has left it so
+                run = trial.user_attrs["run"]
+                self.trials[run] = optuna.trial.Trial(self.study, trial._trial_id)
+                self.reported[run] = set(trial.intermediate_values)
+
+    def watch(self, point: Point, rows: list[dict[str, Any]]) -> Progress | None:
+        """Report the losses of a run. Returns how it stands when it is to stop."""
+        trial, reported = self.trial(point), self.reported.setdefault(point.run, set())
+        for row in rows:
+            step, loss = int(row["step"]), row.get("val_loss", math.nan)
+            if not math.isfinite(loss) or step in reported or step >= point.config.train.schedule.max_iters:
+                continue
+            reported.add(step)
+            trial.report(loss, step)
+            if trial.should_prune():
+                return Progress("stopped", step=step, val_loss=loss)
+        return None
+
+    def trial(self, point: Point) -> Trial:
+        """The trial of a run, begun if need be."""
+        if (found := self.trials.get(point.run)) is not None:
+            return found
+        trial: Trial = self.study.ask()
+        trial.set_user_attr("run", point.run)
+        self.trials[point.run] = trial
+        return trial
+
+    def ended(self, state: State, point: Point) -> None:
+        """Tell the study how a run ended."""
+        progress, loss, trial = state.progress[point.run], state.loss(point), self.trial(point)
+        if progress.status == "completed" and loss is not None:
+            self.study.tell(trial, loss)
+        elif progress.status == "stopped":
+            self.study.tell(trial, state=self.states.PRUNED)
+        elif progress.status == "failed":
+            self.study.tell(trial, state=self.states.FAIL)
+
+
+def load_optuna() -> Any:
+    """Optuna, silent. Raises UserError where it is not installed."""
+    try:
+        import optuna
+    except ImportError:
+        raise UserError(
+            "successive halving needs Optuna", place="--halving", remedy="pip install 'terrarium-lab[sweep]'"
+        ) from None
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    return optuna
+
+
+def first_rung(sweep: Sweep) -> int:
+    """The step of the first rung. Raises UserError where a run is not measured by steps, or not evaluated before its half."""
+    if any(point.config.train.runtime.max_minutes is not None for point in sweep.points):
+        raise UserError(
+            "halving counts steps, and this run ends by the clock", place="train.runtime.max_minutes", remedy="Set train.schedule.max_iters instead."
+        )  # fmt: skip
+    steps = min(point.config.train.schedule.max_iters for point in sweep.points)
+    between = max(point.config.train.runtime.eval_interval for point in sweep.points)
+    if between > steps // FACTOR:
+        raise UserError(
+            f"with an evaluation every {between} steps there is none before the half of {steps}",
+            place="train.runtime.eval_interval",
+            remedy=f"Evaluate more often: -s train.runtime.eval_interval={max(1, steps // FIRST_RUNG)}",
+        )
+    return max(1, steps // FIRST_RUNG)

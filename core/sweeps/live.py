@@ -1,0 +1,92 @@
+"""What a person sees of a sweep while it runs: a table on a terminal, a line for each run that ends elsewhere."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any, TextIO
+
+from core.sweeps.plan import Point
+from core.sweeps.state import State
+from core.sweeps.workers import Job
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+REFRESH = 0.5  # seconds
+MOST_ROWS = 12  # of runs that are finished or wait
+Show = Callable[[Sequence[Job]], None]
+
+
+@contextlib.contextmanager
+def live_table(state: State, stream: TextIO) -> Iterator[tuple[Show, Callable[[str], None]]]:
+    """Yields a function that shows which runs are where, and one that says a sentence above the table."""
+    from rich.console import Console
+    from rich.live import Live
+
+    last = -REFRESH
+    with Live(console=Console(file=stream), transient=True, auto_refresh=False) as live:
+
+        def show(jobs: Sequence[Job]) -> None:
+            nonlocal last
+            if time.monotonic() - last > REFRESH:
+                last = time.monotonic()
+                live.update(drawn(state, jobs), refresh=True)
+
+        def say(text: str) -> None:
+            live.console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+        yield show, say
+
+
+def drawn(state: State, jobs: Sequence[Job]) -> Table:
+    """Running runs, the last ones that ended, the next ones, and how many there are of each."""
+    from rich.box import SIMPLE_HEAD
+    from rich.markup import escape
+    from rich.table import Table
+
+    statuses = [progress.status for progress in state.progress.values()]
+    counts = ", ".join(f"{statuses.count(status)} {status}" for status in dict.fromkeys(statuses))
+    table = Table(box=SIMPLE_HEAD, title=escape(f"{state.sweep.title}: {counts}"), title_justify="left")
+    for column in ("run", "status", "step", "val loss", "seconds"):
+        table.add_column(column, justify="left" if column in ("run", "status") else "right")
+    running = {job.point.run: job for job in jobs}
+    for point in chosen(state, list(running)):
+        job = running.get(point.run)
+        rows: list[dict[str, Any]] = job.rows if job else []
+        losses = [row["val_loss"] for row in rows if "val_loss" in row]
+        step = position(rows[-1]["step"], point) if rows else ""
+        loss = losses[-1] if losses else state.loss(point)
+        seconds = f"{time.monotonic() - job.began:.0f}" if job else ""
+        status = state.progress[point.run].status
+        table.add_row(escape(point.run), status, step, "" if loss is None else f"{loss:.4f}", seconds)
+    return table
+
+
+def position(step: float, point: Point) -> str:
+    """`20/1000`; the step alone where a run ends by the clock."""
+    train = point.config.train
+    return f"{step}/{train.schedule.max_iters}" if train.runtime.max_minutes is None else str(step)
+
+
+def chosen(state: State, running: list[str]) -> list[Point]:
+    """The points that fit on a screen: those that run, and those around them."""
+    points = state.sweep.points
+    if len(points) <= MOST_ROWS:
+        return list(points)
+    at = [index for index, point in enumerate(points) if point.run in running]
+    first = max(0, min((at or [0])[0] - MOST_ROWS // 2, len(points) - MOST_ROWS))
+    return [point for index, point in enumerate(points) if first <= index < first + MOST_ROWS or index in at]
+
+
+def sentence(state: State, point: Point, seconds: float) -> str:
+    """A run that has ended, in one line."""
+    progress = state.progress[point.run]
+    ended = sum(entry.status not in ("waiting", "running") for entry in state.progress.values())
+    head = f"[{ended}/{len(state.progress)}] {point.run}"
+    if progress.status == "failed":
+        return f"{head}: failed: {progress.error}"
+    loss = state.loss(point)
+    at = f" at step {progress.step}" if progress.step is not None else ""
+    return f"{head}: {progress.status}{at}{'' if loss is None else f', val loss {loss:.4f}'}, {seconds:.1f} s"

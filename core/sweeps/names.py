@@ -1,0 +1,65 @@
+"""Names of runs in a sweep: settings and seeds go in, names of folders come out, short and told apart."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from core.toml import toml_value
+
+SHORT = {"learning_rate": "lr"}
+LONGEST = 100  # characters: a folder's name may have 255 bytes, and a lock stands beside it
+
+
+def short_keys(keys: Sequence[str]) -> dict[str, str]:
+    """Dotted key -> its last part, or as many parts as tell it from the others."""
+    result: dict[str, str] = {}
+    for key in keys:
+        parts = key.split(".")
+        for count in range(1, len(parts) + 1):
+            tail = parts[-count:]
+            if sum(other.split(".")[-count:] == tail for other in keys) == 1:
+                break
+        result[key] = ".".join(tail)
+    return result
+
+
+def shown(value: Any) -> str:
+    """A value as people read it: TOML without the quotes of a text."""
+    return value if isinstance(value, str) else toml_value(value)
+
+
+def safe(text: str) -> str:
+    """Letters, digits, and few signs; a blank and the like become _."""
+    return re.sub(r"[^A-Za-z0-9._+=-]+", "_", text)
+
+
+def digest(value: Any) -> str:
+    """Six hexadecimal digits of anything that JSON or TOML can hold."""
+    return hashlib.sha256(repr(value).encode()).hexdigest()[:6]
+
+
+def label(settings: Mapping[str, Any], keys: Mapping[str, str]) -> str:
+    """`lr0.001-n_layer2`; where that is not the settings to the letter, or too long, a checksum follows."""
+    plain = "-".join(f"{SHORT.get(keys[key], keys[key])}{shown(value)}" for key, value in settings.items())
+    name = safe(plain)
+    return name if name == plain and len(name) <= LONGEST else f"{name[:LONGEST]}-{digest(sorted(settings.items()))}"
+
+
+def run_names(sweep: str, points: Sequence[tuple[Mapping[str, Any], int | None]]) -> list[str]:
+    """`sweep-NAME-lr0.001-n_layer2-seed0` for each point. They differ also where a disk takes A for a."""
+    keys = short_keys(list(points[0][0]) if points else [])
+    names = [
+        "-".join(
+            part for part in ("sweep", sweep, label(settings, keys), "" if seed is None else f"seed{seed}") if part
+        )
+        for settings, seed in points
+    ]
+    alike = Counter(name.lower() for name in names)
+    return [
+        f"{name}-{digest((sorted(settings.items()), seed))}" if alike[name.lower()] > 1 else name
+        for name, (settings, seed) in zip(names, points, strict=True)
+    ]

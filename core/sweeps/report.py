@@ -1,0 +1,67 @@
+"""The report of a sweep: its state goes in, tables, a picture and a page go into its folder."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from core import files
+from core.report import tables
+from core.report.document import Cell, Code, Document, Grid, Paragraph, Part, Picture, Section
+from core.report.grid import picture
+from core.report.plots import png
+from core.report.run_report import write_document
+from core.report.tables import Table
+from core.sweeps.results import Result, figures_table, results_of, runs_table, spots, table
+from core.sweeps.state import State, command
+
+PICTURE = "results.png"
+EXPLAINED = (
+    "Mean ± standard deviation (n - 1) over the seeds of completed runs; val loss: the lowest of a run, nats per token. "
+    "Best is the highest exact match, then the lowest loss."
+)
+
+
+def write_results(state: State) -> list[Result]:
+    """Write results.csv, runs.csv, results.png, report.html and report.md into the sweep's folder."""
+    sweep, results = state.sweep, results_of(state)
+    files.write_text(sweep.folder / "results.csv", tables.as_csv(figures_table(sweep, results)) + "\n")
+    files.write_text(sweep.folder / "runs.csv", tables.as_csv(runs_table(state)) + "\n")
+    figure = picture(sweep.space.keys, spots(sweep, results), scattered=bool(sweep.space.draws))
+    if figure is not None:
+        files.write_bytes(sweep.folder / PICTURE, png(figure))
+    write_document(sweep.folder, "report", document(state, results))
+    return results
+
+
+def document(state: State, results: list[Result]) -> Document:
+    """All that is to be said of a sweep."""
+    sweep = state.sweep
+    keys, seen = sweep.space.keys, spots(sweep, results)
+    shown: list[Part] = [grid(table(sweep, results)), Paragraph(EXPLAINED, "soft")]
+    drawn = picture(keys, seen, scattered=bool(sweep.space.draws))
+    if drawn is not None:
+        shown.append(Picture("validation loss over the settings", {"loss": lambda: drawn}, PICTURE))
+    head = [Paragraph(sweep.description, "lead")] if sweep.description else []
+    return Document(
+        f"{sweep.experiment.name} / {sweep.name}",
+        head,
+        [Section("Results", shown), Section("Runs", [runs(state)]), Section("Run it again", [Code(command())])],
+    )
+
+
+def grid(found: Table) -> Grid:
+    """A table for the report."""
+    return Grid(found.columns, [[Cell(cell) for cell in row] for row in found.rows])
+
+
+def runs(state: State) -> Grid:
+    """Every run, with a link to its own report."""
+    found = runs_table(state)
+    rows = []
+    for point, row in zip(state.sweep.points, found.rows, strict=True):
+        page = state.sweep.out / point.run / "report.html"
+        link = Path(os.path.relpath(page, state.sweep.folder)).as_posix() if page.is_file() else ""
+        bad = "bad" if state.progress[point.run].status == "failed" else ""
+        rows.append([Cell(row[0], link=link), Cell(row[1]), Cell(row[2], bad), *map(Cell, row[3:])])
+    return Grid(found.columns, rows)

@@ -1,0 +1,163 @@
+"""What a sweep found: its state goes in, a row per setting with mean and spread over seeds comes out, as tables."""
+
+from __future__ import annotations
+
+import statistics
+from dataclasses import dataclass, field
+from typing import Any
+
+from core.report.grid import Spot
+from core.report.tables import Table
+from core.sweeps import names
+from core.sweeps.plan import Point, Sweep, plain
+from core.sweeps.space import Settings
+from core.sweeps.state import Progress, State
+
+# Column -> field of summary.json. Means are over completed runs.
+MEASURES = {
+    "val_loss": "best_val_loss", "accuracy": "accuracy", "bits_per_byte": "bits_per_byte", "train_seconds": "train_seconds",
+}  # fmt: skip
+
+
+@dataclass
+class Result:
+    """One setting. runs: (point, progress, summary.json)."""
+
+    settings: Settings
+    runs: list[tuple[Point, Progress, dict[str, Any]]] = field(default_factory=list)
+    best: bool = False
+
+    def values(self, measure: str) -> list[float]:
+        """A measure of each completed run that has it."""
+        found = [summary.get(MEASURES[measure]) for _, progress, summary in self.runs if progress.status == "completed"]
+        return [value for value in found if value is not None]
+
+    def mean(self, measure: str) -> float | None:
+        values = self.values(measure)
+        return statistics.fmean(values) if values else None
+
+    def deviation(self, measure: str) -> float | None:
+        """Standard deviation of a sample (n - 1); None for fewer than two values."""
+        values = self.values(measure)
+        return statistics.stdev(values) if len(values) > 1 else None
+
+    def count(self, status: str) -> int:
+        return sum(progress.status == status for _, progress, _ in self.runs)
+
+    @property
+    def score(self) -> tuple[float, float]:
+        """What makes one setting better than another, larger first, as a run chooses its best checkpoint."""
+        loss = self.mean("val_loss")
+        return (self.mean("accuracy") or 0.0, -loss if loss is not None else float("-inf"))
+
+
+def results_of(state: State) -> list[Result]:
+    """One for each setting, in the order of the grid; the best of those that have a loss is marked."""
+    found: dict[str, Result] = {}
+    for point in state.sweep.points:
+        result = found.setdefault(repr(point.settings), Result(point.settings))
+        result.runs.append((point, state.progress[point.run], state.summary(point)))
+    results = list(found.values())
+    judged = [result for result in results if result.values("val_loss")]
+    if judged and len(results) > 1:
+        max(judged, key=lambda result: result.score).best = True
+    return results
+
+
+def table(sweep: Sweep, results: list[Result]) -> Table:
+    """For people: settings, number of completed runs, mean ± standard deviation over seeds, and a note."""
+    keys = names.short_keys(sweep.space.keys)
+    has_accuracy = any(result.values("accuracy") for result in results)
+    columns = [*keys.values(), "runs", "val loss", *(["exact match"] if has_accuracy else []), "seconds", "note"]
+    rows = [
+        [
+            *(names.shown(result.settings[key]) for key in keys),
+            str(result.count("completed")),
+            with_spread(result, "val_loss", ".4f"),
+            *([with_spread(result, "accuracy", ".1%")] if has_accuracy else []),
+            with_spread(result, "train_seconds", ".1f"),
+            note(result),
+        ]
+        for result in results
+    ]
+    return Table(columns, rows)
+
+
+def with_spread(result: Result, measure: str, form: str) -> str:
+    """`0.4734 ± 0.0012`, without the ± for a single run, `-` for none."""
+    mean, deviation = result.mean(measure), result.deviation(measure)
+    if mean is None:
+        return "-"
+    return f"{mean:{form}}" if deviation is None else f"{mean:{form}} ± {deviation:{form}}"
+
+
+def note(result: Result) -> str:
+    """What else is to be said of a setting."""
+    parts = ["best"] if result.best else []
+    steps = [str(progress.step) for _, progress, _ in result.runs if progress.status == "stopped"]
+    if steps:
+        parts.append(f"{len(steps)} stopped at step {', '.join(steps)}")
+    parts += [f"{count} {status}" for status in ("failed", "interrupted", "waiting") if (count := result.count(status))]
+    return "; ".join(parts)
+
+
+def runs_table(state: State) -> Table:
+    """Every run: its name, status, loss, and what went wrong."""
+    rows = []
+    for point in state.sweep.points:
+        progress, loss = state.progress[point.run], state.loss(point)
+        status = f"stopped at step {progress.step}" if progress.status == "stopped" else progress.status
+        rows.append(
+            [point.run, "" if point.seed is None else str(point.seed), status, "-" if loss is None else f"{loss:.4f}", progress.error]
+        )  # fmt: skip
+    return Table(["run", "seed", "status", "val loss", "error"], rows)
+
+
+def figures_table(sweep: Sweep, results: list[Result]) -> Table:
+    """For programs: dotted keys, and plain numbers; train_seconds stand last, as they alone differ from time to time."""
+    measured = [f"{measure}{end}" for measure in MEASURES if measure != "train_seconds" for end in ("", "_std")]
+    columns = [*sweep.space.keys, "completed", "failed", "stopped", "best", *measured, "train_seconds"]
+    return Table(columns, [[cell(figures(result)[column]) for column in columns] for result in results])
+
+
+def figures(result: Result) -> dict[str, Any]:
+    """All of one result, by column."""
+    counts = {status: result.count(status) for status in ("completed", "failed", "stopped")}
+    spread: dict[str, float | None] = {}
+    for measure in MEASURES:
+        spread |= {measure: result.mean(measure), f"{measure}_std": result.deviation(measure)}
+    return {**{key: plain(value) for key, value in result.settings.items()}, **counts, "best": result.best, **spread}
+
+
+def cell(value: Any) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return "" if value is None else str(value)
+
+
+def as_json(state: State, results: list[Result]) -> dict[str, Any]:
+    """The sweep for a program: settings with their figures, and runs."""
+    sweep = state.sweep
+    return {
+        "experiment": sweep.experiment.name,
+        "sweep": sweep.name,
+        "keys": sweep.space.keys,
+        "settings": [
+            figures(result) | {"runs": [point.run for point, _, _ in result.runs]} for result in results
+        ],
+        "runs": [
+            {"run": point.run, "seed": point.seed, **vars(state.progress[point.run]), "val_loss": state.loss(point)} for point in sweep.points
+        ],
+    }  # fmt: skip
+
+
+def spots(sweep: Sweep, results: list[Result]) -> list[Spot]:
+    """What the picture shows: losses by setting; of seeds alone, by seed."""
+    if sweep.space.keys:
+        return [Spot(result.settings, result.values("val_loss"), result.best) for result in results]
+    return [
+        Spot({"seed": point.seed}, [summary["best_val_loss"]])
+        for result in results
+        for point, progress, summary in result.runs
+        if progress.status == "completed" and summary.get("best_val_loss") is not None
+    ]

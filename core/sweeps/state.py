@@ -1,0 +1,166 @@
+"""How far a sweep is: sweep.json in its folder, written at every change, so that a kill loses nothing that is known."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from core import durable, files
+from core.errors import UserError
+from core.sweeps.plan import Point, Sweep, plain
+from core.sweeps.space import DRAW_SEED
+from core.tracking.begin import changed, flat
+from core.tracking.environment import command_line
+from core.tracking.run import is_own, read_config, read_summary, set_aside
+
+FILE = "sweep.json"
+FINAL = ("completed", "failed", "stopped")  # nothing is left to do
+
+
+@dataclass
+class Progress:
+    """How one point stands. status: waiting, running, interrupted, or one of FINAL; step: where halving stopped it."""
+
+    status: str = "waiting"
+    error: str = ""
+    step: int | None = None
+    val_loss: float | None = None  # what halving judged it by
+
+
+@dataclass
+class State:
+    """A sweep and the progress of each of its runs, by name."""
+
+    sweep: Sweep
+    progress: dict[str, Progress] = field(default_factory=dict)
+
+    def set(self, point: Point, progress: Progress) -> None:
+        """Note a change, on disk too."""
+        self.progress[point.run] = progress
+        self.write()
+
+    def write(self) -> None:
+        sweep = self.sweep
+        files.write_json(
+            sweep.folder / FILE,
+            {
+                "experiment": sweep.experiment.name,
+                "name": sweep.name,
+                "description": sweep.description,
+                "command": command(),
+                **definition(sweep),
+                "seeds": list(sweep.space.seeds),
+                "grid": {grid.key: [plain(value) for value in grid.values] for grid in sweep.space.grids},
+                "random": sweep.space.draws,
+                "points": [
+                    {
+                        "run": point.run,
+                        "settings": {key: plain(value) for key, value in point.settings.items()},
+                        "seed": point.seed,
+                        **vars(self.progress[point.run]),
+                    }
+                    for point in sweep.points
+                ],
+            },
+        )
+
+    def summary(self, point: Point) -> dict[str, Any]:
+        """summary.json of a point's run; {} where it has not begun."""
+        return read_summary(self.sweep.out / point.run)
+
+    def loss(self, point: Point) -> float | None:
+        """The lowest val loss of a completed run, or what halving judged one by."""
+        progress = self.progress[point.run]
+        found = self.summary(point).get("best_val_loss") if progress.status == "completed" else progress.val_loss
+        return None if found is None else float(found)
+
+    def left(self) -> list[Point]:
+        """Points with something to do, those that have begun first."""
+        points = [point for point in self.sweep.points if self.progress[point.run].status not in FINAL]
+        return sorted(points, key=lambda point: self.progress[point.run].status == "waiting")
+
+
+def definition(sweep: Sweep) -> dict[str, Any]:
+    """What one name stands for. Values and seeds are no part of it: more of them make the same sweep larger."""
+    return {
+        "variant": sweep.variant,
+        "overrides": list(sweep.overrides),
+        "keys": sweep.space.keys,
+        "ranges": {entry.key: [entry.low, entry.high, entry.log] for entry in sweep.space.ranges},
+        "draw_seed": DRAW_SEED,
+        "halving": sweep.halving,
+    }
+
+
+def command() -> str:
+    """The command line of this process: given again, it goes on."""
+    return command_line(["python", "-m", "core.cli"])
+
+
+def open_state(sweep: Sweep, fingerprints: dict[str, str], *, retry: bool) -> State:
+    """The state of a sweep as its folder and its runs tell it. fingerprints: run -> that of its dataset.
+
+    retry: failures wait again. Raises UserError where the name stands for another sweep, and where a run of it
+    has other settings or other data.
+    """
+    leave_strangers(sweep)
+    found = read_sweep(sweep.folder)
+    if found and (differences := [key for key, value in definition(sweep).items() if found.get(key) != value]):
+        raise UserError(
+            f"the sweep '{sweep.name}' was begun with other {' and '.join(differences)}",
+            place=str(sweep.folder / FILE),
+            remedy="Give this one another name with --name NAME. (More seeds or values of the same keys would do as they are.)",
+        )
+    known = {str(entry["run"]): entry for entry in found.get("points", ())}
+    state = State(sweep)
+    for point in sweep.points:
+        entry = known.get(point.run, {})
+        state.progress[point.run] = standing(sweep, point, fingerprints[point.run], entry, retry)
+    durable.make_folders(sweep.folder)
+    state.write()
+    return state
+
+
+def standing(sweep: Sweep, point: Point, fingerprint: str, entry: dict[str, Any], retry: bool) -> Progress:
+    """How a point stands before the sweep goes on. entry: what sweep.json said. Raises UserError for a run that is another one."""
+    folder = sweep.out / point.run
+    summary = read_summary(folder) if is_own(folder, sweep.experiment) else {}
+    if summary:
+        differences = list(changed(flat(read_config(folder)), flat(point.config.model_dump())))
+        if summary.get("dataset_fingerprint") != fingerprint:
+            differences.append("the dataset")
+        if differences:
+            raise UserError(
+                f"the run '{point.run}' of this sweep was made with other settings: {', '.join(differences[:4])}",
+                place=str(folder),
+                remedy="config.toml or prepare.py has changed since. Give the sweep another name with --name NAME.",
+            )
+    status = entry.get("status")
+    if summary.get("status") == "completed":
+        return Progress("completed")
+    if (status == "failed" and not retry) or (status == "stopped" and summary):
+        return Progress(str(status), entry.get("error") or "", entry.get("step"), entry.get("val_loss"))
+    return Progress("interrupted" if summary else "waiting")
+
+
+def leave_strangers(sweep: Sweep) -> None:
+    """Rename a sweep's folder that was copied here along with another experiment's."""
+    owner = read_sweep(sweep.folder).get("experiment", sweep.experiment.name)
+    if owner != sweep.experiment.name:
+        set_aside(sweep.folder, f"-of-{owner}")
+
+
+def read_sweep(folder: Path) -> dict[str, Any]:
+    """sweep.json of a sweep's folder; {} where there is none. Raises UserError where it is damaged."""
+    path = folder / FILE
+    if not path.is_file():
+        return {}
+    try:
+        values = json.loads(path.read_bytes())
+        if isinstance(values["experiment"], str) and all(isinstance(entry["run"], str) for entry in values["points"]):
+            return dict(values)
+    except (ValueError, RecursionError, LookupError, TypeError):
+        pass
+    raise UserError("not the state of a sweep", place=str(path), remedy="Delete this file, and give the command again: what is finished stays.")  # fmt: skip

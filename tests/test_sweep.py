@@ -1,0 +1,603 @@
+"""sweep: what it tries and how it is written; killed and begun again it repeats nothing, loses nothing, and ends the same."""
+
+from __future__ import annotations
+
+import csv
+import io
+import itertools
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import Result
+from hypothesis import given
+from hypothesis import strategies as st
+
+from core import files
+from core.errors import UserError
+from core.report.grid import Spot, picture
+from core.report.plots import png
+from core.sweeps import names
+from core.sweeps.space import Grid, Range, Space, read_grid, read_range, read_seeds, read_space
+from core.sweeps.state import Progress
+from core.toml import toml_value
+
+Terrarium = Callable[..., Result]
+ROOT = Path(__file__).parents[1]
+LR = "train.optim.learning_rate"
+SWEEP = (
+    "sweep", "spaces", "--seeds", "0..1", "--grid", f"{LR}=1e-3,1e25,3e-3", "--jobs", "2",
+    "-s", "train.optim.name=adamw", "-s", "train.runtime.attention=explicit", "--description", "which <rate>?",
+)  # fmt: skip
+RUNS = [f"sweep-lr-lr{rate}-seed{seed}" for rate in ("0.001", "1e+25", "0.003") for seed in (0, 1)]
+KEYS = st.sampled_from(
+    ["train.model.n_layer", LR, "train.model.block_size", "train.data.block_size", "prepare.params.a"]
+)
+VALUES = (
+    st.integers(-(10**9), 10**9)
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.booleans()
+    | st.text(max_size=200)
+)
+
+
+# What is tried
+
+
+@given(st.integers(0, 10**9), st.integers(0, 50))
+def test_a_range_of_seeds_has_both_its_ends(first: int, more: int) -> None:
+    assert read_seeds(f"{first}..{first + more}") == tuple(range(first, first + more + 1))
+
+
+@given(st.lists(st.integers(0, 10**12), min_size=1))
+def test_listed_seeds_are_taken_once_each(seeds: list[int]) -> None:
+    assert read_seeds(",".join(map(str, seeds))) == tuple(dict.fromkeys(seeds))
+
+
+@given(st.text(max_size=20) | st.from_regex(r"[0-9., -]{1,12}", fullmatch=True))
+def test_any_other_text_is_no_seeds(text: str) -> None:
+    try:
+        seeds = read_seeds(text)
+    except UserError as error:
+        assert "--seeds" in str(error)
+    else:
+        assert seeds
+        assert all(seed >= 0 for seed in seeds)
+
+
+@given(KEYS, st.lists(VALUES, min_size=1, max_size=8))
+def test_values_written_as_toml_are_read_as_they_are(key: str, values: list[Any]) -> None:
+    grid = read_grid(f"{key}={','.join(map(toml_value, values))}")
+    assert grid.key == key
+    assert [repr(value) for value in grid.values] == list(dict.fromkeys(map(repr, values)))
+
+
+def test_text_needs_no_quotes_and_lists_are_values() -> None:
+    assert read_grid("prepare.encoder=char, bpe").values == ("char", "bpe")
+    assert read_grid("train.runtime.trackers=[],['tensorboard']").values == ([], ["tensorboard"])
+    assert read_grid("train.model.n_layer=2,4,2").values == (2, 4)
+
+
+@given(st.floats(1e-6, 1e3), st.floats(1.1, 1e4), st.booleans())
+def test_draws_lie_in_their_range_and_are_the_same_each_time(low: float, factor: float, log: bool) -> None:
+    space = Space(ranges=(Range(LR, low, low * factor, log),), draws=20)
+    drawn = [settings[LR] for settings in space.settings()]
+    assert all(low <= value <= low * factor for value in drawn)
+    assert [settings[LR] for settings in space.settings()] == drawn
+    fewer = Space(ranges=space.ranges, draws=7)
+    assert [settings[LR] for settings in fewer.settings()] == drawn[:7]
+
+
+@given(st.integers(1, 100), st.integers(1, 1000), st.booleans())
+def test_whole_ends_draw_whole_numbers(low: int, more: int, log: bool) -> None:
+    found = read_range(f"train.model.n_embd={low}..{low + more}{':log' * log}")
+    for settings in Space(ranges=(found,), draws=30).settings():
+        assert type(settings["train.model.n_embd"]) is int
+        assert low <= settings["train.model.n_embd"] <= low + more
+
+
+def test_a_logarithmic_range_is_drawn_evenly_by_factors() -> None:
+    space = Space(ranges=(read_range(f"{LR}=1e-4..1:log"),), draws=1000)
+    below = sum(settings[LR] < 1e-2 for settings in space.settings())
+    assert len(space.settings()) == 1000
+    assert 400 < below < 600
+
+
+def test_everything_is_combined() -> None:
+    space = read_space("0..2", ["train.model.n_layer=2,4"], [f"{LR}=1e-4..1e-2:log"], 5)
+    points = space.points()
+    assert len(points) == 2 * 5 * 3
+    assert [seed for _, seed in points[:3]] == [0, 1, 2]
+    assert points[0][0] == points[2][0]
+
+
+@given(
+    st.lists(VALUES, min_size=1, max_size=12, unique_by=repr), st.lists(st.integers(0, 10**6), max_size=3, unique=True)
+)
+def test_names_are_told_apart_and_safe(values: list[Any], seeds: list[int]) -> None:
+    space = Space(tuple(seeds), (Grid(LR, (1, 2)), Grid("prepare.params.a", tuple(values))))
+    found = names.run_names("s", space.points())
+    assert len({name.lower() for name in found}) == len(found) == 2 * len(values) * max(1, len(seeds))
+    assert all(name == names.safe(name) and len(name) < 150 for name in found)
+    assert found == names.run_names("s", space.points())
+
+
+def test_names_say_the_settings() -> None:
+    space = read_space("0,1", [f"{LR}=1e-3,3e-3", "train.model.n_layer=2"], [], 0)
+    assert names.run_names("lr-n_layer", space.points())[0] == "sweep-lr-n_layer-lr0.001-n_layer2-seed0"
+    keys = names.short_keys(["train.data.block_size", "train.model.block_size", LR])
+    assert list(keys.values()) == ["data.block_size", "model.block_size", "learning_rate"]
+
+
+# Mistakes are told before anything runs
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ((), "there is nothing to sweep over"),
+        (("--seeds", "4..0"), "--seeds 4..0: seeds are whole numbers, or ranges of them"),
+        (("--seeds", "0..99999"), "a sweep of 100,000 runs"),
+        (("--seeds", "0..999", "--grid", "train.model.n_layer=1,2,3,4,5,6,7,8,9,10,11"), "a sweep of 11,000 runs"),
+        (("--grid", "n_layer=2"), "--grid n_layer=2: it is written section.key=..."),
+        (("--grid", "train.model.n_layer="), "no values to try"),
+        (("--grid", "train.model.n_layer=2", "--grid", "train.model.n_layer=4"), "'train.model.n_layer' is swept twice"),
+        (("--grid", "train.model.n_layers=2,4"), "--grid train.model.n_layers=2: unknown key 'train.model.n_layers'\n  Did you mean 'n_layer'?"),
+        (("--grid", "train.model.n_layer=2,none"), '--grid train.model.n_layer="none": train.model.n_layer = "none"'),
+        (("--grid", "train.model.n_head=2,3"), "--grid train.model.n_head=3: n_embd = 16 is not divisible by n_head = 3"),
+        (("--grid", "train.optim.name=adamw,lamb"), 'unknown optimizer "lamb"'),
+        (("--grid", "train.runtime.seed=1,2"), "seeds have an option of their own"),
+        (("--grid", "train.runtime.out_dir=a,b"), "the runs of a sweep share one folder"),
+        (("--random", "3"), "--random N and --range KEY=LOW..HIGH go together"),
+        (("--range", f"{LR}=1..2"), "--random N and --range KEY=LOW..HIGH go together"),
+        (("--random", "3", "--range", f"{LR}=1"), "a range is KEY=LOW..HIGH or KEY=LOW..HIGH:log, with numbers"),
+        (("--random", "3", "--range", f"{LR}=2..1"), "2 is not below 1"),
+        (("--random", "3", "--range", f"{LR}=0..1:log"), "a logarithmic range begins above 0"),
+        (("--random", "3", "--range", f"{LR}=-2..-1"), f"--range {LR}=-"),
+        (("--seeds", "0", "--name", "../a"), "'../a' is no name of a sweep"),
+    ],
+)  # fmt: skip
+def test_a_mistake_is_told_at_once(spaces: Path, terrarium: Terrarium, options: tuple[str, ...], said: str) -> None:
+    result = terrarium("sweep", "spaces", *options)
+    assert result.exit_code == 2
+    assert said in result.stderr
+    assert not (spaces / "out").exists()
+
+
+# Runs
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, subprocess.CompletedProcess[str]]:
+    """A folder with an unbroken sweep of three rates, one of which is absurd, and two seeds; and what it said."""
+    home = new_home(tmp_path_factory.mktemp("whole"))
+    return home, subprocess.run(*command(home), capture_output=True, text=True, timeout=120, env=environment())
+
+
+def new_home(home: Path) -> Path:
+    from conftest import PREPARE, TINY
+
+    folder = home / "experiments" / "spaces"
+    folder.mkdir(parents=True)
+    (folder / "prepare.py").write_text(PREPARE)
+    (folder / "config.toml").write_text(
+        TINY.replace("max_iters = 6", "max_iters = 24")
+        .replace("_interval = 3", "_interval = 12")
+        .replace("_interval = 2", "_interval = 8")
+    )
+    return home
+
+
+def command(home: Path, *more: str) -> tuple[list[str]]:
+    # -c: the current folder need not hold core, and the sweep is to find the experiments from there
+    start = f"import os; os.chdir({str(home)!r}); from core.cli.main import main; main()"
+    return ([sys.executable, "-c", start, *SWEEP, *more],)
+
+
+def environment() -> dict[str, str]:
+    return os.environ | {"PYTHONPATH": str(ROOT)}
+
+
+def folder_of(home: Path) -> Path:
+    return home / "experiments" / "spaces" / "out" / "sweeps" / "lr"
+
+
+def table_of(home: Path) -> list[dict[str, str]]:
+    """results.csv without times."""
+    with (folder_of(home) / "results.csv").open() as file:
+        return [{key: value for key, value in row.items() if key != "train_seconds"} for row in csv.DictReader(file)]
+
+
+def state_of(home: Path) -> dict[str, dict[str, Any]]:
+    path = folder_of(home) / "sweep.json"
+    return {entry["run"]: entry for entry in json.loads(path.read_text())["points"]} if path.exists() else {}
+
+
+def summaries(home: Path) -> dict[str, dict[str, Any]]:
+    paths = (home / "experiments" / "spaces" / "out").glob("*/summary.json")
+    return {path.parent.name: json.loads(path.read_text()) for path in paths}
+
+
+def test_the_table_is_that_of_the_runs(whole: tuple[Path, subprocess.CompletedProcess[str]]) -> None:
+    home, done = whole
+    found = summaries(home)
+    assert sorted(found) == sorted(RUNS), done.stderr
+    rows = table_of(home)
+    assert [row[LR] for row in rows] == ["0.001", "1e+25", "0.003"]
+    for row, rate in zip(rows, ("0.001", "1e+25", "0.003"), strict=True):
+        if rate == "1e+25":
+            continue
+        first, second = (found[f"sweep-lr-lr{rate}-seed{seed}"]["best_val_loss"] for seed in (0, 1))
+        assert float(row["val_loss"]) == pytest.approx((first + second) / 2)
+        assert float(row["val_loss_std"]) == pytest.approx(abs(first - second) / 2**0.5)
+        assert row["completed"] == "2"
+    assert [row["best"] for row in rows].count("true") == 1
+    assert (folder_of(home) / "results.png").read_bytes().startswith(b"\x89PNG")
+    page = (folder_of(home) / "report.md").read_text()
+    assert r"which \<rate>?" in page
+    assert "sweep-lr-lr0.003-seed1" in page
+
+
+def test_a_failing_run_is_kept_and_reported_and_the_rest_goes_on(
+    whole: tuple[Path, subprocess.CompletedProcess[str]],
+) -> None:
+    home, done = whole
+    assert done.returncode == 1
+    assert "failed: 2 of 6 runs of spaces/sweeps/lr have no result" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert [entry["status"] for entry in state_of(home).values()].count("completed") == 4
+    failed = state_of(home)["sweep-lr-lr1e+25-seed0"]
+    assert failed["status"] == "failed"
+    assert failed["error"].startswith(
+        "failed: spaces/sweep-lr-lr1e+25-seed0: the norm of the gradient is nan at step 2"
+    )
+    assert (folder_of(home) / "logs" / "sweep-lr-lr1e+25-seed0.txt").exists()
+    assert table_of(home)[1] | {"failed": "2", "completed": "0", "val_loss": ""} == table_of(home)[1]
+
+
+def test_every_run_is_an_ordinary_one(whole: tuple[Path, subprocess.CompletedProcess[str]]) -> None:
+    from core.sweeps.workers import cores
+
+    home, _ = whole
+    folder = home / "experiments" / "spaces"
+    config = (folder / "out" / "sweep-lr-lr0.003-seed1" / "config.toml").read_text()
+    assert f"threads = {max(1, cores() // 2)}\n" in config
+    assert "seed = 1\n" in config
+    summary = summaries(home)["sweep-lr-lr0.003-seed1"]
+    assert (summary["status"], summary["seed"], summary["description"]) == ("completed", 1, "which <rate>?")
+    assert summary["command"].startswith("python -m core.cli train spaces --run sweep-lr-lr0.003-seed1 ")
+    log = (folder / "EXPERIMENT_LOG.md").read_text()
+    assert all(f" {run} <!--" in log for run in RUNS)
+
+
+def test_killed_half_way_and_begun_again_it_ends_as_an_unbroken_one(
+    whole: tuple[Path, subprocess.CompletedProcess[str]], tmp_path: Path
+) -> None:
+    home = new_home(tmp_path / "killed")
+    sweep = subprocess.Popen(*command(home), env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)  # fmt: skip
+    patience = time.monotonic() + 60
+    while [entry["status"] for entry in state_of(home).values()].count("completed") < 2:
+        assert time.monotonic() < patience and sweep.poll() is None
+        time.sleep(0.01)
+    os.killpg(sweep.pid, signal.SIGKILL)
+    sweep.wait()
+    before = {run: summary["started"] for run, summary in summaries(home).items() if summary["status"] == "completed"}
+    stamps = {run: (home / f"experiments/spaces/out/{run}/metrics.csv").stat().st_mtime_ns for run in before}
+    assert 2 <= len(before) < 4
+
+    again = subprocess.run(*command(home), capture_output=True, text=True, timeout=120, env=environment())
+    assert again.returncode == 1, again.stderr  # of the absurd rate
+    after = summaries(home)
+    assert sorted(after) == sorted(RUNS)
+    assert {run: after[run]["started"] for run in before} == before
+    assert {run: (home / f"experiments/spaces/out/{run}/metrics.csv").stat().st_mtime_ns for run in before} == stamps
+    assert table_of(home) == table_of(whole[0])
+    assert {run: entry["error"] for run, entry in state_of(home).items()} == {
+        run: entry["error"] for run, entry in state_of(whole[0]).items()
+    }
+
+
+def test_a_signal_saves_and_says_how_to_go_on(tmp_path: Path) -> None:
+    home = new_home(tmp_path)
+    long = ("-s", "train.schedule.max_iters=100000", "--name", "long", "--jobs", "1")
+    sweep = subprocess.Popen(*command(home, *long), env=environment(), stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)  # fmt: skip
+    patience, path = time.monotonic() + 60, home / "experiments/spaces/out/sweep-long-lr0.001-seed0/checkpoints/last"
+    while not path.exists():
+        assert time.monotonic() < patience and sweep.poll() is None
+        time.sleep(0.02)
+    sweep.send_signal(signal.SIGTERM)
+    _, said = sweep.communicate(timeout=60)
+    assert sweep.returncode == 143
+    assert "interrupted, and saved. Go on with: python -m core.cli sweep spaces --seeds 0..1" in said
+    points = json.loads((folder_of(home).with_name("long") / "sweep.json").read_text())["points"]
+    assert [point["status"] for point in points[:2]] == ["interrupted", "waiting"]
+    assert summaries(home)["sweep-long-lr0.001-seed0"]["status"] == "interrupted"
+    assert summaries(home)["sweep-long-lr0.001-seed0"]["steps"] > 0
+
+
+# What is there already
+
+
+@pytest.fixture
+def finished(whole: tuple[Path, subprocess.CompletedProcess[str]], lab: Path) -> Path:
+    """A copy of the unbroken sweep's experiment, in the current folder."""
+    shutil.copytree(whole[0] / "experiments" / "spaces", lab / "spaces")
+    return lab / "spaces"
+
+
+def test_a_finished_sweep_is_told_again(finished: Path, terrarium: Terrarium) -> None:
+    result = terrarium(*SWEEP, "--json")
+    assert result.exit_code == 1
+    assert "6 runs, 6 of them done" in result.stderr
+    told = json.loads(result.stdout)
+    assert [setting["completed"] for setting in told["settings"]] == [2, 0, 2]
+    assert {run["status"] for run in told["runs"]} == {"completed", "failed"}
+    quiet = terrarium(*SWEEP, "--quiet")
+    assert quiet.stdout == ""
+
+
+def test_fewer_values_make_the_same_sweep_smaller(finished: Path, terrarium: Terrarium) -> None:
+    smaller = [part.replace("1e-3,1e25,3e-3", "3e-3,1e-3") for part in SWEEP]
+    result = terrarium(*smaller)
+    assert result.exit_code == 0
+    rows = list(csv.DictReader(io.StringIO((finished / "out/sweeps/lr/results.csv").read_text())))
+    assert [(row[LR], row["completed"]) for row in rows] == [("0.003", "2"), ("0.001", "2")]
+
+
+def test_another_sweep_needs_another_name(finished: Path, terrarium: Terrarium) -> None:
+    result = terrarium(*SWEEP, "-s", "train.model.n_layer=2")
+    assert result.exit_code == 2
+    assert "the sweep 'lr' was begun with other overrides" in result.stderr
+    assert "--name NAME" in result.stderr
+
+
+def test_a_config_that_has_changed_since_is_told(finished: Path, terrarium: Terrarium) -> None:
+    path = finished / "config.toml"
+    path.write_text(path.read_text().replace("batch_size = 4", "batch_size = 5"))
+    result = terrarium(*SWEEP)
+    assert result.exit_code == 2
+    assert (
+        "the run 'sweep-lr-lr0.001-seed0' of this sweep was made with other settings: train.data.batch_size"
+        in result.stderr
+    )
+
+
+def test_a_damaged_state_is_told(finished: Path, terrarium: Terrarium) -> None:
+    path = finished / "out/sweeps/lr/sweep.json"
+    path.write_text(path.read_text()[:100])
+    result = terrarium(*SWEEP)
+    assert result.exit_code == 2
+    assert "not the state of a sweep" in result.stderr
+    path.unlink()
+    assert terrarium(*SWEEP[:4], "--grid", f"{LR}=1e-3,3e-3", *SWEEP[6:]).exit_code == 0
+
+
+def test_a_sweep_that_was_copied_along_is_left_alone(finished: Path, terrarium: Terrarium) -> None:
+    finished.rename(finished.with_name("mine"))
+    copy = finished.with_name("mine")
+    result = terrarium("sweep", "mine", *SWEEP[2:6], *SWEEP[8:], "-s", "train.schedule.max_iters=0")
+    assert result.exit_code == 2  # the config, and nothing is touched before it is good
+    assert (copy / "out/sweeps/lr").exists()
+    from core.plugins.discovery import Experiment
+    from core.sweeps.plan import plan
+    from core.sweeps.state import open_state
+
+    planned = plan(Experiment(copy), "", (), read_space("0", [], [], 0), name="lr")
+    state = open_state(planned, {point.run: "" for point in planned.points}, retry=False)
+    assert (copy / "out/sweeps/lr-of-spaces-1/results.csv").exists()
+    assert [progress.status for progress in state.progress.values()] == ["waiting"]
+
+
+def test_two_sweeps_of_one_name_exclude_each_other(finished: Path, terrarium: Terrarium) -> None:
+    with files.lock(finished / "out/sweeps/.lr.lock", "it"):
+        result = terrarium(*SWEEP)
+    assert result.exit_code == 2
+    assert "sweep spaces/sweeps/lr is in use by process" in result.stderr
+
+
+def test_a_run_that_another_process_trains_is_waited_for(finished: Path) -> None:
+    from core.sweeps.workers import user_of
+
+    run = finished / "out" / RUNS[0]
+    assert user_of(run) == ""
+    with files.lock(finished / "out" / f".{RUNS[0]}.lock", "it"):
+        assert user_of(run).startswith(f"process {os.getpid()} since ")
+
+
+def test_points_that_prepare_otherwise_have_datasets_of_their_own(spaces: Path) -> None:
+    from core.plugins.discovery import Experiment
+    from core.sweeps.plan import plan
+
+    space = read_space("0..1", ["prepare.size=1000,2000", "train.model.n_layer=1,2"], [], 0)
+    points = plan(Experiment(spaces), "", (), space).points
+    assert [point.config.prepare.dataset_dir for point in points] == ["datasets/basic-size1000"] * 4 + [
+        "datasets/basic-size2000"
+    ] * 4
+
+
+def test_a_failure_may_be_tried_once_more(finished: Path) -> None:
+    from core.plugins.discovery import Experiment
+    from core.sweeps.plan import plan
+    from core.sweeps.state import open_state
+
+    space = read_space("0..1", [f"{LR}=1e-3,1e25,3e-3"], [], 0)
+    planned = plan(Experiment(finished), "", ("train.optim.name=adamw", "train.runtime.attention=explicit"), space)
+    made = json.loads((finished / "out" / RUNS[0] / "summary.json").read_text())["dataset_fingerprint"]
+    fingerprints = dict.fromkeys(RUNS, made)
+    assert open_state(planned, fingerprints, retry=False).left() == []
+    again = open_state(planned, fingerprints, retry=True)
+    assert [point.run for point in again.left()] == [run for run in RUNS if "1e+25" in run]
+
+
+def test_the_table_on_a_terminal_shows_what_runs_and_what_waits(finished: Path) -> None:
+    from rich.console import Console
+
+    from core.plugins.discovery import Experiment
+    from core.sweeps.live import MOST_ROWS, drawn, sentence
+    from core.sweeps.plan import plan
+    from core.sweeps.state import Progress, open_state
+    from core.sweeps.workers import Job
+
+    space = read_space("0..49", [f"{LR}=1e-3"], [], 0)
+    planned = plan(Experiment(finished), "", ("train.optim.name=adamw", "train.runtime.attention=explicit"), space)
+    made = json.loads((finished / "out" / RUNS[0] / "summary.json").read_text())["dataset_fingerprint"]
+    shutil.rmtree(finished / "out/sweeps")
+    state = open_state(planned, {point.run: made for point in planned.points}, retry=False)
+    point = planned.points[40]
+    state.set(point, Progress("running"))
+    job = Job(point, subprocess.Popen(["true"]), Path(), Path(), rows=[{"step": 12, "val_loss": 1.5}])
+    job.process.wait()
+    console = Console(width=100, file=io.StringIO(), record=True)
+    console.print(drawn(state, [job]))
+    text = console.export_text()
+    assert "2 completed, 47 waiting, 1 running" in text
+    assert any(line.split()[:4] == [point.run, "running", "12/24", "1.5000"] for line in text.splitlines())
+    assert text.count("sweep-lr-lr0.001-seed") == MOST_ROWS
+    assert sentence(state, planned.points[0], 1.25).startswith("[2/50] sweep-lr-lr0.001-seed0: completed, val loss ")
+
+
+# Pictures
+
+
+def spots(keys: dict[str, list[Any]]) -> list[Spot]:
+    settings = [dict(zip(keys, values, strict=True)) for values in itertools.product(*keys.values())]
+    return [Spot(each, [1.0 + index, 1.2 + index], best=index == 0) for index, each in enumerate(settings)]
+
+
+def test_one_key_is_a_line_on_a_logarithmic_axis_where_it_spans_much() -> None:
+    figure = picture([LR], spots({LR: [1e-3, 1e-2, 1e-1]}))
+    assert figure is not None
+    (ax,) = figure.axes
+    assert ax.get_xscale() == "log"
+    assert [label.get_text() for label in ax.get_xticklabels()] == ["0.001", "0.01", "0.1"]
+    assert list(ax.lines[0].get_ydata()) == pytest.approx([1.1, 2.1, 3.1])
+    near = picture([LR], spots({LR: [1e-3, 2e-3]}))
+    assert near is not None
+    assert near.axes[0].get_xscale() == "linear"
+
+
+def test_two_keys_are_a_heat_map_with_an_empty_cell_where_nothing_came_out() -> None:
+    found = spots({LR: [1, 2, 3], "train.model.preset": ["gpt2", "$x$"]})
+    figure = picture([LR, "train.model.preset"], [*found[:-1], Spot(found[-1].settings, [])])
+    assert figure is not None
+    (ax,) = figure.axes
+    cells = ax.images[0].get_array()
+    assert cells is not None
+    assert cells.shape == (2, 3)
+    assert cells[0, 1] == pytest.approx(3.1)
+    assert [text.get_text() for text in ax.texts].count("-") == 1
+    assert png(figure)
+
+
+def test_drawn_points_and_many_keys_are_a_panel_each_and_seeds_one() -> None:
+    keys: dict[str, list[Any]] = {LR: [1e-3, 2e-3], "train.model.n_layer": [1, 2], "train.model.bias": [True, False]}
+    for scattered, count in ((True, 2), (False, 3)):
+        chosen = dict(itertools.islice(keys.items(), count))
+        figure = picture(list(chosen), spots(chosen), scattered=scattered)
+        assert figure is not None
+        assert len(figure.axes) == count
+        assert png(figure)
+    alone = picture([], [Spot({"seed": 0}, [1.0]), Spot({"seed": None}, [2.0])])
+    assert alone is not None
+    assert [label.get_text() for label in alone.axes[0].get_xticklabels()] == ["0", "default"]
+    assert picture([LR], [Spot({LR: 1}, [])]) is None
+
+
+# The log has one writer at a time
+
+
+def test_processes_take_turns(tmp_path: Path) -> None:
+    add = (
+        "import sys, pathlib; from core import files; path = pathlib.Path(sys.argv[1])\n"
+        "for _ in range(200):\n"
+        "    with files.turn(path.parent): path.write_text(str(int(path.read_text()) + 1))"
+    )
+    count = tmp_path / "count"
+    count.write_text("0")
+    both = [subprocess.Popen([sys.executable, "-c", add, str(count)], env=environment()) for _ in range(2)]
+    assert [process.wait(60) for process in both] == [0, 0]
+    assert count.read_text() == "400"
+    assert [path.name for path in tmp_path.iterdir()] == ["count"]
+
+
+# Halving
+
+
+def test_the_worse_half_is_stopped_at_a_rung_also_after_a_kill(spaces: Path) -> None:
+    pytest.importorskip("optuna")
+    from core.plugins.discovery import Experiment
+    from core.sweeps.halving import Halving
+    from core.sweeps.plan import plan
+    from core.sweeps.state import open_state
+
+    steps = ("train.schedule.max_iters=80", "train.runtime.eval_interval=10")
+    planned = plan(Experiment(spaces), "", steps, read_space("0..3", [], [], 0), halving=True)
+    state = open_state(planned, dict.fromkeys((point.run for point in planned.points), ""), retry=False)
+    first, second, third, _ = planned.points
+    halving = Halving(state)
+    rows = [{"step": step, "val_loss": 2 - step / 80} for step in range(10, 80, 10)]
+    assert halving.watch(first, rows[:1]) is None
+    assert halving.watch(second, [{"step": 10, "val_loss": 3.0}]) == Progress("stopped", step=10, val_loss=3.0)
+    assert halving.watch(first, rows) is None
+    again = Halving(state)
+    assert again.watch(first, rows) is None
+    assert again.watch(third, [{"step": 5}, {"step": 10, "val_loss": 1.0}]) is None
+    stopped = again.watch(third, [{"step": 10, "val_loss": 1.0}, {"step": 20, "val_loss": 2.5}])
+    assert stopped == Progress("stopped", step=20, val_loss=2.5)
+    assert len(again.study.trials) == 3
+
+
+def test_halving_without_optuna_says_what_to_install(
+    spaces: Path, terrarium: Terrarium, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "optuna", None)
+    result = terrarium("sweep", "spaces", "--seeds", "0", "--halving")
+    assert result.exit_code == 2
+    assert "pip install 'terrarium-lab[sweep]'" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (("train.runtime.max_minutes=1",), "halving counts steps, and this run ends by the clock"),
+        (("train.runtime.eval_interval=4",), "with an evaluation every 4 steps there is none before the half of 6"),
+    ],
+)
+def test_halving_needs_steps_to_judge_at(
+    spaces: Path, terrarium: Terrarium, options: tuple[str, ...], said: str
+) -> None:
+    pytest.importorskip("optuna")
+    result = terrarium(
+        "sweep", "spaces", "--seeds", "0", "--halving", *(part for text in options for part in ("-s", text))
+    )
+    assert result.exit_code == 2
+    assert said in result.stderr
+
+
+@pytest.mark.slow
+def test_halving_takes_fewer_steps_and_keeps_its_study(spaces: Path, terrarium: Terrarium) -> None:
+    pytest.importorskip("optuna")
+    steps = ("-s", "train.schedule.max_iters=1600", "-s", "train.runtime.eval_interval=100", "-s", "train.runtime.checkpoint_interval=200")  # fmt: skip
+    sweep = ("sweep", "spaces", "--grid", f"{LR}=1e-2,1e-3,3e-3,1e-5", *steps, "--halving")
+    result = terrarium(*sweep)
+    assert result.exit_code == 0, result.stderr
+    runs = [json.loads(path.read_text()) for path in (spaces / "out").glob("*/summary.json")]
+    assert len(runs) == 4
+    assert sum(run["steps"] for run in runs) < 4 * 1600 * 0.75
+    folder = spaces / "out/sweeps/halving-lr"
+    points = json.loads((folder / "sweep.json").read_text())["points"]
+    stopped = [point for point in points if point["status"] == "stopped"]
+    assert len(stopped) >= 2
+    assert all(point["step"] % 100 == 0 and point["val_loss"] > 0 for point in stopped)
+    assert (folder / "study.db").stat().st_size > 0
+    assert f"stopped at step {stopped[0]['step']}" in result.stdout
+    again = terrarium(*sweep)
+    assert "4 runs, 4 of them done" in again.stdout
