@@ -145,14 +145,14 @@ def test_a_warning_names_file_and_line(spaces: Path, terrarium: Terrarium) -> No
     [warning] = [entry for entry in account(terrarium, "spaces")["warnings"] if "grad_accum" in entry["key"]]
     assert warning["place"] == f"{config}:{number}"
     started = terrarium("train", "spaces")
-    assert f"warning: {config}:{number}: grad_accum_steps = 32 for a model of" in started.output
-    assert "warning" not in terrarium("train", "spaces", "--run", "again", "--quiet").output
+    assert f"check: {config}:{number}: grad_accum_steps = 32 for a model of" in started.output
+    assert "check: " not in terrarium("train", "spaces", "--run", "again", "--quiet").output
 
 
 def test_train_does_not_repeat_itself(spaces: Path, terrarium: Terrarium) -> None:
     first = terrarium("train", "spaces")
     assert "validation prompt" in first.output
-    assert "warning" not in terrarium("train", "spaces", "--resume", "-s", "train.schedule.max_iters=8").output
+    assert "check: " not in terrarium("train", "spaces", "--resume", "-s", "train.schedule.max_iters=8").output
 
 
 def test_check_of_what_is_not_there(lab: Path, terrarium: Terrarium) -> None:

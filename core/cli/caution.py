@@ -32,4 +32,4 @@ def warn_before_training(lab: Lab, dataset: Dataset, parameters: int) -> None:
     """The short form of `check`: only what shows without reading the data, a line each."""
     facts = dataclasses.replace(facts_of(dataset, lab.config.train.data), parameters=parameters)
     for warned in warnings_of(lab, facts):
-        lab.console.say(f"warning: {warned.place}: {warned.message}. {warned.remedy}")
+        lab.console.say(f"check: {warned.place}: {warned.message}. {warned.remedy}")

@@ -9,6 +9,8 @@ from core.tracking.run import Run
 from core.training import memory
 from core.training.trainer import Parts, step_of
 
+MICRO_BATCHES = 4  # of a trial: memory is in pieces only after the first ones
+
 
 def does_not_fit(run: Run, parts: Parts, error: BaseException) -> UserError:
     """What to tell the user of a run that `error` ended. Its frames are emptied: they hold what was computed.
@@ -22,9 +24,12 @@ def does_not_fit(run: Run, parts: Parts, error: BaseException) -> UserError:
     inputs, targets = parts.batch(0)
 
     def step(rows: int) -> None:
-        tried = rows + rows // 4  # room to spare, for the copy that is saved and for memory in pieces
+        tried = rows + rows // 2  # room to spare: for an evaluation, the copy that is saved, and memory in pieces
+        parts_of_batch = min(MICRO_BATCHES, inputs[0].size // (tried * inputs.shape[-1]))
+        shape = (parts_of_batch, tried, inputs.shape[-1])
+        x, y = (side[0, : shape[0] * shape[1]].reshape(shape) for side in (inputs, targets))
         try:
-            step_of(parts.model, parts.optimizer, optim, parts.machine, inputs[:1, :tried], targets[:1, :tried])
+            step_of(parts.model, parts.optimizer, optim, parts.machine, x, y)
         finally:
             parts.optimizer.zero_grad(set_to_none=True)
 

@@ -137,7 +137,7 @@ def train_locked(lab: Lab, run: Run, dataset: Dataset, *, resume: bool, exact: b
         raise
     except checkpoints.Damaged as error:
         raise RunFailed(
-            f"{run.title}: what was written at step {progress.step} does not come back from the disk: {error}.\n"
+            f"{run.title}: a checkpoint does not come back from the disk as it was written: {error}.\n"
             "  The checkpoint before is whole. Check the disk, or put train.runtime.out_dir on another one."
         ) from None
     finally:

@@ -6,6 +6,7 @@ https://mlflow.org/docs/latest: `mlflow ui --backend-store-uri sqlite:///EXPERIM
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import time
 from typing import TYPE_CHECKING, Any
@@ -42,7 +43,7 @@ class MLflow:
         self.client: Any = None
         self.identity = ""
         self.waiting: list[tuple[str, float, int, int]] = []  # name, value, milliseconds, step
-        self.sent = 0.0
+        self.sent = -math.inf
 
     @staticmethod
     def check() -> None:
@@ -52,9 +53,9 @@ class MLflow:
 
     def log(self, step: int, metrics: dict[str, float]) -> None:
         """Keep each number of a row under its column's name; they are sent together every few seconds."""
-        now = time.time()
-        self.waiting += [(name, value, int(1000 * now), step) for name, value in metrics.items() if name != "step"]
-        if now - self.sent > SEND_EVERY:
+        stamp = int(1000 * time.time())
+        self.waiting += [(name, value, stamp, step) for name, value in metrics.items() if name != "step"]
+        if time.monotonic() - self.sent > SEND_EVERY:
             self.send()
 
     def send(self) -> None:
@@ -65,7 +66,7 @@ class MLflow:
 
         for part in batches(self.waiting, MEASUREMENTS):
             self.client.log_batch(self.identity, metrics=[Metric(*measurement) for measurement in part])
-        self.waiting, self.sent = [], time.time()
+        self.waiting, self.sent = [], time.monotonic()
 
     def begin(self) -> None:
         """Start the run of MLflow, or go on with the one that this run has."""
