@@ -6,9 +6,6 @@ what depends on the machine or the data stays "auto" until the run starts, and t
 
 from __future__ import annotations
 
-import os
-from collections.abc import Sequence
-from pathlib import PurePath
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -244,38 +241,6 @@ class Sample(Section):
     sample: Sampling = Field(default_factory=Sampling)
 
 
-# What a preset means. gpt2's numbers are nanoGPT's (its CPU setting); modern's are argued in docs/LOG.md.
-PRESETS: dict[str, dict[str, dict[str, Any]]] = {
-    "modern": {
-        "model": {"bias": False, "norm": "rmsnorm", "position": "rope", "qk_norm": True, "activation": "relu2",
-                  "tie_weights": False, "zero_init": True, "softcap": 15.0, "smear": True},
-        "optim": {"name": "muon"},
-    },
-    "gpt2": {
-        "model": {"bias": False, "norm": "layernorm", "position": "learned", "qk_norm": False, "activation": "gelu",
-                  "tie_weights": True, "zero_init": False, "softcap": 0.0, "smear": False},
-        "optim": {"name": "adamw"},
-    },
-    "llama": {
-        "model": {"bias": False, "norm": "rmsnorm_scale", "position": "rope", "qk_norm": False, "activation": "swiglu",
-                  "tie_weights": False, "zero_init": False, "softcap": 0.0, "smear": False},
-        "optim": {"name": "adamw"},
-    },
-}  # fmt: skip
-OPTIMIZERS: dict[str, dict[str, dict[str, Any]]] = {
-    "muon": {
-        "optim": {"learning_rate": 0.02, "embedding_lr": 0.3, "head_lr": 0.004, "ngram_lr": 0.05, "weight_decay": 0.0,
-                  "beta1": 0.8, "beta2": 0.99, "grad_clip": 0.0},
-        "schedule": {"warmup_iters": 0, "decay": "linear"},
-    },
-    "adamw": {
-        "optim": {"learning_rate": 1e-3, "embedding_lr": 1e-3, "head_lr": 1e-3, "ngram_lr": 1e-3, "weight_decay": 0.1,
-                  "beta1": 0.9, "beta2": 0.99, "grad_clip": 1.0},
-        "schedule": {"decay": "cosine"},  # warm-up: 100 steps, or a tenth of max_iters
-    },
-}  # fmt: skip
-
-
 class Config(Section):
     """A whole config.toml."""
 
@@ -283,130 +248,3 @@ class Config(Section):
     train: Train = Field(default_factory=Train)
     sample: Sample = Field(default_factory=Sample)
     evaluate: Evaluate = Field(default_factory=Evaluate)
-
-
-class Contradiction(ValueError):
-    """Settings exclude each other. keys: their dotted names, the one to change first."""
-
-    def __init__(self, keys: Sequence[str], message: str, remedy: str) -> None:
-        super().__init__(f"{keys[0]}: {message} {remedy}")
-        self.keys, self.message, self.remedy = keys, message, remedy
-
-
-def fill(section: Section, defaults: dict[str, Any]) -> None:
-    """Set the fields that are still None."""
-    for key, value in defaults.items():
-        if getattr(section, key) is None:
-            setattr(section, key, value)
-
-
-def resolve(config: Config) -> Config:
-    """Fill in, in place, every field that follows from others; a second call changes nothing.
-
-    Raises Contradiction where settings exclude each other.
-    """
-    model, data, optim, schedule = config.train.model, config.train.data, config.train.optim, config.train.schedule
-    config.prepare.dataset_dir = config.prepare.dataset_dir or f"datasets/{config.prepare.variant}"
-    fill(model, PRESETS[model.preset]["model"])
-    fill(model, {"block_size": data.block_size or 64, "n_ff": feed_forward_width(model)})
-    fill(data, {"block_size": model.block_size})
-    fill(optim, PRESETS[model.preset]["optim"])
-    defaults = OPTIMIZERS["muon" if optim.name == "muon" else "adamw"]
-    scale = batch_scale(data) if optim.name == "muon" else 1.0
-    rates = {key: value for key, value in defaults["optim"].items() if key == "learning_rate" or key.endswith("_lr")}
-    fill(optim, {key: float(f"{value * scale:.3g}") for key, value in rates.items()})
-    fill(optim, defaults["optim"])
-    fill(schedule, defaults["schedule"])
-    fill(schedule, {"lr_decay_iters": schedule.max_iters, "warmup_iters": min(100, schedule.max_iters // 10)})
-    fill(schedule, {"min_lr": (0.02 if schedule.decay == "linear" else 0.1) * (optim.learning_rate or 0)})
-    fill(config.sample.runtime, config.train.runtime.model_dump(include=set(SampleRuntime.model_fields)))
-    refuse_paths(config)
-    refuse_contradictions(config)
-    return config
-
-
-def batch_scale(data: Data) -> float:
-    """What rates are multiplied by: larger steps are surer of their direction, and may go farther.
-
-    The cube root of the tokens of a step, from 1,536 to 16,384, for which it was fitted, at widths of 64 to 512: these
-    need no scaling of their own (docs/LOG.md), as Muon's steps are as long in matrices of any size.
-    """
-    return float(max(1.0, min(data.tokens_per_step, 16384) / 1536) ** (1 / 3))
-
-
-def feed_forward_width(model: Model) -> int:
-    """4 n_embd; for swiglu, which has three matrices, 8/3 n_embd up to a multiple of 32 (arXiv:2002.05202)."""
-    return -(-8 * model.n_embd // 96) * 32 if model.activation == "swiglu" else 4 * model.n_embd
-
-
-def refuse_paths(config: Config) -> None:
-    """Raise Contradiction for a path that is none, or that leaves the experiment's folder where only runs are written."""
-    prepare = config.prepare
-    paths = {f"prepare.{key}": getattr(prepare, key) for key in ("dataset_dir", "raw_dir", "input", "encoder_from")}
-    paths["train.runtime.out_dir"] = config.train.runtime.out_dir
-    for key, path in paths.items():
-        if "\0" in path:
-            raise Contradiction(
-                (key,), f"{key} has a zero byte in it, which no path can have.", "Name a file or folder."
-            )
-    variant = prepare.variant
-    if variant in ("", "..") or PurePath(variant).name != variant or "\0" in variant:
-        raise Contradiction(
-            ("prepare.variant",), f'"{prepare.variant}" is no name of a dataset.', "Use letters, digits, - and _."
-        )
-    if leaves_folder(config.train.runtime.out_dir):
-        raise Contradiction(
-            ("train.runtime.out_dir",), f'out_dir = "{config.train.runtime.out_dir}" lies outside the experiment\'s folder.',
-            "Choose a folder inside it, or give the whole path if you mean another place.",
-        )  # fmt: skip
-
-
-def leaves_folder(path: str) -> bool:
-    """Whether a relative path leads out of the folder that it starts in."""
-    return PurePath(os.path.normpath(path)).parts[:1] == ("..",)
-
-
-def refuse_contradictions(config: Config) -> None:
-    """Raise Contradiction for the first pair of settings that cannot both hold. Expects a filled config."""
-    model, data, schedule = config.train.model, config.train.data, config.train.schedule
-    by_steps = config.train.runtime.max_minutes is None
-    assert (
-        model.block_size
-        and data.block_size
-        and schedule.lr_decay_iters is not None
-        and schedule.warmup_iters is not None
-    )
-    if model.ngram == 1:
-        raise Contradiction(
-            ("train.model.ngram",), "there is no table of 1-grams.", "2 is a table of pairs of ids; 0 is none.",
-        )  # fmt: skip
-    if model.kind == "gpt" and model.n_embd % model.n_head:
-        raise Contradiction(
-            ("train.model.n_embd", "train.model.n_head"), f"n_embd = {model.n_embd} is not divisible by n_head = {model.n_head}.",
-            f"Take n_embd = {-(-model.n_embd // model.n_head) * model.n_head}, or an n_head that divides it.",
-        )  # fmt: skip
-    if model.kind == "gpt" and model.position == "rope" and (model.n_embd // model.n_head) % 2:
-        raise Contradiction(
-            ("train.model.n_embd", "train.model.n_head"), f"rope turns pairs of channels, but a head has {model.n_embd // model.n_head}.",
-            "Choose n_embd and n_head so that n_embd / n_head is even, or position = \"learned\".",
-        )  # fmt: skip
-    if data.block_size > model.block_size:
-        raise Contradiction(
-            ("train.data.block_size", "train.model.block_size"), f"rows of {data.block_size} tokens do not fit the model's block_size = {model.block_size}.",
-            "Lower train.data.block_size, or raise train.model.block_size.",
-        )  # fmt: skip
-    if by_steps and schedule.warmup_iters and schedule.warmup_iters >= schedule.max_iters:
-        raise Contradiction(
-            ("train.schedule.warmup_iters", "train.schedule.max_iters"), f"warmup_iters = {schedule.warmup_iters} leaves nothing of max_iters = {schedule.max_iters}.",
-            f"A tenth of max_iters is usual: {schedule.max_iters // 10}.",
-        )  # fmt: skip
-    if by_steps and schedule.warmup_iters and schedule.lr_decay_iters <= schedule.warmup_iters:
-        raise Contradiction(
-            ("train.schedule.lr_decay_iters", "train.schedule.warmup_iters"), f"lr_decay_iters = {schedule.lr_decay_iters} ends before warmup_iters = {schedule.warmup_iters}.",
-            "Set it to max_iters, or leave it out.",
-        )  # fmt: skip
-    if schedule.min_lr is not None and schedule.min_lr > (config.train.optim.learning_rate or 0):
-        raise Contradiction(
-            ("train.schedule.min_lr", "train.optim.learning_rate"), f"min_lr = {schedule.min_lr:g} is above learning_rate = {config.train.optim.learning_rate:g}.",
-            "Lower it, or leave it out.",
-        )  # fmt: skip

@@ -15,7 +15,9 @@ from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
-from core.config import Config, Contradiction, resolve
+from core.config import Config
+from core.contradictions import Contradiction
+from core.defaults import resolve
 from core.errors import UserError, did_you_mean
 
 BARE_KEY = re.compile(r"[A-Za-z0-9_-]+")

@@ -12,7 +12,8 @@ import click
 from pydantic import BaseModel
 
 from core.cli.main import cli
-from core.config import OPTIMIZERS, PRESETS, Config
+from core.config import Config
+from core.defaults import OPTIMIZERS, PRESETS
 from core.plugins import hookspecs
 from core.plugins.manager import HOOKS
 

@@ -25,7 +25,8 @@ from core.bench.start import command, first_step
 from core.bench.timing import timed
 from core.bench.training import Shape, config_of, preset_speed
 from core.cli.console import Length, sentence
-from core.config import Config, Model, Runtime, resolve
+from core.config import Config, Model, Runtime
+from core.defaults import resolve
 from core.models.build import build_model, flops_per_token
 from core.tracking.metrics import COLUMNS
 from core.training import measured, peak

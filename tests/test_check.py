@@ -16,10 +16,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from core.bench.predict import steps_of, validation_batches
-from core.config import Config, Train, resolve
+from core.config import Config, Train
 from core.data.batches import validation_rows
 from core.data.dataset import Split, load_dataset
 from core.data.meta_pkl import write_meta
+from core.defaults import resolve
 from core.evaluation import overlap as module
 from core.evaluation.facts import Facts, facts_of, targets_of
 from core.evaluation.overlap import overlaps, same_content

@@ -19,7 +19,8 @@ import pytest
 from click.testing import Result
 
 from core import durable, files
-from core.config import Config, resolve
+from core.config import Config
+from core.defaults import resolve
 from core.report.comparison import Group
 from core.report.naming import names_of
 from core.report.overlay import PALETTE, PANELS, band, in_short, overlay, shortened

@@ -16,7 +16,8 @@ from cutting import outcome
 
 import core.report.plots
 import core.report.run_report
-from core.config import Config, resolve
+from core.config import Config
+from core.defaults import resolve
 from core.training import checkpoints
 from core.training.checkpoints import Checkpoint
 from core.training.pace import Pace

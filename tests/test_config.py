@@ -10,7 +10,8 @@ import tomli
 from hypothesis import given
 from hypothesis import strategies as st
 
-from core.config import Config, Data, Model, resolve
+from core.config import Config, Data, Model
+from core.defaults import resolve
 from core.errors import UserError
 from core.toml import dump, key_lines, known_keys, load_config
 

@@ -18,7 +18,8 @@ import tomli
 from click.testing import Result
 
 from core.cli.main import cli
-from core.config import Config, resolve
+from core.config import Config
+from core.defaults import resolve
 from core.plugins.manager import HOOKS
 from core.toml import known_keys, read_override
 

@@ -10,7 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from core.config import Config, Model, resolve
+from core.config import Config, Model
+from core.defaults import resolve
 from core.models.attention import attend, choose_attention, rotary_tables, rotate
 from core.models.gpt import GPT
 from core.models.layers import RmsNormFunction, rms_norm, softcap, squared_relu

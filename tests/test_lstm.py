@@ -8,7 +8,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from core.config import Config, Model, resolve
+from core.config import Config, Model
+from core.defaults import resolve
 from core.models.loss import token_loss
 from core.models.lstm import LSTM
 

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 import torch
 
-from core.config import Config, Model, resolve
+from core.config import Config, Model
+from core.defaults import resolve
 from core.errors import UserError
 from core.models.gpt import GPT
 from core.models.nanogpt import export_checkpoint, import_checkpoint

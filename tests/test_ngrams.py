@@ -5,7 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from core.config import Config, Contradiction, Model, Optim, resolve
+from core.config import Config, Model, Optim
+from core.contradictions import Contradiction
+from core.defaults import resolve
 from core.errors import UserError
 from core.models.gpt import GPT
 from core.models.ngrams import LARGEST_TABLE, NGrams, Smear, fitting_order

@@ -17,9 +17,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from core import durable, files
-from core.config import Config, resolve
+from core.config import Config
 from core.data.dataset import load_dataset
 from core.data.documents import Example
+from core.defaults import resolve
 from core.errors import UserError
 from core.report.nearest import nearest
 from core.report.plots import ACCURACY, BY_STEP, draw, loss_curves, lr_schedule, present, spread, svg, write_plots

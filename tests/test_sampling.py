@@ -12,7 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from core.config import Config, Model, resolve
+from core.config import Config, Model
+from core.defaults import resolve
 from core.encoders.bytes import BytesEncoder
 from core.encoders.char import CharEncoder
 from core.encoders.words import WordsEncoder

@@ -14,7 +14,8 @@ import numpy.typing as npt
 import torch
 
 from core.bench.timing import timed
-from core.config import Config, Data, Model, Train, resolve
+from core.config import Config, Data, Model, Train
+from core.defaults import resolve
 from core.models.build import build_model
 from core.training.machine import Machine
 from core.training.optimizers import build_optimizer

@@ -13,7 +13,8 @@ from pathlib import Path
 from types import ModuleType
 
 from core import files
-from core.config import Config, leaves_folder
+from core.config import Config
+from core.contradictions import leaves_folder
 from core.data.compose import Made, Work
 from core.data.dataset import Dataset, load_dataset
 from core.data.fingerprint import Known, checksums, code_and_settings, fingerprint, raw_files, stamp

@@ -90,7 +90,7 @@ class Block(nn.Module):
 
 
 class GPT(nn.Module):
-    """The model of [train.model], whose fields must be resolved (core.config.resolve).
+    """The model of [train.model], whose fields must be resolved (core.defaults.resolve).
 
     attention: "auto" (core.models.attention.choose_attention), "explicit", "sdpa" or "sdpa32"; set it from outside.
     """

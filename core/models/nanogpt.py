@@ -16,7 +16,8 @@ import torch
 from torch import Tensor
 
 from core import files
-from core.config import PRESETS, Model
+from core.config import Model
+from core.defaults import PRESETS
 from core.errors import UserError
 from core.models.gpt import GPT
 

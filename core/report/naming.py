@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from core.config import Config, resolve
+from core.config import Config
+from core.defaults import resolve
 from core.report.differences import PLACES
 from core.report.runs import RunData, is_setting
 from core.tracking.begin import flat

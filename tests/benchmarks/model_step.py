@@ -12,7 +12,8 @@ from pathlib import Path
 
 import torch
 
-from core.config import Config, Model, resolve
+from core.config import Config, Model
+from core.defaults import resolve
 from core.models.gpt import GPT
 from core.models.loss import token_loss
 from tests.benchmarks.measure import Step, medians, nanogpt_model, print_table

@@ -14,7 +14,8 @@ from collections.abc import Callable
 import torch
 from torch import nn
 
-from core.config import Config, resolve
+from core.config import Config
+from core.defaults import resolve
 from core.training import optimizers
 
 OPTIM = resolve(Config()).train.optim

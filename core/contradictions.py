@@ -1,0 +1,90 @@
+"""Settings that cannot both hold: a filled Config goes in, the first Contradiction comes out as an exception."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import PurePath
+
+from core.config import Config
+
+
+class Contradiction(ValueError):
+    """Settings exclude each other. keys: their dotted names, the one to change first."""
+
+    def __init__(self, keys: Sequence[str], message: str, remedy: str) -> None:
+        super().__init__(f"{keys[0]}: {message} {remedy}")
+        self.keys, self.message, self.remedy = keys, message, remedy
+
+
+def refuse_paths(config: Config) -> None:
+    """Raise Contradiction for a path that is none, or that leaves the experiment's folder where only runs are written."""
+    prepare = config.prepare
+    paths = {f"prepare.{key}": getattr(prepare, key) for key in ("dataset_dir", "raw_dir", "input", "encoder_from")}
+    paths["train.runtime.out_dir"] = config.train.runtime.out_dir
+    for key, path in paths.items():
+        if "\0" in path:
+            raise Contradiction(
+                (key,), f"{key} has a zero byte in it, which no path can have.", "Name a file or folder."
+            )
+    variant = prepare.variant
+    if variant in ("", "..") or PurePath(variant).name != variant or "\0" in variant:
+        raise Contradiction(
+            ("prepare.variant",), f'"{prepare.variant}" is no name of a dataset.', "Use letters, digits, - and _."
+        )
+    if leaves_folder(config.train.runtime.out_dir):
+        raise Contradiction(
+            ("train.runtime.out_dir",), f'out_dir = "{config.train.runtime.out_dir}" lies outside the experiment\'s folder.',
+            "Choose a folder inside it, or give the whole path if you mean another place.",
+        )  # fmt: skip
+
+
+def leaves_folder(path: str) -> bool:
+    """Whether a relative path leads out of the folder that it starts in."""
+    return PurePath(os.path.normpath(path)).parts[:1] == ("..",)
+
+
+def refuse_contradictions(config: Config) -> None:
+    """Raise Contradiction for the first pair of settings that cannot both hold. Expects a filled config."""
+    model, data, schedule = config.train.model, config.train.data, config.train.schedule
+    by_steps = config.train.runtime.max_minutes is None
+    assert (
+        model.block_size
+        and data.block_size
+        and schedule.lr_decay_iters is not None
+        and schedule.warmup_iters is not None
+    )
+    if model.ngram == 1:
+        raise Contradiction(
+            ("train.model.ngram",), "there is no table of 1-grams.", "2 is a table of pairs of ids; 0 is none.",
+        )  # fmt: skip
+    if model.kind == "gpt" and model.n_embd % model.n_head:
+        raise Contradiction(
+            ("train.model.n_embd", "train.model.n_head"), f"n_embd = {model.n_embd} is not divisible by n_head = {model.n_head}.",
+            f"Take n_embd = {-(-model.n_embd // model.n_head) * model.n_head}, or an n_head that divides it.",
+        )  # fmt: skip
+    if model.kind == "gpt" and model.position == "rope" and (model.n_embd // model.n_head) % 2:
+        raise Contradiction(
+            ("train.model.n_embd", "train.model.n_head"), f"rope turns pairs of channels, but a head has {model.n_embd // model.n_head}.",
+            "Choose n_embd and n_head so that n_embd / n_head is even, or position = \"learned\".",
+        )  # fmt: skip
+    if data.block_size > model.block_size:
+        raise Contradiction(
+            ("train.data.block_size", "train.model.block_size"), f"rows of {data.block_size} tokens do not fit the model's block_size = {model.block_size}.",
+            "Lower train.data.block_size, or raise train.model.block_size.",
+        )  # fmt: skip
+    if by_steps and schedule.warmup_iters and schedule.warmup_iters >= schedule.max_iters:
+        raise Contradiction(
+            ("train.schedule.warmup_iters", "train.schedule.max_iters"), f"warmup_iters = {schedule.warmup_iters} leaves nothing of max_iters = {schedule.max_iters}.",
+            f"A tenth of max_iters is usual: {schedule.max_iters // 10}.",
+        )  # fmt: skip
+    if by_steps and schedule.warmup_iters and schedule.lr_decay_iters <= schedule.warmup_iters:
+        raise Contradiction(
+            ("train.schedule.lr_decay_iters", "train.schedule.warmup_iters"), f"lr_decay_iters = {schedule.lr_decay_iters} ends before warmup_iters = {schedule.warmup_iters}.",
+            "Set it to max_iters, or leave it out.",
+        )  # fmt: skip
+    if schedule.min_lr is not None and schedule.min_lr > (config.train.optim.learning_rate or 0):
+        raise Contradiction(
+            ("train.schedule.min_lr", "train.optim.learning_rate"), f"min_lr = {schedule.min_lr:g} is above learning_rate = {config.train.optim.learning_rate:g}.",
+            "Lower it, or leave it out.",
+        )  # fmt: skip
