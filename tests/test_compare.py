@@ -351,10 +351,23 @@ def test_a_band_is_over_what_all_seeds_have(made: Callable[..., Path]) -> None:
     ]
     by_step, by_seconds = (band(Group("x", runs), panel) for panel in (PANELS[0], PANELS[2]))
     assert by_step is not None and by_seconds is not None
-    assert by_step.x.tolist() == list(range(0, 101, 10)) and by_seconds.x[-1] == 50.0
+    assert by_step.x.tolist() == list(range(0, 101, 10))
+    # One run took a half of the other's 100 seconds: side by side at each step, at the mean of their clocks.
+    assert by_seconds.x[-1] == 75.0 and len(by_seconds.x) == len(by_step.x)
+    assert by_seconds.low.tolist() == by_step.low.tolist()
     assert by_step.mean[-1] == pytest.approx(1.5, abs=1e-3) and by_step.high[-1] - by_step.low[-1] == pytest.approx(1.0)
     assert by_seconds.last == by_step.last
     assert band(Group("x", runs), PANELS[3]) is None
+
+
+def test_runs_that_evaluated_at_other_steps_are_read_on_straight_lines(made: Callable[..., Path]) -> None:
+    """As by a budget in time: there is no common step, but a stretch of seconds that both have."""
+    runs = [read_run(made("spaces", name, seed=0, loss=1.0)) for name in ("a", "b")]
+    for row in runs[1].rows:
+        row["step"] += 1
+    found = band(Group("x", runs), PANELS[2])
+    assert found is not None and found.seeds == 2
+    assert found.x[-1] == runs[0].rows[-1]["seconds"]
 
 
 def test_seven_groups_have_a_colour_each_and_the_eighth_another_line(made: Callable[..., Path]) -> None:

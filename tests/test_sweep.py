@@ -243,6 +243,12 @@ def test_the_table_is_that_of_the_runs(whole: tuple[Path, subprocess.CompletedPr
     assert (folder_of(home) / "results.png").read_bytes().startswith(b"\x89PNG")
     page = (folder_of(home) / "report.md").read_text()
     assert r"which \<rate>?" in page
+    assert "## What the runs support" in page and "2 seeds each, paired" in page
+    assert "![Validation loss by step, by tokens and by time](curves.png)" in page
+    assert (folder_of(home) / "curves.png").is_file()
+    computing = sum(summary["wall_seconds"] for summary in found.values())
+    assert f"{len(RUNS)} | runs | {len(RUNS) - 2} of them complete" in page and computing > 0
+    assert f"| {sum(summary['tokens'] for summary in found.values()):,} | tokens |" in page
     assert "sweep-lr-lr0.003-seed1" in page
 
 

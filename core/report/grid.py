@@ -77,7 +77,7 @@ def style(ax: Axes, title: str, key: str) -> None:
     ax.spines["bottom"].set_color(INK)
     ax.grid(color=INK, alpha=0.15, linewidth=0.7)
     ax.tick_params(colors=INK, labelsize=9, length=0, which="both")
-    ax.set_xlabel(key.rpartition(".")[2].replace("_", " "), color=INK, fontsize=9)
+    ax.set_xlabel(key.rpartition(".")[2], color=INK, fontsize=9)
     ax.margins(x=0.06, y=0.12)
 
 
@@ -187,8 +187,8 @@ def heat_map(keys: Sequence[str], spots: Sequence[Spot]) -> Figure:
     ax.set_title(TITLE, loc="left", fontsize=10.5, color=INK)
     ax.set_xticks(range(len(across)), list(map(shown, across)))
     ax.set_yticks(range(len(down)), list(map(shown, down)))
-    ax.set_xlabel(keys[0].rpartition(".")[2].replace("_", " "), color=INK, fontsize=9)
-    ax.set_ylabel(keys[1].rpartition(".")[2].replace("_", " "), color=INK, fontsize=9)
+    ax.set_xlabel(keys[0].rpartition(".")[2], color=INK, fontsize=9)
+    ax.set_ylabel(keys[1].rpartition(".")[2], color=INK, fontsize=9)
     ax.tick_params(colors=INK, labelsize=9, length=0)
     for side in ax.spines.values():
         side.set_visible(False)

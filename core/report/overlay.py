@@ -69,7 +69,7 @@ def overlay(groups: Sequence[Group]) -> Figure:
     panels = [panel for panel in PANELS if panel is not ACCURACY or any(bands[panel.title])]
     names = [shortened(group.name) for group in groups]
     right = 0.2 + CHARACTER * (max(map(len, names)) + 6)
-    columns = 2 if len(panels) == 4 else len(panels)
+    columns = 2  # more would be too small to read on a page
     wide, high = (WIDTH - RIGHT + right) * columns, HEIGHT * -(-len(panels) // columns) + FOOT  # inches
     figure = Figure(figsize=(wide, high), facecolor="white")
     for index, panel in enumerate(panels):
@@ -84,11 +84,15 @@ def overlay(groups: Sequence[Group]) -> Figure:
 
 
 def band(group: Group, panel: Panel) -> Band | None:
-    """The group's curve, over the stretch of x that all its counted runs have; None where they have no points there.
+    """The group's curve; None where it has no points there.
 
-    Runs that evaluated at other x, as by time, are read between their points on straight lines.
+    By time, runs are put side by side at the steps that all of them evaluated, at the mean of their seconds: no two
+    take the same. Otherwise the curve covers the stretch of x that all have, and runs that evaluated at other x are
+    read between their points on straight lines.
     """
     column = panel.curves["val"]
+    if panel.x == "seconds" and (found := by_steps(group, column)):
+        return found
     curves = [np.array(sorted(points)) for run in group.drawn if (points := points_of(run.rows, panel.x, column))]
     if not curves:
         return None
@@ -99,6 +103,22 @@ def band(group: Group, panel: Panel) -> Band | None:
     x = every[(every >= start) & (every <= end)]
     ys = np.array([np.interp(x, curve[:, 0], curve[:, 1]) for curve in curves])  # (seeds, points)
     return Band(x, ys.mean(0), ys.min(0), ys.max(0), len(curves), float(np.mean([curve[-1, 1] for curve in curves])))
+
+
+def by_steps(group: Group, column: str) -> Band | None:
+    """The curve by seconds at the steps that all runs evaluated; None where there are none, as with a budget in time."""
+    runs = [dict(points) for run in group.drawn if (points := points_of(run.rows, "step", column))]
+    times = [dict(points_of(run.rows, "step", "seconds")) for run in group.drawn if points_of(run.rows, "step", column)]
+    steps = (
+        sorted(set.intersection(*(set(values) & set(clock) for values, clock in zip(runs, times, strict=True))))
+        if runs
+        else []
+    )
+    if not steps:
+        return None
+    x = np.array([[clock[step] for step in steps] for clock in times]).mean(0)
+    ys = np.array([[values[step] for step in steps] for values in runs])  # (seeds, points)
+    return Band(x, ys.mean(0), ys.min(0), ys.max(0), len(runs), float(ys[:, -1].mean()))
 
 
 def fill(ax: Axes, panel: Panel, names: Sequence[str], bands: Sequence[Band | None]) -> None:

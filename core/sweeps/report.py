@@ -7,15 +7,22 @@ from pathlib import Path
 
 from core import files
 from core.report import tables
-from core.report.document import Cell, Code, Document, Grid, Paragraph, Part, Picture, Section
+from core.report.comparison import Group, compare
+from core.report.comparison_forms import sentences
+from core.report.document import Cards, Cell, Code, Document, Grid, Paragraph, Part, Picture, Section
+from core.report.experiment_report import MOST_GROUPS
 from core.report.grid import picture
+from core.report.overlay import overlay
 from core.report.plots import png
-from core.report.run_report import write_document
+from core.report.run_report import duration, quantity, write_document
+from core.report.runs import read_run
 from core.report.tables import Table
+from core.sweeps.names import short_keys
+from core.sweeps.names import shown as value_shown
 from core.sweeps.results import Result, figures_table, results_of, runs_table, spots, table
 from core.sweeps.state import State, command
 
-PICTURE = "results.png"
+PICTURE, CURVES = "results.png", "curves.png"
 EXPLAINED = (
     "Mean ± standard deviation (n - 1) over the seeds of completed runs; val loss: the lowest of a run, nats per token. "
     "Best is the highest exact match, then the lowest loss."
@@ -23,7 +30,7 @@ EXPLAINED = (
 
 
 def write_results(state: State) -> list[Result]:
-    """Write results.csv, runs.csv, results.png, report.html and report.md into the sweep's folder."""
+    """Write results.csv, runs.csv, results.png, curves.png, report.html and report.md into the sweep's folder."""
     sweep, results = state.sweep, results_of(state)
     files.write_text(sweep.folder / "results.csv", tables.as_csv(figures_table(sweep, results)) + "\n")
     files.write_text(sweep.folder / "runs.csv", tables.as_csv(runs_table(state)) + "\n")
@@ -42,12 +49,56 @@ def document(state: State, results: list[Result]) -> Document:
     drawn = picture(keys, seen, scattered=bool(sweep.space.draws))
     if drawn is not None:
         shown.append(Picture("validation loss over the settings", {"loss": lambda: drawn}, PICTURE))
-    head = [Paragraph(sweep.description, "lead")] if sweep.description else []
+    head: list[Part] = [Paragraph(sweep.description, "lead"), cost(state)]
     return Document(
         f"{sweep.experiment.name} / {sweep.name}",
         head,
-        [Section("Results", shown), Section("Runs", [runs(state)]), Section("Run it again", [Code(command())])],
+        [
+            Section("Results", shown),
+            *supported(state, results),
+            Section("Runs", [runs(state)]),
+            Section("Run it again", [Code(command())]),
+        ],
     )
+
+
+def cost(state: State) -> Cards:
+    """How many runs, and what they took together."""
+    summaries = [state.summary(point) for point in state.sweep.points]
+    done = sum(summary.get("status") == "completed" for summary in summaries)
+    seconds, flops = (sum(summary.get(key) or 0 for summary in summaries) for key in ("wall_seconds", "flops"))
+    tokens = sum(summary.get("tokens") or 0 for summary in summaries)
+    remark = "" if done == len(summaries) else f"{done} of them complete"
+    return Cards(
+        [
+            (f"{len(summaries):,}", "runs", remark),
+            (duration(seconds), "of computing", "all runs together"),
+            (f"{tokens:,}", "tokens", ""),
+            (f"{quantity(flops)}FLOP", "operations", "estimated"),
+        ]
+    )
+
+
+def supported(state: State, results: list[Result]) -> list[Section]:
+    """What the seeds support, the best setting against each other one, and their curves."""
+    keys = short_keys(state.sweep.space.keys)
+    ordered = sorted((result for result in results if result.count("completed")), key=lambda result: not result.best)
+    groups = [
+        Group(
+            ", ".join(f"{keys[key]}={value_shown(value)}" for key, value in result.settings.items()),
+            [read_run(state.sweep.out / point.run) for point, _, summary in result.runs if summary],
+        )
+        for result in ordered[:MOST_GROUPS]
+    ]
+    if len(groups) < 2:
+        return []
+    comparison = compare(groups)
+    files.write_bytes(state.sweep.folder / CURVES, png(overlay(groups)))
+    told: list[Part] = [Paragraph(sentence) for sentence in sentences(comparison)]
+    if len(ordered) > len(groups):
+        told.append(Paragraph(f"The best setting and the first {len(groups) - 1} others are compared here.", "soft"))
+    drawing = Picture("Validation loss by step, by tokens and by time", {"curves": lambda: overlay(groups)}, CURVES)
+    return [Section("What the runs support", told), Section("Curves", [drawing])]
 
 
 def grid(found: Table) -> Grid:
