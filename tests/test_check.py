@@ -24,7 +24,8 @@ from core.defaults import resolve
 from core.evaluation import overlap as module
 from core.evaluation.facts import Facts, facts_of, targets_of
 from core.evaluation.overlap import overlaps, same_content
-from core.evaluation.traps import Trap, traps
+from core.evaluation.traps import traps
+from core.tracking.begin import flat
 
 Terrarium = Callable[..., Result]
 FACTS = Facts(
@@ -234,12 +235,33 @@ def test_a_trap_and_what_is_just_none(
         assert trap(key, facts, **near) == ""
 
 
-def test_every_trap_has_a_remedy() -> None:
-    config = resolve(Config.model_validate({"train": {"data": {"grad_accum_steps": 9}}}))
-    [found] = traps(config, set(), FACTS)
-    assert found == Trap(
-        "train.data.grad_accum_steps", found.message, "Set it to 1, and raise train.data.batch_size if memory allows."
-    )
+KEYS = set(flat(resolve(Config()).model_dump())) | {
+    "train.data.mask_prompt",
+    "sample.sample.temperature",
+    "train.schedule.lr_decay_iters",
+}
+
+
+def test_every_trap_names_a_key_and_a_remedy() -> None:
+    values = {
+        "train": {
+            "data": {"grad_accum_steps": 9, "block_size": 256, "mask_prompt": True},
+            "model": {"dropout": 0.1, "block_size": 256},
+            "schedule": {"lr_decay_iters": 9000, "max_iters": 3000},
+            "runtime": {"eval_interval": 3001, "checkpoint_interval": 3001},
+        },
+        "sample": {"sample": {"temperature": 0.8}},
+    }
+    config, chosen = resolve(Config.model_validate(values)), set(flat(values))
+    found = [
+        one
+        for facts in (FACTS, TEXT, changed(same=True, val_prompts=3), changed(val_in_train=0.9, train_tokens=50))
+        for one in traps(config, chosen, facts)
+    ]
+    assert len({one.key for one in found}) >= 9
+    for one in found:
+        assert one.key in KEYS
+        assert len(one.remedy) > 15 and one.remedy.endswith(".") and not one.message.endswith(".")
 
 
 documents = st.lists(st.lists(st.integers(0, 2), min_size=1, max_size=4), min_size=1, max_size=12)

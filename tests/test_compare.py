@@ -24,7 +24,7 @@ from core.defaults import resolve
 from core.report.comparison import Group
 from core.report.naming import names_of
 from core.report.overlay import PALETTE, PANELS, band, in_short, overlay, shortened
-from core.report.runs import RunData, read_run
+from core.report.runs import RunData, by_settings, read_run
 from core.toml import dump
 from core.tracking.begin import flat
 from core.tracking.environment import code_hash, environment
@@ -433,3 +433,41 @@ def test_real_runs(terrarium: Command, spaces: Path) -> None:
     assert {"fingerprint", "prepare.py and other *.py"} <= {
         line[6:].strip().split("  ")[0] for line in done.stdout.splitlines()
     }
+
+
+@pytest.mark.parametrize("name", ["curves.png", "table.csv"])
+def test_a_place_that_cannot_be_written_is_told(terrarium: Command, widths: None, tmp_path: Path, name: str) -> None:
+    (tmp_path / "file").write_text("")
+    (tmp_path / name).mkdir()
+    for place in (tmp_path / "file" / name, tmp_path / name):
+        done = terrarium("compare", "spaces", "--out", str(place))
+        assert done.exit_code == 2, done.output
+        assert f"--out {place}: cannot be written: " in done.stderr
+        assert "Name a file in a folder that can be written to." in done.stderr
+
+
+def test_runs_in_another_place_are_found(terrarium: Command, made: Callable[..., Path], lab: Path) -> None:
+    for name in ("a", "b"):
+        made("spaces", name, seed=0, loss=1.0)
+    (lab / "spaces" / "out").rename(lab / "spaces" / "elsewhere")
+    assert terrarium("compare", "spaces/a", "spaces/b").exit_code == 2
+    there = ("-s", "train.runtime.out_dir=elsewhere")
+    done = terrarium("compare", "spaces/a", "spaces/b", *there)
+    assert done.exit_code == 0, done.output
+    assert (lab / "spaces" / "elsewhere" / "compare.png").is_file()
+    assert terrarium("report", "spaces", *there).exit_code == 0
+    assert (lab / "spaces" / "elsewhere" / "report.md").is_file()
+
+
+def test_a_group_that_holds_default_is_called_so(made: Callable[..., Path]) -> None:
+    groups = [
+        [read_run(made("spaces", name, seed=seed, loss=1.0)) for name, seed in names]
+        for names in ([("a", 1), ("default", 7)], [("b", 1)])
+    ]
+    assert names_of(groups) == ["default", "b"]
+
+
+def test_a_note_about_the_entropy_is_no_setting(made: Callable[..., Path]) -> None:
+    runs = [read_run(made("spaces", name, seed=seed, loss=1.0)) for name, seed in (("a", 0), ("b", 1))]
+    runs[1].config["evaluate.optimal_loss"] = 0.5
+    assert len(by_settings(runs)) == 1

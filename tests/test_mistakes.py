@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 from collections.abc import Callable
@@ -60,15 +61,67 @@ def test_the_log_keeps_an_entry_per_run(spaces: Path, terrarium: Terrarium) -> N
         line.partition(" <!--")[0][14:] for line in log.splitlines() if line.startswith("## ") and "<!--" in line
     ]
     assert headings == ["default-1", "default", "third"]
-    assert "first ## of all" in log
+    assert r"first \#\# of all" in log
     assert "(out/default-1/report.html)" in log
     assert "second" in log
     assert "Keep me." in log
     shutil.copytree(spaces, spaces.parent / "copy")
     assert terrarium("train", "copy").exit_code == 0
     copied = (spaces.parent / "copy" / "EXPERIMENT_LOG.md").read_text()
-    assert "first ## of all" not in copied
+    assert r"first \#\# of all" not in copied
+    assert "Keep me." in copied
     assert "<!-- copy/default " in copied
+
+
+def test_what_is_written_below_an_entry_stays_when_the_entry_is_renewed(spaces: Path, terrarium: Terrarium) -> None:
+    assert terrarium("loop", "spaces").exit_code == 0
+    path = spaces / "EXPERIMENT_LOG.md"
+    path.write_text(path.read_text() + "\nIt learns.\n\n## Next\n\nWider.\n")
+    assert terrarium("train", "spaces", "--run", "wide", "-s", "train.model.n_embd=32").exit_code == 0
+    longer = ("-s", "train.schedule.max_iters=8", "-s", "train.schedule.lr_decay_iters=6")
+    assert terrarium("train", "spaces", "--resume", *longer).exit_code == 0
+    log = path.read_text()
+    assert "\nIt learns.\n\n## Next\n\nWider.\n" in log
+    assert log.count("<!-- spaces/default ") == log.count("<!-- spaces/wide ") == 1
+    links = re.findall(r"\]\((.+?)\)", log)
+    assert len(links) == 5  # `train` alone makes no samples
+    assert all((spaces / link).is_file() for link in links)
+
+
+def test_links_of_the_log_hold_for_any_name(spaces: Path, terrarium: Terrarium) -> None:
+    assert terrarium("train", "spaces", "--run", "a (b)", "--description", "<b>`x`").exit_code == 0
+    log = (spaces / "EXPERIMENT_LOG.md").read_text()
+    assert "[report](out/a%20%28b%29/report.html)" in log
+    assert r"- To find out: \<b>\`x\`" in log
+
+
+def test_a_damaged_run_stands_in_no_other_s_way(spaces: Path, terrarium: Terrarium) -> None:
+    for run in ("a", "default"):
+        assert terrarium("train", "spaces", "--run", run).exit_code == 0
+    (spaces / "out" / "a" / "summary.json").write_text("{")
+    (spaces / "out" / "default" / "config.toml").write_text("[")
+    with pytest.warns(UserWarning, match=r"a/summary\.json: not the summary of a run; this run is left out\."):
+        done = terrarium("train", "spaces", "--run", "b")
+    assert done.exit_code == 0, done.output
+    assert (spaces / "out" / "b" / "report.html").is_file()
+    assert "the settings of the default run cannot be read" in (spaces / "EXPERIMENT_LOG.md").read_text()
+    with pytest.warns(UserWarning, match="left out"):
+        assert '"b"' in terrarium("runs", "spaces", "--json").output
+    with pytest.warns(UserWarning, match="left out"):
+        named = terrarium("evaluate", "spaces", "--run", "a")
+    assert named.exit_code == 2
+    assert "not the summary of a run" in named.output
+
+
+def test_damaged_metrics_are_told_and_blank_lines_are_none(spaces: Path, terrarium: Terrarium) -> None:
+    assert terrarium("train", "spaces").exit_code == 0
+    metrics = spaces / "out" / "default" / "metrics.csv"
+    metrics.write_text(metrics.read_text() + "\n")
+    assert terrarium("report", "spaces", "--run", "default").exit_code == 0
+    metrics.write_text(metrics.read_text() + "7,abc\n")
+    done = terrarium("report", "spaces", "--run", "default")
+    assert done.exit_code == 2
+    assert re.search(r"metrics\.csv:\d+: not a row of numbers: .*'abc'\n  Mend or delete that line\.", done.output)
 
 
 def test_a_rate_that_is_far_too_high_fails_with_advice(spaces: Path, terrarium: Terrarium) -> None:

@@ -137,6 +137,9 @@ def test_three_common_seeds_are_paired_and_the_others_left_out() -> None:
     assert found.paired and found.seeds == (3, 3) and found.difference == pytest.approx(-0.0967, abs=1e-4)
     assert "1 of A's 4 seeds is left out: the other side lacks it." in found.notes
     assert not verdict(seeded(1.0, 2.0, 3.0), seeded(1.0, 2.0, 3.0, start=1)).paired  # two in common, of three
+    # Three of ten in common: ten values apart say more than three pairs.
+    many = verdict(seeded(*(1.0 + 0.01 * n for n in range(10))), seeded(*(1.2 + 0.01 * n for n in range(10)), start=7))
+    assert not many.paired and many.seeds == (10, 10) and many.evidence
     assert not verdict([(None, 1.0), (None, 2.0)], [(None, 1.0), (None, 2.1)]).paired
 
 

@@ -12,31 +12,34 @@ from core.report.comparison import Group
 from core.report.naming import names_of
 from core.report.runs import RunData, by_settings, read_run
 from core.toml import load_config
-from core.tracking.run import find_run, out_folder, run_folders
-
-DEFAULT = "default"
+from core.tracking.run import DEFAULT, find_run, out_folder, run_folders
 
 
-def choose(arguments: Sequence[str]) -> tuple[list[Group], Path]:
+def choose(arguments: Sequence[str], variant: str, overrides: Sequence[str]) -> tuple[list[Group], Path]:
     """The groups that arguments name, two at least, and the folder of runs of the first experiment.
 
-    One EXP alone is all its groups of settings. Raises UserError for what is unknown, and for fewer than two groups.
+    One EXP alone is all its groups of settings. variant, overrides: where settings say where runs are. Raises UserError
+    for what is unknown, and for fewer than two groups.
     """
     asked = [split(argument) for argument in arguments]
+    outs = [out_of(experiment, variant, overrides) for experiment, _ in asked]
     if len(asked) == 1 and asked[0][1] is None:
         experiment = asked[0][0]
-        groups = every_group(experiment)
+        groups = every_group(experiment, outs[0])
         if len(groups) < 2:
             raise too_few(experiment, groups)
     else:
-        groups = [Group(argument.rstrip("/"), named(*parts)) for argument, parts in zip(arguments, asked, strict=True)]
+        groups = [
+            Group(argument.rstrip("/"), named(experiment, out, runs))
+            for argument, (experiment, runs), out in zip(arguments, asked, outs, strict=True)
+        ]
         if len(groups) == 1:
             raise UserError(
                 f"{arguments[0]} is one group of runs, and a comparison needs two",
                 remedy="Name another: EXP, EXP/RUN, EXP/RUN,RUN or EXP/PATTERN*, in quotation marks.",
             )
         refuse_twice(groups)
-    return without_common_prefix(groups), out_of(asked[0][0])
+    return without_common_prefix(groups), outs[0]
 
 
 def split(argument: str) -> tuple[Experiment, str | None]:
@@ -48,17 +51,16 @@ def split(argument: str) -> tuple[Experiment, str | None]:
     return find(owner), runs
 
 
-def out_of(experiment: Experiment) -> Path:
-    """The folder of an experiment's runs."""
-    config, _ = load_config(experiment.folder, "", ())
+def out_of(experiment: Experiment, variant: str, overrides: Sequence[str]) -> Path:
+    """The folder of an experiment's runs, as its settings have it."""
+    config, _ = load_config(experiment.folder, variant, overrides)
     return out_folder(experiment, config)
 
 
-def named(experiment: Experiment, asked: str | None) -> list[RunData]:
+def named(experiment: Experiment, out: Path, asked: str | None) -> list[RunData]:
     """The runs of one argument."""
     if asked is None:
-        return like_default(experiment)
-    out = out_of(experiment)
+        return like_default(experiment, out)
     folders = run_folders(experiment, out)
     if asked in {folder.name for folder in folders}:  # a name may look like a pattern
         return [read_run(out / asked)]
@@ -81,9 +83,8 @@ def matching(experiment: Experiment, pattern: str, folders: Sequence[Path], out:
     return matches
 
 
-def like_default(experiment: Experiment) -> list[RunData]:
+def like_default(experiment: Experiment, out: Path) -> list[RunData]:
     """The runs with the settings and data of the run `default`, of any seed; or the only group that there is. Raises UserError."""
-    out = out_of(experiment)
     groups = by_settings(map(read_run, run_folders(experiment, out)))
     if not groups:
         raise UserError(f"{experiment.name} has no runs yet", place=str(out), remedy=no_runs(experiment))
@@ -100,9 +101,9 @@ def like_default(experiment: Experiment) -> list[RunData]:
     )
 
 
-def every_group(experiment: Experiment) -> list[Group]:
+def every_group(experiment: Experiment, out: Path) -> list[Group]:
     """All groups of settings of an experiment, that of `default` first, named by the settings that tell them apart."""
-    found = by_settings(map(read_run, run_folders(experiment, out_of(experiment))))
+    found = by_settings(map(read_run, run_folders(experiment, out)))
     found.sort(key=lambda group: all(run.name != DEFAULT for run in group))
     return [Group(name, group) for name, group in zip(names_of(found), found, strict=True)]
 

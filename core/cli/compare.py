@@ -26,7 +26,16 @@ from core.cli import options
     help="Form of what is printed.",
 )
 @options.as_json
-def compare(groups: tuple[str, ...], out: Path | None, form: str, as_json: bool) -> None:
+@options.settings
+def compare(
+    groups: tuple[str, ...],
+    out: Path | None,
+    form: str,
+    as_json: bool,
+    overrides: tuple[str, ...],
+    variant: str,
+    quiet: bool,
+) -> None:
     """Compare runs, or groups of seeds: figures, curves, what differed, and whether the difference is real.
 
     EXP/RUN is that run. EXP/RUN,RUN and 'EXP/PATTERN*' are one group of seeds. EXP is the group of its run `default`, or
@@ -35,22 +44,30 @@ def compare(groups: tuple[str, ...], out: Path | None, form: str, as_json: bool)
     """
     from core import durable, files
     from core.cli.chosen import choose
+    from core.errors import UserError
     from core.report.comparison import compare as compare_groups
     from core.report.comparison_forms import as_form, form_of
     from core.report.overlay import overlay, picture
 
     written = form_of(out) if out else None
-    chosen, folder = choose(groups)
+    chosen, folder = choose(groups, variant, overrides)
     found = compare_groups(chosen)
     drawing = out if out and not written else out.with_suffix(".png") if out else folder / "compare.png"
-    durable.make_folders(drawing.parent)
-    files.write_bytes(drawing, picture(overlay(chosen), drawing.suffix.lower()))
     places = {"curves": drawing}
-    if out and written:
-        files.write_text(
-            out, as_form(found, "document" if written == "markdown" else written, drawing.name).rstrip("\n") + "\n"
-        )
-        places = {"written": out} | places
+    try:
+        durable.make_folders(drawing.parent)
+        files.write_bytes(drawing, picture(overlay(chosen), drawing.suffix.lower()))
+        if out and written:
+            shown = as_form(found, "document" if written == "markdown" else written, drawing.name)
+            files.write_text(out, shown.rstrip("\n") + "\n")
+            places = {"written": out} | places
+    except (FileNotFoundError, FileExistsError, NotADirectoryError, IsADirectoryError) as error:
+        place = f"--out {out}" if out else str(folder)
+        raise UserError(
+            f"cannot be written: {error.strerror}",
+            place=place,
+            remedy="Name a file in a folder that can be written to.",
+        ) from None
     click.echo(as_form(found, "json" if as_json else form))
     to_stderr = as_json or form != "text"  # stdout is for what goes on from there
     click.echo("" if to_stderr else "\n", nl=False)

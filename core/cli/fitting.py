@@ -12,7 +12,7 @@ from core.training.trainer import Parts, step_of
 MICRO_BATCHES = 4  # of a trial: memory is in pieces only after the first ones
 
 
-def does_not_fit(run: Run, parts: Parts, error: BaseException) -> UserError:
+def does_not_fit(run: Run, parts: Parts, error: BaseException, options: str = "") -> UserError:
     """What to tell the user of a run that `error` ended. Its frames are emptied: they hold what was computed.
 
     Takes steps with fewer and fewer rows; the weights in memory are of no use afterwards.
@@ -39,7 +39,7 @@ def does_not_fit(run: Run, parts: Parts, error: BaseException) -> UserError:
     else:
         accum = data.grad_accum_steps * data.batch_size // rows
         remedy = (
-            f"{rows} row{'s fit' if rows > 1 else ' fits'}. For the same step in parts: --fresh "
+            f"{rows} row{'s fit' if rows > 1 else ' fits'}. For the same step in parts: {options}"
             f"-s train.data.batch_size={rows} -s train.data.grad_accum_steps={accum}"
         )
     return UserError(

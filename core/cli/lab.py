@@ -15,7 +15,7 @@ from core.plugins.discovery import Experiment, find
 from core.plugins.manager import plugins
 from core.toml import Settings, load_config
 from core.tracking.environment import without_home
-from core.tracking.run import out_folder
+from core.tracking.run import DEFAULT, out_folder
 
 if TYPE_CHECKING:
     from core.data.dataset import Dataset
@@ -51,7 +51,7 @@ class Lab:
     @property
     def default_run(self) -> str:
         """The name of a run that --run does not name."""
-        return self.variant if self.variant not in ("", "basic") else "default"
+        return self.variant if self.variant not in ("", "basic") else DEFAULT
 
     def prepare(self, *, force: bool = False) -> Dataset:
         """The dataset, made if it is not current."""

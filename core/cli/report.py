@@ -10,13 +10,14 @@ from core.cli import options
 @click.command()
 @options.experiment
 @click.option("--run", "name", metavar="NAME", help="Report on this run alone.")
-def report(experiment: str, name: str | None) -> None:
+@options.settings
+def report(experiment: str, name: str | None, overrides: tuple[str, ...], variant: str, quiet: bool) -> None:
     """Write a report: all runs of an experiment side by side, or one run.
 
     Each is one page of HTML, which opens from disk, and the same in Markdown. Runs and sweeps have theirs already; this
     writes them again.
     """
-    from core.cli.chosen import every_group, out_of
+    from core.cli.chosen import every_group, no_runs, out_of
     from core.errors import UserError
     from core.plugins.discovery import find, summary
     from core.report.experiment_report import write_experiment_report
@@ -25,20 +26,20 @@ def report(experiment: str, name: str | None) -> None:
     from core.tracking.run import find_run
 
     found = find(experiment)
-    out = out_of(found)
+    out = out_of(found, variant, overrides)
     if name is not None:
         folder = find_run(found, out, name)
         write_plots(folder)
         page = write_report(folder)
     else:
-        groups = every_group(found)
+        groups = every_group(found, out)
         if not groups:
-            remedy = f"Train one: {found.command.format('train')}"
-            raise UserError(f"{found.name} has no runs yet", place=str(found.folder), remedy=remedy)
+            raise UserError(f"{found.name} has no runs yet", place=str(found.folder), remedy=no_runs(found))
         page = write_experiment_report(
             out, found.name, summary(found), groups, sorted(out.glob("sweeps/*/report.html"))
         )
-    click.echo(f"report: {page}\n        {page.with_suffix('.md')}")
+    if not quiet:
+        click.echo(f"report: {page}\n        {page.with_suffix('.md')}")
 
 
 COMMANDS = (report,)

@@ -16,9 +16,9 @@ from core.cli import options
 from core.errors import UserError
 from core.plugins.discovery import find
 from core.report.tables import Table, as_text, shown
-from core.tracking.run import lock_file, out_folder, read_summary, run_folders
+from core.tracking.run import DEFAULT, lock_file, out_folder, read_summary, run_folders
 
-KEPT = "default"  # what other runs are compared with, in EXPERIMENT_LOG.md too
+KEPT = DEFAULT  # what other runs are compared with, in EXPERIMENT_LOG.md too
 
 
 @dataclass(frozen=True)

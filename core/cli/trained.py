@@ -18,6 +18,7 @@ from core.encoders.base import identity
 from core.errors import UserError
 from core.evaluation.evaluate import Evaluation
 from core.evaluation.exact_match import Answer
+from core.report.log import write_log_entry
 from core.report.nearest import nearest
 from core.report.plots import write_plots
 from core.report.run_report import SHOWN_MISTAKES, write_report
@@ -139,4 +140,5 @@ class Work:
         write_samples(self.run.folder, self.written(samples))
         write_plots(self.run.folder)
         page = write_report(self.run.folder)
+        write_log_entry(self.run)  # the samples are there now
         self.lab.console.say(f"report: {page}")

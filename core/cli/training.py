@@ -123,7 +123,7 @@ def train_locked(lab: Lab, run: Run, dataset: Dataset, *, resume: bool, exact: b
         number = stop.number
         status = "interrupted" if number else "completed"
     except memory.NoRoom as error:
-        raise does_not_fit(run, parts, error) from None
+        raise does_not_fit(run, parts, error, "--fresh ") from None
     except OSError as error:
         if error.errno not in durable.FULL:
             raise

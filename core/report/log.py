@@ -7,12 +7,19 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from core import files
+from core.errors import UserError
+from core.report.tables import markdown_text, one_line
 from core.tracking.begin import flat
-from core.tracking.run import Run, read_config, read_summary, run_folders
+from core.tracking.run import DEFAULT, Run, read_config, read_summary, run_folders
 
-MARK = re.compile(r"<!-- (?P<experiment>.+)/(?P<run>[^/]+) (?P<started>\S+) -->$", re.MULTILINE)
+# An entry: a heading with a mark that no reader sees, and lines up to that of the files. What follows is the user's.
+ENTRY = re.compile(
+    r"^## .*<!-- (?P<experiment>.+)/(?P<run>[^/\n]+) (?P<started>\S+) -->\n(?:(?!## ).*\n)*?- Files: .*(?:\n|\Z)",
+    re.MULTILINE,
+)
 HEAD = "# Experiment log\n\nOne entry per run, written by `loop` and `train`.\n"
 # Where a run lives and what it is called says nothing about what was tried.
 NOT_SETTINGS = ("train.runtime.device", "train.runtime.dtype", "train.runtime.compile", "sample.")
@@ -22,7 +29,7 @@ def write_log_entry(run: Run) -> Path:
     """Add the run's entry to the log, or renew the one that it has. Returns the log's path.
 
     Entries of runs that have been renamed follow them; those of another experiment, which came along with a copied
-    folder, are dropped. Everything else in the file stays.
+    folder, are dropped. Everything else in the file stays, what the user has written between entries too.
     """
     with files.turn(run.experiment.folder):  # runs that train at once end at once
         return renew_log(run)
@@ -32,18 +39,20 @@ def renew_log(run: Run) -> Path:
     """`write_log_entry`, while nobody else does it."""
     path = run.experiment.folder / "EXPERIMENT_LOG.md"
     text = path.read_text(encoding="utf-8") if path.exists() else HEAD
-    head, *entries = re.split(r"(?m)^(?=## .*<!-- .* -->$)", text)
     started = str(read_summary(run.folder).get("started"))
     runs = {
         str(read_summary(folder).get("started")): folder.name
         for folder in run_folders(run.experiment, run.folder.parent)
     }
-    kept = [
-        followed(old, runs)
-        for old in entries
-        if (mark := MARK.search(old)) and mark["experiment"] == run.experiment.name and mark["started"] != started
-    ]
-    files.write_text(path, "\n\n".join(part.rstrip("\n") for part in [head, *kept, entry(run, started)]) + "\n")
+    renewed = entry(run, started) + "\n"
+
+    def kept(old: re.Match[str]) -> str:
+        if old["experiment"] != run.experiment.name:
+            return ""
+        return renewed if old["started"] == started else followed(old, runs)
+
+    text = ENTRY.sub(kept, text).rstrip() + ("\n" if has_log_entry(run) else f"\n\n{renewed}")
+    files.write_text(path, re.sub(r"\n{3,}(?=## )", "\n\n", text))
     return path
 
 
@@ -52,51 +61,51 @@ def has_log_entry(run: Run) -> bool:
     path = run.experiment.folder / "EXPERIMENT_LOG.md"
     started = str(read_summary(run.folder).get("started"))
     text = path.read_text(encoding="utf-8") if path.exists() else ""
-    return any(mark["started"] == started for mark in MARK.finditer(text))
+    return any(found["started"] == started for found in ENTRY.finditer(text))
 
 
-def followed(old: str, runs: Mapping[str, str]) -> str:
+def followed(old: re.Match[str], runs: Mapping[str, str]) -> str:
     """An entry under the present name of its run. runs: start -> name."""
-    mark = MARK.search(old)
-    assert mark is not None
-    name = runs.get(mark["started"], mark["run"])
-    if name == mark["run"]:
-        return old
-    return old.replace(f" {mark['run']} <!--", f" {name} <!--").replace(f"/{mark['run']}/", f"/{name}/").replace(
-        f"<!-- {mark['experiment']}/{mark['run']} ", f"<!-- {mark['experiment']}/{name} "
-    )  # fmt: skip
+    former, name = old["run"], runs.get(old["started"], old["run"])
+    if name == former:
+        return old[0]
+    text = old[0].replace(f" {former} <!--", f" {name} <!--").replace(f"/{quote(former)}/", f"/{quote(name)}/")
+    return text.replace(f"<!-- {old['experiment']}/{former} ", f"<!-- {old['experiment']}/{name} ")
 
 
 def entry(run: Run, started: str) -> str:
     """One run in Markdown."""
     summary = read_summary(run.folder)
-    place = Path(os.path.relpath(run.folder, run.experiment.folder)).as_posix()
+    place = quote(Path(os.path.relpath(run.folder, run.experiment.folder)).as_posix())
+    names = {"report": "report.html", "curves": "loss_curves.png"}  # `train` and `loop` write these behind the entry
+    names |= {"samples": "samples.txt"} if (run.folder / "samples.txt").is_file() else {}
+    command = str(summary.get("command") or "")
+    marks = "`" * (1 + max(map(len, re.findall("`+", command)), default=0))
     lines = [
         f"## {started[:10]} {run.name} <!-- {run.title} {started} -->",
         "",
-        *([f"- To find out: {one_line(summary['description'])}"] if summary.get("description") else []),
+        *([f"- To find out: {markdown_text(summary['description'])}"] if summary.get("description") else []),
         f"- Changed: {changes(run)}",
         f"- Result: {result(summary)}",
-        f"- Command: `{one_line(summary.get('command', ''))}`",
-        f"- Files: [report]({place}/report.html), [curves]({place}/loss_curves.png), [samples]({place}/samples.txt)",
+        f"- Command: {marks}{one_line(command)}{marks}",
+        "- Files: " + ", ".join(f"[{title}]({place}/{name})" for title, name in names.items()),
     ]
     return "\n".join(lines)
 
 
-def one_line(text: str) -> str:
-    return " ".join(text.split())
-
-
 def changes(run: Run) -> str:
     """Keys that differ from the experiment's default run."""
-    default = run.folder.parent / "default"
+    default = run.folder.parent / DEFAULT
     if run.folder == default or not (default / "config.toml").is_file():
         return (
             "nothing; this is the first to compare with"
             if run.folder == default
             else "there is no default run to compare with"
         )
-    before, after = flat(read_config(default)), flat(read_config(run.folder))
+    try:
+        before, after = flat(read_config(default)), flat(read_config(run.folder))
+    except UserError:  # what is wrong with another run must not end this one
+        return "the settings of the default run cannot be read"
     keys = [
         key for key in sorted(before | after) if before.get(key) != after.get(key) and not key.startswith(NOT_SETTINGS)
     ]

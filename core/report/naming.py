@@ -10,6 +10,7 @@ from core.defaults import resolve
 from core.report.differences import PLACES
 from core.report.runs import RunData, is_setting
 from core.tracking.begin import flat
+from core.tracking.run import DEFAULT
 
 MOST = 3  # settings in a name; runs that differ in more go by the name of the first one
 Facts = Mapping[str, Any]
@@ -28,7 +29,7 @@ def names_of(groups: Sequence[Sequence[RunData]]) -> list[str]:
         ]
         if all(shown) and len(set(shown)) == len(shown):
             return shown
-    return [group[0].name for group in groups]
+    return [next((run.name for run in group if run.name == DEFAULT), group[0].name) for group in groups]
 
 
 def differing_keys(configs: Sequence[Facts]) -> list[str]:

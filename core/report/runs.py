@@ -57,7 +57,7 @@ def by_settings(runs: Iterable[RunData]) -> list[list[RunData]]:
 NO_SETTINGS = (
     "train.runtime.seed", "train.runtime.out_dir", "train.runtime.trackers", "train.runtime.log_interval",
     "train.runtime.checkpoint_interval", "train.runtime.device", "train.runtime.compile", "train.runtime.threads",
-    "train.runtime.attention", "train.runtime.dtype", "train.runtime.on_nan", "sample.",
+    "train.runtime.attention", "train.runtime.dtype", "train.runtime.on_nan", "sample.", "evaluate.optimal_loss",
 )  # fmt: skip
 
 

@@ -92,12 +92,14 @@ def judge(measure: Measure, first: str, a: Sequence[Seeded], second: str, b: Seq
 
 
 def matched(measure: Measure, first: str, a: Sequence[Seeded], second: str, b: Sequence[Seeded]) -> Sides:
-    """The values that count. They are paired where all seeds match, or at least three do: then the others are left out."""
+    """The values that count. They are paired where all seeds match, or three and most of either side's: then the others
+    are left out. Pairs remove what a seed does to both sides, but few of them say less than many values apart."""
     notes: list[str] = []
     by_seed = [counted(measure, name, group, notes) for name, group in ((first, a), (second, b))]
     keys = [set(group) for group in by_seed]
     common = sorted(key for key in keys[0] & keys[1] if isinstance(key, int))
-    paired = len(common) >= 2 and (keys[0] == keys[1] or len(common) >= COMMON_SEEDS)
+    most = 2 * len(common) > max(map(len, keys)) and len(common) >= COMMON_SEEDS
+    paired = len(common) >= 2 and (keys[0] == keys[1] or most)
     if paired:
         for name, group in zip((first, second), by_seed, strict=True):
             if len(group) > len(common):
@@ -194,7 +196,8 @@ def one_seed(measure: Measure, names: tuple[str, str], seeds: tuple[int, int], d
     what = (
         f"is {how} by {with_unit(measure, by)} than that of {names[0]}" if difference else f"equals that of {names[0]}"
     )
-    return f"{who} cannot tell: {measure.title} of {names[1]} {what}, and another seed may turn it round."
+    another = "turn it round" if difference else "tell them apart"
+    return f"{who} cannot tell: {measure.title} of {names[1]} {what}, and another seed may {another}."
 
 
 def with_evidence(

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from core import durable, files
+from core.errors import UserError
 
 COLUMNS = (
     "step", "tokens", "seconds", "train_loss", "val_loss", "bits_per_byte", "learning_rate", "grad_norm",
@@ -89,17 +90,27 @@ def read_columns(path: Path) -> list[str]:
 
 
 def read_rows(path: Path) -> list[dict[str, Any]]:
-    """Rows of a metrics.csv, numbers parsed and blanks left out; what a crash cut short or left as zeros is dropped."""
+    """Rows of a metrics.csv, numbers parsed and blanks left out; what a crash cut short or left as zeros is dropped.
+
+    Raises UserError for a cell that is no number.
+    """
     if not path.is_file():
         return []
     text = path.read_bytes().decode("utf-8", "replace").partition("\0")[0]
     table = list(csv.reader(io.StringIO(text[: text.rfind("\n") + 1])))
     if not table:
         return []
-    return [
-        {column: number(value) for column, value in zip(table[0], row, strict=False) if value != ""}
-        for row in table[1:]
-    ]
+    rows = []
+    for line, cells in enumerate(table[1:], 2):
+        try:
+            row = {column: number(value) for column, value in zip(table[0], cells, strict=False) if value != ""}
+        except ValueError as error:
+            raise UserError(
+                f"not a row of numbers: {error}", place=f"{path}:{line}", remedy="Mend or delete that line."
+            ) from None
+        if "step" in row:
+            rows.append(row)
+    return rows
 
 
 def number(text: str) -> float | int:

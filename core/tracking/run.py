@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,6 +24,7 @@ SUMMARY_FIELDS = (
 )  # fmt: skip
 
 
+DEFAULT = "default"  # the name of a run that --run does not name
 TEXTS = ("experiment", "run", "description", "status", "device", "dtype", "dataset_fingerprint", "command", "started")
 
 
@@ -129,9 +131,18 @@ def is_own(folder: Path, experiment: Experiment) -> bool:
 
 
 def run_folders(experiment: Experiment, out: Path) -> list[Path]:
-    """The experiment's own run folders in its out folder, by name; hidden ones are on their way out."""
-    folders = [path.parent for path in out.glob("*/summary.json") if not path.parent.name.startswith(".")]
-    return sorted(folder for folder in folders if is_own(folder, experiment))
+    """The experiment's own run folders in its out folder, by name; hidden ones are on their way out.
+
+    One whose summary.json is damaged is left out, with a warning: it must not stand in the way of the others.
+    """
+    found = []
+    for path in sorted(out.glob("*/summary.json")):
+        try:
+            if not path.parent.name.startswith(".") and is_own(path.parent, experiment):
+                found.append(path.parent)
+        except UserError as error:
+            warnings.warn(f"{error.place}: {error.message}; this run is left out.", stacklevel=2)
+    return found
 
 
 def find_run(experiment: Experiment, out: Path, name: str) -> Path:
@@ -143,7 +154,7 @@ def find_run(experiment: Experiment, out: Path, name: str) -> Path:
     if known:
         remedy = f"{did_you_mean(name, known)} `{experiment.command.format('runs')}` lists them."
     else:
-        remedy = f"Train it first: {train}" + ("" if name == "default" else f" --run {name}")
+        remedy = f"Train it first: {train}" + ("" if name == DEFAULT else f" --run {name}")
     if (out / name / "summary.json").is_file():
         owner = read_summary(out / name)["experiment"]
         remedy = f"out/{name} is a run of '{owner}' that was copied along. " + remedy
