@@ -70,9 +70,11 @@ def data_lines(account: Account) -> Iterator[str]:
     yield line("tokens", f"{data['train_tokens']:,} to train on, {data['val_tokens']:,} held out")
     yield line("vocabulary", f"{data['vocab_size']:,} ({data['encoder']})")
     if data["longest"] is not None:
-        longer = (
-            f"{data['longer']:,} are longer than block_size = {size:,}" if data["longer"] else f"block_size = {size:,}"
-        )
+        longer = f"block_size = {size:,}"
+        if data["longer"]:
+            longer = f"{data['longer']:,} are longer than {longer}"
+        elif data["longest"] < size:
+            longer += " is longer than any document, so that a row holds several"
         yield line("longest document", f"{data['longest']:,} tokens; {longer}")
     yield line(
         "parameters",
