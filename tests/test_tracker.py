@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import signal
 import subprocess
 import sys
@@ -33,6 +34,11 @@ tracker = Tracker(sys.argv[1], trackers=())
 for step in range(10**9):
     tracker.log_step(step=step, train_loss=1 / (1 + step))
     print(step, flush=True)
+"""
+SCRIPT = """
+import sys
+from core.tracking import Tracker
+Tracker(sys.argv[1], trackers=()).finalize()
 """
 WITHOUT_TORCH = """
 import sys
@@ -80,6 +86,8 @@ def test_a_loop_writes_the_folder_that_train_writes(tmp_path: Path) -> None:
         "loss_curves.png",
         "lr_schedule.png",
         "logs",
+        "report.html",
+        "report.md",
     }
     assert {path.name for path in folder.iterdir()} == expected
     summary = read_summary(folder)
@@ -164,6 +172,40 @@ def test_the_loop_of_the_documentation_runs(tmp_path: Path, monkeypatch: pytest.
     exec(page.partition("```python\n")[2].partition("```")[0], {})
     summary = read_summary(tmp_path / "experiments" / "mine" / "out" / "first")
     assert (summary["experiment"], summary["status"], summary["steps"]) == ("mine", "completed", 100)
+
+
+@pytest.mark.parametrize("scalar", [np.float32, torch.tensor])
+def test_settings_seed_and_figures_may_be_of_numpy_and_torch(scalar: Any, tmp_path: Path) -> None:
+    own = tracked(tmp_path / "run", config={"lr": scalar(0.5), "sizes": [np.int64(3)]}, seed=np.int64(3))
+    own.finalize(accuracy=scalar(0.5), more=[scalar(0.25), np.float32("nan")], passed=True)
+    assert read_config(tmp_path / "run") == {"lr": 0.5, "sizes": [3]}
+    summary = read_summary(tmp_path / "run")
+    assert [summary[key] for key in ("seed", "accuracy", "more", "passed")] == [3, 0.5, [0.25, None], True]
+    assert tracked(tmp_path / "other", seed=torch.tensor(4)).finalize()["seed"] == 4
+
+
+def test_a_run_of_an_experiment_gets_report_and_log(tmp_path: Path, terrarium: Callable[..., Result]) -> None:
+    own = tmp_path / "mine"
+    own.mkdir()
+    (own / "config.toml").touch()
+    for name, rate in (("default", 0.1), ("faster", 0.2)):
+        with Tracker(own / "out" / name, config={"rate": rate}, description="Does <it> help?") as tracker:
+            tracker.log_step(step=1, train_loss=1.5, val_loss=2.5)
+    page = (own / "out" / "faster" / "report.html").read_text()
+    assert "Does &lt;it&gt; help?" in page and "not complete" not in page
+    assert (own / "out" / "faster" / "report.md").is_file()
+    log = (own / "EXPERIMENT_LOG.md").read_text()
+    assert (
+        log.count("\n## ") == 2
+        and "- Changed: `rate` 0.1 -> 0.2\n- Result: completed, val loss 2.5000 at step 1" in log
+    )
+    assert terrarium("report", str(own), "--run", "faster").exit_code == 0
+    assert "faster" in terrarium("runs", str(own)).output
+
+
+def test_a_folder_of_no_experiment_gets_no_log(tmp_path: Path) -> None:
+    tracked(tmp_path / "run", trackers=("report",)).finalize()
+    assert (tmp_path / "run" / "report.html").is_file() and not (tmp_path / "EXPERIMENT_LOG.md").exists()
 
 
 # How it ends
@@ -276,6 +318,55 @@ def test_an_unknown_tracker_is_told_before_anything_is_made(tmp_path: Path) -> N
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.parametrize(
+    ("choice", "message"),
+    [
+        (
+            {"description": 5},
+            "Tracker: description is 5, and it must be text\n  Give text, or a field of another name.",
+        ),
+        ({"seed": "3"}, "Tracker: seed is '3'\n  Give a whole number, or leave it out."),
+        ({"seed": np.float64(0.5)}, "Tracker: seed is 0.5\n"),
+    ],
+)
+def test_a_wrong_argument_is_told_before_anything_is_made(choice: Any, message: str, tmp_path: Path) -> None:
+    with pytest.raises(UserError) as caught:
+        tracked(tmp_path / "run", **choice)
+    assert str(caught.value).startswith(message)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("figures", "message"),
+    [
+        (
+            {"parameters": "1M"},
+            r"summary.json: parameters is '1M', and it must be a number\n  Give a number, or a field of",
+        ),
+        ({"description": 5}, r"summary.json: description is 5, and it must be text\n"),
+        ({"environment": [1]}, r"summary.json: environment is \[1\], and it must be a dict\n"),
+        (
+            {"more": {"a": object()}},
+            r"finalize: more.a is object, which summary.json cannot hold\n  Give a number, text, or",
+        ),
+        ({"more": np.zeros(2)}, r"finalize: more is ndarray, which"),
+    ],
+)
+def test_a_figure_that_no_command_could_read_is_told_and_the_run_stays_open(
+    figures: Any, message: str, tmp_path: Path, terrarium: Callable[..., Result]
+) -> None:
+    own = tmp_path / "mine"
+    own.mkdir()
+    (own / "config.toml").touch()
+    tracker = tracked(own / "out" / "run")
+    with pytest.raises(UserError, match=message):
+        tracker.finalize(**figures)
+    assert terrarium("runs", str(own)).exit_code == 0
+    tracker.log_step(step=1)
+    tracker.finalize(parameters=1)
+    assert (summary := read_summary(own / "out" / "run"))["status"] == "completed" and summary["steps"] == 1
+
+
 # What it does not tell
 
 
@@ -353,13 +444,47 @@ def git(folder: Path, *arguments: str) -> None:
     subprocess.run(["git", "-C", str(folder), *identity, *arguments], check=True, capture_output=True)
 
 
-def test_commit_and_changes_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    git(tmp_path, "init"), (tmp_path / "loop.py").write_text("1\n"), git(tmp_path, "add", "loop.py")
+def of_script(script: Path, run: Path, cwd: Path) -> Any:
+    """The environment that a script's run records."""
+    started = [sys.executable, str(script), str(run)]
+    where = os.environ | {"PYTHONPATH": str(ROOT)}
+    subprocess.run(started, cwd=cwd, env=where, check=True, timeout=60)
+    return read_summary(run)["environment"]
+
+
+def test_commit_and_changes_of_the_scripts_folder_are_kept(tmp_path: Path) -> None:
+    home, script = tmp_path / "home", tmp_path / "home" / "loop.py"
+    home.mkdir(), script.write_text(SCRIPT)
+    git(home, "init"), git(home, "add", "loop.py"), git(home, "commit", "-m", "x")
+    clean = of_script(script, tmp_path / "out" / "clean", tmp_path)
+    script.write_text(SCRIPT + "2\n")
+    dirty = of_script(script, tmp_path / "out" / "dirty", tmp_path)
+    assert (clean["git_dirty"], dirty["git_dirty"]) == (False, True)
+    assert dirty["git_commit"] == f"{clean['git_commit']}+changes"
+
+
+def test_the_code_is_that_of_the_script_and_the_experiment(tmp_path: Path) -> None:
+    own, script = tmp_path / "mine", tmp_path / "loop.py"
+    own.mkdir(), script.write_text(SCRIPT), (own / "config.toml").touch()
+    runs = iter(range(9))
+
+    def code() -> str:
+        return str(of_script(script, own / "out" / str(next(runs)), tmp_path)["code"])
+
+    first = code()
+    (tmp_path / "zzz.py").write_text("1\n")  # the current folder's and the script's, and neither's code
+    assert code() == first
+    (own / "prepare.py").write_text("1\n")
+    second = code()
+    script.write_text(SCRIPT + "2\n")
+    assert len({first, second, code()}) == 3
+
+
+def test_without_a_script_the_commit_is_of_the_current_folder(tmp_path: Path) -> None:
+    git(tmp_path, "init"), (tmp_path / "zzz.py").write_text("1\n"), git(tmp_path, "add", "zzz.py")
     git(tmp_path, "commit", "-m", "x")
-    found = []
-    for name, text in (("clean", "1\n"), ("dirty", "2\n")):
-        (tmp_path / "loop.py").write_text(text)
-        found.append(tracked(tmp_path / "out" / name).finalize()["environment"])
-    assert [environment["git_dirty"] for environment in found] == [False, True]
-    assert found[1]["git_commit"] == f"{found[0]['git_commit']}+changes"
+    loop = run_python(SCRIPT, str(tmp_path / "out" / "run"), cwd=tmp_path, env=os.environ | {"PYTHONPATH": str(ROOT)})
+    assert loop.wait(timeout=60) == 0
+    loop.communicate()
+    environment = read_summary(tmp_path / "out" / "run")["environment"]
+    assert environment["git_dirty"] is False and environment["code"] is None

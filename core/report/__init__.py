@@ -1,4 +1,4 @@
-"""Pictures, tables and pages of runs; registers the tracker that draws the pictures of a run when it ends."""
+"""Pictures, tables and pages of runs; registers the trackers that draw the pictures and write the report when a run ends."""
 
 from __future__ import annotations
 
@@ -8,7 +8,9 @@ from core.plugins.hookspecs import Register
 
 @hookimpl
 def register_trackers(register: Register) -> None:
-    """plots: loss_curves.png and lr_schedule.png, drawn from metrics.csv when the run ends."""
+    """For a user's own loop, at its end. plots: loss_curves.png and lr_schedule.png; report: the page and the log's entry."""
     from core.report.plots import Plots
+    from core.report.tracked import Report
 
     register("plots", Plots)
+    register("report", Report)

@@ -76,9 +76,14 @@ def cpu_name() -> str:
     return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.machine())
 
 
-def code_hash(folder: Path) -> str | None:
-    """16 hexadecimal digits of a hash over the folder's *.py files, by name and content; None where there are none."""
-    found = {path.name: files.sha256(path) for path in sorted(folder.glob("*.py"))}
+def code_hash(folder: Path | None, script: Path | None = None) -> str | None:
+    """16 hexadecimal digits of a hash over the folder's *.py files, by name and content, and over a script's content.
+
+    None where there are none.
+    """
+    found = {path.name: files.sha256(path) for path in sorted(folder.glob("*.py"))} if folder else {}
+    if script:
+        found["__main__"] = files.sha256(script)
     return hashlib.sha256(json.dumps(found, sort_keys=True).encode()).hexdigest()[:16] if found else None
 
 
@@ -100,6 +105,12 @@ def git_state(folder: Path) -> tuple[str | None, bool | None]:
 def command_line(program: Sequence[str]) -> str:
     """The command that started this process, to be typed again. program: what stands for the program's own path."""
     return " ".join(quoted(without_home(argument)) for argument in (*program, *sys.argv[1:]))
+
+
+def own_script() -> Path | None:
+    """The file of the user's own that Python runs; None in a notebook, and for `python -c`."""
+    name = getattr(sys.modules.get("__main__"), "__file__", None)
+    return Path(name).resolve() if name and Path(name).is_file() else None
 
 
 def own_program() -> list[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import warnings
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,6 +27,8 @@ SUMMARY_FIELDS = (
 
 DEFAULT = "default"  # the name of a run that --run does not name
 TEXTS = ("experiment", "run", "description", "status", "device", "dtype", "dataset_fingerprint", "command", "started")
+TABLES = ("accuracy_by_group", "environment", "choices")
+KINDS = {"text": (str,), "a dict": (dict,), "a number": (int, float)}
 
 
 @dataclass
@@ -66,8 +69,12 @@ class Run:
         files.write_text(self.folder / "config.toml", dump(self.config.model_dump()))
 
     def write_summary(self, values: dict[str, Any]) -> dict[str, Any]:
-        """Lay values over summary.json; fields that nobody has given yet are null. Returns the whole summary."""
+        """Lay values over summary.json; fields that nobody has given yet are null. Returns the whole summary.
+
+        Raises UserError, and writes nothing, where no command could read it again.
+        """
         summary = dict.fromkeys(SUMMARY_FIELDS) | read_summary(self.folder) | values
+        check_fields(summary, str(self.folder / "summary.json"))
         files.write_json(self.folder / "summary.json", summary)
         return summary
 
@@ -102,12 +109,24 @@ def read_summary(folder: Path) -> dict[str, Any]:
 
 def is_summary(values: Any) -> bool:
     """Whether a JSON value is of an experiment, and each field is of the kind that it must be of, or null."""
-    if not isinstance(values, dict) or not isinstance(values.get("experiment"), str):
-        return False
-    kinds: dict[str, tuple[type, ...]] = dict.fromkeys(SUMMARY_FIELDS, (int, float))
-    kinds |= dict.fromkeys(TEXTS, (str,))
-    kinds |= dict.fromkeys(("accuracy_by_group", "environment", "choices"), (dict,))
-    return all(values.get(name) is None or type(values[name]) in kind for name, kind in kinds.items())
+    return isinstance(values, dict) and isinstance(values.get("experiment"), str) and not misfits(values)
+
+
+def misfits(summary: Mapping[str, Any]) -> dict[str, str]:
+    """Fields of a summary that are of another kind than they must be: name -> what each must be."""
+    kinds = dict.fromkeys(SUMMARY_FIELDS, "a number") | dict.fromkeys(TEXTS, "text") | dict.fromkeys(TABLES, "a dict")
+    given = {name: kind for name, kind in kinds.items() if summary.get(name) is not None}
+    return {name: kind for name, kind in given.items() if type(summary[name]) not in KINDS[kind]}
+
+
+def check_fields(summary: Mapping[str, Any], place: str) -> None:
+    """Raises UserError that names the first field of a summary that is of another kind than it must be."""
+    for name, kind in misfits(summary).items():
+        raise UserError(
+            f"{name} is {summary[name]!r}, and it must be {kind}",
+            place=place,
+            remedy=f"Give {kind}, or a field of another name.",
+        )
 
 
 def read_config(folder: Path) -> dict[str, Any]:

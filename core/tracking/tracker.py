@@ -1,4 +1,4 @@
-"""The run folder of a user's own training loop: numbers by step go in; metrics, pictures and a summary come out.
+"""The run folder of a user's own training loop: numbers by step go in; metrics, pictures, a summary and a report come out.
 
 with Tracker("experiments/mine/out/first", config={"lr": 3e-4}) as tracker:
     for step in range(1000):
@@ -22,13 +22,14 @@ from core import durable, files
 from core.errors import UserError, did_you_mean
 from core.plugins.discovery import Experiment, is_experiment
 from core.toml import dump
-from core.tracking.environment import command_line, environment, own_program, without_home
+from core.tracking.environment import code_hash, command_line, environment, own_program, own_script
 from core.tracking.metrics import COLUMNS, MetricsFile, finite, read_columns
-from core.tracking.run import Run, lock_file, read_summary, set_aside
+from core.tracking.run import Run, check_fields, lock_file, read_summary, set_aside
 from core.tracking.trackers import Status, close_trackers, ending, find_trackers
+from core.tracking.values import figure, number, plain, whole
 
-# plots is core.report's, which stands above this layer: it comes through the same hook as a stranger's tracker.
-TRACKERS = ("tensorboard", "plots")
+# plots and report are core.report's, which stands above this layer: they come through the same hook as a stranger's.
+TRACKERS = ("tensorboard", "plots", "report")
 
 
 @dataclass
@@ -52,7 +53,8 @@ class Tracker:
     settings, nested or not. seed: what draws were seeded with. trackers: names, as in `train.runtime.trackers`.
 
     A run that is there is never overwritten: resume_at=STEP goes on with it and drops its rows behind that step,
-    fresh=True gives it another name. Raises UserError where neither is said, or another process writes this run.
+    fresh=True gives it another name. Raises UserError where neither is said, or another process writes this run; and,
+    before anything is made, for a description that is no text or a seed that is no whole number.
     """
 
     def __init__(
@@ -69,6 +71,8 @@ class Tracker:
         self.folder = Path(folder).expanduser().absolute()
         settings: Any = plain(config or {})
         self.run = OwnRun(owner(self.folder), self.folder.name, settings, description, place=self.folder)
+        self.given = {"description": description or None, "seed": None if seed is None else whole("seed", seed)}
+        check_fields(self.given, "Tracker")
         openers = find_trackers(trackers, "trackers")
         self.held = contextlib.ExitStack()
         self.open = False
@@ -77,7 +81,7 @@ class Tracker:
             self.prepare(resume_at, fresh)
             if config is not None or not (self.folder / "config.toml").is_file():
                 self.run.write_config()
-            self.run.write_summary(self.opening(seed))
+            self.run.write_summary(self.opening())
             self.metrics = MetricsFile(
                 self.folder,
                 [name for name in read_columns(self.folder / "metrics.csv") if name not in COLUMNS],
@@ -115,18 +119,19 @@ class Tracker:
             )
         durable.make_folders(self.folder)
 
-    def opening(self, seed: int | None) -> dict[str, Any]:
+    def opening(self) -> dict[str, Any]:
         """What summary.json says from the start. A process that is killed can change nothing: hence "interrupted"."""
         started = read_summary(self.folder).get("started") or datetime.datetime.now().isoformat()
-        given = {"description": self.run.description or None, "seed": seed}
+        script, experiment = own_script(), self.run.experiment
+        folder = experiment.folder if is_experiment(experiment.folder) else None
         return {
             "experiment": self.run.experiment.name,
             "run": self.run.name,
             "started": started,
             "status": "interrupted",
-            "environment": environment(Path.cwd()),
+            "environment": environment(script.parent if script else Path.cwd()) | {"code": code_hash(folder, script)},
             "command": command_line(own_program()),
-        } | {key: value for key, value in given.items() if value is not None}
+        } | {key: value for key, value in self.given.items() if value is not None}
 
     def __enter__(self) -> Tracker:
         return self
@@ -135,7 +140,11 @@ class Tracker:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if self.open:
-            self.finalize(ending(kind))
+            try:
+                self.finalize(ending(kind))
+            finally:  # where no summary could be written, too
+                self.open = False
+                self.held.close()
 
     def log_step(self, *, step: int, **values: Any) -> None:
         """Write one row: any columns, of which the documented ones are drawn and compared; None is left blank.
@@ -165,19 +174,20 @@ class Tracker:
         self.own_seconds += time.perf_counter() - begin
 
     def finalize(self, status: Status = "completed", **figures: Any) -> dict[str, Any]:
-        """End the run: metrics.json, pictures, summary.json. Returns the summary.
+        """End the run: summary.json, metrics.json, pictures, report. Returns the summary.
 
-        figures: more for the summary, such as parameters=1_000_000 or accuracy=0.9. Raises UserError for another status.
+        figures: more for the summary, such as parameters=1_000_000 or accuracy=0.9; numbers may be of numpy or torch.
+        Raises UserError for another status, and for a figure that the summary cannot hold; the run is open still.
         """
         self.refuse_closed()
         if status not in get_args(Status):
             raise UserError(f"no run ends as '{status}'", place="status", remedy=did_you_mean(status, get_args(Status)))
+        more = {name: figure(name, value) for name, value in figures.items()}
+        self.metrics.sync()  # "completed" is not to stand on the disk before the rows do
+        summary = self.run.write_summary(finite({"status": status, **self.closing(), **more}))
         self.open = False
         with self.held:  # closes metrics.csv, then gives the lock back
-            try:
-                close_trackers(self.trackers, status)
-            finally:
-                summary = self.run.write_summary(finite({"status": status, **self.closing(), **figures}))
+            close_trackers(self.trackers, status)  # after the summary, which the report is of
         return summary
 
     def closing(self) -> dict[str, Any]:
@@ -218,29 +228,3 @@ def owner(folder: Path) -> Experiment:
     """The experiment that a run's folder lies in; else the folder around it, or around its `out`."""
     around = next((parent for parent in folder.parents[:3] if is_experiment(parent)), None)
     return Experiment(around or (folder.parent.parent if folder.parent.name == "out" else folder.parent))
-
-
-def number(name: str, value: Any) -> int | float:
-    """A number of Python, of numpy or of a tensor with one element. Raises UserError for anything else."""
-    item = getattr(value, "item", None)
-    if callable(item):
-        with contextlib.suppress(ValueError, RuntimeError):  # more elements than one
-            value = item()
-    if not name.isprintable() or not isinstance(value, (int, float)):
-        raise UserError(
-            f"{name!r} is {type(value).__name__}, and a row holds numbers",
-            place="log_step",
-            remedy="Give a number, or a tensor with one element.",
-        )
-    return float(value) if isinstance(value, float) else int(value)
-
-
-def plain(value: Any) -> Any:
-    """A setting as TOML can hold it; what it has no type for as text. A path in the home folder starts with ~."""
-    if isinstance(value, Mapping):
-        return {str(key): plain(item) for key, item in value.items() if item is not None}
-    if isinstance(value, (list, tuple)):
-        return [plain(item) for item in value if item is not None]
-    if isinstance(value, (bool, int, float, datetime.date, datetime.time)):
-        return value
-    return without_home(str(value))

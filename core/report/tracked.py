@@ -1,0 +1,33 @@
+"""The report of a user's own loop: a run goes in as its trackers are closed, its page and its entry in the log come out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from core.plugins.discovery import is_experiment
+
+if TYPE_CHECKING:
+    from core.tracking.run import Run
+
+
+class Report:
+    """A tracker that writes them at the end. `train` and `loop` write them by themselves; a user's own loop has this."""
+
+    def __init__(self, run: Run) -> None:
+        self.run = run
+
+    def log(self, step: int, metrics: Mapping[str, Any]) -> None:
+        """metrics.csv has the row."""
+
+    def close(self) -> None:
+        """Write report.html and report.md, and the entry in EXPERIMENT_LOG.md where an experiment has the run.
+
+        summary.json stands by now. Raises UserError where a file of the experiment's runs is damaged.
+        """
+        from core.report.log import write_log_entry
+        from core.report.run_report import write_report
+
+        write_report(self.run.folder)
+        if is_experiment(self.run.experiment.folder):
+            write_log_entry(self.run)
