@@ -20,7 +20,7 @@ ENTRY = re.compile(
     r"^## .*<!-- (?P<experiment>.+)/(?P<run>[^/\n]+) (?P<started>\S+) -->\n(?:(?!## ).*\n)*?- Files: .*(?:\n|\Z)",
     re.MULTILINE,
 )
-HEAD = "# Experiment log\n\nOne entry per run, written by `loop` and `train`.\n"
+HEAD = "# Experiment log\n\nOne entry per run, written when it ends.\n"
 # Where a run lives and what it is called says nothing about what was tried.
 NOT_SETTINGS = ("train.runtime.device", "train.runtime.dtype", "train.runtime.compile", "sample.")
 
