@@ -27,7 +27,7 @@ from core.report.grid import Spot, picture
 from core.report.plots import png
 from core.sweeps import names
 from core.sweeps.space import Grid, Range, Space, read_grid, read_range, read_seeds, read_space
-from core.sweeps.state import Progress
+from core.sweeps.state import Progress, State
 from core.toml import toml_value
 
 Terrarium = Callable[..., Result]
@@ -250,6 +250,11 @@ def test_the_table_is_that_of_the_runs(whole: tuple[Path, subprocess.CompletedPr
     assert f"{len(RUNS)} | runs | {len(RUNS) - 2} of them complete" in page and computing > 0
     assert f"| {sum(summary['tokens'] for summary in found.values()):,} | tokens |" in page
     assert "sweep-lr-lr0.003-seed1" in page
+    settings = page.partition("## Settings")[2].partition("## ")[0]
+    assert '| train.optim.name | "adamw" |' in settings.replace("`", "").replace("\\", "")
+    assert "learning_rate" not in settings and "runtime.seed" not in settings
+    environment = page.partition("## Environment")[2]
+    assert "Of sweep-lr-lr0.001-seed0." in environment and "| python |" in environment
 
 
 def test_a_failing_run_is_kept_and_reported_and_the_rest_goes_on(
@@ -314,15 +319,18 @@ def test_killed_half_way_and_begun_again_it_ends_as_an_unbroken_one(
 def test_a_signal_saves_and_says_how_to_go_on(tmp_path: Path) -> None:
     home = new_home(tmp_path)
     long = ("-s", "train.schedule.max_iters=100000", "--name", "long", "--jobs", "1")
-    sweep = subprocess.Popen(*command(home, *long), env=environment(), stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)  # fmt: skip
+    sweep = subprocess.Popen(*command(home, *long), env=environment(), stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)  # fmt: skip
     patience, path = time.monotonic() + 60, home / "experiments/spaces/out/sweep-long-lr0.001-seed0/checkpoints/last"
     while not path.exists():
         assert time.monotonic() < patience and sweep.poll() is None
         time.sleep(0.02)
     sweep.send_signal(signal.SIGTERM)
-    _, said = sweep.communicate(timeout=60)
+    told, said = sweep.communicate(timeout=60)
     assert sweep.returncode == 143
     assert "interrupted, and saved. Go on with: python -m core.cli sweep spaces --seeds 0..1" in said
+    assert "[1/6] sweep-long-lr0.001-seed0: interrupted" in told
+    assert "report so far: " in told
+    assert "1 interrupted; 1 waiting" in (folder_of(home).with_name("long") / "report.md").read_text()
     points = json.loads((folder_of(home).with_name("long") / "sweep.json").read_text())["points"]
     assert [point["status"] for point in points[:2]] == ["interrupted", "waiting"]
     assert summaries(home)["sweep-long-lr0.001-seed0"]["status"] == "interrupted"
@@ -356,6 +364,12 @@ def test_fewer_values_make_the_same_sweep_smaller(finished: Path, terrarium: Ter
     assert result.exit_code == 0
     rows = list(csv.DictReader(io.StringIO((finished / "out/sweeps/lr/results.csv").read_text())))
     assert [(row[LR], row["completed"]) for row in rows] == [("0.003", "2"), ("0.001", "2")]
+    remark = "2 runs of this sweep are left out, as this command does not ask for them."
+    assert remark in result.stdout
+    assert remark in (finished / "out/sweeps/lr/report.md").read_text()
+    again = terrarium(*SWEEP)
+    assert "6 runs, 6 of them done" in again.stdout  # the failures too: --retry was not given
+    assert "left out" not in again.stdout
 
 
 def test_another_sweep_needs_another_name(finished: Path, terrarium: Terrarium) -> None:
@@ -470,6 +484,85 @@ def test_the_table_on_a_terminal_shows_what_runs_and_what_waits(finished: Path) 
     assert sentence(state, planned.points[0], 1.25).startswith("[2/50] sweep-lr-lr0.001-seed0: completed, val loss ")
 
 
+def state_of_three(folder: Path, *, halving: bool = False, space: Space | None = None) -> State:
+    """The sweep of the finished runs, begun anew, which finds them."""
+    from core.plugins.discovery import Experiment
+    from core.sweeps.plan import plan
+    from core.sweeps.state import open_state
+
+    space = space or read_space("0..1", [f"{LR}=1e-3,1e25,3e-3"], [], 0)
+    given = ("train.optim.name=adamw", "train.runtime.attention=explicit")
+    planned = plan(Experiment(folder), "", given, space, name="lr", halving=halving)
+    made = json.loads((folder / "out" / RUNS[0] / "summary.json").read_text())["dataset_fingerprint"]
+    return open_state(planned, {point.run: made for point in planned.points}, retry=False)
+
+
+def test_what_an_earlier_command_left_unfinished_has_not_ended(finished: Path) -> None:
+    from core.sweeps.live import sentence
+
+    shutil.rmtree(finished / "out/sweeps")
+    state = state_of_three(finished)  # the absurd runs have begun, and nobody knows that they failed
+    first, _, third, fourth, *_ = state.sweep.points
+    assert state.progress[third.run].status == state.progress[fourth.run].status == "interrupted"
+    assert sentence(state, first, 1.0).startswith("[4/6] ")
+    state.set(third, Progress("running"))
+    assert sentence(state, first, 1.0).startswith("[4/6] ")
+    state.set(third, Progress("interrupted"))
+    assert sentence(state, third, 1.0).startswith("[5/6] ")
+
+
+def test_a_report_that_cannot_be_written_does_not_hide_an_interrupt(finished: Path) -> None:
+    from core.cli.console import Console
+    from core.cli.lab import Lab
+    from core.cli.sweep import report_so_far
+
+    told, state = io.StringIO(), state_of_three(finished)
+    (finished / "out" / RUNS[0] / "summary.json").write_text("{")
+    lab = Lab.open("spaces", "", (), Console(quiet=False, json=False))
+    lab.console.stream = told
+    report_so_far(lab, state)
+    assert "no report of what is finished: " in told.getvalue()
+
+
+# No home folder
+
+
+def test_a_sweep_does_not_tell_where_the_home_folder_is(
+    spaces: Path, terrarium: Terrarium, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    grid = f"prepare.raw_dir={tmp_path}/raw,{tmp_path}/other"
+    sweep = ("sweep", "spaces", "--grid", grid, *SWEEP[8:12], "-s", f"{LR}=1e25", "-s", "train.schedule.max_iters=24", "--description", f"of {tmp_path}/raw")  # fmt: skip
+    result = terrarium(*sweep)
+    assert result.exit_code == 1, result.stderr
+    folder = spaces / "out/sweeps/raw_dir"
+    found = json.loads((folder / "sweep.json").read_text())
+    assert found["grid"] == {"prepare.raw_dir": ["~/raw", "~/other"]}
+    assert len(list((folder / "logs").iterdir())) == 2
+    kept = [
+        path
+        for path in (spaces / "out").rglob("*")
+        if path.suffix in (".json", ".csv", ".md", ".html", ".txt", ".toml")
+    ]
+    assert [path for path in kept if str(tmp_path) in path.read_text()] == []
+    assert [path.name for path in (spaces / "out").rglob("*") if names.safe(str(tmp_path)) in path.name] == []
+    again = terrarium(*sweep)
+    assert "2 runs, 2 of them done" in again.stdout, again.stderr
+    tilde = terrarium(*(part.replace(str(tmp_path), "~") for part in sweep))
+    assert "2 runs, 2 of them done" in tilde.stdout, tilde.stderr
+
+
+def test_a_log_that_is_kept_has_no_home_in_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from core.sweeps.workers import hide_home
+
+    monkeypatch.setenv("HOME", str(tmp_path))
+    log = tmp_path / "log.txt"
+    log.write_text(f'File "{tmp_path}/a.py", line 1\n')
+    hide_home(log)
+    assert log.read_text() == 'File "~/a.py", line 1\n'
+    hide_home(tmp_path / "none.txt")
+
+
 # Pictures
 
 
@@ -559,6 +652,38 @@ def test_the_worse_half_is_stopped_at_a_rung_also_after_a_kill(spaces: Path) -> 
     stopped = again.watch(third, [{"step": 10, "val_loss": 1.0}, {"step": 20, "val_loss": 2.5}])
     assert stopped == Progress("stopped", step=20, val_loss=2.5)
     assert len(again.study.trials) == 3
+
+
+def test_the_seeds_that_halving_kept_do_not_speak_for_their_setting(finished: Path) -> None:
+    from core.sweeps.report import write_results
+    from core.sweeps.results import KEPT, NO_BEST, remarks, table
+
+    shutil.rmtree(finished / "out/sweeps")
+    state = state_of_three(finished, halving=True, space=read_space("0..1", [f"{LR}=1e-3,3e-3"], [], 0))
+    low, high = state.sweep.points[0], state.sweep.points[2]
+    state.set(low, Progress("stopped", step=8, val_loss=3.0))
+    results = write_results(state)
+    kept = state.loss(state.sweep.points[1])
+    first, second = table(state.sweep, results).rows
+    assert first[1:3] == ["1 of 2", f"{kept:.4f}*"] and first[-1] == "1 stopped at step 8"
+    assert "±" in second[2] and second[-1] == "best"
+    rows = list(csv.DictReader(io.StringIO((finished / "out/sweeps/lr/results.csv").read_text())))
+    assert [(row["val_loss"] != "", row["stopped"]) for row in rows] == [(False, "1"), (True, "0")]
+    page = (finished / "out/sweeps/lr/report.md").read_text()
+    assert "too good" in page and "What the runs support" not in page  # with whom should the other be compared?
+    assert remarks(state, results) == [KEPT]
+    state.set(high, Progress("stopped", step=8, val_loss=3.0))
+    results = write_results(state)
+    assert not any(result.best for result in results)
+    assert remarks(state, results) == [KEPT, NO_BEST]
+
+    for point in (low, high):
+        path = finished / "out" / point.run / "summary.json"
+        path.write_text(json.dumps(json.loads(path.read_text()) | {"status": "interrupted"}))
+    fewer = state_of_three(finished, halving=True, space=read_space("1", [f"{LR}=1e-3"], [], 0))
+    assert list(fewer.progress) == [RUNS[1]]
+    again = state_of_three(finished, halving=True, space=state.sweep.space)
+    assert again.progress == state.progress  # who was stopped stays so
 
 
 def test_halving_without_optuna_says_what_to_install(

@@ -19,8 +19,10 @@ import signal
 import sys
 import traceback
 import warnings
+from pathlib import Path
 
 from core.cli.main import main
+from core.sweeps.workers import hide_home
 
 PR_SET_PDEATHSIG = 1  # of prctl(2)
 WARM = (
@@ -72,6 +74,8 @@ def run(request: dict[str, str], server: int) -> int:
         traceback.print_exc()
     sys.stdout.flush()
     sys.stderr.flush()
+    if code:
+        hide_home(Path(request["log"]))  # here, as a sweep that has been killed cannot
     return code
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from core.cli import options
-from core.errors import RunFailed
+from core.errors import Interrupted, RunFailed
 
 if TYPE_CHECKING:
     from core.cli.lab import Lab
@@ -72,7 +72,11 @@ def sweep(
     labs = labs_of(lab, planned)
     with locked(planned):
         state = open_state(planned, prepared(planned, labs), retry=choices["retry"])
-        train_all(lab, state, choices["jobs"])
+        try:
+            train_all(lab, state, choices["jobs"])
+        except Interrupted:
+            report_so_far(lab, state)
+            raise
         conclude(lab, state, as_json=as_json)
 
 
@@ -88,13 +92,15 @@ def locked(planned: Sweep) -> contextlib.AbstractContextManager[None]:
 
 def labs_of(lab: Lab, planned: Sweep) -> list[Lab]:
     """The lab of each point. Raises UserError for what a config alone does not tell: an unknown model, optimizer or device."""
-    from core.cli.lab import Lab
+    from core.cli.lab import Lab, hide_home
     from core.cli.training import refuse_unknown
     from core.toml import load_config
 
     labs = []
     for point in planned.points:
         config, settings = load_config(lab.experiment.folder, lab.variant, point.overrides)
+        hide_home(config)
+        hide_home(point.config)  # as the run's own config.toml has it, which it is compared with
         labs.append(Lab(lab.experiment, config, settings, point.overrides, lab.code, lab.console, lab.variant))
         refuse_unknown(labs[-1])
     return labs
@@ -148,6 +154,18 @@ def silent(jobs: Sequence[Job]) -> None:
     """Shows nothing."""
 
 
+def report_so_far(lab: Lab, state: State) -> None:
+    """Write the results of an interrupted sweep. That it was interrupted is what counts, whatever becomes of this."""
+    from core.sweeps.report import write_results
+
+    try:
+        write_results(state)
+    except Exception as error:
+        lab.console.say(f"no report of what is finished: {error}")
+    else:
+        lab.console.say(f"report so far: {state.sweep.folder / 'report.html'}")
+
+
 def conclude(lab: Lab, state: State, *, as_json: bool) -> None:
     """Write the results and show them. Raises RunFailed where not every run has come to an end."""
     from core.report.tables import as_text
@@ -156,7 +174,7 @@ def conclude(lab: Lab, state: State, *, as_json: bool) -> None:
     from core.sweeps.state import FILE
 
     found = write_results(state)
-    lab.console.say(as_text(results.table(state.sweep, found)))
+    lab.console.say("\n".join([as_text(results.table(state.sweep, found)), *results.remarks(state, found)]))
     lab.console.say(f"report: {state.sweep.folder / 'report.html'}")
     if as_json:
         click.echo(json.dumps(results.as_json(state, found), indent=2, ensure_ascii=False))

@@ -83,8 +83,7 @@ def chosen(state: State, running: list[str]) -> list[Point]:
 def sentence(state: State, point: Point, seconds: float) -> str:
     """A run that has ended, in one line."""
     progress = state.progress[point.run]
-    ended = sum(entry.status not in ("waiting", "running") for entry in state.progress.values())
-    head = f"[{ended}/{len(state.progress)}] {point.run}"
+    head = f"[{state.done()}/{len(state.progress)}] {point.run}"
     if progress.status == "failed":
         return f"{head}: failed: {progress.error}"
     loss = state.loss(point)

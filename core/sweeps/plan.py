@@ -14,6 +14,7 @@ from core.plugins.discovery import Experiment
 from core.sweeps import names
 from core.sweeps.space import SEED_KEY, Settings, Space
 from core.toml import load_config, toml_value
+from core.tracking.environment import without_home
 from core.tracking.run import out_folder
 
 FOLDER = "sweeps"  # in the out folder: a run has a summary.json there, and a sweep has none
@@ -21,7 +22,7 @@ FOLDER = "sweeps"  # in the out folder: a run has a summary.json there, and a sw
 
 @dataclass(frozen=True)
 class Point:
-    """One run: its name, what it varies, its seed (None: the config's), its `-s` in order, and its config."""
+    """One run: its name, what it varies (hidden), its seed (None: the config's), its `-s` in order, and its config."""
 
     run: str
     settings: Settings
@@ -75,17 +76,27 @@ def plan(
         raise UserError(
             f"'{name}' is no name of a sweep", place="--name", remedy="Use letters, digits, - and _; it becomes the name of a folder."
         )  # fmt: skip
-    found = space.points()
+    found = {repr((hidden(settings), seed)): (settings, seed) for settings, seed in space.points()}.values()
+    runs = names.run_names(name, [(hidden(settings), seed) for settings, seed in found])
     datasets = own_datasets(experiment, variant, overrides, space)
     points = []
-    for run, (settings, seed) in zip(names.run_names(name, found), found, strict=True):
+    for run, (settings, seed) in zip(runs, found, strict=True):
         given = tuple(f"{key}={toml_value(value)}" for key, value in settings.items())
         seeded = () if seed is None else (f"{SEED_KEY}={seed}",)
         together = (*overrides, *given, *seeded)
         if dataset := datasets.get(prepared_by(settings)):
             together = (*together, f"prepare.dataset_dir={toml_value(dataset)}")
-        points.append(Point(run, settings, seed, together, checked(experiment, variant, together, space)))
-    return Sweep(experiment, name, variant, tuple(overrides), space, tuple(points), halving, description)
+        points.append(Point(run, hidden(settings), seed, together, checked(experiment, variant, together, space)))
+    return Sweep(experiment, name, variant, tuple(overrides), space, tuple(points), halving, without_home(description))
+
+
+def hidden(value: Any) -> Any:
+    """A setting, or several, as they are named, shown and kept: a path in the home folder starts with ~."""
+    if isinstance(value, dict):
+        return {key: hidden(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [hidden(item) for item in value]
+    return without_home(value) if isinstance(value, str) else value
 
 
 def default_name(space: Space, variant: str, halving: bool) -> str:
@@ -123,13 +134,14 @@ def own_datasets(experiment: Experiment, variant: str, overrides: Sequence[str],
     short = names.short_keys(keys)
     found: dict[str, str] = {}
     for settings in space.settings():
-        part = {key: value for key, value in settings.items() if key in keys}
+        part = {key: hidden(value) for key, value in settings.items() if key in keys}
         found[prepared_by(settings)] = f"{base.prepare.dataset_dir}-{names.label(part, short)}"
     return found
 
 
 def plain(value: Any) -> Any:
-    """A setting as JSON can hold it."""
+    """A setting as JSON can hold it, without the home folder."""
+    value = hidden(value)
     try:
         json.dumps(value, allow_nan=False)
     except (TypeError, ValueError):

@@ -8,19 +8,20 @@ from pathlib import Path
 from core import files
 from core.report import tables
 from core.report.comparison import Group, compare
-from core.report.comparison_forms import sentences
+from core.report.comparison_forms import grid, sentences
 from core.report.document import Cards, Cell, Code, Document, Grid, Paragraph, Part, Picture, Section
 from core.report.experiment_report import MOST_GROUPS
 from core.report.grid import picture
 from core.report.overlay import overlay
 from core.report.plots import png
-from core.report.run_report import duration, quantity, write_document
+from core.report.run_report import duration, environment, quantity, settings, write_document
 from core.report.runs import read_run
-from core.report.tables import Table
 from core.sweeps.names import short_keys
 from core.sweeps.names import shown as value_shown
-from core.sweeps.results import Result, figures_table, results_of, runs_table, spots, table
+from core.sweeps.plan import plain
+from core.sweeps.results import Result, figures_table, remarks, results_of, runs_table, spots, table
 from core.sweeps.state import State, command
+from core.tracking.begin import flat
 
 PICTURE, CURVES = "results.png", "curves.png"
 EXPLAINED = (
@@ -46,6 +47,7 @@ def document(state: State, results: list[Result]) -> Document:
     sweep = state.sweep
     keys, seen = sweep.space.keys, spots(sweep, results)
     shown: list[Part] = [grid(table(sweep, results)), Paragraph(EXPLAINED, "soft")]
+    shown += [Paragraph(remark, "notice") for remark in remarks(state, results)]
     drawn = picture(keys, seen, scattered=bool(sweep.space.draws))
     if drawn is not None:
         shown.append(Picture("validation loss over the settings", {"loss": lambda: drawn}, PICTURE))
@@ -58,6 +60,8 @@ def document(state: State, results: list[Result]) -> Document:
             *supported(state, results),
             Section("Runs", [runs(state)]),
             Section("Run it again", [Code(command())]),
+            Section("Settings", base(state)),
+            Section("Environment", machine(state)),
         ],
     )
 
@@ -82,7 +86,10 @@ def cost(state: State) -> Cards:
 def supported(state: State, results: list[Result]) -> list[Section]:
     """What the seeds support, the best setting against each other one, and their curves."""
     keys = short_keys(state.sweep.space.keys)
-    ordered = sorted((result for result in results if result.count("completed")), key=lambda result: not result.best)
+    ordered = sorted(
+        (result for result in results if result.count("completed") and not result.chosen),
+        key=lambda result: not result.best,
+    )
     groups = [
         Group(
             ", ".join(f"{keys[key]}={value_shown(value)}" for key, value in result.settings.items()),
@@ -101,11 +108,6 @@ def supported(state: State, results: list[Result]) -> list[Section]:
     return [Section("What the runs support", told), Section("Curves", [drawing])]
 
 
-def grid(found: Table) -> Grid:
-    """A table for the report."""
-    return Grid(found.columns, [[Cell(cell) for cell in row] for row in found.rows])
-
-
 def runs(state: State) -> Grid:
     """Every run, with a link to its own report."""
     found = runs_table(state)
@@ -116,3 +118,21 @@ def runs(state: State) -> Grid:
         bad = "bad" if state.progress[point.run].status == "failed" else ""
         rows.append([Cell(row[0], link=link), Cell(row[1]), Cell(row[2], bad), *map(Cell, row[3:])])
     return Grid(found.columns, rows)
+
+
+def base(state: State) -> list[Part]:
+    """The keys that are the same in all runs."""
+    first, *rest = [flat(point.config.model_dump()) for point in state.sweep.points]
+    same = {
+        key: plain(value) for key, value in first.items() if all(key in each and each[key] == value for each in rest)
+    }
+    return [Paragraph("What is the same in all runs.", "soft"), *settings(same)]
+
+
+def machine(state: State) -> list[Part]:
+    """What one of the runs ran on, a completed one if there is one."""
+    begun = [(point.run, summary) for point in state.sweep.points if (summary := state.summary(point))]
+    if not begun:
+        return []
+    run, summary = next((each for each in begun if each[1].get("status") == "completed"), begun[0])
+    return [Paragraph(f"Of {run}.", "soft"), *environment(summary)]

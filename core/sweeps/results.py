@@ -13,6 +13,12 @@ from core.sweeps.plan import Point, Sweep, plain
 from core.sweeps.space import Settings
 from core.sweeps.state import Progress, State
 
+MARK = "*"  # of a mean over the seeds that halving has kept
+KEPT = (
+    f"{MARK} Of the seeds that halving kept: too good, for those that were stopped are missing. Such a setting is never "
+    "best, and is not compared."
+)
+NO_BEST = "No setting has all its seeds: none is best."
 # Column -> field of summary.json. Means are over completed runs.
 MEASURES = {
     "val_loss": "best_val_loss", "accuracy": "accuracy", "bits_per_byte": "bits_per_byte", "train_seconds": "train_seconds",
@@ -32,14 +38,29 @@ class Result:
         found = [summary.get(MEASURES[measure]) for _, progress, summary in self.runs if progress.status == "completed"]
         return [value for value in found if value is not None]
 
+    @property
+    def whole(self) -> bool:
+        """Whether each seed has completed."""
+        return self.count("completed") == len(self.runs)
+
+    @property
+    def chosen(self) -> bool:
+        """Whether halving has stopped some of the seeds: what the others say is too good to be the setting's."""
+        return bool(self.count("stopped") and self.count("completed"))
+
     def mean(self, measure: str) -> float | None:
+        """None also where halving has chosen among the seeds."""
+        return None if self.chosen else self.mean_of_kept(measure)
+
+    def mean_of_kept(self, measure: str) -> float | None:
+        """The mean over completed runs, whichever they are."""
         values = self.values(measure)
         return statistics.fmean(values) if values else None
 
     def deviation(self, measure: str) -> float | None:
-        """Standard deviation of a sample (n - 1); None for fewer than two values."""
+        """Standard deviation of a sample (n - 1); None for fewer than two values, and where halving has chosen."""
         values = self.values(measure)
-        return statistics.stdev(values) if len(values) > 1 else None
+        return statistics.stdev(values) if len(values) > 1 and not self.chosen else None
 
     def count(self, status: str) -> int:
         return sum(progress.status == status for _, progress, _ in self.runs)
@@ -52,13 +73,13 @@ class Result:
 
 
 def results_of(state: State) -> list[Result]:
-    """One for each setting, in the order of the grid; the best of those that have a loss is marked."""
+    """One for each setting, in the order of the grid; the best one that has a loss is marked; with halving, that has all its seeds."""
     found: dict[str, Result] = {}
     for point in state.sweep.points:
         result = found.setdefault(repr(point.settings), Result(point.settings))
         result.runs.append((point, state.progress[point.run], state.summary(point)))
     results = list(found.values())
-    judged = [result for result in results if result.values("val_loss")]
+    judged = [result for result in results if result.values("val_loss") and (result.whole or not state.sweep.halving)]
     if judged and len(results) > 1:
         max(judged, key=lambda result: result.score).best = True
     return results
@@ -72,7 +93,7 @@ def table(sweep: Sweep, results: list[Result]) -> Table:
     rows = [
         [
             *(names.shown(result.settings[key]) for key in keys),
-            str(result.count("completed")),
+            f"{result.count('completed')}{f' of {len(result.runs)}' if result.chosen else ''}",
             with_spread(result, "val_loss", ".4f"),
             *([with_spread(result, "accuracy", ".1%")] if has_accuracy else []),
             with_spread(result, "train_seconds", ".1f"),
@@ -84,11 +105,26 @@ def table(sweep: Sweep, results: list[Result]) -> Table:
 
 
 def with_spread(result: Result, measure: str, form: str) -> str:
-    """`0.4734 ± 0.0012`, without the ± for a single run, `-` for none."""
-    mean, deviation = result.mean(measure), result.deviation(measure)
+    """`0.4734 ± 0.0012`, without the ± for a single run, `-` for none; `0.4734*` for the seeds that halving kept."""
+    mean, deviation = result.mean_of_kept(measure), result.deviation(measure)
     if mean is None:
         return "-"
+    if result.chosen:
+        return f"{mean:{form}}{MARK}"
     return f"{mean:{form}}" if deviation is None else f"{mean:{form}} ± {deviation:{form}}"
+
+
+def remarks(state: State, results: list[Result]) -> list[str]:
+    """What a reader of the table has to know besides."""
+    found = [KEPT] if any(result.chosen for result in results) else []
+    if state.sweep.halving and len(results) > 1 and not any(result.best for result in results):
+        found.append(NO_BEST)
+    if count := len(state.others):
+        found.append(
+            f"{count} run{'s' * (count > 1)} of this sweep {'are' if count > 1 else 'is'} left out, as this command does not "
+            "ask for them. Give all values and seeds at once to see all."
+        )
+    return found
 
 
 def note(result: Result) -> str:
@@ -142,6 +178,7 @@ def as_json(state: State, results: list[Result]) -> dict[str, Any]:
         "experiment": sweep.experiment.name,
         "sweep": sweep.name,
         "keys": sweep.space.keys,
+        "remarks": remarks(state, results),
         "settings": [
             figures(result) | {"runs": [point.run for point, _, _ in result.runs]} for result in results
         ],
@@ -154,7 +191,9 @@ def as_json(state: State, results: list[Result]) -> dict[str, Any]:
 def spots(sweep: Sweep, results: list[Result]) -> list[Spot]:
     """What the picture shows: losses by setting; of seeds alone, by seed."""
     if sweep.space.keys:
-        return [Spot(result.settings, result.values("val_loss"), result.best) for result in results]
+        return [
+            Spot(result.settings, [] if result.chosen else result.values("val_loss"), result.best) for result in results
+        ]
     return [
         Spot({"seed": point.seed}, [summary["best_val_loss"]])
         for result in results

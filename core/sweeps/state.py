@@ -12,7 +12,7 @@ from core.errors import UserError
 from core.sweeps.plan import Point, Sweep, plain
 from core.sweeps.space import DRAW_SEED
 from core.tracking.begin import changed, flat
-from core.tracking.environment import command_line
+from core.tracking.environment import command_line, without_home
 from core.tracking.run import is_own, read_config, read_summary, set_aside
 
 FILE = "sweep.json"
@@ -31,14 +31,22 @@ class Progress:
 
 @dataclass
 class State:
-    """A sweep and the progress of each of its runs, by name."""
+    """A sweep and the progress of each of its runs, by name.
+
+    ended: runs that came to an end of any kind since the command was given. others: entries of sweep.json for runs that
+    were begun, and are not asked for now; they stay there, so that the sweep knows them when they are asked for again.
+    """
 
     sweep: Sweep
     progress: dict[str, Progress] = field(default_factory=dict)
+    ended: set[str] = field(default_factory=set)
+    others: list[dict[str, Any]] = field(default_factory=list)
 
     def set(self, point: Point, progress: Progress) -> None:
         """Note a change, on disk too."""
         self.progress[point.run] = progress
+        if progress.status not in ("waiting", "running"):
+            self.ended.add(point.run)
         self.write()
 
     def write(self) -> None:
@@ -63,6 +71,7 @@ class State:
                     }
                     for point in sweep.points
                 ],
+                "others": self.others,
             },
         )
 
@@ -76,6 +85,10 @@ class State:
         found = self.summary(point).get("best_val_loss") if progress.status == "completed" else progress.val_loss
         return None if found is None else float(found)
 
+    def done(self) -> int:
+        """How many runs have nothing left to do in this session."""
+        return sum(entry.status in FINAL or run in self.ended for run, entry in self.progress.items())
+
     def left(self) -> list[Point]:
         """Points with something to do, those that have begun first."""
         points = [point for point in self.sweep.points if self.progress[point.run].status not in FINAL]
@@ -86,7 +99,7 @@ def definition(sweep: Sweep) -> dict[str, Any]:
     """What one name stands for. Values and seeds are no part of it: more of them make the same sweep larger."""
     return {
         "variant": sweep.variant,
-        "overrides": list(sweep.overrides),
+        "overrides": list(map(without_home, sweep.overrides)),
         "keys": sweep.space.keys,
         "ranges": {entry.key: [entry.low, entry.high, entry.log] for entry in sweep.space.ranges},
         "draw_seed": DRAW_SEED,
@@ -113,8 +126,10 @@ def open_state(sweep: Sweep, fingerprints: dict[str, str], *, retry: bool) -> St
             place=str(sweep.folder / FILE),
             remedy="Give this one another name with --name NAME. (More seeds or values of the same keys would do as they are.)",
         )
-    known = {str(entry["run"]): entry for entry in found.get("points", ())}
+    known = {str(entry["run"]): entry for entry in (*found.get("others", ()), *found.get("points", ()))}
+    asked = {point.run for point in sweep.points}
     state = State(sweep)
+    state.others = [entry for run, entry in known.items() if run not in asked and entry.get("status") != "waiting"]
     for point in sweep.points:
         entry = known.get(point.run, {})
         state.progress[point.run] = standing(sweep, point, fingerprints[point.run], entry, retry)
@@ -159,7 +174,9 @@ def read_sweep(folder: Path) -> dict[str, Any]:
         return {}
     try:
         values = json.loads(path.read_bytes())
-        if isinstance(values["experiment"], str) and all(isinstance(entry["run"], str) for entry in values["points"]):
+        if isinstance(values["experiment"], str) and all(
+            isinstance(entry["run"], str) for entry in (*values["points"], *values.get("others", ()))
+        ):
             return dict(values)
     except (ValueError, RecursionError, LookupError, TypeError):
         pass

@@ -144,6 +144,8 @@ class Crew:
             progress = Progress("failed", error_of(self.state.sweep, job.log, code))
         if progress.status in ("completed", "stopped"):
             job.log.unlink(missing_ok=True)
+        else:
+            hide_home(job.log)
         self.state.set(job.point, progress)
         self.ended(job.point, time.monotonic() - job.began)
 
@@ -202,5 +204,13 @@ def error_of(sweep: Sweep, log: Path, code: int) -> str:
     text = log.read_text(encoding="utf-8", errors="replace")
     starts = [found.start() for found in re.finditer(r"^(error|failed): ", text, re.MULTILINE)]
     told = text[starts[-1] :] if starts else (text.strip().splitlines() or [f"exit code {code}"])[-1]
-    told = without_home(" ".join(told.replace(f"{sweep.experiment.folder}{os.sep}", "").split()))
+    told = without_home(" ".join(told.split())).replace(without_home(f"{sweep.experiment.folder}{os.sep}"), "")
     return told if len(told) <= ERROR_LENGTH else f"{told[:ERROR_LENGTH]}..."
+
+
+def hide_home(log: Path) -> None:
+    """Let paths in the user's home folder start with ~ in a log that is kept."""
+    with contextlib.suppress(FileNotFoundError):  # of a process that was killed before it began
+        text = log.read_text(encoding="utf-8", errors="replace")
+        if (hidden := without_home(text)) != text:
+            files.write_text(log, hidden)
