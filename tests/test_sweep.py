@@ -676,6 +676,7 @@ def test_the_seeds_that_halving_kept_do_not_speak_for_their_setting(finished: Pa
     results = write_results(state)
     assert not any(result.best for result in results)
     assert remarks(state, results) == [KEPT, NO_BEST]
+    assert not (finished / "out/sweeps/lr/results.png").exists()  # that of the first time would mislead
 
     for point in (low, high):
         path = finished / "out" / point.run / "summary.json"

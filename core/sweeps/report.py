@@ -36,6 +36,8 @@ def write_results(state: State) -> list[Result]:
     files.write_text(sweep.folder / "results.csv", tables.as_csv(figures_table(sweep, results)) + "\n")
     files.write_text(sweep.folder / "runs.csv", tables.as_csv(runs_table(state)) + "\n")
     figure = picture(sweep.space.keys, spots(sweep, results), scattered=bool(sweep.space.draws))
+    for name in (PICTURE, CURVES):  # of an earlier time; there may be nothing to draw now
+        (sweep.folder / name).unlink(missing_ok=True)
     if figure is not None:
         files.write_bytes(sweep.folder / PICTURE, png(figure))
     write_document(sweep.folder, "report", document(state, results))
