@@ -16,7 +16,7 @@ from core.cli import options
 from core.errors import UserError
 from core.plugins.discovery import find
 from core.report.tables import Table, as_text, shown
-from core.tracking.run import DEFAULT, lock_file, out_folder, read_summary, run_folders
+from core.tracking.run import DEFAULT, damaged_runs, lock_file, out_folder, read_summary, run_folders
 
 KEPT = DEFAULT  # what other runs are compared with, in EXPERIMENT_LOG.md too
 
@@ -75,6 +75,8 @@ def runs(
     config, _ = load_config(found.folder, variant, overrides)
     out = out_folder(found, config)
     listed = [Listed(folder, read_summary(folder)) for folder in run_folders(found, out)]
+    for _, error in damaged_runs(out):
+        click.echo(f"{error.place}: {error.message}; this run is left out", err=True)
     if as_json:
         click.echo(json.dumps([run.summary for run in listed], indent=2, ensure_ascii=False))
     elif prune:

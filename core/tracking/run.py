@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -152,16 +151,26 @@ def is_own(folder: Path, experiment: Experiment) -> bool:
 def run_folders(experiment: Experiment, out: Path) -> list[Path]:
     """The experiment's own run folders in its out folder, by name; hidden ones are on their way out.
 
-    One whose summary.json is damaged is left out, with a warning: it must not stand in the way of the others.
+    Those whose summary.json is damaged are left out, as they must not stand in the way of the others: `damaged_runs`.
     """
+    damaged = {folder for folder, _ in damaged_runs(out)}
+    return [folder for folder in candidates(out) if folder not in damaged and is_own(folder, experiment)]
+
+
+def damaged_runs(out: Path) -> list[tuple[Path, UserError]]:
+    """Run folders whose summary.json cannot be read, and why."""
     found = []
-    for path in sorted(out.glob("*/summary.json")):
+    for folder in candidates(out):
         try:
-            if not path.parent.name.startswith(".") and is_own(path.parent, experiment):
-                found.append(path.parent)
+            read_summary(folder)
         except UserError as error:
-            warnings.warn(f"{error.place}: {error.message}; this run is left out.", stacklevel=2)
+            found.append((folder, error))
     return found
+
+
+def candidates(out: Path) -> list[Path]:
+    """Folders that may be runs, by name."""
+    return sorted(path.parent for path in out.glob("*/summary.json") if not path.parent.name.startswith("."))
 
 
 def find_run(experiment: Experiment, out: Path, name: str) -> Path:
