@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -95,6 +96,26 @@ def test_a_run_ends_within_two_percent_of_its_budget(
     if options[:2] == SELDOM[:2]:
         assert clock.evaluations == 2  # one at a tenth of the budget, one at its end
         assert next(row["seconds"] for row in rows if "val_loss" in row) == pytest.approx(0.6, abs=0.07)
+
+
+def test_the_last_state_is_saved_whatever_saves_take(
+    spaces: Path, terrarium: Terrarium, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the latest save took says when a run is over. It becomes known between two steps, here just after an evaluation."""
+    Clock(monkeypatch, step=0.03, evaluation=0.05, save=0.0)
+    whole, looks = saver.Saver.poll, itertools.count(1)
+
+    def poll(self: saver.Saver) -> list[saver.Written]:
+        slow = [saver.Written(0, Path("last"), 100.0)] if next(looks) >= 14 else []
+        return [*whole(self), *slow]
+
+    monkeypatch.setattr(saver.Saver, "poll", poll)
+    often = ("-s", "train.runtime.eval_interval=1", "-s", "train.runtime.checkpoint_interval=1000000")
+    done = terrarium("train", "spaces", "-s", f"{MINUTES}=0.1", *often)
+    assert done.exit_code == 0, done.output
+    summary = summary_of(spaces)
+    assert 0 < summary["steps"] < 50  # the budget alone allows more
+    assert read_state(spaces / "out" / "default" / "checkpoints" / "last")["step"] == summary["steps"]
 
 
 def test_rates_reach_their_end_with_the_budget(

@@ -14,6 +14,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -25,7 +26,7 @@ from core import files
 from core.errors import UserError
 from core.report.grid import Spot, picture
 from core.report.plots import png
-from core.sweeps import names
+from core.sweeps import names, workers
 from core.sweeps.space import Grid, Range, Space, read_grid, read_range, read_seeds, read_space
 from core.sweeps.state import Progress, State
 from core.toml import toml_value
@@ -733,3 +734,17 @@ def test_halving_takes_fewer_steps_and_keeps_its_study(spaces: Path, terrarium: 
     assert f"stopped at step {stopped[0]['step']}" in result.stdout
     again = terrarium(*sweep)
     assert "4 runs, 4 of them done" in again.stdout
+
+
+def test_a_process_that_ends_before_it_begins_is_a_failure_and_no_crash(tmp_path: Path) -> None:
+    sweep: Any = SimpleNamespace(experiment=SimpleNamespace(folder=tmp_path))
+    assert workers.error_of(sweep, tmp_path / "no.txt", 1) == "exit code 1"
+    (tmp_path / "log.txt").write_text("told before\nerror: no such thing\n  Do it.\n")
+    assert workers.error_of(sweep, tmp_path / "log.txt", 2) == "error: no such thing Do it."
+
+
+def test_damaged_metrics_of_one_run_do_not_end_the_sweep(tmp_path: Path) -> None:
+    (tmp_path / "metrics.csv").write_text("step,val_loss\n1,abc\n")
+    job: Any = SimpleNamespace(metrics=tmp_path / "metrics.csv", size=0, rows=[])
+    assert not workers.Job.look(job)
+    assert job.rows == []

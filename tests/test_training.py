@@ -14,7 +14,7 @@ import pytest
 import torch
 from click.testing import Result
 
-from core.errors import UserError
+from core.errors import RunFailed, UserError
 from core.evaluation.loss import bits_per_byte, mean_loss
 from core.tracking.metrics import MetricsFile, read_rows
 from core.training import checkpoints
@@ -175,3 +175,18 @@ def test_the_mean_is_over_targets_and_bits_are_per_byte() -> None:
     loss = mean_loss(model, rows, Machine(torch.device("cpu"), torch.float32))
     assert loss == pytest.approx(math.log(4))
     assert bits_per_byte(loss, targets=3, text_bytes=6) == pytest.approx(1.0)
+
+
+def test_a_checkpoint_without_memory_to_write_it_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """safetensors would abort the process where an allocation fails."""
+    some_checkpoint(tmp_path, 1)
+
+    def none(*arguments: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(checkpoints.np, "empty", none)
+    with pytest.raises(RunFailed, match=r"no memory to write it: .* are needed\.\n  The checkpoint before is whole\."):
+        some_checkpoint(tmp_path, 2)
+    monkeypatch.undo()
+    assert checkpoints.load(tmp_path, "last").state["step"] == 1
+    assert not list(tmp_path.glob(".tmp-*"))

@@ -46,7 +46,7 @@ class Job:
 
     def look(self) -> bool:
         """Read metrics.csv if it has grown. Returns whether it has."""
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError, UserError):  # the run itself will tell what is wrong with it
             size = self.metrics.stat().st_size
             if size != self.size:
                 self.size, self.rows = size, read_rows(self.metrics)
@@ -152,7 +152,8 @@ class Crew:
     def end_all(self, stop: StopRequest) -> None:
         """Have every process save and end."""
         for job in self.running:
-            job.process.terminate()
+            if job.asked is None:  # a second signal would end it before it has saved
+                job.process.terminate()
         if self.running and stop.number:
             self.say(f"stopping {len(self.running)} run{'s' * (len(self.running) > 1)}, which save first")
         for job in list(self.running):
@@ -201,7 +202,7 @@ def error_of(sweep: Sweep, log: Path, code: int) -> str:
     """Why a run failed, on one line, without the paths of this machine."""
     if code < 0:
         return f"ended by signal {-code} ({signal.Signals(-code).name})"
-    text = log.read_text(encoding="utf-8", errors="replace")
+    text = log.read_text(encoding="utf-8", errors="replace") if log.exists() else ""
     starts = [found.start() for found in re.finditer(r"^(error|failed): ", text, re.MULTILINE)]
     told = text[starts[-1] :] if starts else (text.strip().splitlines() or [f"exit code {code}"])[-1]
     told = without_home(" ".join(told.split())).replace(without_home(f"{sweep.experiment.folder}{os.sep}"), "")

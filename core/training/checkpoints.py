@@ -14,13 +14,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load as tensors_from_bytes
 from safetensors.torch import save as tensors_to_bytes
 
 from core import durable, files
-from core.errors import UserError
+from core.errors import RunFailed, UserError
 
 FORMAT = 1
 PARTS = ("model.safetensors", "optimizer.safetensors")
@@ -59,6 +60,7 @@ def save(parent: Path, name: str, model: Tensors, optimizer: Tensors, state: dic
         durable.make_folder(temporary)
         try:
             for part, tensors in zip(PARTS, (model, optimizer), strict=True):
+                refuse_without_memory(parent / name, size(tensors))
                 # safetensors saves no two names for one storage, and wants rows in order.
                 data = tensors_to_bytes({key: tensor.detach().cpu().contiguous() for key, tensor in tensors.items()})
                 durable.write_file(temporary / part, data)
@@ -77,6 +79,17 @@ def save(parent: Path, name: str, model: Tensors, optimizer: Tensors, state: dic
             tidy(parent, name)
             raise
     return target
+
+
+def refuse_without_memory(place: Path, size: int) -> None:
+    """Raise RunFailed where there is no memory for the bytes of a part and a copy of them: safetensors would abort the process."""
+    try:
+        np.empty(2 * size, np.uint8)  # it is taken and given back, and never touched
+    except MemoryError:
+        raise RunFailed(
+            f"{place}: there is no memory to write it: {files.megabytes(2 * size)} are needed.\n"
+            "  The checkpoint before is whole. Train a smaller model, or in smaller parts of a batch."
+        ) from None
 
 
 def size(tensors: Tensors) -> int:

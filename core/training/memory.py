@@ -49,10 +49,12 @@ def available_bytes() -> int | None:
     free = 1024 * (kilobytes.get("MemAvailable", 0) + kilobytes.get("SwapFree", 0))
     try:
         most, used = ((CGROUP / name).read_text().strip() for name in ("memory.max", "memory.current"))
-        cached = dict(line.split() for line in (CGROUP / "memory.stat").read_text().splitlines())["inactive_file"]
-    except (OSError, KeyError):
+        kept = dict(line.split() for line in (CGROUP / "memory.stat").read_text().splitlines())
+    except OSError:
         return free
-    return free if most == "max" else min(free, int(most) - int(used) + int(cached))
+    # Files that were read are kept in memory for as long as nobody needs it.
+    given_back = sum(int(kept.get(name, 0)) for name in ("inactive_file", "active_file", "slab_reclaimable"))
+    return free if most == "max" else max(0, min(free, int(most) - int(used) + given_back))
 
 
 def refuse_more_than_there_is() -> None:

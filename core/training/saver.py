@@ -28,13 +28,16 @@ class Saver:
         self.thread = thread
         self.waiting: deque[Future[Written]] = deque()
 
-    def start(self, step: int, write: Callable[[], Path]) -> list[Written]:
-        """Have a checkpoint of a step written. Waits only where `MOST_WAITING` others are not yet, and returns those then."""
-        done = []
+    def make_room(self) -> list[Written]:
+        """Wait until there is room for one more copy of the state. Returns what has been written by then."""
+        done = self.poll()
         while len(self.waiting) >= MOST_WAITING:
             done.append(self.waiting.popleft().result())
-        self.waiting.append(self.thread.submit(timed, step, write))
         return done
+
+    def start(self, step: int, write: Callable[[], Path]) -> None:
+        """Have a checkpoint of a step written, behind those that are not yet."""
+        self.waiting.append(self.thread.submit(timed, step, write))
 
     def poll(self) -> list[Written]:
         """What has been written since the last call."""

@@ -22,6 +22,7 @@ from core.tracking.metrics import MetricsFile
 from core.tracking.run import Run
 from core.training import progress as saving
 from core.training.machine import Machine
+from core.training.memory import refuse_more_than_there_is
 from core.training.pace import Pace
 from core.training.progress import Progress
 from core.training.saver import Saver, Written
@@ -72,16 +73,15 @@ def train(run: Run, parts: Parts, progress: Progress, metrics: MetricsFile, stop
     if config.runtime.on_nan == "rollback" and not progress.step:
         save(run, parts, progress, pace, "last")  # something to go back to
 
-    stopping = False
-    while not (stopping or pace.over()):
+    stopping, over = False, pace.over()
+    while not (stopping or over):
         due = pace.due()
         set_learning_rate(optimizer, config, progress, pace.gone())
         inputs, targets = parts.batch(progress.batch)
         loss = accumulate_gradient(forward, inputs, targets, parts.machine)
         unread.append(torch.stack((loss, clip_gradient(model, config.optim.grad_clip or 0.0))))
-        if (
-            due.losses or stop.number or parts.machine.device.type == "cpu"
-        ):  # reading stalls a GPU, and costs a CPU nothing
+        # Reading stalls a GPU, and costs a CPU nothing.
+        if due.losses or stop.number or parts.machine.device.type == "cpu":
             figures = torch.stack(unread).tolist()
             unread.clear()
             if not all(math.isfinite(figure) for pair in figures for figure in pair):
@@ -109,11 +109,13 @@ def train(run: Run, parts: Parts, progress: Progress, metrics: MetricsFile, stop
             publishing = pace.lap()
             if due.evaluation:
                 progress.evaluation_seconds += publishing
-        stopping = bool(stop.number)  # read once: a request that comes after this waits for the next step's save
-        if due.checkpoint or stopping or pace.over():
+        note_saved(run, parts, progress, parts.saver.poll())
+        over = pace.over()
+        # What is saved must have been looked at. A request that comes after this waits for the next step's save.
+        stopping = bool(stop.number) and not unread
+        if due.checkpoint or stopping or over:
             metrics.sync()  # a resume keeps the rows up to its checkpoint, so these must not be lost before it
             save(run, parts, progress, pace, "last")
-        note_saved(run, parts, progress, parts.saver.poll())
     note_saved(run, parts, progress, parts.saver.finish())
     pace.lap()
 
@@ -247,8 +249,11 @@ def evaluate(run: Run, parts: Parts, progress: Progress, pace: Pace) -> Row:
 
 def save(run: Run, parts: Parts, progress: Progress, pace: Pace, name: str) -> None:
     """Copy the state for checkpoint `name`, which is written while training goes on."""
+    note_saved(run, parts, progress, parts.saver.make_room())
     write = saving.copy(run, name, progress, parts.model, parts.optimizer, parts.identity)
-    note_saved(run, parts, progress, parts.saver.start(progress.step, write))
+    parts.saver.start(progress.step, write)
+    if parts.machine.device.type == "cpu":
+        refuse_more_than_there_is()  # what other processes have given back since may be taken
     pace.lap()
 
 
