@@ -7,6 +7,7 @@ import io
 import json
 import os
 import random
+import re
 import subprocess
 import sys
 import xml.etree.ElementTree as ElementTree
@@ -471,3 +472,14 @@ def test_a_note_about_the_entropy_is_no_setting(made: Callable[..., Path]) -> No
     runs = [read_run(made("spaces", name, seed=seed, loss=1.0)) for name, seed in (("a", 0), ("b", 1))]
     runs[1].config["evaluate.optimal_loss"] = 0.5
     assert len(by_settings(runs)) == 1
+
+
+def test_a_terminal_is_not_filled_with_what_differed(terrarium: Command, made: Callable[..., Path]) -> None:
+    made("spaces", "a", seed=0, loss=1.0)
+    (made("spaces", "b", seed=0, loss=1.0) / "config.toml").write_text("[train.optim]\nlearning_rate = 0.1\n")
+    done = terrarium("compare", "spaces/a", "spaces/b")
+    assert done.exit_code == 0, done.output
+    told = done.stdout.partition("What differed:\n")[2].splitlines()
+    assert len(told) < 32
+    [rest] = [line for line in told if line.startswith("... and ")]
+    assert re.fullmatch(r"\.\.\. and \d+ more; --out FILE\.html or FILE\.md has them all", rest)

@@ -19,6 +19,8 @@ PICTURES = (".png", ".svg")
 # Suffix of --out -> the form of what is written there.
 SUFFIXES = {".txt": "text", ".md": "markdown", ".csv": "csv", ".tex": "latex", ".json": "json", ".html": "html"}
 
+MOST_DIFFERENCES = 24  # on a terminal: runs of different kinds differ in every key
+
 
 def as_form(comparison: Comparison, form: str, picture: str = "compare.png") -> str:
     """The comparison in a form of FORMATS, or as json or html. picture: its file, as seen from what is written."""
@@ -57,7 +59,10 @@ def text(comparison: Comparison) -> str:
     """For a terminal: figures, verdicts, and what differed."""
     parts = [as_text(table(comparison)), "\n".join(sentences(comparison))]
     if comparison.differences:
-        parts.append("What differed:\n" + as_text(narrow(as_table(comparison.differences, comparison.names))))
+        found = narrow(as_table(comparison.differences, comparison.names))
+        more = len(found.rows) - MOST_DIFFERENCES
+        rest = f"\n... and {more} more; --out FILE.html or FILE.md has them all" if more > 0 else ""
+        parts.append("What differed:\n" + as_text(Table(found.columns, found.rows[:MOST_DIFFERENCES])) + rest)
     else:
         parts.append("Nothing differed: settings, data, code and environment are the same.")
     return "\n\n".join(parts)
