@@ -30,7 +30,7 @@ def evaluation_seconds(parts: Parts) -> float:
 def save(run: Run, parts: Parts) -> dict[str, Any]:
     """seconds and megabytes of one checkpoint in the run's folder. Only after a step does the optimizer have state to save."""
     timing = timed(
-        lambda: saving.save(run, "last", Progress(), parts.model, parts.optimizer, parts.identity),
+        lambda: saving.copy(run, "last", Progress(), parts.model, parts.optimizer, parts.identity)(),
         seconds=0.5, most=5, warmup=1,
     )  # fmt: skip
     size = sum(path.stat().st_size for path in (run.checkpoints / "last").iterdir())

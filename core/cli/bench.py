@@ -133,8 +133,8 @@ def throwaway(lab: Lab, dataset: Dataset) -> Iterator[tuple[Run, Parts]]:
 
     from core.cli.settle import settle
     from core.cli.training import assemble
-    from core.models.build import build_model, use_attention
     from core.tracking.run import Run
+    from core.training.machine import model_on
     from core.training.saver import saving_thread
 
     runtime = lab.config.train.runtime
@@ -149,8 +149,7 @@ def throwaway(lab: Lab, dataset: Dataset) -> Iterator[tuple[Run, Parts]]:
             run.folder.mkdir()
             machine = settle(run, dataset, lab.code).machine
             torch.manual_seed(runtime.seed)
-            model = build_model(lab.config.train.model, dataset.encoder.vocab_size, lab.code).to(machine.device)
-            use_attention(model, machine.attention)
+            model = model_on(machine, lab.config.train.model, dataset.encoder.vocab_size, lab.code)
             yield run, assemble(run, dataset, machine, model, saver, lambda row, wall: None, lambda text: None)
     finally:
         with contextlib.suppress(OSError):  # only if there was nothing before, and there is nothing now

@@ -62,7 +62,7 @@ def import_run(lab: Lab, path: Path, name: str) -> Run:
         loss = checkpoint.best_val_loss if math.isfinite(checkpoint.best_val_loss) else None
         progress = Progress(step=checkpoint.step, best_val_loss=loss, best_step=checkpoint.step)
         for which in ("best", "last"):
-            saving.save(run, which, progress, model, optimizer, identity_of(dataset))
+            saving.copy(run, which, progress, model, optimizer, identity_of(dataset))()
         run.write_summary(
             opening(run, dataset, model, {}) | {"status": "completed", "steps": checkpoint.step, "best_val_loss": loss}
         )

@@ -90,9 +90,10 @@ def stopwatch(lab: Lab, minutes: float) -> Callable[[int, int], tuple[int, float
     from core.bench.training import step_speed
     from core.cli.settle import settle
     from core.data.batches import batch
-    from core.models.build import build_model, parameter_count, use_attention
+    from core.models.build import parameter_count
     from core.toml import Settings, check, merge
     from core.tracking.run import Run
+    from core.training.machine import model_on
     from core.training.optimizers import build_optimizer
 
     dataset = lab.prepare()
@@ -105,8 +106,7 @@ def stopwatch(lab: Lab, minutes: float) -> Callable[[int, int], tuple[int, float
         config = check(settings)
         machine = settle(Run(lab.experiment, "fit", config), dataset, lab.code).machine
         torch.manual_seed(config.train.runtime.seed)
-        model = build_model(config.train.model, dataset.encoder.vocab_size, lab.code).to(machine.device)
-        use_attention(model, machine.attention)
+        model = model_on(machine, config.train.model, dataset.encoder.vocab_size, lab.code)
         optimizer = build_optimizer(model, config.train.optim)
         figures = step_speed(
             model, optimizer, config.train, machine,

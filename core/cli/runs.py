@@ -75,7 +75,7 @@ def runs(
     config, _ = load_config(found.folder, variant, overrides)
     out = out_folder(found, config)
     listed = [Listed(folder, read_summary(folder)) for folder in run_folders(found, out)]
-    for _, error in damaged_runs(out):
+    for error in damaged_runs(out):
         click.echo(f"{error.place}: {error.message}; this run is left out", err=True)
     if as_json:
         click.echo(json.dumps([run.summary for run in listed], indent=2, ensure_ascii=False))

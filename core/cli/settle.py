@@ -19,11 +19,11 @@ from core.config import Train
 from core.data.batches import batch, layout_of
 from core.data.dataset import Dataset
 from core.models.attention import choose_attention
-from core.models.build import build_model, parameter_count, use_attention
+from core.models.build import parameter_count, use_attention
 from core.models.gpt import GPT
 from core.tracking.run import Run
 from core.training import memory
-from core.training.machine import DTYPES, Machine, choose_machine, fastest_dtype
+from core.training.machine import DTYPES, Machine, choose_machine, fastest_dtype, model_on
 from core.training.measured import machine_key
 from core.training.optimizers import build_optimizer
 from core.training.trainer import step_of
@@ -79,8 +79,7 @@ class Rehearsal:
 
     def __init__(self, config: Train, dataset: Dataset, code: ModuleType | None, machine: Machine) -> None:
         self.config, self.first = config, machine
-        self.model = build_model(config.model, dataset.encoder.vocab_size, code).to(machine.device)
-        use_attention(self.model, machine.attention)
+        self.model = model_on(machine, config.model, dataset.encoder.vocab_size, code)
         self.optimizer = build_optimizer(self.model, config.optim)
         self.dataset = dataset
 

@@ -22,7 +22,7 @@ from core.data.batches import batch
 from core.data.dataset import Dataset
 from core.errors import Interrupted, RunFailed, UserError
 from core.evaluation.evaluate import Evaluation
-from core.models.build import build_model, parameter_count, use_attention
+from core.models.build import parameter_count
 from core.plugins.discovery import find
 from core.plugins.manager import plugins
 from core.report.log import has_log_entry, write_log_entry
@@ -30,11 +30,11 @@ from core.report.run_report import duration
 from core.sampling.load import run_config
 from core.tracking.begin import begin
 from core.tracking.environment import changes, command_line, environment
-from core.tracking.metrics import MetricsFile, accuracy_columns
+from core.tracking.metrics import MetricsFile, accuracy_by_group, accuracy_columns
 from core.tracking.run import Run, find_run, lock_file, out_folder, read_summary
 from core.tracking.trackers import close_trackers, ending, find_trackers, open_trackers
 from core.training import checkpoints, memory
-from core.training.machine import Machine, choose_device
+from core.training.machine import Machine, choose_device, model_on
 from core.training.optimizers import build_optimizer
 from core.training.progress import Progress, restore
 from core.training.saver import Saver, saving_thread
@@ -90,8 +90,7 @@ def train_locked(lab: Lab, run: Run, dataset: Dataset, *, resume: bool, exact: b
     if resume:
         compare_machines(lab, run, exact)
     torch.manual_seed(run.config.train.runtime.seed)
-    model = build_model(run.config.train.model, dataset.encoder.vocab_size, lab.code).to(machine.device)
-    use_attention(model, machine.attention)
+    model = model_on(machine, run.config.train.model, dataset.encoder.vocab_size, lab.code)
     if run.config.train.model.init_from and not resume:
         start_from(run, run.config.train.model.init_from, model, dataset)
     former = [(run.folder / name, (run.folder / name).read_bytes()) for name in ABOUT if resume]
@@ -287,14 +286,8 @@ def closing(progress: Progress, speed: Speed) -> dict[str, Any]:
         "final_val_loss": progress.evaluation.get("val_loss"),
         "bits_per_byte": best.get("bits_per_byte"),
         "accuracy": best.get("val_accuracy"),
-        "accuracy_by_group": by_group(best),
+        "accuracy_by_group": accuracy_by_group(best),
     }
-
-
-def by_group(metrics: dict[str, float]) -> dict[str, float] | None:
-    """Validation accuracy per group; None where there are no groups."""
-    prefix = "val_accuracy/"
-    return {key[len(prefix) :]: value for key, value in metrics.items() if key.startswith(prefix)} or None
 
 
 def same_command(lab: Lab, run: Run) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from core.errors import UserError
 from core.report.comparison import Comparison, as_dict, numbers, table
@@ -14,6 +15,9 @@ from core.report.markdown import markdown
 from core.report.overlay import overlay
 from core.report.page import page
 from core.report.tables import FORMATS, Table, as_csv, as_latex, as_text, markdown_text, one_line
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 PICTURES = (".png", ".svg")
 # Suffix of --out -> the form of what is written there.
@@ -87,11 +91,13 @@ def latex(comparison: Comparison) -> str:
     return "\n".join([*(f"% {one_line(sentence)}" for sentence in sentences(comparison)), as_latex(table(comparison))])
 
 
-def document(comparison: Comparison, picture: str) -> Document:
-    """The whole comparison, for a page and for a file in Markdown."""
+def document(comparison: Comparison, picture: str, figure: Figure | None = None) -> Document:
+    """The whole comparison, for a page and for a file in Markdown. figure: its curves, where they are drawn already."""
     figures, found = table(comparison), as_table(comparison.differences, comparison.names)
     drawing = Picture(
-        "Validation loss by step, by tokens and by time", {"curves": lambda: overlay(comparison.groups)}, picture
+        "Validation loss by step, by tokens and by time",
+        {"curves": lambda: figure or overlay(comparison.groups)},
+        picture,
     )
     verdicts = [Paragraph(verdict.sentence) for verdict in comparison.verdicts]
     notes = [Paragraph(note, "notice" if note.startswith("warning: ") else "soft") for note in comparison.notes]

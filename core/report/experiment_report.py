@@ -7,10 +7,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from core import files
-from core.report.comparison import Comparison, Group, compare
+from core.report.comparison import Group, compare
 from core.report.comparison_forms import document
 from core.report.document import Cards, Cell, Document, Grid, Paragraph, Part, Section
-from core.report.overlay import overlay, picture
+from core.report.overlay import overlay
+from core.report.plots import png
 from core.report.run_report import duration, shown, write_document
 from core.report.runs import RunData
 
@@ -25,10 +26,13 @@ def write_experiment_report(
 
     question: what the experiment is about, in one line; groups: that of the run `default` first; sweeps: their pages.
     """
-    comparison = compare(groups[:MOST_GROUPS]) if len(groups) > 1 else None
-    if comparison:
-        files.write_bytes(out / PICTURE, picture(overlay(comparison.groups), ".png"))
-    return write_document(out, "report", about(out, name, question, groups, comparison, sweeps))
+    compared = None
+    if len(groups) > 1:
+        comparison = compare(groups[:MOST_GROUPS])
+        figure = overlay(comparison.groups)
+        files.write_bytes(out / PICTURE, png(figure))
+        compared = document(comparison, PICTURE, figure)
+    return write_document(out, "report", about(out, name, question, groups, compared, sweeps))
 
 
 def about(
@@ -36,17 +40,16 @@ def about(
     name: str,
     question: str,
     groups: Sequence[Group],
-    comparison: Comparison | None,
+    compared: Document | None,
     sweeps: Sequence[Path],
 ) -> Document:
-    """All that is to be said of an experiment."""
+    """All that is to be said of an experiment. compared: its groups, set against each other."""
     runs = sorted((run for group in groups for run in group.runs), key=lambda run: str(run.summary.get("started")))
     head: list[Part] = [Paragraph(question, "lead"), Cards(figures(runs))]
     sections = [Section("Runs", [Grid(COLUMNS, [row(out, run) for run in runs])])]
-    if comparison:
-        told = document(comparison, PICTURE)
-        sections.append(Section("What the runs support", [*told.head, *left_out(groups)]))
-        sections += told.sections
+    if compared:
+        sections.append(Section("What the runs support", [*compared.head, *left_out(groups)]))
+        sections += compared.sections
     elif runs:
         told_instead = "All runs have the same settings and data, so there is nothing to set side by side yet."
         sections.append(Section("What the runs support", [Paragraph(told_instead)]))

@@ -11,13 +11,12 @@ import torch
 
 from core.config import Config
 from core.encoders.base import Encoder
-from core.models.build import build_model, use_attention
 from core.plugins.manager import plugins
 from core.toml import Settings, check, read_override
 from core.tracking.begin import changed, flat
 from core.tracking.run import read_config
 from core.training import checkpoints
-from core.training.machine import Machine, choose_machine
+from core.training.machine import Machine, choose_machine, model_on
 from core.training.progress import other_settings
 
 WITHOUT_EFFECT = ("train.model.dropout", "train.model.init_from")  # on a model that is trained
@@ -72,9 +71,6 @@ def load_run(folder: Path, config: Config, code: ModuleType | None, name: str = 
         runtime.threads or "auto",
         runtime.attention or "auto",
     )
-    model = build_model(config.train.model, encoder.vocab_size, code)
-    use_attention(model, machine.attention)
+    model = model_on(machine, config.train.model, encoder.vocab_size, code)
     checkpoints.put_weights(model, checkpoint.model, str(checkpoint.folder))
-    return Trained(
-        folder, config, model.to(machine.device).eval(), encoder, machine, step, fingerprint, stop, has_examples
-    )
+    return Trained(folder, config, model.eval(), encoder, machine, step, fingerprint, stop, has_examples)

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import os
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 from core import files
 from core.report import tables
 from core.report.comparison import Group, compare
 from core.report.comparison_forms import grid, sentences
 from core.report.document import Cards, Cell, Code, Document, Grid, Paragraph, Part, Picture, Section
-from core.report.experiment_report import MOST_GROUPS
+from core.report.experiment_report import MOST_GROUPS, relative
 from core.report.grid import picture
 from core.report.overlay import overlay
 from core.report.plots import png
@@ -22,6 +21,9 @@ from core.sweeps.plan import plain
 from core.sweeps.results import Result, figures_table, remarks, results_of, runs_table, spots, table
 from core.sweeps.state import State, command
 from core.tracking.begin import flat
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 PICTURE, CURVES = "results.png", "curves.png"
 EXPLAINED = (
@@ -35,31 +37,36 @@ def write_results(state: State) -> list[Result]:
     sweep, results = state.sweep, results_of(state)
     files.write_text(sweep.folder / "results.csv", tables.as_csv(figures_table(sweep, results)) + "\n")
     files.write_text(sweep.folder / "runs.csv", tables.as_csv(runs_table(state)) + "\n")
-    figure = picture(sweep.space.keys, spots(sweep, results), scattered=bool(sweep.space.draws))
-    for name in (PICTURE, CURVES):  # of an earlier time; there may be nothing to draw now
-        (sweep.folder / name).unlink(missing_ok=True)
-    if figure is not None:
-        files.write_bytes(sweep.folder / PICTURE, png(figure))
-    write_document(sweep.folder, "report", document(state, results))
+    whole = [result for result in results if result.count("completed") and not result.chosen]
+    groups = groups_of(state, sorted(whole, key=lambda result: not result.best)[:MOST_GROUPS])
+    figures = {
+        PICTURE: picture(sweep.space.keys, spots(sweep, results), scattered=bool(sweep.space.draws)),
+        CURVES: overlay(groups) if len(groups) > 1 else None,
+    }
+    for name, figure in figures.items():
+        if figure is None:
+            (sweep.folder / name).unlink(missing_ok=True)  # of an earlier time
+        else:
+            files.write_bytes(sweep.folder / name, png(figure))
+    told = supported(groups, len(whole))
+    write_document(sweep.folder, "report", document(state, results, told, figures))
     return results
 
 
-def document(state: State, results: list[Result]) -> Document:
-    """All that is to be said of a sweep."""
+def document(state: State, results: list[Result], told: list[Part], figures: dict[str, Figure | None]) -> Document:
+    """All that is to be said of a sweep. told: what its runs support; figures: by the names of their files."""
     sweep = state.sweep
-    keys, seen = sweep.space.keys, spots(sweep, results)
     shown: list[Part] = [grid(table(sweep, results)), Paragraph(EXPLAINED, "soft")]
     shown += [Paragraph(remark, "notice") for remark in remarks(state, results)]
-    drawn = picture(keys, seen, scattered=bool(sweep.space.draws))
-    if drawn is not None:
-        shown.append(Picture("validation loss over the settings", {"loss": lambda: drawn}, PICTURE))
+    shown += drawn("validation loss over the settings", PICTURE, figures)
     head: list[Part] = [Paragraph(sweep.description, "lead"), cost(state)]
     return Document(
         f"{sweep.experiment.name} / {sweep.name}",
         head,
         [
             Section("Results", shown),
-            *supported(state, results),
+            Section("What the runs support", told),
+            Section("Curves", drawn("Validation loss by step, by tokens and by time", CURVES, figures)),
             Section("Runs", [runs(state)]),
             Section("Run it again", [Code(command())]),
             Section("Settings", base(state)),
@@ -85,29 +92,32 @@ def cost(state: State) -> Cards:
     )
 
 
-def supported(state: State, results: list[Result]) -> list[Section]:
-    """What the seeds support, the best setting against each other one, and their curves."""
+def drawn(label: str, name: str, figures: dict[str, Figure | None]) -> list[Part]:
+    """A picture, if there is one."""
+    figure = figures[name]
+    return [] if figure is None else [Picture(label, {label: lambda: figure}, name)]
+
+
+def groups_of(state: State, results: list[Result]) -> list[Group]:
+    """Settings as they are compared."""
     keys = short_keys(state.sweep.space.keys)
-    ordered = sorted(
-        (result for result in results if result.count("completed") and not result.chosen),
-        key=lambda result: not result.best,
-    )
-    groups = [
+    return [
         Group(
             ", ".join(f"{keys[key]}={value_shown(value)}" for key, value in result.settings.items()),
             [read_run(state.sweep.out / point.run) for point, _, summary in result.runs if summary],
         )
-        for result in ordered[:MOST_GROUPS]
+        for result in results
     ]
+
+
+def supported(groups: list[Group], settings: int) -> list[Part]:
+    """What the seeds support, the first setting against each other one. settings: how many could be compared."""
     if len(groups) < 2:
         return []
-    comparison = compare(groups)
-    files.write_bytes(state.sweep.folder / CURVES, png(overlay(groups)))
-    told: list[Part] = [Paragraph(sentence) for sentence in sentences(comparison)]
-    if len(ordered) > len(groups):
+    told: list[Part] = [Paragraph(sentence) for sentence in sentences(compare(groups))]
+    if settings > len(groups):
         told.append(Paragraph(f"The best setting and the first {len(groups) - 1} others are compared here.", "soft"))
-    drawing = Picture("Validation loss by step, by tokens and by time", {"curves": lambda: overlay(groups)}, CURVES)
-    return [Section("What the runs support", told), Section("Curves", [drawing])]
+    return told
 
 
 def runs(state: State) -> Grid:
@@ -116,7 +126,7 @@ def runs(state: State) -> Grid:
     rows = []
     for point, row in zip(state.sweep.points, found.rows, strict=True):
         page = state.sweep.out / point.run / "report.html"
-        link = Path(os.path.relpath(page, state.sweep.folder)).as_posix() if page.is_file() else ""
+        link = relative(page, state.sweep.folder) if page.is_file() else ""
         bad = "bad" if state.progress[point.run].status == "failed" else ""
         rows.append([Cell(row[0], link=link), Cell(row[1]), Cell(row[2], bad), *map(Cell, row[3:])])
     return Grid(found.columns, rows)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -145,7 +145,12 @@ def read_config(folder: Path) -> dict[str, Any]:
 
 def is_own(folder: Path, experiment: Experiment) -> bool:
     """Whether a run folder was made by this experiment, and not copied here along with another's folder."""
-    return bool(read_summary(folder).get("experiment", experiment.name) == experiment.name)
+    return owned(read_summary(folder), experiment)
+
+
+def owned(summary: Mapping[str, Any], experiment: Experiment) -> bool:
+    """`is_own`, of a summary."""
+    return bool(summary.get("experiment", experiment.name) == experiment.name)
 
 
 def run_folders(experiment: Experiment, out: Path) -> list[Path]:
@@ -153,24 +158,22 @@ def run_folders(experiment: Experiment, out: Path) -> list[Path]:
 
     Those whose summary.json is damaged are left out, as they must not stand in the way of the others: `damaged_runs`.
     """
-    damaged = {folder for folder, _ in damaged_runs(out)}
-    return [folder for folder in candidates(out) if folder not in damaged and is_own(folder, experiment)]
+    return [folder for folder, found in summaries(out) if not isinstance(found, UserError) and owned(found, experiment)]
 
 
-def damaged_runs(out: Path) -> list[tuple[Path, UserError]]:
-    """Run folders whose summary.json cannot be read, and why."""
-    found = []
-    for folder in candidates(out):
-        try:
-            read_summary(folder)
-        except UserError as error:
-            found.append((folder, error))
-    return found
+def damaged_runs(out: Path) -> list[UserError]:
+    """What is wrong with each summary.json that cannot be read."""
+    return [found for _, found in summaries(out) if isinstance(found, UserError)]
 
 
-def candidates(out: Path) -> list[Path]:
-    """Folders that may be runs, by name."""
-    return sorted(path.parent for path in out.glob("*/summary.json") if not path.parent.name.startswith("."))
+def summaries(out: Path) -> Iterator[tuple[Path, dict[str, Any] | UserError]]:
+    """Folders that may be runs, by name, with what their summary.json says, or why it says nothing."""
+    for path in sorted(out.glob("*/summary.json")):
+        if not path.parent.name.startswith("."):
+            try:
+                yield path.parent, read_summary(path.parent)
+            except UserError as error:
+                yield path.parent, error
 
 
 def find_run(experiment: Experiment, out: Path, name: str) -> Path:

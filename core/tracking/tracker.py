@@ -23,7 +23,7 @@ from core.errors import UserError, did_you_mean
 from core.plugins.discovery import Experiment, is_experiment
 from core.toml import dump
 from core.tracking.environment import code_hash, command_line, environment, own_program, own_script
-from core.tracking.metrics import COLUMNS, MetricsFile, finite, read_columns
+from core.tracking.metrics import COLUMNS, MetricsFile, accuracy_by_group, finite, read_columns
 from core.tracking.run import Run, check_fields, lock_file, read_summary, set_aside
 from core.tracking.trackers import Status, close_trackers, ending, find_trackers
 from core.tracking.values import figure, number, plain, whole
@@ -197,7 +197,6 @@ class Tracker:
         best = min(scored, key=lambda row: float(row["val_loss"]), default={})
         seconds, tokens = self.latest("seconds"), self.latest("tokens")
         wall = self.former_seconds + time.perf_counter() - self.start
-        groups = {name.partition("/")[2]: best[name] for name in best if name.startswith("val_accuracy/")}
         return {
             "steps": self.latest("step") or 0,
             "tokens": tokens,
@@ -210,7 +209,7 @@ class Tracker:
             "final_val_loss": self.latest("val_loss"),
             "bits_per_byte": best.get("bits_per_byte"),
             "accuracy": best.get("val_accuracy"),
-            "accuracy_by_group": groups or None,
+            "accuracy_by_group": accuracy_by_group(best),
         }
 
     def latest(self, column: str) -> Any:

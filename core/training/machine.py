@@ -7,12 +7,14 @@ import ctypes
 import functools
 import sys
 from dataclasses import dataclass
+from types import ModuleType
 from typing import Any, Literal
 
 import torch
 
-from core.config import Attention
+from core.config import Attention, Model
 from core.errors import UserError
+from core.models.build import build_model, use_attention
 from core.training.memory import refuse_more_than_there_is
 
 ALL_THREADS = torch.get_num_threads()  # one per core that this process may use, unless OMP_NUM_THREADS says otherwise
@@ -40,6 +42,13 @@ class Machine:
         if self.dtype == torch.float32:
             return contextlib.nullcontext()
         return torch.autocast(self.device.type, dtype=self.dtype)
+
+
+def model_on(machine: Machine, config: Model, vocab_size: int, code: ModuleType | None) -> torch.nn.Module:
+    """A freshly initialised model where the machine computes, with its form of attention. code: as for `build_model`."""
+    model = build_model(config, vocab_size, code).to(machine.device)
+    use_attention(model, machine.attention)
+    return model
 
 
 def choose_machine(

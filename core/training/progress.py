@@ -68,18 +68,6 @@ def score(metrics: dict[str, float]) -> list[float]:
     return [metrics.get("val_accuracy", 0.0), -metrics["val_loss"]]
 
 
-def save(
-    run: Run,
-    name: str,
-    progress: Progress,
-    model: torch.nn.Module,
-    optimizer: torch.optim.Optimizer,
-    identity: dict[str, Any],
-) -> Path:
-    """Write a checkpoint of a run. identity: dataset_fingerprint and encoder, as `workflow` gives them."""
-    return copy(run, name, progress, model, optimizer, identity)()
-
-
 def copy(
     run: Run,
     name: str,
@@ -88,7 +76,10 @@ def copy(
     optimizer: torch.optim.Optimizer,
     identity: dict[str, Any],
 ) -> Callable[[], Path]:
-    """Copy all that a checkpoint holds. Returns what writes it: the run may go on before that is called."""
+    """Copy all that a checkpoint holds. Returns what writes it: the run may go on before that is called.
+
+    identity: what the dataset is, kept in the checkpoint.
+    """
     tensors, plain = checkpoints.flatten(optimizer)
     state = {
         "step": progress.step,
