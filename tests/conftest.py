@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from click.testing import CliRunner, Result
@@ -50,6 +50,18 @@ dtype = "float32"
 device = "cpu"
 trackers = []
 """
+
+
+def nested(values: Mapping[str, Any], separator: str = ".") -> dict[str, Any]:
+    """A dict of dicts from one with dotted keys."""
+    result: dict[str, Any] = {}
+    for key, value in values.items():
+        inner = result
+        *path, name = key.split(separator)
+        for part in path:
+            inner = inner.setdefault(part, {})
+        inner[name] = value
+    return result
 
 
 @pytest.fixture(scope="session", autouse=True)

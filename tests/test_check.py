@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 from click.testing import Result
+from conftest import nested
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -164,14 +165,7 @@ def test_check_of_what_is_not_there(lab: Path, terrarium: Terrarium) -> None:
 
 def trap(key: str, facts: Facts = FACTS, **settings: Any) -> str:
     """The message of the trap of a key, "" if there is none; settings: dotted keys with _ for dots, such as schedule__max_iters."""
-    values: dict[str, Any] = {}
-    for name, value in settings.items():
-        *path, last = name.split("__")
-        table = values
-        for part in path:
-            table = table.setdefault(part, {})
-        table[last] = value
-    config = resolve(Config.model_validate(values))
+    config = resolve(Config.model_validate(nested(settings, "__")))
     given_keys = {name.replace("__", ".") for name in settings}
     return next((found.message for found in traps(config, given_keys, facts) if found.key == key), "")
 

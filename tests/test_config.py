@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import tomli
+from conftest import nested
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -149,14 +150,7 @@ def test_any_value_of_any_key_is_taken_or_told(
     tmp_path_factory: pytest.TempPathFactory, values: dict[str, Any]
 ) -> None:
     folder = tmp_path_factory.mktemp("config")
-    nested: dict[str, Any] = {}
-    for key, value in values.items():
-        inner = nested
-        *path, name = key.split(".")
-        for part in path:
-            inner = inner.setdefault(part, {})
-        inner[name] = value
-    write(folder, dump(nested))
+    write(folder, dump(nested(values)))
     try:
         config, _ = load_config(folder)
     except UserError as error:
