@@ -172,7 +172,10 @@ class Runtime(Section):
         "auto",
         description="explicit: written out, sdpa: torch's, sdpa32: torch's in float32; auto: the fastest by timing",
     )
-    compile: Literal["auto"] | bool = Field("auto", description="torch.compile; auto: on a GPU, where the run is long")
+    compile: Literal["auto"] | bool = Field(
+        "auto",
+        description="torch.compile; auto: where timing shows that the run is over sooner, compiling included; tried in runs of six minutes or more",
+    )
     threads: Literal["auto"] | Count = Field("auto", description="CPU threads; auto: the fastest number by timing")
     on_nan: Literal["stop", "rollback"] = Field(
         "stop",
@@ -190,7 +193,9 @@ class SampleRuntime(Section):
     dtype: Dtype | None = Field(
         None, description="see train.runtime.dtype; sampling from a cache is in float32 all the same"
     )
-    compile: Literal["auto"] | bool | None = Field(None, description="see train.runtime.compile")
+    compile: Literal["auto"] | bool | None = Field(
+        None, description="accepted as in nanoGPT; what samples is never compiled"
+    )
     attention: Attention | None = Field(None, description="see train.runtime.attention")
     threads: Literal["auto"] | Count | None = Field(None, description="see train.runtime.threads")
 

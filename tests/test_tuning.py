@@ -119,7 +119,9 @@ def test_it_takes_two_seconds_at_most_and_one_step_more(clock: Clock, seconds: f
 def test_what_was_remembered_wrongly_is_timed_again(clock: Clock, stored: Any) -> None:
     measured.remember("a", stored)
     assert fastest_way("a", FIRST, CHOICES, clock.steps_of(cost))[0] == Way("float32", "sdpa", 1)
-    assert measured.recall("a")["way"] == {"dtype": "float32", "attention": "sdpa", "threads": 1}
+    assert measured.recall("a")["way"] == {
+        "dtype": "float32", "attention": "sdpa", "threads": 1, "compile": False,
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize(("most", "counts"), [(1, [1]), (2, [2, 1]), (6, [6, 3, 1]), (16, [16, 8, 4, 2, 1])])
@@ -186,7 +188,7 @@ def rehearsal(spaces: Path, terrarium: Any, monkeypatch: pytest.MonkeyPatch) -> 
     lab = Lab.open("spaces", "", ["train.data.batch_size=32"], Console(quiet=True))
     threads, taken, clock = torch.get_num_threads(), list[int](), Clock()
 
-    def step(model: Any, optimizer: Any, optim: Any, machine: Any, inputs: Any, targets: Any) -> None:
+    def step(model: Any, optimizer: Any, optim: Any, machine: Any, inputs: Any, targets: Any, forward: Any) -> None:
         taken.append(inputs.shape[1])
         clock.now += 0.010 + 0.020 * inputs.shape[1]
 
@@ -207,14 +209,17 @@ def test_all_ways_are_timed_with_the_same_rows(rehearsal: tuple[Rehearsal, list[
 
 def test_the_key_tells_shapes_and_open_choices_apart(rehearsal: tuple[Rehearsal, list[int]]) -> None:
     one, _ = rehearsal
-    keys = {one.key({}), one.key({"threads": [2, 1]})}
+    keys = {
+        one.key("step", FIRST, {}), one.key("step", FIRST, {"threads": [2, 1]}), one.key("compile", FIRST, {}),
+        one.key("step", Way("float32", "sdpa", 1), {}),
+    }  # fmt: skip
     one.config.data.batch_size = 31
-    keys.add(one.key({}))
+    keys.add(one.key("step", FIRST, {}))
     one.config.model.n_layer = 7
-    keys.add(one.key({}))
+    keys.add(one.key("step", FIRST, {}))
     one.config.optim.name = "adamw"
-    keys.add(one.key({}))
-    assert len(keys) == 5
+    keys.add(one.key("step", FIRST, {}))
+    assert len(keys) == 7
 
 
 def test_evaluation_uses_what_the_run_chose(spaces: Path, terrarium: Any) -> None:

@@ -118,16 +118,16 @@ def of_experiment(lab: Lab, threads: int | None) -> Iterator[tuple[dict[str, Any
     refuse_unknown(lab)
     dataset = lab.prepare()
     lab.config.train.runtime.threads = threads or lab.config.train.runtime.threads
-    with throwaway(lab, dataset) as (run, parts):
+    with throwaway(lab, dataset, lab.console.say) as (run, parts):
         named = {"experiment": f"{lab.experiment.name}, {parameter_count(parts.model):,} parameters"}
         yield named | account(str(parts.machine.device)), cases.experiment_cases(run, parts)
 
 
 @contextlib.contextmanager
-def throwaway(lab: Lab, dataset: Dataset) -> Iterator[tuple[Run, Parts]]:
+def throwaway(lab: Lab, dataset: Dataset, say: Callable[[str], Any] | None = None) -> Iterator[tuple[Run, Parts]]:
     """A run that is thrown away, in a folder beside the real ones, and what its loop would work with.
 
-    The config's choices for "auto" become those of this machine.
+    The config's choices for "auto" become those of this machine. say: as for `settle`.
     """
     import torch
 
@@ -147,7 +147,7 @@ def throwaway(lab: Lab, dataset: Dataset) -> Iterator[tuple[Run, Parts]]:
             runtime.out_dir = folder
             run = Run(lab.experiment, "bench", lab.config)
             run.folder.mkdir()
-            machine = settle(run, dataset, lab.code).machine
+            machine = settle(run, dataset, lab.code, say=say).machine
             torch.manual_seed(runtime.seed)
             model = model_on(machine, lab.config.train.model, dataset.encoder.vocab_size, lab.code)
             yield run, assemble(run, dataset, machine, model, saver, lambda row, wall: None, lambda text: None)

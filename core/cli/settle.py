@@ -7,7 +7,7 @@ import functools
 import json
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from types import ModuleType
 from typing import Any
 
@@ -22,10 +22,11 @@ from core.models.attention import choose_attention
 from core.models.build import parameter_count, use_attention
 from core.models.gpt import GPT
 from core.tracking.run import Run
-from core.training import memory
+from core.training import compiling, memory
 from core.training.machine import DTYPES, Machine, choose_machine, fastest_dtype, model_on
 from core.training.measured import machine_key
 from core.training.optimizers import build_optimizer
+from core.training.peak import synchronise
 from core.training.trainer import step_of
 from core.training.tuning import Way, fastest_way, thread_counts
 
@@ -41,25 +42,30 @@ class Settled:
     timings: dict[str, float]
 
 
-def settle(run: Run, dataset: Dataset, code: ModuleType | None, *, timing: bool = True) -> Settled:
-    """Choose what the config leaves open, and write the choices into it. timing: time the real step where that decides.
+def settle(
+    run: Run,
+    dataset: Dataset,
+    code: ModuleType | None,
+    *,
+    timing: bool = True,
+    say: Callable[[str], Any] | None = None,
+) -> Settled:
+    """Choose what the config leaves open, and write the choices into it.
 
-    Raises UserError for a device that is not here and for data too short for its layout.
+    timing: time the real step where that decides. say: shows a line to the user; without it nothing is tried that takes
+    longer than a few seconds. Raises UserError for a device that is not here, for a compiler that is missing where it is
+    asked for, and for data too short for its layout.
     """
     config = run.config.train
     runtime, data = config.runtime, config.data
     data.layout = layout_of(dataset, data)
-    machine = choose_machine(
-        runtime.device, runtime.dtype, runtime.compile, runtime.threads, runtime.attention, long=is_long(config)
-    )
+    machine = choose_machine(runtime.device, runtime.dtype, runtime.compile, runtime.threads, runtime.attention)
+    if machine.compile:
+        compiling.refuse_without_compiler(machine.device)
     timings: dict[str, float] = {}
-    is_open = "auto" in (runtime.dtype, runtime.attention, runtime.threads)
-    if timing and is_open and machine.device.type == "cpu" and not machine.compile:
-        rehearsal = Rehearsal(config, dataset, code, machine)
-        if choices := rehearsal.choices():
-            with contextlib.suppress(memory.NoRoom), memory.noticing():  # then the run itself will say what fits
-                way, timings = fastest_way(rehearsal.key(choices), rehearsal.first_way(), choices, rehearsal.step)
-                machine = rehearsal.machine(way)
+    if timing and not machine.compile:
+        with contextlib.suppress(memory.NoRoom), memory.noticing():  # then the run itself will say what fits
+            machine, timings = by_timing(config, dataset, code, machine, say)
     runtime.device, runtime.dtype, runtime.compile = str(machine.device), machine.dtype_name, machine.compile
     runtime.attention, runtime.threads = machine.attention, torch.get_num_threads()
     for name in ("device", "dtype", "compile", "attention", "threads"):  # [sample.runtime] inherits what was chosen
@@ -68,10 +74,35 @@ def settle(run: Run, dataset: Dataset, code: ModuleType | None, *, timing: bool 
     return Settled(machine, timings)
 
 
+def by_timing(
+    config: Train,
+    dataset: Dataset,
+    code: ModuleType | None,
+    machine: Machine,
+    say: Callable[[str], Any] | None,
+) -> tuple[Machine, dict[str, float]]:
+    """The machine with the fastest of what is open, and what was timed to find it: name of a way -> milliseconds."""
+    runtime, timings = config.runtime, dict[str, float]()
+    is_open = machine.device.type == "cpu" and "auto" in (runtime.dtype, runtime.attention, runtime.threads)
+    may_compile = runtime.compile == "auto" and is_long(config) and not compiling.lacking(machine.device)
+    if not (is_open or may_compile):
+        return machine, timings
+    rehearsal = Rehearsal(config, dataset, code, machine)
+    way = rehearsal.first_way()
+    if is_open and (choices := rehearsal.choices()):
+        way, timings = fastest_way(rehearsal.key("step", way, choices), way, choices, rehearsal.step)
+    if may_compile:
+        key, seconds = rehearsal.key("compile", way, {}), functools.cache(lambda: rehearsal.run_seconds(way))
+        pays, more = compiling.pays(key, way, rehearsal.whole_step, seconds, say)
+        way, timings = replace(way, compile=pays), timings | more
+    return rehearsal.machine(way), timings
+
+
 def is_long(config: Train) -> bool:
-    """Whether a run outlasts the minute that compiling takes."""
+    """Whether a run may be long enough for compiling to be thought of. Few steps are long only where each of them is, and
+    a long step gains nothing."""
     minutes = config.runtime.max_minutes
-    return config.schedule.max_iters >= 2000 if minutes is None else minutes >= 5
+    return config.schedule.max_iters >= 1000 if minutes is None else minutes >= 1
 
 
 class Rehearsal:
@@ -102,8 +133,8 @@ class Rehearsal:
             attention = choose_attention(self.first.device, self.first.dtype, data.block_size, model.head_width, heads)
         return Way(self.first.dtype_name, attention, torch.get_num_threads())
 
-    def key(self, choices: dict[str, list[Any]]) -> str:
-        """Everything that the choice depends on."""
+    def key(self, what: str, way: Way, choices: dict[str, list[Any]]) -> str:
+        """Everything that an answer to `what` depends on."""
         config = self.config
         shape = {
             "model": config.model.model_dump(exclude={"init_from"}),
@@ -111,37 +142,61 @@ class Rehearsal:
             "batch": [config.data.batch_size, config.data.block_size],
             "optimizer": config.optim.name,
             "open": choices,
-            "settled": [self.first.dtype_name, self.first.attention, torch.get_num_threads()],
+            "settled": asdict(way),
         }
-        return f"step; {machine_key()}; {json.dumps(shape, sort_keys=True)}"
+        return f"{what}; {machine_key()}; {json.dumps(shape, sort_keys=True)}"
 
     def machine(self, way: Way) -> Machine:
-        return Machine(self.first.device, DTYPES[way.dtype], self.first.compile, way.attention)
+        return Machine(self.first.device, DTYPES[way.dtype], way.compile, way.attention)
 
     def step(self, way: Way) -> Callable[[], Any]:
         """The step in one way: as many rows of a micro-batch as take a fifth of a second in the first way, for all ways."""
-        machine, (inputs, targets) = self.machine(way), self.rows
+        return self.taking(way, *self.rows)
+
+    def whole_step(self, way: Way) -> Callable[[], Any]:
+        """The step in one way with all rows of a micro-batch: what is compiled is compiled for so many."""
+        return self.taking(way, *self.micro_batch)
+
+    def taking(self, way: Way, inputs: Array, targets: Array) -> Callable[[], Any]:
+        machine = self.machine(way)
+        forward = compiling.compiled(self.model, machine) if way.compile else None
 
         def take() -> None:
             use_attention(self.model, way.attention)
-            step_of(self.model, self.optimizer, self.config.optim, machine, inputs, targets)
+            step_of(self.model, self.optimizer, self.config.optim, machine, inputs, targets, forward)
+            synchronise(machine.device)
 
         return take
+
+    def run_seconds(self, way: Way) -> float:
+        """What the run takes in one way, evaluations left out."""
+        minutes = self.config.runtime.max_minutes
+        if minutes is not None:
+            return 60 * minutes
+        (inputs, _), data = self.rows, self.config.data
+        step = seconds_of(self.step(way)) * data.grad_accum_steps * data.batch_size / inputs.shape[1]
+        return float(self.config.schedule.max_iters * step)
+
+    @functools.cached_property
+    def micro_batch(self) -> tuple[Array, Array]:
+        """Inputs and targets (1, B, T)."""
+        inputs, targets = (side[:1] for side in batch(self.dataset.train, self.config.data, 0, 0))
+        return inputs, targets
 
     @functools.cached_property
     def rows(self) -> tuple[Array, Array]:
         """Inputs and targets (1, R, T) that every way is timed with. Few rows cost more each, so R is estimated twice."""
-        inputs, targets = (side[:1] for side in batch(self.dataset.train, self.config.data, 0, 0))
-        count = 1
+        (inputs, targets), count = self.micro_batch, 1
         for _ in range(2):
             if count < inputs.shape[1]:
-                seconds = self.seconds(inputs[:, :count], targets[:, :count])
+                seconds = seconds_of(self.taking(self.first_way(), inputs[:, :count], targets[:, :count]))
                 count = max(count, min(inputs.shape[1], int(count * LONG_STEP / seconds)))
         return inputs[:, :count], targets[:, :count]
 
-    def seconds(self, inputs: Array, targets: Array) -> float:
-        """Of a step in the first way, after one that prepares."""
-        for _ in range(2):
-            began = time.perf_counter()
-            step_of(self.model, self.optimizer, self.config.optim, self.first, inputs, targets)
-        return time.perf_counter() - began
+
+def seconds_of(take: Callable[[], Any]) -> float:
+    """Of a step, after one that prepares."""
+    take()
+    began = time.perf_counter()
+    take()
+    return time.perf_counter() - began

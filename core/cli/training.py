@@ -33,7 +33,7 @@ from core.tracking.environment import changes, command_line, environment
 from core.tracking.metrics import MetricsFile, accuracy_by_group, accuracy_columns
 from core.tracking.run import Run, find_run, lock_file, out_folder, read_summary
 from core.tracking.trackers import close_trackers, ending, find_trackers, open_trackers
-from core.training import checkpoints, memory
+from core.training import checkpoints, compiling, memory
 from core.training.machine import Machine, choose_device, model_on
 from core.training.optimizers import build_optimizer
 from core.training.progress import Progress, restore
@@ -74,18 +74,20 @@ def train_run(lab: Lab, name: str | None, *, resume: bool, fresh: bool, descript
 
 
 def refuse_unknown(lab: Lab) -> None:
-    """Raise UserError for a model, optimizer, tracker or device that is not to be had here, before anything is made."""
+    """Raise UserError for a model, optimizer, tracker, device or compiler that is not to be had here, before anything is made."""
     config = lab.config.train
     if not hasattr(lab.code, "build_model"):
         plugins().get("models", config.model.kind, "train.model.kind")
     plugins().get("optimizers", str(config.optim.name), "train.optim.name")
     find_trackers(config.runtime.trackers)
-    choose_device(config.runtime.device)
+    device = choose_device(config.runtime.device)
+    if config.runtime.compile is True:
+        compiling.refuse_without_compiler(device)
 
 
 def train_locked(lab: Lab, run: Run, dataset: Dataset, *, resume: bool, exact: bool = False) -> None:
     """Train while this process holds the run's lock; summary.json tells how it ended, whatever happens."""
-    settled = settle(run, dataset, lab.code)
+    settled = settle(run, dataset, lab.code, say=lab.console.say)
     machine = settled.machine
     if resume:
         compare_machines(lab, run, exact)
@@ -123,6 +125,11 @@ def train_locked(lab: Lab, run: Run, dataset: Dataset, *, resume: bool, exact: b
         status = "interrupted" if number else "completed"
     except memory.NoRoom as error:
         raise does_not_fit(run, parts, error, "--fresh ") from None
+    except RuntimeError as error:
+        told = compiling.as_user_error(error) if machine.compile else None
+        if told is None:
+            raise
+        raise told from None
     except OSError as error:
         if error.errno not in durable.FULL:
             raise

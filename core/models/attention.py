@@ -65,9 +65,15 @@ def prepare(qk: Tensor, cos: Tensor | None, sin: Tensor | None, qk_norm: bool) -
     return qk if cos is None or sin is None else rotate(qk, cos, sin)
 
 
-@lru_cache(maxsize=16)
 def causal_mask(T: int, S: int, dtype: torch.dtype, device: torch.device) -> Tensor:
     """(T, S): 0 where a token may look, -inf at those after it. The last of the T tokens is the last of the S."""
+    if torch.compiler.is_compiling():  # which works it out where it is used
+        return torch.full((T, S), -torch.inf, dtype=dtype, device=device).triu(S - T + 1)
+    return kept_mask(T, S, dtype, device)
+
+
+@lru_cache(maxsize=16)
+def kept_mask(T: int, S: int, dtype: torch.dtype, device: torch.device) -> Tensor:
     with torch.inference_mode(False):  # a mask first made while sampling must serve training too
         return torch.full((T, S), -torch.inf, dtype=dtype, device=device).triu_(S - T + 1)
 
@@ -79,11 +85,16 @@ def attend(
 
     form: "explicit", "sdpa" or "sdpa32" (computed in float32). dropout: probability for an attention weight, sdpa only.
     """
-    if form == "explicit":
+    if (
+        form == "explicit" and not torch.compiler.is_compiling()
+    ):  # a compiler finds the gradient and its short cuts itself
         return ExplicitAttention.apply(qkv, n_head, cos, sin, qk_norm)  # type: ignore[no-any-return, no-untyped-call]
     heads = split_heads(qkv, n_head)
     q, k = prepare(heads[:2], cos, sin, qk_norm)
     v, scale = heads[2], logit_scale(q.shape[-1], qk_norm)
+    if form == "explicit":
+        weights = attention_weights(q.flatten(0, 1), k.flatten(0, 1), scale)
+        return merge_heads(torch.bmm(weights, v.flatten(0, 1)).view(v.shape))
     if form == "sdpa32":
         with torch.autocast(qkv.device.type, enabled=False):
             y = F.scaled_dot_product_attention(
@@ -96,6 +107,12 @@ def attend(
 def logit_scale(head_width: int, qk_norm: bool) -> float:
     """What multiplies q k^T before the softmax."""
     return float((QK_NORM_SCALE if qk_norm else 1.0) * head_width**-0.5)
+
+
+def attention_weights(q: Tensor, k: Tensor, scale: float) -> Tensor:
+    """softmax(scale q k^T) over the tokens up to a token's own: q and k (BH, T, D), out (BH, T, T)."""
+    mask = causal_mask(q.shape[1], q.shape[1], q.dtype, q.device)
+    return torch.baddbmm(mask, q, k.transpose(1, 2), alpha=scale).softmax(-1)
 
 
 class ExplicitAttention(torch.autograd.Function):
@@ -118,8 +135,7 @@ class ExplicitAttention(torch.autograd.Function):
             qk = qk * inverse
         if cos is not None and sin is not None:
             qk = rotate(qk, cos, sin)
-        mask, scale = causal_mask(T, T, qkv.dtype, qkv.device), logit_scale(D, qk_norm)
-        weights = torch.baddbmm(mask, qk[0], qk[1].transpose(1, 2), alpha=scale).softmax(-1)  # (BH, T, T)
+        weights = attention_weights(qk[0], qk[1], logit_scale(D, qk_norm))
         ctx.save_for_backward(weights, qk, v, inverse, cos, sin)
         return merge_heads(torch.bmm(weights, v).view(B, n_head, T, D))
 

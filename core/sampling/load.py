@@ -67,7 +67,7 @@ def load_run(folder: Path, config: Config, code: ModuleType | None, name: str = 
     machine = choose_machine(
         runtime.device or "auto",
         runtime.dtype or "auto",
-        runtime.compile or False,
+        False,  # a cache grows by a token a call, and each length would be compiled anew
         runtime.threads or "auto",
         runtime.attention or "auto",
     )

@@ -57,12 +57,10 @@ def choose_machine(
     compile: str | bool,
     threads: int | str,
     attention: Attention = "auto",
-    *,
-    long: bool = False,
 ) -> Machine:
-    """The machine that the settings name; "auto" takes what is mostly fastest on such hardware.
+    """The machine that the settings name; "auto" takes what is mostly fastest on such hardware, not compiled.
 
-    long: whether the run is. Raises UserError for a device that this machine does not have.
+    Raises UserError for a device that this machine does not have.
     """
     torch.set_num_threads(threads if isinstance(threads, int) else ALL_THREADS)
     place = choose_device(device)
@@ -71,8 +69,7 @@ def choose_machine(
         refuse_more_than_there_is()
         be_deterministic(compiling=compile is True)
     precision = fastest_dtype(place) if dtype == "auto" else DTYPES[dtype]
-    # Compiling costs 40 s cold on a CPU, gains at most 15 % (docs/LOG.md), and the results differ from run to run.
-    return Machine(place, precision, long and place.type == "cuda" if compile == "auto" else bool(compile), attention)
+    return Machine(place, precision, compile is True, attention)
 
 
 @functools.cache

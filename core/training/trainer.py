@@ -21,6 +21,7 @@ from core.plugins.manager import Plugins
 from core.tracking.metrics import MetricsFile
 from core.tracking.run import Run
 from core.training import progress as saving
+from core.training.compiling import compiled
 from core.training.machine import Machine
 from core.training.memory import refuse_more_than_there_is
 from core.training.pace import Pace
@@ -66,7 +67,7 @@ def train(run: Run, parts: Parts, progress: Progress, metrics: MetricsFile, stop
     """
     config, model, optimizer = run.config.train, parts.model, parts.optimizer
     pace = Pace(config, progress)
-    forward = torch.compile(model) if parts.machine.compile else model
+    forward = compiled(model, parts.machine) if parts.machine.compile else model
     parts.plugins.manager.hook.on_train_start(run=run)
     unread: list[torch.Tensor] = []  # losses and gradient norms that a device may still be computing
     model.train()
@@ -141,7 +142,7 @@ def step_of(
     forward: Callable[..., torch.Tensor] | None = None,
 ) -> None:
     """One optimizer step alone, as the loop takes it, to be timed. forward: the compiled model, where it is compiled."""
-    loss = accumulate_gradient(forward or model, inputs, targets, machine)
+    loss = accumulate_gradient(model if forward is None else forward, inputs, targets, machine)
     figures = torch.stack((loss, clip_gradient(model, optim.grad_clip or 0.0)))
     if machine.device.type == "cpu":
         figures.tolist()

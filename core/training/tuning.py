@@ -26,14 +26,16 @@ Step = Callable[[], Any]
 
 @dataclass(frozen=True)
 class Way:
-    """How a step is taken. dtype and attention are named as in [train.runtime]; threads: of the CPU."""
+    """How a step is taken. dtype, attention and compile are named as in [train.runtime]; threads: of the CPU."""
 
     dtype: str
     attention: Attention
     threads: int
+    compile: bool = False
 
     def __str__(self) -> str:
-        return f"{self.dtype}, {self.attention} attention, {self.threads} thread{'s' * (self.threads != 1)}"
+        threads = f"{self.threads} thread{'s' * (self.threads != 1)}"
+        return f"{self.dtype}, {self.attention} attention, {threads}{', compiled' * self.compile}"
 
 
 def fastest_way(

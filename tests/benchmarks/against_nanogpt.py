@@ -6,7 +6,8 @@ Each side lives in a process of its own, set up as its users have it: ours start
 threads wait and how memory is kept, which one process could not have both ways), nanoGPT's imports torch and its
 model.py, in float32, as its train.py does on a CPU. The two take turns of about half a second, and only the one whose
 turn it is works. A ratio is that of two turns next to each other, so what slows the machine slows both; stated are the
-median of the ratios and their range. The order within a pair alternates.
+median of the ratios and their range. The order within a pair alternates. "compiled" is ours with torch.compile, as long
+runs use it where it pays, beside nanoGPT as its Readme trains on a CPU, which is not compiled.
 
 "learning" trains nanoGPT's CPU setting, and then ours with RECIPE, on the characters of the text. Both sides' losses
 are those of our evaluation over the whole validation file, each in the precision that it was trained in; both sides' seconds are those of steps alone.
@@ -49,7 +50,7 @@ SEEDS = (11, 12, 13, 14, 15)
 class Case:
     """One measure of both sides. rows: of a batch, or texts written at once; vocab_size as nanoGPT pads it."""
 
-    kind: str  # step or sample
+    kind: str  # step, compiled (ours alone, as its long runs do) or sample
     n_layer: int
     n_head: int
     n_embd: int
@@ -59,20 +60,25 @@ class Case:
 
     @property
     def name(self) -> str:
-        batch = f"{self.rows} x {self.block_size}" if self.kind == "step" else str(self.rows)
+        batch = str(self.rows) if self.kind == "sample" else f"{self.rows} x {self.block_size}"
         return f"{self.n_layer} x {self.n_embd}, batch {batch}"
 
     @property
     def tokens(self) -> int:
         """Tokens of one call: those of a batch, or those that are written within one block."""
-        return self.rows * (self.block_size if self.kind == "step" else self.block_size - 1)
+        return self.rows * (self.block_size - (self.kind == "sample"))
 
 
 SMALL, MIDDLE = (4, 4, 128, 64), (6, 6, 384, 256)
-QUICK = [Case("step", *SMALL, 12), Case("step", *SMALL, 64), *(Case("sample", *SMALL, rows) for rows in (1, 10, 64))]
+QUICK = [
+    Case("step", *SMALL, 12),
+    Case("step", *SMALL, 64),
+    Case("compiled", *SMALL, 12),
+    *(Case("sample", *SMALL, rows) for rows in (1, 10, 64)),
+]
 REST = [
     Case("step", *MIDDLE, 16), *(Case("sample", *MIDDLE, rows) for rows in (1, 10)),
-    Case("step", 12, 12, 768, 1024, 1, 50304),
+    *(Case(kind, 12, 12, 768, 1024, 1, 50304) for kind in ("step", "compiled")),
 ]  # fmt: skip
 
 
@@ -84,18 +90,20 @@ def our_call(case: Case, threads: int) -> Call:
     from core.models.build import build_model
     from core.plugins.manager import plugins
     from core.sampling.generate import generate
+    from core.training.compiling import compiled
     from core.training.machine import choose_machine
     from core.training.trainer import step_of
 
-    machine = choose_machine("cpu", "auto", "auto", threads or "auto")
+    machine = choose_machine("cpu", "auto", case.kind == "compiled", threads or "auto")
     shape = Shape(case.n_layer, case.n_head, case.n_embd, case.block_size, case.rows, case.vocab_size)
     config = config_of("gpt2", shape).train
     torch.manual_seed(0)
     model = build_model(config.model, case.vocab_size)
-    if case.kind == "step":
+    if case.kind != "sample":
         optimizer = plugins().get("optimizers", str(config.optim.name), "")(model, config.optim)
         inputs, targets = random_batch(shape)(0)
-        return lambda: step_of(model, optimizer, config.optim, machine, inputs, targets)
+        forward = compiled(model, machine) if machine.compile else None
+        return lambda: step_of(model, optimizer, config.optim, machine, inputs, targets, forward)
     start = torch.zeros(case.rows, 1, dtype=torch.long)
     return lambda: list(generate(model, start, max_new_tokens=case.block_size - 1, temperature=1.0))
 
@@ -130,7 +138,7 @@ def their_call(case: Case) -> Call:
 
     torch.manual_seed(0)
     model = their_model(case)
-    if case.kind == "step":
+    if case.kind != "sample":
         optimizer = model.configure_optimizers(0.1, 1e-3, (0.9, 0.99), "cpu")
         x, y = torch.randint(case.vocab_size, (2, case.rows, case.block_size))
         return lambda: their_step(model, optimizer, x, y)
@@ -288,7 +296,7 @@ def show(case: Case, pairs: list[tuple[float, float]]) -> None:
     """One line: tokens per second of both sides, and the ratio."""
     speeds = [statistics.median(case.tokens / seconds for seconds in side) for side in zip(*pairs, strict=True)]
     ratio = spread([theirs / ours for ours, theirs in pairs])
-    title = {"step": "training", "sample": "sampling"}[case.kind]
+    title = {"step": "training", "compiled": "compiled", "sample": "sampling"}[case.kind]
     print(f"{title}  {case.name:<28} {speeds[0]:>10,.0f} {speeds[1]:>10,.0f}   {ratio}", flush=True)
 
 
