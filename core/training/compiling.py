@@ -26,7 +26,7 @@ from core.training.tuning import WORTH, Step, Way, in_turn
 
 # Seconds until a compiled step has been taken: the first time, and when torch's cache on the disk has it already.
 COLD_SECONDS, WARM_SECONDS = 25.0, 6.0
-SHARE = 1 / 15  # of a run's time that may be spent on finding out
+SHARE = 1 / 10  # of a run's time that may be spent on finding out
 WITHOUT = "-s train.runtime.compile=false"
 
 
