@@ -13,7 +13,7 @@ import torch
 
 from core.cli.console import Console
 from core.cli.lab import Lab
-from core.cli.settle import Rehearsal
+from core.cli.settle import Rehearsal, is_long
 from core.training import measured, tuning
 from core.training.machine import choose_machine
 from core.training.tuning import SECONDS, Way, fastest_way, thread_counts
@@ -205,6 +205,30 @@ def test_all_ways_are_timed_with_the_same_rows(rehearsal: tuple[Rehearsal, list[
     for way in (FIRST, Way("float32", "sdpa", 1)):
         one.step(way)()
     assert taken == [1, 1, 6, 6, 9, 9]
+
+
+def test_what_a_run_takes_is_known_from_what_was_timed(rehearsal: tuple[Rehearsal, list[int]]) -> None:
+    """Nine of 32 rows take 190 ms. What took less than half of a fifth of a second were all rows, and stepped no more."""
+    one, taken = rehearsal
+    one.config.schedule.max_iters, one.config.data.grad_accum_steps = 100, 3
+    assert one.run_seconds(FIRST, 50.0) == pytest.approx(100 * 3 * 0.050) and not taken
+    for milliseconds in (None, 190.0):
+        assert one.run_seconds(FIRST, milliseconds) == pytest.approx(100 * 3 * 0.190 * 32 / 9)
+    one.config.runtime.max_minutes = 2.5
+    assert one.run_seconds(FIRST, None) == 150
+
+
+def test_what_is_compiled_is_compiled_for_all_rows(rehearsal: tuple[Rehearsal, list[int]]) -> None:
+    one, taken = rehearsal
+    one.whole_step(FIRST)()
+    assert taken == [32]
+
+
+def test_few_steps_and_short_budgets_are_never_compiled(rehearsal: tuple[Rehearsal, list[int]]) -> None:
+    config = rehearsal[0].config
+    for steps, minutes, answer in ((999, None, False), (1000, None, True), (1, 1.0, True), (5000, 0.9, False)):
+        config.schedule.max_iters, config.runtime.max_minutes = steps, minutes
+        assert is_long(config) is answer
 
 
 def test_the_key_tells_shapes_and_open_choices_apart(rehearsal: tuple[Rehearsal, list[int]]) -> None:

@@ -92,7 +92,8 @@ def by_timing(
     if is_open and (choices := rehearsal.choices()):
         way, timings = fastest_way(rehearsal.key("step", way, choices), way, choices, rehearsal.step)
     if may_compile:
-        key, seconds = rehearsal.key("compile", way, {}), functools.cache(lambda: rehearsal.run_seconds(way))
+        timed = timings.get(str(way))
+        key, seconds = rehearsal.key("compile", way, {}), functools.cache(lambda: rehearsal.run_seconds(way, timed))
         pays, more = compiling.pays(key, way, rehearsal.whole_step, seconds, say)
         way, timings = replace(way, compile=pays), timings | more
     return rehearsal.machine(way), timings
@@ -168,14 +169,17 @@ class Rehearsal:
 
         return take
 
-    def run_seconds(self, way: Way) -> float:
-        """What the run takes in one way, evaluations left out."""
+    def run_seconds(self, way: Way, milliseconds: float | None) -> float:
+        """What the run takes in one way, evaluations left out. milliseconds: of its step with `rows`, if known."""
         minutes = self.config.runtime.max_minutes
         if minutes is not None:
             return 60 * minutes
-        (inputs, _), data = self.rows, self.config.data
-        step = seconds_of(self.step(way)) * data.grad_accum_steps * data.batch_size / inputs.shape[1]
-        return float(self.config.schedule.max_iters * step)
+        data = self.config.data
+        if milliseconds is not None and milliseconds < 1000 * LONG_STEP / 2:  # so all rows of a micro-batch were timed
+            micro_batch = milliseconds / 1000
+        else:
+            micro_batch = seconds_of(self.step(way)) * data.batch_size / self.rows[0].shape[1]
+        return float(self.config.schedule.max_iters * data.grad_accum_steps * micro_batch)
 
     @functools.cached_property
     def micro_batch(self) -> tuple[Array, Array]:
