@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,9 +14,10 @@ import pytest
 import torch
 from click.testing import Result
 
+from core.files import cache_folder
 from core.training import compiling, measured
 from core.training.compiling import Trial, pays
-from core.training.machine import choose_machine
+from core.training.machine import Machine, choose_machine
 from core.training.tuning import Way
 
 Terrarium = Callable[..., Result]
@@ -46,13 +49,13 @@ class Finding:
         self.asked += 1
         return self.trial
 
-    def pays(self, seconds: float, *, telling: bool = True) -> bool:
-        answer, _ = pays("key", WAY, lambda way: lambda: None, lambda: seconds, self.said.append if telling else None)
+    def pays(self, seconds: float) -> bool:
+        answer, _ = pays("key", WAY, lambda way: lambda: None, lambda micro_batch: seconds, self.said.append)
         return answer
 
 
 def test_a_long_run_tries_and_shorter_ones_know(monkeypatch: pytest.MonkeyPatch) -> None:
-    finding = Finding(monkeypatch, Trial(eager=0.020, compiled=0.015))
+    finding = Finding(monkeypatch, Trial(0.020, 0.015))
     assert not finding.pays(200) and not finding.asked and not finding.said  # trying would take more than it may
     assert finding.pays(LONG) and finding.asked == 1
     assert finding.said == ["trying whether compiling the step pays: half a minute, once for this machine and shape"]
@@ -61,15 +64,9 @@ def test_a_long_run_tries_and_shorter_ones_know(monkeypatch: pytest.MonkeyPatch)
     assert finding.asked == 1 and len(finding.said) == 1
 
 
-def test_where_nobody_can_be_told_nothing_is_tried(monkeypatch: pytest.MonkeyPatch) -> None:
-    finding = Finding(monkeypatch, Trial(0.020, 0.015))
-    assert not finding.pays(LONG, telling=False) and not finding.asked
-    assert finding.pays(LONG) and finding.pays(LONG, telling=False)
-
-
 def test_what_was_timed_is_named() -> None:
-    measured.remember("key", {"eager": 0.020, "compiled": 0.015})
-    assert pays("key", WAY, lambda way: lambda: None, lambda: LONG, None) == (
+    measured.remember("key", {"eager_seconds": 0.020, "compiled_seconds": 0.015})
+    assert pays("key", WAY, lambda way: lambda: None, lambda micro_batch: LONG, pytest.fail) == (
         True,
         {"bfloat16, explicit attention, 2 threads": 20.0, "bfloat16, explicit attention, 2 threads, compiled": 15.0},
     )
@@ -80,14 +77,22 @@ def test_a_gain_within_the_noise_is_none(monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 def test_what_cannot_be_compiled_is_told_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    finding = Finding(monkeypatch, Trial(0.0, 0.0, "no such thing"))
+    finding = Finding(monkeypatch, Trial(failed="no such thing"))
     for _ in range(2):
         assert not finding.pays(LONG)
-    assert finding.asked == 1 and finding.said[1:] == ["it cannot be compiled here: no such thing"]
+    assert finding.asked == 1 and finding.said[1:] == ["the step is not compiled: no such thing"]
 
 
 @pytest.mark.parametrize(
-    "stored", [3, {}, {"eager": 1.0}, {"eager": 0, "compiled": 1}, {"eager": "a", "compiled": 1}, {"eager": 1, "b": 2}]
+    "stored",
+    [
+        3,
+        {},
+        {"eager_seconds": 1.0},
+        {"eager_seconds": 0, "compiled_seconds": 1},
+        {"eager_seconds": "a", "compiled_seconds": 1},
+        {"eager_seconds": 1, "b": 2},
+    ],  # fmt: skip
 )
 def test_what_was_remembered_wrongly_is_tried_again(monkeypatch: pytest.MonkeyPatch, stored: Any) -> None:
     measured.remember("key", stored)
@@ -98,7 +103,8 @@ def test_what_was_remembered_wrongly_is_tried_again(monkeypatch: pytest.MonkeyPa
 def test_a_trial_takes_both_in_turn(monkeypatch: pytest.MonkeyPatch, threads: None) -> None:
     ways = []
     trial = compiling.try_out(Way("float32", "sdpa", 1), lambda way: lambda: ways.append(way.compile))
-    assert ways == [False, True] * 6 and trial.failed == "" and trial.eager > 0 and trial.compiled > 0
+    assert ways == [False] + [False, True] * 6
+    assert trial.failed == "" and trial.eager_seconds > 0 and trial.compiled_seconds > 0
 
 
 def test_a_compiler_that_fails_ends_no_run(threads: None) -> None:
@@ -109,7 +115,63 @@ def test_a_compiler_that_fails_ends_no_run(threads: None) -> None:
 
         return take
 
-    assert compiling.try_out(Way("float32", "sdpa", 1), step) == Trial(0.0, 0.0, "no working compiler")
+    assert compiling.try_out(Way("float32", "sdpa", 1), step) == Trial(failed="no working compiler")
+
+
+def test_what_is_wrong_without_a_compiler_is_not_put_down_to_it(threads: None) -> None:
+    def step(way: Way) -> Callable[[], None]:
+        def take() -> None:
+            raise RuntimeError("the model's own mistake")
+
+        return take
+
+    with pytest.raises(RuntimeError, match="own mistake"):
+        compiling.try_out(Way("float32", "sdpa", 1), step)
+
+
+def test_memory_that_is_used_up_says_nothing_about_compiling(threads: None) -> None:
+    def step(way: Way) -> Callable[[], None]:
+        def take() -> None:
+            if way.compile:
+                raise MemoryError
+
+        return take
+
+    with pytest.raises(MemoryError):
+        compiling.try_out(Way("float32", "sdpa", 1), step)
+
+
+def test_a_trial_ends_in_time(monkeypatch: pytest.MonkeyPatch, threads: None) -> None:
+    monkeypatch.setattr(compiling, "COLD_SECONDS", 0.0)
+    found = compiling.try_out(Way("float32", "sdpa", 1), lambda way: lambda: None)
+    assert found == Trial(failed="its steps take too long for a comparison")
+
+
+def test_the_length_of_a_run_comes_from_what_is_remembered() -> None:
+    """Otherwise seeds of one sweep, timed anew each, could end up compiled and not."""
+    measured.remember("key", {"eager_seconds": 0.020, "compiled_seconds": 0.015})
+    asked = []
+
+    def run_seconds(micro_batch: float | None) -> float:
+        asked.append(micro_batch)
+        return LONG
+
+    assert pays("key", WAY, lambda way: lambda: None, run_seconds, pytest.fail)[0]
+    assert asked == [0.020]
+
+
+def test_everything_is_compiled_with_the_same_flags(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is tried, recalled, resumed or asked for by name goes one way; on a GPU nothing is said of determinism."""
+    said = []
+    monkeypatch.setattr(compiling, "be_deterministic", lambda *, compiling: said.append(compiling))
+    monkeypatch.setattr(torch, "compile", lambda model, **options: options)
+    monkeypatch.delenv("TORCHINDUCTOR_CACHE_DIR", raising=False)
+    model = torch.nn.Linear(1, 1)
+    cpu = compiling.compiled_forward(model, Machine(torch.device("cpu"), torch.float32))
+    assert said == [True] and cpu == {"dynamic": False, "options": {"cpp_wrapper": True}}  # type: ignore[comparison-overlap]
+    compiling.compiled_forward(model, Machine(torch.device("cuda"), torch.float32))
+    assert said == [True]
+    assert os.environ["TORCHINDUCTOR_CACHE_DIR"] == str(cache_folder() / "compiled")
 
 
 def test_a_run_says_whether_it_is_compiled_and_keeps_to_it(
@@ -122,8 +184,8 @@ def test_a_run_says_whether_it_is_compiled_and_keeps_to_it(
         calls.append(machine.compile)
         return lambda *inputs: model(*inputs)
 
-    monkeypatch.setattr("core.training.trainer.compiled", compiled)
-    monkeypatch.setattr("core.cli.settle.is_long", lambda config: True)
+    monkeypatch.setattr("core.training.trainer.compiled_forward", compiled)
+    monkeypatch.setattr("core.cli.settle.is_long", lambda config, device: True)
     monkeypatch.setattr(compiling, "lacking", lambda device: "")
     monkeypatch.setattr(compiling, "SHARE", 1e9)
     monkeypatch.setattr(compiling, "WARM_SECONDS", 0.0)
@@ -134,6 +196,7 @@ def test_a_run_says_whether_it_is_compiled_and_keeps_to_it(
     summary = json.loads((spaces / "out" / "default" / "summary.json").read_text())
     assert summary["choices"]["compile"] is True
     assert [name for name in summary["choices"]["milliseconds"] if name.endswith(", compiled")]
+    assert summary["environment"]["compiler"]
     monkeypatch.setattr(compiling, "pays", lambda *_: pytest.fail("asked again"))
     result = terrarium("train", "spaces", "--resume", "-s", "train.schedule.max_iters=4")
     assert result.exit_code == 0 and calls == [True, True], result.output
@@ -149,20 +212,80 @@ def test_a_missing_compiler_is_named_before_anything_changes(
     for options in (("--fresh",), ("--run", "new")):
         result = terrarium("train", "spaces", *options, "-s", "train.runtime.compile=true")
         assert result.exit_code == 2
-        assert "train.runtime.compile = true: torch.compile needs the C++ compiler no-such-compiler" in result.stderr
+        assert "train.runtime.compile = true: torch.compile needs the compiler no-such-compiler" in result.stderr
         assert "-s train.runtime.compile=false" in result.stderr
     assert sorted((spaces / "out").rglob("*")) == before
 
 
+def test_a_finished_run_needs_no_compiler_and_a_resume_says_how_to_go_on_without(
+    spaces: Path, terrarium: Terrarium, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("core.training.trainer.compiled_forward", lambda model, machine: lambda *inputs: model(*inputs))
+    compiled = ("-s", "train.runtime.compile=true")
+    with monkeypatch.context() as patch:
+        patch.setattr(compiling, "lacking", lambda device: "")
+        assert terrarium("train", "spaces", *compiled).exit_code == 0
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    for command in ("train", "evaluate", "report"):
+        result = terrarium(command, "spaces", *(compiled if command == "train" else ()))
+        assert result.exit_code == 0, result.output
+    more = ("--resume", "-s", "train.schedule.max_iters=8")
+    refused = terrarium("train", "spaces", *more)
+    assert refused.exit_code == 2 and "a run that has begun, with --resume" in refused.stderr
+    result = terrarium("train", "spaces", *more, "-s", "train.runtime.compile=false")
+    assert result.exit_code == 0, result.output
+    assert "This resume is not bit-exact: " in result.stdout and "compile: True -> False" in result.stdout
+
+
 def test_what_is_lacking(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("CXX", sys.executable)
-    assert compiling.lacking(torch.device("cpu")) == ""
-    monkeypatch.delenv("CXX")
+    cpu, gpu = torch.device("cpu"), torch.device("cuda")
+    for variable in ("CC", "CXX"):
+        monkeypatch.setenv(variable, sys.executable)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: name)
+    assert compiling.lacking(cpu) == compiling.lacking(gpu) == ""
+    for variable in ("CC", "CXX"):
+        monkeypatch.delenv(variable)
     monkeypatch.setenv("PATH", "")
-    assert compiling.lacking(torch.device("cpu")).startswith("the C++ compiler ")
-    assert compiling.lacking(torch.device("mps")) == "a backend for mps"
+    assert compiling.lacking(cpu).startswith("the compiler ")
+    assert compiling.lacking(gpu) == "the compiler gcc"
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    assert compiling.lacking(torch.device("cuda")) == "triton"
+    assert compiling.lacking(gpu) == "triton"
+
+
+def test_a_compilers_version(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CXX", sys.executable)
+    assert compiling.compiler_version(torch.device("cpu")) == f"Python {sys.version.split()[0]}"
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    assert compiling.compiler_version(torch.device("cpu")) is None
+
+
+def test_compiling_is_no_speed_of_steps_and_spoils_no_budget(
+    spaces: Path, terrarium: Terrarium, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first step takes two thirds of the budget; the time behind it is used, and the speeds are those of steps."""
+
+    def compiled(model: torch.nn.Module, machine: Any) -> Callable[..., Any]:
+        calls = []
+
+        def forward(*inputs: Any) -> Any:
+            if not calls:
+                time.sleep(2.0)
+            calls.append(1)
+            return model(*inputs)
+
+        return forward
+
+    monkeypatch.setattr("core.training.trainer.compiled_forward", compiled)
+    monkeypatch.setattr(compiling, "lacking", lambda device: "")
+    budget = ("-s", "train.runtime.max_minutes=0.05", "-s", "train.runtime.eval_interval=100000")
+    result = terrarium(
+        "train", "spaces", *budget, "-s", "train.runtime.compile=true", "-s", "train.runtime.log_interval=1"
+    )
+    assert result.exit_code == 0, result.output
+    summary = json.loads((spaces / "out" / "default" / "summary.json").read_text())
+    assert summary["wall_seconds"] > 2 > 1.5 > summary["train_seconds"]
+    assert summary["steps"] > 20
+    assert summary["tokens_per_second"] > 2 * summary["tokens"] / summary["wall_seconds"]
 
 
 def test_a_compiler_that_fails_in_the_run_is_a_clear_error(
@@ -176,12 +299,15 @@ def test_a_compiler_that_fails_in_the_run_is_a_clear_error(
 
         return forward
 
-    monkeypatch.setattr("core.training.trainer.compiled", compiled)
+    monkeypatch.setattr("core.training.trainer.compiled_forward", compiled)
     monkeypatch.setattr(compiling, "lacking", lambda device: "")
-    result = terrarium("train", "spaces", "-s", "train.runtime.compile=true")
+    measured.remember(f"{compiling.KEY}; a machine, a shape", {"eager_seconds": 2, "compiled_seconds": 1})
+    measured.remember("another", 1)
+    result = terrarium("train", "spaces", "-s", "train.runtime.compile=true", "-s", "train.runtime.threads=1")
     assert result.exit_code == 2
-    assert "train.runtime.compile = true: the step cannot be compiled: it went wrong\n" in result.stderr
+    assert "train.runtime.compile: the step cannot be compiled: it went wrong\n" in result.stderr
     assert "--fresh -s train.runtime.compile=false" in result.stderr
+    assert measured.read() == {"another": 1}  # what was believed about compiling was wrong
     assert json.loads((spaces / "out" / "default" / "summary.json").read_text())["status"] == "failed"
     assert terrarium("train", "spaces", "--fresh", "-s", "train.runtime.compile=false").exit_code == 0
 
@@ -238,7 +364,7 @@ def test_gradients_of_a_compiled_model(threads: None, form: str, tolerance: floa
     machine = choose_machine("cpu", "float32", True, 1)
     ids = torch.randint(11, (2, 8))
     found = []
-    for forward in (model, compiling.compiled(model, machine)):
+    for forward in (model, compiling.compiled_forward(model, machine)):
         model.zero_grad()
         forward(ids).square().sum().backward()
         found.append([parameter.grad.clone() for parameter in model.parameters()])

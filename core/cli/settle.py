@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import json
+import math
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
@@ -21,6 +22,7 @@ from core.data.dataset import Dataset
 from core.models.attention import choose_attention
 from core.models.build import parameter_count, use_attention
 from core.models.gpt import GPT
+from core.tracking.environment import code_hash
 from core.tracking.run import Run
 from core.training import compiling, memory
 from core.training.machine import DTYPES, Machine, choose_machine, fastest_dtype, model_on
@@ -52,20 +54,20 @@ def settle(
 ) -> Settled:
     """Choose what the config leaves open, and write the choices into it.
 
-    timing: time the real step where that decides. say: shows a line to the user; without it nothing is tried that takes
-    longer than a few seconds. Raises UserError for a device that is not here, for a compiler that is missing where it is
-    asked for, and for data too short for its layout.
+    timing: time the real step where that decides. say: shows a line to the user; without it nothing is compiled that the
+    config does not name. Raises UserError for a device that is not here, for a compiler that is missing where a step is to
+    be compiled, and for data too short for its layout.
     """
     config = run.config.train
     runtime, data = config.runtime, config.data
     data.layout = layout_of(dataset, data)
     machine = choose_machine(runtime.device, runtime.dtype, runtime.compile, runtime.threads, runtime.attention)
-    if machine.compile:
-        compiling.refuse_without_compiler(machine.device)
     timings: dict[str, float] = {}
-    if timing and not machine.compile:
+    if timing and machine.compile:
+        compiling.refuse_without_compiler(machine.device)
+    elif timing:
         with contextlib.suppress(memory.NoRoom), memory.noticing():  # then the run itself will say what fits
-            machine, timings = by_timing(config, dataset, code, machine, say)
+            machine, timings = by_timing(run, dataset, code, machine, say)
     runtime.device, runtime.dtype, runtime.compile = str(machine.device), machine.dtype_name, machine.compile
     runtime.attention, runtime.threads = machine.attention, torch.get_num_threads()
     for name in ("device", "dtype", "compile", "attention", "threads"):  # [sample.runtime] inherits what was chosen
@@ -75,42 +77,52 @@ def settle(
 
 
 def by_timing(
-    config: Train,
-    dataset: Dataset,
-    code: ModuleType | None,
-    machine: Machine,
-    say: Callable[[str], Any] | None,
+    run: Run, dataset: Dataset, code: ModuleType | None, machine: Machine, say: Callable[[str], Any] | None
 ) -> tuple[Machine, dict[str, float]]:
     """The machine with the fastest of what is open, and what was timed to find it: name of a way -> milliseconds."""
-    runtime, timings = config.runtime, dict[str, float]()
+    config, timings = run.config.train, dict[str, float]()
+    runtime = config.runtime
     is_open = machine.device.type == "cpu" and "auto" in (runtime.dtype, runtime.attention, runtime.threads)
-    may_compile = runtime.compile == "auto" and is_long(config) and not compiling.lacking(machine.device)
-    if not (is_open or may_compile):
+    may_compile = (
+        runtime.compile == "auto" and is_long(config, machine.device) and not compiling.lacking(machine.device)
+    )
+    if not (is_open or (may_compile and say)):
         return machine, timings
-    rehearsal = Rehearsal(config, dataset, code, machine)
+    own_code = code_hash(run.experiment.folder) if hasattr(code, "build_model") else None
+    rehearsal = Rehearsal(config, dataset, code, machine, own_code)
     way = rehearsal.first_way()
     if is_open and (choices := rehearsal.choices()):
         way, timings = fastest_way(rehearsal.key("step", way, choices), way, choices, rehearsal.step)
-    if may_compile:
-        timed = timings.get(str(way))
-        key, seconds = rehearsal.key("compile", way, {}), functools.cache(lambda: rehearsal.run_seconds(way, timed))
-        pays, more = compiling.pays(key, way, rehearsal.whole_step, seconds, say)
+    if may_compile and say:
+        timed = timings.get(str(way), math.inf) / 1000
+        pays, more = compiling.pays(
+            rehearsal.key(compiling.KEY, way, {}),
+            way,
+            rehearsal.whole_step,
+            lambda known: rehearsal.run_seconds(way, known or (timed if timed < LONG_STEP / 2 else None)),
+            say,
+        )
         way, timings = replace(way, compile=pays), timings | more
     return rehearsal.machine(way), timings
 
 
-def is_long(config: Train) -> bool:
-    """Whether a run may be long enough for compiling to be thought of. Few steps are long only where each of them is, and
-    a long step gains nothing."""
+def is_long(config: Train, device: torch.device) -> bool:
+    """Whether a run may be long enough for compiling to be thought of. On a CPU few steps are long only where each of them
+    is, and such a step gains nothing."""
     minutes = config.runtime.max_minutes
-    return config.schedule.max_iters >= 1000 if minutes is None else minutes >= 1
+    if minutes is None:
+        return device.type != "cpu" or config.schedule.max_iters >= 1000
+    return minutes >= 1
 
 
 class Rehearsal:
     """The step of a run, taken by a model that is thrown away afterwards."""
 
-    def __init__(self, config: Train, dataset: Dataset, code: ModuleType | None, machine: Machine) -> None:
-        self.config, self.first = config, machine
+    def __init__(
+        self, config: Train, dataset: Dataset, code: ModuleType | None, machine: Machine, own_code: str | None = None
+    ) -> None:
+        """own_code: names the code of a model that is the experiment's own."""
+        self.config, self.first, self.own_code = config, machine, own_code
         self.model = model_on(machine, config.model, dataset.encoder.vocab_size, code)
         self.optimizer = build_optimizer(self.model, config.optim)
         self.dataset = dataset
@@ -140,6 +152,7 @@ class Rehearsal:
         shape = {
             "model": config.model.model_dump(exclude={"init_from"}),
             "parameters": parameter_count(self.model),
+            "code": self.own_code,
             "batch": [config.data.batch_size, config.data.block_size],
             "optimizer": config.optim.name,
             "open": choices,
@@ -160,7 +173,7 @@ class Rehearsal:
 
     def taking(self, way: Way, inputs: Array, targets: Array) -> Callable[[], Any]:
         machine = self.machine(way)
-        forward = compiling.compiled(self.model, machine) if way.compile else None
+        forward = compiling.compiled_forward(self.model, machine) if way.compile else None
 
         def take() -> None:
             use_attention(self.model, way.attention)
@@ -169,15 +182,12 @@ class Rehearsal:
 
         return take
 
-    def run_seconds(self, way: Way, milliseconds: float | None) -> float:
-        """What the run takes in one way, evaluations left out. milliseconds: of its step with `rows`, if known."""
-        minutes = self.config.runtime.max_minutes
+    def run_seconds(self, way: Way, micro_batch: float | None) -> float:
+        """What the run takes in one way, evaluations left out. micro_batch: seconds of a micro-batch, measured if None."""
+        minutes, data = self.config.runtime.max_minutes, self.config.data
         if minutes is not None:
             return 60 * minutes
-        data = self.config.data
-        if milliseconds is not None and milliseconds < 1000 * LONG_STEP / 2:  # so all rows of a micro-batch were timed
-            micro_batch = milliseconds / 1000
-        else:
+        if micro_batch is None:
             micro_batch = seconds_of(self.step(way)) * data.batch_size / self.rows[0].shape[1]
         return float(self.config.schedule.max_iters * data.grad_accum_steps * micro_batch)
 

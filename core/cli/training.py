@@ -57,6 +57,8 @@ def train_run(lab: Lab, name: str | None, *, resume: bool, fresh: bool, descript
         )
     run = Run(lab.experiment, name or lab.default_run, lab.config, description)
     refuse_unknown(lab)
+    if lab.config.train.runtime.compile is True and (fresh or not run.folder.exists()):
+        compiling.refuse_without_compiler(choose_device(lab.config.train.runtime.device))  # before a folder is moved
     dataset = lab.prepare()
     with files.lock(
         lock_file(run.folder), f"run {run.title}", "Wait until it ends, or choose another name with --run."
@@ -74,15 +76,13 @@ def train_run(lab: Lab, name: str | None, *, resume: bool, fresh: bool, descript
 
 
 def refuse_unknown(lab: Lab) -> None:
-    """Raise UserError for a model, optimizer, tracker, device or compiler that is not to be had here, before anything is made."""
+    """Raise UserError for a model, optimizer, tracker or device that is not to be had here, before anything is made."""
     config = lab.config.train
     if not hasattr(lab.code, "build_model"):
         plugins().get("models", config.model.kind, "train.model.kind")
     plugins().get("optimizers", str(config.optim.name), "train.optim.name")
     find_trackers(config.runtime.trackers)
-    device = choose_device(config.runtime.device)
-    if config.runtime.compile is True:
-        compiling.refuse_without_compiler(device)
+    choose_device(config.runtime.device)
 
 
 def train_locked(lab: Lab, run: Run, dataset: Dataset, *, resume: bool, exact: bool = False) -> None:
@@ -126,7 +126,7 @@ def train_locked(lab: Lab, run: Run, dataset: Dataset, *, resume: bool, exact: b
     except memory.NoRoom as error:
         raise does_not_fit(run, parts, error, "--fresh ") from None
     except RuntimeError as error:
-        told = compiling.as_user_error(error) if machine.compile else None
+        told = compiling.as_user_error(error, progress.step) if machine.compile else None
         if told is None:
             raise
         raise told from None
@@ -162,7 +162,7 @@ def compare_machines(lab: Lab, run: Run, exact: bool) -> None:
     """Say so where a resume cannot be bit-exact, as the run began on something else. Raises UserError if it must be exact."""
     summary = read_summary(run.folder)
     before = {**(summary.get("environment") or {}), **(summary.get("choices") or {}), "device": summary.get("device")}
-    now = {**environment(run.experiment.folder), **run.config.train.runtime.model_dump()}
+    now = {**surroundings(run), **run.config.train.runtime.model_dump()}
     if not (found := changes(before, now)):
         return
     if exact:
@@ -172,6 +172,14 @@ def compare_machines(lab: Lab, run: Run, exact: bool) -> None:
             remedy="Go on where the run began, or without --exact.",
         )
     lab.console.say(f"This resume is not bit-exact: {'; '.join(found)}.")
+
+
+def surroundings(run: Run) -> dict[str, Any]:
+    """What a run is trained in, the compiler too where its step is compiled."""
+    found, runtime = environment(run.experiment.folder), run.config.train.runtime
+    if runtime.compile is True:
+        found["compiler"] = compiling.compiler_version(torch.device(runtime.device))
+    return found
 
 
 def disk_full(run: Run, progress: Progress, error: OSError) -> RunFailed:
@@ -271,7 +279,7 @@ def opening(run: Run, dataset: Dataset, model: torch.nn.Module, timings: dict[st
             "milliseconds": timings,
         },
         "dataset_fingerprint": dataset.fingerprint,
-        "environment": environment(run.experiment.folder),
+        "environment": surroundings(run),
         "command": command_line(PROGRAM),
     } | ({"description": run.description} if run.description else {})
 

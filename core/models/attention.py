@@ -85,9 +85,8 @@ def attend(
 
     form: "explicit", "sdpa" or "sdpa32" (computed in float32). dropout: probability for an attention weight, sdpa only.
     """
-    if (
-        form == "explicit" and not torch.compiler.is_compiling()
-    ):  # a compiler finds the gradient and its short cuts itself
+    by_hand = form == "explicit" and not torch.compiler.is_compiling()  # a compiler finds the gradient itself
+    if by_hand:
         return ExplicitAttention.apply(qkv, n_head, cos, sin, qk_norm)  # type: ignore[no-any-return, no-untyped-call]
     heads = split_heads(qkv, n_head)
     q, k = prepare(heads[:2], cos, sin, qk_norm)

@@ -58,7 +58,7 @@ def version(package: str) -> str | None:
 
 
 # What a sum's last bits depend on. The same names stand in summary.json, in `environment` and in `choices`.
-DECIDES_BITS = ("torch", "cpu", "cpu_capability", "threads", "device", "dtype", "attention", "compile")
+DECIDES_BITS = ("torch", "cpu", "cpu_capability", "threads", "device", "dtype", "attention", "compile", "compiler")
 
 
 def changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:

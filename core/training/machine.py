@@ -67,7 +67,7 @@ def choose_machine(
     if place.type == "cpu":
         keep_freed_memory()
         refuse_more_than_there_is()
-        be_deterministic(compiling=compile is True)
+        be_deterministic(compiling=False)
     precision = fastest_dtype(place) if dtype == "auto" else DTYPES[dtype]
     return Machine(place, precision, compile is True, attention)
 

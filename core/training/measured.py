@@ -10,6 +10,7 @@ import contextlib
 import functools
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -27,10 +28,19 @@ def recall(key: str) -> Any | None:
 
 def remember(key: str, value: Any) -> None:
     """Keep a JSON value under a key. Where the store is not to be had, or another process is writing it, nothing happens."""
+    change(lambda values: values | {key: value})
+
+
+def forget(beginning: str) -> None:
+    """Drop the values of all keys that begin so; as `remember`, where it can be done."""
+    change(lambda values: {key: value for key, value in values.items() if not key.startswith(beginning)})
+
+
+def change(new: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
     with contextlib.suppress(OSError, RuntimeError, UserError):
         path = store()
         with files.lock(path.with_name(".measured.lock"), "the store of measured figures"):
-            files.write_json(path, read() | {key: value})
+            files.write_json(path, new(read()))
 
 
 def store() -> Path:

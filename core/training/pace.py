@@ -45,8 +45,8 @@ class Pace:
         self.progress.wall_seconds += elapsed
         return elapsed
 
-    def rewind(self) -> None:
-        """The run went back to an earlier step: speeds are counted from here on."""
+    def count_from_here(self) -> None:
+        """Forget the steps of this try: the run went back to an earlier one, or what was done was not a step alone."""
         self.first_step, self.first_seconds = self.progress.step, self.progress.seconds
         self.row_seconds, self.row_tokens = self.progress.seconds, self.progress.tokens
 

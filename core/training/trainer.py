@@ -21,7 +21,7 @@ from core.plugins.manager import Plugins
 from core.tracking.metrics import MetricsFile
 from core.tracking.run import Run
 from core.training import progress as saving
-from core.training.compiling import compiled
+from core.training.compiling import compiled_forward
 from core.training.machine import Machine
 from core.training.memory import refuse_more_than_there_is
 from core.training.pace import Pace
@@ -67,13 +67,14 @@ def train(run: Run, parts: Parts, progress: Progress, metrics: MetricsFile, stop
     """
     config, model, optimizer = run.config.train, parts.model, parts.optimizer
     pace = Pace(config, progress)
-    forward = compiled(model, parts.machine) if parts.machine.compile else model
+    forward = compiled_forward(model, parts.machine) if parts.machine.compile else model
     parts.plugins.manager.hook.on_train_start(run=run)
     unread: list[torch.Tensor] = []  # losses and gradient norms that a device may still be computing
     model.train()
     if config.runtime.on_nan == "rollback" and not progress.step:
         save(run, parts, progress, pace, "last")  # something to go back to
 
+    compiling = parts.machine.compile
     stopping, over = False, pace.over()
     while not (stopping or over):
         due = pace.due()
@@ -94,7 +95,12 @@ def train(run: Run, parts: Parts, progress: Progress, metrics: MetricsFile, stop
         optimizer.zero_grad(set_to_none=True)
         progress.step += 1
         progress.tokens += inputs.size
-        progress.seconds += pace.lap()
+        took = pace.lap()
+        if compiling:  # the first step mostly: that is no speed of steps
+            compiling = False
+            pace.count_from_here()
+        else:
+            progress.seconds += took
 
         if due.row:
             row = pace.figures() | {
@@ -206,7 +212,7 @@ def roll_back(
         "wall_seconds": progress.wall_seconds,
     }
     vars(progress).update(vars(former) | kept)  # time that was spent stays spent
-    pace.rewind()
+    pace.count_from_here()
     metrics.rewind(progress.step)
     parts.say(
         f"step {step}: the {what} is {value} for batch {number}. Back to step {progress.step}, without that batch, "
