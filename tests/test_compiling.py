@@ -92,7 +92,7 @@ def test_what_cannot_be_compiled_is_told_once(monkeypatch: pytest.MonkeyPatch) -
         {"eager_seconds": 0, "compiled_seconds": 1},
         {"eager_seconds": "a", "compiled_seconds": 1},
         {"eager_seconds": 1, "b": 2},
-    ],  # fmt: skip
+    ],
 )
 def test_what_was_remembered_wrongly_is_tried_again(monkeypatch: pytest.MonkeyPatch, stored: Any) -> None:
     measured.remember("key", stored)
@@ -319,10 +319,17 @@ needs_a_compiler = pytest.mark.skipif(
 
 @pytest.mark.slow
 @needs_a_compiler
-@pytest.mark.parametrize("preset", ["modern", "gpt2"])
-def test_a_compiled_run_repeats_and_resumes_bit_for_bit(spaces: Path, terrarium: Terrarium, preset: str) -> None:
+@pytest.mark.parametrize(
+    "shape",
+    [
+        ["train.model.preset=modern"],
+        ["train.model.preset=gpt2"],
+        ["train.model.dropout=0.2", "train.data.grad_accum_steps=2"],
+    ],
+)
+def test_a_compiled_run_repeats_and_resumes_bit_for_bit(spaces: Path, terrarium: Terrarium, shape: list[str]) -> None:
     """Once without a break, once more, and once in two parts; and the same within rounding as without a compiler."""
-    settings = ("-s", f"train.model.preset={preset}", "-s", "train.runtime.threads=2")
+    settings = tuple(part for text in (*shape, "train.runtime.threads=2") for part in ("-s", text))
     for run, compile in (("whole", "true"), ("again", "true"), ("parts", "true"), ("eager", "false")):
         options = ("--run", run, *settings, "-s", f"train.runtime.compile={compile}")
         if run == "parts":  # the schedule of the whole run, up to its third step
@@ -341,7 +348,9 @@ def test_a_compiled_run_repeats_and_resumes_bit_for_bit(spaces: Path, terrarium:
     losses = [
         json.loads((spaces / "out" / run / "summary.json").read_text())["final_val_loss"] for run in ("whole", "eager")
     ]
-    assert losses[0] == pytest.approx(losses[1], abs=1e-3)
+    assert losses[0] == pytest.approx(
+        losses[1], abs=0.05 if "train.model.dropout=0.2" in shape else 1e-3
+    )  # other draws
 
 
 @pytest.mark.slow

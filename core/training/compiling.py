@@ -46,9 +46,8 @@ class Trial:
 
 def compiled_forward(model: torch.nn.Module, machine: Machine) -> Callable[..., Any]:
     """The model's forward, which torch compiles when it is first called, for one shape."""
-    with contextlib.suppress(
-        RuntimeError
-    ):  # no home; beside measured.json, so that what is remembered is true as long as it is
+    # Beside measured.json, which says how soon such a step is compiled: both are there, or neither is.
+    with contextlib.suppress(RuntimeError):  # a user without a home
         os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(files.cache_folder() / "compiled"))
     options: dict[str, Any] | None = None
     with warnings.catch_warnings():
