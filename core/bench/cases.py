@@ -84,7 +84,7 @@ def experiment_cases(run: Run, parts: Parts) -> list[Case]:
 
     runtime = config.runtime
     return [
-        Case("training", f"{config.data.batch_size} rows of {config.data.block_size} tokens", step),
+        Case("training", f"{config.data.batch_size} rows of {config.data.block_size} tokens{', compiled' * parts.machine.compile}", step),
         Case("around the steps", "evaluation", partial(around, "evaluation", lambda: {"seconds": evaluation_seconds(parts)})),
         Case("around the steps", "checkpoint", partial(around, "checkpoint", lambda: save(run, parts))),
         Case("around the steps", "row of metrics", partial(around, "row", lambda: {"seconds": row_seconds(run, parts)})),
