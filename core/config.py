@@ -174,7 +174,7 @@ class Runtime(Section):
     )
     compile: Literal["auto"] | bool = Field(
         "auto",
-        description="torch.compile; auto: where timing shows that the run is over sooner, compiling included; tried once in a run of some four minutes (on a CPU: and 1,000 steps) or more",
+        description="torch.compile; auto: where timing shows that the run is over sooner, compiling included; tried once, in a run of some four minutes or more (on a CPU: of 1,000 steps, or with max_minutes)",
     )
     threads: Literal["auto"] | Count = Field("auto", description="CPU threads; auto: the fastest number by timing")
     on_nan: Literal["stop", "rollback"] = Field(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
 import time
 from collections.abc import Callable
@@ -14,10 +15,13 @@ import pytest
 import torch
 from click.testing import Result
 
+from core.config import Config
 from core.files import cache_folder
 from core.training import compiling, measured
 from core.training.compiling import Trial, pays
 from core.training.machine import Machine, choose_machine
+from core.training.pace import Pace
+from core.training.progress import Progress
 from core.training.tuning import Way
 
 Terrarium = Callable[..., Result]
@@ -28,6 +32,7 @@ LONG = 600.0
 @pytest.fixture(autouse=True)
 def empty_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TERRARIUM_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "cache" / "compiled"))
 
 
 @pytest.fixture
@@ -42,12 +47,17 @@ class Finding:
     """Stands in for the trial: says what it is told to have found, and counts how often it is asked."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, trial: Trial) -> None:
-        self.trial, self.asked, self.said = trial, 0, list[str]()
+        self.trial, self.asked, self.measured, self.said = trial, 0, 0, list[str]()
         monkeypatch.setattr(compiling, "try_out", self.try_out)
+        monkeypatch.setattr(compiling, "seconds_of", self.seconds_of)
 
     def try_out(self, *_: Any) -> Trial:
         self.asked += 1
         return self.trial
+
+    def seconds_of(self, step: Callable[[], Any]) -> float:
+        self.measured += 1
+        return self.trial.eager_seconds
 
     def pays(self, seconds: float) -> bool:
         answer, _ = pays("key", WAY, lambda way: lambda: None, lambda micro_batch: seconds, self.said.append)
@@ -61,14 +71,17 @@ def test_a_long_run_tries_and_shorter_ones_know(monkeypatch: pytest.MonkeyPatch)
     assert finding.said == ["trying whether compiling the step pays: half a minute, once for this machine and shape"]
     assert finding.pays(30), "a quarter of 30 seconds is more than it costs"
     assert not finding.pays(20), "a quarter of 20 seconds is less than it costs"
-    assert finding.asked == 1 and len(finding.said) == 1
+    assert finding.asked == finding.measured == 1 and len(finding.said) == 1
 
 
 def test_what_was_timed_is_named() -> None:
     measured.remember("key", {"eager_seconds": 0.020, "compiled_seconds": 0.015})
     assert pays("key", WAY, lambda way: lambda: None, lambda micro_batch: LONG, pytest.fail) == (
         True,
-        {"bfloat16, explicit attention, 2 threads": 20.0, "bfloat16, explicit attention, 2 threads, compiled": 15.0},
+        {
+            "bfloat16, explicit attention, 2 threads, all rows": 20.0,
+            "bfloat16, explicit attention, 2 threads, compiled, all rows": 15.0,
+        },
     )
 
 
@@ -76,11 +89,16 @@ def test_a_gain_within_the_noise_is_none(monkeypatch: pytest.MonkeyPatch) -> Non
     assert not Finding(monkeypatch, Trial(0.0200, 0.0197)).pays(1e6)
 
 
-def test_what_cannot_be_compiled_is_told_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    finding = Finding(monkeypatch, Trial(failed="no such thing"))
-    for _ in range(2):
-        assert not finding.pays(LONG)
-    assert finding.asked == 1 and finding.said[1:] == ["the step is not compiled: no such thing"]
+def test_a_step_of_seconds_is_not_tried(monkeypatch: pytest.MonkeyPatch) -> None:
+    finding = Finding(monkeypatch, Trial(2.5, 2.0))
+    assert not finding.pays(1e6) and not finding.asked
+
+
+def test_what_cannot_be_compiled_is_tried_once_and_told_to_long_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    finding = Finding(monkeypatch, Trial(0.020, failed="no such thing"))
+    for seconds in (LONG, LONG, 20):
+        assert not finding.pays(seconds)
+    assert finding.asked == 1 and finding.said[1:] == ["the step is not compiled: no such thing"] * 2
 
 
 @pytest.mark.parametrize(
@@ -88,8 +106,9 @@ def test_what_cannot_be_compiled_is_told_once(monkeypatch: pytest.MonkeyPatch) -
     [
         3,
         {},
-        {"eager_seconds": 1.0},
+        {"compiled_seconds": 1.0},
         {"eager_seconds": 0, "compiled_seconds": 1},
+        {"eager_seconds": 1, "compiled_seconds": -1},
         {"eager_seconds": "a", "compiled_seconds": 1},
         {"eager_seconds": 1, "b": 2},
     ],
@@ -100,22 +119,50 @@ def test_what_was_remembered_wrongly_is_tried_again(monkeypatch: pytest.MonkeyPa
     assert finding.pays(LONG) and finding.asked == 1
 
 
-def test_a_trial_takes_both_in_turn(monkeypatch: pytest.MonkeyPatch, threads: None) -> None:
-    ways = []
-    trial = compiling.try_out(Way("float32", "sdpa", 1), lambda way: lambda: ways.append(way.compile))
-    assert ways == [False] + [False, True] * 6
-    assert trial.failed == "" and trial.eager_seconds > 0 and trial.compiled_seconds > 0
+def test_the_length_of_a_run_comes_from_what_is_remembered() -> None:
+    """Otherwise seeds of one sweep, timed anew each, could end up compiled and not."""
+    measured.remember("key", {"eager_seconds": 0.020, "compiled_seconds": 0.015})
+    asked = []
+
+    def run_seconds(micro_batch: float) -> float:
+        asked.append(micro_batch)
+        return LONG
+
+    assert pays("key", WAY, lambda way: lambda: None, run_seconds, pytest.fail)[0]
+    assert asked == [0.020]
 
 
-def test_a_compiler_that_fails_ends_no_run(threads: None) -> None:
+UNKNOWN, ONE = Trial(0.1), Way("float32", "sdpa", 1)
+
+
+def failing(error: Exception) -> Callable[[Way], Callable[[], None]]:
+    """Steps that raise an error where they are compiled."""
+
     def step(way: Way) -> Callable[[], None]:
         def take() -> None:
             if way.compile:
-                raise RuntimeError("\nno working compiler\nand much more")
+                raise error
 
         return take
 
-    assert compiling.try_out(Way("float32", "sdpa", 1), step) == Trial(failed="no working compiler")
+    return step
+
+
+def test_a_trial_takes_both_in_turn(threads: None) -> None:
+    ways = []
+    trial = compiling.try_out(UNKNOWN, ONE, lambda way: lambda: ways.append(way.compile))
+    assert ways == [False, True] * 6
+    assert trial.failed == "" and 0 < trial.eager_seconds < 0.1 and trial.compiled_seconds
+
+
+def test_a_compiler_that_fails_ends_no_run(threads: None) -> None:
+    error = RuntimeError("\nno working compiler\nand much more")
+    assert compiling.try_out(UNKNOWN, ONE, failing(error)) == Trial(0.1, failed="no working compiler")
+
+
+def test_memory_that_is_used_up_says_nothing_about_compiling(threads: None) -> None:
+    with pytest.raises(MemoryError):
+        compiling.try_out(UNKNOWN, ONE, failing(MemoryError()))
 
 
 def test_what_is_wrong_without_a_compiler_is_not_put_down_to_it(threads: None) -> None:
@@ -126,38 +173,7 @@ def test_what_is_wrong_without_a_compiler_is_not_put_down_to_it(threads: None) -
         return take
 
     with pytest.raises(RuntimeError, match="own mistake"):
-        compiling.try_out(Way("float32", "sdpa", 1), step)
-
-
-def test_memory_that_is_used_up_says_nothing_about_compiling(threads: None) -> None:
-    def step(way: Way) -> Callable[[], None]:
-        def take() -> None:
-            if way.compile:
-                raise MemoryError
-
-        return take
-
-    with pytest.raises(MemoryError):
-        compiling.try_out(Way("float32", "sdpa", 1), step)
-
-
-def test_a_trial_ends_in_time(monkeypatch: pytest.MonkeyPatch, threads: None) -> None:
-    monkeypatch.setattr(compiling, "COLD_SECONDS", 0.0)
-    found = compiling.try_out(Way("float32", "sdpa", 1), lambda way: lambda: None)
-    assert found == Trial(failed="its steps take too long for a comparison")
-
-
-def test_the_length_of_a_run_comes_from_what_is_remembered() -> None:
-    """Otherwise seeds of one sweep, timed anew each, could end up compiled and not."""
-    measured.remember("key", {"eager_seconds": 0.020, "compiled_seconds": 0.015})
-    asked = []
-
-    def run_seconds(micro_batch: float | None) -> float:
-        asked.append(micro_batch)
-        return LONG
-
-    assert pays("key", WAY, lambda way: lambda: None, run_seconds, pytest.fail)[0]
-    assert asked == [0.020]
+        pays("key", ONE, step, lambda micro_batch: LONG, pytest.fail)
 
 
 def test_everything_is_compiled_with_the_same_flags(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -165,7 +181,7 @@ def test_everything_is_compiled_with_the_same_flags(monkeypatch: pytest.MonkeyPa
     said = []
     monkeypatch.setattr(compiling, "be_deterministic", lambda *, compiling: said.append(compiling))
     monkeypatch.setattr(torch, "compile", lambda model, **options: options)
-    monkeypatch.delenv("TORCHINDUCTOR_CACHE_DIR", raising=False)
+    monkeypatch.delenv("TORCHINDUCTOR_CACHE_DIR")
     model = torch.nn.Linear(1, 1)
     cpu = compiling.compiled_forward(model, Machine(torch.device("cpu"), torch.float32))
     assert said == [True] and cpu == {"dynamic": False, "options": {"cpp_wrapper": True}}  # type: ignore[comparison-overlap]
@@ -187,6 +203,7 @@ def test_a_run_says_whether_it_is_compiled_and_keeps_to_it(
     monkeypatch.setattr("core.training.trainer.compiled_forward", compiled)
     monkeypatch.setattr("core.cli.settle.is_long", lambda config, device: True)
     monkeypatch.setattr(compiling, "lacking", lambda device: "")
+    monkeypatch.setattr(compiling, "compiler_version", lambda device: "a compiler 1.0")
     monkeypatch.setattr(compiling, "SHARE", 1e9)
     monkeypatch.setattr(compiling, "WARM_SECONDS", 0.0)
     finding = Finding(monkeypatch, Trial(0.020, 0.010))
@@ -195,11 +212,14 @@ def test_a_run_says_whether_it_is_compiled_and_keeps_to_it(
     assert "trying whether compiling" in result.stdout and finding.asked == 1 and calls == [True]
     summary = json.loads((spaces / "out" / "default" / "summary.json").read_text())
     assert summary["choices"]["compile"] is True
-    assert [name for name in summary["choices"]["milliseconds"] if name.endswith(", compiled")]
-    assert summary["environment"]["compiler"]
+    assert [name for name in summary["choices"]["milliseconds"] if name.endswith(", compiled, all rows")]
+    assert summary["environment"]["compiler"] == "a compiler 1.0"
     monkeypatch.setattr(compiling, "pays", lambda *_: pytest.fail("asked again"))
     result = terrarium("train", "spaces", "--resume", "-s", "train.schedule.max_iters=4")
     assert result.exit_code == 0 and calls == [True, True], result.output
+    monkeypatch.setattr(compiling, "compiler_version", lambda device: "a compiler 2.0")
+    result = terrarium("train", "spaces", "--exact", "--resume", "-s", "train.schedule.max_iters=6")
+    assert result.exit_code == 2 and "compiler: a compiler 1.0 -> a compiler 2.0" in result.stderr
     assert terrarium("sample", "spaces", "--start", "a: ", "--max-new-tokens", "2").exit_code == 0
 
 
@@ -212,7 +232,10 @@ def test_a_missing_compiler_is_named_before_anything_changes(
     for options in (("--fresh",), ("--run", "new")):
         result = terrarium("train", "spaces", *options, "-s", "train.runtime.compile=true")
         assert result.exit_code == 2
-        assert "train.runtime.compile = true: torch.compile needs the compiler no-such-compiler" in result.stderr
+        assert (
+            "train.runtime.compile = true: steps are to be compiled, and the compiler no-such-compiler is not to be found"
+            in result.stderr
+        )
         assert "-s train.runtime.compile=false" in result.stderr
     assert sorted((spaces / "out").rglob("*")) == before
 
@@ -259,33 +282,99 @@ def test_a_compilers_version(monkeypatch: pytest.MonkeyPatch) -> None:
     assert compiling.compiler_version(torch.device("cpu")) is None
 
 
-def test_compiling_is_no_speed_of_steps_and_spoils_no_budget(
-    spaces: Path, terrarium: Terrarium, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The first step takes two thirds of the budget; the time behind it is used, and the speeds are those of steps."""
+class Slow:
+    """A clock on which the first step, which is compiled, takes 40 seconds and each further one a hundredth."""
 
-    def compiled(model: torch.nn.Module, machine: Any) -> Callable[..., Any]:
-        calls = []
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.now, self.steps = 1000.0, 0
+        monkeypatch.setattr("core.training.pace.time", self)
+        monkeypatch.setattr("core.training.trainer.compiled_forward", self.compiled)
+        monkeypatch.setattr(compiling, "lacking", lambda device: "")
+
+    def perf_counter(self) -> float:
+        return self.now
+
+    def compiled(self, model: torch.nn.Module, machine: Any) -> Callable[..., Any]:
+        first = True
 
         def forward(*inputs: Any) -> Any:
-            if not calls:
-                time.sleep(2.0)
-            calls.append(1)
+            nonlocal first
+            self.now += 40.0 if first else 0.01
+            self.steps, first = self.steps + 1, False
             return model(*inputs)
+
+        return forward
+
+
+COMPILED = ("-s", "train.runtime.compile=true", "-s", "train.runtime.log_interval=1")
+
+
+def test_a_budget_in_time_is_used_behind_the_compiling(
+    spaces: Path, terrarium: Terrarium, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of 42 seconds the compiling takes 40."""
+    slow = Slow(monkeypatch)
+    budget = ("-s", "train.runtime.max_minutes=0.7", "-s", "train.runtime.eval_interval=100000")
+    result = terrarium("train", "spaces", *COMPILED, *budget, "-s", "train.runtime.checkpoint_interval=100000")
+    assert result.exit_code == 0, result.output
+    summary = json.loads((spaces / "out" / "default" / "summary.json").read_text())
+    assert summary["steps"] == slow.steps > 100
+    assert 41.5 < summary["wall_seconds"] < 42.5
+    assert summary["train_seconds"] == pytest.approx(0.01 * slow.steps, abs=1e-3)
+
+
+@pytest.mark.parametrize("steps", [1, 2, 3])
+def test_compiling_is_no_speed_of_steps(
+    spaces: Path, terrarium: Terrarium, monkeypatch: pytest.MonkeyPatch, steps: int
+) -> None:
+    """A step that was compiled as it was taken counts as much as the one behind it; alone, all its time counts. No figure
+    is without bounds, and a resume begins with such a step, too."""
+    Slow(monkeypatch)
+    expected = 40.0 if steps == 1 else 0.01 * steps
+    for more in ((), ("--resume",)):
+        result = terrarium(
+            "train", "spaces", *more, *COMPILED, "-s", f"train.schedule.max_iters={steps * (1 + bool(more))}"
+        )
+        assert result.exit_code == 0, result.output
+        summary = json.loads((spaces / "out" / "default" / "summary.json").read_text())
+        assert summary["train_seconds"] == pytest.approx(expected * (1 + bool(more)))
+        assert summary["tokens_per_second"] == pytest.approx(summary["tokens"] / summary["train_seconds"], rel=0.01)
+    rows = (spaces / "out" / "default" / "metrics.csv").read_text().splitlines()
+    column = rows[0].split(",").index("tokens_per_second")
+    speeds = [float(row.split(",")[column]) for row in rows[1:]]
+    assert len(speeds) == 2 * steps and all(0 < speed <= 64 / 0.01 for speed in speeds), speeds
+
+
+def test_going_back_behind_a_compiled_step_keeps_the_next_one_whole() -> None:
+    pace = Pace(Config().train, Progress(), compiling=True)
+    pace.lap()
+    pace.rewind()
+    time.sleep(0.002)
+    pace.count_step()
+    assert pace.progress.seconds >= 0.002 and not pace.uncounted
+
+
+def test_a_signal_that_reaches_the_compiler_is_no_error_of_its(
+    spaces: Path, terrarium: Terrarium, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from torch._dynamo.exc import TorchDynamoException
+
+    def compiled(*_: Any) -> Callable[..., Any]:
+        def forward(*_: Any) -> Any:
+            signal.raise_signal(signal.SIGINT)
+            raise TorchDynamoException("the compiler was interrupted")
 
         return forward
 
     monkeypatch.setattr("core.training.trainer.compiled_forward", compiled)
     monkeypatch.setattr(compiling, "lacking", lambda device: "")
-    budget = ("-s", "train.runtime.max_minutes=0.05", "-s", "train.runtime.eval_interval=100000")
-    result = terrarium(
-        "train", "spaces", *budget, "-s", "train.runtime.compile=true", "-s", "train.runtime.log_interval=1"
-    )
-    assert result.exit_code == 0, result.output
-    summary = json.loads((spaces / "out" / "default" / "summary.json").read_text())
-    assert summary["wall_seconds"] > 2 > 1.5 > summary["train_seconds"]
-    assert summary["steps"] > 20
-    assert summary["tokens_per_second"] > 2 * summary["tokens"] / summary["wall_seconds"]
+    measured.remember(f"{compiling.KEY}; a machine, a shape", {"eager_seconds": 2, "compiled_seconds": 1})
+    before = measured.read()
+    result = terrarium("train", "spaces", *COMPILED)
+    assert result.exit_code == 130, result.output
+    assert "interrupted" in result.stderr and "cannot be compiled" not in result.stderr
+    assert json.loads((spaces / "out" / "default" / "summary.json").read_text())["status"] == "interrupted"
+    assert measured.read() == before
 
 
 def test_a_compiler_that_fails_in_the_run_is_a_clear_error(

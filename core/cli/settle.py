@@ -5,8 +5,6 @@ from __future__ import annotations
 import contextlib
 import functools
 import json
-import math
-import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from types import ModuleType
@@ -30,7 +28,7 @@ from core.training.measured import machine_key
 from core.training.optimizers import build_optimizer
 from core.training.peak import synchronise
 from core.training.trainer import step_of
-from core.training.tuning import Way, fastest_way, thread_counts
+from core.training.tuning import Way, fastest_way, seconds_of, thread_counts
 
 Array = npt.NDArray[np.int64]
 LONG_STEP = 0.2  # seconds: of a longer one, fewer rows are timed
@@ -94,25 +92,20 @@ def by_timing(
     if is_open and (choices := rehearsal.choices()):
         way, timings = fastest_way(rehearsal.key("step", way, choices), way, choices, rehearsal.step)
     if may_compile and say:
-        timed = timings.get(str(way), math.inf) / 1000
-        pays, more = compiling.pays(
-            rehearsal.key(compiling.KEY, way, {}),
-            way,
-            rehearsal.whole_step,
-            lambda known: rehearsal.run_seconds(way, known or (timed if timed < LONG_STEP / 2 else None)),
-            say,
-        )
+        key = rehearsal.key(f"{compiling.KEY} by {compiling.compiler_version(machine.device)}", way, {})
+        pays, more = compiling.pays(key, way, rehearsal.whole_step, rehearsal.run_seconds, say)
         way, timings = replace(way, compile=pays), timings | more
     return rehearsal.machine(way), timings
 
 
 def is_long(config: Train, device: torch.device) -> bool:
-    """Whether a run may be long enough for compiling to be thought of. On a CPU few steps are long only where each of them
-    is, and such a step gains nothing."""
+    """Whether compiling may be thought of. On a CPU few steps make a long run only where each is long, and gains nothing."""
     minutes = config.runtime.max_minutes
-    if minutes is None:
-        return device.type != "cpu" or config.schedule.max_iters >= 1000
-    return minutes >= 1
+    if device.type not in ("cpu", "cuda"):  # elsewhere torch's compiler is a prototype
+        return False
+    if minutes is not None:
+        return minutes >= 1
+    return device.type == "cuda" or config.schedule.max_iters >= 1000
 
 
 class Rehearsal:
@@ -182,14 +175,12 @@ class Rehearsal:
 
         return take
 
-    def run_seconds(self, way: Way, micro_batch: float | None) -> float:
-        """What the run takes in one way, evaluations left out. micro_batch: seconds of a micro-batch, measured if None."""
-        minutes, data = self.config.runtime.max_minutes, self.config.data
+    def run_seconds(self, micro_batch: float) -> float:
+        """What the run takes, evaluations left out, if a micro-batch takes so many seconds."""
+        minutes = self.config.runtime.max_minutes
         if minutes is not None:
             return 60 * minutes
-        if micro_batch is None:
-            micro_batch = seconds_of(self.step(way)) * data.batch_size / self.rows[0].shape[1]
-        return float(self.config.schedule.max_iters * data.grad_accum_steps * micro_batch)
+        return float(self.config.schedule.max_iters * self.config.data.grad_accum_steps * micro_batch)
 
     @functools.cached_property
     def micro_batch(self) -> tuple[Array, Array]:
@@ -206,11 +197,3 @@ class Rehearsal:
                 seconds = seconds_of(self.taking(self.first_way(), inputs[:, :count], targets[:, :count]))
                 count = max(count, min(inputs.shape[1], int(count * LONG_STEP / seconds)))
         return inputs[:, :count], targets[:, :count]
-
-
-def seconds_of(take: Callable[[], Any]) -> float:
-    """Of a step, after one that prepares."""
-    take()
-    began = time.perf_counter()
-    take()
-    return time.perf_counter() - began

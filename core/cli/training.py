@@ -6,7 +6,7 @@ import contextlib
 import datetime
 import shlex
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -38,7 +38,7 @@ from core.training.machine import Machine, choose_device, model_on
 from core.training.optimizers import build_optimizer
 from core.training.progress import Progress, restore
 from core.training.saver import Saver, saving_thread
-from core.training.signals import noting_signals
+from core.training.signals import StopRequest, noting_signals
 from core.training.speed import Speed
 from core.training.trainer import Parts, train
 
@@ -119,17 +119,12 @@ def train_locked(lab: Lab, run: Run, dataset: Dataset, *, resume: bool, exact: b
                 contextlib.closing(MetricsFile(run.folder, columns, keep_until=progress.step))
             )
             lab.console.say(first_line(run, dataset, model, progress))
-            with memory.noticing():
+            with memory.noticing(), telling_of_compiling(parts, progress, stop):
                 train(run, parts, progress, metrics, stop)
         number = stop.number
         status = "interrupted" if number else "completed"
     except memory.NoRoom as error:
         raise does_not_fit(run, parts, error, "--fresh ") from None
-    except RuntimeError as error:
-        told = compiling.as_user_error(error, progress.step) if machine.compile else None
-        if told is None:
-            raise
-        raise told from None
     except OSError as error:
         if error.errno not in durable.FULL:
             raise
@@ -156,6 +151,18 @@ def train_locked(lab: Lab, run: Run, dataset: Dataset, *, resume: bool, exact: b
     if number:
         raise Interrupted(number, f"Go on with: {same_command(lab, run)}")
     lab.console.say(last_line(run, progress, speed))
+
+
+@contextlib.contextmanager
+def telling_of_compiling(parts: Parts, progress: Progress, stop: StopRequest) -> Iterator[None]:
+    """Raise UserError for an error of torch.compile. A signal reaches the compiler too: then what it says is no error."""
+    try:
+        yield
+    except RuntimeError as error:
+        if not (parts.machine.compile and compiling.is_compilers(error)):
+            raise
+        if not stop.number:
+            raise compiling.as_user_error(error, progress.step) from None
 
 
 def compare_machines(lab: Lab, run: Run, exact: bool) -> None:

@@ -14,7 +14,6 @@ import os
 import shutil
 import subprocess
 import sys
-import time
 import warnings
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
@@ -27,25 +26,27 @@ from core.errors import UserError
 from core.training.machine import Machine, be_deterministic
 from core.training.measured import forget, recall, remember
 from core.training.memory import used_up
-from core.training.tuning import WORTH, Step, Way, in_turn
+from core.training.tuning import WORTH, Step, Way, in_turn, seconds_of
 
 # Seconds until a compiled step has been taken: the first time, and when it lies compiled on the disk already.
 COLD_SECONDS, WARM_SECONDS = 25.0, 6.0
 SHARE = 1 / 10  # of a run's time that may be spent on finding out
+LONGEST_STEP = 2.0  # seconds: longer ones gain nothing that was ever seen, and would take minutes to compare
 KEY = "compile"  # how the keys of what is remembered begin
 
 
 @dataclass(frozen=True)
 class Trial:
-    """What a micro-batch's step takes as it is and compiled; `failed` says why that is not known."""
+    """What a micro-batch's step takes as it is and, if that was tried, compiled; `failed` says why it could not be."""
 
-    eager_seconds: float = 0.0
-    compiled_seconds: float = 0.0
+    eager_seconds: float
+    compiled_seconds: float | None = None
     failed: str = ""
 
 
 def compiled_forward(model: torch.nn.Module, machine: Machine) -> Callable[..., Any]:
-    """The model's forward, which torch compiles when it is first called, for one shape."""
+    """The model's forward, which torch compiles when it is first called, for one shape. One model at a time: what was
+    compiled for another one is dropped, and with it torch's limit on how many there may be."""
     # Beside measured.json, which says how soon such a step is compiled: both are there, or neither is.
     with contextlib.suppress(RuntimeError):  # a user without a home
         os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(files.cache_folder() / "compiled"))
@@ -55,6 +56,7 @@ def compiled_forward(model: torch.nn.Module, machine: Machine) -> Callable[..., 
         if machine.device.type == "cpu":
             be_deterministic(compiling=True)
             options = {"cpp_wrapper": True}  # the calls between kernels in C++ too: 5 % of a small model's step
+        torch.compiler.reset()
         return torch.compile(model, dynamic=False, options=options)
 
 
@@ -85,21 +87,21 @@ def refuse_without_compiler(device: torch.device) -> None:
     """Raise UserError where train.runtime.compile = true cannot be had."""
     if missing := lacking(device):
         raise UserError(
-            f"torch.compile needs {missing}, which is not to be found",
+            f"steps are to be compiled, and {missing} is not to be found",
             place="train.runtime.compile = true",
             remedy="Install it, or train without: -s train.runtime.compile=false; a run that has begun, with --resume.",
         )
 
 
-def as_user_error(error: Exception, steps: int) -> UserError | None:
-    """What to tell the user of an error of torch.compile in a run of so many steps; None for an error of something else.
-
-    What was found about compiling is forgotten: it is no longer true.
-    """
+def is_compilers(error: Exception) -> bool:
+    """Whether an error is torch.compile's."""
     from torch._dynamo.exc import TorchDynamoException
 
-    if not isinstance(error, TorchDynamoException):
-        return None
+    return isinstance(error, TorchDynamoException)
+
+
+def as_user_error(error: Exception, steps: int) -> UserError:
+    """What to tell the user where a run of so many steps cannot be compiled; what was found about compiling is forgotten."""
     forget(KEY)
     return UserError(
         f"the step cannot be compiled: {first_line(error)}",
@@ -114,52 +116,56 @@ def first_line(error: Exception) -> str:
 
 
 def pays(
-    key: str,
-    way: Way,
-    step: Callable[[Way], Step],
-    run_seconds: Callable[[float | None], float],
-    say: Callable[[str], Any],
+    key: str, way: Way, step: Callable[[Way], Step], run_seconds: Callable[[float], float], say: Callable[[str], Any]
 ) -> tuple[bool, dict[str, float]]:
     """Whether a run in this way is over sooner when it is compiled, and what was timed: name of a way -> milliseconds.
 
-    key: what the answer depends on, KEY first. step: makes the step of a way. run_seconds: what the run takes as it is, from
-    the seconds of its step if they are known. say: tells the user what is going on.
+    key: what the answer depends on, KEY first. step: makes the step of a way, with all rows of a micro-batch. run_seconds:
+    what the run takes, from what such a step takes. say: tells the user what is going on.
+    What is measured is remembered, and decides: runs of one shape and length must not differ by the machine's mood.
     """
     trial = remembered(key)
     if trial is None:
-        if run_seconds(None) * SHARE < COLD_SECONDS:
+        trial = Trial(eager_seconds=seconds_of(step(way)))
+        remember(key, asdict(trial))
+    run = run_seconds(trial.eager_seconds)
+    if trial.compiled_seconds is None and not trial.failed:
+        if run * SHARE < COLD_SECONDS or trial.eager_seconds > LONGEST_STEP:
             return False, {}
         say("trying whether compiling the step pays: half a minute, once for this machine and shape")
-        trial = try_out(way, step)
+        trial = try_out(trial, way, step)
         remember(key, asdict(trial))
-        if trial.failed:
+    if trial.failed or trial.compiled_seconds is None:
+        if run * SHARE >= COLD_SECONDS:
             say(f"the step is not compiled: {trial.failed}")
-    if trial.failed:
         return False, {}
     eager, compiled = trial.eager_seconds, trial.compiled_seconds
-    timings = {str(way): round(1000 * eager, 3), str(replace(way, compile=True)): round(1000 * compiled, 3)}
-    return compiled < WORTH * eager and run_seconds(eager) * (1 - compiled / eager) > WARM_SECONDS, timings
+    timings = {f"{way}, all rows": eager, f"{replace(way, compile=True)}, all rows": compiled}
+    return (
+        compiled < WORTH * eager and run * (1 - compiled / eager) > WARM_SECONDS,
+        {name: round(1000 * seconds, 3) for name, seconds in timings.items()},
+    )
 
 
-def try_out(way: Way, step: Callable[[Way], Step]) -> Trial:
-    """Compile the step, and time it against the one that is not, in turn. What is wrong with that one is raised."""
-    step(way)()
+def try_out(trial: Trial, way: Way, step: Callable[[Way], Step]) -> Trial:
+    """Compile the step, and time it against the one that is not, in turn."""
     try:
-        found = in_turn(way, replace(way, compile=True), step, time.perf_counter() + 2 * COLD_SECONDS)
+        found = in_turn(way, replace(way, compile=True), step, math.inf)
+        assert found is not None  # it has all the time that it needs
+        return Trial(*found)
     except Exception as error:  # a compiler may fail in any way, and the run goes on without
         if used_up(error):
             raise
-        return Trial(failed=first_line(error))
+        return replace(trial, failed=first_line(error))
     finally:
         torch.compiler.reset()  # what it holds of a model that is thrown away
-    return Trial(*found) if found else Trial(failed="its steps take too long for a comparison")
 
 
 def remembered(key: str) -> Trial | None:
     """What was found under a key before."""
     try:
         trial = Trial(**recall(key))  # type: ignore[arg-type]
-        sound = bool(trial.failed) or (0 < trial.compiled_seconds < math.inf and 0 < trial.eager_seconds < math.inf)
+        sound = all(0 < seconds < math.inf for seconds in (trial.eager_seconds, trial.compiled_seconds or 1.0))
     except TypeError:
         return None
     return trial if sound else None

@@ -28,15 +28,17 @@ class Pace:
     """Times a run over all its tries, by the monotonic clock, and says what there is time for.
 
     Of a budget in time, what the latest evaluation and save took is kept back for the closing ones.
+    compiling: the first step is compiled as it is taken, which says nothing about steps: the second one's time counts for both.
     """
 
-    def __init__(self, config: Train, progress: Progress) -> None:
+    def __init__(self, config: Train, progress: Progress, *, compiling: bool = False) -> None:
         minutes = config.runtime.max_minutes
         self.config, self.progress = config, progress
         self.budget = None if minutes is None else 60 * minutes  # seconds
         self.since = time.perf_counter()
         self.first_step, self.first_seconds = progress.step, progress.seconds
         self.row_seconds, self.row_tokens = progress.seconds, progress.tokens
+        self.compiling, self.uncounted = compiling, 0.0  # seconds of a step that is not in progress.seconds yet
 
     def lap(self) -> float:
         """Seconds since the last lap. They are added to progress.wall_seconds."""
@@ -45,8 +47,23 @@ class Pace:
         self.progress.wall_seconds += elapsed
         return elapsed
 
-    def count_from_here(self) -> None:
-        """Forget the steps of this try: the run went back to an earlier one, or what was done was not a step alone."""
+    def count_step(self) -> None:
+        """A step has been taken in this lap, which ends."""
+        took = self.lap()
+        if self.compiling:
+            self.compiling, self.uncounted = False, took
+        else:
+            self.progress.seconds += took * (2 if self.uncounted else 1)
+            self.uncounted = 0.0
+
+    def count_rest(self) -> None:
+        """There is no further step in this try: of a single one only the time with its compiling is known."""
+        self.progress.seconds += self.uncounted
+        self.uncounted = 0.0
+
+    def rewind(self) -> None:
+        """The run went back to an earlier step: speeds are counted from here on."""
+        self.compiling, self.uncounted = False, 0.0
         self.first_step, self.first_seconds = self.progress.step, self.progress.seconds
         self.row_seconds, self.row_tokens = self.progress.seconds, self.progress.tokens
 
@@ -100,7 +117,8 @@ class Pace:
     def figures(self) -> dict[str, float]:
         """step, tokens, seconds and tokens per second since the last row."""
         progress = self.progress
-        elapsed, tokens = progress.seconds - self.row_seconds, progress.tokens - self.row_tokens
+        elapsed = progress.seconds + self.uncounted - self.row_seconds
+        tokens = progress.tokens - self.row_tokens
         self.row_seconds, self.row_tokens = progress.seconds, progress.tokens
         return {
             "step": progress.step,

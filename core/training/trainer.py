@@ -66,7 +66,7 @@ def train(run: Run, parts: Parts, progress: Progress, metrics: MetricsFile, stop
     A loss or gradient that is not finite never reaches the weights: the run fails (RunFailed) or goes back, see `roll_back`.
     """
     config, model, optimizer = run.config.train, parts.model, parts.optimizer
-    pace = Pace(config, progress)
+    pace = Pace(config, progress, compiling=parts.machine.compile)
     forward = compiled_forward(model, parts.machine) if parts.machine.compile else model
     parts.plugins.manager.hook.on_train_start(run=run)
     unread: list[torch.Tensor] = []  # losses and gradient norms that a device may still be computing
@@ -74,7 +74,6 @@ def train(run: Run, parts: Parts, progress: Progress, metrics: MetricsFile, stop
     if config.runtime.on_nan == "rollback" and not progress.step:
         save(run, parts, progress, pace, "last")  # something to go back to
 
-    compiling = parts.machine.compile
     stopping, over = False, pace.over()
     while not (stopping or over):
         due = pace.due()
@@ -95,12 +94,7 @@ def train(run: Run, parts: Parts, progress: Progress, metrics: MetricsFile, stop
         optimizer.zero_grad(set_to_none=True)
         progress.step += 1
         progress.tokens += inputs.size
-        took = pace.lap()
-        if compiling:  # the first step mostly: that is no speed of steps
-            compiling = False
-            pace.count_from_here()
-        else:
-            progress.seconds += took
+        pace.count_step()
 
         if due.row:
             row = pace.figures() | {
@@ -121,6 +115,8 @@ def train(run: Run, parts: Parts, progress: Progress, metrics: MetricsFile, stop
         # What is saved must have been looked at. A request that comes after this waits for the next step's save.
         stopping = bool(stop.number) and not unread
         if due.checkpoint or stopping or over:
+            if stopping or over:
+                pace.count_rest()
             metrics.sync()  # a resume keeps the rows up to its checkpoint, so these must not be lost before it
             save(run, parts, progress, pace, "last")
     note_saved(run, parts, progress, parts.saver.finish())
@@ -212,7 +208,7 @@ def roll_back(
         "wall_seconds": progress.wall_seconds,
     }
     vars(progress).update(vars(former) | kept)  # time that was spent stays spent
-    pace.count_from_here()
+    pace.rewind()
     metrics.rewind(progress.step)
     parts.say(
         f"step {step}: the {what} is {value} for batch {number}. Back to step {progress.step}, without that batch, "

@@ -94,6 +94,14 @@ def in_turn(way: Way, other: Way, step: Callable[[Way], Step], end: float) -> tu
     return statistics.median(times[0]), statistics.median(times[1])
 
 
+def seconds_of(step: Step) -> float:
+    """What a step takes, after one that prepares."""
+    step()
+    began = time.perf_counter()
+    step()
+    return time.perf_counter() - began
+
+
 def remembered(key: str, choices: dict[str, list[Any]]) -> tuple[Way, dict[str, float]] | None:
     """What was chosen under a key before, if it is one of the choices."""
     stored = recall(key)
