@@ -183,9 +183,10 @@ def test_everything_is_compiled_with_the_same_flags(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(torch, "compile", lambda model, **options: options)
     monkeypatch.delenv("TORCHINDUCTOR_CACHE_DIR")
     model = torch.nn.Linear(1, 1)
-    cpu = compiling.compiled_forward(model, Machine(torch.device("cpu"), torch.float32))
+    cpu = compiling.forward_of(model, Machine(torch.device("cpu"), torch.float32, compile=True))
     assert said == [True] and cpu == {"dynamic": False, "options": {"cpp_wrapper": True}}  # type: ignore[comparison-overlap]
-    compiling.compiled_forward(model, Machine(torch.device("cuda"), torch.float32))
+    compiling.forward_of(model, Machine(torch.device("cuda"), torch.float32, compile=True))
+    assert compiling.forward_of(model, Machine(torch.device("cpu"), torch.float32)) is model
     assert said == [True]
     assert os.environ["TORCHINDUCTOR_CACHE_DIR"] == str(cache_folder() / "compiled")
 
@@ -200,7 +201,7 @@ def test_a_run_says_whether_it_is_compiled_and_keeps_to_it(
         calls.append(machine.compile)
         return lambda *inputs: model(*inputs)
 
-    monkeypatch.setattr("core.training.trainer.compiled_forward", compiled)
+    monkeypatch.setattr("core.training.trainer.forward_of", compiled)
     monkeypatch.setattr("core.cli.settle.is_long", lambda config, device: True)
     monkeypatch.setattr(compiling, "lacking", lambda device: "")
     monkeypatch.setattr(compiling, "compiler_version", lambda device: "a compiler 1.0")
@@ -243,7 +244,7 @@ def test_a_missing_compiler_is_named_before_anything_changes(
 def test_a_finished_run_needs_no_compiler_and_a_resume_says_how_to_go_on_without(
     spaces: Path, terrarium: Terrarium, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("core.training.trainer.compiled_forward", lambda model, machine: lambda *inputs: model(*inputs))
+    monkeypatch.setattr("core.training.trainer.forward_of", lambda model, machine: lambda *inputs: model(*inputs))
     compiled = ("-s", "train.runtime.compile=true")
     with monkeypatch.context() as patch:
         patch.setattr(compiling, "lacking", lambda device: "")
@@ -288,7 +289,7 @@ class Slow:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.now, self.steps = 1000.0, 0
         monkeypatch.setattr("core.training.pace.time", self)
-        monkeypatch.setattr("core.training.trainer.compiled_forward", self.compiled)
+        monkeypatch.setattr("core.training.trainer.forward_of", self.compiled)
         monkeypatch.setattr(compiling, "lacking", lambda device: "")
 
     def perf_counter(self) -> float:
@@ -366,7 +367,7 @@ def test_a_signal_that_reaches_the_compiler_is_no_error_of_its(
 
         return forward
 
-    monkeypatch.setattr("core.training.trainer.compiled_forward", compiled)
+    monkeypatch.setattr("core.training.trainer.forward_of", compiled)
     monkeypatch.setattr(compiling, "lacking", lambda device: "")
     measured.remember(f"{compiling.KEY}; a machine, a shape", {"eager_seconds": 2, "compiled_seconds": 1})
     before = measured.read()
@@ -382,13 +383,13 @@ def test_a_compiler_that_fails_in_the_run_is_a_clear_error(
 ) -> None:
     from torch._dynamo.exc import TorchDynamoException
 
-    def compiled(*_: Any) -> Callable[..., Any]:
+    def compiled(model: torch.nn.Module, machine: Machine) -> Callable[..., Any]:
         def forward(*_: Any) -> Any:
             raise TorchDynamoException("it went wrong\nand why, on a hundred lines")
 
-        return forward
+        return forward if machine.compile else model
 
-    monkeypatch.setattr("core.training.trainer.compiled_forward", compiled)
+    monkeypatch.setattr("core.training.trainer.forward_of", compiled)
     monkeypatch.setattr(compiling, "lacking", lambda device: "")
     measured.remember(f"{compiling.KEY}; a machine, a shape", {"eager_seconds": 2, "compiled_seconds": 1})
     measured.remember("another", 1)
@@ -462,7 +463,7 @@ def test_gradients_of_a_compiled_model(threads: None, form: str, tolerance: floa
     machine = choose_machine("cpu", "float32", True, 1)
     ids = torch.randint(11, (2, 8))
     found = []
-    for forward in (model, compiling.compiled_forward(model, machine)):
+    for forward in (model, compiling.forward_of(model, machine)):
         model.zero_grad()
         forward(ids).square().sum().backward()
         found.append([parameter.grad.clone() for parameter in model.parameters()])

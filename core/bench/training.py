@@ -17,7 +17,7 @@ from core.bench.timing import timed
 from core.config import Config, Data, Model, Train
 from core.defaults import resolve
 from core.models.build import build_model
-from core.training.compiling import compiled_forward
+from core.training.compiling import forward_of
 from core.training.machine import Machine
 from core.training.optimizers import build_optimizer
 from core.training.speed import Speed
@@ -86,7 +86,7 @@ def step_speed(
 ) -> dict[str, Any]:  # fmt: skip
     """ms_per_step with its range, tokens_per_second, mfu (None where the machine's peak is not to be had), rows and dtype."""
     model.train()
-    forward = compiled_forward(model, machine) if machine.compile else model
+    forward = forward_of(model, machine)
     inputs, targets = batch(0)
     timing = timed(
         lambda: step_of(model, optimizer, config.optim, machine, inputs, targets, forward),

@@ -166,7 +166,7 @@ class Rehearsal:
 
     def taking(self, way: Way, inputs: Array, targets: Array) -> Callable[[], Any]:
         machine = self.machine(way)
-        forward = compiling.compiled_forward(self.model, machine) if way.compile else None
+        forward = compiling.forward_of(self.model, machine)
 
         def take() -> None:
             use_attention(self.model, way.attention)

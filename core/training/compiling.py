@@ -8,6 +8,7 @@ was found serves the shorter ones too.
 from __future__ import annotations
 
 import contextlib
+import functools
 import importlib.util
 import math
 import os
@@ -44,9 +45,12 @@ class Trial:
     failed: str = ""
 
 
-def compiled_forward(model: torch.nn.Module, machine: Machine) -> Callable[..., Any]:
-    """The model's forward, which torch compiles when it is first called, for one shape. One model at a time: what was
-    compiled for another one is dropped, and with it torch's limit on how many there may be."""
+def forward_of(model: torch.nn.Module, machine: Machine) -> Callable[..., Any]:
+    """What takes the model's steps: the model itself or, where the machine compiles, what torch compiles when it is first
+    called, for one shape. One model at a time: what was compiled for another one is dropped, and with it torch's limit on
+    how many there may be."""
+    if not machine.compile:
+        return model
     # Beside measured.json, which says how soon such a step is compiled: both are there, or neither is.
     with contextlib.suppress(RuntimeError):  # a user without a home
         os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(files.cache_folder() / "compiled"))
@@ -76,8 +80,13 @@ def lacking(device: torch.device) -> str:
 
 def compiler_version(device: torch.device) -> str | None:
     """What the compiler says of itself; None where it is not to be had."""
+    return version_of(compiler(device))
+
+
+@functools.cache
+def version_of(program: str) -> str | None:
     try:
-        said = subprocess.run([compiler(device), "--version"], capture_output=True, text=True, timeout=10).stdout
+        said = subprocess.run([program, "--version"], capture_output=True, text=True, timeout=10).stdout
     except (OSError, subprocess.TimeoutExpired):
         return None
     return said.partition("\n")[0] or None
@@ -135,7 +144,7 @@ def pays(
         say("trying whether compiling the step pays: half a minute, once for this machine and shape")
         trial = try_out(trial, way, step)
         remember(key, asdict(trial))
-    if trial.failed or trial.compiled_seconds is None:
+    if trial.compiled_seconds is None:
         if run * SHARE >= COLD_SECONDS:
             say(f"the step is not compiled: {trial.failed}")
         return False, {}

@@ -21,7 +21,7 @@ from core.plugins.manager import Plugins
 from core.tracking.metrics import MetricsFile
 from core.tracking.run import Run
 from core.training import progress as saving
-from core.training.compiling import compiled_forward
+from core.training.compiling import forward_of
 from core.training.machine import Machine
 from core.training.memory import refuse_more_than_there_is
 from core.training.pace import Pace
@@ -67,7 +67,7 @@ def train(run: Run, parts: Parts, progress: Progress, metrics: MetricsFile, stop
     """
     config, model, optimizer = run.config.train, parts.model, parts.optimizer
     pace = Pace(config, progress, compiling=parts.machine.compile)
-    forward = compiled_forward(model, parts.machine) if parts.machine.compile else model
+    forward = forward_of(model, parts.machine)
     parts.plugins.manager.hook.on_train_start(run=run)
     unread: list[torch.Tensor] = []  # losses and gradient norms that a device may still be computing
     model.train()

@@ -90,7 +90,7 @@ def our_call(case: Case, threads: int) -> Call:
     from core.models.build import build_model
     from core.plugins.manager import plugins
     from core.sampling.generate import generate
-    from core.training.compiling import compiled_forward
+    from core.training.compiling import forward_of
     from core.training.machine import choose_machine
     from core.training.trainer import step_of
 
@@ -102,7 +102,7 @@ def our_call(case: Case, threads: int) -> Call:
     if case.kind != "sample":
         optimizer = plugins().get("optimizers", str(config.optim.name), "")(model, config.optim)
         inputs, targets = random_batch(shape)(0)
-        forward = compiled_forward(model, machine) if machine.compile else None
+        forward = forward_of(model, machine)
         return lambda: step_of(model, optimizer, config.optim, machine, inputs, targets, forward)
     start = torch.zeros(case.rows, 1, dtype=torch.long)
     return lambda: list(generate(model, start, max_new_tokens=case.block_size - 1, temperature=1.0))
