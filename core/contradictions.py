@@ -1,4 +1,4 @@
-"""Settings that cannot both hold: a filled Config goes in, the first Contradiction comes out as an exception."""
+"""Settings that exclude each other. The first pair found is raised as a Contradiction."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import os
 from collections.abc import Sequence
 from pathlib import PurePath
 
+from core.conditions import METRICS, read_condition
 from core.config import Config
 
 
@@ -63,11 +64,24 @@ def refuse_contradictions(config: Config) -> None:
             ("train.model.n_embd", "train.model.n_head"), f"n_embd = {model.n_embd} is not divisible by n_head = {model.n_head}.",
             f"Take n_embd = {-(-model.n_embd // model.n_head) * model.n_head}, or an n_head that divides it.",
         )  # fmt: skip
+    if model.kind == "gpt" and model.n_kv_head and model.n_head % model.n_kv_head:
+        raise Contradiction(
+            ("train.model.n_kv_head", "train.model.n_head"), f"n_head = {model.n_head} is not divisible by n_kv_head = {model.n_kv_head}.",
+            "Each head of keys and values is shared by the same number of query heads: choose an n_kv_head that divides n_head.",
+        )  # fmt: skip
     if model.kind == "gpt" and model.position == "rope" and (model.n_embd // model.n_head) % 2:
         raise Contradiction(
             ("train.model.n_embd", "train.model.n_head"), f"rope turns pairs of channels, but a head has {model.n_embd // model.n_head}.",
             "Choose n_embd and n_head so that n_embd / n_head is even, or position = \"learned\".",
         )  # fmt: skip
+    if stop_when := config.train.runtime.stop_when:
+        try:
+            read_condition(stop_when)
+        except ValueError as error:
+            raise Contradiction(
+                ("train.runtime.stop_when",), f"{error}.",
+                f'Write a metric of an evaluation ({", ".join(METRICS)}), a sign and a number: "val_accuracy >= 0.99".',
+            ) from None  # fmt: skip
     if data.block_size > model.block_size:
         raise Contradiction(
             ("train.data.block_size", "train.model.block_size"), f"rows of {data.block_size} tokens do not fit the model's block_size = {model.block_size}.",

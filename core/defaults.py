@@ -1,10 +1,11 @@
-"""What follows from other settings: a Config with fields that are None goes in, and comes out filled by `resolve`."""
+"""Settings that follow from other settings: presets, rates, widths. `resolve` fills them in."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
-from core.config import Config, Data, Model, SampleRuntime, Section
+from core.config import AnySection, Config, Data, Model, Optim, SampleRuntime, Schedule, replaced
 from core.contradictions import refuse_contradictions, refuse_paths
 
 # What a preset means. gpt2's numbers are nanoGPT's (its CPU setting); modern's are argued in docs/LOG.md.
@@ -39,36 +40,74 @@ OPTIMIZERS: dict[str, dict[str, dict[str, Any]]] = {
 }  # fmt: skip
 
 
-def fill(section: Section, defaults: dict[str, Any]) -> None:
-    """Set the fields that are still None."""
-    for key, value in defaults.items():
-        if getattr(section, key) is None:
-            setattr(section, key, value)
+def filled(section: AnySection, defaults: Mapping[str, Any]) -> AnySection:
+    """A copy in which the fields that are still None have their default."""
+    missing = {key: value for key, value in defaults.items() if getattr(section, key) is None}
+    return section.model_copy(update=missing)
 
 
 def resolve(config: Config) -> Config:
-    """Fill in, in place, every field that follows from others; a second call changes nothing.
+    """A copy with every field that follows from others. Resolving twice changes nothing.
 
     Raises Contradiction where settings exclude each other.
     """
-    model, data, optim, schedule = config.train.model, config.train.data, config.train.optim, config.train.schedule
-    config.prepare.dataset_dir = config.prepare.dataset_dir or f"datasets/{config.prepare.variant}"
-    fill(model, PRESETS[model.preset]["model"])
-    fill(model, {"block_size": data.block_size or 64, "n_ff": feed_forward_width(model)})
-    fill(data, {"block_size": model.block_size})
-    fill(optim, PRESETS[model.preset]["optim"])
-    defaults = OPTIMIZERS["muon" if optim.name == "muon" else "adamw"]
+    prepare, train = config.prepare, config.train
+    model = resolved_model(train.model, train.data)
+    data = filled(train.data, {"block_size": model.block_size})
+    optim = resolved_optim(train.optim, model, data)
+    schedule = resolved_schedule(train.schedule, optim)
+    runtime = filled(config.sample.runtime, train.runtime.model_dump(include=set(SampleRuntime.model_fields)))
+    result = replaced(
+        config,
+        {
+            "prepare.dataset_dir": prepare.dataset_dir or f"datasets/{prepare.variant}",
+            "train.model": model,
+            "train.data": data,
+            "train.optim": optim,
+            "train.schedule": schedule,
+            "sample.runtime": runtime,
+        },
+    )
+    refuse_paths(result)
+    refuse_contradictions(result)
+    return result
+
+
+def resolved_model(model: Model, data: Data) -> Model:
+    """What the preset and the batches' block_size decide."""
+    model = filled(model, PRESETS[model.preset]["model"])
+    return filled(
+        model,
+        {
+            "block_size": data.block_size or 64,
+            "n_kv_head": model.n_head,
+            "n_ff": feed_forward_width(model),
+            "norm_eps": 1e-5 if model.norm == "layernorm" else 1e-6,
+        },
+    )
+
+
+def resolved_optim(optim: Optim, model: Model, data: Data) -> Optim:
+    """What the preset, the optimizer and the size of a batch decide."""
+    optim = filled(optim, PRESETS[model.preset]["optim"])
+    defaults = OPTIMIZERS["muon" if optim.name == "muon" else "adamw"]["optim"]
     scale = batch_scale(data) if optim.name == "muon" else 1.0
-    rates = {key: value for key, value in defaults["optim"].items() if key == "learning_rate" or key.endswith("_lr")}
-    fill(optim, {key: float(f"{value * scale:.3g}") for key, value in rates.items()})
-    fill(optim, defaults["optim"])
-    fill(schedule, defaults["schedule"])
-    fill(schedule, {"lr_decay_iters": schedule.max_iters, "warmup_iters": min(100, schedule.max_iters // 10)})
-    fill(schedule, {"min_lr": (0.02 if schedule.decay == "linear" else 0.1) * (optim.learning_rate or 0)})
-    fill(config.sample.runtime, config.train.runtime.model_dump(include=set(SampleRuntime.model_fields)))
-    refuse_paths(config)
-    refuse_contradictions(config)
-    return config
+    rates = {key: value for key, value in defaults.items() if key == "learning_rate" or key.endswith("_lr")}
+    return filled(optim, defaults | {key: float(f"{value * scale:.3g}") for key, value in rates.items()})
+
+
+def resolved_schedule(schedule: Schedule, optim: Optim) -> Schedule:
+    """What the optimizer and the number of steps decide."""
+    schedule = filled(schedule, OPTIMIZERS["muon" if optim.name == "muon" else "adamw"]["schedule"])
+    lowest = 0.02 if schedule.decay == "linear" else 0.1
+    return filled(
+        schedule,
+        {
+            "lr_decay_iters": schedule.max_iters,
+            "warmup_iters": min(100, schedule.max_iters // 10),
+            "min_lr": lowest * (optim.learning_rate or 0),
+        },
+    )
 
 
 def batch_scale(data: Data) -> float:

@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeGuard
+from typing import Any
 
 import tomli
 from pydantic import BaseModel, ValidationError
@@ -19,6 +19,7 @@ from core.config import Config
 from core.contradictions import Contradiction
 from core.defaults import resolve
 from core.errors import UserError, did_you_mean
+from core.roles import is_section, known_keys
 
 BARE_KEY = re.compile(r"[A-Za-z0-9_-]+")
 HEADER = re.compile(r"\s*\[\[?([^\[\]]+)\]\]?\s*(#.*)?$")
@@ -239,10 +240,6 @@ def field_of(location: Sequence[int | str]) -> tuple[list[str], FieldInfo | None
     return [], None
 
 
-def is_section(annotation: Any) -> TypeGuard[type[BaseModel]]:
-    return isinstance(annotation, type) and issubclass(annotation, BaseModel)
-
-
 def about(name: str, info: FieldInfo | None) -> str:
     """What a key is, and its default."""
     if info is None or not info.description:
@@ -257,7 +254,7 @@ def shortened(text: str, most: int = 120) -> str:
 
 def first_key(table: str) -> str:
     """Some key of a table."""
-    return next((key for key in known_keys(Config) if key.startswith(f"{table}.")), f"{table}.KEY")
+    return next((key for key in known_keys() if key.startswith(f"{table}.")), f"{table}.KEY")
 
 
 def lowered(sentence: str) -> str:
@@ -266,7 +263,7 @@ def lowered(sentence: str) -> str:
 
 def advice_on_unknown(path: list[str]) -> str:
     """The nearest known key of the section, or the sections that have a key of this name."""
-    elsewhere = [key for key in known_keys(Config) if key.rpartition(".")[2] == path[-1]]
+    elsewhere = [key for key in known_keys() if key.rpartition(".")[2] == path[-1]]
     if elsewhere:
         return f"It belongs to another section: {' or '.join(elsewhere)}."
     section: type[BaseModel] = Config
@@ -275,15 +272,6 @@ def advice_on_unknown(path: list[str]) -> str:
         assert is_section(annotation)
         section = annotation
     return did_you_mean(path[-1], section.model_fields)
-
-
-def known_keys(section: type[BaseModel], prefix: str = "") -> Iterator[str]:
-    """Every dotted key that config.toml may have."""
-    for name, info in section.model_fields.items():
-        if is_section(info.annotation):
-            yield from known_keys(info.annotation, f"{prefix}{name}.")
-        else:
-            yield prefix + name
 
 
 def dump(values: Mapping[str, Any], table: str = "") -> str:
