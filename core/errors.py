@@ -1,4 +1,4 @@
-"""Mistakes of the user: a place, what was found there, and what to do about it."""
+"""Errors that users see: a place, what was found there, what to do about it."""
 
 from __future__ import annotations
 
@@ -20,6 +20,10 @@ class UserError(Exception):
         head = f"{self.place}: {self.message}" if self.place else self.message
         return f"{head}\n  {self.remedy}" if self.remedy else head
 
+    def _render_traceback_(self) -> list[str]:
+        """What a notebook shows in place of a traceback."""
+        return [f"error: {self}"]
+
 
 class RunFailed(Exception):
     """A run could not go on (loss is not finite, disk full); what it saved is whole. Exit code 1."""
@@ -31,6 +35,18 @@ class Interrupted(Exception):
     def __init__(self, number: int, remedy: str) -> None:
         super().__init__(remedy)
         self.number, self.remedy = number, remedy
+
+    def _render_traceback_(self) -> list[str]:
+        """What a notebook shows in place of a traceback."""
+        return [f"interrupted, and saved. {self.remedy}".strip()]
+
+
+class Stopped(Exception):
+    """A signal ended the work outside training, where there is nothing to save. number: of the signal."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.number = number
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:

@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Protocol
 
+# What the progress of training is counted in, as `what` of `progress`.
+STEPS, SECONDS = "training, steps", "training, seconds"
+
 
 class Listener(Protocol):
     """Is told what happens. Nothing in core prints."""

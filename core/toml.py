@@ -1,4 +1,4 @@
-"""From config.toml, a variant's file and `-s key=value` to one checked Config; errors name file, line and key."""
+"""Read config.toml, a variant's file and overrides into one checked Config. Errors name the file, the line and the key."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def load_config(folder: Path, variant: str = "", overrides: Sequence[str] = ()) 
             settings.lay(read_file(variant_file(folder, variant)))
     for text in overrides:
         settings.lay(read_override(text))
-    by_hand = {key for key, place in settings.places.items() if place.startswith("-s ")}
+    by_hand = {key for key, place in settings.places.items() if place.startswith("`")}
     if (
         "prepare.input" in by_hand and "prepare.sha256" not in by_hand
     ):  # the file's checksum is that of the file's input
@@ -86,7 +86,7 @@ def variant_file(folder: Path, variant: str) -> Path:
     path = folder / f"config.{variant}.toml"
     if Path(variant).name != variant:
         raise UserError(
-            f"'{variant}' is no name of a variant", place="--variant", remedy="Use letters, digits, - and _."
+            f"'{variant}' is no name of a variant", place="variant", remedy="Use letters, digits, - and _."
         )
     if not path.is_file():
         known = [file.name[len("config.") : -len(".toml")] for file in folder.glob("config.*.toml")]
@@ -170,14 +170,14 @@ def dotted(key: str) -> str:
 
 
 def read_override(text: str) -> Settings:
-    """One `-s section.key=value`; the value is TOML, and text that is no TOML stands for itself."""
+    """One override, section.key=value. The value is TOML; text that is no TOML stands for itself."""
     key, equals, raw = text.partition("=")
     path = key.strip().split(".")
     if not equals or not all(BARE_KEY.fullmatch(part) for part in path):
         raise UserError(
             "an override is section.key=value",
-            place=f"-s {shortened(text)}",
-            remedy="For example: -s train.optim.learning_rate=3e-4",
+            place=f"`{shortened(text)}`",
+            remedy="For example: `train.optim.learning_rate=3e-4`",
         )
     try:
         found = parsed(f"value = {raw}")
@@ -186,7 +186,7 @@ def read_override(text: str) -> Settings:
     value: Any = found["value"] if len(found) == 1 else raw  # more than one key: text with line breaks
     for part in reversed(path):
         value = {part: value}
-    return Settings(value, {key.strip(): f"-s {shortened(text)}"})
+    return Settings(value, {key.strip(): f"`{shortened(text)}`"})
 
 
 def check(settings: Settings) -> Config:
@@ -197,9 +197,20 @@ def check(settings: Settings) -> Config:
         raise user_error(error.errors(), settings) from None
     except Contradiction as error:
         exact = [settings.places[key] for key in error.keys if key in settings.places]
-        by_hand = [place for place in exact if place.startswith("-s ")]  # what was good before
+        by_hand = [place for place in exact if place.startswith("`")]  # what was good before
         places = by_hand or exact or [place for key in error.keys if (place := settings.place_of(key))]
         raise UserError(error.message, place=places[0] if places else error.keys[0], remedy=error.remedy) from None
+
+
+def completed(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings of a run that an older version wrote, with the keys that have come since at their defaults.
+
+    Settings that this version does not understand, such as a user's own, are returned as they are.
+    """
+    try:
+        return resolve(Config.model_validate(values)).model_dump()
+    except (ValidationError, Contradiction):
+        return dict(values)
 
 
 def user_error(errors: Sequence[ErrorDetails], settings: Settings) -> UserError:

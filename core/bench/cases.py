@@ -1,4 +1,4 @@
-"""What `bench` measures: a machine, or an experiment's run, goes in; a list of cases to measure one by one comes out."""
+"""List what `bench` measures, of a machine or of an experiment's run, case by case."""
 
 from __future__ import annotations
 
@@ -9,15 +9,16 @@ from typing import Any
 
 import torch
 
-from core.bench.experiment import evaluation_seconds, row_seconds, save, shares
 from core.bench.preparing import preparing_speed
 from core.bench.sampling import preset_sampling, sampling_speed
 from core.bench.start import first_step
-from core.bench.training import Shape, preset_speed, step_speed
+from core.bench.training import Shape, preset_speed
 from core.tracking.run import Run
 from core.training.machine import DTYPES, Machine
 from core.training.peak import peak_or_none
+from core.training.timing import step_speed
 from core.training.trainer import Parts
+from core.training.upkeep import evaluation_seconds, row_seconds, save, shares
 
 PRESETS = ("gpt2", "modern")
 SMALL = Shape(n_layer=4, n_head=4, n_embd=128, block_size=64, batch_size=12)  # nanoGPT's CPU setting
@@ -30,7 +31,7 @@ PREPARED = (("char", 40), ("bpe", 20))  # encoder, megabytes of text: about a se
 
 @dataclass(frozen=True)
 class Case:
-    """One line of a table. measure() -> figures; their names are those of the columns, None where one is not to be had."""
+    """One line of a table. measure() -> figures; their names are those of the columns, None where one is not available."""
 
     section: str
     name: str
@@ -70,7 +71,7 @@ def experiment_cases(run: Run, parts: Parts) -> list[Case]:
     config, seconds = run.config.train, dict[str, float]()
 
     def step() -> dict[str, Any]:
-        figures = step_speed(parts.model, parts.optimizer, config, parts.machine, parts.batch)
+        figures = step_speed(parts.step(config), config, parts.batch(0))
         seconds["step"] = figures["ms_per_step"] / 1000
         return figures
 

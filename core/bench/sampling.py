@@ -1,4 +1,4 @@
-"""The speed of sampling: a model and a number of rows go in, tokens per second come out."""
+"""Measure the speed of sampling, in tokens per second."""
 
 from __future__ import annotations
 
@@ -6,17 +6,18 @@ from typing import Any
 
 import torch
 
-from core.bench.timing import timed
 from core.bench.training import Shape, config_of
 from core.models.build import build_model
+from core.plugins.manager import plugins
 from core.sampling.generate import generate
 from core.training.machine import Machine
+from core.training.timing import timed
 
 
 def preset_sampling(preset: str, shape: Shape, rows: int, machine: Machine, seconds: float = 1.0) -> dict[str, Any]:
     """`sampling_speed` of a preset with fresh weights."""
     torch.manual_seed(0)
-    model = build_model(config_of(preset, shape).train.model, shape.vocab_size).to(machine.device)
+    model = build_model(config_of(preset, shape).train.model, shape.vocab_size, plugins()).to(machine.device)
     return sampling_speed(model, rows, machine, seconds)
 
 

@@ -1,4 +1,4 @@
-"""The time to the first step: a command is started in a process of its own, and the seconds until it has trained come out."""
+"""Measure the time from a command to its first training step, in a process of its own."""
 
 from __future__ import annotations
 

@@ -1,0 +1,30 @@
+"""The command line. Every command registers through the hook that plugins use."""
+
+from __future__ import annotations
+
+import importlib.util
+from typing import TYPE_CHECKING
+
+from core.plugins import hookimpl
+
+if TYPE_CHECKING:
+    import click
+
+
+@hookimpl
+def register_commands(cli: click.Group) -> None:
+    """The commands that come with Terrarium. Those of a package that was taken out are left out."""
+    from core.cli import check, compare, experiments, fit, nanogpt, report, runs, train, trained
+
+    modules = [train, trained, compare, report, runs, experiments, check, fit, nanogpt]
+    if importlib.util.find_spec("core.sweeps"):
+        from core.cli import sweep
+
+        modules.insert(1, sweep)
+    if importlib.util.find_spec("core.bench"):
+        from core.cli import bench
+
+        modules.append(bench)
+    for module in modules:
+        for command in module.COMMANDS:
+            cli.add_command(command)

@@ -1,10 +1,9 @@
-"""The command bench: how fast this machine, or an experiment on it, is; each figure as soon as it is measured."""
+"""The command bench: how fast this machine is, or an experiment on it. Each figure shows as soon as it is measured."""
 
 from __future__ import annotations
 
 import contextlib
 import json
-import tempfile
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -15,10 +14,8 @@ from core.errors import UserError
 
 if TYPE_CHECKING:
     from core.bench.cases import Case
-    from core.cli.lab import Lab
-    from core.data.dataset import Dataset
-    from core.tracking.run import Run
-    from core.training.trainer import Parts
+    from core.lab.opened import Opened
+    from core.training.machine import Machine
 
 # Figures that people see: header and format of the column. The others stand in the output of --json.
 COLUMNS: dict[str, tuple[str, Callable[[Any], str]]] = {
@@ -65,10 +62,10 @@ def bench(
     refuse(experiment, full, overrides, variant)
     with contextlib.ExitStack() as stack:
         if experiment:
-            lab = options.open_lab(experiment, overrides, variant, quiet, as_json=as_json)
-            head, cases = stack.enter_context(of_experiment(lab, threads))
+            opened, _ = options.opened(experiment, overrides, variant, quiet, as_json=as_json)
+            head, cases = stack.enter_context(of_experiment(opened, threads))
         else:
-            head, cases = of_machine(threads, full)
+            head, cases = stack.enter_context(of_machine(threads, full))
         console.say("; ".join(f"{value}" for value in head.values()))
         rows, section, shown = [], "", ""
         for case in cases:
@@ -99,71 +96,40 @@ def refuse(experiment: str | None, full: bool, overrides: tuple[str, ...], varia
         )
 
 
-def of_machine(threads: int | None, full: bool) -> tuple[dict[str, Any], list[Case]]:
+@contextlib.contextmanager
+def of_machine(threads: int | None, full: bool) -> Iterator[tuple[dict[str, Any], list[Case]]]:
     """What the machine is, and its cases."""
     from core.bench import cases
     from core.training.machine import choose_machine
 
-    machine = choose_machine("auto", "auto", "auto", threads or "auto")
-    return account(str(machine.device)), cases.machine_cases(machine, threads or 0, full=full)
+    machine = choose_machine("auto", "auto", False, threads or "auto")
+    with machine.computing():
+        yield account(machine), cases.machine_cases(machine, threads or 0, full=full)
 
 
 @contextlib.contextmanager
-def of_experiment(lab: Lab, threads: int | None) -> Iterator[tuple[dict[str, Any], list[Case]]]:
+def of_experiment(opened: Opened, threads: int | None) -> Iterator[tuple[dict[str, Any], list[Case]]]:
     """What the machine and the experiment are, and the cases."""
     from core.bench import cases
-    from core.cli.training import refuse_unknown
+    from core.lab.assemble import refuse_unknown, throwaway
+    from core.lab.opened import prepared
     from core.models.build import parameter_count
 
-    refuse_unknown(lab)
-    dataset = lab.prepare()
-    lab.config.train.runtime.threads = threads or lab.config.train.runtime.threads
-    with throwaway(lab, dataset, lab.console.say) as (run, parts):
-        named = {"experiment": f"{lab.experiment.name}, {parameter_count(parts.model):,} parameters"}
-        yield named | account(str(parts.machine.device)), cases.experiment_cases(run, parts)
+    refuse_unknown(opened)
+    opened, dataset = prepared(opened)
+    if threads:
+        opened = opened.having({"train.runtime.threads": threads})
+    with throwaway(opened, dataset) as (run, parts):
+        named = {"experiment": f"{opened.experiment.name}, {parameter_count(parts.model):,} parameters"}
+        yield named | account(parts.machine), cases.experiment_cases(run, parts)
 
 
-@contextlib.contextmanager
-def throwaway(lab: Lab, dataset: Dataset, say: Callable[[str], Any] | None = None) -> Iterator[tuple[Run, Parts]]:
-    """A run that is thrown away, in a folder beside the real ones, and what its loop would work with.
-
-    The config's choices for "auto" become those of this machine. say: as for `settle`.
-    """
-    import torch
-
-    from core.cli.settle import settle
-    from core.cli.training import assemble
-    from core.tracking.run import Run
-    from core.training.machine import model_on
-    from core.training.saver import saving_thread
-
-    runtime = lab.config.train.runtime
-    runtime.trackers = []
-    out = lab.out
-    out.mkdir(parents=True, exist_ok=True)
-    try:
-        # Saving depends on the disk, so it is done where runs are.
-        with tempfile.TemporaryDirectory(prefix=".bench-", dir=out) as folder, saving_thread() as saver:
-            runtime.out_dir = folder
-            run = Run(lab.experiment, "bench", lab.config)
-            run.folder.mkdir()
-            machine = settle(run, dataset, lab.code, say=say).machine
-            torch.manual_seed(runtime.seed)
-            model = model_on(machine, lab.config.train.model, dataset.encoder.vocab_size, lab.code)
-            yield run, assemble(run, dataset, machine, model, saver, lambda row, wall: None, lambda text: None)
-    finally:
-        with contextlib.suppress(OSError):  # only if there was nothing before, and there is nothing now
-            out.rmdir()
-
-
-def account(device: str) -> dict[str, str]:
+def account(machine: Machine) -> dict[str, str]:
     """The machine in words."""
-    import torch
-
     from core.training.measured import machine_key
 
-    threads = torch.get_num_threads()
-    return {"machine": machine_key(), "device": f"{device}, {threads} thread{'s' * (threads != 1)}"}
+    threads = f"{machine.threads} thread{'s' * (machine.threads != 1)}"
+    return {"machine": machine_key(), "device": f"{machine.device}, {threads}"}
 
 
 def cell(key: str, value: Any) -> str:

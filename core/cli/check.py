@@ -1,4 +1,4 @@
-"""The command check: what the data is, what no network is needed for, and what the run will cost, before it is trained."""
+"""The command check: the data, n-gram baselines, the cost of the run and suspicious settings, before it is trained."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import click
 from core.cli import options
 
 if TYPE_CHECKING:
-    from core.cli.checking import Account
+    from core.lab.check import Account
 
 
 @click.command()
@@ -25,16 +25,16 @@ def check(
 ) -> None:
     """Look at an experiment before it is trained.
 
-    Says what the data is, how much of validation stands verbatim in training, what loss tables of n-grams reach, what
-    minutes and memory the run will take, by five seconds of its real step, and which settings look like a mistake. EXP's
-    dataset is made if need be; its runs are left alone.
+    Shows what the data is, how much of the validation side also occurs in training, the loss of n-gram baselines, the
+    minutes and memory that the run will take (from five seconds of real steps), and suspicious settings. Makes the dataset
+    if necessary. Does not touch the runs.
     """
-    from core.cli.checking import account_of
+    from core.lab.check import account_of
 
-    lab = options.open_lab(experiment, overrides, variant, quiet, as_json=as_json)
-    account = account_of(lab, timing=not no_timing)
+    opened, console = options.opened(experiment, overrides, variant, quiet, as_json=as_json)
+    account = account_of(opened, timing=not no_timing)
     for line in lines(account):
-        lab.console.say(line)
+        console.say(line)
     if as_json:
         click.echo(json.dumps(account, indent=2))
 
@@ -43,11 +43,11 @@ def lines(account: Account) -> Iterator[str]:
     """The account for people, section by section."""
     yield from ("", "data", *data_lines(account))
     yield from ("", "validation in training", *overlap_lines(account))
-    yield from ("", "loss to beat, nats per target (bits per byte)", *loss_lines(account))
+    yield from ("", "n-gram baselines: loss in nats per target (bits per byte)", *loss_lines(account))
     if account["prediction"]:
         yield from ("", "cost of the run", *cost_lines(account))
     found = account["warnings"]
-    yield from ("", "warnings" if found else "no warnings")
+    yield from ("", "suspicious settings" if found else "no suspicious settings")
     for number, warning in enumerate(found, 1):
         yield f"  {number}. {warning['place']}: {warning['message']}."
         yield f"     {warning['remedy']}"
@@ -84,7 +84,7 @@ def data_lines(account: Account) -> Iterator[str]:
 
 def overlap_lines(account: Account) -> Iterator[str]:
     for part in account["overlap"]:
-        text = f"{part['in_train']:,} of {part['parts']:,} also stand in train ({part['share']:.1%})"
+        text = f"{part['in_train']:,} of {part['parts']:,} also occur in train ({part['share']:.1%})"
         if part["searched"] < account["data"]["train_tokens"]:
             text += f", of which the first {part['searched']:,} tokens were searched"
         yield line(part["what"], text)
@@ -102,7 +102,7 @@ def loss_lines(account: Account) -> Iterator[str]:
         yield f"  Of the first {found['train_tokens']:,} training and {found['val_tokens']:,} validation tokens."
     tables = [nats for name, nats in found["nats"].items() if name != "uniform"]
     if any(longer > shorter for shorter, longer in itertools.pairwise(tables)):
-        yield "  Longer n-grams that do worse have learnt by heart what validation does not have."
+        yield "  Longer n-grams that do worse have memorised what validation does not have."
     yield "  N-grams: interpolated Kneser-Ney (Chen and Goodman 1999), counted on the training side alone."
 
 

@@ -8,15 +8,15 @@ import click
 
 from core.cli import options
 
+OUT = (
+    "Where to write: a picture (.png, .svg), or a table (.txt, .md, .csv, .tex, .json, .html) with the picture beside it."
+    "  [default: compare.png in the folder of runs]"
+)
+
 
 @click.command()
 @click.argument("groups", metavar="EXP[/RUN]...", nargs=-1, required=True)
-@click.option(
-    "--out",
-    type=click.Path(path_type=Path),
-    metavar="FILE",
-    help="Where to write: a picture (.png, .svg), or a table (.txt, .md, .csv, .tex, .json, .html) with the picture beside it.  [default: compare.png in the folder of runs]",
-)
+@click.option("--out", type=click.Path(path_type=Path), metavar="FILE", help=OUT)
 @click.option(
     "--format",
     "form",
@@ -42,32 +42,16 @@ def compare(
     of its only setting: the runs that differ in nothing but their seed. A single EXP compares all its settings.
     Each group is compared with the first one. Runs of one seed are paired.
     """
-    from core import durable, files
-    from core.cli.chosen import choose
-    from core.errors import UserError
+    from core.lab.choosing import choose
+    from core.lab.comparing import write_comparison
     from core.report.comparison import compare as compare_groups
     from core.report.comparison_forms import as_form, form_of
-    from core.report.overlay import overlay, picture
 
-    written = form_of(out) if out else None
+    if out:
+        form_of(out)  # before anything is read
     chosen, folder = choose(groups, variant, overrides)
     found = compare_groups(chosen)
-    drawing = out if out and not written else out.with_suffix(".png") if out else folder / "compare.png"
-    places = {"curves": drawing}
-    try:
-        durable.make_folders(drawing.parent)
-        files.write_bytes(drawing, picture(overlay(chosen), drawing.suffix.lower()))
-        if out and written:
-            shown = as_form(found, "document" if written == "markdown" else written, drawing.name)
-            files.write_text(out, shown.rstrip("\n") + "\n")
-            places = {"written": out} | places
-    except (FileNotFoundError, FileExistsError, NotADirectoryError, IsADirectoryError) as error:
-        place = f"--out {out}" if out else str(folder)
-        raise UserError(
-            f"cannot be written: {error.strerror}",
-            place=place,
-            remedy="Name a file in a folder that can be written to.",
-        ) from None
+    places = write_comparison(found, out or folder / "compare.png")
     click.echo(as_form(found, "json" if as_json else form))
     to_stderr = as_json or form != "text"  # stdout is for what goes on from there
     click.echo("" if to_stderr else "\n", nl=False)

@@ -1,138 +1,143 @@
-"""What a person sees: sentences, and a progress bar on a terminal or plain lines elsewhere."""
+"""What a person sees on a terminal: lines, progress, and options in place of the Python API's arguments."""
 
 from __future__ import annotations
 
-import contextlib
+import re
 import sys
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any
+
+from core.listener import SECONDS, STEPS
+from core.tracking.metrics import speed_text
 
 if TYPE_CHECKING:
-    from rich.progress import TaskID
+    from rich.progress import Progress, TaskID
 
 Row = dict[str, float]
-Show = Callable[[Row, float], None]  # takes a row of metrics, and the wall seconds of the run
-SpeedText = Callable[[float], str]  # takes tokens per second
 LINE_SECONDS = 5.0  # at most one plain line of progress in this time
+# Arguments of the Python API -> options of the command line.
+OPTIONS = {
+    "run": "--run", "name": "--name", "variant": "--variant", "force": "--force", "fresh": "--fresh", "resume": "--resume",
+    "exact": "--exact", "start": "--start", "output_path": "--out", "seeds": "--seeds", "grid": "--grid", "ranges": "--range",
+    "draws": "--random", "halving": "--halving", "retry": "--retry", "minutes": "--minutes",
+}  # fmt: skip
+QUOTED = re.compile(r"`([A-Za-z_][\w.-]*)=([^`]*)`")
 
 
-@dataclass(frozen=True)
-class Length:
-    """How long a run is: in optimizer steps, or in seconds where it has a budget in time."""
+def phrased(text: str) -> str:
+    """A message with options instead of arguments: `fresh=True` is --fresh, `train.data.batch_size=4` is -s train.data.batch_size=4."""
 
-    total: float
-    unit: Literal["steps", "seconds"]
+    def option(found: re.Match[str]) -> str:
+        name, value = found.groups()
+        if name not in OPTIONS:
+            return f"-s {name}={value}"
+        return OPTIONS[name] if value == "True" else f"{OPTIONS[name]} {value}"
+
+    text = re.sub(r"^(error: )`([^`]*)`: ", lambda found: f"{found[1]}{override(found[2])}: ", text)
+    text = re.sub(r"^(error: )(\w+): ", lambda found: f"{found[1]}{OPTIONS.get(found[2], found[2])}: ", text)
+    return QUOTED.sub(option, text)
 
 
-def tokens_alone(tokens_per_second: float) -> str:
-    """A speed of which nothing else is known."""
-    return f"{tokens_per_second:,.0f} tokens/s"
+def override(place: str) -> str:
+    """The place of an error that is an argument or an override."""
+    name, equals, value = place.partition("=")
+    return f"{OPTIONS[name]} {value}" if equals and name in OPTIONS else f"-s {place}"
 
 
 class Console:
-    """Where messages go. quiet: nowhere; json: to stderr, because stdout then belongs to the machine-readable output."""
+    """A listener that writes to a terminal, or plain lines elsewhere.
+
+    quiet: nothing. json: to stderr, because stdout then belongs to the machine-readable output.
+    """
 
     def __init__(self, *, quiet: bool = False, json: bool = False) -> None:
         self.quiet = quiet
         self.stream = sys.stderr if json else sys.stdout
-
-    def say(self, text: str = "") -> None:
-        """One line."""
-        if not self.quiet:
-            print(text, file=self.stream, flush=True)
-
-    def write(self, text: str) -> None:
-        """Part of a line, as it comes."""
-        if not self.quiet:
-            print(text, end="", file=self.stream, flush=True)
+        self.length: float = 0  # of a run, in `unit`
+        self.unit = STEPS
+        self.last_line = time.monotonic()
+        self.bar: Progress | None = None
+        self.tasks: dict[str, TaskID] = {}
 
     @property
     def interactive(self) -> bool:
         """Whether a person is watching."""
         return not self.quiet and self.stream.isatty()
 
-    @contextlib.contextmanager
-    def preparing(self) -> Iterator[Callable[[str, int, int], None]]:
-        """Yields a function that shows what is being done, how much of it is done, and of how much (0: unknown)."""
-        if not self.interactive:
-            yield lambda what, done, total: None
-            return
-        from rich.console import Console as RichConsole
-        from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
-
-        columns = (
-            TextColumn("{task.description}"),
-            BarColumn(),
-            TextColumn("{task.completed:,.0f}"),
-            TimeElapsedColumn(),
-        )
-        with Progress(*columns, console=RichConsole(file=self.stream), transient=True) as progress:
-            tasks: dict[str, TaskID] = {}
-
-            def show(what: str, done: int, total: int) -> None:
-                if what not in tasks:
-                    tasks[what] = progress.add_task(what, total=total or None)
-                progress.update(tasks[what], completed=done)
-
-            yield show
-
-    @contextlib.contextmanager
-    def training(self, length: Length, speed: SpeedText = tokens_alone) -> Iterator[Show]:
-        """Yields a function that shows a row of metrics. speed: words for tokens per second."""
+    def say(self, text: str = "") -> None:
+        """One line."""
         if self.quiet:
-            yield lambda row, wall: None
-        elif self.interactive:
-            with self.bar(length, speed) as show:
-                yield show
+            return
+        if self.bar:
+            self.bar.print(phrased(text), highlight=False, markup=False, soft_wrap=True)
         else:
-            yield self.plain(length, speed)
+            print(phrased(text), file=self.stream, flush=True)
 
-    @contextlib.contextmanager
-    def bar(self, length: Length, speed: SpeedText) -> Iterator[Show]:
-        """A progress bar; evaluations stay as lines above it."""
-        from rich.console import Console as RichConsole
-        from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+    def write(self, text: str) -> None:
+        """Part of a line, as it comes."""
+        self.close()
+        if not self.quiet:
+            print(text, end="", file=self.stream, flush=True)
 
-        columns = (BarColumn(), TextColumn("{task.description}"), TimeRemainingColumn())
-        with Progress(*columns, console=RichConsole(file=self.stream), transient=True) as progress:
-            task = progress.add_task(position(0, length), total=length.total)
+    def row(self, metrics: Row) -> None:
+        """A row of metrics: every evaluation has its line. On a terminal the bar shows the others, elsewhere now and then a line."""
+        if self.interactive:
+            if "val_loss" in metrics:
+                self.say(self.sentence(metrics))
+            self.describe(self.unit, f"{self.position(metrics)}  loss {metrics['train_loss']:.3f}  {speed_text(metrics)}")
+        elif "val_loss" in metrics or time.monotonic() - self.last_line > LINE_SECONDS:
+            self.last_line = time.monotonic()
+            self.say(self.sentence(metrics))
 
-            def show(row: Row, wall: float) -> None:
-                done = row["step"] if length.unit == "steps" else wall
-                pace = speed(row["tokens_per_second"])
-                description = f"{position(row['step'], length)}  loss {row['train_loss']:.3f}  {pace}"
-                progress.update(task, completed=done, description=description)
-                if "val_loss" in row:
-                    progress.print(sentence(row, wall, length, speed), highlight=False)
+    def progress(self, what: str, done: float, total: float) -> None:
+        """How much is done, as a bar on a terminal. A bar goes when its work is done."""
+        if what in (STEPS, SECONDS):
+            self.unit, self.length = what, total
+        if not self.interactive:
+            return
+        if self.bar is None:
+            self.bar = new_bar(self.stream)
+            self.bar.start()
+        if what not in self.tasks:
+            self.tasks[what] = self.bar.add_task(what, total=total or None)
+        self.bar.update(self.tasks[what], completed=done)
+        if total and done >= total:
+            self.bar.remove_task(self.tasks.pop(what))
+            if not self.tasks:
+                self.close()
 
-            yield show
+    def describe(self, what: str, text: str) -> None:
+        """Put words beside a bar."""
+        if self.bar and what in self.tasks:
+            self.bar.update(self.tasks[what], description=text)
 
-    def plain(self, length: Length, speed: SpeedText) -> Show:
-        """Plain lines: every evaluation, and now and then a row between."""
-        last = time.perf_counter()
+    def close(self) -> None:
+        """Take the bars away."""
+        if self.bar:
+            self.bar.stop()
+        self.bar, self.tasks = None, {}
 
-        def show(row: Row, wall: float) -> None:
-            nonlocal last
-            if "val_loss" in row or time.perf_counter() - last > LINE_SECONDS:
-                last = time.perf_counter()
-                self.say(sentence(row, wall, length, speed))
+    def position(self, metrics: Row) -> str:
+        """`step  20/1000`; the step alone where a run ends by the clock."""
+        step = f"{metrics['step']:.0f}"
+        return f"step {step:>{len(str(self.length))}}/{self.length}" if self.unit == STEPS else f"step {step}"
 
-        return show
+    def sentence(self, metrics: Row) -> str:
+        """A row of metrics in one line."""
+        parts = [self.position(metrics), f"loss {metrics['train_loss']:.4f}"]
+        if "val_loss" in metrics:
+            parts.append(f"val {metrics['val_loss']:.4f}")
+        if "val_accuracy" in metrics:
+            parts.append(f"exact {metrics['val_accuracy']:.1%}")
+        of_budget = f"{metrics.get('wall_seconds', 0.0):.1f}/{self.length:g} s"
+        clock = f"{metrics['seconds']:.1f} s" if self.unit == STEPS else of_budget
+        return "  ".join([*parts, clock, speed_text(metrics)])
 
 
-def position(step: float, length: Length) -> str:
-    """`step  20/1000`; the number alone where nobody knows how many there will be."""
-    return f"step {step:>{len(str(length.total))}}/{length.total}" if length.unit == "steps" else f"step {step}"
+def new_bar(stream: Any) -> Progress:
+    """Progress bars that disappear."""
+    from rich.console import Console as RichConsole
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-
-def sentence(row: Row, wall: float, length: Length, speed: SpeedText = tokens_alone) -> str:
-    """A row of metrics in one line."""
-    parts = [position(row["step"], length), f"loss {row['train_loss']:.4f}"]
-    if "val_loss" in row:
-        parts.append(f"val {row['val_loss']:.4f}")
-    if "val_accuracy" in row:
-        parts.append(f"exact {row['val_accuracy']:.1%}")
-    clock = f"{row['seconds']:.1f} s" if length.unit == "steps" else f"{wall:.1f}/{length.total:g} s"
-    return "  ".join([*parts, clock, speed(row["tokens_per_second"])])
+    columns = (BarColumn(), TextColumn("{task.description}"), TimeRemainingColumn())
+    return Progress(*columns, console=RichConsole(file=stream), transient=True)

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import shlex
+import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-if TYPE_CHECKING:
-    from core.cli.lab import Lab
+from core.private import command_line
 
+if TYPE_CHECKING:
+    from core.cli.console import Console
+    from core.lab.opened import Opened
+
+PROGRAM = ("python", "-m", "core.cli")
 F = TypeVar("F", bound=Callable[..., Any])
 
 
@@ -55,9 +61,29 @@ sampling = together(
 )  # fmt: skip
 
 
-def open_lab(experiment: str, overrides: tuple[str, ...], variant: str, quiet: bool, *, as_json: bool = False) -> Lab:
-    """The experiment with its settings, ready to work on."""
+def opened(
+    experiment: str, overrides: tuple[str, ...], variant: str, quiet: bool, *, as_json: bool = False
+) -> tuple[Opened, Console]:
+    """The experiment with its settings, and the terminal that listens."""
     from core.cli.console import Console
-    from core.cli.lab import Lab
+    from core.lab.opened import open_folder
 
-    return Lab.open(experiment, variant, overrides, Console(quiet=quiet, json=as_json))
+    console = Console(quiet=quiet, json=as_json)
+    click.get_current_context().call_on_close(console.close)
+    return open_folder(experiment, variant, overrides, console), console
+
+
+def this_command() -> str:
+    """The command line of this process, to type again."""
+    return command_line([*PROGRAM, *sys.argv[1:]])
+
+
+def same_command(opened: Opened, name: str | None) -> str:
+    """The command that goes on with a run."""
+    run = name or opened.default_run
+    options = [
+        *(["--variant", opened.variant] if opened.variant else []),
+        *(["--run", run] if run != opened.default_run else []),
+        *(part for text in opened.overrides for part in ("-s", text)),
+    ]
+    return f"{opened.experiment.command.format('train')} {shlex.join(options)}".strip()

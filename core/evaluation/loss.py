@@ -12,7 +12,7 @@ import torch
 from core.errors import UserError
 from core.models.loss import token_loss
 from core.training.machine import Machine
-from core.training.trainer import to_device
+from core.training.step import to_device
 
 Array = npt.NDArray[np.int64]
 

@@ -7,6 +7,7 @@ import functools
 import importlib
 import importlib.metadata
 import inspect
+import pkgutil
 import traceback
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,13 +16,12 @@ from typing import Any
 
 import pluggy
 
+import core
 from core.errors import UserError, did_you_mean
 from core.plugins import hookspecs
 
 PROJECT = "terrarium"
 PACKAGE = "terrarium-lab"
-# Layers of core that register through the same hooks as everyone. Names, not imports: these layers are above this one.
-BUILT_IN = ("core.encoders", "core.models", "core.training", "core.tracking", "core.report")
 HOOKS = [name for name, value in vars(hookspecs).items() if hasattr(value, f"{PROJECT}_spec")]
 EXPERIMENT_MODULE = "terrarium_experiment_"  # how the modules of prepare.py files are called
 KINDS = ("encoders", "models", "optimizers", "trackers")
@@ -29,7 +29,7 @@ KINDS = ("encoders", "models", "optimizers", "trackers")
 
 @dataclass
 class Plugin:
-    """What one entry point brought, or why it did not load."""
+    """A built-in package or an entry point, or why it did not load."""
 
     name: str
     package: str
@@ -40,12 +40,13 @@ class Plugin:
 OWN = Plugin("prepare.py", "this experiment")
 
 
-@dataclass
+@dataclass(frozen=True)
 class Plugins:
-    """The loaded plugins. Only the experiment being run adds its prepare.py, for as long as it runs."""
+    """The loaded plugins, and the prepare.py of one experiment: experiments do not see each other's hooks."""
 
     manager: pluggy.PluginManager
     loaded: list[Plugin] = field(default_factory=list)
+    code: ModuleType | None = None
 
     def failures(self) -> list[Plugin]:
         """Plugins that could not be loaded."""
@@ -123,25 +124,6 @@ class Plugins:
             )
         return values[name][0]
 
-    def add_experiment(self, code: ModuleType | None) -> None:
-        """Let the hooks of an experiment's prepare.py act: plain functions with a hook's name, no decorator.
-
-        The hooks of an experiment that was added before act no more. Raises UserError for a function that is
-        named almost like a hook.
-        """
-        for former in self.manager.get_plugins():
-            if getattr(former, "__name__", "").startswith(EXPERIMENT_MODULE):
-                self.manager.unregister(former)
-        if code is None:
-            return
-        for name, value in vars(code).items():
-            near = difflib.get_close_matches(name, HOOKS, n=1, cutoff=0.85)
-            if inspect.isfunction(value) and value.__module__ == code.__name__ and near and name not in HOOKS:
-                raise UserError(
-                    f"no hook is called '{name}'", place=str(code.__file__), remedy=did_you_mean(name, HOOKS)
-                )
-        self.manager.register(code)
-
 
 class Manager(pluggy.PluginManager):
     """pluggy's manager, which also takes a prepare.py's functions for hooks by their names alone."""
@@ -168,19 +150,24 @@ def one_line(error: Exception) -> str:
     return "".join(traceback.format_exception_only(error)).strip()
 
 
+def built_in() -> list[str]:
+    """Every package of core: those that have hooks register through them as everyone does."""
+    return [f"core.{found.name}" for found in pkgutil.iter_modules(core.__path__) if found.ispkg]
+
+
 @functools.cache
 def plugins() -> Plugins:
-    """Load the built-in layers and every entry point of the group `terrarium`, once per process.
+    """Load the packages of core and every entry point of the group `terrarium`, once per process.
 
     A plugin that fails is kept with its error, and the rest goes on.
     """
     manager = Manager(PROJECT)
     manager.add_hookspecs(hookspecs)
-    result = Plugins(manager)
-    for name in BUILT_IN:
+    loaded = []
+    for name in built_in():
         module = importlib.import_module(name)
         manager.register(module, name)
-        result.loaded.append(Plugin(name, PACKAGE, module))
+        loaded.append(Plugin(name, PACKAGE, module))
     for entry in importlib.metadata.entry_points(group=PROJECT):
         package = entry.dist.name if entry.dist else "an unknown package"
         plugin = Plugin(entry.name, package)
@@ -190,5 +177,26 @@ def plugins() -> Plugins:
             check_hooks(manager, plugin.module)
         except Exception as error:  # whatever a stranger's import raises, the rest must go on
             plugin.error = one_line(error)
-        result.loaded.append(plugin)
-    return result
+        loaded.append(plugin)
+    return Plugins(manager, loaded)
+
+
+def plugins_with(code: ModuleType | None) -> Plugins:
+    """All plugins, and the hooks of an experiment's prepare.py: plain functions with a hook's name, no decorator.
+
+    Raises UserError for a function that is named almost like a hook.
+    """
+    everyone = plugins()
+    if code is None:
+        return everyone
+    for name, value in vars(code).items():
+        near = difflib.get_close_matches(name, HOOKS, n=1, cutoff=0.85)
+        if inspect.isfunction(value) and value.__module__ == code.__name__ and near and name not in HOOKS:
+            raise UserError(f"no hook is called '{name}'", place=str(code.__file__), remedy=did_you_mean(name, HOOKS))
+    manager = Manager(PROJECT)
+    manager.add_hookspecs(hookspecs)
+    for name, module in everyone.manager.list_name_plugin():
+        if module is not None:
+            manager.register(module, name)
+    manager.register(code)
+    return Plugins(manager, everyone.loaded, code)

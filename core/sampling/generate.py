@@ -1,4 +1,4 @@
-"""Let a model write: prompts in, new tokens out step by step, or whole completions as text.
+"""Let a model write: token by token, piece by piece of text, or whole completions.
 
 Shapes: B rows, T tokens of the prompt, V ids.
 """
@@ -123,6 +123,44 @@ def complete(
     return texts
 
 
+def pieces(
+    model: nn.Module,
+    encoder: Encoder,
+    prompt: str,
+    *,
+    max_new_tokens: int,
+    temperature: float = 1.0,
+    top_k: int = 0,
+    top_p: float = 1.0,
+    seed: int = 0,
+    stop: str = "",
+) -> Generator[str, None, None]:
+    """Yield the completion of one prompt as it is written: joined, the pieces are what `complete` returns.
+
+    Raises UserError as `complete` does.
+    """
+    ids, written = prompt_ids(encoder, prompt), list[str]()
+    steps = generate(
+        model,
+        torch.tensor([ids], device=next(model.parameters()).device),
+        max_new_tokens=max_new_tokens,
+        temperature=temperature,
+        top_k=top_k,
+        top_p=top_p,
+        seeds=[seed],
+    )
+    stops = Stops(encoder, [ids[-1]], stop, written.append)
+    shown, ended = 0, False
+    while not ended:
+        chosen = next(steps, None)
+        ended = chosen is None or stops.take(chosen.tolist())
+        yield from written[shown:]
+        shown = len(written)
+    steps.close()
+    if rest := stops.text(0)[len("".join(written)) :]:  # a character whose last bytes did not come
+        yield rest
+
+
 def prompt_ids(encoder: Encoder, prompt: str) -> list[int]:
     """Ids of a prompt; an empty one becomes the end token, after which a new document begins."""
     if prompt:
@@ -130,7 +168,7 @@ def prompt_ids(encoder: Encoder, prompt: str) -> list[int]:
     if encoder.end_token is None:
         raise UserError(
             "there is nothing to continue: the prompt is empty",
-            place="--start",
-            remedy='Give a text, such as --start "\\n".',
+            place="start",
+            remedy='Give a text, such as `start="\\n"`.',
         )
     return [encoder.end_token]

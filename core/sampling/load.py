@@ -1,28 +1,26 @@
-"""A trained run from its folder: model, encoder and config, as they were when the checkpoint was written."""
+"""Load a trained run from its folder: model, encoder and config, as they were when the checkpoint was written."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import torch
 
 from core.config import Config
 from core.encoders.base import Encoder
-from core.plugins.manager import plugins
-from core.toml import Settings, check, read_override
-from core.tracking.begin import changed, flat
+from core.plugins.manager import Plugins
+from core.roles import flat, role_of
+from core.toml import Settings, check, completed, read_override
+from core.tracking.begin import changed
 from core.tracking.run import read_config
 from core.training import checkpoints
 from core.training.machine import Machine, choose_machine, model_on
 from core.training.progress import other_settings
 
-WITHOUT_EFFECT = ("train.model.dropout", "train.model.init_from")  # on a model that is trained
 
-
-@dataclass
+@dataclass(frozen=True)
 class Trained:
     """folder: the run's; step: of the checkpoint; fingerprint, stop, has_examples: of the dataset it was trained on."""
 
@@ -45,7 +43,7 @@ def run_config(folder: Path, overrides: tuple[str, ...] = ()) -> Config:
     return check(settings)
 
 
-def load_run(folder: Path, config: Config, code: ModuleType | None, name: str = "best") -> Trained:
+def load_run(folder: Path, config: Config, plugins: Plugins, name: str = "best") -> Trained:
     """Load checkpoint `name` of a run for sampling and evaluation.
 
     Raises UserError where no checkpoint is whole or where the weights do not fit the model.
@@ -55,13 +53,12 @@ def load_run(folder: Path, config: Config, code: ModuleType | None, name: str = 
     with checkpoints.understanding(checkpoint.folder):
         state = checkpoint.state
         stored: dict[str, Any] = state["encoder"]
-        kind = plugins().get("encoders", stored["kind"], "the checkpoint's encoder")
+        kind = plugins.get("encoders", stored["kind"], "the checkpoint's encoder")
         encoder: Encoder = kind.from_state(stored["state"])
-        differences = changed(flat(state["config"]), flat(config.model_dump()))
+        differences = changed(flat(completed(state["config"])), flat(config.model_dump()))
         step, stop = int(state["step"]), str(state["stop"])
         fingerprint, has_examples = str(state["dataset_fingerprint"]), bool(state["has_examples"])
-    reshaped = {key: values for key, values in differences.items() if key.startswith("train.model.")}
-    if foreign := {key: values for key, values in reshaped.items() if key not in WITHOUT_EFFECT}:
+    if foreign := {key: values for key, values in differences.items() if role_of(key) == "model"}:
         raise other_settings(checkpoint.folder, foreign)
     runtime = config.sample.runtime
     machine = choose_machine(
@@ -71,6 +68,6 @@ def load_run(folder: Path, config: Config, code: ModuleType | None, name: str = 
         runtime.threads or "auto",
         runtime.attention or "auto",
     )
-    model = model_on(machine, config.train.model, encoder.vocab_size, code)
+    model = model_on(machine, config.train.model, encoder.vocab_size, plugins)
     checkpoints.put_weights(model, checkpoint.model, str(checkpoint.folder))
     return Trained(folder, config, model.eval(), encoder, machine, step, fingerprint, stop, has_examples)

@@ -1,17 +1,14 @@
-"""What a run ran on and how it was started: versions, processor, commit, code, command; no name, address or home path."""
+"""What a run ran on and how it was started: versions, processor, commit, code, command. No user, host or home folder."""
 
 from __future__ import annotations
 
 import hashlib
 import importlib.metadata
 import json
-import os
 import platform
-import re
-import shlex
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -102,39 +99,21 @@ def git_state(folder: Path) -> tuple[str | None, bool | None]:
     return commit or None, None if changed is None else bool(changed)
 
 
-def command_line(program: Sequence[str]) -> str:
-    """The command that started this process, to be typed again. program: what stands for the program's own path."""
-    return " ".join(quoted(without_home(argument)) for argument in (*program, *sys.argv[1:]))
-
-
 def own_script() -> Path | None:
     """The file of the user's own that Python runs; None in a notebook, and for `python -c`."""
     name = getattr(sys.modules.get("__main__"), "__file__", None)
     return Path(name).resolve() if name and Path(name).is_file() else None
 
 
-def own_program() -> list[str]:
-    """How a user's own script is started: python and its path, from the current folder where it lies in there."""
-    path = Path(sys.argv[0] or "-c")
-    if path.is_absolute() and path.is_relative_to(Path.cwd()):
-        path = path.relative_to(Path.cwd())
-    return ["python", str(path)]
+def own_command() -> list[str]:
+    """How Python was started: `python train.py --lr 3e-4`, with the script's path from the current folder."""
+    _, *arguments = sys.orig_argv or [""]
+    script = own_script()
+    paths = {str(script), sys.orig_argv[1] if script and len(sys.orig_argv) > 1 else ""}
+    return ["python", *(from_here(argument) if argument in paths else argument for argument in arguments)]
 
 
-def quoted(argument: str) -> str:
-    """An argument for a shell, which is to expand a ~ at its start."""
-    return "~/" + shlex.quote(argument[2:]) if argument.startswith("~/") and argument[2:] else shlex.quote(argument)
-
-
-def without_home(text: str) -> str:
-    """A text with ~ for the user's home folder, wherever a path in it starts there."""
-    for home in homes():
-        text = re.sub(rf"(?<![\w./~-]){re.escape(home)}(?![\w.-])", "~", text)
-    return text
-
-
-def homes() -> list[str]:
-    """The user's home folder under its names, the longest first; none where it is not known, or is the root of all."""
-    name = os.path.expanduser("~")  # noqa: PTH111 - Path.home() raises where there is none
-    found = {str(Path(name)), str(Path(name).resolve())} if name != "~" else set()
-    return sorted((home for home in found if len(Path(home).parts) > 1), key=len, reverse=True)
+def from_here(path: str) -> str:
+    """A path from the current folder where it lies in there."""
+    here = Path(path)
+    return str(here.relative_to(Path.cwd())) if here.is_absolute() and here.is_relative_to(Path.cwd()) else path

@@ -1,4 +1,4 @@
-"""metrics.csv and metrics.json of a run: rows by step go in, one line each, whole after a crash."""
+"""Write and read metrics.csv and metrics.json of a run: one row per line, whole after a crash."""
 
 from __future__ import annotations
 
@@ -121,3 +121,10 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
 
 def number(text: str) -> float | int:
     return int(text) if text.lstrip("-").isdigit() else float(text)
+
+
+def speed_text(row: Mapping[str, float]) -> str:
+    """The speed of a row for people: `21,034 tokens/s  36.5 ms/step  MFU 41.2%`, as far as it is known."""
+    parts = [f"{row['tokens_per_second']:,.0f} tokens/s"]
+    parts += [f"{row['ms_per_step']:,.1f} ms/step"] if "ms_per_step" in row else []
+    return "  ".join([*parts, f"MFU {row['mfu']:.1%}"] if "mfu" in row else parts)

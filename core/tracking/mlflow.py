@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from core import durable, files
 from core.errors import UserError
-from core.tracking.begin import flat
+from core.roles import flat
 from core.tracking.run import read_config
 from core.tracking.trackers import need
 

@@ -1,4 +1,4 @@
-"""A run folder: its place, its config.toml and summary.json, and the runs that an experiment has."""
+"""The run folder: its place, its config.toml and summary.json, and the runs that an experiment has."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import tomli
 
-from core import durable, files
+from core import durable, files, private
 from core.errors import UserError, did_you_mean
 from core.plugins.discovery import Experiment
 
@@ -20,19 +20,23 @@ if TYPE_CHECKING:
 SUMMARY_FIELDS = (
     "experiment", "run", "description", "status", "seed", "steps", "tokens", "train_seconds", "wall_seconds",
     "tokens_per_second", "ms_per_step", "flops", "mfu", "peak_flops", "parameters", "device", "dtype", "best_val_loss", "best_step", "final_train_loss",
-    "final_val_loss", "bits_per_byte", "accuracy", "accuracy_by_group", "dataset_fingerprint", "environment",
+    "final_val_loss", "bits_per_byte", "accuracy", "accuracy_by_group", "reached", "stopped_by", "dataset_fingerprint",
+    "environment",
 )  # fmt: skip
 
 
-DEFAULT = "default"  # the name of a run that --run does not name
-TEXTS = ("experiment", "run", "description", "status", "device", "dtype", "dataset_fingerprint", "command", "started")
-TABLES = ("accuracy_by_group", "environment", "choices")
+DEFAULT = "default"  # the name of a run that nobody names
+TEXTS = (
+    "experiment", "run", "description", "status", "device", "dtype", "dataset_fingerprint", "command", "started",
+    "stopped_by",
+)  # fmt: skip
+TABLES = ("accuracy_by_group", "environment", "choices", "reached")
 KINDS = {"text": (str,), "a dict": (dict,), "a number": (int, float)}
 
 
-@dataclass
+@dataclass(frozen=True)
 class Run:
-    """One training of an experiment. Plugins' hooks receive it."""
+    """One training of an experiment, with its settings. Plugins' hooks receive it."""
 
     experiment: Experiment
     name: str
@@ -44,7 +48,7 @@ class Run:
         if not self.name.strip() or self.name.startswith(".") or set("/\\\0\n") & set(self.name):
             raise UserError(
                 f"'{self.name}' is no name of a run",
-                place="--run",
+                place="run",
                 remedy="Use letters, digits, - and _; it becomes the name of a folder.",
             )
 
@@ -65,7 +69,7 @@ class Run:
         """Write config.toml with every key."""
         from core.toml import dump  # brings pydantic, which `list` has no use for
 
-        files.write_text(self.folder / "config.toml", dump(self.config.model_dump()))
+        private.write_text(self.folder / "config.toml", dump(self.config.model_dump()))
 
     def write_summary(self, values: dict[str, Any]) -> dict[str, Any]:
         """Lay values over summary.json; fields that nobody has given yet are null. Returns the whole summary.
@@ -74,7 +78,7 @@ class Run:
         """
         summary = dict.fromkeys(SUMMARY_FIELDS) | read_summary(self.folder) | values
         check_fields(summary, str(self.folder / "summary.json"))
-        files.write_json(self.folder / "summary.json", summary)
+        private.write_json(self.folder / "summary.json", summary)
         return summary
 
 
@@ -135,11 +139,11 @@ def read_config(folder: Path) -> dict[str, Any]:
         return tomli.loads(path.read_bytes().decode())
     except FileNotFoundError:
         raise UserError(
-            "the run has no config.toml", place=str(folder), remedy="Train it again with --fresh."
+            "the run has no config.toml", place=str(folder), remedy="Train it again with `fresh=True`."
         ) from None
     except (ValueError, RecursionError) as error:
         raise UserError(
-            f"not valid TOML: {error}", place=str(path), remedy="Train the run again with --fresh."
+            f"not valid TOML: {error}", place=str(path), remedy="Train the run again with `fresh=True`."
         ) from None
 
 
@@ -185,7 +189,7 @@ def find_run(experiment: Experiment, out: Path, name: str) -> Path:
     if known:
         remedy = f"{did_you_mean(name, known)} `{experiment.command.format('runs')}` lists them."
     else:
-        remedy = f"Train it first: {train}" + ("" if name == DEFAULT else f" --run {name}")
+        remedy = f"Train it first: {train}" + ("" if name == DEFAULT else f" `run={name}`")
     if (out / name / "summary.json").is_file():
         owner = read_summary(out / name)["experiment"]
         remedy = f"out/{name} is a run of '{owner}' that was copied along. " + remedy

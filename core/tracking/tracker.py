@@ -1,4 +1,4 @@
-"""The run folder of a user's own training loop: numbers by step go in; metrics, pictures, a summary and a report come out.
+"""`Tracker` writes the run folder of a user's own training loop: metrics, pictures, a summary and a report.
 
 with Tracker("experiments/mine/out/first", config={"lr": 3e-4}) as tracker:
     for step in range(1000):
@@ -18,11 +18,12 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, get_args
 
-from core import durable, files
+from core import durable, files, private
 from core.errors import UserError, did_you_mean
 from core.plugins.discovery import Experiment, is_experiment
+from core.plugins.manager import plugins
 from core.toml import dump
-from core.tracking.environment import code_hash, command_line, environment, own_program, own_script
+from core.tracking.environment import code_hash, environment, own_command, own_script
 from core.tracking.metrics import COLUMNS, MetricsFile, accuracy_by_group, finite, read_columns
 from core.tracking.run import Run, check_fields, lock_file, read_summary, set_aside
 from core.tracking.trackers import Status, close_trackers, ending, find_trackers
@@ -32,7 +33,7 @@ from core.tracking.values import figure, number, plain, whole
 TRACKERS = ("tensorboard", "plots", "report")
 
 
-@dataclass
+@dataclass(frozen=True)
 class OwnRun(Run):
     """A run that stands where the user says, with the user's own settings: config is a dict."""
 
@@ -43,7 +44,7 @@ class OwnRun(Run):
         return self.place
 
     def write_config(self) -> None:
-        files.write_text(self.folder / "config.toml", dump(self.config))  # type: ignore[arg-type]
+        private.write_text(self.folder / "config.toml", dump(self.config))  # type: ignore[arg-type]
 
 
 class Tracker:
@@ -73,7 +74,7 @@ class Tracker:
         self.run = OwnRun(owner(self.folder), self.folder.name, settings, description, place=self.folder)
         self.given = {"description": description or None, "seed": None if seed is None else whole("seed", seed)}
         check_fields(self.given, "Tracker")
-        openers = find_trackers(trackers, "trackers")
+        openers = find_trackers(trackers, plugins(), "trackers")
         self.held = contextlib.ExitStack()
         self.open = False
         with contextlib.ExitStack() as stack:  # gives the lock back where the rest fails
@@ -130,7 +131,7 @@ class Tracker:
             "started": started,
             "status": "interrupted",
             "environment": environment(script.parent if script else Path.cwd()) | {"code": code_hash(folder, script)},
-            "command": command_line(own_program()),
+            "command": private.command_line(own_command()),
         } | {key: value for key, value in self.given.items() if value is not None}
 
     def __enter__(self) -> Tracker:

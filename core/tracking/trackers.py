@@ -1,4 +1,4 @@
-"""Open and close what takes a run's rows besides metrics.csv: names of trackers go in, objects with log and close come out.
+"""Open and close the trackers of a run, which take its rows besides metrics.csv.
 
 A tracker is what `open(run)` of `register_trackers` returns: `log(step, row)` for each row, then `close()`. One that also
 has `end(status)` is told there, just before it is closed, how the run ended. `open.check()`, where there is one, raises
@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 from core.errors import UserError
-from core.plugins.manager import plugins
+from core.plugins.manager import Plugins
 
 if TYPE_CHECKING:
     from core.tracking.run import Run
@@ -22,18 +22,18 @@ KEY = "train.runtime.trackers"
 Status = Literal["completed", "interrupted", "failed"]
 
 
-def find_trackers(names: Sequence[str], place: str = KEY) -> list[Any]:
+def find_trackers(names: Sequence[str], plugins: Plugins, place: str = KEY) -> list[Any]:
     """What opens each tracker. Raises UserError for an unknown name or a missing package; place: where the names stand."""
-    openers = [plugins().get("trackers", name, place) for name in names]
+    openers = [plugins.get("trackers", name, place) for name in names]
     for opener in openers:
         if check := getattr(opener, "check", None):
             check()
     return openers
 
 
-def open_trackers(run: Run, names: Sequence[str]) -> list[Any]:
+def open_trackers(run: Run, names: Sequence[str], plugins: Plugins) -> list[Any]:
     """The trackers of a run."""
-    return [opener(run) for opener in find_trackers(names)]
+    return [opener(run) for opener in find_trackers(names, plugins)]
 
 
 def close_trackers(trackers: Sequence[Any], status: Status) -> None:

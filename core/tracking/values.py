@@ -1,4 +1,4 @@
-"""What a user's own loop hands over, as a run folder can hold it: values of numpy, torch or Python go in, Python's come out."""
+"""Convert what a user's own loop hands over (numpy, torch or Python) to what a run folder can hold."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from core.errors import UserError
-from core.tracking.environment import without_home
+from core.private import without_home
 
 
 def number(name: str, value: Any) -> int | float:

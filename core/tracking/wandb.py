@@ -11,7 +11,7 @@ import uuid
 from typing import TYPE_CHECKING, Any
 
 from core import durable, files
-from core.tracking.begin import flat
+from core.roles import flat
 from core.tracking.run import read_config
 from core.tracking.trackers import need
 

@@ -1,4 +1,4 @@
-"""Checkpoints: weights and optimizer as safetensors, the rest as JSON with checksums; no pickle, nothing overwritten.
+"""Checkpoints: weights and optimizer as safetensors, the rest as JSON with checksums. No pickle, nothing overwritten.
 
 A checkpoint is a folder with model.safetensors, optimizer.safetensors and state.json. state.json is written last
 and holds the checksums of the others and of itself, so a folder whose state.json verifies is whole.
@@ -150,7 +150,7 @@ def load(parent: Path, name: str) -> Checkpoint:
     raise UserError(
         "; ".join(problems) or f"there is no checkpoint '{name}'",
         place=str(parent),
-        remedy="Train the run again with --fresh."
+        remedy="Train the run again with `fresh=True`."
         if problems
         else "The run ended before its first checkpoint; train it again.",
     )
@@ -250,7 +250,7 @@ def put_weights(model: torch.nn.Module, tensors: Tensors, place: str) -> None:
         raise UserError(
             f"the weights do not fit the model: {', '.join(sorted(wrong)[:3])}{' ...' if len(wrong) > 3 else ''}",
             place=place,
-            remedy="They come from a model of another shape or kind: use its config, or train with --fresh.",
+            remedy="They come from a model of another shape or kind: use its config, or train with `fresh=True`.",
         )
     for name, tensor in own.items():
         tensor.copy_(tensors[name])
@@ -265,5 +265,5 @@ def understanding(folder: Path) -> Iterator[None]:
         raise UserError(
             f"no checkpoint of this version: {type(error).__name__}: {error}",
             place=str(folder),
-            remedy="Use the version that wrote it, or train again with --fresh.",
+            remedy="Use the version that wrote it, or train again with `fresh=True`.",
         ) from None

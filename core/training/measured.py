@@ -1,7 +1,6 @@
-"""Figures that are measured once per machine: a key and a value go in, later runs get the value back.
+"""Remember figures that are measured once per machine, in measured.json of the cache folder.
 
-They are kept in measured.json of the cache folder (core.files.cache_folder). A store that is damaged or cannot be
-written is as good as an empty one: what is missing is measured again.
+A store that is damaged or cannot be written counts as empty: what is missing is measured again.
 """
 
 from __future__ import annotations
@@ -10,7 +9,6 @@ import contextlib
 import functools
 import json
 import os
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -27,20 +25,11 @@ def recall(key: str) -> Any | None:
 
 
 def remember(key: str, value: Any) -> None:
-    """Keep a JSON value under a key. Where the store is not to be had, or another process is writing it, nothing happens."""
-    change(lambda values: values | {key: value})
-
-
-def forget(beginning: str) -> None:
-    """Drop the values of all keys that begin so; as `remember`, where it can be done."""
-    change(lambda values: {key: value for key, value in values.items() if not key.startswith(beginning)})
-
-
-def change(new: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
+    """Keep a JSON value under a key. Does nothing where the store cannot be written, or another process writes it."""
     with contextlib.suppress(OSError, RuntimeError, UserError):
         path = store()
         with files.lock(path.with_name(".measured.lock"), "the store of measured figures"):
-            files.write_json(path, new(read()))
+            files.write_json(path, read() | {key: value})
 
 
 def store() -> Path:

@@ -1,4 +1,4 @@
-"""Muon: in goes the gradient of a matrix, out comes a step that is about as long in every direction.
+"""Muon: an optimizer whose step for a matrix is about as long in every direction.
 
 Legend: N matrices of one shape, R rows, C columns.
 Muon: Keller Jordan, https://kellerjordan.github.io/posts/muon/. Polar Express: arXiv:2505.16932.

@@ -1,4 +1,4 @@
-"""Optimizers: in go a model and [train.optim], out comes a torch optimizer whose groups carry `peak_lr`.
+"""Build the optimizer that [train.optim] names. Its groups have a `peak_lr`.
 
 Before each step the trainer sets group["lr"] = group["peak_lr"] * fraction(step, ...) of core.training.schedules.
 """
@@ -12,7 +12,7 @@ from torch import nn
 
 from core import config
 from core.models.ngrams import NGrams
-from core.plugins.manager import plugins
+from core.plugins.manager import Plugins
 from core.training.muon import Muon
 
 # Parameters that hold several matrices of one shape, one below the other. Orthogonalised apart, each gets a whole step.
@@ -21,9 +21,11 @@ GATES: tuple[tuple[type[nn.Module], int], ...] = ((nn.LSTM, 4), (nn.LSTMCell, 4)
 HEADS = ("lm_head.weight", "head.weight")
 
 
-def build_optimizer(model: nn.Module, optim: config.Optim) -> torch.optim.Optimizer:
-    """The registered optimizer that the settings name. Raises UserError where there is none of that name."""
-    optimizer: torch.optim.Optimizer = plugins().get("optimizers", str(optim.name), "train.optim.name")(model, optim)
+def build_optimizer(model: nn.Module, optim: config.Optim, plugins: Plugins) -> torch.optim.Optimizer:
+    """The registered optimizer that the settings name, whose groups have `peak_lr`. Raises UserError for an unknown name."""
+    optimizer: torch.optim.Optimizer = plugins.get("optimizers", str(optim.name), "train.optim.name")(model, optim)
+    for entry in optimizer.param_groups:
+        entry.setdefault("peak_lr", entry["lr"])  # a plugin's optimizer need not know of schedules
     return optimizer
 
 

@@ -1,4 +1,4 @@
-"""The clock of a run: in go its settings and its Progress; out come what falls due, what is left of a budget in time, and speeds."""
+"""The clock of a run: what is due after a step, what is left of a budget in time, and speeds."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ import time
 from dataclasses import dataclass
 
 from core.config import Train
+from core.listener import SECONDS, STEPS
 from core.training.progress import Progress
 
-REHEARSAL = (
-    0.1  # of a budget in time: then at the latest, an evaluation shows what the closing one and its saves will take
-)
+# Of a budget in time: then at the latest, an evaluation shows what the closing one and its saves will take.
+REHEARSAL = 0.1
 LAST_STEPS = 20  # of a budget in time: a device is waited for after each, or the clock would run behind it
 
 
@@ -113,6 +113,12 @@ class Pace:
         evaluation = evaluation or final
         row = evaluation or step % runtime.log_interval == 0
         return Due(evaluation, row, checkpoint, losses=row or checkpoint or ending)
+
+    def position(self) -> tuple[str, float, float]:
+        """What the run is counted in, how much of it is done, and how long it is, as a listener's `progress` wants it."""
+        if self.budget is None:
+            return STEPS, self.progress.step, self.config.schedule.max_iters
+        return SECONDS, self.wall_seconds(), self.budget
 
     def figures(self) -> dict[str, float]:
         """step, tokens, seconds and tokens per second since the last row."""

@@ -1,4 +1,4 @@
-"""The machine's own speed: a device and a precision go in, FLOP/s of its matrix products come out.
+"""Measure the machine's own speed: FLOP/s of its matrix products.
 
 It is what a model's speed is compared with: model FLOP utilisation (MFU, PaLM, arXiv:2204.02311, section 4.1).
 """

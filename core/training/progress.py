@@ -1,4 +1,4 @@
-"""How far a run is: everything a resume needs besides weights and optimizer, saved with them and restored."""
+"""How far a run is: everything that a resume needs besides weights and optimizer."""
 
 from __future__ import annotations
 
@@ -15,7 +15,9 @@ import torch
 from pydantic import TypeAdapter
 
 from core.errors import UserError
-from core.tracking.begin import STEERING, changed, flat
+from core.roles import flat
+from core.toml import completed
+from core.tracking.begin import changed, listed, resumable
 from core.tracking.run import Run
 from core.training import checkpoints
 
@@ -39,6 +41,8 @@ class Progress:
     loss_sum: float = 0.0  # of the steps since the last row of metrics
     loss_count: int = 0
     skipped: list[int] = field(default_factory=list)  # numbers of batches that are left out, ascending
+    reached: dict[str, dict[str, dict[str, float]]] = field(default_factory=dict)  # see `note_reached`
+    stopped_by: str = ""  # the condition of train.runtime.stop_when that ended the run
 
     @property
     def batch(self) -> int:
@@ -58,6 +62,18 @@ class Progress:
         self.train_loss = self.loss_sum / self.loss_count
         self.loss_sum, self.loss_count = 0.0, 0
         return self.train_loss
+
+
+THRESHOLDS = (0.5, 0.9, 0.99, 1.0)  # of an accuracy
+
+
+def note_reached(progress: Progress, row: dict[str, float]) -> None:
+    """Note the first step and second at which each side's accuracy passed each of THRESHOLDS: side -> threshold -> both."""
+    for side in ("train", "val"):
+        for threshold in THRESHOLDS:
+            reached = progress.reached.setdefault(side, {}) if f"{side}_accuracy" in row else {}
+            if row.get(f"{side}_accuracy", -1.0) >= threshold and f"{threshold:g}" not in reached:
+                reached[f"{threshold:g}"] = {"step": progress.step, "seconds": round(progress.seconds, 3)}
 
 
 def score(metrics: dict[str, float]) -> list[float]:
@@ -127,11 +143,10 @@ def take(
             raise UserError(
                 f"the checkpoint was trained with another {key.replace('_', ' ')} than the dataset has now",
                 place=str(checkpoint.folder),
-                remedy="Train with --fresh, or under another name with --run.",
+                remedy="Train with `fresh=True`, or under another name: `run=NAME`.",
             )
-    settings = changed(flat(state["config"]), flat(run.config.model_dump()))
-    foreign = {key: values for key, values in settings.items() if not key.startswith(STEERING)}
-    if foreign:
+    settings = changed(flat(completed(state["config"])), flat(run.config.model_dump()))
+    if foreign := {key: values for key, values in settings.items() if not resumable(key)}:
         raise other_settings(checkpoint.folder, foreign)
     checkpoints.put_weights(model, checkpoint.model, str(checkpoint.folder))
     if not alike(state["optimizer"]["groups"], optimizer.state_dict()["param_groups"]):
@@ -146,11 +161,10 @@ def take(
 
 def other_settings(folder: Path, differences: dict[str, tuple[Any, Any]]) -> UserError:
     """The checkpoint is of another model than the run's config.toml describes, though its weights may fit."""
-    listed = "; ".join(f"{key}: {old} -> {new}" for key, (old, new) in list(differences.items())[:4])
     return UserError(
-        f"the checkpoint was trained with other settings: {listed}",
+        f"the checkpoint was trained with other settings: {listed(differences)}",
         place=str(folder),
-        remedy="Set them back in config.toml of the run, leave them out of the command, or train with --fresh.",
+        remedy="Set them back in config.toml of the run, leave them out of the command, or train with `fresh=True`.",
     )
 
 

@@ -1,4 +1,4 @@
-"""Checkpoints are written by a thread of their own, from a copy of the state, while training goes on."""
+"""Write checkpoints in a thread of its own, from a copy of the state, while training goes on."""
 
 from __future__ import annotations
 

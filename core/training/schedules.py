@@ -1,4 +1,4 @@
-"""Learning rates by step or by time: in goes how far a run is and [train.schedule], out comes a fraction of the peak rate. No state."""
+"""Learning rate schedules: the fraction of the peak rate, by step or by time. Pure functions without state."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How fast a run is: tokens per second go in; milliseconds per step and the share of the machine's peak come out."""
+"""How fast a run is: milliseconds per step, and the share of the machine's peak speed (MFU)."""
 
 from __future__ import annotations
 
@@ -45,11 +45,11 @@ class Speed:
         """Milliseconds of a step; infinite where nothing moves."""
         return 1000 * self.tokens_per_step / tokens_per_second if tokens_per_second > 0 else float("inf")
 
-    def text(self, tokens_per_second: float) -> str:
-        """For people: `21,034 tokens/s  36.5 ms/step  MFU 41.2%`."""
-        parts = [f"{tokens_per_second:,.0f} tokens/s", f"{self.milliseconds(tokens_per_second):,.1f} ms/step"]
+    def figures(self, tokens_per_second: float) -> dict[str, float]:
+        """tokens_per_second, ms_per_step and, where the peak is known, mfu."""
         mfu = self.mfu(tokens_per_second)
-        return "  ".join(parts if mfu is None else [*parts, f"MFU {mfu:.1%}"])
+        found = {"tokens_per_second": tokens_per_second, "ms_per_step": self.milliseconds(tokens_per_second)}
+        return found if mfu is None else found | {"mfu": mfu}
 
     def summary(self, tokens: int, seconds: float) -> dict[str, Any]:
         """What summary.json says: ms_per_step, flops (of all steps), mfu and peak_flops (FLOP/s); null before the first step."""

@@ -1,4 +1,4 @@
-"""The training loop: batches and a model go in; checkpoints, metrics and a Progress come out.
+"""The training loop.
 
 Legend: G micro-batches of an optimizer step, B rows, T tokens.
 """
@@ -10,77 +10,84 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 import torch
 
-from core.config import Optim, Train
+from core import process
+from core.conditions import read_condition
+from core.config import Train
 from core.errors import RunFailed
-from core.models.loss import token_loss
+from core.listener import Listener
 from core.plugins.manager import Plugins
+from core.process import StopRequest
 from core.tracking.metrics import MetricsFile
 from core.tracking.run import Run
 from core.training import progress as saving
-from core.training.compiling import forward_of
 from core.training.machine import Machine
-from core.training.memory import refuse_more_than_there_is
+from core.training.objectives import Objective
 from core.training.pace import Pace
-from core.training.progress import Progress
+from core.training.progress import Progress, note_reached
 from core.training.saver import Saver, Written
 from core.training.schedules import fraction
-from core.training.signals import StopRequest
+from core.training.speed import Speed
+from core.training.step import Array, Step
 
-Array = npt.NDArray[np.int64]
 Row = dict[str, float]
 MOST_ROLLBACKS = 10  # with the rates at a thousandth, the cause is another one
 
 
-@dataclass
+@dataclass(frozen=True)
 class Parts:
     """What the loop works with; whoever starts a run puts it together.
 
     batch(step) -> inputs and targets (G, B, T), -1 where there is no target; a pure function of the step.
-    evaluate(model) -> metrics with at least val_loss. trackers: objects with log(step, row).
+    objective: what a step minimises. evaluate(model) -> metrics with at least val_loss.
+    trackers: objects with log(step, row). saver: writes checkpoints while training goes on.
     identity: the dataset's fingerprint and encoder, kept in every checkpoint.
-    saver: writes checkpoints beside the training.
-    tell(row, wall): shows progress, wall seconds of the run included. say(text): a line for the user.
+    listener: is told of rows and progress.
     """
 
     model: torch.nn.Module
     optimizer: torch.optim.Optimizer
     machine: Machine
     batch: Callable[[int], tuple[Array, Array]]
+    objective: Objective
     evaluate: Callable[[torch.nn.Module], Row]
     trackers: list[Any]
     plugins: Plugins
     identity: dict[str, Any]
     saver: Saver
-    tell: Callable[[Row, float], None]
-    say: Callable[[str], None]
+    speed: Speed
+    listener: Listener
+
+    def step(self, config: Train) -> Step:
+        """The optimizer step of these parts."""
+        return Step.of(self.model, self.optimizer, self.machine, config.optim.grad_clip, self.objective)
 
 
 def train(run: Run, parts: Parts, progress: Progress, metrics: MetricsFile, stop: StopRequest) -> None:
     """Train from `progress` on, which is kept current, until steps or minutes are used up or a stop request comes.
 
-    The state is saved either way, all of it on disk at the end, and evaluated unless a request cut the run short.
-    A loss or gradient that is not finite never reaches the weights: the run fails (RunFailed) or goes back, see `roll_back`.
+    A run also ends at the first evaluation where train.runtime.stop_when holds. The state is saved in any case, and all
+    of it is on disk at the end; it is evaluated unless a request cut the run short. A loss or gradient that is not finite
+    never reaches the weights: the run fails (RunFailed) or goes back, see `roll_back`.
     """
     config, model, optimizer = run.config.train, parts.model, parts.optimizer
     pace = Pace(config, progress, compiling=parts.machine.compile)
-    forward = forward_of(model, parts.machine)
+    step = parts.step(config)
     parts.plugins.manager.hook.on_train_start(run=run)
     unread: list[torch.Tensor] = []  # losses and gradient norms that a device may still be computing
     model.train()
     if config.runtime.on_nan == "rollback" and not progress.step:
         save(run, parts, progress, pace, "last")  # something to go back to
 
-    stopping, over = False, pace.over()
+    if progress.stopped_by != config.runtime.stop_when:
+        progress.stopped_by = ""  # of an earlier try, which had another condition
+    stopping, over = False, bool(progress.stopped_by) or pace.over()
     while not (stopping or over):
         due = pace.due()
         set_learning_rate(optimizer, config, progress, pace.gone())
         inputs, targets = parts.batch(progress.batch)
-        loss = accumulate_gradient(forward, inputs, targets, parts.machine)
-        unread.append(torch.stack((loss, clip_gradient(model, config.optim.grad_clip or 0.0))))
+        unread.append(step.gradient(inputs, targets))
         # Reading stalls a GPU, and costs a CPU nothing.
         if due.losses or stop.number or parts.machine.device.type == "cpu":
             figures = torch.stack(unread).tolist()
@@ -90,8 +97,7 @@ def train(run: Run, parts: Parts, progress: Progress, metrics: MetricsFile, stop
                 continue
             for loss_read, _ in figures:
                 progress.count(loss_read)
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
+        step.update()
         progress.step += 1
         progress.tokens += inputs.size
         pace.count_step()
@@ -106,12 +112,12 @@ def train(run: Run, parts: Parts, progress: Progress, metrics: MetricsFile, stop
             if due.evaluation:
                 row |= evaluate(run, parts, progress, pace)
             metrics.append(row)
-            publish(run, parts, row, pace.wall_seconds())
+            publish(run, parts, row, pace)
             publishing = pace.lap()
             if due.evaluation:
                 progress.evaluation_seconds += publishing
         note_saved(run, parts, progress, parts.saver.poll())
-        over = pace.over()
+        over = bool(progress.stopped_by) or pace.over()
         # What is saved must have been looked at. A request that comes after this waits for the next step's save.
         stopping = bool(stop.number) and not unread
         if due.checkpoint or stopping or over:
@@ -134,63 +140,14 @@ def set_learning_rate(optimizer: torch.optim.Optimizer, config: Train, progress:
         group["lr"] = group["peak_lr"] * scale
 
 
-def step_of(
-    model: torch.nn.Module,
-    optimizer: torch.optim.Optimizer,
-    optim: Optim,
-    machine: Machine,
-    inputs: Array,
-    targets: Array,
-    forward: Callable[..., torch.Tensor] | None = None,
-) -> None:
-    """One optimizer step alone, as the loop takes it, to be timed. forward: the compiled model, where it is compiled."""
-    loss = accumulate_gradient(model if forward is None else forward, inputs, targets, machine)
-    figures = torch.stack((loss, clip_gradient(model, optim.grad_clip or 0.0)))
-    if machine.device.type == "cpu":
-        figures.tolist()
-    optimizer.step()
-    optimizer.zero_grad(set_to_none=True)
-
-
-def accumulate_gradient(
-    model: Callable[..., torch.Tensor], inputs: Array, targets: Array, machine: Machine
-) -> torch.Tensor:
-    """Gradients of the mean loss over all targets of (G, B, T) inputs. Returns that mean, nats per token, on the device."""
-    total = int((targets >= 0).sum())
-    x, y = to_device(inputs, machine), to_device(targets, machine)
-    mean = torch.zeros((), device=machine.device)
-    for micro in range(len(inputs)):
-        with machine.autocast():
-            nats, _ = token_loss(model(x[micro]), y[micro])
-        part = nats / max(total, 1)
-        part.backward()  # type: ignore[no-untyped-call]
-        mean += part.detach()
-    return mean
-
-
-def to_device(array: Array, machine: Machine) -> torch.Tensor:
-    """A tensor on the device; to a GPU through pinned memory, so that the copy overlaps with computing."""
-    tensor = torch.from_numpy(array)
-    if machine.device.type == "cuda":
-        return tensor.pin_memory().to(machine.device, non_blocking=True)
-    return tensor.to(machine.device)
-
-
-def clip_gradient(model: torch.nn.Module, limit: float) -> torch.Tensor:
-    """Clip to a norm, 0: do not. Returns the norm before clipping, on the device."""
-    if limit:
-        return torch.nn.utils.clip_grad_norm_(model.parameters(), limit)
-    return torch.nn.utils.get_total_norm([p.grad for p in model.parameters() if p.grad is not None])
-
-
 def roll_back(
     run: Run, parts: Parts, progress: Progress, pace: Pace, metrics: MetricsFile, figures: list[list[float]]
 ) -> None:
     """Go back to the last checkpoint, leave out the batch whose loss or gradient is not finite, and halve the rates.
 
     figures: loss and gradient norm of the steps since they were last read. Raises RunFailed where
-    train.runtime.on_nan = "stop", and after `MOST_ROLLBACKS`; what was saved is finite either way, as no optimizer step
-    was taken with what is read here.
+    train.runtime.on_nan = "stop", and after `MOST_ROLLBACKS`. What was saved is finite either way: no optimizer step was
+    taken with what is read here.
     """
     place = next(index for index, pair in enumerate(figures) if not all(map(math.isfinite, pair)))
     loss, gradient = figures[place]
@@ -210,7 +167,7 @@ def roll_back(
     vars(progress).update(vars(former) | kept)  # time that was spent stays spent
     pace.rewind()
     metrics.rewind(progress.step)
-    parts.say(
+    parts.listener.say(
         f"step {step}: the {what} is {value} for batch {number}. Back to step {progress.step}, without that batch, "
         f"at {0.5 ** len(progress.skipped):g} of the rates."
     )
@@ -222,8 +179,8 @@ def diverged(run: Run, what: str, value: float, step: int, number: int | None = 
     return RunFailed(
         f"{run.title}: the {what} is {value} at step {step}{batch}. What was saved before is whole.\n"
         f"  Lower train.optim.learning_rate (now {run.config.train.optim.learning_rate:g}), "
-        "raise train.schedule.warmup_iters, or set train.optim.grad_clip = 1.0; then train with --fresh. "
-        "Or go on without such batches: -s train.runtime.on_nan=rollback."
+        "raise train.schedule.warmup_iters, or set train.optim.grad_clip = 1.0; then train with `fresh=True`. "
+        "Or go on without such batches: `train.runtime.on_nan=rollback`."
     )
 
 
@@ -234,7 +191,7 @@ def norm(tensors: Iterable[torch.Tensor]) -> float:
 
 
 def evaluate(run: Run, parts: Parts, progress: Progress, pace: Pace) -> Row:
-    """Metrics of the validation side; the best state so far is kept as checkpoint `best`."""
+    """Metrics of the validation side. The best state so far is kept as checkpoint `best`."""
     parts.model.eval()
     with torch.inference_mode():
         row = parts.evaluate(parts.model)
@@ -244,6 +201,9 @@ def evaluate(run: Run, parts: Parts, progress: Progress, pace: Pace) -> Row:
     progress.evaluation, progress.evaluated_step, progress.evaluation_seconds = row, progress.step, pace.lap()
     best = math.inf if progress.best_val_loss is None else progress.best_val_loss
     progress.best_val_loss = min(row["val_loss"], best)
+    note_reached(progress, row)
+    condition = run.config.train.runtime.stop_when
+    progress.stopped_by = condition if condition and read_condition(condition).holds(row) else ""
     if not progress.best_evaluation or saving.score(row) > saving.score(progress.best_evaluation):
         progress.best_evaluation, progress.best_step = row, progress.step
         save(run, parts, progress, pace, "best")
@@ -256,21 +216,22 @@ def save(run: Run, parts: Parts, progress: Progress, pace: Pace, name: str) -> N
     write = saving.copy(run, name, progress, parts.model, parts.optimizer, parts.identity)
     parts.saver.start(progress.step, write)
     if parts.machine.device.type == "cpu":
-        refuse_more_than_there_is()  # what other processes have given back since may be taken
+        process.limit_memory()  # other processes may have given memory back since
     pace.lap()
 
 
 def note_saved(run: Run, parts: Parts, progress: Progress, written: list[Written]) -> None:
-    """Tell plugins of checkpoints that are on disk, and keep in mind what one takes."""
+    """Tell plugins of checkpoints that are on disk, and remember what one takes."""
     for checkpoint in written:
         parts.plugins.manager.hook.on_checkpoint(run=run, step=checkpoint.step, path=checkpoint.path)
         progress.saving_seconds = checkpoint.seconds
 
 
-def publish(run: Run, parts: Parts, row: Row, wall_seconds: float) -> None:
-    """Hand a row of metrics to the trackers, to hooks and, with the time of the run so far, to the screen."""
+def publish(run: Run, parts: Parts, row: Row, pace: Pace) -> None:
+    """Hand a row of metrics to the trackers and hooks and, with the speed and the time so far, to the listener."""
     step = int(row["step"])
     for tracker in parts.trackers:
         tracker.log(step, row)
     parts.plugins.manager.hook.on_metrics(run=run, step=step, metrics=row)
-    parts.tell(row, wall_seconds)
+    parts.listener.progress(*pace.position())
+    parts.listener.row(row | parts.speed.figures(row["tokens_per_second"]) | {"wall_seconds": pace.wall_seconds()})

@@ -1,7 +1,8 @@
-"""The fastest way to take a run's step on this machine: its open settings and the step itself go in, a Way comes out.
+"""Find the fastest way to take a run's step on this machine.
 
-Which precision, attention and number of threads are best depends on processor, shape and neighbours: so the real step is
-timed in each, for two seconds at most, once per machine and shape. The run keeps the choice, and a resume uses it again.
+Which precision, attention and number of threads are fastest depends on the processor, the shape and what else runs. So
+the real step is timed in each, for two seconds at most, once per machine and shape. The run keeps the choice, and a
+resume uses it again.
 """
 
 from __future__ import annotations
@@ -12,43 +13,41 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-import torch
-
+from core import process
 from core.config import Attention
 from core.training.measured import recall, remember
 
 SECONDS = 2.0  # for everything that is timed
 ROUNDS = 5  # of two ways in turn, at most
-WORTH = 0.97  # a way must take less than this share of another's time to replace it: the rest is noise
+WORTH = 0.97  # a way must take less than this share of another's time to replace it: the rest is timing noise
 
 Step = Callable[[], Any]
 
 
 @dataclass(frozen=True)
 class Way:
-    """How a step is taken. dtype, attention and compile are named as in [train.runtime]; threads: of the CPU."""
+    """How a step is taken. dtype and attention are named as in [train.runtime]; threads: of the CPU."""
 
     dtype: str
     attention: Attention
     threads: int
-    compile: bool = False
 
     def __str__(self) -> str:
         threads = f"{self.threads} thread{'s' * (self.threads != 1)}"
-        return f"{self.dtype}, {self.attention} attention, {threads}{', compiled' * self.compile}"
+        return f"{self.dtype}, {self.attention} attention, {threads}"
 
 
 def fastest_way(
     key: str, first: Way, choices: dict[str, list[Any]], step: Callable[[Way], Step]
 ) -> tuple[Way, dict[str, float]]:
-    """The fastest way found, from `first` on, and what was timed on the way there: name -> milliseconds.
+    """The fastest way found, starting from `first`, and what was timed: name of a way -> milliseconds.
 
-    key: what the choice depends on; a choice that was made before under it is taken again. choices: for each field that
-    is open, its values. step: makes the step of a way. torch's number of threads is left as the way wants it.
+    key: what the choice depends on; a choice made before under the same key is taken again. choices: the values of each
+    field that is open. step: makes the step of a way. The number of threads is left as the way wants it.
     """
     known = remembered(key, choices)
     if known is not None:
-        torch.set_num_threads(known[0].threads)
+        process.set_threads(known[0].threads)
         return known
     best, timings, end, complete = first, dict[str, float](), time.perf_counter() + SECONDS, True
     for field, values in choices.items():
@@ -63,7 +62,7 @@ def fastest_way(
             timings[str(best)], timings[str(other)] = (round(1000 * seconds, 3) for seconds in found)
             if found[1] < WORTH * found[0]:
                 best = other
-    torch.set_num_threads(best.threads)
+    process.set_threads(best.threads)
     if complete:  # else the next run may find the time
         remember(key, {"way": asdict(best), "milliseconds": timings})
     return best, timings
@@ -72,7 +71,7 @@ def fastest_way(
 def in_turn(way: Way, other: Way, step: Callable[[Way], Step], end: float) -> tuple[float, float] | None:
     """Median seconds of a step in both ways, timed alternately until `end` at most; None where there is no time left.
 
-    In turn, because a neighbour that wakes up must not decide between them.
+    In turn, because another process that wakes up must not decide between them.
     """
     if time.perf_counter() >= end:
         return None
@@ -81,7 +80,7 @@ def in_turn(way: Way, other: Way, step: Callable[[Way], Step], end: float) -> tu
     for number in range(ROUNDS + 1):
         began = time.perf_counter()
         for place, threads, call in ((times[0], way.threads, one), (times[1], other.threads, two)):
-            torch.set_num_threads(threads)
+            process.set_threads(threads)
             since = time.perf_counter()
             if since > end:
                 return None

@@ -1,4 +1,4 @@
-"""Arguments of `compare` go in, out come the groups of runs that they name."""
+"""Find the groups of runs that a comparison names: EXP, EXP/RUN, EXP/RUN,RUN or EXP/PATTERN*."""
 
 from __future__ import annotations
 
@@ -128,7 +128,7 @@ def too_few(experiment: Experiment, groups: Sequence[Group]) -> UserError:
     return UserError(
         f"all runs of {experiment.name} have the same settings and data, and a comparison needs two groups",
         place=str(experiment.folder),
-        remedy=f"Train another: {experiment.command.format('train')} --run NAME -s KEY=VALUE. Or name single runs: EXP/RUN EXP/RUN.",
+        remedy=f"Train another: {experiment.command.format('train')} `run=NAME` `KEY=VALUE`. Or name single runs: EXP/RUN EXP/RUN.",
     )
 
 

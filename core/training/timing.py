@@ -1,4 +1,4 @@
-"""Time something again and again: a function goes in, the median of its seconds comes out."""
+"""Time a function, or the step of a run, again and again."""
 
 from __future__ import annotations
 
@@ -10,7 +10,10 @@ from typing import Any
 
 import torch
 
+from core.config import Train
 from core.training.peak import synchronise
+from core.training.speed import Speed
+from core.training.step import Array, Step
 
 CPU = torch.device("cpu")
 GPU_WINDOW = 10  # calls between two waits for a GPU, which works ahead of Python while it trains
@@ -44,3 +47,22 @@ def timed(
         synchronise(device)
         times.append((time.perf_counter() - begin) / window)
     return Timing(statistics.median(times), min(times), max(times), len(times))
+
+
+def step_speed(step: Step, config: Train, batch: tuple[Array, Array], seconds: float = 1.0) -> dict[str, Any]:
+    """Time a step for about so many seconds. batch: inputs and targets (G, B, T).
+
+    Returns ms_per_step with its range, tokens_per_second, mfu (None where the machine's peak is not known), rows and dtype.
+    """
+    step.model.train()
+    timing = timed(lambda: step(*batch), seconds=seconds, device=step.machine.device)
+    pace = config.data.tokens_per_step / timing.median
+    return {
+        "ms_per_step": 1000 * timing.median,
+        "fastest_ms": 1000 * timing.fastest,
+        "slowest_ms": 1000 * timing.slowest,
+        "tokens_per_second": pace,
+        "mfu": Speed.of(config, step.machine, step.model).mfu(pace),
+        "batch_size": config.data.batch_size,
+        "dtype": step.machine.dtype_name,
+    }

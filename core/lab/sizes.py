@@ -1,4 +1,4 @@
-"""Which model fits a budget in time: measured speeds of several sizes go in, a proposal comes out.
+"""Propose a model size for a budget in time, from the measured speed of several sizes.
 
 A larger model learns more from a token, a smaller one sees more tokens: for minutes on a laptop the best one sees about
 `TOKENS_PER_PARAMETER` of them (docs/LOG.md). Compute-optimal models of large runs see 20 (arXiv:2203.15556); with data
@@ -10,6 +10,19 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
+from core.data.batches import batch
+from core.data.dataset import Dataset
+from core.errors import UserError
+from core.lab.assemble import fresh_model
+from core.lab.opened import Opened, as_overrides, with_overrides
+from core.lab.settle import settle
+from core.models.build import parameter_count
+from core.process import computing
+from core.training.machine import choose_device
+from core.training.step import Step
+from core.training.timing import step_speed
+
+MEASURED_SECONDS = 0.6  # for each size
 WIDTHS = (64, 128, 192, 256, 384, 512, 768, 1024)
 HEAD_WIDTH = 64
 TOKENS_PER_PARAMETER = 2.0
@@ -61,3 +74,32 @@ def best(found: list[Fit]) -> Fit | None:
         return max(ratio, 1 / ratio)
 
     return min(possible, key=distance, default=None)
+
+
+def refuse_other_models(opened: Opened) -> None:
+    """Raise UserError where the experiment trains a model whose sizes are not known here."""
+    if opened.config.train.model.kind != "gpt" or hasattr(opened.code, "build_model"):
+        raise UserError(
+            f"fit knows the sizes of kind gpt only, and {opened.experiment.name} trains another model",
+            place="train.model.kind",
+            remedy="Measure it as it is: " + opened.experiment.command.format("bench"),
+        )
+
+
+def stopwatch(opened: Opened, dataset: Dataset, minutes: float) -> Callable[[int, int], tuple[int, float]]:
+    """What measures a width for a run of so many minutes: (n_embd, n_head) -> parameters, seconds of a step."""
+
+    def measure(n_embd: int, n_head: int) -> tuple[int, float]:
+        size = {"train.model.n_embd": n_embd, "train.model.n_head": n_head, "train.runtime.max_minutes": minutes}
+        sized = with_overrides(opened, (*opened.overrides, *as_overrides(size)))
+        with computing(choose_device(sized.config.train.runtime.device).type):
+            settled = settle(sized.experiment, sized.config, dataset, sized.plugins)
+            train = settled.config.train
+            with settled.machine.computing():
+                fresh = fresh_model(settled, dataset, sized.plugins)
+                step = Step.of(fresh.model, fresh.optimizer, settled.machine, train.optim.grad_clip)
+                first = batch(dataset.train, train.data, train.runtime.seed, 0)
+                figures = step_speed(step, train, first, MEASURED_SECONDS)
+        return parameter_count(fresh.model), figures["ms_per_step"] / 1000
+
+    return measure

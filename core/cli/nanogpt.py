@@ -23,10 +23,10 @@ def import_nanogpt(
 
     EXP's dataset must have the vocabulary that the checkpoint was trained with.
     """
-    from core.cli.exchange import import_run
+    from core.lab.exchange import import_run
 
-    lab = options.open_lab(experiment, overrides, variant, quiet)
-    import_run(lab, checkpoint, name or "nanogpt")
+    opened, _ = options.opened(experiment, overrides, variant, quiet)
+    import_run(opened, checkpoint, name or "nanogpt", options.this_command())
 
 
 @click.command("export-nanogpt")
@@ -38,10 +38,10 @@ def export_nanogpt(
     experiment: str, checkpoint: Path, name: str | None, overrides: tuple[str, ...], variant: str, quiet: bool
 ) -> None:
     """Write a run of preset gpt2 as nanoGPT's ckpt.pt, for its sample.py and train.py."""
-    from core.cli.exchange import export_run
+    from core.lab.exchange import export_run
 
-    lab = options.open_lab(experiment, overrides, variant, quiet)
-    export_run(lab, checkpoint, name)
+    opened, _ = options.opened(experiment, overrides, variant, quiet)
+    export_run(opened, checkpoint, name)
 
 
 COMMANDS = (import_nanogpt, export_nanogpt)

@@ -1,4 +1,4 @@
-"""How long a run will take and how much memory, from a few seconds of its own steps: a run's parts in, a Prediction out."""
+"""Predict how long a run will take and how much memory it needs, from a few seconds of its own steps."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from dataclasses import dataclass
 
 import torch
 
-from core.bench.experiment import row_seconds, save, shares
-from core.bench.training import step_speed
-from core.config import Config, Data, Train
+from core.config import Config, Data, Train, replaced
 from core.data.batches import block_size, packed, uses_rows, windows
 from core.data.dataset import Dataset
 from core.evaluation.evaluate import Evaluation
 from core.evaluation.exact_match import greedy_answers
 from core.tracking.run import Run
-from core.training import memory
+from core.process import available_bytes as available_memory
 from core.training.peak import synchronise
-from core.training.trainer import Parts, step_of
+from core.training.timing import step_speed
+from core.training.trainer import Parts
+from core.training.upkeep import row_seconds, save, shares
 
 STEPS_AT_LEAST = 5  # in the time for timing: step_speed takes so many
 TIMED_BATCHES, TIMED_PROMPTS = 3, 32  # of an evaluation, from which all of it is estimated
@@ -51,7 +51,7 @@ def predict(run: Run, parts: Parts, dataset: Dataset, seconds: float = 5.0) -> P
     part = part_of(config, parts, seconds / STEPS_AT_LEAST)
     inputs, targets = (side[: part.grad_accum_steps, : part.batch_size] for side in parts.batch(0))
     small = config.model_copy(update={"data": part})
-    speed = step_speed(parts.model, parts.optimizer, small, parts.machine, lambda step: (inputs, targets), seconds)
+    speed = step_speed(parts.step(config), small, (inputs, targets), seconds)
     step = speed["ms_per_step"] / 1000 * config.data.tokens_per_step / part.tokens_per_step
     evaluation = evaluation_estimate(dataset, run.config, parts, part.batch_size)
     parts_of_time = shares(runtime, step, evaluation, save(run, parts)["seconds"], row_seconds(run, parts))
@@ -75,11 +75,11 @@ def part_of(config: Train, parts: Parts, longest: float) -> Data:
     Few rows cost more each, so their number is estimated twice.
     """
     data, rows = config.data, 1
-    inputs, targets = (side[:1] for side in parts.batch(0))
+    take, (inputs, targets) = parts.step(config), (side[:1] for side in parts.batch(0))
     for _ in range(2):
         for _ in range(2):  # the first one prepares
             began = time.perf_counter()
-            step_of(parts.model, parts.optimizer, config.optim, parts.machine, inputs[:, :rows], targets[:, :rows])
+            take(inputs[:, :rows], targets[:, :rows])
             synchronise(parts.machine.device)
             seconds = time.perf_counter() - began
         if seconds * data.grad_accum_steps * data.batch_size / rows <= longest:
@@ -98,8 +98,7 @@ def evaluation_estimate(dataset: Dataset, config: Config, parts: Parts, rows: in
     """Seconds of one evaluation while training, from a few batches of so many rows and a few prompts."""
     train = config.train
     batches = math.ceil(validation_batches(dataset, train) * train.data.batch_size / rows)
-    small = train.model_copy(update={"data": train.data.model_copy(update={"batch_size": rows})})
-    evaluation = Evaluation(dataset, config.model_copy(update={"train": small}), parts.machine)
+    evaluation = Evaluation(dataset, replaced(config, {"train.data.batch_size": rows}), parts.machine)
     timed = min(TIMED_BATCHES, batches)
     parts.model.eval()
     evaluation.losses(parts.model, 1)
@@ -140,4 +139,4 @@ def available_bytes(device: torch.device) -> int | None:
     """What is still free there."""
     if device.type == "cuda":
         return int(torch.cuda.mem_get_info(device)[0])
-    return memory.available_bytes()
+    return available_memory()

@@ -1,4 +1,4 @@
-"""What stands around the steps of a run: what its loop works with goes in; seconds of an evaluation, a save, a row of metrics come out."""
+"""Time what a run does between its steps: evaluations, checkpoints, rows of metrics."""
 
 from __future__ import annotations
 
@@ -7,13 +7,14 @@ from typing import Any
 
 import torch
 
-from core.bench.timing import timed
 from core.config import Runtime
 from core.tracking.metrics import MetricsFile
 from core.tracking.run import Run
 from core.training import progress as saving
 from core.training.progress import Progress
-from core.training.trainer import Parts, clip_gradient, norm
+from core.training.step import clip_gradient
+from core.training.timing import timed
+from core.training.trainer import Parts, norm
 
 
 def evaluation_seconds(parts: Parts) -> float:

@@ -1,37 +1,37 @@
-"""What `check` finds out: an experiment, opened, goes in; an account of its data, its baselines, its cost and its traps comes out."""
+"""`check`: what the data is, what n-gram baselines reach, and what the run will cost, before it is trained."""
 
 from __future__ import annotations
 
 import dataclasses
 from typing import Any
 
-from core.bench.predict import Prediction, predict
-from core.cli.bench import throwaway
-from core.cli.caution import warnings_of
-from core.cli.fitting import does_not_fit
-from core.cli.lab import Lab
-from core.cli.settle import settle
-from core.cli.training import refuse_unknown
 from core.config import Data
 from core.data.dataset import Dataset
 from core.evaluation.baselines import TRAIN_TOKENS, VAL_TOKENS, baselines
 from core.evaluation.facts import facts_of, targets_of
 from core.evaluation.loss import bits_per_byte
 from core.evaluation.overlap import overlaps, same_content
+from core.lab.assemble import refuse_unknown, throwaway
+from core.lab.cautions import cautions_of
+from core.lab.fitting import step_does_not_fit
+from core.lab.opened import Opened, prepared
+from core.lab.prediction import Prediction, predict
+from core.lab.settle import Settled, settle
 from core.models.build import build_model, parameter_count
-from core.tracking.run import Run
+from core.plugins.manager import Plugins
 from core.training import memory
 
 TIMED_SECONDS = 5.0
 Account = dict[str, Any]
 
 
-def account_of(lab: Lab, *, timing: bool) -> Account:
+def account_of(opened: Opened, *, timing: bool = True) -> Account:
     """Everything, as JSON values. timing: take steps of the real run. Raises UserError where it could not train."""
-    refuse_unknown(lab)
-    dataset = lab.prepare()
-    prediction, parameters = timed(lab, dataset) if timing else (None, untimed(lab, dataset))
-    data = lab.config.train.data
+    refuse_unknown(opened)
+    opened, dataset = prepared(opened)
+    settled = settle(opened.experiment, opened.config, dataset, opened.plugins, timing=False)
+    data = settled.config.train.data
+    prediction, parameters = timed(opened, dataset) if timing else (None, untimed(settled, dataset, opened.plugins))
     found = overlaps(dataset.train, dataset.val, dataset.encoder.vocab_size)
     facts = dataclasses.replace(
         facts_of(dataset, data),
@@ -41,33 +41,32 @@ def account_of(lab: Lab, *, timing: bool) -> Account:
         seconds=None if prediction is None else prediction.seconds,
     )
     return {
-        "experiment": lab.experiment.name,
+        "experiment": opened.experiment.name,
         "parameters": parameters,
         "batch_size": data.batch_size,
         "block_size": data.block_size,
         "data": dataclasses.asdict(facts),
         "overlap": [dataclasses.asdict(overlap) | {"share": overlap.share} for overlap in found],
         "baselines": baseline_losses(dataset, data),
-        "optimal_loss": lab.config.evaluate.optimal_loss,
+        "optimal_loss": opened.config.evaluate.optimal_loss,
         "prediction": None if prediction is None else dataclasses.asdict(prediction),
-        "warnings": [dataclasses.asdict(warning) for warning in warnings_of(lab, facts)],
+        "warnings": [dataclasses.asdict(caution) for caution in cautions_of(opened, facts)],
     }
 
 
-def timed(lab: Lab, dataset: Dataset) -> tuple[Prediction, int]:
+def timed(opened: Opened, dataset: Dataset) -> tuple[Prediction, int]:
     """The cost of the run, and the model's parameters, from steps of a run that is thrown away."""
-    with throwaway(lab, dataset) as (run, parts):
+    with throwaway(opened, dataset) as (run, parts):
         try:
             with memory.noticing():
                 return predict(run, parts, dataset, TIMED_SECONDS), parameter_count(parts.model)
         except memory.NoRoom as error:
-            raise does_not_fit(run, parts, error) from None
+            raise step_does_not_fit(run, parts.step(run.config.train), parts.batch(0), error) from None
 
 
-def untimed(lab: Lab, dataset: Dataset) -> int:
-    """The model's parameters; the layout is settled."""
-    settle(Run(lab.experiment, "check", lab.config), dataset, lab.code, timing=False)
-    return parameter_count(build_model(lab.config.train.model, dataset.encoder.vocab_size, lab.code))
+def untimed(settled: Settled, dataset: Dataset, plugins: Plugins) -> int:
+    """The model's parameters."""
+    return parameter_count(build_model(settled.config.train.model, dataset.encoder.vocab_size, plugins))
 
 
 def baseline_losses(dataset: Dataset, data: Data) -> Account:

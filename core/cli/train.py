@@ -1,0 +1,72 @@
+"""Commands that make things: prepare, train, loop."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from core.cli import options
+
+if TYPE_CHECKING:
+    from core.lab.opened import Opened
+    from core.lab.training import Wish
+
+
+@click.command()
+@options.experiment
+@options.force
+@options.settings
+def prepare(experiment: str, force: bool, overrides: tuple[str, ...], variant: str, quiet: bool) -> None:
+    """Make the dataset. Skipped when it is current."""
+    from core.lab.opened import prepared
+
+    opened, _ = options.opened(experiment, overrides, variant, quiet)
+    prepared(opened, force=force)
+
+
+@click.command()
+@options.experiment
+@options.training
+@options.settings
+def train(experiment: str, overrides: tuple[str, ...], variant: str, quiet: bool, **choices: Any) -> None:
+    """Train a run, or go on with it."""
+    from core.lab.assemble import refuse_unknown
+    from core.lab.opened import prepared
+    from core.lab.reporting import report_of_run
+    from core.lab.training import train_run
+
+    opened, _ = options.opened(experiment, overrides, variant, quiet)
+    wish = wished(opened, choices)
+    refuse_unknown(opened)
+    opened, dataset = prepared(opened)
+    run = train_run(opened, dataset, wish)
+    report_of_run(run.folder)
+
+
+@click.command()
+@options.experiment
+@options.training
+@options.settings
+def loop(experiment: str, overrides: tuple[str, ...], variant: str, quiet: bool, **choices: Any) -> None:
+    """Prepare, train, evaluate, sample and report."""
+    from core.lab.loop import loop as run_loop
+
+    opened, console = options.opened(experiment, overrides, variant, quiet)
+    run_loop(opened, wished(opened, choices), console.write if console.interactive else None)
+
+
+def wished(opened: Opened, choices: dict[str, Any]) -> Wish:
+    """How a run is to be trained, as the options say. Raises UserError where they exclude each other."""
+    from core.errors import UserError
+    from core.lab.training import Wish
+
+    if choices["resume"] and choices["fresh"]:
+        raise UserError(
+            "--resume and --fresh exclude each other", remedy="Choose one: go on with the run, or start it again."
+        )
+    again = options.same_command(opened, choices["name"])
+    return Wish(**choices, command=options.this_command(), again=again)
+
+
+COMMANDS = (prepare, train, loop)

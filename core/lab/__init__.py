@@ -1,0 +1,1 @@
+"""An experiment opened for work: everything that a command, a notebook or a server can ask for."""

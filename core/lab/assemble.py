@@ -1,0 +1,106 @@
+"""Put together what the training loop works with: model, optimizer, batches, evaluation, trackers."""
+
+from __future__ import annotations
+
+import contextlib
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+
+from core.config import replaced
+from core.data.batches import batch
+from core.data.dataset import Dataset
+from core.evaluation.evaluate import Evaluation
+from core.lab.opened import Opened
+from core.lab.settle import Settled, settle
+from core.listener import SILENT
+from core.plugins.manager import Plugins
+from core.process import computing
+from core.tracking.run import Run
+from core.tracking.trackers import find_trackers, open_trackers
+from core.training.machine import choose_device, model_on
+from core.training.objectives import tokens
+from core.training.optimizers import build_optimizer
+from core.training.saver import Saver, saving_thread
+from core.training.speed import Speed
+from core.training.trainer import Parts
+
+
+def refuse_unknown(opened: Opened) -> None:
+    """Raise UserError for a model, optimizer, tracker or device that is not available, before anything is made."""
+    config, plugins = opened.config.train, opened.plugins
+    if not hasattr(opened.code, "build_model"):
+        plugins.get("models", config.model.kind, "train.model.kind")
+    plugins.get("optimizers", str(config.optim.name), "train.optim.name")
+    find_trackers(config.runtime.trackers, plugins)
+    choose_device(config.runtime.device)
+
+
+@dataclass(frozen=True)
+class Fresh:
+    """A model with fresh weights and its optimizer, on the machine that was settled."""
+
+    settled: Settled
+    model: torch.nn.Module
+    optimizer: torch.optim.Optimizer
+
+
+def fresh_model(settled: Settled, dataset: Dataset, plugins: Plugins) -> Fresh:
+    """Build model and optimizer as the run's seed draws them."""
+    train = settled.config.train
+    torch.manual_seed(train.runtime.seed)
+    model = model_on(settled.machine, train.model, dataset.encoder.vocab_size, plugins)
+    return Fresh(settled, model, build_optimizer(model, train.optim, plugins))
+
+
+def assemble(opened: Opened, run: Run, dataset: Dataset, fresh: Fresh, saver: Saver) -> Parts:
+    """What the loop works with."""
+    config, machine = run.config.train, fresh.settled.machine
+    return Parts(
+        model=fresh.model,
+        optimizer=fresh.optimizer,
+        machine=machine,
+        batch=lambda step: batch(dataset.train, config.data, config.runtime.seed, step),
+        objective=tokens,
+        evaluate=Evaluation(dataset, run.config, machine).while_training,
+        trackers=open_trackers(run, config.runtime.trackers, opened.plugins),
+        plugins=opened.plugins,
+        identity=identity_of(dataset),
+        saver=saver,
+        speed=Speed.of(config, machine, fresh.model),
+        listener=opened.listener,
+    )
+
+
+def identity_of(dataset: Dataset) -> dict[str, Any]:
+    """What a checkpoint keeps of its dataset: enough to sample without it, and to refuse another one."""
+    return {
+        "dataset_fingerprint": dataset.fingerprint,
+        "encoder": {"kind": dataset.encoder.kind, "state": dataset.encoder.state()},
+        "stop": dataset.stop,
+        "has_examples": dataset.has_examples,
+    }
+
+
+@contextlib.contextmanager
+def throwaway(opened: Opened, dataset: Dataset) -> Iterator[tuple[Run, Parts]]:
+    """A run that is thrown away, in a folder beside the real ones, and what its loop would work with."""
+    out = opened.out
+    out.mkdir(parents=True, exist_ok=True)
+    try:
+        # Saving depends on the disk, so it is done where runs are.
+        with tempfile.TemporaryDirectory(prefix=".bench-", dir=out) as folder, saving_thread() as saver:
+            config = replaced(opened.config, {"train.runtime.trackers": [], "train.runtime.out_dir": folder})
+            with computing(choose_device(config.train.runtime.device).type):
+                settled = settle(opened.experiment, config, dataset, opened.plugins)
+                run = Run(opened.experiment, "bench", settled.config)
+                run.folder.mkdir()
+                with settled.machine.computing():
+                    fresh = fresh_model(settled, dataset, opened.plugins)
+                    yield run, assemble(replace(opened, listener=SILENT), run, dataset, fresh, saver)
+    finally:
+        with contextlib.suppress(OSError):  # only if there was nothing before, and there is nothing now
+            out.rmdir()

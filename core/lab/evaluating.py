@@ -1,0 +1,24 @@
+"""Evaluate a trained model and tell the listener what came out."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from core.lab.model import LoadedModel
+
+SHOWN_MISTAKES = 5
+NOT_METRICS = ("experiment", "run", "step")
+
+
+def evaluate(model: LoadedModel) -> dict[str, Any]:
+    """All metrics of the checkpoint on the whole validation side; the listener hears them, and the first wrong answers."""
+    found = model.evaluate()
+    say = model.opened.listener.say
+    say(f"evaluated {model.run.title} at step {model.step}:")
+    for name, value in found.items():
+        if name not in NOT_METRICS:
+            shown = f"{value:.1%}" if "accuracy" in name else f"{value:.4f}" if isinstance(value, float) else value
+            say(f"  {name:<28} {shown}")
+    for answer in model.mistakes[:SHOWN_MISTAKES]:
+        say(f"  wrong: {answer.example.prompt!r} -> {answer.text!r}, not {answer.example.completion!r}")
+    return found

@@ -1,0 +1,31 @@
+"""The main job: prepare, train, evaluate, sample, report."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from core.lab.assemble import refuse_unknown
+from core.lab.evaluating import evaluate
+from core.lab.model import load_model
+from core.lab.opened import Opened, prepared
+from core.lab.reporting import report_of_model, say_samples
+from core.lab.sampling import sample
+from core.lab.training import Wish, train_run
+
+
+def loop(opened: Opened, wish: Wish, show: Callable[[str], Any] | None = None) -> Path:
+    """Take one run all the way. Returns the report's page.
+
+    show: called with the first sample as it is written, where it is running text. Raises what the five steps raise:
+    UserError, RunFailed, Interrupted.
+    """
+    refuse_unknown(opened)
+    opened, dataset = prepared(opened)
+    run = train_run(opened, dataset, wish)
+    model = load_model(opened, run.name)
+    evaluate(model)
+    samples = sample(model, show=show)
+    say_samples(opened.listener, samples, first_is_shown=show is not None)
+    return report_of_model(model, samples)

@@ -1,0 +1,155 @@
+"""A trained model, loaded from its run: evaluate it, let it write, look inside."""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from core import files
+from core.config import Config
+from core.data.dataset import Dataset, load_dataset
+from core.encoders.base import Encoder, identity
+from core.errors import UserError
+from core.evaluation.evaluate import Evaluation
+from core.evaluation.exact_match import Answer
+from core.lab.opened import Opened
+from core.sampling.generate import complete, pieces
+from core.sampling.load import Trained, load_run, run_config
+from core.tracking.run import Run, find_run
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """The model of a checkpoint, with the run that it belongs to."""
+
+    opened: Opened
+    run: Run
+    trained: Trained
+
+    def __repr__(self) -> str:
+        return f"LoadedModel({self.run.title!r}, step={self.step})"
+
+    @property
+    def config(self) -> Config:
+        """The run's config, with the overrides that the experiment was opened with."""
+        return self.run.config
+
+    @property
+    def module(self) -> torch.nn.Module:
+        """Token ids (B, T) -> logits (B, T, V)."""
+        return self.trained.model
+
+    @property
+    def encoder(self) -> Encoder:
+        """Text to ids and back."""
+        return self.trained.encoder
+
+    @property
+    def step(self) -> int:
+        """The optimizer steps that the checkpoint has taken."""
+        return self.trained.step
+
+    @functools.cached_property
+    def dataset(self) -> Dataset:
+        """The dataset that the run was trained on. Raises UserError if it has become another one."""
+        folder = self.run.experiment.folder / Path(self.config.prepare.dataset_dir).expanduser()
+        dataset = load_dataset(folder, self.opened.plugins)
+        wrong = ""
+        if identity(dataset.encoder) != identity(self.encoder):
+            wrong = "the dataset was made with another encoder than the checkpoint"
+        elif dataset.fingerprint != self.trained.fingerprint:
+            wrong = f"the dataset is not the one that {self.run.title} was trained on"
+        if wrong:
+            raise UserError(
+                wrong,
+                place=str(dataset.folder),
+                remedy=f"Make the old data again with the settings in {self.run.folder / 'config.toml'}, or train again on "
+                f"this: {self.run.experiment.command.format('train')} `run={self.run.name}` `fresh=True`",
+            )
+        return dataset
+
+    @functools.cached_property
+    def closing(self) -> tuple[dict[str, float], list[Answer]]:
+        """Metrics over the whole validation side, and the greedy answers to its prompts."""
+        with self.trained.machine.computing():
+            return Evaluation(self.dataset, self.config, self.trained.machine).closing(self.module)
+
+    @property
+    def mistakes(self) -> list[Answer]:
+        """The wrong greedy answers to held-out prompts."""
+        return [answer for answer in self.closing[1] if not answer.correct]
+
+    def evaluate(self) -> dict[str, Any]:
+        """All metrics of the checkpoint on the whole validation side, those of prepare.py's `evaluate` among them.
+
+        They are also written to evaluation.json of the run.
+        """
+        metrics = dict(self.closing[0]) | self.own_metrics()
+        files.write_json(self.run.folder / "evaluation.json", metrics)
+        return {"experiment": self.run.experiment.name, "run": self.run.name, "step": self.step, **metrics}
+
+    def own_metrics(self) -> dict[str, float | None]:
+        """What `evaluate` of prepare.py returns, as plain numbers; None where one is not finite. Raises UserError for anything else."""
+        own = getattr(self.opened.code, "evaluate", None)
+        values = own(self.run, self.module, self.encoder) if own else {}
+        try:
+            numbers = {str(name): float(value) for name, value in values.items()}
+        except (AttributeError, TypeError, ValueError) as error:
+            raise UserError(
+                f"evaluate returned something else than a dict of numbers: {error}",
+                place=str(self.run.experiment.folder / "prepare.py"),
+                remedy='Return a dict: name of a metric -> number, such as {"words": 0.9}.',
+            ) from None
+        return {name: value if math.isfinite(value) else None for name, value in numbers.items()}
+
+    def complete(self, prompts: Sequence[str], *, seed: int = 0, **choices: Any) -> list[str]:
+        """The completion of each prompt, without the prompt.
+
+        choices: max_new_tokens, temperature (0 is greedy), top_k, top_p, stop; what is left out is as in [sample.sample] of
+        the run's config. Raises UserError for a prompt that the encoder cannot encode, and for an unknown choice.
+        """
+        settings = self.decoding(choices)
+        with self.trained.machine.computing():
+            return complete(self.module, self.encoder, list(prompts), seed=seed, **settings)
+
+    def stream(self, prompt: str, *, seed: int = 0, **choices: Any) -> Iterator[str]:
+        """The completion of one prompt, piece by piece as it is written. choices: as for `complete`."""
+        settings = self.decoding(choices)
+        steps = pieces(self.module, self.encoder, prompt, seed=seed, **settings)
+        while True:
+            with self.trained.machine.computing():  # not around the yield, where it would reach into the caller
+                piece = next(steps, None)
+            if piece is None:
+                return
+            yield piece
+
+    def decoding(self, choices: dict[str, Any]) -> dict[str, Any]:
+        """How to draw: the run's own settings, with some choices on top. Raises UserError for an unknown choice."""
+        own = self.config.sample.sample
+        settings: dict[str, Any] = own.model_dump(include={"max_new_tokens", "temperature", "top_k", "top_p", "stop"})
+        if unknown := choices.keys() - settings.keys():
+            raise UserError(
+                f"no choice is called '{min(unknown)}'", place="complete", remedy=f"Choices: {', '.join(settings)}."
+            )
+        settings |= {name: value for name, value in choices.items() if value is not None}
+        settings["stop"] = settings["stop"] or self.trained.stop
+        if settings["temperature"] is None:  # an answer is right or wrong: chance only spoils it
+            settings["temperature"] = 0.0 if self.trained.has_examples else 0.8
+        return settings
+
+
+def load_model(opened: Opened, name: str | None = None, checkpoint: str = "best") -> LoadedModel:
+    """Load a run's checkpoint. The experiment's overrides are laid over the run's own config.
+
+    Raises UserError where there is no such run, or no whole checkpoint.
+    """
+    folder = find_run(opened.experiment, opened.out, name or opened.default_run)
+    config = run_config(folder, opened.overrides)
+    run = Run(opened.experiment, folder.name, config)
+    return LoadedModel(opened, run, load_run(folder, config, opened.plugins, checkpoint))

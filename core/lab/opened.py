@@ -1,0 +1,94 @@
+"""An experiment with its settings, ready for work: what every command and every notebook starts from."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+from core.config import Config, replaced
+from core.listener import SILENT, Listener
+from core.plugins.code import load_code
+from core.plugins.discovery import Experiment, find
+from core.plugins.manager import Plugins, plugins_with
+from core.roles import flat
+from core.toml import Settings, load_config, toml_value
+from core.tracking.run import DEFAULT, out_folder
+
+if TYPE_CHECKING:
+    from core.data.dataset import Dataset
+
+
+@dataclass(frozen=True)
+class Opened:
+    """An experiment, opened.
+
+    experiment: the folder. config: resolved. settings: what the user gave, with places. overrides: `section.key=value`, laid
+    over config.toml. plugins: everyone's, and the hooks of this prepare.py. listener: is told how the work goes.
+    """
+
+    experiment: Experiment
+    config: Config
+    settings: Settings
+    overrides: tuple[str, ...]
+    plugins: Plugins
+    listener: Listener = SILENT
+    variant: str = ""
+
+    @property
+    def code(self) -> ModuleType | None:
+        """The module prepare.py."""
+        return self.plugins.code
+
+    @property
+    def out(self) -> Path:
+        """The folder of the experiment's runs."""
+        return out_folder(self.experiment, self.config)
+
+    @property
+    def default_run(self) -> str:
+        """The name of a run that nobody names."""
+        return self.variant if self.variant not in ("", "basic") else DEFAULT
+
+    def having(self, changes: Mapping[str, Any]) -> Opened:
+        """The same with other values for some dotted keys of the config, which are not checked again."""
+        return replace(self, config=replaced(self.config, changes))
+
+
+def open_folder(
+    name: str, variant: str = "", overrides: Sequence[str] = (), listener: Listener = SILENT
+) -> Opened:
+    """Find an experiment by name or path, read its settings, import its prepare.py.
+
+    Raises UserError for an unknown experiment, for wrong settings, and for functions of prepare.py that are named almost
+    like a hook.
+    """
+    experiment = find(name)
+    config, settings = load_config(experiment.folder, variant, overrides)
+    return Opened(experiment, config, settings, tuple(overrides), plugins_with(load_code(experiment)), listener, variant)
+
+
+def with_overrides(opened: Opened, overrides: Sequence[str]) -> Opened:
+    """The same experiment with other overrides, checked. prepare.py is not imported again."""
+    config, settings = load_config(opened.experiment.folder, opened.variant, overrides)
+    return replace(opened, config=config, settings=settings, overrides=tuple(overrides))
+
+
+def as_overrides(values: Mapping[str, Any]) -> tuple[str, ...]:
+    """`section.key=value` for each key of a dict, dotted or nested. None leaves a key at its default."""
+    return tuple(f"{key}={toml_value(value)}" for key, value in flat(values).items())
+
+
+def prepared(opened: Opened, *, force: bool = False) -> tuple[Opened, Dataset]:
+    """Make the dataset if it is not current. Returns the experiment with the dataset's folder in its config, and the dataset."""
+    from core.data.pipeline import dataset_setting, prepare
+
+    dataset = prepare(
+        opened.experiment, opened.config, opened.settings, opened.plugins, force=force, listener=opened.listener
+    )
+    folder = dataset_setting(opened.experiment, dataset)
+    if opened.experiment.folder / Path(opened.config.prepare.dataset_dir).expanduser() == dataset.folder:
+        return opened, dataset
+    return opened.having({"prepare.dataset_dir": folder}), dataset

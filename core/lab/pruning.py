@@ -1,0 +1,96 @@
+"""List the runs of an experiment, choose those that can go, and remove them."""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from core import durable, files
+from core.errors import UserError
+from core.plugins.discovery import Experiment
+from core.tracking.run import DEFAULT, lock_file, read_summary, run_folders
+
+KEPT = DEFAULT  # what other runs are compared with, in EXPERIMENT_LOG.md too
+
+
+@dataclass(frozen=True)
+class Listed:
+    """A run's folder with its summary."""
+
+    folder: Path
+    summary: dict[str, Any]
+
+    @property
+    def name(self) -> str:
+        return self.folder.name
+
+    @property
+    def started(self) -> str:
+        """Local time in ISO 8601; "" where it is not known, which counts as old."""
+        return str(self.summary.get("started") or "")
+
+
+@dataclass(frozen=True)
+class Condemned:
+    """A run that can go. why: the reason. size: of its files, bytes."""
+
+    run: Listed
+    why: str
+    size: int
+
+
+def listed_runs(experiment: Experiment, out: Path) -> list[Listed]:
+    """The experiment's runs, the newest last."""
+    found = [Listed(folder, read_summary(folder)) for folder in run_folders(experiment, out)]
+    return sorted(found, key=lambda run: run.started)
+
+
+def chosen(runs: Sequence[Listed], older_than: float | None, keep: int | None) -> list[tuple[Listed, str]]:
+    """The runs to remove, each with the reason: those that failed, and those that are old.
+
+    older_than: days. keep: so many of the newest runs stay. The run `default` always stays.
+    """
+    others = [run for run in runs if run.name != KEPT]
+    whole = [run for run in others if run.summary.get("status") != "failed"]
+    newest = whole[len(whole) - min(keep or 0, len(whole)) :]
+    before = None if older_than is None else (datetime.datetime.now() - datetime.timedelta(days=older_than)).isoformat()
+
+    def reason(run: Listed) -> str:
+        if run not in whole:
+            return "failed"
+        if run in newest or (before is None and keep is None):
+            return ""
+        if before is None:
+            return f"not among the {keep} newest"
+        return f"older than {older_than:g} days" if run.started < before else ""
+
+    return [(run, why) for run in others if (why := reason(run))]
+
+
+def condemn(runs: Sequence[tuple[Listed, str]]) -> tuple[list[Condemned], list[str]]:
+    """The runs that nobody uses just now, and a sentence about each other one."""
+    free, kept = [], []
+    for run, why in runs:
+        try:
+            with files.lock(lock_file(run.folder), f"run {run.name}"):
+                free.append(Condemned(run, why, size_of(run.folder)))
+        except UserError as error:
+            kept.append(error.message)
+    return free, kept
+
+
+def size_of(folder: Path) -> int:
+    """Bytes of all files in a folder."""
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file() and not path.is_symlink())
+
+
+def remove(folder: Path) -> None:
+    """Remove a run. A kill leaves it whole, or as a hidden folder that `files.tidy` removes."""
+    with files.lock(lock_file(folder), f"run {folder.name}"):
+        hidden = files.temporary_name(folder)
+        durable.rename(folder, hidden)
+        durable.sync_path(folder.parent)
+        durable.remove_tree(hidden)

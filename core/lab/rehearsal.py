@@ -1,0 +1,101 @@
+"""The step of a run, taken by a model that is thrown away afterwards, to time how it is taken fastest."""
+
+from __future__ import annotations
+
+import functools
+import json
+from collections.abc import Callable
+from dataclasses import asdict
+from typing import Any
+
+import torch
+
+from core.config import Train
+from core.data.batches import batch
+from core.data.dataset import Dataset
+from core.models.attention import choose_attention
+from core.models.build import parameter_count, use_attention
+from core.models.gpt import GPT
+from core.plugins.manager import Plugins
+from core.training.machine import DTYPES, Machine, fastest_dtype, model_on
+from core.training.measured import machine_key
+from core.training.optimizers import build_optimizer
+from core.training.peak import synchronise
+from core.training.step import Array, Step
+from core.training.tuning import Way, seconds_of, thread_counts
+
+LONG_STEP = 0.2  # seconds: of a longer step, fewer rows are timed
+
+
+class Rehearsal:
+    """A model, an optimizer and a batch like those of a run."""
+
+    def __init__(
+        self, config: Train, dataset: Dataset, plugins: Plugins, machine: Machine, own_code: str | None = None
+    ) -> None:
+        """own_code: names the code of a model that is the experiment's own."""
+        self.config, self.first, self.own_code = config, machine, own_code
+        self.model = model_on(machine, config.model, dataset.encoder.vocab_size, plugins)
+        self.optimizer = build_optimizer(self.model, config.optim, plugins)
+        self.dataset = dataset
+
+    def choices(self) -> dict[str, list[Any]]:
+        """The open fields of a Way, and their values. A field with one value is not open."""
+        runtime, found = self.config.runtime, dict[str, list[Any]]()
+        if runtime.dtype == "auto" and fastest_dtype(self.first.device) == torch.bfloat16:
+            found["dtype"] = ["bfloat16", "float32"]
+        if runtime.attention == "auto" and isinstance(self.model, GPT) and not self.config.model.dropout:
+            found["attention"] = ["explicit", "sdpa", "sdpa32"]
+        if runtime.threads == "auto" and self.first.threads > 1:
+            found["threads"] = list(thread_counts(self.first.threads))
+        return found
+
+    def first_way(self) -> Way:
+        """What is usually best on such hardware at such a shape."""
+        attention, model, data = self.first.attention, self.model, self.config.data
+        if attention == "auto" and isinstance(model, GPT) and data.block_size:
+            heads = data.batch_size * model.n_head
+            attention = choose_attention(self.first.device, self.first.dtype, data.block_size, model.head_width, heads)
+        return Way(self.first.dtype_name, attention, self.first.threads)
+
+    def key(self, way: Way, choices: dict[str, list[Any]]) -> str:
+        """Everything that the answer depends on."""
+        config = self.config
+        shape = {
+            "model": config.model.model_dump(exclude={"init_from"}),
+            "parameters": parameter_count(self.model),
+            "code": self.own_code,
+            "batch": [config.data.batch_size, config.data.block_size],
+            "optimizer": config.optim.name,
+            "open": choices,
+            "settled": asdict(way),
+        }
+        return f"step; {machine_key()}; {json.dumps(shape, sort_keys=True)}"
+
+    def machine(self, way: Way) -> Machine:
+        return Machine(self.first.device, DTYPES[way.dtype], self.first.compile, way.attention, way.threads)
+
+    def step(self, way: Way) -> Callable[[], Any]:
+        """The step in one way: as many rows of a micro-batch as take a fifth of a second in the first way, for all ways."""
+        return self.taking(way, *self.rows)
+
+    def taking(self, way: Way, inputs: Array, targets: Array) -> Callable[[], Any]:
+        machine = self.machine(way)
+        step = Step.of(self.model, self.optimizer, machine, self.config.optim.grad_clip)
+
+        def take() -> None:
+            use_attention(self.model, way.attention)
+            step(inputs, targets)
+            synchronise(machine.device)
+
+        return take
+
+    @functools.cached_property
+    def rows(self) -> tuple[Array, Array]:
+        """Inputs and targets (1, R, T) that every way is timed with. Few rows cost more each, so R is estimated twice."""
+        (inputs, targets), count = (side[:1] for side in batch(self.dataset.train, self.config.data, 0, 0)), 1
+        for _ in range(2):
+            if count < inputs.shape[1]:
+                seconds = seconds_of(self.taking(self.first_way(), inputs[:, :count], targets[:, :count]))
+                count = max(count, min(inputs.shape[1], int(count * LONG_STEP / seconds)))
+        return inputs[:, :count], targets[:, :count]

@@ -1,0 +1,86 @@
+"""Draw samples from a trained model: held-out prompts beside the truth, or running text."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from core.data.documents import Example
+from core.errors import UserError
+from core.lab.model import LoadedModel
+from core.report.samples import Sample
+from core.sampling.generate import complete
+
+FILE = "FILE:"  # start = "FILE:path" reads the text from a file, as in nanoGPT
+
+
+def sample(model: LoadedModel, *, show: Callable[[str], Any] | None = None, **choices: Any) -> list[Sample]:
+    """Samples of a model.
+
+    choices: start, num_samples, seed, and those of `LoadedModel.complete`; None where not given. With Examples and no start:
+    greedy answers to held-out prompts, with the truth. show: called with the first sample piece by piece, where it is
+    running text. Raises UserError for a start that cannot be read or encoded.
+    """
+    given = {key: value for key, value in choices.items() if value is not None}
+    own, seed = model.config.sample, given.pop("seed", None)
+    start, number = given.pop("start", None), given.pop("num_samples", own.sample.num_samples)
+    decoding = model.decoding(given)
+    answers = model.trained.has_examples and not (start or own.sample.start)
+    if answers:
+        prompts = held_out(model, number, seed)
+    else:
+        text = start_text(model, start)
+        # Without chance all continuations of one text are the same.
+        prompts = [Example(text, "")] * (number if decoding["temperature"] else 1)
+        if show is not None:
+            show(text)
+    try:
+        with model.trained.machine.computing():
+            texts = complete(
+                model.module,
+                model.encoder,
+                [example.prompt for example in prompts],
+                seed=own.runtime.seed or 0 if seed is None else seed,
+                show=None if answers else show,
+                **decoding,
+            )
+    except UserError as error:  # the encoder's own advice is about preparing data
+        remedy = f"{model.run.title} was trained without it: start with text like its own."
+        raise UserError(error.message, place="start", remedy=remedy) from None
+    return [
+        Sample(example.prompt, text, example.completion if answers else None)
+        for example, text in zip(prompts, texts, strict=True)
+    ]
+
+
+def held_out(model: LoadedModel, number: int, seed: int | None) -> list[Example]:
+    """Prompts of the validation side: evenly spaced, or drawn at random where a seed is given."""
+    if seed is None:
+        return model.dataset.examples("val", number)
+    everything = model.dataset.examples("val", 0)
+    return random.Random(seed).sample(everything, min(number, len(everything)))
+
+
+def start_text(model: LoadedModel, given: str | None) -> str:
+    """The text to continue. None given: the config's, else a line break if the encoder knows it, else its first text.
+
+    FILE:path is relative to the current folder where it is given, and to the experiment's where the config has it.
+    """
+    start = given or model.config.sample.sample.start
+    if start.startswith(FILE):
+        folder = Path.cwd() if given else model.run.experiment.folder
+        try:
+            return (folder / Path(start.removeprefix(FILE)).expanduser()).read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise UserError(
+                f"cannot be read: {error}", place=f"`start={start}`", remedy="Name a text file in UTF-8."
+            ) from None
+    if start:
+        return start
+    try:
+        model.encoder.encode("\n")
+    except UserError:
+        return model.encoder.decode([0])
+    return "\n"

@@ -1,0 +1,77 @@
+"""Choose what a config leaves to the machine and the data: device, precision, attention, threads, layout."""
+
+from __future__ import annotations
+
+import contextlib
+from dataclasses import dataclass, field
+
+from core.config import Config, replaced
+from core.data.batches import layout_of
+from core.data.dataset import Dataset
+from core.lab.rehearsal import Rehearsal
+from core.plugins.discovery import Experiment
+from core.plugins.manager import Plugins
+from core.tracking.environment import code_hash
+from core.training import compiling, memory
+from core.training.machine import Machine, choose_machine
+from core.training.tuning import fastest_way
+
+CHOSEN = ("device", "dtype", "compile", "attention", "threads")  # keys of [train.runtime] that may be "auto"
+
+
+@dataclass(frozen=True)
+class Settled:
+    """config: without "auto". timings: what was timed to choose the machine: name of a way to take the step -> milliseconds."""
+
+    config: Config
+    machine: Machine
+    timings: dict[str, float] = field(default_factory=dict)
+
+
+def settle(
+    experiment: Experiment, config: Config, dataset: Dataset, plugins: Plugins, *, timing: bool = True
+) -> Settled:
+    """The config with every choice made, and the machine that it names.
+
+    timing: time the real step where that decides. Raises UserError for a device that is not available, for a missing
+    compiler where a step is to be compiled, and for data too short for its layout.
+    """
+    config = replaced(config, {"train.data.layout": layout_of(dataset, config.train.data)})
+    runtime = config.train.runtime
+    machine = choose_machine(runtime.device, runtime.dtype, runtime.compile, runtime.threads, runtime.attention)
+    if runtime.compile == "auto" and compiling.is_worth_compiling(config.train, machine.device):
+        machine = Machine(machine.device, machine.dtype, True, machine.attention, machine.threads)
+    timings: dict[str, float] = {}
+    if timing and machine.compile:
+        compiling.refuse_without_compiler(machine.device)
+    elif timing:
+        with contextlib.suppress(memory.NoRoom), memory.noticing():  # then the run itself says what fits
+            machine, timings = by_timing(experiment, config, dataset, plugins, machine)
+    return Settled(with_choices(config, machine), machine, timings)
+
+
+def with_choices(config: Config, machine: Machine) -> Config:
+    """The config with a machine's choices; sampling inherits them where it leaves them open."""
+    chosen = {
+        "device": str(machine.device), "dtype": machine.dtype_name, "compile": machine.compile,
+        "attention": machine.attention, "threads": machine.threads,
+    }  # fmt: skip
+    inherited = {name: value for name, value in chosen.items() if getattr(config.sample.runtime, name) == "auto"}
+    changes = {f"train.runtime.{name}": value for name, value in chosen.items()}
+    return replaced(config, changes | {f"sample.runtime.{name}": value for name, value in inherited.items()})
+
+
+def by_timing(
+    experiment: Experiment, config: Config, dataset: Dataset, plugins: Plugins, machine: Machine
+) -> tuple[Machine, dict[str, float]]:
+    """The machine with the fastest of what is open, and what was timed."""
+    runtime = config.train.runtime
+    if machine.device.type != "cpu" or "auto" not in (runtime.dtype, runtime.attention, runtime.threads):
+        return machine, {}
+    own_code = code_hash(experiment.folder) if hasattr(plugins.code, "build_model") else None
+    rehearsal = Rehearsal(config.train, dataset, plugins, machine, own_code)
+    way = rehearsal.first_way()
+    timings: dict[str, float] = {}
+    if choices := rehearsal.choices():
+        way, timings = fastest_way(rehearsal.key(way, choices), way, choices, rehearsal.step)
+    return rehearsal.machine(way), timings

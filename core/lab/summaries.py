@@ -1,0 +1,97 @@
+"""What a run's summary.json says when the run starts and when it ends, and the lines that a user sees then."""
+
+from __future__ import annotations
+
+import datetime
+from typing import Any
+
+import torch
+
+from core.data.dataset import Dataset
+from core.lab.assemble import Fresh
+from core.models.build import parameter_count
+from core.report.run_report import duration
+from core.tracking.environment import environment
+from core.tracking.metrics import accuracy_by_group, speed_text
+from core.tracking.run import Run, read_summary
+from core.training.compiling import compiler_version
+from core.training.progress import Progress
+from core.training.speed import Speed
+
+
+def surroundings(run: Run) -> dict[str, Any]:
+    """What a run is trained in; the compiler too, where its step is compiled."""
+    found, runtime = environment(run.experiment.folder), run.config.train.runtime
+    if runtime.compile is True:
+        found["compiler"] = compiler_version(torch.device(runtime.device))
+    return found
+
+
+def opening(run: Run, dataset: Dataset, fresh: Fresh, command: str) -> dict[str, Any]:
+    """The summary from the start. A process that is killed can change nothing, so the status is "interrupted"."""
+    runtime = run.config.train.runtime
+    started = read_summary(run.folder).get("started") or datetime.datetime.now().isoformat()
+    return {
+        "experiment": run.experiment.name,
+        "run": run.name,
+        "started": started,
+        "status": "interrupted",
+        "seed": runtime.seed,
+        "steps": 0,
+        "parameters": parameter_count(fresh.model),
+        "device": runtime.device,
+        "dtype": runtime.dtype,
+        "choices": {
+            **runtime.model_dump(include={"dtype", "attention", "compile", "threads"}),
+            "milliseconds": fresh.settled.timings,
+        },
+        "dataset_fingerprint": dataset.fingerprint,
+        "environment": surroundings(run),
+        "command": command,
+    } | ({"description": run.description} if run.description else {})
+
+
+def closing(progress: Progress, speed: Speed) -> dict[str, Any]:
+    """The summary at the end."""
+    best = progress.best_evaluation  # what sampling and evaluation go on with
+    return {
+        "steps": progress.step,
+        "tokens": progress.tokens,
+        "train_seconds": round(progress.seconds, 3),
+        "wall_seconds": round(progress.wall_seconds, 3),
+        "tokens_per_second": round(progress.tokens / progress.seconds, 1) if progress.seconds else None,
+        **speed.summary(progress.tokens, progress.seconds),
+        "skipped_batches": progress.skipped,
+        "best_val_loss": progress.best_val_loss,
+        "best_step": progress.best_step,
+        "final_train_loss": progress.train_loss,
+        "final_val_loss": progress.evaluation.get("val_loss"),
+        "bits_per_byte": best.get("bits_per_byte"),
+        "accuracy": best.get("val_accuracy"),
+        "accuracy_by_group": accuracy_by_group(best),
+        "reached": progress.reached or None,
+        "stopped_by": progress.stopped_by or None,
+    }
+
+
+def first_line(run: Run, dataset: Dataset, model: torch.nn.Module, progress: Progress) -> str:
+    """What is about to be trained."""
+    config, minutes = run.config.train, run.config.train.runtime.max_minutes
+    start = f"{config.schedule.max_iters} steps" if minutes is None else f"for {minutes:g} minute{'s' * (minutes != 1)}"
+    if progress.step:
+        left = "" if minutes is None else f", {duration(max(0.0, 60 * minutes - progress.wall_seconds))} left"
+        start = f"resumed at step {progress.step}{left}"
+    return (
+        f"training {run.title}: {parameter_count(model):,} parameters, {dataset.train.tokens:,} tokens, "
+        f"vocabulary {dataset.encoder.vocab_size:,}; {start} on {config.runtime.device} in {config.runtime.dtype}"
+    )
+
+
+def last_line(run: Run, progress: Progress, speed: Speed) -> str:
+    """How it ended."""
+    figures = speed_text(speed.figures(progress.tokens / max(progress.seconds, 1e-9))).replace("  ", ", ")
+    pace = f"{duration(progress.seconds)} of training, {figures}"
+    if run.config.train.runtime.max_minutes is not None:
+        pace += f", {duration(progress.wall_seconds)} in all"
+    early = f" Stopped early: {progress.stopped_by}." if progress.stopped_by else ""
+    return f"trained {run.title}: lowest val loss {progress.best_val_loss:.4f}, checkpoint best is of step {progress.best_step}; {pace}{early}"

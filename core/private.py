@@ -1,0 +1,56 @@
+"""Write files that people share: paths in the user's home folder start with ~ in them."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from core import files
+
+
+def without_home(text: str) -> str:
+    """A text with ~ for the user's home folder, wherever a path in it starts there."""
+    for home in homes():
+        text = re.sub(rf"(?<![\w./~-]){re.escape(home)}(?![\w.-])", "~", text)
+    return text
+
+
+def homes() -> list[str]:
+    """The user's home folder under its names, the longest first; none where it is not known or is the root."""
+    name = os.path.expanduser("~")  # noqa: PTH111 - Path.home() raises where there is none
+    found = {str(Path(name)), str(Path(name).resolve())} if name != "~" else set()
+    return sorted((home for home in found if len(Path(home).parts) > 1), key=len, reverse=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """`core.files.write_text`, without the home folder."""
+    files.write_text(path, without_home(text))
+
+
+def write_json(path: Path, value: Any) -> None:
+    """`core.files.write_json`, without the home folder."""
+    files.write_json(path, hidden(value))
+
+
+def hidden(value: Any) -> Any:
+    """A JSON value with `without_home` for each text in it."""
+    if isinstance(value, dict):
+        return {key: hidden(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [hidden(item) for item in value]
+    return without_home(value) if isinstance(value, str) else value
+
+
+def command_line(arguments: Sequence[str]) -> str:
+    """A command to type again in a shell, without the home folder."""
+    return " ".join(quoted(without_home(argument)) for argument in arguments)
+
+
+def quoted(argument: str) -> str:
+    """An argument for a shell, which is to expand a ~ at its start."""
+    return "~/" + shlex.quote(argument[2:]) if argument.startswith("~/") and argument[2:] else shlex.quote(argument)

@@ -1,0 +1,96 @@
+"""One optimizer step: the loop, the benchmarks and the timing of a run's settings take the same one.
+
+Legend: G micro-batches of a step, B rows, T tokens.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from core.training.compiling import compiled
+from core.training.machine import Machine
+from core.training.objectives import Objective, tokens
+
+Array = npt.NDArray[np.int64]
+Loss = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+
+
+@dataclass(frozen=True)
+class Step:
+    """Takes optimizer steps. loss(inputs, targets) -> the objective's sum over a micro-batch; grad_clip: 0 is off."""
+
+    model: torch.nn.Module
+    optimizer: torch.optim.Optimizer
+    machine: Machine
+    loss: Loss
+    grad_clip: float
+
+    @classmethod
+    def of(
+        cls,
+        model: torch.nn.Module,
+        optimizer: torch.optim.Optimizer,
+        machine: Machine,
+        grad_clip: float | None,
+        objective: Objective = tokens,
+    ) -> Step:
+        """The step of a model. It is compiled when it is first taken, if the machine compiles."""
+
+        def loss(inputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+            return objective(model, inputs, targets)
+
+        return cls(model, optimizer, machine, compiled(loss, machine), grad_clip or 0.0)
+
+    def gradient(self, inputs: Array, targets: Array) -> torch.Tensor:
+        """Compute the gradient of the mean loss over all targets of (G, B, T) inputs, and clip it.
+
+        Returns that mean, nats per target, and the gradient's norm before clipping: (2,), on the device.
+        """
+        loss = accumulate_gradient(self.loss, inputs, targets, self.machine)
+        return torch.stack((loss, clip_gradient(self.model, self.grad_clip)))
+
+    def update(self) -> None:
+        """Move the weights along the gradient, which is gone then."""
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+
+    def __call__(self, inputs: Array, targets: Array) -> None:
+        """A whole step, for timing. Reading the loss costs a CPU nothing, so the loop does it there in each step."""
+        figures = self.gradient(inputs, targets)
+        if self.machine.device.type == "cpu":
+            figures.tolist()
+        self.update()
+
+
+def accumulate_gradient(loss: Loss, inputs: Array, targets: Array, machine: Machine) -> torch.Tensor:
+    """Gradients of the mean loss over all targets of (G, B, T) inputs. Returns that mean, nats per target, on the device."""
+    total = int((targets >= 0).sum())
+    x, y = to_device(inputs, machine), to_device(targets, machine)
+    mean = torch.zeros((), device=machine.device)
+    for micro in range(len(inputs)):
+        with machine.autocast():
+            nats = loss(x[micro], y[micro])
+        part = nats / max(total, 1)
+        part.backward()  # type: ignore[no-untyped-call]
+        mean += part.detach()
+    return mean
+
+
+def to_device(array: Array, machine: Machine) -> torch.Tensor:
+    """A tensor on the device; to a GPU through pinned memory, so that the copy overlaps with computing."""
+    tensor = torch.from_numpy(array)
+    if machine.device.type == "cuda":
+        return tensor.pin_memory().to(machine.device, non_blocking=True)
+    return tensor.to(machine.device)
+
+
+def clip_gradient(model: torch.nn.Module, limit: float) -> torch.Tensor:
+    """Clip to a norm; 0: do not. Returns the norm before clipping, on the device."""
+    if limit:
+        return torch.nn.utils.clip_grad_norm_(model.parameters(), limit)
+    return torch.nn.utils.get_total_norm([p.grad for p in model.parameters() if p.grad is not None])
