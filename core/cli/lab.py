@@ -9,7 +9,8 @@ from types import ModuleType
 from typing import TYPE_CHECKING
 
 from core.cli.console import Console
-from core.config import Config
+from core.config import Config, replaced
+from core.listener import Silent
 from core.plugins.code import load_code
 from core.plugins.discovery import Experiment, find
 from core.plugins.manager import plugins
@@ -55,13 +56,15 @@ class Lab:
 
     def prepare(self, *, force: bool = False) -> Dataset:
         """The dataset, made if it is not current."""
-        from core.data.pipeline import prepare
+        from core.data.pipeline import dataset_setting, prepare
 
         with self.console.preparing() as progress:
-            return prepare(
-                self.experiment, self.config, self.settings, self.code,
-                force=force, say=self.console.say, progress=progress,
-            )  # fmt: skip
+            listener = Silent()
+            listener.say, listener.progress = self.console.say, progress  # type: ignore[method-assign,assignment]
+            dataset = prepare(self.experiment, self.config, self.settings, self.code, force=force, listener=listener)
+        if dataset.folder != self.experiment.folder / Path(self.config.prepare.dataset_dir).expanduser():
+            self.config = replaced(self.config, {"prepare.dataset_dir": dataset_setting(self.experiment, dataset)})
+        return dataset
 
 
 def hide_home(config: Config) -> None:
