@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pickle
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 
 from core.data.dataset import Dataset
-from core.data.pipeline import prepare, silent
+from core.data.pipeline import prepare
 from core.errors import UserError
+from core.listener import SILENT, Listener, Silent
 from core.plugins.code import load_code
 from core.plugins.discovery import Experiment
 from core.toml import load_config
@@ -32,6 +33,16 @@ FROM_FILE = '[prepare]\ninput = "input.txt"\n'
 TEXT = "First Citizen:\nBefore we proceed any further, hear me speak.\n\nAll:\nSpeak, speak.\n" * 20
 
 
+class Told(Silent):
+    """A listener that keeps what it is told."""
+
+    def __init__(self) -> None:
+        self.said: list[str] = []
+
+    def say(self, text: str) -> None:
+        self.said.append(text)
+
+
 def write(folder: Path, code: str = "", config: str = "") -> Path:
     """An experiment folder with a prepare.py (unless code is empty) and a config.toml."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -46,15 +57,14 @@ def run(
     overrides: Sequence[str] = (),
     *,
     force: bool = False,
-    say: Callable[[str], None] = silent,
-    progress: Callable[[str, int, int], None] = silent,
+    listener: Listener = SILENT,
 ) -> Dataset:
     """Prepare as the command line does it."""
     experiment = Experiment(folder)
     config, settings = load_config(folder, "", overrides)
     for name in [name for name in sys.modules if name.startswith("terrarium_experiment_")]:
         del sys.modules[name]  # a test edits prepare.py, as a user does between two processes
-    return prepare(experiment, config, settings, load_code(experiment), force=force, say=say, progress=progress)
+    return prepare(experiment, config, settings, load_code(experiment), force=force, listener=listener)
 
 
 def examples_code(pairs: Sequence[tuple[str, str]]) -> str:
@@ -93,9 +103,9 @@ def content(folder: Path) -> dict[str, bytes]:
 
 def prepared(folder: Path, *overrides: str) -> bool:
     """Whether prepare found something to do."""
-    said: list[str] = []
-    run(folder, overrides, say=said.append)
-    return any("preparing" in sentence for sentence in said)
+    told = Told()
+    run(folder, overrides, listener=told)
+    return any("preparing" in sentence for sentence in told.said)
 
 
 def nanogpt_folder(folder: Path, text: str = TEXT) -> Path:

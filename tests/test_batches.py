@@ -194,9 +194,7 @@ def without_answers(documents: int) -> Split:
 
 def test_what_has_nothing_to_learn_is_told_with_a_remedy() -> None:
     far, fine = side([(30, 3)] * 5), side([(2, 3)] * 25)
-    with pytest.raises(
-        UserError, match="no row of 8 tokens holds anything to learn: prompts are longer than that"
-    ) as error:
+    with pytest.raises(UserError, match="no row of 8 tokens holds a target: the prompts are longer than that") as error:
         layout_of(dataset(far, fine), settings(mask_prompt=True))
     assert error.value.remedy == "Raise train.data.block_size, or set train.data.mask_prompt = false."
     assert layout_of(dataset(far, far), settings(mask_prompt=True, layout="stream")) == "stream"

@@ -21,7 +21,7 @@ def documents():
     for number in range(100, 400):
         yield Example(f"{number}+1=", f"{number + 1}\\n", group="odd" if number % 2 else "even")
 """
-AGAIN = "Prepare it again with --force."
+AGAIN = "Prepare it again with `force=True`."
 
 
 @pytest.fixture(scope="module")
@@ -109,7 +109,7 @@ def test_without_meta_the_ids_are_gpt2s(tmp_path: Path, monkeypatch: pytest.Monk
     assert set(asked[0]) == {"sha256"}
     assert (
         dataset.info["note"]
-        == f"{tmp_path / 'theirs'}: there is no meta.pkl, so the ids are taken for GPT-2's, as nanoGPT does."
+        == f"{tmp_path / 'theirs'}: there is no meta.pkl, so the ids are taken to be GPT-2's, as in nanoGPT."
     )
 
 

@@ -183,7 +183,7 @@ def test_the_limit_can_be_raised(path: Path, monkeypatch: pytest.MonkeyPatch) ->
     assert len(read_meta(path)["itos"]) == 200_000
     for wrong in ("much", "-1", "0", "5000", "1.5", "9" * 6000):
         monkeypatch.setenv("TERRARIUM_META_MIB", wrong)
-        with pytest.raises(UserError, match="is no number of MiB"):
+        with pytest.raises(UserError, match="is not a number of MiB"):
             read_meta(path)
 
 

@@ -139,7 +139,7 @@ def test_an_annotation_that_no_toml_value_fits() -> None:
     def documents(*, thing: Any = None): ...
 
     documents.__annotations__["thing"] = Thing
-    assert "which no value in config.toml can be" in error_of(documents, thing=1).message
+    assert "and no value in config.toml can have that type" in error_of(documents, thing=1).message
 
 
 def test_annotations_of_offered_parameters_are_not_looked_at() -> None:

@@ -163,7 +163,7 @@ def test_the_split_of_examples_never_leaks(
         f'[prepare]\nencoder = "{kind}"\nval_fraction = 0.4\n',
     )
     if len({prompt for prompt, _ in pairs}) == 1:
-        assert error_of(folder).message.startswith("nothing is left for val")
+        assert error_of(folder).message.startswith("no documents are left for val")
         return
     dataset = run(folder)
     sides = [
@@ -257,7 +257,7 @@ def test_a_pair_without_separator_is_named_with_its_line(tmp_path: Path) -> None
     error = error_of(folder)
     assert error.message == 'no separator " -> " in "no arrow"'
     assert error.place == f"{folder / 'input.txt'}:3"
-    assert error.remedy == "Each line is PROMPT -> COMPLETION; prepare.separator sets what stands between."
+    assert error.remedy == "Each line is PROMPT -> COMPLETION. Set the separator with prepare.separator."
     (folder / "input.txt").write_text("\n\n")
     assert error_of(folder).message == "holds no pairs"
 

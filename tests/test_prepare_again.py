@@ -21,7 +21,9 @@ from preparing import (
     write,
 )
 
+from core.data.pipeline import dataset_setting
 from core.errors import UserError
+from core.plugins.discovery import Experiment
 
 
 def test_an_address_is_downloaded_once_and_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -39,10 +41,10 @@ def test_an_address_is_downloaded_once_and_kept(tmp_path: Path, monkeypatch: pyt
     (folder / "datasets" / "raw" / "input.txt").unlink()
     assert run(folder).fingerprint == dataset.fingerprint  # what the address gave is on record
     assert len(calls) == 1
-    with pytest.raises(UserError, match="another content"):
+    with pytest.raises(UserError, match=r"does not match prepare\.sha256"):
         run(folder, ["prepare.sha256='" + "0" * 64 + "'"])
     assert (
-        "another content"
+        "does not match prepare.sha256"
         in error_of(
             folder, "prepare.input='https://example.org/input.txt'", "prepare.sha256='" + "0" * 64 + "'"
         ).message
@@ -183,7 +185,7 @@ def test_nanogpts_folder_is_used_as_it_is(tmp_path: Path, code: str) -> None:
     assert not dataset.owned
     assert dataset.encoder.decode(dataset.val.ids.tolist()) == TEXT[int(len(TEXT) * 0.9) :]
     error = error_of(folder, force=True)
-    assert error.message == "this dataset was not made by prepare, so --force will not replace it"
+    assert error.message == "this dataset was not made by prepare, so `force=True` will not replace it"
     assert content(theirs) == before
 
 
@@ -211,3 +213,27 @@ def test_files_that_prepare_did_not_make_are_not_removed(tmp_path: Path) -> None
     error = error_of(folder, "prepare.dataset_dir='.'")
     assert "config.toml" in error.message
     assert (folder / "prepare.py").exists()
+
+
+def test_the_fingerprint_of_existing_datasets_stays(tmp_path: Path) -> None:
+    """Another value would make every dataset anew. A place in [prepare] is no part of it, a new key of it must not be."""
+    drawn = write(tmp_path / "drawn", SPACES, SMALL)
+    assert run(drawn).fingerprint == "8eb1c51734f951dca852c713aef7b6b3e43b329b751e177486d6565ce9d05658"
+    elsewhere = run(drawn, ["prepare.dataset_dir=datasets/other", "prepare.raw_dir=downloads"])
+    assert elsewhere.fingerprint == run(drawn).fingerprint
+    read = write(tmp_path / "read", config=FROM_FILE)
+    (read / "input.txt").write_text(TEXT)
+    assert run(read).fingerprint == "c526e0ac9bd61cd2805794bd85cb2e881d21799363dca0bcbde90588a02849e5"
+
+
+def test_a_dataset_found_elsewhere_says_how_to_name_it(tmp_path: Path) -> None:
+    folder = write(tmp_path / "one", SPACES, SMALL)
+    experiment = Experiment(folder)
+    assert dataset_setting(experiment, run(folder)) == "datasets/basic"
+    assert (
+        dataset_setting(experiment, run(folder, [f"prepare.dataset_dir={tmp_path}/far"]))
+        == f"{tmp_path.as_posix()}/far"
+    )
+    bare = write(tmp_path / "bare")
+    nanogpt_folder(bare / "datasets" / "shakespeare")
+    assert dataset_setting(Experiment(bare), run(bare)) == "datasets/shakespeare"

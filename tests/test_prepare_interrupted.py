@@ -104,7 +104,7 @@ def test_a_full_disk_is_told_and_changes_nothing(tmp_path: Path, monkeypatch: py
     monkeypatch.setattr(encode.BinFile, "add", full)
     with pytest.raises(
         RunFailed,
-        match=r"the disk is full: more than 0 bytes are needed, and .*B are free; the dataset is what it was before",
+        match=r"the disk is full: more than 0 bytes are needed, and .*B are free; the dataset is unchanged",
     ):
         run(folder, force=True)
     assert content(folder / "datasets/basic") == before

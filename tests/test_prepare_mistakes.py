@@ -18,13 +18,15 @@ from preparing import (
     write,
 )
 
+from core.listener import Silent
+
 
 @pytest.mark.parametrize(
     ("body", "message"),
     [
-        ("    yield 3", "int is no document: 3"),
-        ("    yield ('a', 'b')", "tuple is no document: ('a', 'b')"),
-        ("    yield None", "NoneType is no document: None"),
+        ("    yield 3", "int is not a document: 3"),
+        ("    yield ('a', 'b')", "tuple is not a document: ('a', 'b')"),
+        ("    yield None", "NoneType is not a document: None"),
         ("    yield ''", "empty str"),
         ("    yield Example('', '')", "empty Example"),
         ("    yield Example('', 'b')", "empty prompt"),
@@ -32,16 +34,16 @@ from preparing import (
         ("    yield Example(['a'], 'b')", "prompt is list, not str: ['a']"),
         ("    yield Example('a', 'b', 3)", "group is int, not str: 3"),
         ("    yield 'a'\n    yield Example('a', 'b')", "Example after text"),
-        ("    yield '\\ud800'", "text with half a character: U+D800 cannot be written as UTF-8"),
-        ("    yield Conversation([('user', 'a')])", "no message: ('user', 'a')"),
+        ("    yield '\\ud800'", "invalid text: U+D800 is half a character and cannot be written as UTF-8"),
+        ("    yield Conversation([('user', 'a')])", "not a message: ('user', 'a')"),
         ("    yield Conversation([Message('me', 'a')])", "unknown role 'me'"),
         ("    yield from ()", "documents() yielded nothing"),
-        ("    return None", "documents() returned NoneType, which gives no documents"),
-        ("    return 'text'", "documents() returned str, which gives no documents"),
-        ("    return Example('a', 'b')", "documents() returned Example, which gives no documents"),
+        ("    return None", "documents() returned NoneType, which yields no documents"),
+        ("    return 'text'", "documents() returned str, which yields no documents"),
+        ("    return Example('a', 'b')", "documents() returned Example, which yields no documents"),
         (
             "    yield Example('a', 'b\\n')",
-            'nothing is left for val: 1 documents, 1 of them different, under split = "hash"',
+            'no documents are left for val: there are 1, 1 of them different, with split = "hash"',
         ),
         ("    yield 'a'", "1 characters are too few to hold some out"),
     ],
@@ -61,7 +63,7 @@ def test_the_number_of_the_wrong_document_is_told(tmp_path: Path) -> None:
 def test_an_empty_prompt_is_told_with_its_document(tmp_path: Path) -> None:
     error = error_of(write(tmp_path / "one", examples_code([("a", "b\n"), ("", "c\n")])))
     assert (error.message, error.place) == ("empty prompt", "document 2 of documents()")
-    assert error.remedy == "Give it a start of its own, such as a line break."
+    assert error.remedy == "Start it with something, such as a line break."
 
 
 def test_an_empty_completion_ends_with_an_end_token(tmp_path: Path) -> None:
@@ -128,7 +130,7 @@ def test_a_dataset_whose_code_is_gone_is_only_used_when_it_is_named(tmp_path: Pa
     error = error_of(folder)
     assert error.message == "prepare.py has no documents(), only words()"
     assert error.place == str(folder / "prepare.py")
-    assert "-s prepare.dataset_dir=datasets/basic" in error.remedy
+    assert "`prepare.dataset_dir=datasets/basic`" in error.remedy
     assert run(folder, ["prepare.dataset_dir='datasets/basic'"]).fingerprint == made
     (folder / "prepare.py").unlink()
     assert "name one of basic in prepare.dataset_dir" in error_of(folder).remedy
@@ -143,10 +145,10 @@ def test_a_dataset_whose_code_is_gone_is_only_used_when_it_is_named(tmp_path: Pa
         ("job.write(['a'], [])", "job.write() got no documents for val"),
         ("fill(job, '{')", "dataset.json is damaged: Expecting property name"),
         ("fill(job, '\\xff')", "dataset.json is damaged: 'utf-8' codec"),
-        ("fill(job, '[]')", "dataset.json is damaged: it is no JSON object"),
-        ("fill(job, '{\"encoder\": 5}')", "dataset.json is damaged: encoder names no kind"),
+        ("fill(job, '[]')", "dataset.json is damaged: not a JSON object"),
+        ("fill(job, '{\"encoder\": 5}')", "dataset.json is damaged: encoder has no kind"),
         ('fill(job, \'{"dtype": "float"}\')', "dataset.json is damaged: dtype is 'float'"),
-        ("fill(job, '{\"val\": 5}')", "dataset.json is damaged: val is no object"),
+        ("fill(job, '{\"val\": 5}')", "dataset.json is damaged: val is not an object"),
         ("fill(job, '{}'); (job.dataset_dir / 'meta.pkl').write_bytes(b'x')", "meta.pkl: "),
     ],
 )
@@ -198,7 +200,7 @@ def test_an_input_that_is_not_there(tmp_path: Path) -> None:
     assert error_of(folder).message == 'input = "input.txt" is a folder'
     assert (
         error_of(folder, "prepare.input='http://example.org/a.txt'").message
-        == 'input = "http://example.org/a.txt" is no https address'
+        == 'input = "http://example.org/a.txt" is not an https address'
     )
 
 
@@ -215,11 +217,9 @@ def test_an_input_with_another_checksum(tmp_path: Path) -> None:
     (folder / "input.txt").write_text(TEXT)
     right, wrong = hashlib.sha256(TEXT.encode()).hexdigest(), "0" * 64
     error = error_of(folder, f"prepare.sha256='{wrong}'")
-    assert (
-        error.message == f"{folder / 'input.txt'} has another content than prepare.sha256 says: its sha256 is {right}"
-    )
+    assert error.message == f"{folder / 'input.txt'} does not match prepare.sha256: its sha256 is {right}"
     run(folder, [f"prepare.sha256='{right}'"])
-    assert "another content" in error_of(folder, f"prepare.sha256='{wrong}'").message
+    assert "does not match prepare.sha256" in error_of(folder, f"prepare.sha256='{wrong}'").message
 
 
 def test_a_text_file_is_only_split_by_its_tail(tmp_path: Path) -> None:
@@ -234,11 +234,12 @@ def test_an_input_that_changes_while_it_is_read(tmp_path: Path) -> None:
     folder = write(tmp_path / "one", config=FROM_FILE)
     (folder / "input.txt").write_text(TEXT)
 
-    def meddle(what: str, done: int, total: int) -> None:
-        if what == "encoding":
-            (folder / "input.txt").write_text(TEXT + "more")
+    class Meddling(Silent):
+        def progress(self, what: str, done: float, total: float) -> None:
+            if what == "encoding":
+                (folder / "input.txt").write_text(TEXT + "more")
 
-    assert error_of(folder, progress=meddle).message == "was changed while it was read"
+    assert error_of(folder, listener=Meddling()).message == "was changed while it was read"
 
 
 def test_an_unknown_encoder(tmp_path: Path) -> None:

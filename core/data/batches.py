@@ -1,4 +1,4 @@
-"""Batches: a side of a dataset in; inputs and targets out, as int64 arrays. Nothing is kept between two calls.
+"""Draw batches from one side of a dataset: inputs and targets, as int64 arrays. Nothing is kept between two calls.
 
 Legend: G micro-batches of a step, B rows, T tokens (block_size), N tokens of the side.
 A target is the id that follows its input, or NO_TARGET.
@@ -22,8 +22,11 @@ NO_TARGET = -1
 
 
 def layout_of(dataset: Dataset, data: Data) -> Layout:
-    """What "auto" means for a dataset. Raises UserError where there are no documents to start rows with, and where
-    a side is too short for the layout or has nothing in it to learn: before a run starts."""
+    """The layout that "auto" stands for. Checks the dataset before a run starts.
+
+    Raises UserError where there are no documents to start rows with, and where a side is too short for the layout or
+    has no target.
+    """
     has_documents = dataset.train.starts is not None
     layout: Layout = ("rows" if has_documents else "stream") if data.layout == "auto" else data.layout
     if layout == "rows" and not has_documents:
@@ -45,13 +48,13 @@ def layout_of(dataset: Dataset, data: Data) -> Layout:
 def has_target(split: Split, data: Data, reach: int | None, *, whole_documents: bool = False) -> bool:
     """Whether any token of a side can be a target.
 
-    reach: how many tokens behind a document's start it must stand at most, as in training rows; None: anywhere.
-    whole_documents: a document's first token is none, as in validation rows.
+    reach: its largest distance in tokens from its document's start, as in training rows; None: any.
+    whole_documents: a document's first token is not a target, as in validation rows.
     """
     mask = split.mask if data.mask_prompt else None
     in_rows = split.starts is not None and (reach is not None or whole_documents)
     starts = split.starts.astype(np.int64) if in_rows and split.starts is not None else np.zeros(1, np.int64)
-    for begin in range(0, split.tokens, BLOCK):  # the first block has one, as a rule
+    for begin in range(0, split.tokens, BLOCK):  # usually the first block has one
         end = min(begin + BLOCK, split.tokens)
         places = np.arange(begin, end) if mask is None else begin + np.flatnonzero(mask[begin:end])
         distances = places - starts[np.searchsorted(starts, places, side="right" if whole_documents else "left") - 1]
@@ -61,7 +64,7 @@ def has_target(split: Split, data: Data, reach: int | None, *, whole_documents: 
 
 
 def refuse_short(split: Split, data: Data) -> None:
-    """Raise UserError if a side has not one window of block_size inputs and their targets."""
+    """Raise UserError if a side is shorter than one window of block_size inputs and their targets."""
     size = block_size(data)
     if split.tokens < size + 1:
         raise UserError(
@@ -73,7 +76,7 @@ def refuse_short(split: Split, data: Data) -> None:
 
 
 def block_size(data: Data) -> int:
-    """Tokens of a row; the config is resolved, so there is one."""
+    """Tokens of a row. The config is resolved, so there is one."""
     assert data.block_size is not None
     return data.block_size
 
@@ -81,9 +84,9 @@ def block_size(data: Data) -> int:
 def batch(split: Split, data: Data, seed: int, step: int) -> tuple[Array, Array]:
     """Inputs and targets of an optimizer step, each (G, B, T): a pure function of its arguments.
 
-    stream: windows at random places, as nanoGPT draws them. rows: each begins where a random document begins, and
-    the documents after it follow until T is full; rows drawn may happen to hold no target. Raises UserError where no
-    window fits into the side.
+    stream: windows at random places, as in nanoGPT. rows: each starts where a random document starts, and the
+    documents after it follow until T is full. Some rows may hold no target. Raises UserError if the side is shorter
+    than a window.
     """
     size, rows = block_size(data), data.grad_accum_steps * data.batch_size
     random = np.random.Generator(np.random.Philox(np.random.SeedSequence((seed, step))))
@@ -103,11 +106,11 @@ def uses_rows(split: Split, data: Data) -> bool:
 
 
 def no_targets(split: Split, data: Data, *, in_rows: bool = False) -> UserError:
-    """A side without a target. in_rows: there may be some, but farther behind a start than a row reaches."""
+    """The error for a side without a target. in_rows: it may have some, but too far from a document's start for a row."""
     masked = data.mask_prompt and split.mask is not None
     if in_rows and split.mask is not None and split.mask.any() and masked:
         return UserError(
-            f"no row of {block_size(data)} tokens holds anything to learn: prompts are longer than that",
+            f"no row of {block_size(data)} tokens holds a target: the prompts are longer than that",
             place=str(split.path),
             remedy="Raise train.data.block_size, or set train.data.mask_prompt = false.",
         )
@@ -121,7 +124,7 @@ def no_targets(split: Split, data: Data, *, in_rows: bool = False) -> UserError:
 
 
 def gather(split: Split, begins: Array, ends: Array, data: Data) -> tuple[Array, Array]:
-    """Inputs and targets (rows, T) of tokens begin..end of each row, at most T + 1; padding behind them is no target."""
+    """Inputs and targets (rows, T) of tokens begin..end of each row, at most T + 1. Padding after them is not a target."""
     offsets = np.arange(block_size(data) + 1)
     places = begins[:, None] + offsets  # (rows, T + 1)
     beyond = places >= ends[:, None]
@@ -139,10 +142,10 @@ def gather(split: Split, begins: Array, ends: Array, data: Data) -> tuple[Array,
 
 
 def validation_rows(split: Split, data: Data, at_most: int = 0) -> Iterator[tuple[Array, Array]]:
-    """Inputs and targets (B, T) in which every target of a side stands once, always in the same order.
+    """Inputs and targets (B, T) in which every target of a side occurs once, always in the same order.
 
     stream: consecutive windows; every token but the first is a target. rows: as many whole documents as fit
-    into each; a document's first token, which nothing precedes, is none. The last batch may have fewer rows.
+    into each; a document's first token is not a target. The last batch may have fewer rows.
     at_most: batches, evenly spaced; 0 for all.
     """
     in_rows = uses_rows(split, data)
@@ -162,13 +165,13 @@ def validation_rows(split: Split, data: Data, at_most: int = 0) -> Iterator[tupl
 
 
 def windows(tokens: int, size: int) -> tuple[Array, Array]:
-    """Begin and end of consecutive windows of `size` inputs; the target after a window's last input begins the next."""
+    """Begin and end of consecutive windows of `size` inputs. The target after a window's last input begins the next."""
     begins = np.arange(0, tokens - 1, size)
     return begins, np.minimum(begins + size + 1, tokens)
 
 
 def packed(split: Split, size: int) -> tuple[Array, Array]:
-    """Begin and end of rows of at most size + 1 tokens: whole documents in order, and longer ones in windows."""
+    """Begin and end of rows of at most size + 1 tokens: whole documents in order, and longer ones cut into windows."""
     assert split.starts is not None
     bounds = np.append(split.starts.astype(np.int64), split.tokens)
     rows: list[tuple[int, int]] = []
@@ -190,7 +193,7 @@ def packed(split: Split, size: int) -> tuple[Array, Array]:
 
 
 def drop_first_tokens(split: Split, begins: Array, ends: Array, targets: npt.NDArray[Any]) -> None:
-    """Take the first tokens of documents out of the targets of some rows, in place."""
+    """Remove the first tokens of documents from the targets of some rows, in place."""
     assert split.starts is not None
     for row, (begin, end) in enumerate(zip(begins, ends, strict=True)):
         inside = slice(*np.searchsorted(split.starts, (begin + 1, end)))

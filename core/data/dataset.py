@@ -1,4 +1,4 @@
-"""A dataset folder in, its arrays and encoder out; every file is checked against what dataset.json says of it."""
+"""Open a dataset folder: its arrays and encoder, each file checked against dataset.json."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ BLOCK = 1 << 20  # tokens of a file that are compared with the vocabulary at onc
 
 @dataclass(frozen=True, eq=False)
 class Split:
-    """One side, read from disk as it is needed. Legend: N tokens, D documents, P different prompts.
+    """One side, read from disk as needed. Legend: N tokens, D documents, P different prompts.
 
-    ids: (N,) uint16 or uint32. Examples and conversations have mask: (N,) uint8, 1 where a token is learnt,
+    ids: (N,) uint16 or uint32. Examples and conversations have mask: (N,) uint8, 1 where the loss is on a token,
     and starts: (D,) uint64; prompts: (P,) uint64, the first document with each prompt; group: (D,) uint16.
     """
 
@@ -41,7 +41,7 @@ class Split:
         return len(self.ids)
 
     def document(self, number: int) -> tuple[Array, Array | None]:
-        """Ids and mask of one document, where there are documents."""
+        """Ids and mask of one document. Only for sides with documents."""
         assert self.starts is not None
         begin = int(self.starts[number])
         end = int(self.starts[number + 1]) if number + 1 < len(self.starts) else self.tokens
@@ -61,12 +61,12 @@ class Dataset:
 
     @property
     def fingerprint(self) -> str:
-        """Of what it was made from; for a folder of the user's, of its files."""
+        """A hash of what it was made from. For the user's own folder, a hash of its files."""
         return str(self.info["fingerprint"])
 
     @property
     def has_examples(self) -> bool:
-        """Whether there are prompts with one true answer."""
+        """Whether there are prompts with one right answer."""
         return str(self.info["kind"]) == "examples"
 
     @property
@@ -76,7 +76,7 @@ class Dataset:
 
     @property
     def stop(self) -> str:
-        """Text that ends a completion, as its last character; "" if an end token does, or nothing."""
+        """The character that ends every completion, or "" where an end token does, or nothing."""
         return str(self.info.get("stop", ""))
 
     @property
@@ -87,19 +87,19 @@ class Dataset:
 
     @property
     def longest_prompt(self) -> int:
-        """Tokens of the longest prompt of both sides; 0 for running text."""
+        """Tokens of the longest prompt of both sides. 0 for running text."""
         return max(int(self.info[side].get("longest_prompt", 0)) for side in SIDES)
 
     @property
     def longest_completion(self) -> int:
-        """The same of completions, with what ends them."""
+        """Tokens of the longest completion of both sides, with its end. 0 for running text."""
         return max(int(self.info[side].get("longest_completion", 0)) for side in SIDES)
 
     def target_size(self, *, masked: bool) -> tuple[int, int]:
         """Tokens of the validation side that the loss is over, and UTF-8 bytes of their text.
 
-        masked: only what is learnt counts. Bytes of a folder without dataset.json are decoded, at most from the
-        first 2**20 tokens, and scaled up.
+        masked: count only what is learnt. For a folder without dataset.json the bytes are decoded, from the first
+        2**20 tokens at most, and scaled up.
         """
         counts, part = self.info["val"], "target_" if masked and self.val.mask is not None else ""
         if f"{part}bytes" in counts:
@@ -116,9 +116,9 @@ class Dataset:
         return round(text_bytes * self.val.tokens / max(len(some), 1))
 
     def examples(self, side: Literal["train", "val"], at_most: int) -> list[Example]:
-        """Questions with different prompts, evenly spaced over a side, the same every time; none if there are none.
+        """Examples with different prompts, evenly spaced over a side, the same every time. Empty if the data has none.
 
-        at_most: 0 for all. Where one prompt has several completions the first one stands here.
+        at_most: 0 for all. If a prompt has several completions, the first one is used.
         """
         split: Split = getattr(self, side)
         if not self.has_examples or split.starts is None:
@@ -154,7 +154,7 @@ def load_dataset(folder: Path) -> Dataset:
 
 
 def build_encoder(described: dict[str, Any], path: Path) -> Encoder:
-    """The encoder that dataset.json or meta.pkl describes. Raises UserError, with the file's path, if it is none."""
+    """The encoder that dataset.json or meta.pkl describes. Raises UserError with the file's path if it describes none."""
     state = {key: value for key, value in described.items() if key != "kind"}
     kind = plugins().get("encoders", described["kind"], str(path))
     try:
@@ -168,7 +168,7 @@ def build_encoder(described: dict[str, Any], path: Path) -> Encoder:
 
 
 def open_split(folder: Path, side: str, info: dict[str, Any]) -> Split:
-    """The arrays of one side. Raises UserError where a file is missing or has another length than recorded."""
+    """The arrays of one side. Raises UserError where a file is missing or does not have the recorded length."""
     counts = info[side]
     documents = counts.get("documents")
 
@@ -195,29 +195,23 @@ def open_split(folder: Path, side: str, info: dict[str, Any]) -> Split:
 
 
 def read_array(path: Path, dtype: str, length: int | None) -> Array:
-    """A file as an array that is read as it is needed. Raises UserError unless it has `length` numbers (None: any)."""
+    """A file as an array that is read as needed. Raises UserError unless it has `length` numbers (None: any)."""
     kind, size = np.dtype(dtype).newbyteorder("<"), path.stat().st_size
     expected = size // kind.itemsize if length is None else length
     if size != expected * kind.itemsize or not size:
         state = "empty" if not size else "cut off" if size < expected * kind.itemsize or length is None else "too long"
-        raise UserError(
-            f"{state}: {size:,} bytes"
-            + (
-                f" instead of {expected * kind.itemsize:,}"
-                if length is not None
-                else f", and {kind.name} takes {kind.itemsize} each"
-            ),
-            place=str(path),
-            remedy=AGAIN,
-        )
+        detail = f" instead of {expected * kind.itemsize:,}"
+        if length is None:
+            detail = f", and {kind.name} takes {kind.itemsize} each"
+        raise UserError(f"{state}: {size:,} bytes{detail}", place=str(path), remedy=AGAIN)
     return np.asarray(np.memmap(path, dtype=kind, mode="r"))
 
 
 def refuse_foreign_ids(split: Split, encoder: Encoder) -> None:
-    """Raise UserError if ids lie above the vocabulary. Of a file of more than 64 blocks, 64 evenly spaced ones are read."""
+    """Raise UserError if ids are outside the vocabulary. Of a file of more than 64 blocks, 64 evenly spaced ones are read."""
     blocks = -(-split.tokens // BLOCK)
     for number in np.unique(np.linspace(0, blocks - 1, min(blocks, 64)).round().astype(np.int64)):
-        # Not through the map: its pages would count as this process's memory.
+        # Not through the map: its pages would count as memory of this process.
         offset = int(number) * BLOCK * split.ids.itemsize
         largest = int(np.fromfile(split.path, split.ids.dtype, BLOCK, offset=offset).max())
         if largest >= encoder.vocab_size:
@@ -229,10 +223,10 @@ def refuse_foreign_ids(split: Split, encoder: Encoder) -> None:
 
 
 def verify(folder: Path) -> None:
-    """Read every file of a dataset that prepare made. Raises UserError if one is not what was written."""
+    """Read every file of a dataset that prepare made. Raises UserError if one has changed."""
     for name, entry in read_info(folder).get("files", {}).items():
         path = folder / name
-        if not path.is_file() or files.sha256(path) != entry["sha256"]:
-            raise UserError(
-                "missing" if not path.is_file() else "has changed since it was made", place=str(path), remedy=AGAIN
-            )
+        if not path.is_file():
+            raise UserError("missing", place=str(path), remedy=AGAIN)
+        if files.sha256(path) != entry["sha256"]:
+            raise UserError("has changed since it was made", place=str(path), remedy=AGAIN)

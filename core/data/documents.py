@@ -1,4 +1,4 @@
-"""What documents() of a prepare.py may yield, and how each becomes text with and without loss."""
+"""The kinds of documents that documents() of a prepare.py may yield, and how each becomes text with and without loss."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 
 class Example(NamedTuple):
-    """A question with an answer. group: a slice for reporting, such as "three letters"."""
+    """A prompt with its answer. group: a slice for reporting, such as "three letters"."""
 
     prompt: str
     completion: str
@@ -21,7 +21,7 @@ class Message(NamedTuple):
 
 
 class Conversation(NamedTuple):
-    """Turns in order; the assistant's are what is learnt."""
+    """Turns in order. The loss is on the assistant's turns."""
 
     messages: list[Message]
 
@@ -32,9 +32,9 @@ SPEAKERS = {"system": "System", "user": "User", "assistant": "Assistant"}
 
 
 def segments(document: Document) -> list[tuple[str, bool]]:
-    """The text of a document in pieces, each with whether it is to be learnt (True) or only read.
+    """The text of a document in pieces, each with whether the loss is on it (True) or it is only read.
 
-    Pieces are encoded one by one, here as when sampling, so that a prompt has the same ids in both.
+    Pieces are encoded one by one, here and when sampling, so that a prompt has the same ids in both.
     A conversation becomes "User: ...\\nAssistant: " (read) and "...\\n" (learnt) in turn.
     """
     if isinstance(document, str):
@@ -52,9 +52,9 @@ def segments(document: Document) -> list[tuple[str, bool]]:
 
 
 def prompt_key(document: Document) -> str:
-    """What two documents share if they are copies of one question: all text before the first that is learnt.
+    """The text before the first learnt piece: two documents with the same key ask the same question.
 
-    For running text, and where nothing stands before the first answer of a conversation, it is the whole text.
+    For running text, and for a conversation that begins with the assistant, it is the whole text.
     """
     first, *others = segments(document)
     asked = isinstance(document, Example) or first[0] != f"{SPEAKERS['assistant']}: "

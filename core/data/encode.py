@@ -1,7 +1,7 @@
-"""Documents or text and an encoder in; the files of one side of a dataset, and counts of what is in them, out.
+"""Encode documents or text, and write the files of one side of a dataset.
 
     train.bin            token ids, little-endian uint16, or uint32 above 65,535 ids
-    train.mask.bin       uint8 per token: 1 where it is to be learnt
+    train.mask.bin       uint8 per token: 1 where the loss is on it
     train.idx.bin        uint64 per document: the token at which it starts
     train.prompts.bin    uint64 per different prompt: the first document that has it
     train.group.bin      uint16 per document: its group's number in dataset.json, from 1; 0: none
@@ -14,7 +14,6 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import numpy as np
@@ -38,7 +37,7 @@ def token_type(vocab_size: int) -> np.dtype[Any]:
 
 
 class BinFile:
-    """An array on disk that grows, with its length and checksum. A context manager."""
+    """A growing array on disk, with its length and checksum. A context manager."""
 
     def __init__(self, path: Path, dtype: str | np.dtype[Any]) -> None:
         self.path, self.dtype = path, np.dtype(dtype)
@@ -53,9 +52,7 @@ class BinFile:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self.file.close()
 
 
@@ -63,7 +60,7 @@ class Side:
     """Writes the files of one side, "train" or "val", into a folder.
 
     checksums: file name -> sha256. counts: tokens, documents, characters and bytes, of which targets
-    (what is learnt), and the longest prompt and completion in tokens.
+    (what the loss is on), and the longest prompt and completion in tokens.
     """
 
     def __init__(
@@ -77,7 +74,7 @@ class Side:
         return BinFile(self.folder / f"{self.name}{suffix}.bin", dtype)
 
     def closed(self, *files: BinFile) -> None:
-        """Note the checksums of whole files."""
+        """Record the checksums of complete files."""
         self.checksums |= {file.path.name: file.digest.hexdigest() for file in files}
 
     def write_text(self, texts: Iterable[str]) -> None:
@@ -95,9 +92,9 @@ class Side:
     def write_documents(
         self, documents: Iterable[Document], keys: Keys, groups: Mapping[str | None, int], end: int | None
     ) -> None:
-        """Encode Examples or Conversations, each piece for itself.
+        """Encode Examples or Conversations, each piece on its own.
 
-        keys: 64 bits per document that tell its prompt. groups: name -> number. end: a token that closes what is learnt.
+        keys: a 64-bit hash of each document's prompt. groups: name -> number. end: a token that ends each learnt piece.
         """
         longest_prompt = longest_completion = 0
         with (
@@ -168,7 +165,7 @@ class Block:
 
 
 def batches(documents: Iterable[Document]) -> Iterator[tuple[list[Document], list[Pieces]]]:
-    """Documents with their pieces, as many at once as bound both Python's overhead and memory."""
+    """Documents with their pieces, in batches that bound both Python's overhead and memory."""
     batch: list[Document] = []
     piece_lists: list[Pieces] = []
     characters = 0

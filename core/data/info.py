@@ -1,4 +1,4 @@
-"""dataset.json: what a dataset folder says of itself, or what its files say where it is missing."""
+"""Read and write dataset.json, or describe a folder that has none from its files."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from core import files
 from core.data.meta_pkl import read_meta
 from core.errors import UserError
 
-AGAIN = "Prepare it again with --force."
+AGAIN = "Prepare it again with `force=True`."
 SIDES = ("train", "val")
 STANDARD_FILES = {
     "meta.pkl",
@@ -20,7 +20,7 @@ STANDARD_FILES = {
 
 
 def read_info(folder: Path) -> dict[str, Any]:
-    """dataset.json of a folder. Raises UserError where it is damaged."""
+    """dataset.json of a folder. Raises UserError if it is damaged."""
     path = folder / "dataset.json"
     try:
         info = parsed(path)
@@ -39,27 +39,27 @@ def write_info(folder: Path, info: dict[str, Any]) -> None:
 
 
 def parsed(path: Path) -> dict[str, Any]:
-    """A JSON file with one object in it. Raises ValueError, or RecursionError, for anything else."""
+    """A JSON file that holds one object. Raises ValueError or RecursionError for anything else."""
     info = json.loads(path.read_bytes())
     if not isinstance(info, dict):
-        raise ValueError("it is no JSON object")
+        raise ValueError("not a JSON object")
     return info
 
 
 def check_info(info: dict[str, Any]) -> None:
-    """Raise ValueError if keys of dataset.json that a dataset cannot be opened without are missing or of a wrong kind."""
+    """Raise ValueError if keys of dataset.json that are needed to open a dataset are missing or have a wrong type."""
     if not {"encoder", "dtype", "kind", "groups", *SIDES} <= info.keys():
         raise ValueError("keys are missing")
     encoder, dtype = info["encoder"], info["dtype"]
     if not isinstance(encoder, dict) or not isinstance(encoder.get("kind"), str):
-        raise ValueError("encoder names no kind")
+        raise ValueError("encoder has no kind")
     if dtype not in ("uint16", "uint32"):
         raise ValueError(f"dtype is {dtype!r}, neither 'uint16' nor 'uint32'")
     for side in SIDES:
         if not isinstance(info[side], dict):
-            raise ValueError(f"{side} is no object")
+            raise ValueError(f"{side} is not an object")
         if not all(is_count(number) for number in info[side].values()):
-            raise ValueError(f"{side} holds something else than counts")
+            raise ValueError(f"{side} holds values that are not counts")
     end = info.get("end_token")
     right = {
         "kind": isinstance(info["kind"], str),
@@ -69,7 +69,7 @@ def check_info(info: dict[str, Any]) -> None:
         **{key: is_table_of_files(info.get(key, {})) for key in ("raw", "files")},
     }
     if wrong := [key for key, is_right in right.items() if not is_right]:
-        raise ValueError(f"{wrong[0]} is none")
+        raise ValueError(f"{wrong[0]} has a wrong type")
 
 
 def is_count(value: Any) -> bool:
@@ -77,16 +77,16 @@ def is_count(value: Any) -> bool:
 
 
 def is_table_of_files(value: Any) -> bool:
-    """Whether a value says of each file, by name, what its checksum is."""
+    """Whether a value maps file names to checksums."""
     return isinstance(value, dict) and all(
         isinstance(entry, dict) and isinstance(entry.get("sha256"), str) for entry in value.values()
     )
 
 
 def describe(folder: Path) -> dict[str, Any]:
-    """The same for a folder with nanoGPT's files only: train.bin and val.bin of uint16, and meta.pkl of a char encoder.
+    """dataset.json's content for a folder with nanoGPT's files only: train.bin and val.bin of uint16, and meta.pkl of a char encoder.
 
-    Where meta.pkl is missing the ids are taken for those of GPT-2, as nanoGPT does, and "note" says so.
+    If meta.pkl is missing, the ids are taken to be GPT-2's, as in nanoGPT, and "note" says so.
     Raises UserError where files are missing or damaged.
     """
     for side in SIDES:
@@ -99,10 +99,10 @@ def describe(folder: Path) -> dict[str, Any]:
     if meta.exists():
         info["encoder"] = {"kind": "char", **char_state(meta)}
     else:
-        from core.encoders.gpt2 import SHA256  # tokenizers need not be loaded for the rest
+        from core.encoders.gpt2 import SHA256  # imported here: it loads tokenizers
 
         info["encoder"] = {"kind": "gpt2", "sha256": SHA256}
-        info["note"] = f"{folder}: there is no meta.pkl, so the ids are taken for GPT-2's, as nanoGPT does."
+        info["note"] = f"{folder}: there is no meta.pkl, so the ids are taken to be GPT-2's, as in nanoGPT."
     info |= {side: {} for side in SIDES}
     if all((folder / f"{side}.{part}.bin").exists() for side in SIDES for part in ("mask", "idx")):
         info["kind"] = "examples"
@@ -122,7 +122,7 @@ def char_state(meta: Path) -> dict[str, Any]:
 
 
 def sampled_hash(paths: list[Path], blocks: int = 64, size: int = 1 << 16) -> str:
-    """A hash of sizes and of evenly spaced blocks: of the whole of small files, quick for files of any size."""
+    """A hash of sizes and of evenly spaced blocks: of all of a small file, and fast for files of any size."""
     digest = hashlib.sha256()
     for path in paths:
         length = path.stat().st_size

@@ -1,9 +1,9 @@
-"""nanoGPT's meta.pkl: the vocabulary of a char dataset, {vocab_size, itos, stoi}. A file in, a plain dict out, and back.
+"""Read and write nanoGPT's meta.pkl: the vocabulary of a char dataset, {vocab_size, itos, stoi}.
 
-A pickle is a program. This reader looks at every opcode before anything is loaded and lets through only
-those that plain dicts, lists, tuples, strings and numbers need, so no class is resolved and no code runs;
-limits on memo numbers, tuples and repeated references bound memory and time too (a pickle of 20 bytes can
-otherwise ask for gigabytes). Tests: tests/test_meta_pkl.py.
+A pickle is a program. This reader checks every opcode before anything is loaded, and accepts only those that
+plain dicts, lists, tuples, strings and numbers need, so no class is resolved and no code runs. Limits on memo
+numbers, tuples and repeated references bound memory and time too (a pickle of 20 bytes can otherwise ask for
+gigabytes). Tests: tests/test_meta_pkl.py.
 """
 
 from __future__ import annotations
@@ -33,17 +33,17 @@ MOST_TUPLES = 1000  # hashing nested tuples recurses; nanoGPT writes none
 
 
 class PlainUnpickler(pickle.Unpickler):
-    """Builds what the opcodes say, and never a class."""
+    """Builds plain values, and never a class."""
 
     def find_class(self, module_name: str, global_name: str) -> NoReturn:
-        raise pickle.UnpicklingError(f"{module_name}.{global_name} is asked for")
+        raise pickle.UnpicklingError(f"it asks for {module_name}.{global_name}")
 
     def persistent_load(self, pid: Any) -> NoReturn:
-        raise pickle.UnpicklingError("a persistent object is asked for")
+        raise pickle.UnpicklingError("it asks for a persistent object")
 
 
 def read_meta(path: Path, *, limit: int | None = None) -> dict[str, Any]:
-    """The dict of a meta.pkl. limit: largest size read, bytes; None: 1 MiB, or what $TERRARIUM_META_MIB says.
+    """The dict of a meta.pkl. limit: largest size read, bytes; None: 1 MiB, or the value of $TERRARIUM_META_MIB.
 
     Raises UserError where the file is larger, damaged, or holds anything but plain containers.
     """
@@ -51,7 +51,7 @@ def read_meta(path: Path, *, limit: int | None = None) -> dict[str, Any]:
     with path.open("rb") as file:
         data = file.read(limit + 1)
     if len(data) > limit:
-        remedy = f"A vocabulary is smaller; move the file away if it is none, or raise the limit: {LIMIT}=N, in MiB."
+        remedy = f"A vocabulary is smaller. Move the file away if it is not one, or raise the limit: {LIMIT}=N, in MiB."
         raise refusal(path, f"larger than {limit / MIB:g} MiB", remedy)
     try:
         check(data)
@@ -64,10 +64,10 @@ def read_meta(path: Path, *, limit: int | None = None) -> dict[str, Any]:
 
 
 def usual_limit() -> int:
-    """The largest meta.pkl that is read, bytes. Raises UserError where the environment says no number."""
+    """The largest meta.pkl that is read, bytes. Raises UserError where the environment variable is not a number."""
     text = os.environ.get(LIMIT) or "1"
     if not (text.isascii() and text.isdigit() and 0 < int(text[:9]) <= 4096):
-        raise UserError(f"{text!r} is no number of MiB", place=LIMIT, remedy="Give a whole number from 1 to 4096.")
+        raise UserError(f"{text!r} is not a number of MiB", place=LIMIT, remedy="Give a whole number from 1 to 4096.")
     return int(text) * MIB
 
 
@@ -86,9 +86,8 @@ def check(data: bytes) -> None:
             if not 0 <= number <= len(is_text):  # a pickler counts up; the C loader reserves memory for any number
                 raise pickle.UnpicklingError(f"memo number {number} out of turn at byte {position}")
             is_text[number : number + 1] = [previous in TEXT]
-        elif name in RECALL and not (
-            0 <= argument < len(is_text) and is_text[argument]
-        ):  # picklers repeat text; a repeated container is a bomb
+        elif name in RECALL and not (0 <= argument < len(is_text) and is_text[argument]):
+            # Picklers repeat text. A repeated container can grow exponentially.
             raise pickle.UnpicklingError(f"a container is used twice at byte {position}")
         tuples += name in TUPLES
         if tuples > MOST_TUPLES:

@@ -27,22 +27,33 @@ def wants(function: Callable[..., Any], name: str) -> bool:
 def bind(
     function: Callable[..., Any], offered: Mapping[str, Any], params: Mapping[str, Any], place_of: PlaceOf
 ) -> inspect.BoundArguments:
-    """Arguments for function: positional parameters from `offered`, by name; keyword-only ones from `params`, checked.
+    """The arguments of a function: positional parameters from `offered`, by name; keyword-only ones from `params`, checked.
 
-    place_of(key) is the file and line of a dotted config key, or "". Raises UserError for a positional name
-    that is not offered, an unknown or missing key, and a value that does not fit the annotation.
+    place_of(key): the file and line of a dotted config key, or "". Raises UserError for a positional parameter
+    that is not offered, an unknown or missing key, and a value that does not match the annotation.
     """
     signature = inspect.signature(function)
     of_kind = {kind: [p for p in signature.parameters.values() if p.kind is kind] for kind in inspect._ParameterKind}
     settings = of_kind[inspect.Parameter.KEYWORD_ONLY]
-    open_ended = bool(of_kind[inspect.Parameter.VAR_KEYWORD])
+    names = [parameter.name for parameter in settings]
     positional = of_kind[inspect.Parameter.POSITIONAL_ONLY] + of_kind[inspect.Parameter.POSITIONAL_OR_KEYWORD]
     for parameter in positional:
         if parameter.name not in offered:
-            raise not_offered(function, parameter.name, offered)
+            raise UserError(
+                f"{title(function)} has a positional parameter '{parameter.name}', which is not offered",
+                place=source_of(function),
+                remedy=f"Offered: {', '.join(offered)}. Put a setting of your own after a *: "
+                f"def {function.__name__}({next(iter(offered))}, *, {parameter.name}).",
+            )
     for name in params:
-        if name not in [parameter.name for parameter in settings] and not open_ended:
-            raise unknown(function, name, [parameter.name for parameter in settings], place_of)
+        if name not in names and not of_kind[inspect.Parameter.VAR_KEYWORD]:
+            key = f"{SECTION}.{name}"
+            advice = did_you_mean(name, names) or f"{title(function)} has no keyword-only parameters."
+            raise UserError(
+                f"unknown key '{key}'",
+                place=place_of(key) or key,
+                remedy=f"{advice} The keys are the parameters after * of {title(function)} in prepare.py.",
+            )
     for parameter in settings:
         if parameter.default is parameter.empty and parameter.name not in params:
             raise UserError(
@@ -50,13 +61,13 @@ def bind(
                 place=place_of(SECTION) or source_of(function),
                 remedy=f"Set it under [{SECTION}] in config.toml, or give the parameter a default.",
             )
-    types = annotated(function, [parameter.name for parameter in settings])
+    types = annotated(function, names)
     values = {name: checked(function, name, value, types.get(name, Any), place_of) for name, value in params.items()}
     return signature.bind(*(offered[parameter.name] for parameter in positional), **values)
 
 
 def annotated(function: Callable[..., Any], names: list[str]) -> dict[str, Any]:
-    """Types of some parameters; the others, which may name what only a type checker imports, are not looked at."""
+    """Types of some parameters. The others are not evaluated: they may name what only a type checker imports."""
     written = {name: note for name, note in inspect.get_annotations(function).items() if name in names}
     hints: dict[str, Any] = typing.get_type_hints(
         SimpleNamespace(__annotations__=written), getattr(function, "__globals__", {}), include_extras=True
@@ -65,11 +76,11 @@ def annotated(function: Callable[..., Any], names: list[str]) -> dict[str, Any]:
 
 
 def checked(function: Callable[..., Any], name: str, value: Any, annotation: Any, place_of: PlaceOf) -> Any:
-    """A value of the annotated type. int widens to float, a list becomes the tuple or set asked for, nothing else changes."""
+    """A value of the annotated type. int widens to float, a list becomes a tuple or set; nothing else is converted."""
     key = f"{SECTION}.{name}"
     wanted = inspect.formatannotation(annotation)
     try:
-        # TOML has no tuples; in pydantic's strict mode a list becomes one when it is read from JSON.
+        # TOML has no tuples. In strict mode, pydantic turns a list into one only when it reads JSON.
         return TypeAdapter(annotation).validate_json(json.dumps(value, default=str), strict=True)
     except ValidationError as error:
         first = error.errors()[0]
@@ -82,31 +93,10 @@ def checked(function: Callable[..., Any], name: str, value: Any, annotation: Any
         ) from None
     except (PydanticSchemaGenerationError, PydanticUserError):
         raise UserError(
-            f"{title(function)} declares {name}: {wanted}, which no value in config.toml can be",
+            f"{title(function)} declares {name}: {wanted}, and no value in config.toml can have that type",
             place=source_of(function),
             remedy="A setting may be int, float, str, bool, list, tuple, dict, Literal or Optional of these.",
         ) from None
-
-
-def unknown(function: Callable[..., Any], name: str, known: list[str], place_of: PlaceOf) -> UserError:
-    """No parameter takes this key."""
-    key = f"{SECTION}.{name}"
-    advice = did_you_mean(name, known) or f"{title(function)} has no keyword-only parameters."
-    return UserError(
-        f"unknown key '{key}'",
-        place=place_of(key) or key,
-        remedy=f"{advice} The keys are the parameters after * of {title(function)} in prepare.py.",
-    )
-
-
-def not_offered(function: Callable[..., Any], name: str, offered: Mapping[str, Any]) -> UserError:
-    """A positional parameter that nobody fills."""
-    return UserError(
-        f"{title(function)} has a positional parameter '{name}', which is not offered",
-        place=source_of(function),
-        remedy=f"Offered: {', '.join(offered)}. A setting of your own stands after a *: "
-        f"def {function.__name__}({next(iter(offered))}, *, {name}).",
-    )
 
 
 def title(function: Callable[..., Any]) -> str:
@@ -114,6 +104,6 @@ def title(function: Callable[..., Any]) -> str:
 
 
 def source_of(function: Callable[..., Any]) -> str:
-    """File and line where a function begins."""
+    """File and line where a function is defined."""
     code = inspect.unwrap(function).__code__
     return f"{code.co_filename}:{code.co_firstlineno}"

@@ -1,35 +1,30 @@
-"""prepare: an experiment in, its dataset folder out; nothing is done if the folder is what it would be made again.
+"""Make the dataset of an experiment, unless it is up to date.
 
-The way of the data: source.py -> spool.py (documents) or text.py (a file) -> split.py -> encode.py ->
-dataset.json. All is written into a temporary folder that takes the old one's place at the end.
+The data goes through source.py -> spool.py (documents) or text.py (a file) -> split.py -> encode.py -> dataset.json.
+Everything is written into a temporary folder, which replaces the old one at the end.
 """
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 
 from core import files
 from core.config import Config
 from core.contradictions import leaves_folder
-from core.data.compose import Made, Work
+from core.data.compose import Build
 from core.data.dataset import Dataset, load_dataset
 from core.data.fingerprint import Known, checksums, code_and_settings, fingerprint, raw_files, stamp
 from core.data.info import STANDARD_FILES, read_info, write_info
 from core.data.job import make_by_prepare
 from core.data.make import make_from_function, make_from_pairs, make_from_text
 from core.data.params import title
-from core.data.source import Progress, Source, check_sum, fetch_input, own_functions
+from core.data.source import Source, check_sum, fetch_input, own_functions
 from core.errors import RunFailed, UserError
+from core.listener import SILENT, Listener
 from core.plugins.discovery import Experiment
 from core.toml import Settings
-
-
-def silent(*_: object) -> None:
-    """Shows nothing."""
 
 
 def prepare(
@@ -39,57 +34,61 @@ def prepare(
     code: ModuleType | None,
     *,
     force: bool = False,
-    say: Callable[[str], None] = silent,
-    progress: Progress = silent,
+    listener: Listener = SILENT,
 ) -> Dataset:
-    """Make the experiment's dataset, or find that it is current or the user's own.
+    """Make the experiment's dataset, or open the one that is up to date or the user's own.
 
-    settings: where config keys were set, for errors. code: its prepare.py. say(sentence); progress(what, done, total).
-    config.prepare.dataset_dir becomes the folder of a dataset that was found elsewhere in the experiment's folder.
-    Raises UserError for whatever is wrong with the settings, the input or the documents, RunFailed when
-    the disk is full; what prepare.py itself raises goes through.
+    settings: where config keys were set, for errors. code: its prepare.py. force: make it even if it is up to date.
+    The folder of the Dataset may be another than prepare.dataset_dir says: see `dataset_setting`.
+    Raises UserError for mistakes in the settings, the input or the documents, and RunFailed when the disk is full.
+    Exceptions of prepare.py itself pass through.
     """
     source = Source(experiment, config, code, settings.place_of)
     own = find_own(source, named=bool(settings.values.get("prepare", {}).get("dataset_dir")))
     if own is not None:
         if force:
             raise UserError(
-                "this dataset was not made by prepare, so --force will not replace it",
+                "this dataset was not made by prepare, so `force=True` will not replace it",
                 place=str(own),
-                remedy="Move the folder away, or give prepare.dataset_dir another name, to have one made.",
+                remedy="To have one made, move the folder away, or give prepare.dataset_dir another name.",
             )
-        if own != source.dataset_dir:
-            config.prepare.dataset_dir = own.relative_to(experiment.folder).as_posix()
         dataset = load_dataset(own)
-        say(dataset.info.get("note", f"{experiment.name}: the dataset in {own} is used as it is"))
+        listener.say(dataset.info.get("note", f"{experiment.name}: using the dataset in {own} as it is"))
         return dataset
     target = source.dataset_dir
-    stale = "--force" if force else reason_to_make(source, target)
-    if stale:
+    reason = "as asked" if force else reason_to_make(source, target)
+    if reason:
         if leaves_folder(config.prepare.dataset_dir):
             raise UserError(
-                f'dataset_dir = "{config.prepare.dataset_dir}" lies outside the experiment\'s folder, and would be written',
+                f'dataset_dir = "{config.prepare.dataset_dir}" is outside the experiment\'s folder, and would be written',
                 place=source.place_of("prepare.dataset_dir") or "prepare.dataset_dir",
                 remedy="Choose a folder inside it, or give the whole path if you mean another place.",
             )
         with files.lock(target.parent / f".lock-{target.name}", f"dataset {target.name}"):
             files.recover(target)
-            stale = "--force" if force else reason_to_make(source, target)  # another process may just have made it
-            if stale:
+            reason = "as asked" if force else reason_to_make(source, target)  # another process may just have made it
+            if reason:
                 refuse_strangers(target)
-                say(f"{experiment.name}: preparing {target} ({stale})")
-                make(Work(source, target, progress), target)
+                listener.say(f"{experiment.name}: preparing {target} ({reason})")
+                make(source, target, listener)
     dataset = load_dataset(target)
-    say(
-        f"{experiment.name}: the dataset {'is made' if stale else 'is current'}: {dataset.train.tokens:,} tokens to train on, "
-        f"{dataset.val.tokens:,} held out, vocabulary {dataset.encoder.vocab_size:,}"
+    listener.say(
+        f"{experiment.name}: the dataset is {'ready' if reason else 'up to date'}: {dataset.train.tokens:,} training tokens, "
+        f"{dataset.val.tokens:,} validation tokens, vocabulary {dataset.encoder.vocab_size:,}"
     )
     return dataset
 
 
-def find_own(source: Source, *, named: bool) -> Path | None:
-    """The folder of a dataset that is the user's: without dataset.json; or `named` by the user, who has nothing to make it from.
+def dataset_setting(experiment: Experiment, dataset: Dataset) -> str:
+    """The value of prepare.dataset_dir that names this dataset: relative if it is inside the experiment's folder."""
+    folder = dataset.folder
+    return (folder.relative_to(experiment.folder) if folder.is_relative_to(experiment.folder) else folder).as_posix()
 
+
+def find_own(source: Source, *, named: bool) -> Path | None:
+    """The folder of a dataset that prepare must not replace, or None.
+
+    That is one without dataset.json, or one that the user has `named` where there is nothing to make it from.
     Raises UserError where there is neither such a dataset nor anything to make one from.
     """
     folder, target = source.experiment.folder, source.dataset_dir
@@ -107,31 +106,32 @@ def find_own(source: Source, *, named: bool) -> Path | None:
 
 
 def is_foreign(folder: Path) -> bool:
-    """Whether a folder holds a dataset that no prepare made."""
+    """Whether a folder holds a dataset that prepare did not make."""
     return (folder / "train.bin").exists() and not (folder / "dataset.json").exists()
 
 
 def nothing_to_prepare(source: Source, others: list[Path]) -> UserError:
-    """There is no code and no input. others: folders with datasets that can be named."""
+    """The error where there is no code and no input. others: folders with datasets that can be named."""
     folder = source.experiment.folder
-    if source.code is not None and others:  # what once made them is gone, or is called otherwise now
+    if source.code is not None and others:  # what once made them is gone, or has another name now
         functions = ", ".join(map(title, own_functions(source.code)))
         return UserError(
             f"prepare.py has no documents(){f', only {functions}' if functions else ''}",
             place=str(folder / "prepare.py"),
-            remedy="Write `def documents(rng): yield ...`; or, to use a dataset as it is, "
-            f"name it: -s prepare.dataset_dir={others[0].relative_to(folder).as_posix()}",
+            remedy="Write `def documents(rng): yield ...`. Or, to use a dataset as it is, "
+            f"name it: `prepare.dataset_dir={others[0].relative_to(folder).as_posix()}`",
         )
+    names = f", or name one of {', '.join(path.name for path in others)} in prepare.dataset_dir" if others else ""
     return UserError(
         "there is nothing to prepare: no prepare.py with documents(), no prepare.input, and no train.bin",
         place=str(folder),
-        remedy="Write a prepare.py with `def documents(rng): yield ...`, or set [prepare] input = \"FILE\" in config.toml"
-        + (f", or name one of {', '.join(path.name for path in others)} in prepare.dataset_dir." if others else "."),
-    )  # fmt: skip
+        remedy='Write a prepare.py with `def documents(rng): yield ...`, or set [prepare] input = "FILE" in config.toml'
+        + f"{names}.",
+    )
 
 
 def reason_to_make(source: Source, target: Path) -> str:
-    """Why the dataset is not what prepare would make now, or ""; files of unchanged size and times are not read again."""
+    """Why the dataset must be made, or "" if it is up to date. Files of unchanged size and times are not read again."""
     if not (target / "dataset.json").exists():
         return "there is none yet"
     try:
@@ -148,7 +148,7 @@ def reason_to_make(source: Source, target: Path) -> str:
             return f"{name} is missing"
         if made[name]["sha256"] != entry["sha256"]:
             return f"{name} has changed since it was made"
-    if (raw, made) != (known_raw, known_files):  # copied or touched: spare the next look the reading
+    if (raw, made) != (known_raw, known_files):  # copied or touched: record the new times, so nothing is read again
         write_info(target, {**info, "raw": raw, "files": made})
     return ""
 
@@ -158,7 +158,7 @@ def raw_checksums(source: Source, known: Known, address: str | None) -> Known:
     if source.kind != "input":
         return checksums(raw_files(source), known)
     if source.is_address and not source.input_file.exists() and address == source.config.prepare.input:
-        raw = known  # the download was deleted; what the address gave is on record
+        raw = known  # the download was deleted, but its checksum is recorded
     else:
         raw = checksums({"input": fetch_input(source)}, known)
     check_sum(source, raw["input"]["sha256"])
@@ -166,7 +166,7 @@ def raw_checksums(source: Source, known: Known, address: str | None) -> Known:
 
 
 def refuse_strangers(target: Path) -> None:
-    """Raise UserError if the folder to be replaced holds files that no prepare made."""
+    """Raise UserError if the folder to be replaced holds files that prepare did not make."""
     if not target.exists():
         return
     if not target.is_dir():
@@ -176,44 +176,41 @@ def refuse_strangers(target: Path) -> None:
         ours = {"dataset.json", *STANDARD_FILES}
         with contextlib.suppress(UserError):  # a damaged dataset.json is made again, too
             ours |= read_info(target).get("files", {}).keys()
-    paths = (path.relative_to(target).as_posix() for path in sorted(target.rglob("*")) if path.is_file())
-    strangers = [name for name in paths if name not in ours and not name.startswith(".")]
+    strangers = [name for name in paths_in(target) if name not in ours and not name.startswith(".")]
     if strangers:
         raise UserError(
             f"holds {', '.join(strangers[:3])}{' ...' if len(strangers) > 3 else ''}, which prepare did not make and would remove",
             place=str(target),
-            remedy="Move what is yours out of the folder, or give prepare.dataset_dir another name.",
+            remedy="Move your files out of the folder, or give prepare.dataset_dir another name.",
         )
 
 
-def make(work: Work, target: Path) -> None:
-    """Fill a new folder and put it in target's place. After any error target is what it was."""
-    made_by = code_and_settings(work.source)  # as they are before the work, which may take hours
+def paths_in(folder: Path) -> dict[str, Path]:
+    """Every file below a folder, by its name relative to it."""
+    return {path.relative_to(folder).as_posix(): path for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+def make(source: Source, target: Path, listener: Listener) -> None:
+    """Fill a new folder in the way that the source has chosen, and put it in target's place. After an error target is unchanged."""
+    made_by = code_and_settings(source)  # as they are before the work, which may take hours
+    makers = {"prepare": make_by_prepare, "documents": make_from_function}
+    make_from_file = make_from_pairs if source.config.prepare.format == "pairs" else make_from_text
     try:
         with files.new_folder(target) as folder:
-            made = fill(replace(work, folder=folder))
-            raw = checksums(raw_files(work.source), {}) if made.raw is None else made.raw
-            paths = {path.relative_to(folder).as_posix(): path for path in sorted(folder.rglob("*")) if path.is_file()}
+            made = makers.get(source.kind, make_from_file)(Build(source, folder, listener))
+            raw = checksums(raw_files(source), {}) if made.raw is None else made.raw
+            paths = paths_in(folder)
             paths.pop("dataset.json", None)
             just_written = {
                 name: {"stamp": stamp(paths[name]), "sha256": found} for name, found in made.checksums.items()
             }
             made.info["fingerprint"] = fingerprint(made_by, raw)
             made.info |= {"raw": raw, "files": checksums(paths, just_written)}
-            if work.source.is_address:
-                made.info["address"] = work.config.prepare.input
+            if source.is_address:
+                made.info["address"] = source.config.prepare.input
             write_info(folder, made.info)
     except files.DiskFull as error:
         raise RunFailed(
-            f"{target}: {error.strerror}; the dataset is what it was before.\n"
-            "  Make room, or put prepare.dataset_dir on another disk."
+            f"{target}: {error.strerror}; the dataset is unchanged.\n"
+            "  Free some space, or put prepare.dataset_dir on another disk."
         ) from None
-
-
-def fill(work: Work) -> Made:
-    """Make the dataset in whichever way the source has chosen."""
-    if work.source.kind == "prepare":
-        return make_by_prepare(work)
-    if work.source.kind == "documents":
-        return make_from_function(work)
-    return make_from_pairs(work) if work.config.prepare.format == "pairs" else make_from_text(work)

@@ -1,4 +1,4 @@
-"""Where an experiment's documents come from: its prepare.py, a file, or an address on the web."""
+"""Find where an experiment's documents come from: its prepare.py, a file, or an https address."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ from core.data.text import read_text
 from core.download import download
 from core.encoders.base import Encoder
 from core.errors import UserError
+from core.listener import Listener
 from core.plugins.discovery import Experiment
 
-Progress = Callable[[str, int, int], None]  # what is done, how much of it, of how much (0: unknown)
 MAKERS = ("documents", "prepare")  # functions of a prepare.py that make data
-FUNCTIONS = (*MAKERS, "evaluate", "build_model")  # all that it may have besides hooks
+FUNCTIONS = (*MAKERS, "evaluate", "build_model")  # all functions that it may have besides hooks
 
 
 @dataclass(frozen=True)
 class Source:
-    """An experiment with its settings, and which of the three ways of making data they choose.
+    """An experiment with its settings, and the way of making data that they choose.
 
-    kind: "prepare" and "documents" are functions of prepare.py; "input" is a file; "" is nothing at all.
+    kind: "prepare" and "documents" are functions of prepare.py, "input" is a file, "" means that there is nothing.
     """
 
     experiment: Experiment
@@ -54,21 +54,15 @@ class Source:
 
     @property
     def function(self) -> Callable[..., Any] | None:
-        """The function of prepare.py that makes the data, if one does."""
+        """The function of prepare.py that makes the data, or None."""
         return None if self.kind in ("input", "") else getattr(self.code, self.kind)
 
-    @property
-    def reads_raw_dir(self) -> bool:
-        """Whether the function of prepare.py may read files of raw_dir."""
-        return self.kind == "prepare" or (self.function is not None and wants(self.function, "raw_dir"))
-
-    @property
-    def reads_folder(self) -> bool:
-        """Whether the function of prepare.py may read files that lie beside it."""
-        return self.kind == "prepare" or (self.function is not None and wants(self.function, "folder"))
+    def may_read(self, name: str) -> bool:
+        """Whether the function of prepare.py may read files of "raw_dir", or of its own "folder"."""
+        return self.kind == "prepare" or (self.function is not None and wants(self.function, name))
 
     def path(self, setting: str) -> Path:
-        """A path of the config; relative ones start at the experiment's folder."""
+        """A path of the config. Relative ones start at the experiment's folder."""
         return self.experiment.folder / Path(setting).expanduser()
 
     @property
@@ -89,19 +83,19 @@ class Source:
 
     @property
     def input_file(self) -> Path:
-        """The file that `input` names; for an address, where its download is kept."""
+        """The file that `input` names. For an address, where its download is kept."""
         name = self.config.prepare.input
         if self.is_address:
             return self.raw_dir / (PurePosixPath(unquote(urlsplit(name).path)).name or "input")
         file = self.path(name)
-        # `-s prepare.input=some/file` typed in a shell means a file from there, where the experiment has none of that name.
+        # A path that exists only relative to the current folder means that file: it was typed in a shell.
         return Path(name).absolute() if not file.exists() and Path(name).is_file() else file
 
 
 def check_functions(code: ModuleType) -> None:
-    """Raise UserError if what a prepare.py calls `documents` and the like is none, or a function is named almost so.
+    """Raise UserError if `documents`, `prepare` and the like are not functions, or a function's name is almost one of them.
 
-    A near name is no mistake beside the right one: documents() may well call a document().
+    A similar name is fine beside the right one: documents() may call a document().
     """
     for name in FUNCTIONS:
         value = getattr(code, name, None)
@@ -119,7 +113,7 @@ def check_functions(code: ModuleType) -> None:
             raise UserError(
                 f"prepare.py has no {near[0]}(), but {title(function)}",
                 place=source_of(function),
-                remedy=f"Did you mean '{near[0]}'? What is something else needs a name less alike, such as _{function.__name__}.",
+                remedy=f"Did you mean '{near[0]}'? If not, give it a name that is less similar, such as _{function.__name__}.",
             )
 
 
@@ -138,7 +132,7 @@ def fetch_input(source: Source) -> Path:
     place = source.place_of("prepare.input") or "prepare.input"
     if source.is_address and not settings.input.startswith("https://"):
         raise UserError(
-            f'input = "{settings.input}" is no https address', place=place, remedy="Give https://... or a file."
+            f'input = "{settings.input}" is not an https address', place=place, remedy="Give https://... or a file."
         )
     if source.is_address and not file.exists():
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -155,11 +149,11 @@ def fetch_input(source: Source) -> Path:
 
 
 def check_sum(source: Source, found: str) -> None:
-    """Compare the input's checksum with `sha256` of the config, if that is given."""
+    """Raise UserError if the config gives a `sha256` and the input's checksum is another one."""
     wanted = source.config.prepare.sha256
     if wanted and found != wanted:
         raise UserError(
-            f"{source.input_file} has another content than prepare.sha256 says: its sha256 is {found}",
+            f"{source.input_file} does not match prepare.sha256: its sha256 is {found}",
             place=source.place_of("prepare.sha256") or "prepare.sha256",
             remedy="Delete the file to have it downloaded again."
             if source.is_address
@@ -170,9 +164,9 @@ def check_sum(source: Source, found: str) -> None:
 def pairs(
     path: Path, separator: str, on_bytes: Callable[[bytes], object] = lambda block: None
 ) -> Iterator[tuple[Example, str]]:
-    """Examples of a file with a prompt and a completion per line, each with its place, FILE:LINE.
+    """Examples of a file with one prompt and completion per line, each with its place, FILE:LINE.
 
-    The separator stays with the prompt, the line's end with the completion. Blank lines are passed over.
+    The separator stays with the prompt, the line break with the completion. Blank lines are skipped.
     """
     rest, number = "", 0
     for text in chain(read_text(path, on_bytes), ["\n"]):
@@ -186,25 +180,23 @@ def pairs(
                 raise UserError(
                     f'no separator "{separator}" in "{line[:60]}"',
                     place=f"{path}:{number}",
-                    remedy="Each line is PROMPT"
-                    + separator
-                    + "COMPLETION; prepare.separator sets what stands between.",
+                    remedy=f"Each line is PROMPT{separator}COMPLETION. Set the separator with prepare.separator.",
                 )
             yield Example(prompt + found, completion + "\n"), f"{path}:{number}"
 
 
-def draw(spool: Spool, documents: object, size: int, function: Callable[..., Any], progress: Progress) -> None:
-    """Put what documents() returned on the spool, until there are `size` characters. An exception inside goes through."""
+def draw(spool: Spool, documents: object, size: int, function: Callable[..., Any], listener: Listener) -> None:
+    """Add what documents() returned to the spool, until there are `size` characters. Exceptions of documents() pass through."""
     if isinstance(documents, (str, Example, Conversation)) or not isinstance(documents, Iterable):
         raise UserError(
-            f"{title(function)} returned {type(documents).__name__}, which gives no documents",
+            f"{title(function)} returned {type(documents).__name__}, which yields no documents",
             place=source_of(function),
-            remedy="Let it `yield` each document.",
+            remedy="Write `yield` for each document.",
         )
     for document in documents:
         spool.add(document)
         if len(spool) % 4096 == 0:
-            progress("drawing documents", min(spool.characters, size), size)
+            listener.progress("drawing documents", min(spool.characters, size), size)
         if spool.characters >= size:
             break
     if not len(spool):
@@ -213,4 +205,4 @@ def draw(spool: Spool, documents: object, size: int, function: Callable[..., Any
             place=source_of(function),
             remedy="It must `yield` at least two documents.",
         )
-    progress("drawing documents", size, size)
+    listener.progress("drawing documents", size, size)

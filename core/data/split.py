@@ -1,6 +1,6 @@
-"""Which documents are for training and which for validation: keys and lengths in, document numbers out.
+"""Choose which documents are for training and which for validation.
 
-Pure functions of their arguments. A key is a 64-bit hash of a document's prompt.
+Pure functions of document keys and lengths that return document numbers. A key is a 64-bit hash of a document's prompt.
 """
 
 from __future__ import annotations
@@ -15,16 +15,16 @@ Numbers = npt.NDArray[np.int64]
 
 
 def key_of(prompt: str, seed: int) -> int:
-    """64 bits that depend on the prompt and the seed alone: the same on every machine and in every process."""
+    """64 bits that depend on the prompt and the seed only: the same on every machine and in every process."""
     digest = hashlib.blake2b(prompt.encode(), digest_size=8, key=str(seed).encode()).digest()
     return int.from_bytes(digest, "little")
 
 
 def by_hash(keys: Keys, val_fraction: float) -> tuple[Numbers, Numbers]:
-    """Train and validation documents, in order; all copies of a prompt stand on one side.
+    """Train and validation documents, in order. All copies of a prompt are on one side.
 
-    A prompt's side does not change when documents are added, except that a side which would stay empty gets
-    the one prompt that is nearest to it. With a single prompt, validation is empty.
+    A prompt stays on its side when documents are added. Exception: a side that would be empty gets the one prompt
+    that is nearest to it. With a single prompt, validation is empty.
     """
     limit = np.uint64(min(int(val_fraction * 2.0**64), 2**64 - 1))
     held_out = keys < limit
@@ -36,12 +36,12 @@ def by_hash(keys: Keys, val_fraction: float) -> tuple[Numbers, Numbers]:
 
 
 def tail_cut(length: int, val_fraction: float) -> int:
-    """Where text of this length is cut, as nanoGPT's prepare.py does it."""
+    """Where text of this length is cut, as in nanoGPT's prepare.py."""
     return int(length * (1 - val_fraction))
 
 
 def by_tail(lengths: Numbers, val_fraction: float) -> tuple[Numbers, Numbers]:
-    """The last documents, from the one in which the character at 1 - val_fraction of the text stands."""
+    """Validation is the last documents, from the one that contains the character at 1 - val_fraction of the text."""
     ends = np.cumsum(lengths)
     first = int(np.searchsorted(ends, tail_cut(int(ends[-1]), val_fraction), side="right"))
     first = min(max(first, 1), len(lengths) - 1)
@@ -49,12 +49,12 @@ def by_tail(lengths: Numbers, val_fraction: float) -> tuple[Numbers, Numbers]:
 
 
 def by_shuffle(lengths: Numbers, val_fraction: float, seed: int) -> tuple[Numbers, Numbers]:
-    """`by_tail` after the documents were put in a random order that the seed determines."""
+    """`by_tail` after shuffling the documents with this seed."""
     order = np.random.default_rng(seed).permutation(len(lengths))
     train, val = by_tail(lengths[order], val_fraction)
     return order[train], order[val]
 
 
 def overlap(train_keys: Keys, val_keys: Keys) -> int:
-    """How many different validation prompts also stand in train."""
+    """How many different validation prompts are also in train."""
     return int(np.isin(np.unique(val_keys), train_keys).sum())

@@ -1,4 +1,4 @@
-"""Documents in a temporary file: read once from documents(), which may be endless, and given back in any order."""
+"""Keep documents in a temporary file: read once from documents(), which may be endless, and read back in any order."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import mmap
 from array import array
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import numpy as np
@@ -24,8 +23,8 @@ KINDS = {str: "text", Example: "examples", Conversation: "conversations"}
 class Spool:
     """Checked documents of one kind, and what the split and the encoder need to know about each.
 
-    kind: text, examples or conversations. ending: the character that ends every learnt text and stands
-    nowhere else in one, or "". groups: names, in the order of their first document.
+    kind: text, examples or conversations. ending: the character that ends every learnt text and occurs nowhere
+    else in one, or "". groups: numbers by name, in the order of their first document.
     """
 
     def __init__(self, path: Path, seed: int, what: str) -> None:
@@ -42,11 +41,11 @@ class Spool:
         return len(self.lengths)
 
     def add(self, document: object, place: str = "") -> None:
-        """Take one document. Raises UserError if it is none, empty, or of another kind than those before."""
-        # Small worlds repeat themselves: an Example seen before needs no second look.
+        """Add one document. Raises UserError if it is not a document, is empty, or is of another kind than those before."""
+        # Small experiments repeat themselves: an Example that was seen before is not checked again.
         try:
             entry = self.recent.get(document) if type(document) is Example else None
-        except TypeError:  # not even hashable: `checked` says what is wrong with it
+        except TypeError:  # not hashable: `checked` says what is wrong with it
             entry = None
         if entry is None:
             checked = self.checked(document, place or f"document {len(self) + 1:,} of {self.what}")
@@ -63,7 +62,7 @@ class Spool:
         self.characters += length
 
     def look_at(self, document: Document) -> tuple[bytes, int, int]:
-        """A document's record, length in characters and prompt's key; its ending and group are noted."""
+        """A document's record, its length in characters and its prompt's key. Records its ending and group."""
         pieces = segments(document)
         for text, learnt in pieces:
             if learnt and self.ending != "":
@@ -79,7 +78,7 @@ class Spool:
         )
 
     def see_ending(self, learnt: str) -> None:
-        """Keep the common last character as long as it ends every learnt text and stands nowhere else in it."""
+        """Keep the common last character while it ends every learnt text and occurs nowhere else in it."""
         last = learnt[-1:]
         if self.ending is None:
             self.ending = last
@@ -87,10 +86,10 @@ class Spool:
             self.ending = ""
 
     def checked(self, document: object, place: str) -> Document:
-        """The document, if it is one."""
+        """The document, if it is one. Raises UserError otherwise."""
         if not isinstance(document, (str, Example, Conversation)):
             raise UserError(
-                f"{type(document).__name__} is no document: {shortened(document)}",
+                f"{type(document).__name__} is not a document: {shortened(document)}",
                 place=place,
                 remedy="Yield str, Example(prompt, completion) or Conversation(messages), from core.",
             )
@@ -108,29 +107,27 @@ class Spool:
                     raise UserError(f"{name} is {type(text).__name__}, not str: {shortened(text)}", place=place)
         whole = "".join([text for text, _ in segments(document)])
         if not whole:
-            raise UserError(f"empty {type(document).__name__}", place=place, remedy="Leave documents without text out.")
+            raise UserError(f"empty {type(document).__name__}", place=place, remedy="Leave out documents without text.")
         if isinstance(document, Example) and not document.prompt:  # an empty completion is fine: an end token follows
-            raise UserError("empty prompt", place=place, remedy="Give it a start of its own, such as a line break.")
+            raise UserError("empty prompt", place=place, remedy="Start it with something, such as a line break.")
         try:
             whole.encode()
         except UnicodeEncodeError as error:
             raise UserError(
-                f"text with half a character: U+{ord(whole[error.start]):04X} cannot be written as UTF-8",
+                f"invalid text: U+{ord(whole[error.start]):04X} is half a character and cannot be written as UTF-8",
                 place=place,
                 remedy="Read files with encoding='utf-8', without errors='surrogateescape'.",
             ) from None
         return document
 
     def close(self) -> None:
-        """End writing; after that the documents can be read."""
+        """Finish writing. After that the documents can be read."""
         self.file.close()
 
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self.close()
         durable.unlink(self.path)
 
@@ -143,10 +140,12 @@ class Spool:
         return np.asarray(self.lengths, dtype=np.int64)
 
     def read(self, numbers: Iterable[int] | None = None) -> Iterator[Document]:
-        """Documents by number, all of them if None is given."""
+        """Documents by number, or all of them."""
         rebuild: Callable[[Any], Document] = str
-        if self.kind != "text":
-            rebuild = example if self.kind == "examples" else conversation
+        if self.kind == "examples":
+            rebuild = Example._make
+        elif self.kind == "conversations":
+            rebuild = lambda turns: Conversation(list(map(Message._make, turns)))  # noqa: E731
         offsets = self.offsets
         with self.path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
             for number in range(len(self)) if numbers is None else numbers:
@@ -158,7 +157,7 @@ class Spool:
 
 
 def plain(document: Document) -> Any:
-    """A document as tuples of exactly str: marshal takes no subclass of it."""
+    """A document as tuples of exactly str: marshal does not accept subclasses."""
     if isinstance(document, Conversation):
         return tuple([(str(role), str(content)) for role, content in document.messages])
     if isinstance(document, Example):
@@ -166,19 +165,11 @@ def plain(document: Document) -> Any:
     return str(document)
 
 
-def example(fields: Iterable[Any]) -> Example:
-    return Example(*fields)
-
-
-def conversation(turns: Iterable[tuple[str, str]]) -> Conversation:
-    return Conversation([Message(*turn) for turn in turns])
-
-
 def check_message(message: object, place: str) -> Message:
-    """A turn of a conversation, if it is one."""
+    """A turn of a conversation, if it is one. Raises UserError otherwise."""
     if not isinstance(message, Message) or not isinstance(message.content, str):
         raise UserError(
-            f"no message: {shortened(message)}", place=place, remedy='Write Message("user", "text"), from core.'
+            f"not a message: {shortened(message)}", place=place, remedy='Write Message("user", "text"), from core.'
         )
     if message.role not in SPEAKERS:
         raise UserError(f"unknown role {message.role!r}", place=place, remedy=f"Roles: {', '.join(SPEAKERS)}.")

@@ -1,4 +1,4 @@
-"""Text in blocks: a UTF-8 file of any size in, pieces of str out, cut where no token is cut."""
+"""Read text in blocks and cut it into pieces without cutting a token."""
 
 from __future__ import annotations
 
@@ -6,20 +6,21 @@ import codecs
 import io
 import re
 from collections.abc import Callable, Iterable, Iterator
+from itertools import islice
 from pathlib import Path
 
 from core.errors import UserError
 
-READ = 1 << 18  # bytes; with 1 << 22 the memory that malloc holds on to grows to 300 MB
-PIECE = 1 << 17  # characters: small enough for two cores to share a block, large enough that a call costs nothing
+READ = 1 << 18  # bytes; with 1 << 22, malloc keeps up to 300 MB
+PIECE = 1 << 17  # characters: small enough that two cores share a block, large enough that calls cost nothing
 LOOK_AHEAD = 10_000  # characters in which a line should end
 GROUP = 16  # pieces that are encoded together
 
 
 def read_text(path: Path, on_bytes: Callable[[bytes], object] = lambda block: None) -> Iterator[str]:
-    """The text of a file in blocks, line ends as \\n (as open() reads them, and nanoGPT with it), without a byte order mark.
+    """The text of a file in blocks, with line ends as \\n (as open() and nanoGPT read them) and without a byte order mark.
 
-    on_bytes sees every block of bytes first. Raises UserError with the byte offset where it is not UTF-8.
+    on_bytes gets every block of bytes first. Raises UserError with the byte offset if the file is not UTF-8.
     """
     line_ends = io.IncrementalNewlineDecoder(None, translate=True)
     rest, begin, final = b"", 0, False
@@ -64,11 +65,11 @@ def pieces(texts: Iterable[str], size: int = PIECE) -> Iterator[str]:
 
 
 def safe_cut(text: str, low: int, high: int) -> int:
-    """A position in low..high: behind a line break between two visible characters, else before a blank
-    between two, else high. The first is where every encoder here cuts too."""
+    """A position in low..high to cut at: after a line break between two visible characters, else before a space
+    between two, else high. The first is where every encoder here ends a token too."""
     for mark, behind in (("\n", 1), (" ", 0)):
         found = high - 1
-        for _ in range(1000):  # more would be slow where all is blank
+        for _ in range(1000):  # more would be slow in text that is all blank
             found = text.rfind(mark, low, found)
             if found < low:
                 break
@@ -78,9 +79,9 @@ def safe_cut(text: str, low: int, high: int) -> int:
 
 
 def first_and_rest(texts: Iterable[str], cut: int, *, exact: bool) -> tuple[Iterator[str], Iterator[str]]:
-    """The first `cut` characters, and the rest; the first must be read to its end before the rest is.
+    """The first `cut` characters, and the rest. The first must be read to its end before the rest is read.
 
-    exact: cut just there; else where the line ends, or at least a word, in which the cut falls.
+    exact: cut there. Otherwise cut where the line ends that contains the cut, or at least the word.
     """
     source = iter(texts)
     left_over: list[str] = []
@@ -113,7 +114,7 @@ def first_and_rest(texts: Iterable[str], cut: int, *, exact: bool) -> tuple[Iter
 
 
 def word_end(before: str, behind: str) -> int:
-    """How far a cut between two texts must move to cut no word: to the next line, a blank behind it, or one before it.
+    """How far to move a cut between two texts so that it cuts no word: to the next line, a blank after it, or one before it.
 
     0 where there is none of them.
     """
@@ -128,11 +129,6 @@ def word_end(before: str, behind: str) -> int:
 
 def grouped(items: Iterable[str], size: int = GROUP) -> Iterator[list[str]]:
     """Lists of `size` items; the last may be shorter."""
-    group: list[str] = []
-    for item in items:
-        group.append(item)
-        if len(group) == size:
-            yield group
-            group = []
-    if group:
+    source = iter(items)
+    while group := list(islice(source, size)):
         yield group
