@@ -1,18 +1,45 @@
-"""Terrarium: a lab for small language models. What a prepare.py needs is here; importing it is cheap."""
+"""Terrarium: a lab for small language models.
+
+    from core import open_experiment
+
+    run = open_experiment("insert_spaces").train()
+
+Importing core is cheap: what is heavy is imported when it is used.
+"""
 
 from __future__ import annotations
 
-from typing import Any
+import importlib
+from typing import TYPE_CHECKING, Any
 
 from core.data.documents import Conversation, Example, Message
 from core.errors import UserError
 
-__all__ = ["Conversation", "Example", "Message", "UserError", "hookimpl"]
+if TYPE_CHECKING:
+    from core.lab.api import OpenExperiment, TrainedRun, open_experiment, train_model
+    from core.lab.comparing import compare_experiments
+    from core.plugins import hookimpl
+    from core.sweeps.api import train_models
+    from core.tracking.tracker import Tracker
+
+LAZY = {
+    "OpenExperiment": "core.lab.api",
+    "TrainedRun": "core.lab.api",
+    "open_experiment": "core.lab.api",
+    "train_model": "core.lab.api",
+    "train_models": "core.sweeps.api",
+    "compare_experiments": "core.lab.comparing",
+    "Tracker": "core.tracking.tracker",
+    "hookimpl": "core.plugins",
+}
+
+__all__ = [
+    "Conversation", "Example", "Message", "OpenExperiment", "Tracker", "TrainedRun", "UserError", "compare_experiments",
+    "hookimpl", "open_experiment", "train_model", "train_models",
+]  # fmt: skip
 
 
 def __getattr__(name: str) -> Any:
-    if name == "hookimpl":  # pluggy costs 15 ms, which a prepare.py without hooks need not spend
-        from core.plugins import hookimpl
-
-        return hookimpl
+    if name in LAZY:
+        return getattr(importlib.import_module(LAZY[name]), name)
     raise AttributeError(f"module 'core' has no attribute '{name}'")

@@ -38,6 +38,6 @@ def exit_of(error: BaseException) -> Exit | None:
         return Exit(128 + signal.SIGINT, "interrupted")
     if isinstance(error, OSError) and error.errno in (*REFUSALS, *FULL):
         place = error.filename or "a file"
-        said = files.disk_full(error, Path(place)).strerror if error.errno in FULL else error.strerror
-        return Exit(1, f"failed: {place}: {said}. What was there before is whole.")
+        reason = files.disk_full(error, Path(place)).strerror if error.errno in FULL else error.strerror
+        return Exit(1, f"failed: {place}: {reason}. What was there before is whole.")
     return None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import shlex
@@ -54,3 +53,11 @@ def command_line(arguments: Sequence[str]) -> str:
 def quoted(argument: str) -> str:
     """An argument for a shell, which is to expand a ~ at its start."""
     return "~/" + shlex.quote(argument[2:]) if argument.startswith("~/") and argument[2:] else shlex.quote(argument)
+
+
+def hide_home_in(path: Path) -> None:
+    """Let paths in the home folder start with ~ in a file that is there already. Nothing happens where there is none."""
+    if path.is_file():
+        text = path.read_text(encoding="utf-8", errors="replace")
+        if (changed := without_home(text)) != text:
+            files.write_text(path, changed)

@@ -66,7 +66,7 @@ def computing(device: str) -> Iterator[None]:
     import torch
 
     draws = torch.get_rng_state()
-    cuda_draws = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else []
+    cuda_draws = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else []  # type: ignore[no-untyped-call]
     threads, deterministic = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
     fill = torch.utils.deterministic.fill_uninitialized_memory  # type: ignore[attr-defined]
     if device == "cpu":

@@ -85,9 +85,7 @@ def variant_file(folder: Path, variant: str) -> Path:
     """config.<variant>.toml, or UserError with the variants that there are."""
     path = folder / f"config.{variant}.toml"
     if Path(variant).name != variant:
-        raise UserError(
-            f"'{variant}' is no name of a variant", place="variant", remedy="Use letters, digits, - and _."
-        )
+        raise UserError(f"'{variant}' is no name of a variant", place="variant", remedy="Use letters, digits, - and _.")
     if not path.is_file():
         known = [file.name[len("config.") : -len(".toml")] for file in folder.glob("config.*.toml")]
         raise UserError(

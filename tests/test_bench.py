@@ -14,15 +14,15 @@ from typing import Any
 import pytest
 import torch
 from click.testing import Result
+from core.bench.experiment import shares
+from core.bench.timing import timed
 
 from core import files
 from core.bench import cases
 from core.bench.cases import Case, machine_cases
-from core.bench.experiment import shares
 from core.bench.preparing import preparing_speed
 from core.bench.sampling import preset_sampling
 from core.bench.start import command, first_step
-from core.bench.timing import timed
 from core.bench.training import Shape, config_of, preset_speed
 from core.cli.console import Length, sentence
 from core.config import Config, Model, Runtime

@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 from click.testing import Result
 from conftest import nested
+from core.bench.predict import steps_of, validation_batches
 from hypothesis import given
 from hypothesis import strategies as st
 
-from core.bench.predict import steps_of, validation_batches
 from core.config import Config, Train
 from core.data.batches import validation_rows
 from core.data.dataset import Split, load_dataset

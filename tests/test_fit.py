@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 from click.testing import Result
-
 from core.bench.fit import FEWEST_STEPS, STEPPING, TOKENS_PER_PARAMETER, best, fits
 
 Terrarium = Callable[..., Result]

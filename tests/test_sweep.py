@@ -513,8 +513,9 @@ def test_what_an_earlier_command_left_unfinished_has_not_ended(finished: Path) -
 
 
 def test_a_report_that_cannot_be_written_does_not_hide_an_interrupt(finished: Path) -> None:
-    from core.cli.console import Console
     from core.cli.lab import Lab
+
+    from core.cli.console import Console
     from core.cli.sweep import report_so_far
 
     told, state = io.StringIO(), state_of_three(finished)

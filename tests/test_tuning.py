@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 import tomli
 import torch
-
-from core.cli.console import Console
 from core.cli.lab import Lab
 from core.cli.settle import Rehearsal, is_long
+
+from core.cli.console import Console
 from core.training import measured, tuning
 from core.training.machine import choose_machine
 from core.training.tuning import SECONDS, Way, fastest_way, thread_counts

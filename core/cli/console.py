@@ -84,7 +84,9 @@ class Console:
         if self.interactive:
             if "val_loss" in metrics:
                 self.say(self.sentence(metrics))
-            self.describe(self.unit, f"{self.position(metrics)}  loss {metrics['train_loss']:.3f}  {speed_text(metrics)}")
+            self.describe(
+                self.unit, f"{self.position(metrics)}  loss {metrics['train_loss']:.3f}  {speed_text(metrics)}"
+            )
         elif "val_loss" in metrics or time.monotonic() - self.last_line > LINE_SECONDS:
             self.last_line = time.monotonic()
             self.say(self.sentence(metrics))

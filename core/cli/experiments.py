@@ -73,7 +73,8 @@ def new(name: str, source: str) -> None:
     original = find(source)
     if Path(name).name != name or name.startswith((".", "_")):
         raise UserError(
-            f"'{name}' is not a valid folder name", remedy="Use letters, digits and _; the folder is made in experiments/."
+            f"'{name}' is not a valid folder name",
+            remedy="Use letters, digits and _; the folder is made in experiments/.",
         )
     target = home() / name
     if target.exists():

@@ -20,7 +20,6 @@ from core.data.text import pieces
 from core.encoders.base import Encoder
 from core.errors import UserError
 from core.listener import Listener
-from core.plugins.manager import plugins
 
 CUT_ANYWHERE = ("char", "bytes")  # encoders with no token longer than a character
 
@@ -74,7 +73,7 @@ def fit(build: Build, texts: Iterable[str], *, end_token: bool = False) -> Encod
             )
     else:
         place = build.source.place_of("prepare.encoder") or "prepare.encoder"
-        kind: type[Encoder] = plugins().get("encoders", settings.encoder, place)
+        kind: type[Encoder] = build.source.plugins.get("encoders", settings.encoder, place)
         asked = {"end_token": True} if end_token and "end_token" in inspect.signature(kind.fit).parameters else {}
         encoder = kind.fit(unread, vocab_size=settings.vocab_size, **asked)
     for _ in unread:  # an encoder with a fixed vocabulary has read nothing

@@ -15,7 +15,8 @@ from core.data.documents import Example
 from core.data.info import AGAIN, SIDES, describe, read_info
 from core.encoders.base import Encoder
 from core.errors import UserError
-from core.plugins.manager import plugins
+from core.plugins.manager import Plugins
+from core.plugins.manager import plugins as everyone
 
 Array = npt.NDArray[Any]
 BLOCK = 1 << 20  # tokens of a file that are compared with the vocabulary at once
@@ -140,23 +141,23 @@ class Dataset:
         )
 
 
-def load_dataset(folder: Path) -> Dataset:
+def load_dataset(folder: Path, plugins: Plugins | None = None) -> Dataset:
     """Open a dataset. Raises UserError where files are missing, cut off, or of another vocabulary."""
     if not (folder / "train.bin").exists():
         raise UserError("there is no dataset here", place=str(folder), remedy="Prepare it first.")
     owned = (folder / "dataset.json").exists()
     info = read_info(folder) if owned else describe(folder)
-    encoder = build_encoder(info["encoder"], folder / ("dataset.json" if owned else "meta.pkl"))
+    encoder = build_encoder(info["encoder"], folder / ("dataset.json" if owned else "meta.pkl"), plugins)
     train, val = (open_split(folder, side, info) for side in SIDES)
     for split in (train, val):
         refuse_foreign_ids(split, encoder)
     return Dataset(folder, encoder, info, owned, train, val)
 
 
-def build_encoder(described: dict[str, Any], path: Path) -> Encoder:
+def build_encoder(described: dict[str, Any], path: Path, plugins: Plugins | None = None) -> Encoder:
     """The encoder that dataset.json or meta.pkl describes. Raises UserError with the file's path if it describes none."""
     state = {key: value for key, value in described.items() if key != "kind"}
-    kind = plugins().get("encoders", described["kind"], str(path))
+    kind = (plugins or everyone()).get("encoders", described["kind"], str(path))
     try:
         encoder: Encoder = kind.from_state(state)
     except UserError as error:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 from pathlib import Path
-from types import ModuleType
 
 from core import files
 from core.config import Config
@@ -24,6 +23,7 @@ from core.data.source import Source, check_sum, fetch_input, own_functions
 from core.errors import RunFailed, UserError
 from core.listener import SILENT, Listener
 from core.plugins.discovery import Experiment
+from core.plugins.manager import Plugins
 from core.toml import Settings
 
 
@@ -31,19 +31,19 @@ def prepare(
     experiment: Experiment,
     config: Config,
     settings: Settings,
-    code: ModuleType | None,
+    plugins: Plugins,
     *,
     force: bool = False,
     listener: Listener = SILENT,
 ) -> Dataset:
     """Make the experiment's dataset, or open the one that is up to date or the user's own.
 
-    settings: where config keys were set, for errors. code: its prepare.py. force: make it even if it is up to date.
+    settings: where config keys were set, for errors. plugins: with its prepare.py. force: make it even if it is up to date.
     The folder of the Dataset may be another than prepare.dataset_dir says: see `dataset_setting`.
     Raises UserError for mistakes in the settings, the input or the documents, and RunFailed when the disk is full.
     Exceptions of prepare.py itself pass through.
     """
-    source = Source(experiment, config, code, settings.place_of)
+    source = Source(experiment, config, plugins, settings.place_of)
     own = find_own(source, named=bool(settings.values.get("prepare", {}).get("dataset_dir")))
     if own is not None:
         if force:
@@ -52,7 +52,7 @@ def prepare(
                 place=str(own),
                 remedy="To have one made, move the folder away, or give prepare.dataset_dir another name.",
             )
-        dataset = load_dataset(own)
+        dataset = load_dataset(own, plugins)
         listener.say(dataset.info.get("note", f"{experiment.name}: using the dataset in {own} as it is"))
         return dataset
     target = source.dataset_dir
@@ -71,7 +71,7 @@ def prepare(
                 refuse_strangers(target)
                 listener.say(f"{experiment.name}: preparing {target} ({reason})")
                 make(source, target, listener)
-    dataset = load_dataset(target)
+    dataset = load_dataset(target, plugins)
     listener.say(
         f"{experiment.name}: the dataset is {'ready' if reason else 'up to date'}: {dataset.train.tokens:,} training tokens, "
         f"{dataset.val.tokens:,} validation tokens, vocabulary {dataset.encoder.vocab_size:,}"

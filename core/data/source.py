@@ -23,6 +23,7 @@ from core.encoders.base import Encoder
 from core.errors import UserError
 from core.listener import Listener
 from core.plugins.discovery import Experiment
+from core.plugins.manager import Plugins
 
 MAKERS = ("documents", "prepare")  # functions of a prepare.py that make data
 FUNCTIONS = (*MAKERS, "evaluate", "build_model")  # all functions that it may have besides hooks
@@ -37,8 +38,13 @@ class Source:
 
     experiment: Experiment
     config: Config
-    code: ModuleType | None
+    plugins: Plugins
     place_of: PlaceOf
+
+    @property
+    def code(self) -> ModuleType | None:
+        """The module prepare.py."""
+        return self.plugins.code
 
     def __post_init__(self) -> None:
         if self.code is not None:
@@ -71,7 +77,7 @@ class Source:
 
     def borrowed_encoder(self) -> Encoder:
         """The encoder of the dataset that `prepare.encoder_from` names."""
-        return load_dataset(self.path(self.config.prepare.encoder_from)).encoder
+        return load_dataset(self.path(self.config.prepare.encoder_from), self.plugins).encoder
 
     @property
     def raw_dir(self) -> Path:

@@ -1,8 +1,8 @@
 """The Python API: what `from core import ...` gives, for notebooks and scripts.
 
-    exp = open_experiment("insert_spaces", {"train.model.n_embd": 64})
-    run = exp.train("wide", seed=1)
-    run.load().complete(["cab: "], temperature=0)
+exp = open_experiment("insert_spaces", {"train.model.n_embd": 64})
+run = exp.train("wide", seed=1)
+run.load().complete(["cab: "], temperature=0)
 """
 
 from __future__ import annotations
@@ -57,7 +57,9 @@ class TrainedRun:
             import pandas
         except ImportError:
             raise UserError(
-                "a frame needs pandas, which is not installed", place="frame", remedy="pip install pandas, or use `metrics`."
+                "a frame needs pandas, which is not installed",
+                place="frame",
+                remedy="pip install pandas, or use `metrics`.",
             ) from None
         return pandas.DataFrame(self.metrics)
 
@@ -228,7 +230,7 @@ def split_settings(settings: Mapping[str, Any]) -> tuple[OpenExperiment, str | N
 def figures_of(run: TrainedRun) -> dict[str, Any]:
     """summary.json, and the columns of the row of metrics that checkpoint `best` was evaluated in."""
     summary = run.summary
-    best = next((row for row in reversed(run.metrics) if row["step"] == summary.get("best_step")), {})
+    best: dict[str, Any] = next((row for row in reversed(run.metrics) if row["step"] == summary.get("best_step")), {})
     return {name: value for name, value in best.items() if name.startswith(("val_", "train_accuracy"))} | summary
 
 

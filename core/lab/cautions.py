@@ -25,7 +25,9 @@ class Caution:
 def cautions_of(opened: Opened, facts: Facts) -> list[Caution]:
     """What `traps` finds in an experiment."""
     found = traps(opened.config, set(flat(opened.settings.values)), facts)
-    return [Caution(trap.key, opened.settings.places.get(trap.key, trap.key), trap.message, trap.remedy) for trap in found]
+    return [
+        Caution(trap.key, opened.settings.places.get(trap.key, trap.key), trap.message, trap.remedy) for trap in found
+    ]
 
 
 def warn_before_training(opened: Opened, dataset: Dataset, parameters: int) -> None:

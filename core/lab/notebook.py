@@ -50,7 +50,11 @@ class LiveDisplay:
 
     def progress(self, what: str, done: float, total: float) -> None:
         """How much is done."""
-        share = f' <progress value="{done}" max="{total}"></progress> {done:,.0f}/{total:,.0f}' if total else f" {done:,.0f}"
+        share = (
+            f' <progress value="{done}" max="{total}"></progress> {done:,.0f}/{total:,.0f}'
+            if total
+            else f" {done:,.0f}"
+        )
         self.bar = f"{html.escape(what)}{share}"
         self.show(now=bool(total) and done >= total)
 

@@ -57,9 +57,7 @@ class Opened:
         return replace(self, config=replaced(self.config, changes))
 
 
-def open_folder(
-    name: str, variant: str = "", overrides: Sequence[str] = (), listener: Listener = SILENT
-) -> Opened:
+def open_folder(name: str, variant: str = "", overrides: Sequence[str] = (), listener: Listener = SILENT) -> Opened:
     """Find an experiment by name or path, read its settings, import its prepare.py.
 
     Raises UserError for an unknown experiment, for wrong settings, and for functions of prepare.py that are named almost
@@ -67,7 +65,9 @@ def open_folder(
     """
     experiment = find(name)
     config, settings = load_config(experiment.folder, variant, overrides)
-    return Opened(experiment, config, settings, tuple(overrides), plugins_with(load_code(experiment)), listener, variant)
+    return Opened(
+        experiment, config, settings, tuple(overrides), plugins_with(load_code(experiment)), listener, variant
+    )
 
 
 def with_overrides(opened: Opened, overrides: Sequence[str]) -> Opened:

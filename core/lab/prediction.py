@@ -14,8 +14,8 @@ from core.data.batches import block_size, packed, uses_rows, windows
 from core.data.dataset import Dataset
 from core.evaluation.evaluate import Evaluation
 from core.evaluation.exact_match import greedy_answers
-from core.tracking.run import Run
 from core.process import available_bytes as available_memory
+from core.tracking.run import Run
 from core.training.peak import synchronise
 from core.training.timing import step_speed
 from core.training.trainer import Parts

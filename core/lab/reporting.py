@@ -57,9 +57,7 @@ def report_of_experiment(experiment: Experiment, out: Path) -> Path:
     """Write the page of all runs of an experiment. Returns its path. Raises UserError where there is no run."""
     groups = every_group(experiment, out)
     if not groups:
-        raise UserError(
-            f"{experiment.name} has no runs yet", place=str(experiment.folder), remedy=no_runs(experiment)
-        )
+        raise UserError(f"{experiment.name} has no runs yet", place=str(experiment.folder), remedy=no_runs(experiment))
     sweeps = sorted(out.glob("sweeps/*/report.html"))
     return write_experiment_report(out, experiment.name, summary(experiment), groups, sweeps)
 

@@ -2,29 +2,31 @@
 
 from __future__ import annotations
 
-from types import ModuleType
-
 import torch
 from torch import nn
 
 from core.config import Model
 from core.errors import UserError
 from core.models.gpt import GPT
-from core.plugins.manager import plugins
+from core.plugins.manager import Plugins
+from core.plugins.manager import plugins as everyone
 
 
-def build_model(config: Model, vocab_size: int, code: ModuleType | None = None) -> torch.nn.Module:
-    """A freshly initialised model. code: the experiment's prepare.py, whose `build_model(config, vocab_size)` goes first.
+def build_model(config: Model, vocab_size: int, plugins: Plugins | None = None) -> torch.nn.Module:
+    """A freshly initialised model: by `build_model(config, vocab_size)` of an experiment's prepare.py, else of the kind.
+
+    plugins: with the experiment's; without any experiment if not given.
 
     Raises UserError for an unknown kind and for a build_model that returns no torch.nn.Module.
     """
-    own = getattr(code, "build_model", None)
-    build = own or plugins().get("models", config.kind, "train.model.kind")
+    plugins = plugins or everyone()
+    own = getattr(plugins.code, "build_model", None)
+    build = own or plugins.get("models", config.kind, "train.model.kind")
     model = build(config, vocab_size)
     if not isinstance(model, torch.nn.Module):
         raise UserError(
             f"build_model returned {type(model).__name__}, not a torch.nn.Module",
-            place=str(getattr(code, "__file__", config.kind)),
+            place=str(getattr(plugins.code, "__file__", config.kind)),
             remedy="Return a module that maps token ids (B, T) to logits (B, T, V).",
         )
     if not hasattr(model, "block_size"):

@@ -12,7 +12,7 @@ from urllib.parse import quote
 from core import files
 from core.errors import UserError
 from core.report.tables import markdown_text, one_line
-from core.tracking.begin import flat
+from core.roles import flat
 from core.tracking.run import DEFAULT, Run, read_config, read_summary, run_folders
 
 # An entry: a heading with a mark that no reader sees, and lines up to that of the files. What follows is the user's.

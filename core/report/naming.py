@@ -9,7 +9,7 @@ from core.config import Config
 from core.defaults import resolve
 from core.report.differences import PLACES
 from core.report.runs import RunData, is_setting
-from core.tracking.begin import flat
+from core.roles import flat
 from core.tracking.run import DEFAULT
 
 MOST = 3  # settings in a name; runs that differ in more go by the name of the first one

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from core.tracking.begin import flat
+from core.roles import flat
+from core.toml import completed
 from core.tracking.metrics import read_rows
 from core.tracking.run import read_config, read_summary
 
@@ -39,7 +40,9 @@ class RunData:
 
 def read_run(folder: Path) -> RunData:
     """Read a run's folder. Raises UserError where its config.toml or summary.json is missing or damaged."""
-    return RunData(folder, read_summary(folder), flat(read_config(folder)), read_rows(folder / "metrics.csv"))
+    return RunData(
+        folder, read_summary(folder), flat(completed(read_config(folder))), read_rows(folder / "metrics.csv")
+    )
 
 
 def by_settings(runs: Iterable[RunData]) -> list[list[RunData]]:

@@ -1,4 +1,4 @@
-"""`--halving`: rows of metrics of running runs go in, who is behind at a rung is told to stop (arXiv:1810.05934), by Optuna.
+"""Successive halving: runs that are behind at a rung are told to stop (arXiv:1810.05934), by Optuna.
 
 A rung is an eighth, a quarter and a half of max_iters, from the first evaluation on. Each run trains by its whole schedule,
 so what it shows at a rung is what it would show there on its way to the end.
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from core import durable
 from core.errors import UserError
 from core.sweeps.plan import Point, Sweep
-from core.sweeps.state import Progress, State
+from core.sweeps.state import Standing, State
 
 if TYPE_CHECKING:
     from optuna.trial import Trial
@@ -47,7 +47,7 @@ class Halving:
                 self.trials[run] = optuna.trial.Trial(self.study, trial._trial_id)
                 self.reported[run] = set(trial.intermediate_values)
 
-    def watch(self, point: Point, rows: list[dict[str, Any]]) -> Progress | None:
+    def watch(self, point: Point, rows: list[dict[str, Any]]) -> Standing | None:
         """Report the losses of a run. Returns how it stands when it is to stop."""
         trial, reported = self.trial(point), self.reported.setdefault(point.run, set())
         for row in rows:
@@ -57,7 +57,7 @@ class Halving:
             reported.add(step)
             trial.report(loss, step)
             if trial.should_prune():
-                return Progress("stopped", step=step, val_loss=loss)
+                return Standing("stopped", step=step, val_loss=loss)
         return None
 
     def trial(self, point: Point) -> Trial:
@@ -71,12 +71,12 @@ class Halving:
 
     def ended(self, state: State, point: Point) -> None:
         """Tell the study how a run ended."""
-        progress, loss, trial = state.progress[point.run], state.loss(point), self.trial(point)
-        if progress.status == "completed" and loss is not None:
+        standing, loss, trial = state.standings[point.run], state.loss(point), self.trial(point)
+        if standing.status == "completed" and loss is not None:
             self.study.tell(trial, loss)
-        elif progress.status == "stopped":
+        elif standing.status == "stopped":
             self.study.tell(trial, state=self.states.PRUNED)
-        elif progress.status == "failed":
+        elif standing.status == "failed":
             self.study.tell(trial, state=self.states.FAIL)
 
 
@@ -86,7 +86,7 @@ def load_optuna() -> Any:
         import optuna
     except ImportError:
         raise UserError(
-            "successive halving needs Optuna", place="--halving", remedy="pip install 'terrarium-lab[sweep]'"
+            "successive halving needs Optuna", place="halving", remedy="pip install 'terrarium-lab[sweep]'"
         ) from None
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     return optuna
@@ -104,6 +104,6 @@ def first_rung(sweep: Sweep) -> int:
         raise UserError(
             f"with an evaluation every {between} steps there is none before the half of {steps}",
             place="train.runtime.eval_interval",
-            remedy=f"Evaluate more often: -s train.runtime.eval_interval={max(1, steps // FIRST_RUNG)}",
+            remedy=f"Evaluate more often: `train.runtime.eval_interval={max(1, steps // FIRST_RUNG)}`",
         )
     return max(1, steps // FIRST_RUNG)

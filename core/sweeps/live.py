@@ -46,7 +46,7 @@ def drawn(state: State, jobs: Sequence[Job]) -> Table:
     from rich.markup import escape
     from rich.table import Table
 
-    statuses = [progress.status for progress in state.progress.values()]
+    statuses = [standing.status for standing in state.standings.values()]
     counts = ", ".join(f"{statuses.count(status)} {status}" for status in dict.fromkeys(statuses))
     table = Table(box=SIMPLE_HEAD, title=escape(f"{state.sweep.title}: {counts}"), title_justify="left")
     for column in ("run", "status", "step", "val loss", "seconds"):
@@ -59,7 +59,7 @@ def drawn(state: State, jobs: Sequence[Job]) -> Table:
         step = position(rows[-1]["step"], point) if rows else ""
         loss = losses[-1] if losses else state.loss(point)
         seconds = f"{time.monotonic() - job.began:.0f}" if job else ""
-        status = state.progress[point.run].status
+        status = state.standings[point.run].status
         table.add_row(escape(point.run), status, step, "" if loss is None else f"{loss:.4f}", seconds)
     return table
 
@@ -82,10 +82,10 @@ def chosen(state: State, running: list[str]) -> list[Point]:
 
 def sentence(state: State, point: Point, seconds: float) -> str:
     """A run that has ended, in one line."""
-    progress = state.progress[point.run]
-    head = f"[{state.done()}/{len(state.progress)}] {point.run}"
-    if progress.status == "failed":
-        return f"{head}: failed: {progress.error}"
+    standing = state.standings[point.run]
+    head = f"[{state.done()}/{len(state.standings)}] {point.run}"
+    if standing.status == "failed":
+        return f"{head}: failed: {standing.error}"
     loss = state.loss(point)
-    at = f" at step {progress.step}" if progress.step is not None else ""
-    return f"{head}: {progress.status}{at}{'' if loss is None else f', val loss {loss:.4f}'}, {seconds:.1f} s"
+    at = f" at step {standing.step}" if standing.step is not None else ""
+    return f"{head}: {standing.status}{at}{'' if loss is None else f', val loss {loss:.4f}'}, {seconds:.1f} s"

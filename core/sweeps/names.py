@@ -1,4 +1,4 @@
-"""Names of runs in a sweep: settings and seeds go in, names of folders come out, short and told apart."""
+"""Name the runs of a sweep after their settings and seeds: short, and told apart."""
 
 from __future__ import annotations
 

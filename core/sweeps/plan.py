@@ -1,4 +1,4 @@
-"""The plan of a sweep: an experiment and a Space go in, points come out, each a run with a name and a checked config."""
+"""Plan a sweep: every point of its space is a run with a name and a checked config."""
 
 from __future__ import annotations
 
@@ -10,11 +10,12 @@ from typing import Any
 
 from core.config import Config
 from core.errors import UserError
+from core.lab.opened import Opened
 from core.plugins.discovery import Experiment
+from core.private import hidden, without_home
 from core.sweeps import names
 from core.sweeps.space import SEED_KEY, Settings, Space
 from core.toml import load_config, toml_value
-from core.tracking.environment import without_home
 from core.tracking.run import out_folder
 
 FOLDER = "sweeps"  # in the out folder: a run has a summary.json there, and a sweep has none
@@ -22,7 +23,8 @@ FOLDER = "sweeps"  # in the out folder: a run has a summary.json there, and a sw
 
 @dataclass(frozen=True)
 class Point:
-    """One run: its name, what it varies (hidden), its seed (None: the config's), its `-s` in order, and its config."""
+    """One run: its name, what it varies (without the home folder), its seed (None: the config's), its overrides in order, and
+    its config."""
 
     run: str
     settings: Settings
@@ -33,16 +35,20 @@ class Point:
 
 @dataclass(frozen=True)
 class Sweep:
-    """experiment, variant, overrides: as for `train`; halving: stop runs early that are behind."""
+    """opened: the experiment. halving: stop runs early that are behind. command: how it was started; it goes on with it."""
 
-    experiment: Experiment
+    opened: Opened
     name: str
-    variant: str
-    overrides: tuple[str, ...]
     space: Space
     points: tuple[Point, ...]
     halving: bool = False
     description: str = ""
+    command: str = ""
+
+    @property
+    def experiment(self) -> Experiment:
+        """The folder."""
+        return self.opened.experiment
 
     @property
     def out(self) -> Path:
@@ -61,20 +67,14 @@ class Sweep:
 
 
 def plan(
-    experiment: Experiment,
-    variant: str,
-    overrides: Sequence[str],
-    space: Space,
-    *,
-    name: str = "",
-    halving: bool = False,
-    description: str = "",
+    opened: Opened, space: Space, *, name: str = "", halving: bool = False, description: str = "", command: str = ""
 ) -> Sweep:
     """Every point, checked. Raises UserError for the first that is wrong, and for a name that is none."""
+    experiment, variant, overrides = opened.experiment, opened.variant, opened.overrides
     name = name or default_name(space, variant, halving)
     if name != names.safe(name) or name.startswith(".") or len(name) > names.LONGEST:
         raise UserError(
-            f"'{name}' is no name of a sweep", place="--name", remedy="Use letters, digits, - and _; it becomes the name of a folder."
+            f"'{name}' is not a valid name of a sweep", place="name", remedy="Use letters, digits, - and _; it becomes the name of a folder."
         )  # fmt: skip
     found = {repr((hidden(settings), seed)): (settings, seed) for settings, seed in space.points()}.values()
     runs = names.run_names(name, [(hidden(settings), seed) for settings, seed in found])
@@ -87,16 +87,7 @@ def plan(
         if dataset := datasets.get(prepared_by(settings)):
             together = (*together, f"prepare.dataset_dir={toml_value(dataset)}")
         points.append(Point(run, hidden(settings), seed, together, checked(experiment, variant, together, space)))
-    return Sweep(experiment, name, variant, tuple(overrides), space, tuple(points), halving, without_home(description))
-
-
-def hidden(value: Any) -> Any:
-    """A setting, or several, as they are named, shown and kept: a path in the home folder starts with ~."""
-    if isinstance(value, dict):
-        return {key: hidden(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [hidden(item) for item in value]
-    return without_home(value) if isinstance(value, str) else value
+    return Sweep(opened, name, space, tuple(points), halving, without_home(description), command)
 
 
 def default_name(space: Space, variant: str, halving: bool) -> str:
@@ -109,14 +100,14 @@ def default_name(space: Space, variant: str, halving: bool) -> str:
 
 
 def checked(experiment: Experiment, variant: str, overrides: Sequence[str], space: Space) -> Config:
-    """The config of a point. Raises UserError that names the option of `sweep` at fault."""
+    """The config of a point. Raises UserError that names the argument at fault."""
     try:
         return load_config(experiment.folder, variant, overrides)[0]
     except UserError as error:
-        key, _, value = error.place.removeprefix("-s ").partition("=")
-        if error.place.startswith("-s ") and key in space.keys:
-            option = "--grid" if key in [grid.key for grid in space.grids] else "--range"
-            raise UserError(error.message, place=f"{option} {key}={value}", remedy=error.remedy) from None
+        key, _, value = error.place.strip("`").partition("=")
+        if error.place.startswith("`") and key in space.keys:
+            argument = "grid" if key in [grid.key for grid in space.grids] else "ranges"
+            raise UserError(error.message, place=f"`{argument}={key}={value}`", remedy=error.remedy) from None
         raise
 
 

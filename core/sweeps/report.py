@@ -1,4 +1,4 @@
-"""The report of a sweep: its state goes in, tables, a picture and a page go into its folder."""
+"""Write the report of a sweep into its folder: tables, pictures and a page."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from core.report.overlay import overlay
 from core.report.plots import png
 from core.report.run_report import duration, environment, quantity, settings, write_document
 from core.report.runs import read_run
+from core.roles import flat
 from core.sweeps.names import short_keys
 from core.sweeps.names import shown as value_shown
 from core.sweeps.plan import plain
 from core.sweeps.results import Result, figures_table, remarks, results_of, runs_table, spots, table
-from core.sweeps.state import State, command
-from core.tracking.begin import flat
+from core.sweeps.state import State
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -68,7 +68,7 @@ def document(state: State, results: list[Result], told: list[Part], figures: dic
             Section("What the runs support", told),
             Section("Curves", drawn("Validation loss by step, by tokens and by time", CURVES, figures)),
             Section("Runs", [runs(state)]),
-            Section("Run it again", [Code(command())]),
+            Section("Run it again", [Code(sweep.command)]),
             Section("Settings", base(state)),
             Section("Environment", machine(state)),
         ],
@@ -127,7 +127,7 @@ def runs(state: State) -> Grid:
     for point, row in zip(state.sweep.points, found.rows, strict=True):
         page = state.sweep.out / point.run / "report.html"
         link = relative(page, state.sweep.folder) if page.is_file() else ""
-        bad = "bad" if state.progress[point.run].status == "failed" else ""
+        bad = "bad" if state.standings[point.run].status == "failed" else ""
         rows.append([Cell(row[0], link=link), Cell(row[1]), Cell(row[2], bad), *map(Cell, row[3:])])
     return Grid(found.columns, rows)
 

@@ -1,4 +1,4 @@
-"""What a sweep found: its state goes in, a row per setting with mean and spread over seeds comes out, as tables."""
+"""What a sweep found: a row per setting with mean and spread over seeds, as tables."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from core.report.tables import Table
 from core.sweeps import names
 from core.sweeps.plan import Point, Sweep, plain
 from core.sweeps.space import Settings
-from core.sweeps.state import Progress, State
+from core.sweeps.state import Standing, State
 
 MARK = "*"  # of a mean over the seeds that halving has kept
 KEPT = (
@@ -27,15 +27,15 @@ MEASURES = {
 
 @dataclass
 class Result:
-    """One setting. runs: (point, progress, summary.json)."""
+    """One setting. runs: (point, standing, summary.json)."""
 
     settings: Settings
-    runs: list[tuple[Point, Progress, dict[str, Any]]] = field(default_factory=list)
+    runs: list[tuple[Point, Standing, dict[str, Any]]] = field(default_factory=list)
     best: bool = False
 
     def values(self, measure: str) -> list[float]:
         """A measure of each completed run that has it."""
-        found = [summary.get(MEASURES[measure]) for _, progress, summary in self.runs if progress.status == "completed"]
+        found = [summary.get(MEASURES[measure]) for _, standing, summary in self.runs if standing.status == "completed"]
         return [value for value in found if value is not None]
 
     @property
@@ -63,7 +63,7 @@ class Result:
         return statistics.stdev(values) if len(values) > 1 and not self.chosen else None
 
     def count(self, status: str) -> int:
-        return sum(progress.status == status for _, progress, _ in self.runs)
+        return sum(standing.status == status for _, standing, _ in self.runs)
 
     @property
     def score(self) -> tuple[float, float]:
@@ -77,7 +77,7 @@ def results_of(state: State) -> list[Result]:
     found: dict[str, Result] = {}
     for point in state.sweep.points:
         result = found.setdefault(repr(point.settings), Result(point.settings))
-        result.runs.append((point, state.progress[point.run], state.summary(point)))
+        result.runs.append((point, state.standings[point.run], state.summary(point)))
     results = list(found.values())
     judged = [result for result in results if result.values("val_loss") and (result.whole or not state.sweep.halving)]
     if judged and len(results) > 1:
@@ -130,7 +130,7 @@ def remarks(state: State, results: list[Result]) -> list[str]:
 def note(result: Result) -> str:
     """What else is to be said of a setting."""
     parts = ["best"] if result.best else []
-    steps = [str(progress.step) for _, progress, _ in result.runs if progress.status == "stopped"]
+    steps = [str(standing.step) for _, standing, _ in result.runs if standing.status == "stopped"]
     if steps:
         parts.append(f"{len(steps)} stopped at step {', '.join(steps)}")
     parts += [f"{count} {status}" for status in ("failed", "interrupted", "waiting") if (count := result.count(status))]
@@ -141,10 +141,10 @@ def runs_table(state: State) -> Table:
     """Every run: its name, status, loss, and what went wrong."""
     rows = []
     for point in state.sweep.points:
-        progress, loss = state.progress[point.run], state.loss(point)
-        status = f"stopped at step {progress.step}" if progress.status == "stopped" else progress.status
+        standing, loss = state.standings[point.run], state.loss(point)
+        status = f"stopped at step {standing.step}" if standing.status == "stopped" else standing.status
         rows.append(
-            [point.run, "" if point.seed is None else str(point.seed), status, "-" if loss is None else f"{loss:.4f}", progress.error]
+            [point.run, "" if point.seed is None else str(point.seed), status, "-" if loss is None else f"{loss:.4f}", standing.error]
         )  # fmt: skip
     return Table(["run", "seed", "status", "val loss", "error"], rows)
 
@@ -183,7 +183,7 @@ def as_json(state: State, results: list[Result]) -> dict[str, Any]:
             figures(result) | {"runs": [point.run for point, _, _ in result.runs]} for result in results
         ],
         "runs": [
-            {"run": point.run, "seed": point.seed, **vars(state.progress[point.run]), "val_loss": state.loss(point)} for point in sweep.points
+            {"run": point.run, "seed": point.seed, **vars(state.standings[point.run]), "val_loss": state.loss(point)} for point in sweep.points
         ],
     }  # fmt: skip
 
@@ -197,6 +197,6 @@ def spots(sweep: Sweep, results: list[Result]) -> list[Spot]:
     return [
         Spot({"seed": point.seed}, [summary["best_val_loss"]])
         for result in results
-        for point, progress, summary in result.runs
-        if progress.status == "completed" and summary.get("best_val_loss") is not None
+        for point, standing, summary in result.runs
+        if standing.status == "completed" and summary.get("best_val_loss") is not None
     ]

@@ -1,4 +1,4 @@
-"""How far a sweep is: sweep.json in its folder, written at every change, so that a kill loses nothing that is known."""
+"""How far a sweep is: sweep.json in its folder, written at every change, so that a kill loses nothing."""
 
 from __future__ import annotations
 
@@ -7,20 +7,22 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from core import durable, files
+from core import durable, private
 from core.errors import UserError
+from core.private import without_home
+from core.roles import flat
 from core.sweeps.plan import Point, Sweep, plain
 from core.sweeps.space import DRAW_SEED
-from core.tracking.begin import changed, flat
-from core.tracking.environment import command_line, without_home
+from core.toml import completed
+from core.tracking.begin import changed
 from core.tracking.run import is_own, read_config, read_summary, set_aside
 
 FILE = "sweep.json"
 FINAL = ("completed", "failed", "stopped")  # nothing is left to do
 
 
-@dataclass
-class Progress:
+@dataclass(frozen=True)
+class Standing:
     """How one point stands. status: waiting, running, interrupted, or one of FINAL; step: where halving stopped it."""
 
     status: str = "waiting"
@@ -31,33 +33,33 @@ class Progress:
 
 @dataclass
 class State:
-    """A sweep and the progress of each of its runs, by name.
+    """A sweep and how each of its runs stands, by name.
 
     ended: runs that came to an end of any kind since the command was given. others: entries of sweep.json for runs that
     were begun, and are not asked for now; they stay there, so that the sweep knows them when they are asked for again.
     """
 
     sweep: Sweep
-    progress: dict[str, Progress] = field(default_factory=dict)
+    standings: dict[str, Standing] = field(default_factory=dict)
     ended: set[str] = field(default_factory=set)
     others: list[dict[str, Any]] = field(default_factory=list)
 
-    def set(self, point: Point, progress: Progress) -> None:
+    def set(self, point: Point, standing: Standing) -> None:
         """Note a change, on disk too."""
-        self.progress[point.run] = progress
-        if progress.status not in ("waiting", "running"):
+        self.standings[point.run] = standing
+        if standing.status not in ("waiting", "running"):
             self.ended.add(point.run)
         self.write()
 
     def write(self) -> None:
         sweep = self.sweep
-        files.write_json(
+        private.write_json(
             sweep.folder / FILE,
             {
                 "experiment": sweep.experiment.name,
                 "name": sweep.name,
                 "description": sweep.description,
-                "command": command(),
+                "command": sweep.command,
                 **definition(sweep),
                 "seeds": list(sweep.space.seeds),
                 "grid": {grid.key: [plain(value) for value in grid.values] for grid in sweep.space.grids},
@@ -67,7 +69,7 @@ class State:
                         "run": point.run,
                         "settings": {key: plain(value) for key, value in point.settings.items()},
                         "seed": point.seed,
-                        **vars(self.progress[point.run]),
+                        **vars(self.standings[point.run]),
                     }
                     for point in sweep.points
                 ],
@@ -81,35 +83,30 @@ class State:
 
     def loss(self, point: Point) -> float | None:
         """The lowest val loss of a completed run, or what halving judged one by."""
-        progress = self.progress[point.run]
-        found = self.summary(point).get("best_val_loss") if progress.status == "completed" else progress.val_loss
+        standing = self.standings[point.run]
+        found = self.summary(point).get("best_val_loss") if standing.status == "completed" else standing.val_loss
         return None if found is None else float(found)
 
     def done(self) -> int:
         """How many runs have nothing left to do in this session."""
-        return sum(entry.status in FINAL or run in self.ended for run, entry in self.progress.items())
+        return sum(entry.status in FINAL or run in self.ended for run, entry in self.standings.items())
 
     def left(self) -> list[Point]:
         """Points with something to do, those that have begun first."""
-        points = [point for point in self.sweep.points if self.progress[point.run].status not in FINAL]
-        return sorted(points, key=lambda point: self.progress[point.run].status == "waiting")
+        points = [point for point in self.sweep.points if self.standings[point.run].status not in FINAL]
+        return sorted(points, key=lambda point: self.standings[point.run].status == "waiting")
 
 
 def definition(sweep: Sweep) -> dict[str, Any]:
     """What one name stands for. Values and seeds are no part of it: more of them make the same sweep larger."""
     return {
-        "variant": sweep.variant,
-        "overrides": list(map(without_home, sweep.overrides)),
+        "variant": sweep.opened.variant,
+        "overrides": list(map(without_home, sweep.opened.overrides)),
         "keys": sweep.space.keys,
         "ranges": {entry.key: [entry.low, entry.high, entry.log] for entry in sweep.space.ranges},
         "draw_seed": DRAW_SEED,
         "halving": sweep.halving,
     }
-
-
-def command() -> str:
-    """The command line of this process: given again, it goes on."""
-    return command_line(["python", "-m", "core.cli"])
 
 
 def open_state(sweep: Sweep, fingerprints: dict[str, str], *, retry: bool) -> State:
@@ -124,7 +121,7 @@ def open_state(sweep: Sweep, fingerprints: dict[str, str], *, retry: bool) -> St
         raise UserError(
             f"the sweep '{sweep.name}' was begun with other {' and '.join(differences)}",
             place=str(sweep.folder / FILE),
-            remedy="Give this one another name with --name NAME. (More seeds or values of the same keys would do as they are.)",
+            remedy="Give this one another name: `name=NAME`. (More seeds or values of the same keys would do as they are.)",
         )
     known = {str(entry["run"]): entry for entry in (*found.get("others", ()), *found.get("points", ()))}
     asked = {point.run for point in sweep.points}
@@ -132,32 +129,32 @@ def open_state(sweep: Sweep, fingerprints: dict[str, str], *, retry: bool) -> St
     state.others = [entry for run, entry in known.items() if run not in asked and entry.get("status") != "waiting"]
     for point in sweep.points:
         entry = known.get(point.run, {})
-        state.progress[point.run] = standing(sweep, point, fingerprints[point.run], entry, retry)
+        state.standings[point.run] = standing_of(sweep, point, fingerprints[point.run], entry, retry)
     durable.make_folders(sweep.folder)
     state.write()
     return state
 
 
-def standing(sweep: Sweep, point: Point, fingerprint: str, entry: dict[str, Any], retry: bool) -> Progress:
+def standing_of(sweep: Sweep, point: Point, fingerprint: str, entry: dict[str, Any], retry: bool) -> Standing:
     """How a point stands before the sweep goes on. entry: what sweep.json said. Raises UserError for a run that is another one."""
     folder = sweep.out / point.run
     summary = read_summary(folder) if is_own(folder, sweep.experiment) else {}
     if summary:
-        differences = list(changed(flat(read_config(folder)), flat(point.config.model_dump())))
+        differences = list(changed(flat(completed(read_config(folder))), flat(point.config.model_dump())))
         if summary.get("dataset_fingerprint") != fingerprint:
             differences.append("the dataset")
         if differences:
             raise UserError(
                 f"the run '{point.run}' of this sweep was made with other settings: {', '.join(differences[:4])}",
                 place=str(folder),
-                remedy="config.toml or prepare.py has changed since. Give the sweep another name with --name NAME.",
+                remedy="config.toml or prepare.py has changed since. Give the sweep another name: `name=NAME`.",
             )
     status = entry.get("status")
     if summary.get("status") == "completed":
-        return Progress("completed")
+        return Standing("completed")
     if (status == "failed" and not retry) or (status == "stopped" and summary):
-        return Progress(str(status), entry.get("error") or "", entry.get("step"), entry.get("val_loss"))
-    return Progress("interrupted" if summary else "waiting")
+        return Standing(str(status), entry.get("error") or "", entry.get("step"), entry.get("val_loss"))
+    return Standing("interrupted" if summary else "waiting")
 
 
 def leave_strangers(sweep: Sweep) -> None:

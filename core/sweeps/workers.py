@@ -1,4 +1,4 @@
-"""Runs the points of a sweep: each in a process of its own, as `train` does it, so many at once."""
+"""Run the points of a sweep: each in a process of its own, as `train` does it, so many at once."""
 
 from __future__ import annotations
 
@@ -10,25 +10,28 @@ import signal
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
 from core import durable, files
 from core.errors import Interrupted, UserError
+from core.lab.training import Wish
+from core.private import command_line, hide_home_in, without_home
+from core.process import STOPPING, StopRequest, noting_signals
+from core.sweeps import processes
 from core.sweeps.plan import Point, Sweep
-from core.sweeps.processes import Process, Starter
-from core.sweeps.state import Progress, State
-from core.tracking.environment import without_home
+from core.sweeps.processes import Request
+from core.sweeps.state import Standing, State
 from core.tracking.metrics import read_rows
 from core.tracking.run import lock_file
-from core.training.signals import STOPPING, StopRequest, noting_signals
+from core.training.measured import cores
 
 POLL = 0.05  # seconds between two looks at the processes
 STOPPED = tuple(128 + number for number in STOPPING)  # exit codes
 ERROR_LENGTH = 300  # characters of an error in the table
-Watch = Callable[
-    [Point, list[dict[str, Any]]], Progress | None
-]  # rows of metrics so far -> how the run stands if it is to stop
+# Rows of metrics so far -> how the run stands if it is to stop.
+Watch = Callable[[Point, list[dict[str, Any]]], Standing | None]
 
 
 @dataclass
@@ -36,13 +39,13 @@ class Job:
     """A run that is being trained. size: of its metrics.csv at the last look; asked: what halving has told it to stop as."""
 
     point: Point
-    process: Process
+    process: BaseProcess
     log: Path
     metrics: Path
     began: float = field(default_factory=time.monotonic)
     size: int = -1
     rows: list[dict[str, Any]] = field(default_factory=list)
-    asked: Progress | None = None
+    asked: Standing | None = None
 
     def look(self) -> bool:
         """Read metrics.csv if it has grown. Returns whether it has."""
@@ -70,7 +73,6 @@ class Crew:
         self.state, self.jobs, self.watch = state, jobs, watch
         self.show, self.ended, self.say = show, ended, say
         self.threads = max(1, cores() // jobs) if jobs > 1 else None  # one alone takes what is fastest
-        self.starter = Starter(self.threads)
         self.running: list[Job] = []
         self.waited: set[str] = set()
 
@@ -97,18 +99,18 @@ class Crew:
             if self.may_start(point):
                 waiting.remove(point)
                 self.running.append(self.start(point))
-                self.state.set(point, Progress("running"))
+                self.state.set(point, Standing("running"))
 
     def start(self, point: Point) -> Job:
         """Begin to train a point."""
         sweep = self.state.sweep
         log = sweep.folder / "logs" / f"{point.run}.txt"
         durable.make_folders(log.parent)
-        process = self.starter.start(arguments_of(sweep, point, self.threads), log)
+        process = processes.start(request_for(sweep, point, self.threads, log))
         return Job(point, process, log, sweep.out / point.run / "metrics.csv")
 
     def may_start(self, point: Point) -> bool:
-        """Not while a process that a killed sweep has left trains it; nor while another is timing which way is fastest for the same model."""
+        """Not while a process that a killed sweep has left trains it, nor while another times the ways of the same model."""
         out = self.state.sweep.out
         unsettled = [job for job in self.running if not (out / job.point.run / "config.toml").exists()]
         if any(shape(job.point) == shape(point) for job in unsettled):
@@ -127,26 +129,25 @@ class Crew:
                 job.asked = self.watch(job.point, job.rows)
                 if job.asked:
                     job.process.terminate()
-            if (code := job.process.poll()) is not None:
+            if (code := job.process.exitcode) is not None:
                 self.take(job, code)
 
     def take(self, job: Job, code: int) -> None:
         """Note how a job ended."""
         self.running.remove(job)
-        self.starter.give_back(job.process)
         if code == 0:
-            progress = Progress("completed")
+            standing = Standing("completed")
         elif job.asked and code in STOPPED:
-            progress = job.asked
+            standing = job.asked
         elif code in STOPPED:  # by this sweep, or by somebody else: the same command goes on
-            progress = Progress("interrupted")
+            standing = Standing("interrupted")
         else:
-            progress = Progress("failed", error_of(self.state.sweep, job.log, code))
-        if progress.status in ("completed", "stopped"):
+            standing = Standing("failed", error_of(self.state.sweep, job.log, code))
+        if standing.status in ("completed", "stopped"):
             job.log.unlink(missing_ok=True)
         else:
-            hide_home(job.log)
-        self.state.set(job.point, progress)
+            hide_home_in(job.log)
+        self.state.set(job.point, standing)
         self.ended(job.point, time.monotonic() - job.began)
 
     def end_all(self, stop: StopRequest) -> None:
@@ -157,27 +158,24 @@ class Crew:
         if self.running and stop.number:
             self.say(f"stopping {len(self.running)} run{'s' * (len(self.running) > 1)}, which save first")
         for job in list(self.running):
-            self.take(job, job.process.wait())
-        self.starter.close()
+            job.process.join()
+            self.take(job, job.process.exitcode or 0)
 
 
-def arguments_of(sweep: Sweep, point: Point, threads: int | None) -> list[str]:
-    """The command line that trains a point. threads: of a new run, where its config leaves them open."""
-    overrides = list(point.overrides)
+def request_for(sweep: Sweep, point: Point, threads: int | None, log: Path) -> Request:
+    """What a process needs to train a point. threads: of a new run, where its config leaves them open."""
+    experiment, variant, overrides = sweep.experiment, sweep.opened.variant, point.overrides
     is_new = not (sweep.out / point.run / "config.toml").exists()  # else it goes on with its own number
     if threads is not None and is_new and point.config.train.runtime.threads == "auto":
-        overrides.append(f"train.runtime.threads={threads}")
-    return [
-        "train", sweep.experiment.address or sweep.experiment.name,
-        "--run", point.run, *(["--variant", sweep.variant] if sweep.variant else []),
+        overrides = (*overrides, f"train.runtime.threads={threads}")
+    name = experiment.address or experiment.name
+    command = command_line([
+        "python", "-m", "core.cli", "train", name, "--run", point.run, *(["--variant", variant] if variant else []),
         *(["--description", sweep.description] if sweep.description else []),
         *(part for text in overrides for part in ("-s", text)),
-    ]  # fmt: skip
-
-
-def cores() -> int:
-    """Processors that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    ])  # fmt: skip
+    wish = Wish(point.run, description=sweep.description, command=command)
+    return Request(name, variant, overrides, wish, log, threads)
 
 
 def shape(point: Point) -> str:
@@ -207,11 +205,3 @@ def error_of(sweep: Sweep, log: Path, code: int) -> str:
     told = text[starts[-1] :] if starts else (text.strip().splitlines() or [f"exit code {code}"])[-1]
     told = without_home(" ".join(told.split())).replace(without_home(f"{sweep.experiment.folder}{os.sep}"), "")
     return told if len(told) <= ERROR_LENGTH else f"{told[:ERROR_LENGTH]}..."
-
-
-def hide_home(log: Path) -> None:
-    """Let paths in the user's home folder start with ~ in a log that is kept."""
-    with contextlib.suppress(FileNotFoundError):  # of a process that was killed before it began
-        text = log.read_text(encoding="utf-8", errors="replace")
-        if (hidden := without_home(text)) != text:
-            files.write_text(log, hidden)

@@ -94,7 +94,9 @@ def changed(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str, tu
     found = {}
     for key in {**before, **after}:
         if key.startswith("train.") and role_of(key) not in SAME_ANYWAY:
-            old, new = (without_home(value) if isinstance(value, str) else value for value in (before.get(key), after.get(key)))
+            old, new = (
+                without_home(value) if isinstance(value, str) else value for value in (before.get(key), after.get(key))
+            )
             if new not in ("auto", old):
                 found[key] = (old, new)
     return found

@@ -13,6 +13,7 @@ from torch import nn
 from core import config
 from core.models.ngrams import NGrams
 from core.plugins.manager import Plugins
+from core.plugins.manager import plugins as everyone
 from core.training.muon import Muon
 
 # Parameters that hold several matrices of one shape, one below the other. Orthogonalised apart, each gets a whole step.
@@ -21,9 +22,10 @@ GATES: tuple[tuple[type[nn.Module], int], ...] = ((nn.LSTM, 4), (nn.LSTMCell, 4)
 HEADS = ("lm_head.weight", "head.weight")
 
 
-def build_optimizer(model: nn.Module, optim: config.Optim, plugins: Plugins) -> torch.optim.Optimizer:
+def build_optimizer(model: nn.Module, optim: config.Optim, plugins: Plugins | None = None) -> torch.optim.Optimizer:
     """The registered optimizer that the settings name, whose groups have `peak_lr`. Raises UserError for an unknown name."""
-    optimizer: torch.optim.Optimizer = plugins.get("optimizers", str(optim.name), "train.optim.name")(model, optim)
+    build = (plugins or everyone()).get("optimizers", str(optim.name), "train.optim.name")
+    optimizer: torch.optim.Optimizer = build(model, optim)
     for entry in optimizer.param_groups:
         entry.setdefault("peak_lr", entry["lr"])  # a plugin's optimizer need not know of schedules
     return optimizer

@@ -1,0 +1,122 @@
+"""Run a sweep: make its datasets, train its points, write its results."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Callable, Iterator, Sequence
+from typing import TextIO
+
+from core import files
+from core.errors import Interrupted, RunFailed
+from core.lab.assemble import refuse_unknown
+from core.lab.opened import Opened, prepared, with_overrides
+from core.report.tables import as_text
+from core.sweeps import results
+from core.sweeps.live import live_table, sentence
+from core.sweeps.plan import Point, Sweep
+from core.sweeps.report import write_results
+from core.sweeps.state import FILE, State, open_state
+from core.sweeps.workers import Crew, Job
+from core.tracking.run import lock_file
+
+Show = Callable[[Sequence[Job]], None]
+
+
+def run_sweep(sweep: Sweep, jobs: int, *, retry: bool = False, screen: TextIO | None = None) -> State:
+    """Train every point of a sweep, so many at once, and write the results.
+
+    retry: try runs that failed once more. screen: a terminal for the live table. Raises Interrupted after a signal, when
+    all is saved, and UserError for what cannot be trained.
+    """
+    listener = sweep.opened.listener
+    points = opened_points(sweep)
+    busy = "Wait until it ends, or choose another name: `name=NAME`."
+    with files.lock(lock_file(sweep.folder), f"sweep {sweep.title}", busy):
+        state = open_state(sweep, fingerprints(sweep, points), retry=retry)
+        try:
+            train_all(state, jobs, screen)
+        except Interrupted:
+            report_so_far(state)
+            raise
+        found = write_results(state)
+        listener.say("\n".join([as_text(results.table(sweep, found)), *results.remarks(state, found)]))
+        listener.say(f"report: {sweep.folder / 'report.html'}")
+    return state
+
+
+def refuse_unfinished(state: State) -> None:
+    """Raise RunFailed where not every run has come to an end."""
+    wrong = [
+        (run, standing) for run, standing in state.standings.items() if standing.status in ("failed", "interrupted")
+    ]
+    if wrong:
+        listed = "".join(f"\n  {run}: {standing.error or standing.status}" for run, standing in wrong[:5])
+        raise RunFailed(
+            f"{len(wrong)} of {len(state.standings)} runs of {state.sweep.title} have no result:{listed}\n"
+            f"  The others are whole. {FILE} beside the results lists all; `retry=True` tries failed runs once more."
+        )
+
+
+def opened_points(sweep: Sweep) -> list[Opened]:
+    """The experiment with the settings of each point. Raises UserError for an unknown model, optimizer or device."""
+    found = [with_overrides(sweep.opened, point.overrides) for point in sweep.points]
+    for opened in found:
+        refuse_unknown(opened)
+    return found
+
+
+def fingerprints(sweep: Sweep, points: Sequence[Opened]) -> dict[str, str]:
+    """Make every dataset that the runs need, once. Returns run -> fingerprint."""
+    made: dict[str, str] = {}
+    result: dict[str, str] = {}
+    for point, opened in zip(sweep.points, points, strict=True):
+        key = json.dumps(opened.config.prepare.model_dump(), sort_keys=True, default=str)
+        if key not in made:
+            made[key] = prepared(opened)[1].fingerprint
+        result[point.run] = made[key]
+    return result
+
+
+def train_all(state: State, jobs: int, screen: TextIO | None) -> None:
+    """Train what is left. Raises Interrupted, whose remedy is the command to go on with."""
+    left, sweep = state.left(), state.sweep
+    halving = None
+    if sweep.halving:
+        from core.sweeps.halving import Halving
+
+        halving = Halving(state)
+    done = len(sweep.points) - len(left)
+    sweep.opened.listener.say(
+        f"sweep {sweep.title}: {len(sweep.points)} runs, {done} of them done, {min(jobs, max(len(left), 1))} at once"
+    )
+    with showing(state, screen if left else None) as (show, say):
+
+        def ended(point: Point, seconds: float) -> None:
+            if halving:
+                halving.ended(state, point)
+            say(sentence(state, point, seconds))
+
+        crew = Crew(state, jobs, show=show, ended=ended, say=say, watch=halving.watch if halving else None)
+        crew.work(left, f"Go on with: {sweep.command}")
+
+
+@contextlib.contextmanager
+def showing(state: State, screen: TextIO | None) -> Iterator[tuple[Show, Callable[[str], None]]]:
+    """What shows the jobs that run, and what says a line: a live table on a terminal, else the listener."""
+    if screen is None:
+        yield lambda jobs: None, state.sweep.opened.listener.say
+        return
+    with live_table(state, screen) as (show, say):
+        yield show, say
+
+
+def report_so_far(state: State) -> None:
+    """Write the results of an interrupted sweep. That it was interrupted is what counts, whatever becomes of this."""
+    say = state.sweep.opened.listener.say
+    try:
+        write_results(state)
+    except Exception as error:
+        say(f"no report of what is finished: {error}")
+    else:
+        say(f"report so far: {state.sweep.folder / 'report.html'}")
