@@ -79,7 +79,7 @@ def refuse_contradictions(config: Config) -> None:
             read_condition(stop_when)
         except ValueError as error:
             raise Contradiction(
-                ("train.runtime.stop_when",), f"{error}.",
+                ("train.runtime.stop_when",), f"train.runtime.stop_when = {error}.",
                 f'Write a metric of an evaluation ({", ".join(METRICS)}), a sign and a number: "val_accuracy >= 0.99".',
             ) from None  # fmt: skip
     if data.block_size > model.block_size:

@@ -1,9 +1,11 @@
-"""Write docs/reference from the code: the commands' --help, the typed config, the hook specifications."""
+"""Write docs/reference from the code: the commands' --help, the Python API, the typed config, the hook specifications."""
 
 from __future__ import annotations
 
+import functools
 import inspect
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,8 +13,9 @@ from typing import Any
 import click
 from pydantic import BaseModel
 
+import core
 from core.cli.main import cli
-from core.config import Config
+from core.config import ROLES, Config
 from core.defaults import OPTIMIZERS, PRESETS
 from core.plugins import hookspecs
 from core.plugins.manager import HOOKS
@@ -23,7 +26,13 @@ REFERENCE = Path(__file__).parent / "reference"
 def pages() -> dict[str, str]:
     """File name -> content of every generated page."""
     schema = json.dumps(Config.model_json_schema(), indent=2) + "\n"
-    return {"cli.md": cli_page(), "config.md": config_page(), "hooks.md": hooks_page(), "config.schema.json": schema}
+    return {
+        "cli.md": cli_page(),
+        "api.md": api_page(),
+        "config.md": config_page(),
+        "hooks.md": hooks_page(),
+        "config.schema.json": schema,
+    }
 
 
 def cli_page() -> str:
@@ -38,6 +47,69 @@ def cli_page() -> str:
         inner = click.Context(command, parent=context, info_name=name, terminal_width=100)
         parts.append(f"\n## {name}\n\n```text\n{command.get_help(inner)}\n```\n")
     return "".join(parts)
+
+
+API = """# Python API
+
+Everything here comes from `core`: `from core import open_experiment`. Importing `core` is cheap; torch is imported when
+something is computed. [Work in a notebook](../how-to/notebook.md) shows how it is used.
+
+```python
+from core import open_experiment, train_model, train_models, compare_experiments
+
+exp = open_experiment("insert_spaces", {"train.model.n_embd": 64})
+data = exp.prepare()
+run = exp.train("wide", seed=1, on_row=print)
+run.summary["best_val_loss"], run.metrics[-1]
+model = run.load()
+model.evaluate()["val_accuracy"]
+model.complete(["cab: "], temperature=0)
+for piece in model.stream("cab: "):
+    print(piece, end="")
+
+metrics, checkpoint_dir = train_model({"experiment": "insert_spaces", "train.model.kind": "lstm", "run": "lstm"})
+runs = train_models({"experiment": "insert_spaces"}, seeds=[0, 13], jobs=2)
+compare_experiments([run.folder, *(each.folder for each in runs)], output_path="comparison.png")
+```
+
+Mistakes raise `UserError`, which says where, what and what to do. A run that could not go on raises `RunFailed`, and Ctrl-C
+raises `Interrupted` when the run is saved (both in `core.errors`).
+"""
+
+
+def api_page() -> str:
+    """Every public function and class with its signature and docstring."""
+    from core.data.dataset import Dataset
+    from core.lab.model import LoadedModel
+    from core.listener import Listener
+
+    functions = [core.open_experiment, core.train_model, core.train_models, core.compare_experiments]
+    classes = [core.OpenExperiment, core.TrainedRun, LoadedModel, Dataset, core.Tracker, Listener, core.Example, core.Conversation, core.Message]  # fmt: skip
+    parts = [API, *map(function_entry, functions), *map(class_entry, classes)]
+    return "\n".join(parts)
+
+
+def function_entry(function: Any, owner: str = "") -> str:
+    """One function or method: signature and docstring."""
+    signature = re.sub(r"(: |-> )'([^']+)'", r"\1\2", str(inspect.signature(function)))  # annotations are strings
+    signature = signature.replace("(self, ", "(").replace("(self)", "()")
+    level, name = ("###", f"{owner}.{function.__name__}") if owner else ("##", function.__name__)
+    return f"{level} {name}\n\n```text\n{name}{signature}\n```\n\n{inspect.getdoc(function)}\n"
+
+
+def class_entry(kind: type) -> str:
+    """One class: docstring, properties, methods."""
+    parts = [f"## {kind.__name__}\n\n{inspect.getdoc(kind)}\n"]
+    members = {name: value for name, value in vars(kind).items() if not name.startswith("_") and inspect.getdoc(value)}
+    properties = [
+        (name, value) for name, value in members.items() if isinstance(value, (property, functools.cached_property))
+    ]
+    for name, value in properties:
+        parts.append(f"- `{name}`: {(inspect.getdoc(value) or '').splitlines()[0]}")
+    if properties:
+        parts.append("")
+    parts += [function_entry(value, kind.__name__) for value in members.values() if inspect.isfunction(value)]
+    return "\n".join(parts)
 
 
 def sections(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, type[BaseModel]]]:
@@ -58,18 +130,20 @@ def config_page() -> str:
     parts = [
         "# config.toml\n\nEvery key is optional. Relative paths are relative to the experiment's folder. "
         "`-s section.key=value` sets one key for one command. A default of `-` follows from another key, "
-        "as the description or the table of presets says.\n"
+        "as the description or the table of presets says.\n\nThe role of a key says what depends on it:\n\n",
+        *(f"- {role}: {meaning}.\n" for role, meaning in ROLES.items()),
     ]
     for name, model in sections(Config):
         schema = model.model_json_schema()["properties"]
         parts.append(
-            f"\n## [{name}]\n\n{inspect.getdoc(model)}\n\n| key | type | default | meaning |\n| --- | --- | --- | --- |\n"
+            f"\n## [{name}]\n\n{inspect.getdoc(model)}\n\n| key | type | default | role | meaning |\n| --- | --- | --- | --- | --- |\n"
         )
         for key, info in model.model_fields.items():
             meaning = (info.description or "").replace("|", "\\|")
             default = info.get_default(call_default_factory=True)
             parts.append(
-                f"| `{key}` | {kind(schema[key])} | {'-' if default is None else f'`{json.dumps(default)}`'} | {meaning} |\n"
+                f"| `{key}` | {kind(schema[key])} | {'-' if default is None else f'`{json.dumps(default)}`'} "
+                f"| {schema[key]['role']} | {meaning} |\n"
             )
     parts.append("\n## Presets\n\n`train.model.preset` sets these, where the config does not:\n\n")
     parts.append(table({name: preset["model"] | preset["optim"] for name, preset in PRESETS.items()}))

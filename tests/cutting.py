@@ -208,13 +208,11 @@ class Forks:
 
 def serve(folder: Path, shared_file: Path) -> None:
     """The warm process: a line of JSON per order on stdin, an answer per line on stdout."""
-    import core.report.plots
-    import core.report.run_report
+    import core.lab.reporting
     from core.cli.main import cli
 
     # Curves and page are drawn when all is saved, from what is saved, and take longer than all else here together.
-    core.report.plots.write_plots = lambda folder: []
-    core.report.run_report.write_report = lambda folder: folder  # type: ignore[assignment]
+    core.lab.reporting.report_of_run = lambda folder: folder
     cli.main(["train", str(folder), "--quiet", "--run", "warm"], standalone_mode=False)
     print("ready", flush=True)
     with shared_file.open("r+b") as file:

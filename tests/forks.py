@@ -67,7 +67,7 @@ class Watch:
         self.then: dict[str, Any] = {}
 
     def start(self) -> None:
-        from core.cli import trained
+        from core.lab import reporting
         from core.report import page, plots, run_report
         from core.training import progress, trainer
 
@@ -84,7 +84,7 @@ class Watch:
 
         progress.copy, trainer.set_learning_rate = save, begin_step
         if not self.request["plots"]:  # nine tenths of a tiny run
-            plots.write_plots = trained.write_plots = lambda folder: None
+            plots.write_plots = reporting.write_plots = lambda folder: None
             page.svg = lambda *arguments, **options: ""
             run_report.draw = lambda *arguments, **options: None
         sys.setprofile(self.look)

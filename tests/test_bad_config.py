@@ -13,9 +13,9 @@ from conftest import TINY
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from core.config import Config
 from core.errors import UserError
-from core.toml import known_keys, load_config
+from core.roles import known_keys
+from core.toml import load_config
 
 Terrarium = Callable[..., Result]
 Row = tuple[str, int, str]  # a config.toml, the line that the message must name, and a part of the message
@@ -31,7 +31,7 @@ def in_section(key: str, value: str) -> str:
 
 def wrong_types() -> list[Row]:
     """A value of another type for every key that there is."""
-    wrong = {key: "3" if key.rpartition(".")[2] in TEXTS else '"x"' for key in known_keys(Config)}
+    wrong = {key: "3" if key.rpartition(".")[2] in TEXTS else '"x"' for key in known_keys()}
     return [(in_section(key, value), 2, f"{key} = ") for key, value in wrong.items()]
 
 
@@ -103,9 +103,9 @@ CONTRADICTIONS: list[Row] = [
     ("[train.model]\nblock_size = 64\n[train.data]\nblock_size = 65\n", 4, "rows of 65 tokens"),
 ]
 PATHS: list[Row] = [
-    ("[train.runtime]\nout_dir = '..'\n", 2, "lies outside the experiment's folder"),
+    ("[train.runtime]\nout_dir = '..'\n", 2, "is outside the experiment's folder"),
     ("[train.runtime]\nout_dir = '../elsewhere'\n", 2, "give the whole path if you mean another place"),
-    ("[train.runtime]\nout_dir = 'a/../../b'\n", 2, "lies outside the experiment's folder"),
+    ("[train.runtime]\nout_dir = 'a/../../b'\n", 2, "is outside the experiment's folder"),
     ("[prepare]\nvariant = '../x'\n", 2, '"../x" is no name of a dataset'),
     ("[prepare]\nvariant = 'a/b'\n", 2, '"a/b" is no name of a dataset'),
     ("[prepare]\nvariant = ''\n", 2, '"" is no name of a dataset'),
@@ -214,12 +214,12 @@ FOUND_LATER = [
     ("prepare.encoder=chars", "Did you mean 'char'?"),
     ("prepare.encoder=''", "unknown encoder"),
     ("prepare.encoder_from=nowhere", "there is no dataset here"),
-    ("prepare.dataset_dir=../x", "lies outside the experiment's folder"),
+    ("prepare.dataset_dir=../x", "is outside the experiment's folder"),
     ("prepare.dataset_dir=.", "which prepare did not make and would remove"),
     ("prepare.dataset_dir=config.toml", "is a file"),
     ("prepare.input=nowhere.txt", "does not exist"),
     ("prepare.input=datasets", "Name one file in it."),
-    ("prepare.input=http://example.org/a.txt", "is no https address"),
+    ("prepare.input=http://example.org/a.txt", "is not an https address"),
     ("prepare.params.alphabet=3", "prepare.params.alphabet = 3"),
     ("prepare.params.alphabet=nan", "prepare.params.alphabet"),
     ("prepare.params.max_letters=1979-05-27", "prepare.params.max_letters"),
@@ -292,9 +292,9 @@ def taken_or_told(folder: Path, *overrides: str) -> None:
         assert config.train.schedule.max_iters > 0
 
 
-WORDS = sorted({part for key in known_keys(Config) for part in key.split(".")})
+WORDS = sorted({part for key in known_keys() for part in key.split(".")})
 SCRAPS = st.sampled_from([
-    *WORDS, *known_keys(Config), *TINY.split(), "[", "]", "[[", "]]", "{", "}", "=", ".", ",", '"', "'", '"""', "'''", "#",
+    *WORDS, *known_keys(), *TINY.split(), "[", "]", "[[", "]]", "{", "}", "=", ".", ",", '"', "'", '"""', "'''", "#",
     "\n", "\r\n", " ", "nan", "-inf", "1e999", "0x", "1979-05-27", "true", "\\u0000", "\\", "\x00", "\ufeff", "é", "-",
 ])  # fmt: skip
 
@@ -327,7 +327,7 @@ VALUES = st.text(max_size=12) | st.text(string.digits + ".-+eEinfa_xob'\"[]{},=\
 
 
 @settings(max_examples=250, deadline=None)
-@given(st.lists(st.tuples(st.sampled_from([*known_keys(Config), "train", "train.model", "x"]) | st.text(max_size=6), VALUES), max_size=3))  # fmt: skip
+@given(st.lists(st.tuples(st.sampled_from([*known_keys(), "train", "train.model", "x"]) | st.text(max_size=6), VALUES), max_size=3))  # fmt: skip
 def test_any_overrides_are_taken_or_told(
     tmp_path_factory: pytest.TempPathFactory, overrides: list[tuple[str, Any]]
 ) -> None:

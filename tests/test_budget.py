@@ -34,13 +34,13 @@ class Clock:
     """A monotonic clock that moves only when something is done: a step, a row, an evaluation, a save."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, *, step: float, evaluation: float, save: float) -> None:
-        from core.cli import training
         from core.evaluation.evaluate import Evaluation
+        from core.lab import assemble
         from core.training import trainer
 
         self.now, self.evaluations = 1000.0, 0
         monkeypatch.setattr(pacing, "time", SimpleNamespace(perf_counter=lambda: self.now))
-        monkeypatch.setattr(training, "batch", self.taking(step, training.batch))
+        monkeypatch.setattr(assemble, "batch", self.taking(step, assemble.batch))
         monkeypatch.setattr(trainer, "publish", self.taking(0.001, trainer.publish))
         monkeypatch.setattr(saver, "time", pacing.time)
         monkeypatch.setattr(

@@ -13,7 +13,6 @@ import numpy as np
 import pytest
 from click.testing import Result
 from conftest import nested
-from core.bench.predict import steps_of, validation_batches
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -26,7 +25,8 @@ from core.evaluation import overlap as module
 from core.evaluation.facts import Facts, facts_of, targets_of
 from core.evaluation.overlap import overlaps, same_content
 from core.evaluation.traps import traps
-from core.tracking.begin import flat
+from core.lab.prediction import steps_of, validation_batches
+from core.roles import flat
 
 Terrarium = Callable[..., Result]
 FACTS = Facts(
@@ -93,7 +93,7 @@ def test_baselines_are_over_the_targets_of_val_loss(spaces: Path, terrarium: Ter
 
 
 def test_the_cost_of_the_run(spaces: Path, terrarium: Terrarium, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("core.cli.checking.TIMED_SECONDS", 0.1)
+    monkeypatch.setattr("core.lab.check.TIMED_SECONDS", 0.1)
     result = terrarium("check", "spaces", "--json", "-s", "train.schedule.max_iters=1000")
     assert result.exit_code == 0, result.output
     cost = json.loads(result.stdout)["prediction"]

@@ -224,7 +224,7 @@ def test_new_copies_source_files_only(spaces: Path, terrarium: Terrarium) -> Non
     again = terrarium("new", "idea", "--from", "spaces")
     assert again.exit_code == 2
     assert "there is something of this name already" in again.stderr
-    assert "is no name of a folder" in terrarium("new", "../idea", "--from", "spaces").stderr
+    assert "is not a valid folder name" in terrarium("new", "../idea", "--from", "spaces").stderr
 
 
 def test_nanogpts_three_files_train_and_sample(text: Path, lab: Path, terrarium: Terrarium, tmp_path: Path) -> None:

@@ -40,7 +40,7 @@ class Jumping:
 
         monkeypatch.setattr(time, "time", wall)
         monkeypatch.setattr(time, "time_ns", lambda: int(wall() * 1e9))
-        monkeypatch.setattr("core.cli.training.datetime", type("module", (), {"datetime": Date}))
+        monkeypatch.setattr("core.lab.summaries.datetime", type("module", (), {"datetime": Date}))
 
 
 class Steady:

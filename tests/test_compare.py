@@ -26,8 +26,8 @@ from core.report.comparison import Group
 from core.report.naming import names_of
 from core.report.overlay import PALETTE, PANELS, band, in_short, overlay, shortened
 from core.report.runs import RunData, by_settings, read_run
+from core.roles import flat
 from core.toml import dump
-from core.tracking.begin import flat
 from core.tracking.environment import code_hash, environment
 from core.tracking.metrics import MetricsFile, accuracy_columns
 

@@ -10,11 +10,14 @@ import tomli
 from conftest import nested
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
-from core.config import Config, Data, Model
+from core.conditions import read_condition
+from core.config import ROLES, Config, Data, Model, Optim, Train, replaced
 from core.defaults import resolve
 from core.errors import UserError
-from core.toml import dump, key_lines, known_keys, load_config
+from core.roles import is_setting, known_keys, role_of, roles
+from core.toml import completed, dump, key_lines, load_config
 
 
 def write(folder: Path, text: str, name: str = "config.toml") -> Path:
@@ -115,8 +118,8 @@ def test_a_budget_in_time_asks_nothing_of_the_steps(tmp_path: Path) -> None:
 
 
 def test_wrong_overrides_and_variants_are_told(tmp_path: Path) -> None:
-    assert "-s nonsense: an override is section.key=value" in error_of(tmp_path, "nonsense")
-    assert "-s train.optim.learning_rat=1: unknown key" in error_of(tmp_path, "train.optim.learning_rat=1")
+    assert "`nonsense`: an override is section.key=value" in error_of(tmp_path, "nonsense")
+    assert "`train.optim.learning_rat=1`: unknown key" in error_of(tmp_path, "train.optim.learning_rat=1")
     write(tmp_path, "", "config.reverse.toml")
     message = error_of(tmp_path, variant="revers")
     assert "no variant 'revers'" in message
@@ -145,7 +148,7 @@ def test_what_dump_writes_is_what_toml_reads(values: dict[str, Any]) -> None:
     assert tomli.loads(dump(values)) == values
 
 
-@given(st.dictionaries(st.sampled_from(sorted(known_keys(Config))), VALUES, min_size=1, max_size=3))
+@given(st.dictionaries(st.sampled_from(sorted(known_keys())), VALUES, min_size=1, max_size=3))
 def test_any_value_of_any_key_is_taken_or_told(
     tmp_path_factory: pytest.TempPathFactory, values: dict[str, Any]
 ) -> None:
@@ -174,10 +177,9 @@ def test_any_value_of_any_key_is_taken_or_told(
 def test_default_rates_grow_with_the_cube_root_of_the_batch(
     batch_size: int, grad_accum_steps: int, block_size: int, scale: float
 ) -> None:
-    config = Config()
-    config.train.data = Data(batch_size=batch_size, grad_accum_steps=grad_accum_steps, block_size=block_size)
-    config.train.optim.head_lr = 0.1
-    optim = resolve(config).train.optim
+    data = Data(batch_size=batch_size, grad_accum_steps=grad_accum_steps, block_size=block_size)
+    config = resolve(Config(train=Train(data=data, optim=Optim(head_lr=0.1))))
+    optim = config.train.optim
     assert (optim.learning_rate, optim.embedding_lr, optim.ngram_lr, optim.head_lr) == pytest.approx(
         (0.02 * scale, 0.3 * scale, 0.05 * scale, 0.1), rel=0.005
     )
@@ -186,6 +188,89 @@ def test_default_rates_grow_with_the_cube_root_of_the_batch(
 
 
 def test_rates_of_adamw_are_those_of_nanogpt_whatever_the_batch() -> None:
-    config = Config()
-    config.train.model, config.train.data = Model(preset="gpt2"), Data(batch_size=512)
+    config = Config(train=Train(model=Model(preset="gpt2"), data=Data(batch_size=512)))
     assert resolve(config).train.optim.learning_rate == 1e-3
+
+
+def test_a_config_cannot_be_changed() -> None:
+    config = resolve(Config())
+    with pytest.raises(ValidationError, match="frozen"):
+        config.train.model.n_layer = 2
+    with pytest.raises(ValidationError, match="frozen"):
+        config.train = Train()
+
+
+def test_replaced_gives_a_new_config_and_leaves_the_old_one() -> None:
+    config = resolve(Config())
+    other = replaced(config, {"train.model.n_layer": 2, "train.runtime.device": "cpu", "prepare.variant": "x"})
+    assert (other.train.model.n_layer, other.train.runtime.device, other.prepare.variant) == (2, "cpu", "x")
+    assert (config.train.model.n_layer, config.train.runtime.device, config.prepare.variant) == (4, "auto", "basic")
+    assert other.train.optim is config.train.optim
+    assert replaced(config, {}) == config
+
+
+def test_every_key_has_a_role() -> None:
+    assert set(roles()) == set(known_keys()) and set(roles().values()) == set(ROLES)
+
+
+@pytest.mark.parametrize(
+    ("key", "role", "setting"),
+    [
+        ("train.model.n_layer", "model", True),
+        ("train.model.dropout", "learning", True),
+        ("train.optim.learning_rate", "learning", True),
+        ("train.schedule.max_iters", "steering", True),
+        ("train.runtime.stop_when", "steering", True),
+        ("train.runtime.seed", "seed", False),
+        ("train.runtime.threads", "machine", False),
+        ("train.runtime.out_dir", "place", False),
+        ("sample.sample.temperature", "shown", False),
+        ("prepare.size", "data", True),
+        ("prepare.params.alphabet", "data", True),
+        ("prepare.input", "place", False),
+        ("lr", "learning", True),
+    ],
+)
+def test_roles(key: str, role: str, setting: bool) -> None:
+    assert role_of(key) == role and is_setting(key) is setting
+
+
+@pytest.mark.parametrize(
+    ("text", "row", "holds"),
+    [
+        ("val_accuracy >= 0.99", {"val_accuracy": 0.99}, True),
+        ("val_accuracy >= 0.99", {"val_accuracy": 0.98}, False),
+        ("val_loss<1e-2", {"val_loss": 0.009}, True),
+        ("val_loss < 1", {"val_loss": 1.0}, False),
+        ("bits_per_byte <= 2", {"bits_per_byte": 2.0}, True),
+        ("train_accuracy/3 letters > 0.5", {"train_accuracy/3 letters": 0.6}, True),
+        ("val_accuracy >= 0.5", {"val_loss": 1.0}, False),
+    ],
+)
+def test_conditions_on_a_row_of_metrics(text: str, row: dict[str, float], holds: bool) -> None:
+    assert read_condition(text).holds(row) is holds
+
+
+@pytest.mark.parametrize(
+    "text", ["", "x", "acc >= 1", "val_loss = 1", "val_loss/a > 1", "val_accuracy >= x", "1 < val_loss"]
+)
+def test_what_is_no_condition(text: str) -> None:
+    with pytest.raises(ValueError):
+        read_condition(text)
+
+
+def test_settings_of_an_older_version_get_the_keys_that_have_come_since() -> None:
+    now = resolve(Config()).model_dump()
+    former = {
+        **now,
+        "train": {
+            **now["train"],
+            "model": {
+                k: v
+                for k, v in now["train"]["model"].items()
+                if k not in ("n_kv_head", "rope_base", "window", "norm_eps")
+            },
+        },
+    }
+    assert completed(former) == now
+    assert completed({"lr": 3e-4}) == {"lr": 3e-4}

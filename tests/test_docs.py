@@ -21,7 +21,8 @@ from core.cli.main import cli
 from core.config import Config
 from core.defaults import resolve
 from core.plugins.manager import HOOKS
-from core.toml import known_keys, read_override
+from core.roles import known_keys
+from core.toml import read_override
 
 ROOT = Path(__file__).parent.parent
 REFERENCE = ROOT / "docs" / "reference"
@@ -37,7 +38,7 @@ HEADINGS = [
 OF_THE_PLUGIN_PAGE = "seconds"  # the command that own-plugin.md adds
 NO_KEYS = {"section.key", "key", "train.optim.learning_rat"}  # the last one shows what happens then
 FENCE = re.compile(r"^( *)```(\w*)\n(.*?)^ *```", re.MULTILINE | re.DOTALL)
-KEYS = set(known_keys(Config))
+KEYS = set(known_keys())
 PREFIXES = {key[:end] for key in KEYS for end in range(len(key)) if key[end] == "."}
 
 every_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))

@@ -99,17 +99,17 @@ class Drawn:
     """Every batch that training takes, in order: the step, and its ids."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        from core.cli import training
+        from core.lab import assemble
 
         self.taken: list[tuple[int, list[int]]] = []
-        whole = training.batch
+        whole = assemble.batch
 
         def noted(split: Split, data: Data, seed: int, step: int) -> Any:
             inputs, targets = whole(split, data, seed, step)
             self.taken.append((step, [*inputs.reshape(-1).tolist(), *targets.reshape(-1).tolist()]))
             return inputs, targets
 
-        monkeypatch.setattr(training, "batch", noted)
+        monkeypatch.setattr(assemble, "batch", noted)
 
 
 @pytest.mark.parametrize("experiment", ["spaces", "text"])

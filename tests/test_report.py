@@ -26,8 +26,8 @@ from core.report.nearest import nearest
 from core.report.plots import ACCURACY, BY_STEP, draw, loss_curves, lr_schedule, present, spread, svg, write_plots
 from core.report.run_report import duration, write_report
 from core.report.samples import Mistake, Sample, Written, read_samples, write_samples
+from core.roles import flat
 from core.toml import dump
-from core.tracking.begin import flat
 from core.tracking.metrics import MetricsFile, accuracy_columns
 
 HOSTILE = '</pre></td><script>alert("1")</script><img src=x onerror=alert(1)>&amp;\u2028'

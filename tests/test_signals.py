@@ -22,7 +22,8 @@ import pytest
 from conftest import PREPARE, TINY
 from forks import Forks
 
-from core.cli.main import Stopped, ending_on_signals
+from core.errors import Stopped
+from core.process import ending_on_signals
 from core.tracking.metrics import read_rows
 from core.training import checkpoints
 
@@ -113,7 +114,8 @@ PHASES = (
     "load_config",
     "prepare",
     "settle",
-    "train_locked",
+    "open_run",
+    "conclude",
     "evaluate",
     "sample",
     "report",

@@ -9,9 +9,9 @@ from pathlib import Path
 HEAVY = ("torch._dynamo", "torch.distributed.fsdp", "tensorboard", "matplotlib", "rich")
 SCRIPT = f"""
 import sys
-from core.training import trainer
+from core.training import step
 
-first = trainer.accumulate_gradient
+first = step.accumulate_gradient
 
 def watched(*arguments):
     result = first(*arguments)
@@ -20,7 +20,7 @@ def watched(*arguments):
         print("before the second step:", saw, file=sys.stderr)
     return result
 
-trainer.accumulate_gradient = watched
+step.accumulate_gradient = watched
 from core.cli.main import cli
 given = ("dtype='float32'", "attention='sdpa'", "threads=1", "trackers=['tensorboard']")  # no rehearsal: the first step is the run's
 cli(["train", "spaces", *(part for setting in given for part in ("-s", "train.runtime." + setting))])

@@ -14,7 +14,9 @@ from core.report.runs import read_run
 
 
 def compare_experiments(
-    folders: Sequence[str | Path], output_path: str | Path | None = None, experiment_names: Sequence[str] = ()
+    folders: Sequence[str | Path | Sequence[str | Path]],
+    output_path: str | Path | None = None,
+    experiment_names: Sequence[str] = (),
 ) -> Comparison:
     """Compare run folders, each with the first one: figures, what differed, and whether the difference is real.
 

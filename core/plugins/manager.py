@@ -16,11 +16,11 @@ from typing import Any
 
 import pluggy
 
-import core
 from core.errors import UserError, did_you_mean
 from core.plugins import hookspecs
 
 PROJECT = "terrarium"
+CORE = Path(__file__).parents[1]
 PACKAGE = "terrarium-lab"
 HOOKS = [name for name, value in vars(hookspecs).items() if hasattr(value, f"{PROJECT}_spec")]
 EXPERIMENT_MODULE = "terrarium_experiment_"  # how the modules of prepare.py files are called
@@ -152,7 +152,7 @@ def one_line(error: Exception) -> str:
 
 def built_in() -> list[str]:
     """Every package of core: those that have hooks register through them as everyone does."""
-    return [f"core.{found.name}" for found in pkgutil.iter_modules(core.__path__) if found.ispkg]
+    return [f"core.{found.name}" for found in pkgutil.iter_modules([str(CORE)]) if found.ispkg]
 
 
 @functools.cache
