@@ -14,8 +14,6 @@ from typing import Any
 import pytest
 import torch
 from click.testing import Result
-from core.bench.experiment import shares
-from core.bench.timing import timed
 
 from core import files
 from core.bench import cases
@@ -24,16 +22,19 @@ from core.bench.preparing import preparing_speed
 from core.bench.sampling import preset_sampling
 from core.bench.start import command, first_step
 from core.bench.training import Shape, config_of, preset_speed
-from core.cli.console import Length, sentence
-from core.config import Config, Model, Runtime
+from core.cli.console import Console
+from core.config import Config, Model, Runtime, Train
 from core.defaults import resolve
+from core.listener import STEPS
 from core.models.build import build_model, flops_per_token
-from core.tracking.metrics import COLUMNS
+from core.tracking.metrics import COLUMNS, speed_text
 from core.training import measured, peak
 from core.training.machine import Machine
 from core.training.measured import machine_key, recall, remember
 from core.training.peak import matmul_peak, peak_or_none
 from core.training.speed import Speed
+from core.training.timing import timed
+from core.training.upkeep import shares
 
 Terrarium = Callable[..., Result]
 CPU = Machine(torch.device("cpu"), torch.float32)
@@ -154,14 +155,12 @@ def test_nonsense_in_the_store_is_measured_again() -> None:
 def test_a_device_that_cannot_be_measured_has_no_peak(store: Path) -> None:
     assert peak_or_none(torch.device("meta"), torch.float32) is None
     speed = Speed(Machine(torch.device("meta"), torch.float32), tokens_per_step=100, flops_per_token=10)
-    assert speed.text(1000.0) == "1,000 tokens/s  100.0 ms/step"
+    assert speed_text(speed.figures(1000.0)) == "1,000 tokens/s  100.0 ms/step"
     assert speed.summary(1000, 2.0) == {"ms_per_step": 200.0, "flops": 10_000, "mfu": None, "peak_flops": None}
 
 
 def model_of(vocab_size: int, **keys: Any) -> torch.nn.Module:
-    config = Config()
-    config.train.model = Model(**keys)
-    return build_model(resolve(config).train.model, vocab_size)
+    return build_model(resolve(Config(train=Train(model=Model(**keys)))).train.model, vocab_size)
 
 
 def test_operations_per_token_are_those_of_the_paper() -> None:
@@ -187,13 +186,12 @@ def test_speed_is_arithmetic() -> None:
     speed.__dict__["peak"] = 2e11
     assert speed.mfu(20_000) == pytest.approx(0.5)
     assert speed.milliseconds(20_000) == pytest.approx(38.4)
-    assert speed.text(20_000) == "20,000 tokens/s  38.4 ms/step  MFU 50.0%"
+    assert speed_text(speed.figures(20_000)) == "20,000 tokens/s  38.4 ms/step  MFU 50.0%"
     assert speed.summary(40_000, 2.0) == {"ms_per_step": 38.4, "flops": 200_000_000_000, "mfu": 0.5, "peak_flops": 2e11}
     assert speed.summary(0, 0.0) == {"ms_per_step": None, "flops": None, "mfu": None, "peak_flops": None}
-    row = {"step": 20, "train_loss": 1.5, "seconds": 10.0, "tokens_per_second": 20_000.0}
-    assert sentence(row, 0, Length(40, "steps"), speed.text).endswith(
-        "10.0 s  20,000 tokens/s  38.4 ms/step  MFU 50.0%"
-    )
+    console, row = Console(), {"step": 20, "train_loss": 1.5, "seconds": 10.0} | speed.figures(20_000.0)
+    console.progress(STEPS, 20, 40)
+    assert console.sentence(row) == "step 20/40  loss 1.5000  10.0 s  20,000 tokens/s  38.4 ms/step  MFU 50.0%"
 
 
 def test_a_run_shows_and_keeps_its_speed(spaces: Path, terrarium: Terrarium) -> None:
@@ -252,7 +250,7 @@ def test_rows_are_halved_until_they_fit(monkeypatch: pytest.MonkeyPatch) -> None
 
     tried = []
 
-    def too_large(model: Any, optimizer: Any, config: Any, *_: Any) -> dict[str, Any]:
+    def too_large(step: Any, config: Any, *_: Any) -> dict[str, Any]:
         tried.append(config.data.batch_size)
         if config.data.batch_size > 1:
             raise torch.OutOfMemoryError("CUDA out of memory")

@@ -15,6 +15,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from core import process
 from core.training import memory
 
 LIMIT = 1_000_000_000  # bytes that a process may take: torch's libraries are not counted, what it computes is
@@ -81,7 +82,7 @@ def test_the_largest_part_that_fits_is_found(rows: int, room: int) -> None:
 
 
 def test_there_is_memory_available() -> None:
-    available = memory.available_bytes()
+    available = process.available_bytes()
     if available is None:
         pytest.skip("this system does not say")
     assert available > 10_000_000
@@ -97,6 +98,6 @@ def test_a_container_s_limit_counts(
         ("memory.stat", f"anon 1\ninactive_file {cached}\n"),
     ):
         (tmp_path / name).write_text(str(text))
-    monkeypatch.setattr(memory, "CGROUP", tmp_path)
-    free: Callable[[], int | None] = memory.available_bytes
+    monkeypatch.setattr(process, "CGROUP", tmp_path)
+    free: Callable[[], int | None] = process.available_bytes
     assert free() == left if left is not None else (free() or 10**9) > 1000

@@ -21,8 +21,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from core.errors import UserError
+from core.private import quoted, without_home
 from core.tracking import Tracker
-from core.tracking.environment import quoted, without_home
 from core.tracking.metrics import COLUMNS, read_rows
 from core.tracking.run import read_config, read_summary
 

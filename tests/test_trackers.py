@@ -21,16 +21,16 @@ from core.tracking.metrics import read_rows
 ROOT = Path(__file__).parent.parent
 HOST = "host-of-the-test"
 # Two tries of one loop, of which the first fails, in a process of their own: wandb leaves one of its own running.
-TWO_TRIES = f"""
-import socket, sys
-socket.gethostname = lambda: "{HOST}"
+TWO_TRIES = """
+import os, socket, sys
+socket.gethostname = lambda: os.environ["NAME_OF_THE_HOST"]
 from core.tracking import Tracker
 
 def loop(first, last, **choices):
-    with Tracker("mine/out/first", config={{"lr": 0.1, "model": {{"layers": 2}}}}, description="Why?",
+    with Tracker("mine/out/first", config={"lr": 0.1, "model": {"layers": 2}}, description="Why?",
                  trackers=sys.argv[1:], **choices) as tracker:
         for step in range(first, last):
-            more = {{"val_accuracy/a b": step / 8}} if step % 2 else {{}}
+            more = {"val_accuracy/a b": step / 8} if step % 2 else {}
             tracker.log_step(step=step, train_loss=1 / (1 + step), **more)
         assert last == 8
 
@@ -61,7 +61,7 @@ def home(tmp_path: Path) -> Path:
 def run_python(script: str, home: Path, *arguments: str) -> str:
     """Standard output of a script that runs in its home folder."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("WANDB_", "MLFLOW_"))}
-    environment = kept | {"HOME": str(home), "PYTHONPATH": str(ROOT), "USER": "ada-of-the-test"}
+    environment = kept | {"HOME": str(home), "PYTHONPATH": str(ROOT), "USER": "ada-of-the-test", "NAME_OF_THE_HOST": HOST}
     done = subprocess.run(
         [sys.executable, "-c", script, *arguments],
         capture_output=True,

@@ -57,14 +57,9 @@ def loop(experiment: str, overrides: tuple[str, ...], variant: str, quiet: bool,
 
 
 def wished(opened: Opened, choices: dict[str, Any]) -> Wish:
-    """How a run is to be trained, as the options say. Raises UserError where they exclude each other."""
-    from core.errors import UserError
+    """How a run is to be trained, as the options say."""
     from core.lab.training import Wish
 
-    if choices["resume"] and choices["fresh"]:
-        raise UserError(
-            "--resume and --fresh exclude each other", remedy="Choose one: go on with the run, or start it again."
-        )
     again = options.same_command(opened, choices["name"])
     return Wish(**choices, command=options.this_command(), again=again)
 

@@ -18,7 +18,7 @@ from core.lab.notebook import listener_here
 from core.lab.opened import Opened, as_overrides, open_folder, prepared, with_overrides
 from core.listener import Listener, Listening
 from core.tracking.metrics import read_rows
-from core.tracking.run import Run, find_run, read_summary, run_folders
+from core.tracking.run import find_run, read_summary, run_folders
 
 if TYPE_CHECKING:
     import pandas
@@ -27,6 +27,21 @@ if TYPE_CHECKING:
     from core.lab.model import LoadedModel
 
 SEED = "train.runtime.seed"
+
+
+@dataclass(frozen=True)
+class Page:
+    """A report on disk. It may stand where a path is expected, and shows itself in a notebook."""
+
+    path: Path
+
+    def __fspath__(self) -> str:
+        return str(self.path)
+
+    def _repr_html_(self) -> str:
+        from core.lab.comparing import framed
+
+        return framed(self.path.read_text(encoding="utf-8"))
 
 
 @dataclass(frozen=True)
@@ -69,11 +84,11 @@ class TrainedRun:
 
         return load_model(self.opened, self.name, checkpoint)
 
-    def report(self) -> Path:
-        """Write the run's page again. Returns its path."""
+    def report(self) -> Page:
+        """Write the run's page again."""
         from core.lab.reporting import report_of_run
 
-        return report_of_run(self.folder)
+        return Page(report_of_run(self.folder))
 
     def __repr__(self) -> str:
         return f"TrainedRun({self.opened.experiment.name}/{self.name}, {self.summary.get('status')})"
@@ -174,11 +189,11 @@ class OpenExperiment:
 
         return account_of(self.opened, timing=timing)
 
-    def report(self) -> Path:
-        """Write the page of all runs. Returns its path."""
+    def report(self) -> Page:
+        """Write the page of all runs."""
         from core.lab.reporting import report_of_experiment
 
-        return report_of_experiment(self.opened.experiment, self.opened.out)
+        return Page(report_of_experiment(self.opened.experiment, self.opened.out))
 
     def __repr__(self) -> str:
         return self.call
@@ -241,6 +256,3 @@ def call_arguments(name: str | None, given: Mapping[str, Any]) -> str:
 
 def named(given: Mapping[str, Any]) -> list[str]:
     return [f"{key}={value!r}" for key, value in given.items() if value not in (None, False, "")]
-
-
-__all__ = ["OpenExperiment", "Run", "TrainedRun", "open_experiment", "train_model"]

@@ -66,7 +66,8 @@ def timed(opened: Opened, dataset: Dataset) -> tuple[Prediction, int]:
 
 def untimed(settled: Settled, dataset: Dataset, plugins: Plugins) -> int:
     """The model's parameters."""
-    return parameter_count(build_model(settled.config.train.model, dataset.encoder.vocab_size, plugins))
+    with settled.machine.computing():
+        return parameter_count(build_model(settled.config.train.model, dataset.encoder.vocab_size, plugins))
 
 
 def baseline_losses(dataset: Dataset, data: Data) -> Account:

@@ -2,22 +2,53 @@
 
 from __future__ import annotations
 
+import html
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from core import durable, files
 from core.errors import UserError
-from core.report.comparison import Comparison, Group, compare
-from core.report.comparison_forms import as_form, form_of
+from core.report.comparison import Comparison, Group, as_dict, compare
+from core.report.comparison_forms import as_form, form_of, sentences
 from core.report.overlay import overlay, picture
 from core.report.runs import read_run
+
+
+@dataclass(frozen=True)
+class Compared:
+    """What a comparison found. files: what was written, by name. In a notebook it shows as a page."""
+
+    comparison: Comparison
+    files: dict[str, Path] = field(default_factory=dict)
+
+    @property
+    def verdicts(self) -> list[str]:
+        """Whether each difference is real and how large it is, then what to beware of."""
+        return sentences(self.comparison)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Every figure, as JSON values."""
+        return as_dict(self.comparison)
+
+    def __str__(self) -> str:
+        return as_form(self.comparison, "text")
+
+    def _repr_html_(self) -> str:
+        return framed(as_form(self.comparison, "html"))
+
+
+def framed(page: str, height: int = 560) -> str:
+    """A whole page inside a notebook's cell, apart from the notebook's own styles."""
+    return f'<iframe srcdoc="{html.escape(page)}" style="width:100%;height:{height}px;border:0"></iframe>'
 
 
 def compare_experiments(
     folders: Sequence[str | Path | Sequence[str | Path]],
     output_path: str | Path | None = None,
     experiment_names: Sequence[str] = (),
-) -> Comparison:
+) -> Compared:
     """Compare run folders, each with the first one: figures, what differed, and whether the difference is real.
 
     folders: of runs, two at least; those that a Tracker wrote, too. A list of folders in place of one is a group of
@@ -37,9 +68,8 @@ def compare_experiments(
     runs = [[read_run(folder) for folder in group] for group in groups]
     names = experiment_names or [group[0].title for group in runs]
     comparison = compare([Group(name, group) for name, group in zip(names, runs, strict=True)])
-    if output_path is not None:
-        write_comparison(comparison, Path(output_path))
-    return comparison
+    written = {} if output_path is None else write_comparison(comparison, Path(output_path))
+    return Compared(comparison, written)
 
 
 def write_comparison(comparison: Comparison, path: Path) -> dict[str, Path]:

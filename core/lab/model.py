@@ -19,9 +19,11 @@ from core.errors import UserError
 from core.evaluation.evaluate import Evaluation
 from core.evaluation.exact_match import Answer
 from core.lab.opened import Opened
+from core.process import computing
 from core.sampling.generate import complete, pieces
 from core.sampling.load import Trained, load_run, run_config
 from core.tracking.run import Run, find_run
+from core.training.machine import choose_device
 
 
 @dataclass(frozen=True)
@@ -151,5 +153,6 @@ def load_model(opened: Opened, name: str | None = None, checkpoint: str = "best"
     """
     folder = find_run(opened.experiment, opened.out, name or opened.default_run)
     config = run_config(folder, opened.overrides)
-    run = Run(opened.experiment, folder.name, config)
-    return LoadedModel(opened, run, load_run(folder, config, opened.plugins, checkpoint))
+    with computing(choose_device(config.sample.runtime.device or "auto").type):  # fresh weights are drawn first
+        trained = load_run(folder, config, opened.plugins, checkpoint)
+    return LoadedModel(opened, Run(opened.experiment, folder.name, config), trained)

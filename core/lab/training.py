@@ -82,6 +82,11 @@ def train_run(opened: Opened, dataset: Dataset, wish: Wish) -> Run:
 
     Raises Interrupted after a signal, RunFailed, UserError.
     """
+    if wish.resume and wish.fresh:
+        raise UserError(
+            "`resume=True` and `fresh=True` exclude each other",
+            remedy="Choose one: go on with the run, or start it again.",
+        )
     run = Run(opened.experiment, wish.name or opened.default_run, opened.config, wish.description)
     busy = "Wait until it ends, or choose another name: `run=NAME`."
     with files.lock(lock_file(run.folder), f"run {run.title}", busy):
