@@ -61,7 +61,12 @@ def home(tmp_path: Path) -> Path:
 def run_python(script: str, home: Path, *arguments: str) -> str:
     """Standard output of a script that runs in its home folder."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("WANDB_", "MLFLOW_"))}
-    environment = kept | {"HOME": str(home), "PYTHONPATH": str(ROOT), "USER": "ada-of-the-test", "NAME_OF_THE_HOST": HOST}
+    environment = kept | {
+        "HOME": str(home),
+        "PYTHONPATH": str(ROOT),
+        "USER": "ada-of-the-test",
+        "NAME_OF_THE_HOST": HOST,
+    }
     done = subprocess.run(
         [sys.executable, "-c", script, *arguments],
         capture_output=True,

@@ -10,10 +10,11 @@ from typing import Any
 import pytest
 import tomli
 import torch
-from core.cli.lab import Lab
-from core.cli.settle import Rehearsal, is_long
 
-from core.cli.console import Console
+from core.config import Train, replaced
+from core.lab import settle
+from core.lab.opened import open_folder, prepared
+from core.lab.rehearsal import Rehearsal
 from core.training import measured, tuning
 from core.training.machine import choose_machine
 from core.training.tuning import SECONDS, Way, fastest_way, thread_counts
@@ -119,9 +120,7 @@ def test_it_takes_two_seconds_at_most_and_one_step_more(clock: Clock, seconds: f
 def test_what_was_remembered_wrongly_is_timed_again(clock: Clock, stored: Any) -> None:
     measured.remember("a", stored)
     assert fastest_way("a", FIRST, CHOICES, clock.steps_of(cost))[0] == Way("float32", "sdpa", 1)
-    assert measured.recall("a")["way"] == {
-        "dtype": "float32", "attention": "sdpa", "threads": 1, "compile": False,
-    }  # fmt: skip
+    assert measured.recall("a")["way"] == {"dtype": "float32", "attention": "sdpa", "threads": 1}
 
 
 @pytest.mark.parametrize(("most", "counts"), [(1, [1]), (2, [2, 1]), (6, [6, 3, 1]), (16, [16, 8, 4, 2, 1])])
@@ -148,7 +147,7 @@ def test_a_run_says_what_was_chosen_and_a_resume_uses_it_again(
     def other(*_: Any) -> tuple[Way, dict[str, float]]:
         return Way("float32" if runtime["dtype"] == "bfloat16" else "bfloat16", "sdpa32", 1), {"timed": 1.0}
 
-    monkeypatch.setattr("core.cli.settle.fastest_way", other)  # another day, another answer
+    monkeypatch.setattr(settle, "fastest_way", other)  # another day, another answer
     result = terrarium("train", "spaces", "--resume", "-s", "train.schedule.max_iters=4")
     assert result.exit_code == 0, result.output
     after = choices_of(folder)
@@ -159,7 +158,7 @@ def test_a_run_says_what_was_chosen_and_a_resume_uses_it_again(
 def test_nothing_is_timed_where_everything_is_given(
     spaces: Path, terrarium: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("core.cli.settle.fastest_way", lambda *_: pytest.fail("timed"))
+    monkeypatch.setattr(settle, "fastest_way", lambda *_: pytest.fail("timed"))
     settings = ("dtype='float32'", "attention='sdpa'", "threads=1")
     result = terrarium(
         "train", "spaces", "-s", "train.schedule.max_iters=2", *(
@@ -181,69 +180,70 @@ def test_being_timed_changes_no_draw_of_the_run(spaces: Path, terrarium: Any) ->
     assert (first / "model.safetensors").read_bytes() == (second / "model.safetensors").read_bytes()
 
 
+class Rows:
+    """Stands in for the step of a run: 10 ms and 20 ms for each row. `taken`: the rows of each one."""
+
+    def __init__(self, clock: Clock) -> None:
+        self.clock, self.taken, self.clips = clock, list[int](), set[Any]()
+
+    def of(self, model: Any, optimizer: Any, machine: Any, grad_clip: float | None) -> Callable[[Any, Any], None]:
+        def take(inputs: Any, targets: Any) -> None:
+            self.taken.append(inputs.shape[1])
+            self.clock.now += 0.010 + 0.020 * inputs.shape[1]
+
+        self.clips.add(grad_clip)
+        return take
+
+
 @pytest.fixture
-def rehearsal(spaces: Path, terrarium: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Rehearsal, list[int]]]:
-    """A rehearsal of 32 rows, and the rows of each step that it takes; a step takes 10 ms and 20 ms for each row."""
-    assert terrarium("prepare", "spaces").exit_code == 0
-    lab = Lab.open("spaces", "", ["train.data.batch_size=32"], Console(quiet=True))
-    threads, taken, clock = torch.get_num_threads(), list[int](), Clock()
-
-    def step(model: Any, optimizer: Any, optim: Any, machine: Any, inputs: Any, targets: Any, forward: Any) -> None:
-        taken.append(inputs.shape[1])
-        clock.now += 0.010 + 0.020 * inputs.shape[1]
-
-    monkeypatch.setattr("core.cli.settle.step_of", step)
+def rehearsing(spaces: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Callable[..., Rehearsal], Rows]]:
+    """Makes the rehearsal of a run of 32 rows, with more keys of its config, and what its steps are timed by."""
+    opened, dataset = prepared(open_folder("spaces", overrides=["train.data.batch_size=32"]))
+    threads, clock = torch.get_num_threads(), Clock()
+    rows = Rows(clock)
+    monkeypatch.setattr("core.lab.rehearsal.Step", rows)
     monkeypatch.setattr(tuning, "time", clock)
     machine = choose_machine("cpu", "float32", False, 1)
-    yield Rehearsal(lab.config.train, lab.prepare(), lab.code, machine), taken
+
+    def rehearsal(**changes: Any) -> Rehearsal:
+        config: Train = replaced(opened.config.train, {key.replace("__", "."): value for key, value in changes.items()})
+        return Rehearsal(config, dataset, opened.plugins, machine)
+
+    yield rehearsal, rows
     torch.set_num_threads(threads)
 
 
-def test_all_ways_are_timed_with_the_same_rows(rehearsal: tuple[Rehearsal, list[int]]) -> None:
+Rehearsing = tuple[Callable[..., Rehearsal], Rows]
+
+
+def test_all_ways_are_timed_with_the_same_rows(rehearsing: Rehearsing) -> None:
     """One row takes 30 ms, so six are tried, which take 130 ms, so nine are taken: 190 of the 200 ms allowed."""
-    one, taken = rehearsal
+    rehearsal, rows = rehearsing
+    one = rehearsal(optim__grad_clip=0.5)
     for way in (FIRST, Way("float32", "sdpa", 1)):
         one.step(way)()
-    assert taken == [1, 1, 6, 6, 9, 9]
+    assert rows.taken == [1, 1, 6, 6, 9, 9] and rows.clips == {0.5}
 
 
-def test_what_a_run_takes(rehearsal: tuple[Rehearsal, list[int]]) -> None:
-    one, taken = rehearsal
-    one.config.schedule.max_iters, one.config.data.grad_accum_steps = 100, 3
-    assert one.run_seconds(0.050) == pytest.approx(100 * 3 * 0.050)
-    one.config.runtime.max_minutes = 2.5
-    assert one.run_seconds(0.050) == 150 and not taken
+def test_the_key_tells_shapes_and_open_choices_apart(rehearsing: Rehearsing) -> None:
+    rehearsal, _ = rehearsing
+    one = rehearsal()
+    keys = {one.key(FIRST, {}), one.key(FIRST, {"threads": [2, 1]}), one.key(Way("float32", "sdpa", 1), {})}
+    keys |= {
+        rehearsal(**{key: value}).key(FIRST, {})
+        for key, value in (("data__batch_size", 31), ("model__n_layer", 7), ("optim__name", "adamw"))
+    }
+    assert len(keys) == 6
+    same = {"schedule__max_iters": 5000, "runtime__seed": 3, "runtime__out_dir": "elsewhere", "model__init_from": "a"}
+    assert rehearsal(**same).key(FIRST, {}) == one.key(FIRST, {})
 
 
-def test_what_is_compiled_is_compiled_for_all_rows(rehearsal: tuple[Rehearsal, list[int]]) -> None:
-    one, taken = rehearsal
-    one.whole_step(FIRST)()
-    assert taken == [32]
-
-
-def test_few_steps_and_short_budgets_are_never_compiled(rehearsal: tuple[Rehearsal, list[int]]) -> None:
-    config = rehearsal[0].config
-    for steps, minutes, cpu, gpu in (
-        (999, None, False, True), (1000, None, True, True), (1, 1.0, True, True), (5000, 0.9, False, False),
-    ):  # fmt: skip
-        config.schedule.max_iters, config.runtime.max_minutes = steps, minutes
-        assert is_long(config, torch.device("cpu")) is cpu and is_long(config, torch.device("cuda")) is gpu
-        assert not is_long(config, torch.device("mps"))
-
-
-def test_the_key_tells_shapes_and_open_choices_apart(rehearsal: tuple[Rehearsal, list[int]]) -> None:
-    one, _ = rehearsal
-    keys = {
-        one.key("step", FIRST, {}), one.key("step", FIRST, {"threads": [2, 1]}), one.key("compile", FIRST, {}),
-        one.key("step", Way("float32", "sdpa", 1), {}),
-    }  # fmt: skip
-    one.config.data.batch_size = 31
-    keys.add(one.key("step", FIRST, {}))
-    one.config.model.n_layer = 7
-    keys.add(one.key("step", FIRST, {}))
-    one.config.optim.name = "adamw"
-    keys.add(one.key("step", FIRST, {}))
-    assert len(keys) == 7
+def test_what_is_given_is_not_open(rehearsing: Rehearsing) -> None:
+    rehearsal, _ = rehearsing
+    given = {"runtime__dtype": "float32", "runtime__threads": 1}
+    assert rehearsal(**given).choices() == {"attention": ["explicit", "sdpa", "sdpa32"]}
+    assert rehearsal(**given, runtime__attention="sdpa").choices() == {}
+    assert rehearsal(**given, model__dropout=0.2).choices() == {}
 
 
 def test_evaluation_uses_what_the_run_chose(spaces: Path, terrarium: Any) -> None:

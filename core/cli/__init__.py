@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 from typing import TYPE_CHECKING
 
 from core.plugins import hookimpl
@@ -15,13 +14,14 @@ if TYPE_CHECKING:
 def register_commands(cli: click.Group) -> None:
     """The commands that come with Terrarium. Those of a package that was taken out are left out."""
     from core.cli import check, compare, experiments, fit, nanogpt, report, runs, train, trained
+    from core.plugins.manager import built_in
 
     modules = [train, trained, compare, report, runs, experiments, check, fit, nanogpt]
-    if importlib.util.find_spec("core.sweeps"):
+    if "core.sweeps" in built_in():
         from core.cli import sweep
 
         modules.insert(1, sweep)
-    if importlib.util.find_spec("core.bench"):
+    if "core.bench" in built_in():
         from core.cli import bench
 
         modules.append(bench)
