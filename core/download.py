@@ -1,4 +1,4 @@
-"""One file from the network: a URL in, a checked file under its name out, or a message that says where to put it."""
+"""Download one file and check it. If that fails, the error says where to put the file by hand."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ BLOCK = 1 << 16  # bytes
 
 
 def download(url: str, target: Path, sha256: str, what: str) -> None:
-    """Fetch a file, check it, and give it its name once it is whole and on disk.
+    """Download a file and check it. It gets its name once it is complete and on disk.
 
     sha256: checksum, hexadecimal; empty: not checked. what: names the file in messages, such as "GPT-2's vocabulary".
-    Raises UserError where the file cannot be had or is another, DiskFull; target is then what it was.
+    Raises UserError where the file is not available or has another checksum, and DiskFull. Then target is unchanged.
     """
     durable.make_folders(target.parent)
     files.tidy(target.parent)
@@ -37,7 +37,7 @@ def download(url: str, target: Path, sha256: str, what: str) -> None:
             durable.sync(file.fileno())
         if sha256 and digest.hexdigest() != sha256:
             raise UserError(
-                f"{what} has another content than expected: its SHA-256 is {digest.hexdigest()}, not {sha256}",
+                f"{what} does not match its checksum: its SHA-256 is {digest.hexdigest()}, not {sha256}",
                 place=url,
                 remedy=f"Try again. If the source has changed on purpose, put the file that you want at {target}.",
             )
@@ -53,10 +53,10 @@ def download(url: str, target: Path, sha256: str, what: str) -> None:
 
 
 def blocks(url: str, target: Path, what: str) -> Iterator[bytes]:
-    """The bytes behind a URL. Raises UserError for anything that goes wrong on the way."""
+    """The bytes at a URL. Raises UserError for anything that goes wrong."""
     received = 0
     try:
-        request = urllib.request.Request(url, headers={"User-Agent": "terrarium"})  # some hosts refuse urllib's name
+        request = urllib.request.Request(url, headers={"User-Agent": "terrarium"})  # some hosts refuse urllib's default
         with urllib.request.urlopen(request, timeout=TIMEOUT) as response:
             expected = int(response.headers.get("Content-Length") or 0)
             with progress(what, expected) as advance:
@@ -64,24 +64,24 @@ def blocks(url: str, target: Path, what: str) -> Iterator[bytes]:
                     received += len(block)
                     advance(len(block))
                     yield block
-        if received < expected:  # read() ends quietly where a connection breaks off
+        if received < expected:  # read() returns no error when a connection breaks off
             raise ConnectionError(f"the connection broke off after {received:,} of {expected:,} bytes")
     except (OSError, ValueError, http.client.HTTPException) as error:
         reason: object = error
         if isinstance(error, urllib.error.HTTPError):
-            error.close()  # it is the answer too, with its connection
+            error.close()  # it is also the response, with its connection
         elif isinstance(error, urllib.error.URLError):
             reason = error.reason
         raise UserError(
             f"{what} could not be downloaded: {reason}",
             place=url,
-            remedy=f"Get the file in another way and put it at {target}.",
+            remedy=f"Get the file another way and put it at {target}.",
         ) from error
 
 
 @contextlib.contextmanager
 def progress(what: str, total: int) -> Iterator[Callable[[int], None]]:
-    """A function to call with each number of bytes received; it moves a bar, if standard error is a terminal.
+    """A function to call with each number of bytes received. It moves a bar if standard error is a terminal.
 
     total: bytes expected; 0: not known.
     """

@@ -66,7 +66,7 @@ def refused(url: str, target: Path, checksum: str = SHA256) -> UserError:
 def test_another_content_is_not_kept(server: str, tmp_path: Path) -> None:
     target = tmp_path / "input.txt"
     assert str(refused(f"{server}/file", target, "0" * 64)) == (
-        f"{server}/file: the text has another content than expected: its SHA-256 is {SHA256}, not {'0' * 64}"
+        f"{server}/file: the text does not match its checksum: its SHA-256 is {SHA256}, not {'0' * 64}"
         f"\n  Try again. If the source has changed on purpose, put the file that you want at {target}."
     )
 
@@ -81,7 +81,7 @@ def test_a_file_that_does_not_come_whole_is_named_with_its_place(
     target = tmp_path / "input.txt"
     assert str(refused(f"{server}{path}", target, "")) == (
         f"{server}{path}: the text could not be downloaded: {reason}"
-        f"\n  Get the file in another way and put it at {target}."
+        f"\n  Get the file another way and put it at {target}."
     )
 
 
@@ -98,7 +98,7 @@ def test_without_a_network_the_message_says_which_file_to_put_where(tmp_path: Pa
     message = str(refused(url, target))
     assert message.startswith(f"{url}: the text could not be downloaded: ")
     assert reason in message
-    assert message.endswith(f"\n  Get the file in another way and put it at {target}.")
+    assert message.endswith(f"\n  Get the file another way and put it at {target}.")
 
 
 def test_a_full_disk_is_no_fault_of_the_network(server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
