@@ -219,7 +219,7 @@ FOUND_LATER = [
     ("prepare.dataset_dir=config.toml", "is a file"),
     ("prepare.input=nowhere.txt", "does not exist"),
     ("prepare.input=datasets", "Name one file in it."),
-    ("prepare.input=http://example.org/a.txt", "is no https address"),
+    ("prepare.input=http://example.org/a.txt", "is not an https address"),
     ("prepare.params.alphabet=3", "prepare.params.alphabet = 3"),
     ("prepare.params.alphabet=nan", "prepare.params.alphabet"),
     ("prepare.params.max_letters=1979-05-27", "prepare.params.max_letters"),

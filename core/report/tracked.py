@@ -1,4 +1,4 @@
-"""The report of a user's own loop: a run goes in as its trackers are closed, its page and its entry in the log come out."""
+"""Write the report and the log entry when the trackers of a user's own loop are closed."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ if TYPE_CHECKING:
 
 
 class Report:
-    """A tracker that writes them at the end. `train` and `loop` write them by themselves; a user's own loop has this."""
+    """A tracker that writes the report at the end, for a user's own loop. `train` and `loop` write it themselves."""
 
     def __init__(self, run: Run) -> None:
         self.run = run
 
     def log(self, step: int, metrics: Mapping[str, Any]) -> None:
-        """metrics.csv has the row."""
+        """Nothing: metrics.csv has the row."""
 
     def close(self) -> None:
-        """Write report.html and report.md, and the entry in EXPERIMENT_LOG.md where an experiment has the run.
+        """Write report.html and report.md, and the entry in EXPERIMENT_LOG.md if the run belongs to an experiment.
 
-        summary.json stands by now. Raises UserError where a file of the experiment's runs is damaged.
+        summary.json is written by now. Raises UserError where a file of the experiment's runs is damaged.
         """
         from core.report.log import write_log_entry
         from core.report.run_report import write_report
