@@ -2,26 +2,26 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import http.client
-import sys
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 from core import durable, files
 from core.errors import UserError
+from core.listener import SILENT, Listener
 
 TIMEOUT = 30  # seconds without a byte
 BLOCK = 1 << 16  # bytes
 
 
-def download(url: str, target: Path, sha256: str, what: str) -> None:
+def download(url: str, target: Path, sha256: str, what: str, listener: Listener = SILENT) -> None:
     """Download a file and check it. It gets its name once it is complete and on disk.
 
     sha256: checksum, hexadecimal; empty: not checked. what: names the file in messages, such as "GPT-2's vocabulary".
+    listener: is told how many bytes have arrived, and of how many (0: not known).
     Raises UserError where the file is not available or has another checksum, and DiskFull. Then target is unchanged.
     """
     durable.make_folders(target.parent)
@@ -30,7 +30,7 @@ def download(url: str, target: Path, sha256: str, what: str) -> None:
     digest = hashlib.sha256()
     try:
         with durable.create(temporary) as file:
-            for block in blocks(url, target, what):
+            for block in blocks(url, target, what, listener):
                 file.write(block)
                 digest.update(block)
             file.flush()
@@ -52,18 +52,17 @@ def download(url: str, target: Path, sha256: str, what: str) -> None:
         durable.remove_tree(temporary)
 
 
-def blocks(url: str, target: Path, what: str) -> Iterator[bytes]:
+def blocks(url: str, target: Path, what: str, listener: Listener) -> Iterator[bytes]:
     """The bytes at a URL. Raises UserError for anything that goes wrong."""
     received = 0
     try:
         request = urllib.request.Request(url, headers={"User-Agent": "terrarium"})  # some hosts refuse urllib's default
         with urllib.request.urlopen(request, timeout=TIMEOUT) as response:
             expected = int(response.headers.get("Content-Length") or 0)
-            with progress(what, expected) as advance:
-                while block := response.read(BLOCK):
-                    received += len(block)
-                    advance(len(block))
-                    yield block
+            while block := response.read(BLOCK):
+                received += len(block)
+                listener.progress(f"downloading {what}", received, expected)
+                yield block
         if received < expected:  # read() returns no error when a connection breaks off
             raise ConnectionError(f"the connection broke off after {received:,} of {expected:,} bytes")
     except (OSError, ValueError, http.client.HTTPException) as error:
@@ -77,21 +76,3 @@ def blocks(url: str, target: Path, what: str) -> Iterator[bytes]:
             place=url,
             remedy=f"Get the file another way and put it at {target}.",
         ) from error
-
-
-@contextlib.contextmanager
-def progress(what: str, total: int) -> Iterator[Callable[[int], None]]:
-    """A function to call with each number of bytes received. It moves a bar if standard error is a terminal.
-
-    total: bytes expected; 0: not known.
-    """
-    if not sys.stderr.isatty():
-        yield lambda count: None
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
-
-    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
-    with Progress(*columns, console=Console(stderr=True)) as bar:
-        task = bar.add_task(what, total=total or None)
-        yield lambda count: bar.advance(task, count)

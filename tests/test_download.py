@@ -13,6 +13,7 @@ import pytest
 from core import durable
 from core.download import download
 from core.errors import UserError
+from core.listener import Silent
 
 CONTENT = bytes(range(256)) * 1000
 SHA256 = hashlib.sha256(CONTENT).hexdigest()
@@ -111,13 +112,19 @@ def test_a_full_disk_is_no_fault_of_the_network(server: str, tmp_path: Path, mon
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_bar_shows_on_a_terminal_only(
+def test_the_listener_is_told_and_nothing_is_printed(
     server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    download(f"{server}/file", tmp_path / "a", "", "the text")
-    assert capsys.readouterr() == ("", "")
+    told: list[tuple[str, float, float]] = []
+
+    class Told(Silent):
+        def progress(self, what: str, done: float, total: float) -> None:
+            told.append((what, done, total))
+
     monkeypatch.setattr("sys.stderr.isatty", lambda: True)
-    download(f"{server}/file", tmp_path / "b", "", "the text")
-    out, err = capsys.readouterr()
-    assert out == ""
-    assert "the text" in err
+    download(f"{server}/file", tmp_path / "a", "", "the text")
+    download(f"{server}/file", tmp_path / "b", "", "the text", Told())
+    assert capsys.readouterr() == ("", "")
+    size = (tmp_path / "b").stat().st_size
+    assert {(what, total) for what, _, total in told} == {("downloading the text", size)}
+    assert [done for _, done, _ in told] == sorted({done for _, done, _ in told}) and told[-1][1] == size

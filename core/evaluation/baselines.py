@@ -27,7 +27,7 @@ LEAST_DISCOUNT = 0.01  # without a discount, an n-gram that is not in train woul
 
 
 @dataclass(frozen=True)
-class Table:
+class NGramCounts:
     """Counts of n-grams of one length.
 
     keys: (K,) sorted; counts: (K,); contexts: the different keys // V, sorted; totals: the count of each context;
@@ -43,7 +43,7 @@ class Table:
     vocab_size: int
 
     @classmethod
-    def of(cls, keys: Array, counts: Array, vocab_size: int) -> Table:
+    def of(cls, keys: Array, counts: Array, vocab_size: int) -> NGramCounts:
         """keys: sorted and different."""
         above = keys // vocab_size
         firsts = np.flatnonzero(np.r_[True, above[1:] != above[:-1]]) if len(keys) else np.zeros(0, np.int64)
@@ -83,16 +83,16 @@ class NGrams:
         self.targets = None if targets is None else targets[:TRAIN_TOKENS]
 
     @functools.cached_property
-    def tables(self) -> list[tuple[Table, Table]]:
+    def tables(self) -> list[tuple[NGramCounts, NGramCounts]]:
         """For each length, from 1: how often an n-gram occurs in the text, and after how many different ids."""
-        tables: list[tuple[Table, Table]] = []
+        tables: list[tuple[NGramCounts, NGramCounts]] = []
         longer = None  # keys that are longer by one
         for length in range(self.order, 0, -1):
             keys, counts = np.unique(self.chosen(length), return_counts=True)
-            plain = Table.of(keys, counts, self.vocab_size)
+            plain = NGramCounts.of(keys, counts, self.vocab_size)
             if longer is not None:
                 keys, counts = np.unique(longer % self.vocab_size**length, return_counts=True)
-            tables.append((plain, Table.of(keys, counts, self.vocab_size)))
+            tables.append((plain, NGramCounts.of(keys, counts, self.vocab_size)))
             longer = plain.keys
         return tables[::-1]
 

@@ -63,25 +63,20 @@ def text(comparison: Comparison) -> str:
     """For a terminal: figures, verdicts, and what differed."""
     parts = [as_text(table(comparison)), "\n".join(sentences(comparison))]
     if comparison.differences:
-        found = narrow(as_table(comparison.differences, comparison.names))
+        found = as_table(comparison.differences, comparison.names)
+        rows = [[narrow(cell) for cell in row] for row in found.rows[:MOST_DIFFERENCES]]
         more = len(found.rows) - MOST_DIFFERENCES
-        rest = (
-            f"\n... and {more} more; a page (.html) or a Markdown file (.md) lists all of them"
-            if more > 0
-            else ""
-        )
-        parts.append("What differed:\n" + as_text(Table(found.columns, found.rows[:MOST_DIFFERENCES])) + rest)
+        rest = f"\n... and {more} more; a page (.html) or a Markdown file (.md) lists all of them" if more > 0 else ""
+        parts.append("What differed:\n" + as_text(Table(found.columns, rows)) + rest)
     else:
         parts.append("Nothing differed: settings, data, code and environment are the same.")
     return "\n\n".join(parts)
 
 
-def narrow(found: Table, width: int = 44) -> Table:
-    """The table with cells cut to a width that fits on a terminal."""
-    rows = [
-        [cell if len(cell) <= width else cell[: width - 1] + "…" for cell in map(one_line, row)] for row in found.rows
-    ]
-    return Table(found.columns, rows)
+def narrow(cell: str, width: int = 44) -> str:
+    """A cell cut to a width that fits on a terminal."""
+    text = one_line(cell)
+    return text if len(text) <= width else text[: width - 1] + "…"
 
 
 def pasted(comparison: Comparison) -> str:

@@ -59,7 +59,8 @@ def picture(keys: Sequence[str], spots: Sequence[Spot], *, scattered: bool = Fal
     figure = Figure(figsize=(max(LEAST_WIDTH, WIDTH * len(panels)), HEIGHT), facecolor="white", layout="constrained")
     for index, key in enumerate(panels):
         ax = figure.add_subplot(1, len(panels), index + 1)
-        style(ax, TITLE if index == 0 else "", key)
+        frame(ax, TITLE if index == 0 else "", key.rpartition(".")[2])
+        ax.margins(x=0.06, y=0.12)
         if keys == ["seed"]:
             seeds(ax, measured)
         elif len(keys) == 1 and not scattered:
@@ -67,12 +68,6 @@ def picture(keys: Sequence[str], spots: Sequence[Spot], *, scattered: bool = Fal
         else:
             scatter(ax, key, measured)
     return figure
-
-
-def style(ax: Axes, title: str, key: str) -> None:
-    """The style of the other pictures, with some room around the points."""
-    frame(ax, title, key.rpartition(".")[2])
-    ax.margins(x=0.06, y=0.12)
 
 
 def places(ax: Axes, key: str, spots: Sequence[Spot]) -> list[float]:

@@ -95,12 +95,10 @@ def entry(run: Run, started: str) -> str:
 def changes(run: Run) -> str:
     """Keys that differ from the experiment's default run."""
     default = run.folder.parent / DEFAULT
-    if run.folder == default or not (default / "config.toml").is_file():
-        return (
-            "nothing; this is the run that others are compared with"
-            if run.folder == default
-            else "there is no default run to compare with"
-        )
+    if run.folder == default:
+        return "nothing; this is the run that others are compared with"
+    if not (default / "config.toml").is_file():
+        return "there is no default run to compare with"
     try:
         before, after = flat(read_config(default)), flat(read_config(run.folder))
     except UserError:  # a problem of another run must not fail this one

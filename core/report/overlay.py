@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -12,7 +11,7 @@ import numpy.typing as npt
 
 from core.report import plots
 from core.report.comparison import Group
-from core.report.plots import BOTTOM, HEIGHT, INK, LEFT, LOG_FROM, RIGHT, TOP, WIDTH, Panel, png, points_of
+from core.report.plots import BOTTOM, HEIGHT, INK, LEFT, LOG_FROM, RIGHT, TOP, WIDTH, Panel, points_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -162,11 +161,4 @@ def shortened(name: str) -> str:
 
 def picture(figure: Figure, suffix: str) -> bytes:
     """The figure as a file: .png, or .svg with text as text."""
-    import matplotlib
-
-    if suffix == ".png":
-        return png(figure)
-    buffer = io.BytesIO()
-    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "compare"}):
-        figure.savefig(buffer, format="svg", metadata={"Date": None})
-    return buffer.getvalue()
+    return plots.png(figure) if suffix == ".png" else plots.svg_file(figure, "compare")

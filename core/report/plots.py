@@ -210,14 +210,19 @@ def png(figure: Figure) -> bytes:
     return buffer.getvalue()
 
 
-def svg(figure: Figure, label: str) -> str:
-    """The figure as an SVG element for a web page: transparent, text as text, the page's colours. label: for screen readers."""
+def svg_file(figure: Figure, salt: str, *, transparent: bool = False) -> bytes:
+    """The figure as an SVG file with text as text, always the same bytes. salt: for the ids in it."""
     import matplotlib
 
-    buffer = io.StringIO()
-    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": label}):
-        figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
-    drawing = buffer.getvalue()
+    buffer = io.BytesIO()
+    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": salt}):
+        figure.savefig(buffer, format="svg", transparent=transparent, metadata={"Date": None})
+    return buffer.getvalue()
+
+
+def svg(figure: Figure, label: str) -> str:
+    """The figure as an SVG element for a web page: transparent, text as text, the page's colours. label: for screen readers."""
+    drawing = svg_file(figure, label, transparent=True).decode()
     width, height = figure.get_size_inches() * 72
     head = f'<svg viewBox="0 0 {width:g} {height:g}" role="img" aria-label="{html.escape(label)}">'
     body = re.sub(r"\s*<metadata>.*?</metadata>", "", drawing.partition("<svg")[2].partition(">")[2], flags=re.DOTALL)

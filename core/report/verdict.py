@@ -5,6 +5,7 @@ bootstrap.py has the statistics. This file decides which values count, which are
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -51,14 +52,14 @@ class Verdict:
     second: str
     seeds: tuple[int, int]
     paired: bool
-    difference: float | None
-    low: float | None
-    high: float | None
-    evidence: bool
-    better: str | None
-    more_seeds: int | None
     notes: tuple[str, ...]
     sentence: str
+    difference: float | None = None
+    low: float | None = None
+    high: float | None = None
+    evidence: bool = False
+    better: str | None = None
+    more_seeds: int | None = None
 
 
 def judge(measure: Measure, first: str, a: Sequence[Seeded], second: str, b: Sequence[Seeded]) -> Verdict:
@@ -66,13 +67,7 @@ def judge(measure: Measure, first: str, a: Sequence[Seeded], second: str, b: Seq
     sides = matched(measure, first, a, second, b)
     names = (first, second)
 
-    def verdict(sentence: str, difference: float | None = None, **known: object) -> Verdict:
-        values = {"low": None, "high": None, "evidence": False, "better": None, "more_seeds": None} | known
-        return Verdict(
-            measure, first, second, sides.seeds, sides.paired, difference,
-            notes=sides.notes, sentence=sentence, **values,  # type: ignore[arg-type]
-        )  # fmt: skip
-
+    verdict = functools.partial(Verdict, measure, first, second, sides.seeds, sides.paired, sides.notes)
     if not all(sides.seeds):
         missing = [name for name, count in zip(names, sides.seeds, strict=True) if not count]
         who = " and ".join(missing) + (" have" if len(missing) > 1 else " has")
@@ -133,9 +128,7 @@ def without_spread(
     If the groups were equal, all of n pairs would differ in the same direction in 2 of 2^n cases, and all values of one
     group would be above those of the other in 2 of (n + m choose n). Below 5 % is evidence: 6 pairs, or 4 seeds per group.
     """
-    constant = (
-        np.ptp(sides.a) == 0 and np.ptp(sides.b) == 0
-    )  # values that do not depend on the seed are not paired by it
+    constant = np.ptp(sides.a) == 0 and np.ptp(sides.b) == 0  # values that ignore the seed are not paired by it
     several, counts = min(sides.seeds), seeds_in_words(sides)
     if abs(difference) <= NO_SPREAD * float(np.abs(sides.a).max()):
         equal = "in every run" if constant else "seed by seed"
