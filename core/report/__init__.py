@@ -9,8 +9,7 @@ from core.plugins.hookspecs import Register
 @hookimpl
 def register_trackers(register: Register) -> None:
     """For a user's own loop. plots: loss_curves.png and lr_schedule.png at its end; report: the page and the log entry."""
-    from core.report.plots import Plots
-    from core.report.tracked import Report
+    from core.report.tracked import Plots, Report
 
     register("plots", Plots)
     register("report", Report)

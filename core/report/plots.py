@@ -21,8 +21,6 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from core.tracking.run import Run
-
 Row = dict[str, Any]
 # Blue and vermilion of Okabe and Ito, safe for colour blindness.
 COLOURS = {"val": "#0072b2", "train": "#d55e00", "": "#0072b2"}
@@ -48,20 +46,6 @@ LOSS = {"train": "train_loss", "val": "val_loss"}
 BY_STEP, BY_SECONDS = Panel("loss, nats per token", "step", LOSS), Panel("loss by time", "seconds", LOSS)
 ACCURACY = Panel("exact match", "step", {"train": "train_accuracy", "val": "val_accuracy"})
 LEARNING_RATE = Panel("learning rate", "step", {"": "learning_rate"})
-
-
-class Plots:
-    """A tracker that draws the plots at the end, for a user's own loop. `train` draws them itself."""
-
-    def __init__(self, run: Run) -> None:
-        self.folder = run.folder
-
-    def log(self, step: int, metrics: Row) -> None:
-        """Nothing: metrics.csv has the row."""
-
-    def close(self) -> None:
-        """Draw the plots from metrics.csv."""
-        write_plots(self.folder)
 
 
 def write_plots(folder: Path) -> list[Path]:

@@ -1,4 +1,7 @@
-"""Write the report and the log entry when the trackers of a user's own loop are closed."""
+"""Trackers for a user's own loop that draw the plots and write the report when the run ends.
+
+`train` and `loop` do this themselves.
+"""
 
 from __future__ import annotations
 
@@ -11,8 +14,8 @@ if TYPE_CHECKING:
     from core.tracking.run import Run
 
 
-class Report:
-    """A tracker that writes the report at the end, for a user's own loop. `train` and `loop` write it themselves."""
+class AtTheEnd:
+    """A tracker that does nothing before the run ends."""
 
     def __init__(self, run: Run) -> None:
         self.run = run
@@ -20,11 +23,21 @@ class Report:
     def log(self, step: int, metrics: Mapping[str, Any]) -> None:
         """Nothing: metrics.csv has the row."""
 
-    def close(self) -> None:
-        """Write report.html and report.md, and the entry in EXPERIMENT_LOG.md if the run belongs to an experiment.
 
-        summary.json is written by now. Raises UserError where a file of the experiment's runs is damaged.
-        """
+class Plots(AtTheEnd):
+    """Draws the plots from metrics.csv."""
+
+    def close(self) -> None:
+        from core.report.plots import write_plots
+
+        write_plots(self.run.folder)
+
+
+class Report(AtTheEnd):
+    """Writes report.html and report.md at the end, and the entry in EXPERIMENT_LOG.md if the run belongs to an experiment."""
+
+    def close(self) -> None:
+        """summary.json is written by now. Raises UserError where a file of the experiment's runs is damaged."""
         from core.report.log import write_log_entry
         from core.report.run_report import write_report
 
