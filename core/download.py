@@ -1,28 +1,28 @@
-"""One file from the network: a URL in, a checked file under its name out, or a message that says where to put it."""
+"""Download one file and check it. If that fails, the error says where to put the file by hand."""
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import http.client
-import sys
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 from core import durable, files
 from core.errors import UserError
+from core.listener import SILENT, Listener
 
 TIMEOUT = 30  # seconds without a byte
 BLOCK = 1 << 16  # bytes
 
 
-def download(url: str, target: Path, sha256: str, what: str) -> None:
-    """Fetch a file, check it, and give it its name once it is whole and on disk.
+def download(url: str, target: Path, sha256: str, what: str, listener: Listener = SILENT) -> None:
+    """Download a file and check it. It gets its name once it is complete and on disk.
 
     sha256: checksum, hexadecimal; empty: not checked. what: names the file in messages, such as "GPT-2's vocabulary".
-    Raises UserError where the file cannot be had or is another, DiskFull; target is then what it was.
+    listener: is told how many bytes have arrived, and of how many (0: not known).
+    Raises UserError where the file is not available or has another checksum, and DiskFull. Then target is unchanged.
     """
     durable.make_folders(target.parent)
     files.tidy(target.parent)
@@ -30,14 +30,14 @@ def download(url: str, target: Path, sha256: str, what: str) -> None:
     digest = hashlib.sha256()
     try:
         with durable.create(temporary) as file:
-            for block in blocks(url, target, what):
+            for block in blocks(url, target, what, listener):
                 file.write(block)
                 digest.update(block)
             file.flush()
             durable.sync(file.fileno())
         if sha256 and digest.hexdigest() != sha256:
             raise UserError(
-                f"{what} has another content than expected: its SHA-256 is {digest.hexdigest()}, not {sha256}",
+                f"{what} does not match its checksum: its SHA-256 is {digest.hexdigest()}, not {sha256}",
                 place=url,
                 remedy=f"Try again. If the source has changed on purpose, put the file that you want at {target}.",
             )
@@ -52,46 +52,27 @@ def download(url: str, target: Path, sha256: str, what: str) -> None:
         durable.remove_tree(temporary)
 
 
-def blocks(url: str, target: Path, what: str) -> Iterator[bytes]:
-    """The bytes behind a URL. Raises UserError for anything that goes wrong on the way."""
+def blocks(url: str, target: Path, what: str, listener: Listener) -> Iterator[bytes]:
+    """The bytes at a URL. Raises UserError for anything that goes wrong."""
     received = 0
     try:
-        request = urllib.request.Request(url, headers={"User-Agent": "terrarium"})  # some hosts refuse urllib's name
+        request = urllib.request.Request(url, headers={"User-Agent": "terrarium"})  # some hosts refuse urllib's default
         with urllib.request.urlopen(request, timeout=TIMEOUT) as response:
             expected = int(response.headers.get("Content-Length") or 0)
-            with progress(what, expected) as advance:
-                while block := response.read(BLOCK):
-                    received += len(block)
-                    advance(len(block))
-                    yield block
-        if received < expected:  # read() ends quietly where a connection breaks off
+            while block := response.read(BLOCK):
+                received += len(block)
+                listener.progress(f"downloading {what}", received, expected)
+                yield block
+        if received < expected:  # read() returns no error when a connection breaks off
             raise ConnectionError(f"the connection broke off after {received:,} of {expected:,} bytes")
     except (OSError, ValueError, http.client.HTTPException) as error:
         reason: object = error
         if isinstance(error, urllib.error.HTTPError):
-            error.close()  # it is the answer too, with its connection
+            error.close()  # it is also the response, with its connection
         elif isinstance(error, urllib.error.URLError):
             reason = error.reason
         raise UserError(
             f"{what} could not be downloaded: {reason}",
             place=url,
-            remedy=f"Get the file in another way and put it at {target}.",
+            remedy=f"Get the file another way and put it at {target}.",
         ) from error
-
-
-@contextlib.contextmanager
-def progress(what: str, total: int) -> Iterator[Callable[[int], None]]:
-    """A function to call with each number of bytes received; it moves a bar, if standard error is a terminal.
-
-    total: bytes expected; 0: not known.
-    """
-    if not sys.stderr.isatty():
-        yield lambda count: None
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
-
-    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
-    with Progress(*columns, console=Console(stderr=True)) as bar:
-        task = bar.add_task(what, total=total or None)
-        yield lambda count: bar.advance(task, count)

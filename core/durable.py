@@ -1,6 +1,6 @@
-"""The operations that change a disk, a small function each: whatever must survive a kill or a power cut goes through here.
+"""The operations that change a disk, one small function each. Everything that must survive a kill or a power cut uses them.
 
-core.files puts them in the right order. Tests log them, end the process between any two of them, and let each one fail.
+core.files puts them in the right order. Tests log them, end the process between any two, and make each one fail.
 """
 
 from __future__ import annotations
@@ -13,22 +13,22 @@ from pathlib import Path
 
 from typing_extensions import Buffer
 
-FULL = (errno.ENOSPC, errno.EDQUOT)  # no room, for anyone or for this user
+FULL = (errno.ENOSPC, errno.EDQUOT)  # no space left, on the disk or for this user
 BUFFER = 1 << 20  # bytes
 
 
 def open_new(path: Path) -> int:
-    """A descriptor of an empty file: a new one, or the one that is there without its content."""
+    """A descriptor of an empty file: a new one, or an existing one without its content."""
     return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | getattr(os, "O_BINARY", 0), 0o666)
 
 
 def open_end(path: Path) -> int:
-    """A descriptor that adds to the end of a file."""
+    """A descriptor that appends to a file."""
     return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | getattr(os, "O_BINARY", 0), 0o666)
 
 
 def write(descriptor: int, data: bytes | memoryview) -> int:
-    """Write some bytes from the start of data. Returns how many: the system may take fewer than there are."""
+    """Write some bytes from the start of data. Returns how many: the system may write fewer than there are."""
     return os.write(descriptor, data)
 
 
@@ -40,7 +40,7 @@ def write_all(descriptor: int, data: bytes) -> None:
 
 
 def sync(descriptor: int) -> None:
-    """Push a file's content to the disk."""
+    """Flush a file's content to the disk."""
     os.fsync(descriptor)
 
 
@@ -49,9 +49,9 @@ def close(descriptor: int) -> None:
 
 
 def sync_path(path: Path) -> None:
-    """Push a file's content, or a folder's list of names, to the disk."""
+    """Flush a file's content, or a folder's list of names, to the disk."""
     if os.name == "nt" and path.is_dir():
-        return  # Windows cannot open a folder; NTFS journals its names
+        return  # Windows cannot open a folder, and NTFS journals its names
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -60,7 +60,7 @@ def sync_path(path: Path) -> None:
 
 
 def rename(old: Path, new: Path) -> None:
-    """Give a file another name, in place of a file that has it; a folder, only where nothing or an empty folder has it."""
+    """Rename a file, replacing one that has the name; or a folder, if nothing or an empty folder has the name."""
     old.replace(new)
 
 
@@ -69,7 +69,7 @@ def unlink(path: Path) -> None:
 
 
 def make_folder(path: Path) -> None:
-    """Make a folder. Raises FileExistsError where the name is taken."""
+    """Make a folder. Raises FileExistsError if the name is taken."""
     path.mkdir()
 
 
@@ -79,7 +79,7 @@ def remove_folder(path: Path) -> None:
 
 
 class Raw(io.RawIOBase):
-    """A new file as Python's io wants it, so that io.BufferedWriter may gather small writes."""
+    """A new file in the form that io.BufferedWriter needs to collect small writes."""
 
     def __init__(self, path: Path) -> None:
         self.descriptor = open_new(path)
@@ -100,12 +100,12 @@ class Raw(io.RawIOBase):
 
 
 def create(path: Path) -> io.BufferedWriter:
-    """A new file to be written in many small pieces."""
+    """A new file for many small writes."""
     return io.BufferedWriter(Raw(path), BUFFER)
 
 
 def write_file(path: Path, data: bytes) -> None:
-    """Make a file with this content and push it to the disk; its name is durable only once its folder is synced."""
+    """Make a file with this content and flush it to the disk. Its name is durable only after its folder is synced."""
     descriptor = open_new(path)
     try:
         write_all(descriptor, data)
@@ -115,7 +115,7 @@ def write_file(path: Path, data: bytes) -> None:
 
 
 def make_folders(path: Path) -> None:
-    """Make a folder and those above it that are missing, each durable: one that is not would take all in it along."""
+    """Make a folder and its missing parents, each durable: one that is lost would take everything in it along."""
     if path.is_dir():
         return
     make_folders(path.parent)
@@ -128,7 +128,7 @@ def make_folders(path: Path) -> None:
 
 
 def remove_tree(path: Path) -> None:
-    """Remove a file or a folder with all in it, if it is there."""
+    """Remove a file, or a folder with everything in it, if it exists."""
     if path.is_dir() and not path.is_symlink():
         for entry in sorted(path.iterdir()):
             remove_tree(entry)
@@ -138,7 +138,7 @@ def remove_tree(path: Path) -> None:
 
 
 def tree(path: Path) -> Iterator[Path]:
-    """Everything in a folder, what is deeper first, then the folder."""
+    """Everything in a folder, the deepest first, then the folder."""
     for entry in sorted(path.iterdir()):
         if entry.is_dir() and not entry.is_symlink():
             yield from tree(entry)

@@ -7,9 +7,9 @@ from collections.abc import Iterable
 
 
 class UserError(Exception):
-    """The user's input, files or settings are wrong; the command line prints it alone and exits with 2.
+    """The user's input, files or settings are wrong. The command line prints only the message and exits with 2.
 
-    message: what was found. place: the file, line or option at fault. remedy: what to do next.
+    message: what was found. place: the file and line, config key or `argument` where. remedy: what to do next.
     """
 
     def __init__(self, message: str, *, place: str = "", remedy: str = "") -> None:
@@ -26,11 +26,11 @@ class UserError(Exception):
 
 
 class RunFailed(Exception):
-    """A run could not go on (loss is not finite, disk full); what it saved is whole. Exit code 1."""
+    """A run could not go on (the loss is not finite, the disk is full). What it saved is complete. Exit code 1."""
 
 
 class Interrupted(Exception):
-    """A signal stopped the work, and what was done is saved. number: the signal; remedy: how to go on."""
+    """A signal stopped the work; everything done so far is saved. number: the signal. remedy: how to go on."""
 
     def __init__(self, number: int, remedy: str) -> None:
         super().__init__(remedy)
@@ -50,7 +50,7 @@ class Stopped(Exception):
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """A sentence that names the nearest known name, or lists the known ones; never empty unless none is known."""
+    """A sentence with the most similar known name, or a list of the known ones; "" if there are none."""
     names = sorted(known)
     near = difflib.get_close_matches(name, names, n=1, cutoff=0.6)
     if near:

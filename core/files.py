@@ -1,7 +1,7 @@
-"""Durable file work: everything that must survive a kill or a power cut is written through here.
+"""Write files so that they survive a kill or a power cut, lock them, and check their checksums.
 
-A file or folder appears under its name only when it is whole and on disk: written under a temporary
-name, fsynced, renamed, and the rename itself fsynced through the parent folder. core.durable has the single operations.
+A file or folder appears under its name only when it is complete and on disk: it is written under a temporary name,
+fsynced and renamed, and the rename is fsynced through the parent folder. core.durable has the single operations.
 """
 
 from __future__ import annotations
@@ -24,18 +24,19 @@ from core.errors import UserError
 
 try:
     import fcntl
-except ImportError:  # Windows has no flock: there a run folder is not guarded against a second writer
+except ImportError:  # Windows has no flock, so a run folder is not protected against a second writer
     fcntl = None  # type: ignore[assignment]
 
-TEMPORARY = ".tmp-"  # prefix of names that hold unfinished work and may be deleted by anyone who holds the lock
+TEMPORARY = ".tmp-"  # prefix of names of unfinished work, which any holder of the lock may delete
 BLOCK = 4096  # bytes that a new name or folder takes on most disks
-PATIENCE = 1.0  # seconds in which the holder of a lock must have said who it is
+PATIENCE = 1.0  # seconds in which the holder of a lock must have written its name
 
 
 def cache_folder() -> Path:
-    """Where what can be had again is kept for all experiments: $TERRARIUM_CACHE, else terrarium in $XDG_CACHE_HOME or ~/.cache.
+    """The folder of files that can be made or downloaded again, shared by all experiments.
 
-    It need not exist. Raises RuntimeError where the user has no home.
+    $TERRARIUM_CACHE, else terrarium in $XDG_CACHE_HOME or ~/.cache. It need not exist. Raises RuntimeError if the user has
+    no home.
     """
     if own := os.environ.get("TERRARIUM_CACHE"):
         return Path(own)
@@ -44,7 +45,7 @@ def cache_folder() -> Path:
 
 
 class DiskFull(OSError):
-    """There is no room on a disk. needed: bytes to be written, at least; written: those of them that are there already."""
+    """No space left on a disk. needed: bytes to write, at least. written: how many of them are written already."""
 
     def __init__(self, folder: Path, needed: int, written: int | None = None) -> None:
         free = free_bytes(folder) + (written or 0)
@@ -54,32 +55,32 @@ class DiskFull(OSError):
 
 
 def free_bytes(folder: Path) -> int:
-    """Bytes that this user may still write to the disk of a folder, which need not exist yet."""
+    """Free bytes for this user on the disk of a folder, which need not exist yet."""
     while not folder.exists():
         folder = folder.parent
     return shutil.disk_usage(folder).free
 
 
 def megabytes(count: int) -> str:
-    """A number of bytes for people."""
+    """A number of bytes in readable form."""
     if count < 1000:
         return f"{count} bytes"
     return f"{count / 1e6:,.1f} MB" if count >= 50_000 else f"{count / 1e3:,.1f} kB"
 
 
 def disk_full(error: OSError, folder: Path) -> DiskFull:
-    """An error that says that there is no room, with figures. folder: on the disk that it is about, as far as is known."""
+    """The error as a DiskFull, with figures. folder: on the disk in question, as far as is known."""
     return error if isinstance(error, DiskFull) else DiskFull(folder, BLOCK)
 
 
 def is_full(error: BaseException) -> bool:
-    """Whether an error says that there is no room, and not yet how much is needed."""
+    """Whether an error means that the disk is full, and does not yet say how much is needed."""
     return isinstance(error, OSError) and error.errno in durable.FULL and not isinstance(error, DiskFull)
 
 
 @contextlib.contextmanager
 def room_for(folder: Path, needed: int) -> Iterator[None]:
-    """Raise DiskFull, which says what is needed and what is free, where writing in this context finds no room."""
+    """Raise DiskFull, with the space needed and free, if writing in this context runs out of space."""
     try:
         yield
     except OSError as error:
@@ -89,7 +90,7 @@ def room_for(folder: Path, needed: int) -> Iterator[None]:
 
 
 def write_bytes(path: Path, data: bytes) -> None:
-    """Replace a file as a whole: readers see the old content or the new, also after a power cut. Raises DiskFull."""
+    """Replace a file as a whole: readers see the old content or the new, even after a power cut. Raises DiskFull."""
     temporary = temporary_name(path)
     tidy(path.parent)
     with room_for(path.parent, len(data)):
@@ -103,12 +104,12 @@ def write_bytes(path: Path, data: bytes) -> None:
 
 
 def temporary_name(path: Path) -> Path:
-    """Where a file is written until it is whole. Two processes may write one file: each has a place of its own."""
+    """Where a file is written until it is complete. The name contains the process, as two may write the same file."""
     return path.with_name(f"{TEMPORARY}{os.getpid()}-{path.name}")
 
 
 def tidy(folder: Path) -> None:
-    """Remove what processes that were killed while they wrote a file have left in a folder."""
+    """Remove the unfinished files of processes that were killed while they wrote into a folder."""
     for path in folder.glob(f"{TEMPORARY}*-*"):
         number = path.name[len(TEMPORARY) :].partition("-")[0]
         if number.isdecimal() and not is_alive(int(number)):
@@ -116,12 +117,12 @@ def tidy(folder: Path) -> None:
 
 
 def is_alive(process: int) -> bool:
-    """Whether there is a process of this number on this machine."""
+    """Whether a process with this number runs on this machine."""
     if os.name == "nt":
-        return True  # there os.kill would end it
+        return True  # os.kill would end it there
     try:
         os.kill(process, 0)
-    except PermissionError:  # another user's
+    except PermissionError:  # it belongs to another user
         return True
     except (ProcessLookupError, OverflowError):
         return False
@@ -134,7 +135,7 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """`write_bytes` of readable JSON; numbers that are not finite are refused (ValueError), as JSON has none."""
+    """`write_bytes` of readable JSON. Raises ValueError for numbers that are not finite, which JSON does not have."""
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
@@ -148,7 +149,7 @@ def sha256(path: Path) -> str:
 
 
 def seal(values: dict[str, Any]) -> str:
-    """Checksum of JSON values, hexadecimal; numbers that are not finite are refused (ValueError)."""
+    """Checksum of JSON values, hexadecimal. Raises ValueError for numbers that are not finite."""
     return hashlib.sha256(json.dumps(values, indent=1, sort_keys=True, allow_nan=False).encode()).hexdigest()
 
 
@@ -158,7 +159,7 @@ def sealed(values: dict[str, Any]) -> bytes:
 
 
 def unsealed(data: bytes) -> dict[str, Any]:
-    """The values that `sealed` was given. Raises ValueError unless data is, to the byte, what it returned."""
+    """The values that `sealed` was given. Raises ValueError unless data is exactly what it returned."""
     try:
         values = json.loads(data)
     except (ValueError, RecursionError):
@@ -171,10 +172,10 @@ def unsealed(data: bytes) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def new_folder(target: Path) -> Iterator[Path]:
-    """Fill the folder that this yields; at the end it takes target's place as a whole.
+    """Fill the folder that this yields. At the end it replaces target as a whole.
 
-    After an exception target is what it was. Raises DiskFull where that is what stopped the work. Between the two renames at the end target is absent for a
-    moment; `recover` puts the old one back after a crash just there.
+    After an exception target is unchanged. Raises DiskFull if the disk was the reason. Between the two renames at the
+    end target is missing for a moment; after a crash there, `recover` restores the old one.
     """
     durable.make_folders(target.parent)
     recover(target)
@@ -192,7 +193,7 @@ def new_folder(target: Path) -> Iterator[Path]:
         durable.remove_tree(previous)
     except BaseException as error:
         written = sum(path.stat().st_size for path in temporary.rglob("*") if path.is_file())
-        full = DiskFull(target.parent, written, written) if is_full(error) else None  # before the room is given back
+        full = DiskFull(target.parent, written, written) if is_full(error) else None  # before the space is freed
         durable.remove_tree(temporary)
         recover(target)
         if full:
@@ -201,12 +202,12 @@ def new_folder(target: Path) -> Iterator[Path]:
 
 
 def previous_name(target: Path) -> Path:
-    """Where the old folder waits while the new one takes its name."""
+    """The name of the old folder while the new one is put in its place."""
     return target.with_name(f".old-{target.name}")
 
 
 def recover(target: Path) -> None:
-    """Finish what a crash inside `new_folder` left: restore the old folder, or remove it if the new one stands."""
+    """Clean up after a crash in `new_folder`: restore the old folder, or remove it if the new one is in place."""
     previous = previous_name(target)
     if not previous.exists():
         return
@@ -218,10 +219,10 @@ def recover(target: Path) -> None:
 
 @contextlib.contextmanager
 def lock(path: Path, what: str, remedy: str = "Wait until it ends.") -> Iterator[None]:
-    """Hold an exclusive lock on a file; the system frees it when the process ends, however it ends.
+    """Hold an exclusive lock on a file. The system releases it when the process ends, in any way.
 
-    what: names the guarded thing in the message, such as "run default". Raises UserError, which tells the other process
-    and since when it has been there, if another one holds it.
+    what: names the guarded thing in the message, such as "run default". Raises UserError if another process holds the
+    lock. The message says which one, and since when.
     """
     try:
         durable.make_folders(path.parent)
@@ -234,7 +235,7 @@ def lock(path: Path, what: str, remedy: str = "Wait until it ends.") -> Iterator
         if holder is not None:
             raise UserError(f"{what} is in use by {holder}", place=str(path.parent), remedy=remedy)
         started = datetime.datetime.now().isoformat(" ", timespec="seconds")
-        with contextlib.suppress(OSError):  # on a full disk the lock holds just as well without a name on it
+        with contextlib.suppress(OSError):  # on a full disk the lock works without a name in it
             write_holder(file, f"process {os.getpid()} since {started}")
         try:
             yield
@@ -245,9 +246,9 @@ def lock(path: Path, what: str, remedy: str = "Wait until it ends.") -> Iterator
 
 @contextlib.contextmanager
 def turn(folder: Path) -> Iterator[None]:
-    """Wait until no other process is in this context for the same folder: for short work on a file that many renew.
+    """Wait until no other process is in this context for the same folder. For short work on a file that many update.
 
-    The folder itself is locked, so nothing is left behind. Where folders cannot be, this does nothing.
+    The folder itself is locked, so nothing is left behind. Does nothing where folders cannot be locked.
     """
     if fcntl is None:
         yield
@@ -262,7 +263,7 @@ def turn(folder: Path) -> Iterator[None]:
 
 
 def take(file: TextIO) -> str | None:
-    """Lock a file, or say who has it: the holder writes its name just after locking, which may take a moment."""
+    """Lock a file, or return its holder. A holder writes its name just after locking, which may take a moment."""
     if fcntl is None:
         return None
     holder, patience = "", time.monotonic() + PATIENCE
@@ -277,7 +278,7 @@ def take(file: TextIO) -> str | None:
         file.seek(0)
         holder = file.read().strip()
         named = re.match(r"process (\d+)\b", holder)
-        if named and is_alive(int(named[1])):  # else it is empty yet, or the name of one that was killed
+        if named and is_alive(int(named[1])):  # otherwise it is still empty, or names a process that was killed
             return holder
         if time.monotonic() > patience:
             return holder or "another process"
@@ -285,7 +286,7 @@ def take(file: TextIO) -> str | None:
 
 
 def write_holder(file: TextIO, text: str) -> None:
-    """Make text the whole content of a lock file."""
+    """Replace the content of a lock file."""
     file.seek(0)
     file.truncate()
     file.write(text)

@@ -126,7 +126,7 @@ def test_text_that_repeats_itself_is_warned_of(text: Path, terrarium: Terrarium)
     assert found["overlap"][0]["what"] == "windows of 50 tokens" and found["overlap"][0]["share"] == 1
     assert {"prepare.split", "prepare.val_fraction"} <= warned(found)
     shown = terrarium("check", "text", "--no-timing").output
-    assert "running text, one stream" in shown and "100% of validation stands verbatim in training" in shown
+    assert "running text, one stream" in shown and "100% of validation also occurs in training" in shown
 
 
 def test_both_sides_the_same(text: Path, terrarium: Terrarium) -> None:
@@ -138,7 +138,7 @@ def test_both_sides_the_same(text: Path, terrarium: Terrarium) -> None:
     write_meta(folder / "meta.pkl", [chr(33 + number) for number in range(65)])
     found = account(terrarium, "text", "-s", "prepare.dataset_dir=datasets/own")
     assert found["data"]["same"]
-    assert "validation is the same text as training" in found["warnings"][0]["message"]
+    assert "validation and training are the same text" in found["warnings"][0]["message"]
 
 
 def test_a_warning_names_file_and_line(spaces: Path, terrarium: Terrarium) -> None:
@@ -189,34 +189,34 @@ def plain(**changes: Any) -> Facts:
     [
         # near: settings or facts that are just no trap
         ("train.data.grad_accum_steps", FACTS, {"train__data__grad_accum_steps": 8}, {"train__data__grad_accum_steps": 7},
-         "grad_accum_steps = 8 for a model of 400,000 parameters: it takes one step in the time of 8, and so small a model learns more from more steps"),
+         "grad_accum_steps = 8 for a model of 400,000 parameters: one step takes the time of 8, and so small a model learns more from more steps"),
         ("train.data.grad_accum_steps", FACTS, {"train__data__grad_accum_steps": 40}, changed(parameters=10_000_000), "grad_accum_steps = 40 for a model of 400,000 parameters"),
         ("train.schedule.lr_decay_iters", FACTS, {"train__schedule__lr_decay_iters": 5000}, {"train__schedule__lr_decay_iters": 1200},
-         "lr_decay_iters = 5,000, but max_iters = 1,000: the rate never comes down"),
+         "lr_decay_iters = 5,000, but max_iters = 1,000: the learning rate never reaches its minimum"),
         ("train.schedule.lr_decay_iters", FACTS, {"train__schedule__lr_decay_iters": 500}, {"train__schedule__lr_decay_iters": 800},
-         "lr_decay_iters = 500, but max_iters = 1,000: the last 500 steps are at the lowest rate"),
+         "lr_decay_iters = 500, but max_iters = 1,000: the last 500 steps are at the minimum learning rate"),
         ("train.schedule.lr_decay_iters", FACTS, {"train__schedule__lr_decay_iters": 5000},
          {"train__schedule__lr_decay_iters": 5000, "train__runtime__max_minutes": 3}, "lr_decay_iters = 5,000"),
         ("train.data.block_size", FACTS, {"train__data__block_size": 256}, {"train__data__block_size": 160},
          "block_size = 256 is 13 times the longest document (20 tokens)"),
         ("train.data.block_size", changed(longest=100, longer=7), {}, changed(longest=100, longer=7, rows=False),
          "block_size = 64: 7 of 50,000 training documents are longer (up to 100 tokens)"),
-        ("prepare.val_fraction", changed(same=True), {}, FACTS, "validation is the same text as training"),
-        ("prepare.split", changed(val_in_train=0.51), {}, changed(val_in_train=0.5), "51% of validation stands verbatim in training"),
+        ("prepare.val_fraction", changed(same=True), {}, FACTS, "validation and training are the same text"),
+        ("prepare.split", changed(val_in_train=0.51), {}, changed(val_in_train=0.5), "51% of validation also occurs in training"),
         ("prepare.val_fraction", changed(val_prompts=19), {}, changed(val_prompts=20), "19 validation prompts: one answer moves the accuracy by 5%"),
-        ("prepare.val_fraction", plain(val_tokens=999), {}, plain(val_tokens=1000), "999 validation tokens: the loss over so few is a noisy figure"),
+        ("prepare.val_fraction", plain(val_tokens=999), {}, plain(val_tokens=1000), "999 validation tokens: the loss over so few is noisy"),
         ("prepare.vocab_size", plain(encoder="bpe", vocab_size=1000, train_tokens=9_999), {}, plain(encoder="bpe", vocab_size=1000, train_tokens=10_000),
-         "a vocabulary of 1,000 for 9,999 training tokens: most ids are seen too seldom to be learnt"),
+         "a vocabulary of 1,000 for 9,999 training tokens: most ids occur too rarely to be learnt"),
         ("prepare.encoder", plain(encoder="gpt2", vocab_size=50257, train_tokens=300_000), {}, plain(encoder="char", vocab_size=50257, train_tokens=300_000), "a vocabulary of 50,257"),
         ("train.data.mask_prompt", TEXT, {"train__data__mask_prompt": True}, FACTS, "mask_prompt is set, but running text has no prompts"),
         ("sample.sample.temperature", FACTS, {"sample__sample__temperature": 0.8}, TEXT, "temperature = 0.8 draws answers at random"),
         ("train.runtime.eval_interval", FACTS, {"train__runtime__eval_interval": 1001}, {"train__runtime__eval_interval": 1000},
-         "eval_interval = 1,001 is more than max_iters = 1,000: validation is looked at only at the end"),
+         "eval_interval = 1,001 is more than max_iters = 1,000: validation loss is measured only at the end"),
         ("train.runtime.checkpoint_interval", FACTS, {"train__runtime__checkpoint_interval": 5000, "train__schedule__max_iters": 2000},
-         {"train__runtime__checkpoint_interval": 5000, "train__schedule__max_iters": 1999}, "checkpoint_interval = 5,000 is more than max_iters = 2,000: a crash loses the whole run"),
+         {"train__runtime__checkpoint_interval": 5000, "train__schedule__max_iters": 1999}, "checkpoint_interval = 5,000 is more than max_iters = 2,000: a crash would lose the whole run"),
         ("train.runtime.checkpoint_interval", changed(seconds=601), {"train__runtime__checkpoint_interval": 5000}, changed(seconds=600), "checkpoint_interval = 5,000"),
-        ("train.schedule.max_iters", changed(train_tokens=20_000), {}, changed(train_tokens=30_720), "max_iters = 1,000 reads the training side 77 times over"),
-        ("train.model.dropout", changed(train_tokens=3_072_000), {"train__model__dropout": 0.2}, changed(train_tokens=1_000_000), "dropout = 0.2 guards against learning by heart, but this run reads 50% of the training side once"),
+        ("train.schedule.max_iters", changed(train_tokens=20_000), {}, changed(train_tokens=30_720), "max_iters = 1,000 reads the training side 77 times"),
+        ("train.model.dropout", changed(train_tokens=3_072_000), {"train__model__dropout": 0.2}, changed(train_tokens=1_000_000), "dropout = 0.2 helps against memorising, but this run reads only 50% of the training side once"),
     ],
 )  # fmt: skip
 def test_a_trap_and_what_is_just_none(

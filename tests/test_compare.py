@@ -103,7 +103,7 @@ def test_identical_settings_over_five_seeds_are_no_evidence(terrarium: Command, 
         made("spaces", f"again-{seed}", seed=seed, loss=1.5)
     done = terrarium("compare", "spaces/a-*", "spaces/b-*")
     assert "No evidence of a difference: val loss of b-* is " in done.stdout
-    assert "; 5 seeds each); about " in done.stdout and "more seeds a side would be needed" in done.stdout
+    assert "; 5 seeds each); about " in done.stdout and "more seeds per group would be needed" in done.stdout
     assert "config  train.runtime.seed  0, 1, 2, 3, 4  10, 11, 12, 13, 14" in done.stdout
 
 
@@ -222,9 +222,9 @@ def test_runs_that_are_not_complete_are_left_out(terrarium: Command, made: Calla
         made("spaces", f"b-{seed}", seed=seed, loss=1.4 + 0.9 * shift, status="failed" if seed == 4 else "completed")
     made("spaces", "c", seed=0, loss=None, status="interrupted")
     done = terrarium("compare", "spaces/a-*", "spaces/b-*", "spaces/c")
-    assert "warning: spaces/b-4 is not complete (failed): it is left out of the figures." in done.stdout
+    assert "warning: spaces/b-4 is not complete (failed), so it is left out of the figures." in done.stdout
     assert "b-*    4 (of 5)" in done.stdout
-    assert "1 of a-*'s 5 seeds is left out: the other side lacks it." in done.stdout
+    assert "1 of a-*'s 5 seeds is left out: the other group does not have it." in done.stdout
     assert "; 4 seeds each, paired)." in done.stdout
     assert "Nothing to compare: c has no val loss of a completed run." in done.stdout
 
@@ -236,7 +236,7 @@ def test_a_group_of_several_settings_is_warned_of(terrarium: Command, widths: No
         in done.stdout
     )
     assert "warning: in more than one group: default." in done.stdout
-    assert "2 runs of wide-0,narrow-1,default have the seed 0: they count as one, by their mean." in done.stdout
+    assert "2 runs of wide-0,narrow-1,default have the seed 0: their mean counts as one." in done.stdout
 
 
 def test_many_tests_find_something_by_chance(terrarium: Command, made: Callable[..., Path]) -> None:
@@ -244,7 +244,7 @@ def test_many_tests_find_something_by_chance(terrarium: Command, made: Callable[
         for seed in (0, 1):
             made("spaces", f"w{width}-{seed}", seed=seed, loss=1.5 + 0.01 * seed * width, n_embd=width)
     done = terrarium("compare", "spaces")
-    assert "5 differences are tested at 95% each: of 20 that do not exist, about one is seen by chance." in done.stdout
+    assert "5 differences are tested at 95% each: of 20 that do not exist, about one shows up by chance." in done.stdout
 
 
 @pytest.mark.parametrize(
@@ -262,8 +262,8 @@ def test_many_tests_find_something_by_chance(terrarium: Command, made: Callable[
         (["empty"], "empty has no runs yet\n  Train one: python -m core.cli train empty"),
         (["spaces", "empty"], "empty has no runs yet\n  Train one: python -m core.cli train empty"),
         (["spaces", "empty/a*"], "no run of empty matches 'a*'\n  Train one: python -m core.cli train empty"),
-        (["spaces", "--out", "a.pdf"], "--out: 'a.pdf' ends in .pdf, which says nothing of what to write\n  A picture ends in .png or .svg"),
-        (["spaces", "--out", "a"], "--out: 'a' ends in no suffix, which says nothing of what to write"),
+        (["spaces", "--out", "a.pdf"], "--out: 'a.pdf' ends in .pdf, which is not the suffix of a known format\n  A picture ends in .png or .svg"),
+        (["spaces", "--out", "a"], "--out: 'a' ends in no suffix, which is not the suffix of a known format"),
     ],
 )  # fmt: skip
 def test_mistakes(
@@ -482,4 +482,4 @@ def test_a_terminal_is_not_filled_with_what_differed(terrarium: Command, made: C
     told = done.stdout.partition("What differed:\n")[2].splitlines()
     assert len(told) < 32
     [rest] = [line for line in told if line.startswith("... and ")]
-    assert re.fullmatch(r"\.\.\. and \d+ more; --out FILE\.html or FILE\.md has them all", rest)
+    assert re.fullmatch(r"\.\.\. and \d+ more; a page \(\.html\) or a Markdown file \(\.md\) lists all of them", rest)

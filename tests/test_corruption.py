@@ -98,7 +98,7 @@ def test_every_byte_of_dataset_json_counts(spaces: Path, terrarium: Terrarium) -
                 found = read_info(folder)
             except UserError as error:
                 told += 1
-                assert f"{path}: damaged: " in str(error) and "Prepare it again with --force." in str(error)
+                assert f"{path}: damaged: " in str(error) and "Prepare it again with `force=True`." in str(error)
             else:  # white space, or the name of the checksum itself: that is then taken for another key
                 assert {key: value for key, value in found.items() if key in info} == info
     print(f"{len(whole)} bytes flipped, {told} of them told")

@@ -119,7 +119,7 @@ def test_without_meta_the_ids_are_gpt2s(tmp_path: Path, monkeypatch: pytest.Monk
         (None, "itos does not number characters from 0"),
         ({1: "a", 2: "b"}, "itos does not number characters from 0"),
         ({"a": 0}, "itos does not number characters from 0"),
-        ({0: "a", 1: "bc", 2: "d"}, "this is no vocabulary of characters: id 1 is 'bc'"),
+        ({0: "a", 1: "bc", 2: "d"}, "this is not a vocabulary of characters: id 1 is 'bc'"),
         ({0: "a", 1: "b"}, "holds the id 2, but the char vocabulary ends at 1"),
     ],
 )

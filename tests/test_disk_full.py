@@ -19,7 +19,9 @@ from core.training import checkpoints
 
 Terrarium = Callable[..., Result]
 ROOM = r"(more than )?[\d,.]+ (bytes|kB|MB) are needed, and [\d,.]+ (bytes|kB|MB) are free"
-TOLD = re.compile(rf"^failed: .*the disk is full: {ROOM}.*(is whole|what it was before)", re.MULTILINE | re.DOTALL)
+TOLD = re.compile(
+    rf"^failed: .*the disk is full: {ROOM}.*(is whole|the dataset is unchanged)", re.MULTILINE | re.DOTALL
+)
 
 
 def full_everywhere(lab: Lab, needs_room: Sequence[str]) -> int:

@@ -13,6 +13,7 @@ import pytest
 from core import durable
 from core.download import download
 from core.errors import UserError
+from core.listener import Silent
 
 CONTENT = bytes(range(256)) * 1000
 SHA256 = hashlib.sha256(CONTENT).hexdigest()
@@ -66,7 +67,7 @@ def refused(url: str, target: Path, checksum: str = SHA256) -> UserError:
 def test_another_content_is_not_kept(server: str, tmp_path: Path) -> None:
     target = tmp_path / "input.txt"
     assert str(refused(f"{server}/file", target, "0" * 64)) == (
-        f"{server}/file: the text has another content than expected: its SHA-256 is {SHA256}, not {'0' * 64}"
+        f"{server}/file: the text does not match its checksum: its SHA-256 is {SHA256}, not {'0' * 64}"
         f"\n  Try again. If the source has changed on purpose, put the file that you want at {target}."
     )
 
@@ -81,7 +82,7 @@ def test_a_file_that_does_not_come_whole_is_named_with_its_place(
     target = tmp_path / "input.txt"
     assert str(refused(f"{server}{path}", target, "")) == (
         f"{server}{path}: the text could not be downloaded: {reason}"
-        f"\n  Get the file in another way and put it at {target}."
+        f"\n  Get the file another way and put it at {target}."
     )
 
 
@@ -98,7 +99,7 @@ def test_without_a_network_the_message_says_which_file_to_put_where(tmp_path: Pa
     message = str(refused(url, target))
     assert message.startswith(f"{url}: the text could not be downloaded: ")
     assert reason in message
-    assert message.endswith(f"\n  Get the file in another way and put it at {target}.")
+    assert message.endswith(f"\n  Get the file another way and put it at {target}.")
 
 
 def test_a_full_disk_is_no_fault_of_the_network(server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -111,13 +112,19 @@ def test_a_full_disk_is_no_fault_of_the_network(server: str, tmp_path: Path, mon
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_bar_shows_on_a_terminal_only(
+def test_the_listener_is_told_and_nothing_is_printed(
     server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    download(f"{server}/file", tmp_path / "a", "", "the text")
-    assert capsys.readouterr() == ("", "")
+    told: list[tuple[str, float, float]] = []
+
+    class Told(Silent):
+        def progress(self, what: str, done: float, total: float) -> None:
+            told.append((what, done, total))
+
     monkeypatch.setattr("sys.stderr.isatty", lambda: True)
-    download(f"{server}/file", tmp_path / "b", "", "the text")
-    out, err = capsys.readouterr()
-    assert out == ""
-    assert "the text" in err
+    download(f"{server}/file", tmp_path / "a", "", "the text")
+    download(f"{server}/file", tmp_path / "b", "", "the text", Told())
+    assert capsys.readouterr() == ("", "")
+    size = (tmp_path / "b").stat().st_size
+    assert {(what, total) for what, _, total in told} == {("downloading the text", size)}
+    assert [done for _, done, _ in told] == sorted({done for _, done, _ in told}) and told[-1][1] == size

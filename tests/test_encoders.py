@@ -142,7 +142,9 @@ def test_half_a_surrogate_pair_is_refused(kind: str) -> None:
 def test_a_state_of_another_kind_is_refused(kind: str) -> None:
     with pytest.raises(UserError) as error:
         type(any_encoder(kind, "a")).from_state({"b": 1, "a": 2})
-    assert str(error.value) == f"this is no state of a '{kind}' encoder: it has 'a', 'b'\n  Prepare the data again."
+    assert (
+        str(error.value) == f"this is not the state of a '{kind}' encoder: it has 'a', 'b'\n  Prepare the data again."
+    )
 
 
 def test_identity_tells_encoders_apart() -> None:
@@ -181,7 +183,7 @@ def test_char_names_an_unknown_character(stranger: str) -> None:
         encoder.encode(f"abc\nab{stranger}")
     assert str(error.value) == (
         f"character {stranger!r} at line 2, column 3 is not in the vocabulary"
-        "\n  Prepare the data again with text that has it, or leave it out."
+        "\n  Leave it out, or prepare the data again with text that contains it."
     )
 
 
@@ -211,7 +213,7 @@ def test_char_refuses_what_is_no_vocabulary_of_characters(itos: dict[int, str], 
     with pytest.raises(UserError) as error:
         CharEncoder.from_vocabulary(itos)
     assert str(error.value) == (
-        f"this is no vocabulary of characters: {found}"
+        f"this is not a vocabulary of characters: {found}"
         "\n  Each id must stand for one character, or for a special token such as '<|end|>'."
     )
 
@@ -269,7 +271,7 @@ def test_words_name_an_unknown_word(text: str, what: str, place: str) -> None:
     with pytest.raises(UserError) as error:
         WordsEncoder.fit(["1 2 3\n"]).encode(text)
     assert str(error.value) == (
-        f"{what} at {place} is not in the vocabulary\n  Prepare the data again with text that has it, or leave it out."
+        f"{what} at {place} is not in the vocabulary\n  Leave it out, or prepare the data again with text that contains it."
     )
 
 
@@ -315,7 +317,7 @@ def test_bpe_refuses_a_vocabulary_smaller_than_the_bytes() -> None:
     with pytest.raises(UserError) as error:
         BpeEncoder.fit(["a"], vocab_size=256)
     assert str(error.value) == (
-        "prepare.vocab_size: vocab_size = 256 is too small for bpe\n  Take 257 (bytes alone) or more."
+        "prepare.vocab_size: vocab_size = 256 is too small for bpe\n  Use 257 (bytes only) or more."
     )
 
 

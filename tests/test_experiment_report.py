@@ -71,7 +71,7 @@ def test_all_runs_stand_on_one_page_with_what_they_support(trained: Path, terrar
 def test_a_single_setting_has_nothing_to_be_set_against(spaces: Path, terrarium: Terrarium) -> None:
     train(terrarium, "default")
     assert terrarium("report", "spaces").exit_code == 0
-    assert "nothing to set side by side yet" in (spaces / "out" / "report.md").read_text()
+    assert "nothing to compare yet" in (spaces / "out" / "report.md").read_text()
 
 
 def test_the_report_of_a_run_is_written_again(trained: Path, terrarium: Terrarium) -> None:

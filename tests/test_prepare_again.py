@@ -23,13 +23,14 @@ from preparing import (
 
 from core.data.pipeline import dataset_setting
 from core.errors import UserError
+from core.listener import Listener
 from core.plugins.discovery import Experiment
 
 
 def test_an_address_is_downloaded_once_and_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[str] = []
 
-    def download(url: str, target: Path, sha256: str, what: str) -> None:
+    def download(url: str, target: Path, sha256: str, what: str, listener: Listener) -> None:
         calls.append(url)
         target.write_text(TEXT)
 

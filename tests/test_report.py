@@ -229,7 +229,7 @@ def test_an_unfinished_run_says_so(tmp_path: Path) -> None:
             tmp_path, [], status="interrupted", steps=1200, accuracy=None, accuracy_by_group=None, best_val_loss=None
         )
     )
-    assert "This run is not complete (interrupted): it stands at step 1,200." in reader.text
+    assert "This run is not complete (interrupted): it is at step 1,200." in reader.text
     assert (
         "Curves" not in reader.text and "Accuracy by group" not in reader.text and "validation loss" not in reader.text
     )
@@ -279,7 +279,7 @@ def test_the_twin_says_the_same(tmp_path: Path) -> None:
     twin = (tmp_path / "report.md").read_text(encoding="utf-8")
     seen = (
         "Does width help?", "99.3%", "0.0131", "6.2 s", "73,012", "91.2%", SUMMARY["command"], "seed 7, commit 7add6dd",
-        "Samples: 1 of 2 right", "1 of 7 wrong answers", "of 1,234 looked at", "dac: d a c",
+        "Samples: 1 of 2 right", "1 of 7 wrong answers", "of 1,234 searched", "dac: d a c",
     )  # fmt: skip
     for text in seen:
         assert text in reader.text

@@ -154,7 +154,7 @@ def test_a_stale_dataset_is_made_again(home: Path, terrarium: Terrarium, what: s
     assert result.exit_code == 0, result.output
     assert f"{name}: preparing " in result.stdout
     again = terrarium("prepare", name)
-    assert f"{name}: the dataset is current" in again.stdout
+    assert f"{name}: the dataset is up to date" in again.stdout
     same = json.loads(before)["fingerprint"] == json.loads((home / name / "datasets/basic/dataset.json").read_text())["fingerprint"]  # fmt: skip
     for command in ("train", "evaluate"):
         result = terrarium(command, name)

@@ -53,13 +53,15 @@ def test_no_evidence_says_how_many_more_seeds() -> None:
         "No evidence of a difference: val loss of B is lower by 0.0020 than that of A (95 % interval 0.0"
     )
     assert found.sentence.endswith(
-        f"; 5 seeds each, paired); about {found.more_seeds} more seeds a side would be needed to see one of this size."
+        f"; 5 seeds each, paired); about {found.more_seeds} more seeds per group would be needed to see a difference of this size."
     )
 
 
 def test_a_tiny_difference_needs_more_seeds_than_are_counted() -> None:
     found = verdict(seeded(1.0, 2.0, 3.0), seeded(3.0, 1.0001, 2.0))
-    assert found.sentence.endswith("more than 1,000 more seeds a side would be needed to see one of this size.")
+    assert found.sentence.endswith(
+        "more than 1,000 more seeds per group would be needed to see a difference of this size."
+    )
 
 
 def test_no_interval_of_an_accuracy_is_wider_than_its_scale() -> None:
@@ -72,7 +74,7 @@ def test_one_seed_cannot_tell() -> None:
     found = verdict([(0, 1.5)], [(0, 1.377)])
     assert not found.evidence and found.low is None and found.difference == pytest.approx(-0.123)
     assert found.sentence == (
-        "One seed each cannot tell: val loss of B is lower by 0.123 than that of A, and another seed may turn it round."
+        "One seed each cannot tell: val loss of B is lower by 0.123 than that of A, and another seed may reverse it."
     )
     assert verdict([(0, 1.5)], seeded(1.3, 1.31, 1.32)).sentence.startswith(
         "One seed of A cannot tell: val loss of B is lower by "
@@ -85,7 +87,7 @@ def test_the_same_run_over_again_is_one_seed() -> None:
     """Copies of one run are no evidence, however many they are."""
     found = verdict([(0, 1.5)] * 5, [(0, 1.4)] * 5)
     assert found.seeds == (1, 1) and found.sentence.startswith("One seed each cannot tell")
-    assert "5 runs of A have the seed 0: they count as one, by their mean." in found.notes
+    assert "5 runs of A have the seed 0: their mean counts as one." in found.notes
 
 
 def test_equal_values_are_no_evidence() -> None:
@@ -135,7 +137,7 @@ def test_missing_values_are_left_out_and_named() -> None:
 def test_three_common_seeds_are_paired_and_the_others_left_out() -> None:
     found = verdict(seeded(1.0, 2.0, 3.0, 4.0), seeded(1.9, 2.9, 3.91, 9.0, start=1))
     assert found.paired and found.seeds == (3, 3) and found.difference == pytest.approx(-0.0967, abs=1e-4)
-    assert "1 of A's 4 seeds is left out: the other side lacks it." in found.notes
+    assert "1 of A's 4 seeds is left out: the other group does not have it." in found.notes
     assert not verdict(seeded(1.0, 2.0, 3.0), seeded(1.0, 2.0, 3.0, start=1)).paired  # two in common, of three
     # Three of ten in common: ten values apart say more than three pairs.
     many = verdict(seeded(*(1.0 + 0.01 * n for n in range(10))), seeded(*(1.2 + 0.01 * n for n in range(10)), start=7))

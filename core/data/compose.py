@@ -19,7 +19,6 @@ from core.data.spool import Spool
 from core.data.text import pieces
 from core.encoders.base import Encoder
 from core.errors import UserError
-from core.listener import Listener
 
 CUT_ANYWHERE = ("char", "bytes")  # encoders with no token longer than a character
 
@@ -35,11 +34,10 @@ class Made:
 
 @dataclass(frozen=True)
 class Build:
-    """A dataset being built: its source, the folder to fill, and the listener that is told of the progress."""
+    """A dataset being built: its source, and the folder to fill."""
 
     source: Source
     folder: Path
-    listener: Listener
 
     @property
     def config(self) -> Config:
@@ -52,7 +50,7 @@ class Build:
         def add(count: int) -> None:
             nonlocal done
             done += count
-            self.listener.progress(what, done, total)
+            self.source.listener.progress(what, done, total)
 
         return add
 

@@ -11,6 +11,7 @@ All but the first are written for Examples and Conversations only, the last only
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
@@ -18,7 +19,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from typing_extensions import Self
 
 from core import durable
 from core.data.documents import Document, segments
@@ -37,7 +37,7 @@ def token_type(vocab_size: int) -> np.dtype[Any]:
 
 
 class BinFile:
-    """A growing array on disk, with its length and checksum. A context manager."""
+    """A growing array on disk, with its length and checksum."""
 
     def __init__(self, path: Path, dtype: str | np.dtype[Any]) -> None:
         self.path, self.dtype = path, np.dtype(dtype)
@@ -48,12 +48,6 @@ class BinFile:
         self.file.write(data.data)
         self.digest.update(data.data)
         self.length += len(data)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self.file.close()
 
 
 class Side:
@@ -70,12 +64,13 @@ class Side:
         self.checksums: dict[str, str] = {}
         self.counts = dict.fromkeys(("tokens", "documents", "characters", "bytes", "target_tokens", "target_bytes"), 0)
 
-    def open(self, suffix: str, dtype: str | np.dtype[Any]) -> BinFile:
-        return BinFile(self.folder / f"{self.name}{suffix}.bin", dtype)
-
-    def closed(self, *files: BinFile) -> None:
-        """Record the checksums of complete files."""
-        self.checksums |= {file.path.name: file.digest.hexdigest() for file in files}
+    @contextlib.contextmanager
+    def open(self, suffix: str, dtype: str | np.dtype[Any]) -> Iterator[BinFile]:
+        """A file of this side. Its checksum is recorded when it is complete."""
+        file = BinFile(self.folder / f"{self.name}{suffix}.bin", dtype)
+        with contextlib.closing(file.file):
+            yield file
+        self.checksums[file.path.name] = file.digest.hexdigest()
 
     def write_text(self, texts: Iterable[str]) -> None:
         """Encode running text of any length."""
@@ -86,7 +81,6 @@ class Side:
                 self.counts["characters"] += sum(map(len, group))
                 self.counts["bytes"] += sum(map(utf8_length, group))
                 self.on_characters(sum(map(len, group)))
-        self.closed(file)
         self.counts |= {"tokens": file.length, "target_tokens": file.length, "target_bytes": self.counts["bytes"]}
 
     def write_documents(
@@ -96,7 +90,7 @@ class Side:
 
         keys: a 64-bit hash of each document's prompt. groups: name -> number. end: a token that ends each learnt piece.
         """
-        longest_prompt = longest_completion = 0
+        longest = {"longest_prompt": 0, "longest_completion": 0}
         with (
             self.open("", token_type(self.encoder.vocab_size)) as ids,
             self.open(".mask", "u1") as mask,
@@ -109,24 +103,16 @@ class Side:
                 ids.add(block.ids)
                 mask.add(block.mask)
                 group.add(np.array([groups.get(getattr(document, "group", None), 0) for document in batch]))
-                longest_prompt = max(longest_prompt, block.longest_prompt)
-                longest_completion = max(longest_completion, block.longest_completion)
+                longest = {name: max(length, getattr(block, name)) for name, length in longest.items()}
                 for name, count in block.counts.items():
                     self.counts[name] += count
                 self.on_characters(block.counts["characters"])
-        self.closed(ids, mask, starts)
-        if groups:
-            self.closed(group)
-        else:
+        if not groups:
             durable.unlink(group.path)
+            del self.checksums[group.path.name]
         with self.open(".prompts", "<u8") as prompts:
             prompts.add(np.sort(np.unique(keys, return_index=True)[1]))
-        self.closed(prompts)
-        self.counts |= {
-            "prompts": prompts.length,
-            "longest_prompt": longest_prompt,
-            "longest_completion": longest_completion,
-        }
+        self.counts |= {"prompts": prompts.length} | longest
 
 
 class Block:

@@ -38,7 +38,7 @@ def make_from_function(build: Build) -> Made:
     assert function is not None
     arguments = bind(function, offered(build), settings.params, build.source.place_of)
     with Spool(build.folder / SPOOL, settings.seed, title(function)) as spool:
-        draw(spool, function(*arguments.args, **arguments.kwargs), settings.size, function, build.listener)
+        draw(spool, function(*arguments.args, **arguments.kwargs), settings.size, function, build.source.listener)
         return split_and_compose(build, spool)
 
 

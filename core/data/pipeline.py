@@ -43,7 +43,7 @@ def prepare(
     Raises UserError for mistakes in the settings, the input or the documents, and RunFailed when the disk is full.
     Exceptions of prepare.py itself pass through.
     """
-    source = Source(experiment, config, plugins, settings.place_of)
+    source = Source(experiment, config, plugins, settings.place_of, listener)
     own = find_own(source, named=bool(settings.values.get("prepare", {}).get("dataset_dir")))
     if own is not None:
         if force:
@@ -60,7 +60,7 @@ def prepare(
     if reason:
         if leaves_folder(config.prepare.dataset_dir):
             raise UserError(
-                f'dataset_dir = "{config.prepare.dataset_dir}" is outside the experiment\'s folder, and would be written',
+                f'dataset_dir = "{config.prepare.dataset_dir}" lies outside the experiment\'s folder, and would be written',
                 place=source.place_of("prepare.dataset_dir") or "prepare.dataset_dir",
                 remedy="Choose a folder inside it, or give the whole path if you mean another place.",
             )
@@ -70,7 +70,7 @@ def prepare(
             if reason:
                 refuse_strangers(target)
                 listener.say(f"{experiment.name}: preparing {target} ({reason})")
-                make(source, target, listener)
+                make(source, target)
     dataset = load_dataset(target, plugins)
     listener.say(
         f"{experiment.name}: the dataset is {'ready' if reason else 'up to date'}: {dataset.train.tokens:,} training tokens, "
@@ -190,14 +190,14 @@ def paths_in(folder: Path) -> dict[str, Path]:
     return {path.relative_to(folder).as_posix(): path for path in sorted(folder.rglob("*")) if path.is_file()}
 
 
-def make(source: Source, target: Path, listener: Listener) -> None:
+def make(source: Source, target: Path) -> None:
     """Fill a new folder in the way that the source has chosen, and put it in target's place. After an error target is unchanged."""
     made_by = code_and_settings(source)  # as they are before the work, which may take hours
     makers = {"prepare": make_by_prepare, "documents": make_from_function}
     make_from_file = make_from_pairs if source.config.prepare.format == "pairs" else make_from_text
     try:
         with files.new_folder(target) as folder:
-            made = makers.get(source.kind, make_from_file)(Build(source, folder, listener))
+            made = makers.get(source.kind, make_from_file)(Build(source, folder))
             raw = checksums(raw_files(source), {}) if made.raw is None else made.raw
             paths = paths_in(folder)
             paths.pop("dataset.json", None)

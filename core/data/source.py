@@ -21,7 +21,7 @@ from core.data.text import read_text
 from core.download import download
 from core.encoders.base import Encoder
 from core.errors import UserError
-from core.listener import Listener
+from core.listener import SILENT, Listener
 from core.plugins.discovery import Experiment
 from core.plugins.manager import Plugins
 
@@ -40,6 +40,7 @@ class Source:
     config: Config
     plugins: Plugins
     place_of: PlaceOf
+    listener: Listener = SILENT
 
     @property
     def code(self) -> ModuleType | None:
@@ -142,7 +143,7 @@ def fetch_input(source: Source) -> Path:
         )
     if source.is_address and not file.exists():
         file.parent.mkdir(parents=True, exist_ok=True)
-        download(settings.input, file, settings.sha256, "prepare.input")
+        download(settings.input, file, settings.sha256, "prepare.input", source.listener)
     if file.is_dir():
         raise UserError(f'input = "{settings.input}" is a folder', place=place, remedy="Name one file in it.")
     if not file.exists():

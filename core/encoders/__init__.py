@@ -1,4 +1,4 @@
-"""Encoders: text in, token ids out, and back. The built-in kinds, by the names that `prepare.encoder` takes."""
+"""Encoders between text and token ids. Registers the built-in kinds under the names that `prepare.encoder` takes."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from core.plugins import hookimpl
 
 @hookimpl
 def register_encoders(register: Callable[[str, Any], None]) -> None:
-    """Offer the built-in encoders; numpy and tokenizers are imported only here."""
+    """Register the built-in encoders. numpy and tokenizers are imported only here."""
     from core.encoders.bpe import BpeEncoder
     from core.encoders.bytes import BytesEncoder
     from core.encoders.char import CharEncoder

@@ -1,4 +1,4 @@
-"""The shape of an encoder: text in, token ids out, and back."""
+"""The protocol of an encoder between text and token ids."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Ids = npt.NDArray[np.uint32]
 class Encoder(Protocol):
     """Text to ids and back, without loss for any text that `encode` accepts.
 
-    Special tokens have ids outside those of text: `encode` never returns one, whatever the text spells.
+    Special tokens have their own ids. `encode` never returns one, whatever the text is.
     """
 
     kind: str
@@ -30,22 +30,23 @@ class Encoder(Protocol):
 
     @classmethod
     def from_state(cls, state: dict[str, Any]) -> Self:
-        """Rebuild from `state()`. Raises UserError where the state is not of this kind."""
+        """Rebuild from `state()`. Raises UserError if the state is of another kind."""
 
     def state(self) -> dict[str, Any]:
-        """All that rebuilds the encoder, as JSON values; equal encoders have equal states."""
+        """Everything needed to rebuild the encoder, as JSON values. Equal encoders have equal states."""
 
     def encode(self, text: str) -> Ids:
         """Ids of a text, shape (tokens,). Raises UserError that names the first unknown character or word."""
 
     def encode_batch(self, texts: Sequence[str]) -> list[Ids]:
-        """`encode` of each text, on several cores where the kind can."""
+        """`encode` of each text. Kinds that can use several cores override it."""
+        return [self.encode(text) for text in texts]
 
     def decode(self, ids: Sequence[int]) -> str:
-        """Text of ids; special ids become "". Bytes that are no UTF-8 become U+FFFD."""
+        """Text of ids. Special ids become "", invalid UTF-8 becomes U+FFFD."""
 
 
 def identity(encoder: Encoder) -> str:
-    """SHA-256, hexadecimal, of all that an encoder is: equal where the same text always gets the same ids."""
+    """SHA-256, hexadecimal, of an encoder. It is equal where the same text always gets the same ids."""
     description = {"kind": encoder.kind, **encoder.state()}
     return hashlib.sha256(json.dumps(description, sort_keys=True, separators=(",", ":")).encode()).hexdigest()

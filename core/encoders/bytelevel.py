@@ -1,7 +1,7 @@
-"""Byte-level BPE: a list of merges in, a coder between text and ids out. `bpe` learns the merges, `gpt2` reads them.
+"""Byte-level BPE with a given list of merges. `bpe` learns the merges, `gpt2` reads them.
 
 Ids: 256 bytes in GPT-2's order, then one per merge, then the end token. The tokenizers library does the merging,
-but each distinct piece of text only once: its cost per token is far above that of a dict (docs/LOG.md).
+but only once for each distinct piece of text: it costs far more per token than a dict (docs/LOG.md).
 """
 
 from __future__ import annotations
@@ -17,16 +17,16 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from core.encoders.base import Ids
 from core.encoders.text import WHITESPACE, spans, utf8
 
-# Unset, tokenizers prints a warning at every fork; "true" in a forked child would wait for threads that it lacks.
+# If unset, tokenizers prints a warning at every fork. "true" in a forked child would wait for threads that are not there.
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
 if hasattr(os, "register_at_fork"):  # not on Windows, which has no fork
     os.register_at_fork(after_in_child=lambda: os.environ.update(TOKENIZERS_PARALLELISM="false"))
 
-# Cuts text where GPT-2's pattern cuts it, at fewer places: ASCII is cut as finely as there, while a run with other
-# characters stays whole, so that no table of Unicode's letters (it differs from Python to Python) is needed here.
-# tokenizers cuts further what this leaves whole.
+# Cuts text at some of the places where GPT-2's pattern cuts it. ASCII is cut at all of them. A run with other
+# characters stays whole, so no table of Unicode's letters is needed (it differs between Python versions).
+# tokenizers makes the remaining cuts.
 LINE_BREAK = 198  # its id
-OTHER = r"\x00-\x08\x0e-\x1f!-/:-@\[-`{-\x7f"  # ASCII that is no letter, digit or whitespace
+OTHER = r"\x00-\x08\x0e-\x1f!-/:-@\[-`{-\x7f"  # ASCII other than letters, digits and whitespace
 HIGH = r"\x80-\U0010ffff"
 PIECE = re.compile(
     rf" ?[A-Za-z]+(?![A-Za-z{HIGH}])"
@@ -39,8 +39,8 @@ PIECE = re.compile(
 )
 GROUP = 1 << 20  # characters cut into pieces at a time: about 20 MB of small strings
 CACHE = 1 << 22  # characters of distinct pieces to remember: about 600,000 words of English, 120 MB
-NEW = 1 / 3  # of the pieces of a group: from there on looking up costs more than it saves
-SHORT = 1 << 12  # characters handed to tokenizers as one text: it slows down on longer ones
+NEW = 1 / 3  # fraction of a group's pieces: above it, looking up costs more than it saves
+SHORT = 1 << 12  # characters passed to tokenizers as one text: it is slower on longer ones
 BATCH = 512  # pieces in a text for tokenizers: enough to spread its cost, few enough to keep all cores busy
 
 
@@ -63,14 +63,14 @@ def alphabet_bytes() -> dict[str, int]:
 
 
 def tokenizer(model: models.BPE) -> Tokenizer:
-    """A tokenizer of the library with GPT-2's cuts and without special tokens: text can spell none."""
+    """A tokenizer of the library with GPT-2's cuts and no special tokens, so no text can become one."""
     result = Tokenizer(model)
     result.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     return result
 
 
 class ByteLevel:
-    """merges: pairs of tokens in order of rank, each spelled in `alphabet`."""
+    """A coder between text and ids. merges: pairs of tokens in order of rank, each spelled in `alphabet`."""
 
     def __init__(self, merges: Sequence[tuple[str, str]]) -> None:
         vocabulary = {letter: token for token, letter in enumerate(alphabet())}
@@ -81,7 +81,7 @@ class ByteLevel:
         byte = alphabet_bytes()
         self.bytes = [*(bytes(byte[letter] for letter in token) for token in vocabulary), b""]  # of each id
         self.tokenizer = tokenizer(models.BPE(vocab=vocabulary, merges=list(merges), cache_capacity=0))
-        self.known: dict[str, bytes] = {}  # ids of pieces met before, as bytes of uint32
+        self.known: dict[str, bytes] = {}  # ids of pieces seen before, as bytes of uint32
         self.room = CACHE
 
     def encode(self, text: str) -> Ids:
@@ -89,14 +89,14 @@ class ByteLevel:
         return np.concatenate([self.encode_group([span])[0] for span in spans(text, GROUP)])
 
     def encode_batch(self, texts: Sequence[str]) -> list[Ids]:
-        """`encode` of each text."""
+        """`encode` of each text. New pieces are merged on all cores."""
         ids: list[Ids] = []
         for group in groups(texts, GROUP):
             ids += self.encode_group(group) if len(group) > 1 else [self.encode(group[0])]
         return ids
 
     def encode_group(self, texts: Sequence[str]) -> list[Ids]:
-        """Ids of texts that are small enough to be held in pieces all at once."""
+        """Ids of texts whose pieces all fit in memory at once."""
         for text in texts:
             utf8(text)
         if self.room < 0:
@@ -108,19 +108,19 @@ class ByteLevel:
             return self.encode_anew(texts)
         self.learn(new)
         ids_of = self.known.__getitem__
-        # A bytearray, as numpy gives only that out as writable, and torch.from_numpy warns of anything else.
+        # A bytearray gives a writable array; torch.from_numpy warns about others.
         return [np.frombuffer(bytearray().join(map(ids_of, of_text)), np.uint32) for of_text in pieces]
 
     def encode_anew(self, texts: Sequence[str]) -> list[Ids]:
-        """Ids of texts in which hardly a piece comes twice, on all cores: remembering would only cost."""
+        """Ids of texts in which few pieces repeat, on all cores. The cache is not used: it would cost more than it saves."""
         parts = [list(spans(text, SHORT)) for text in texts]
         encodings = iter(self.tokenizer.encode_batch_fast(list(chain.from_iterable(parts))))
         return [np.concatenate([np.array(next(encodings).ids, np.uint32) for _ in of_text]) for of_text in parts]
 
     def learn(self, new: set[str]) -> None:
-        """Remember the ids of pieces not met before, found on all cores.
+        """Store the ids of new pieces, found on all cores.
 
-        The library takes 5 us for a text, however short, and 1 us for a piece inside one: pieces go to it as lines.
+        The library takes 5 us for a text, however short, and 1 us for a piece inside one, so pieces are passed as lines.
         A line break before a word is a token of its own, whatever the word begins with.
         """
         self.room -= sum(map(len, new))
@@ -137,12 +137,12 @@ class ByteLevel:
                 start = end + 1
 
     def decode(self, ids: Iterable[int]) -> str:
-        """Text of ids; the end token becomes "", bytes that are no UTF-8 become U+FFFD."""
+        """Text of ids; the end token becomes "", invalid UTF-8 becomes U+FFFD."""
         return b"".join(map(self.bytes.__getitem__, ids)).decode(errors="replace")
 
 
 def groups(texts: Iterable[str], size: int) -> Iterator[list[str]]:
-    """Texts in order, in lists of at most `size` characters in all; a longer text stands alone."""
+    """Texts in order, in lists of at most `size` characters in total. A longer text is in a list of its own."""
     group: list[str] = []
     held = 0
     for text in texts:

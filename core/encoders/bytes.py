@@ -1,4 +1,4 @@
-"""One id per byte of UTF-8: any text in, ids 0 to 255 out; 256 ends a document."""
+"""One id per byte of UTF-8: ids 0 to 255, and 256 to end a document."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 from typing_extensions import Self
 
-from core.encoders.base import Ids
+from core.encoders.base import Encoder, Ids
 from core.encoders.text import utf8, wrong_state
 
 
-class BytesEncoder:
-    """Knows every text and learns nothing."""
+class BytesEncoder(Encoder):
+    """Encodes any text without learning anything."""
 
     kind = "bytes"
     vocab_size = 257
@@ -26,23 +26,19 @@ class BytesEncoder:
 
     @classmethod
     def from_state(cls, state: dict[str, Any]) -> Self:
-        """Rebuild from `state()`. Raises UserError where the state is not of this kind."""
+        """Rebuild from `state()`. Raises UserError if the state is of another kind."""
         if state:
             raise wrong_state(cls.kind, state)
         return cls()
 
     def state(self) -> dict[str, Any]:
-        """Nothing."""
+        """Empty."""
         return {}
 
     def encode(self, text: str) -> Ids:
         """Ids of a text, shape (bytes,). Raises UserError for half a surrogate pair."""
         return np.frombuffer(utf8(text), np.uint8).astype(np.uint32)
 
-    def encode_batch(self, texts: Sequence[str]) -> list[Ids]:
-        """`encode` of each text."""
-        return [self.encode(text) for text in texts]
-
     def decode(self, ids: Sequence[int]) -> str:
-        """Text of ids; the end token becomes "", bytes that are no UTF-8 become U+FFFD."""
+        """Text of ids; the end token becomes "", invalid UTF-8 becomes U+FFFD."""
         return bytes(token for token in ids if token < 256).decode(errors="replace")

@@ -1,4 +1,4 @@
-"""One id per character: text in, ids in the order of code points out, as nanoGPT numbers them."""
+"""One id per character, in the order of code points, as in nanoGPT."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from typing_extensions import Self
 
-from core.encoders.base import Ids
+from core.encoders.base import Encoder, Ids
 from core.encoders.text import END, code_points, unknown, wrong_state
 from core.errors import UserError
 
@@ -16,7 +16,7 @@ UNKNOWN = 0xFFFFFFFF  # in the table: no id
 UNICODE = 0x110000  # code points
 
 
-class CharEncoder:
+class CharEncoder(Encoder):
     """entries: text of each id. A single character stands for itself; "<...>" is a special token."""
 
     kind = "char"
@@ -28,7 +28,7 @@ class CharEncoder:
         self.end_token = self.entries.index(END) if END in self.entries else None
         self.pieces = [entry if len(entry) == 1 else "" for entry in self.entries]
         points = {ord(piece): token for token, piece in enumerate(self.pieces) if piece}
-        # One slot beyond the last known code point stays UNKNOWN: `take` clips all higher ones to it.
+        # One slot after the last known code point stays UNKNOWN: `take` clips all higher ones to it.
         self.table = np.full(max(points, default=-1) + 2, UNKNOWN, np.uint32)
         self.table[list(points)] = list(points.values())
 
@@ -42,7 +42,7 @@ class CharEncoder:
 
     @classmethod
     def from_vocabulary(cls, itos: Mapping[int, str]) -> Self:
-        """From `itos` of nanoGPT's meta.pkl. Raises UserError where it is no vocabulary of characters."""
+        """From `itos` of nanoGPT's meta.pkl. Raises UserError if it is not a vocabulary of characters."""
         if sorted(itos) != list(range(len(itos))):
             raise not_characters(f"its ids are not 0 to {len(itos) - 1}")
         entries = [itos[token] for token in range(len(itos))]
@@ -56,7 +56,7 @@ class CharEncoder:
 
     @classmethod
     def from_state(cls, state: dict[str, Any]) -> Self:
-        """Rebuild from `state()`. Raises UserError where the state is not of this kind."""
+        """Rebuild from `state()`. Raises UserError if the state is of another kind."""
         if set(state) != {"itos"}:
             raise wrong_state(cls.kind, state)
         return cls.from_vocabulary(dict(enumerate(state["itos"])))
@@ -74,18 +74,14 @@ class CharEncoder:
             raise unknown(f"character {text[position]!r}", text, position)
         return ids
 
-    def encode_batch(self, texts: Sequence[str]) -> list[Ids]:
-        """`encode` of each text."""
-        return [self.encode(text) for text in texts]
-
     def decode(self, ids: Sequence[int]) -> str:
         """Text of ids; special ids become ""."""
         return "".join(map(self.pieces.__getitem__, ids))
 
 
 def not_characters(found: str) -> UserError:
-    """The error for an `itos` that is not one of characters."""
+    """The error for an `itos` that is not a vocabulary of characters."""
     return UserError(
-        f"this is no vocabulary of characters: {found}",
+        f"this is not a vocabulary of characters: {found}",
         remedy="Each id must stand for one character, or for a special token such as '<|end|>'.",
     )

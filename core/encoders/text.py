@@ -1,4 +1,4 @@
-"""What encoders ask of text: its UTF-8, safe places to cut it, and the message for what they do not know."""
+"""Helpers for encoders: UTF-8, safe places to cut text, and errors."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from typing import Any
 
 from core.errors import UserError
 
-END = "<|end|>"  # how the end token of char and words is written in listings; its id is outside those of text
-# Unicode's White_Space, which is what \s means to the regular expressions of tiktoken and tokenizers; Python's \s
-# has U+001C to U+001F besides.
+END = "<|end|>"  # the end token of char and words in listings; text never becomes its id
+# Unicode's White_Space: what \s means in the regular expressions of tiktoken and tokenizers. Python's \s also
+# has U+001C to U+001F.
 WHITESPACE = r"\t-\r \x85\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000"
 CUT = re.compile(f"(?<=[^{WHITESPACE}])(?=[{WHITESPACE}])")
 
@@ -40,32 +40,32 @@ def surrogate(text: str, position: int) -> UserError:
 
 
 def unknown(what: str, text: str, position: int) -> UserError:
-    """The error for a character or word that a vocabulary lacks. what: names it, such as "character 'z'"."""
+    """The error for a character or word that is not in a vocabulary. what: names it, such as "character 'z'"."""
     return UserError(
         f"{what} at {line_and_column(text, position)} is not in the vocabulary",
-        remedy="Prepare the data again with text that has it, or leave it out.",
+        remedy="Leave it out, or prepare the data again with text that contains it.",
     )
 
 
 def wrong_state(kind: str, state: dict[str, Any]) -> UserError:
-    """The error for a state that another kind of encoder wrote, or that was edited by hand."""
+    """The error for a state of another kind of encoder, or one that was edited by hand."""
     return UserError(
-        f"this is no state of a '{kind}' encoder: it has {', '.join(map(repr, sorted(state))) or 'nothing'}",
+        f"this is not the state of a '{kind}' encoder: it has {', '.join(map(repr, sorted(state))) or 'nothing'}",
         remedy="Prepare the data again.",
     )
 
 
 def line_and_column(text: str, position: int) -> str:
-    """Where a character stands, counted from 1, as an editor shows it."""
+    """The position of a character, counted from 1, as an editor shows it."""
     line_start = text.rfind("\n", 0, position) + 1
     return f"line {text.count(chr(10), 0, position) + 1}, column {position - line_start + 1}"
 
 
 def spans(text: str, size: int) -> Iterator[str]:
-    """Cut a text into pieces of at least `size` (1 or more) characters, the last one aside.
+    """Cut a text into pieces of at least `size` (1 or more) characters; the last one may be shorter.
 
-    A cut stands before whitespace that follows something else, where tokens of `bpe` and `gpt2` end: they encode
-    the pieces as they do the whole. A text without whitespace stays whole.
+    Cuts are before whitespace that follows something else, where tokens of `bpe` and `gpt2` end, so the pieces get
+    the same ids as the whole. A text without whitespace stays whole.
     """
     start = 0
     while len(text) - start > size and (cut := CUT.search(text, start + size)):

@@ -1,7 +1,7 @@
-"""One id per word: text in, ids of its whitespace-separated words out, for arithmetic in numbers and the like.
+"""One id per whitespace-separated word, for example for arithmetic in numbers.
 
-A single space between two words goes without saying; any other whitespace is a token per character, so that
-"1 + 2 = " and "3\\n", encoded apart, join to the text they came from.
+A single space between two words is implied. Any other whitespace is one token per character, so that
+"1 + 2 = " and "3\\n", encoded apart, join to the original text.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ from typing import Any
 import numpy as np
 from typing_extensions import Self
 
-from core.encoders.base import Ids
+from core.encoders.base import Encoder, Ids
 from core.encoders.text import unknown, utf8, wrong_state
 
 TOKEN = re.compile(r"\S+|(?!(?<=\S) (?=\S))\s")  # a word, or a whitespace character that is not an implied space
 
 
-class WordsEncoder:
+class WordsEncoder(Encoder):
     """words: text of each id, a word or a whitespace character."""
 
     kind = "words"
@@ -37,7 +37,7 @@ class WordsEncoder:
     @classmethod
     def fit(cls, texts: Iterable[str], *, vocab_size: int = 0, end_token: bool = False) -> Self:
         """Collect the words, sorted. vocab_size is not used: every word gets an id."""
-        seen = {" "}  # text encoded whole may never spell a space, but a prompt that ends in one does
+        seen = {" "}  # whole texts may never need it, but a prompt that ends in a space does
         for text in texts:
             utf8(text)
             seen.update(TOKEN.findall(text))
@@ -45,7 +45,7 @@ class WordsEncoder:
 
     @classmethod
     def from_state(cls, state: dict[str, Any]) -> Self:
-        """Rebuild from `state()`. Raises UserError where the state is not of this kind."""
+        """Rebuild from `state()`. Raises UserError if the state is of another kind."""
         if set(state) != {"words", "end_token"}:
             raise wrong_state(cls.kind, state)
         return cls(state["words"], end_token=state["end_token"])
@@ -64,15 +64,11 @@ class WordsEncoder:
             what = "whitespace" if found[0].isspace() else "word"
             raise unknown(f"{what} {found[0]!r}", text, found.start()) from None
 
-    def encode_batch(self, texts: Sequence[str]) -> list[Ids]:
-        """`encode` of each text."""
-        return [self.encode(text) for text in texts]
-
     def decode(self, ids: Sequence[int]) -> str:
-        """Text of ids; the end token becomes "", with no space implied beside it.
+        """Text of ids. The end token becomes "", with no space implied beside it.
 
-        The text of a continuation is what follows: decode(prompt + new)[len(decode(prompt)):], as the space
-        between two words belongs to neither.
+        The text of a continuation is decode(prompt + new)[len(decode(prompt)):], because the space between two words
+        belongs to neither.
         """
         tokens = [int(token) for token in ids]
         if not tokens:

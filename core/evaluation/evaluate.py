@@ -1,4 +1,4 @@
-"""All metrics of a model on a dataset: loss, bits per byte and, with Examples, exact match."""
+"""Measure a model on a dataset: loss, bits per byte and, for Examples, exact match."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ SIDES: tuple[Side, ...] = ("val", "train")
 
 
 class Evaluation:
-    """The fixed questions that a dataset puts to a model: the same in every row of a run's metrics."""
+    """The metrics of a dataset, with the same prompts and batches in every row of a run's metrics."""
 
     def __init__(self, dataset: Dataset, config: Config, machine: Machine) -> None:
         self.dataset, self.config, self.machine = dataset, config, machine
@@ -38,7 +38,7 @@ class Evaluation:
         return metrics
 
     def closing(self, model: torch.nn.Module) -> tuple[dict[str, float], list[Answer]]:
-        """The same over the whole validation file and at most `evaluate.max_prompts`, and the held-out answers."""
+        """The same on the whole validation file and at most `evaluate.max_prompts` prompts, and the held-out answers."""
         metrics, answers = self.losses(model, 0), {}
         for side in SIDES:
             examples = self.dataset.examples(side, self.config.evaluate.max_prompts)
@@ -47,7 +47,7 @@ class Evaluation:
         return metrics, answers["val"]
 
     def losses(self, model: torch.nn.Module, eval_iters: int) -> dict[str, float]:
-        """val_loss in nats per target, and bits per byte of the text that the targets stand for."""
+        """val_loss in nats per target, and bits per byte of the targets' text."""
         data, val = self.config.train.data, self.dataset.val
         loss = mean_loss(model, validation_rows(val, data, eval_iters), self.machine)
         targets, text_bytes = self.dataset.target_size(masked=data.mask_prompt)

@@ -1,4 +1,4 @@
-"""Greedy answers to held-out prompts, compared with the truth letter by letter."""
+"""Answer held-out prompts greedily and compare the answers with the truth, character by character."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from core.training.machine import Machine
 
 @dataclass(frozen=True)
 class Answer:
-    """What the model made of one example's prompt."""
+    """A model's answer to one example's prompt."""
 
     example: Example
     text: str
@@ -43,7 +43,7 @@ def greedy_answers(
 
 
 def accuracies(answers: Sequence[Answer], side: str) -> dict[str, float]:
-    """`<side>_accuracy` and `<side>_accuracy/<group>`: the fraction of answers that are exactly right."""
+    """`<side>_accuracy` and `<side>_accuracy/<group>`: the fraction of answers that match exactly."""
     slices: dict[str, list[bool]] = defaultdict(list)
     for answer in answers:
         slices[f"{side}_accuracy"].append(answer.correct)

@@ -1,4 +1,4 @@
-"""What a dataset is, in numbers that take no time to find: a Dataset and its batches' settings go in, Facts come out."""
+"""Numbers about a dataset that are fast to find."""
 
 from __future__ import annotations
 
@@ -13,15 +13,17 @@ from core.data.batches import block_size, uses_rows
 from core.data.dataset import Dataset, Split
 
 Array = npt.NDArray[Any]
-MEASURED = 5_000_000  # documents of a side whose lengths are looked at, at most: a fifth of a second
+MEASURED = 5_000_000  # documents of a side whose lengths are read, at most: a fifth of a second
 
 
 @dataclass(frozen=True)
 class Facts:
-    """kind: text, examples or conversations. rows: whether rows begin where documents do. longest: tokens of the longest
-    document of the training side, longer: how many are longer than block_size; None for running text.
-    val_in_train: share of the validation side that stands verbatim in train, 0 to 1; None: not looked for.
-    parameters, seconds (of training, predicted): None where nobody has counted.
+    """What `check` and the warnings know of a dataset.
+
+    kind: text, examples or conversations. rows: whether rows start where documents do. longest: tokens of the longest
+    training document; longer: how many are longer than block_size; None for running text. val_in_train: fraction of the
+    validation side that also occurs in train; None: not searched. parameters, seconds (of training, predicted): None if
+    not known.
     """
 
     kind: str
@@ -43,7 +45,7 @@ class Facts:
 
 
 def facts_of(dataset: Dataset, data: Data) -> Facts:
-    """Without what needs every token to be read. Of prompts, dataset.json's count of those that stand in train is taken over."""
+    """Facts without those that need every token to be read. The prompts in train are counted by dataset.json."""
     train, val = dataset.train, dataset.val
     lengths = None if train.starts is None else document_lengths(train)
     overlap, prompts = dataset.info.get("split", {}).get("overlap"), count(val.prompts)
@@ -76,7 +78,7 @@ def document_lengths(split: Split) -> Array:
 
 
 def targets_of(split: Split, data: Data, at_most: int) -> Array:
-    """Which of the first tokens of a side the loss is over, (N,) bool: those of `validation_rows`."""
+    """Which of the first tokens of a side the loss is over, (N,) bool: the targets of `validation_rows`."""
     wanted = np.ones(min(split.tokens, at_most), bool)
     wanted[:1] = False
     if data.mask_prompt and split.mask is not None:

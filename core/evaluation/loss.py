@@ -1,4 +1,4 @@
-"""Loss over the validation file, the same tokens every time."""
+"""The loss over the validation file, on the same tokens every time."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ Array = npt.NDArray[np.int64]
 def mean_loss(model: torch.nn.Module, rows: Iterable[tuple[Array, Array]], machine: Machine) -> float:
     """Mean loss in nats per target over batches of inputs and targets (B, T), -1 where there is no target.
 
-    Raises UserError where there is no target at all.
+    Raises UserError if there is no target.
     """
     sums, count = list[torch.Tensor](), 0
     for inputs, targets in rows:
         with torch.inference_mode(), machine.autocast():
             nats, _ = token_loss(model(to_device(inputs, machine)), to_device(targets, machine))
-        sums.append(nats)  # read at the end: reading each would have a GPU wait
+        sums.append(nats)  # read at the end: reading each one would stall a GPU
         count += int((targets >= 0).sum())
     if not count:
         raise UserError(
-            "the validation batches that are looked at hold nothing to answer for",
+            "the validation batches that are read have no targets",
             place="train.runtime.eval_iters",
             remedy="Raise it, or set it to 0 for the whole validation file.",
         )
@@ -38,8 +38,8 @@ def mean_loss(model: torch.nn.Module, rows: Iterable[tuple[Array, Array]], machi
 
 
 def bits_per_byte(loss: float, targets: int, text_bytes: int) -> float:
-    """Bits for a byte of the text that the targets stand for: comparable between encoders.
+    """Bits per byte of the targets' text: comparable between encoders.
 
-    loss: nats per target; targets: how many the validation file has; text_bytes: UTF-8 bytes of their text.
+    loss: nats per target. targets: how many the validation file has. text_bytes: UTF-8 bytes of their text.
     """
     return loss * targets / (max(text_bytes, 1) * math.log(2))

@@ -1,9 +1,9 @@
-"""How much of the validation side stands verbatim in training: the two sides of a dataset in, counts out.
+"""Count how much of the validation side also occurs in training.
 
-Documents, prompts and windows are compared by 64-bit hashes, so memory grows by 16 bytes for each document at most.
+Documents, prompts and windows are compared by 64-bit hashes, so memory grows by at most 16 bytes per document.
 
-The hash of ids x_0 ... x_n-1 is the sum of r(x_i) B^i modulo 2^64, r a fixed random number for each id and B odd. B has an
-inverse then, and the hash of any part of a text is a difference of two running sums (Karp and Rabin, 1987).
+The hash of ids x_0 ... x_n-1 is the sum of r(x_i) B^i modulo 2^64, with a fixed random number r for each id and B odd.
+B then has an inverse, and the hash of any part of a text is a difference of two running sums (Karp and Rabin, 1987).
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from core.data.dataset import Split
 
 Array = npt.NDArray[Any]
 WINDOW = 50  # tokens of running text that are compared at once
-WINDOWS = 200_000  # of the validation side, evenly spaced, at most
+WINDOWS = 200_000  # of the validation side at most, evenly spaced
 SEARCHED = 100_000_000  # tokens of training text that are searched at most, from the beginning
 BLOCK = 1 << 20  # tokens hashed at once
 MARK_BITS = 24
@@ -29,7 +29,7 @@ INVERSE = pow(BASE, -1, 2**64)
 
 @dataclass(frozen=True)
 class Overlap:
-    """Parts of the validation side, and how many of them also stand in train. searched: tokens of train looked at."""
+    """Parts of the validation side, and how many of them also occur in train. searched: training tokens that were read."""
 
     what: str  # "documents", "prompts" or "windows of 50 tokens"
     parts: int
@@ -57,7 +57,7 @@ class Hashing:
         self.up, self.down = np.ones(1, np.uint64), np.ones(1, np.uint64)
 
     def parts(self, ids: Array, begins: Array, ends: Array) -> Array:
-        """Of ids[begin:end] for each part, with its length in it."""
+        """The hash of ids[begin:end] for each part. It includes the length."""
         if len(self.up) <= len(ids):
             self.up, self.down = powers(BASE, len(ids) + 1), powers(INVERSE, len(ids) + 1)
         sums = np.zeros(len(ids) + 1, np.uint64)
@@ -68,7 +68,7 @@ class Hashing:
 
 
 def overlaps(train: Split, val: Split, vocab_size: int) -> list[Overlap]:
-    """Of prompts and documents where there are documents, else of windows."""
+    """The overlap of prompts and of documents, or of windows where there are no documents."""
     hashing = Hashing(vocab_size)
     if val.starts is None or train.starts is None:
         return [of_windows(train, val, hashing)]
@@ -82,7 +82,7 @@ def overlaps(train: Split, val: Split, vocab_size: int) -> list[Overlap]:
 
 
 def hashes_of(split: Split, hashing: Hashing) -> tuple[Array, Array]:
-    """Of each document and of its prompt, (D,) each. A prompt is what stands before the first token that is learnt."""
+    """The hash of each document and of its prompt, (D,) each. The prompt is everything before the first learnt token."""
     documents, prompts = [], []
     for ids, mask, bounds in blocks(split):
         begins, ends = bounds[:-1], bounds[1:]
@@ -94,7 +94,7 @@ def hashes_of(split: Split, hashing: Hashing) -> tuple[Array, Array]:
 
 
 def blocks(split: Split) -> Iterator[tuple[Array, Array | None, Array]]:
-    """Ids and mask of whole documents, about BLOCK tokens at once, and where each begins and the last one ends."""
+    """Ids and mask of whole documents, about BLOCK tokens at once, and the bounds of the documents in them."""
     assert split.starts is not None
     bounds = np.append(split.starts.astype(np.int64), split.tokens)
     first = 0
@@ -108,14 +108,14 @@ def blocks(split: Split) -> Iterator[tuple[Array, Array | None, Array]]:
 
 
 def of_windows(train: Split, val: Split, hashing: Hashing) -> Overlap:
-    """Windows of the validation side, one behind the other, that stand anywhere in train."""
+    """Consecutive windows of the validation side that occur anywhere in train."""
     size = min(WINDOW, val.tokens)
     begins = np.arange(0, val.tokens - size + 1, size)
     if len(begins) > WINDOWS:
         begins = begins[np.linspace(0, len(begins) - 1, WINDOWS).round().astype(np.int64)]
     groups = [begins[i : i + BLOCK // size] for i in range(0, len(begins), BLOCK // size)]
     zero, end = np.zeros(1, np.int64), np.full(1, size)
-    if len(begins) * size < val.tokens - size:  # far apart: each for itself
+    if len(begins) * size < val.tokens - size:  # far apart: each is hashed on its own
         wanted = np.concatenate([hashing.parts(val.ids[b : b + size], zero, end) for b in begins.tolist()])
     else:
         wanted = np.concatenate(
@@ -129,7 +129,7 @@ def of_windows(train: Split, val: Split, hashing: Hashing) -> Overlap:
         ids = train.ids[begin : min(begin + BLOCK + size - 1, searched)]
         places = np.arange(len(ids) - size + 1)
         hashes = hashing.parts(ids, places, places + size)
-        hashes = hashes[marks[hashes >> np.uint64(64 - MARK_BITS)]]  # most are told from all others by a look
+        hashes = hashes[marks[hashes >> np.uint64(64 - MARK_BITS)]]  # a fast test that drops most
         near = np.minimum(np.searchsorted(different, hashes), len(different) - 1)
         seen[near[different[near] == hashes]] = True
     return Overlap(f"windows of {size} tokens", len(wanted), int(seen[inverse].sum()), searched)

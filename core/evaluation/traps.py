@@ -1,4 +1,4 @@
-"""Settings that cost hours: a resolved config, the keys that were given and the facts of the data go in; warnings come out."""
+"""Find settings that look like a mistake and would cost hours."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ SMALL_MODEL = 10_000_000  # parameters
 MANY_MICRO_BATCHES = 8
 FEW_TOKENS, FEW_PROMPTS = 1_000, 20  # of a validation side
 MANY_EPOCHS = 50
-LONG_STEPS, LONG_SECONDS = 2_000, 600  # of a run that it would hurt to lose
+LONG_STEPS, LONG_SECONDS = 2_000, 600  # of a run that is long enough to save on the way
 ROOMY = 8  # times the longest document
 
 
 class Trap(NamedTuple):
-    """key: of the config. message: what is the matter. remedy: what to do."""
+    """key: of the config. message: what is wrong. remedy: what to do."""
 
     key: str
     message: str
@@ -25,23 +25,23 @@ class Trap(NamedTuple):
 
 
 def traps(config: Config, given: Collection[str], facts: Facts) -> list[Trap]:
-    """All that look like a mistake. given: dotted keys that the user set; a default is nobody's mistake."""
+    """Every setting that looks like a mistake. given: dotted keys that the user set; defaults give no warning."""
     return [*of_data(config, given, facts), *of_rows(config, facts), *of_steps(config, given, facts)]
 
 
 def of_data(config: Config, given: Collection[str], facts: Facts) -> Iterator[Trap]:
-    """The two sides, the vocabulary, the questions."""
+    """Warnings about the two sides, the vocabulary and the prompts."""
     if facts.same:
         yield Trap(
             "prepare.val_fraction",
-            "validation is the same text as training, so its loss says nothing about new text",
+            "validation and training are the same text, so the validation loss says nothing about new text",
             "Hold out other text: let prepare make the split, or write another val.bin.",
         )
     elif facts.val_in_train is not None and facts.val_in_train > 0.5:
         yield Trap(
             "prepare.split",
-            f"{facts.val_in_train:.0%} of validation stands verbatim in training, so its loss rewards learning by heart",
-            'Use prepare.split = "hash" with Examples, or take repeated text out.',
+            f"{facts.val_in_train:.0%} of validation also occurs in training, so its loss rewards memorising",
+            'Use prepare.split = "hash" with Examples, or remove repeated text.',
         )
     if facts.val_prompts is not None and facts.val_prompts < FEW_PROMPTS:
         yield Trap(
@@ -53,13 +53,13 @@ def of_data(config: Config, given: Collection[str], facts: Facts) -> Iterator[Tr
     elif facts.val_tokens < FEW_TOKENS:
         yield Trap(
             "prepare.val_fraction",
-            f"{facts.val_tokens:,} validation tokens: the loss over so few is a noisy figure",
+            f"{facts.val_tokens:,} validation tokens: the loss over so few is noisy",
             "Raise prepare.val_fraction, or give it more text.",
         )
     if facts.encoder in ("bpe", "gpt2") and 10 * facts.vocab_size > facts.train_tokens:
         yield Trap(
             "prepare.vocab_size" if facts.encoder == "bpe" else "prepare.encoder",
-            f"a vocabulary of {facts.vocab_size:,} for {facts.train_tokens:,} training tokens: most ids are seen too seldom to be learnt",
+            f"a vocabulary of {facts.vocab_size:,} for {facts.train_tokens:,} training tokens: most ids occur too rarely to be learnt",
             "Lower prepare.vocab_size, or give it more text."
             if facts.encoder == "bpe"
             else 'Use prepare.encoder = "bpe" with a small prepare.vocab_size, or give it more text.',
@@ -68,18 +68,18 @@ def of_data(config: Config, given: Collection[str], facts: Facts) -> Iterator[Tr
         yield Trap(
             "train.data.mask_prompt",
             "mask_prompt is set, but running text has no prompts: the loss is over every token",
-            "Leave it out, or let documents() yield Examples.",
+            "Leave it out, or yield Examples in documents().",
         )
     if facts.kind == "examples" and (config.sample.sample.temperature or 0) > 0:
         yield Trap(
             "sample.sample.temperature",
-            f"temperature = {config.sample.sample.temperature:g} draws answers at random, where one exact answer is asked for",
-            "Leave it out, or set it to 0, to see the model's own answers.",
+            f"temperature = {config.sample.sample.temperature:g} draws answers at random, but exact match expects one answer",
+            "Leave it out, or set it to 0, for greedy answers.",
         )
 
 
 def of_rows(config: Config, facts: Facts) -> Iterator[Trap]:
-    """block_size against the documents."""
+    """Warnings about block_size and the length of documents."""
     size = config.train.data.block_size or 0
     if facts.longest is None or not facts.train_documents:
         return
@@ -87,29 +87,29 @@ def of_rows(config: Config, facts: Facts) -> Iterator[Trap]:
         yield Trap(
             "train.data.block_size",
             f"block_size = {size}: {facts.longer:,} of {facts.train_documents:,} training documents are longer (up to {facts.longest:,} "
-            "tokens), and rows that begin where documents begin never reach what is behind that",
+            "tokens), and rows start where documents start, so the rest of these is never read",
             f'Raise it to {facts.longest - 1:,}, or set train.data.layout = "stream".',
         )
     elif size > ROOMY * facts.longest:
         yield Trap(
             "train.data.block_size",
-            f"block_size = {size} is {size / facts.longest:.0f} times the longest document ({facts.longest:,} tokens): each row is many "
-            "documents that have nothing to do with each other, and attention among them takes time",
+            f"block_size = {size} is {size / facts.longest:.0f} times the longest document ({facts.longest:,} tokens): each row holds "
+            "many unrelated documents, and attention between them takes time",
             f"Lower it towards {facts.longest:,}, and raise train.data.batch_size instead.",
         )
 
 
 def of_steps(config: Config, given: Collection[str], facts: Facts) -> Iterator[Trap]:
-    """The number of steps, and what is counted in steps."""
+    """Warnings about the number of steps, and about what is counted in steps."""
     data, schedule, runtime = config.train.data, config.train.schedule, config.train.runtime
     if data.grad_accum_steps >= MANY_MICRO_BATCHES and facts.parameters is not None and facts.parameters < SMALL_MODEL:
         yield Trap(
             "train.data.grad_accum_steps",
-            f"grad_accum_steps = {data.grad_accum_steps} for a model of {facts.parameters:,} parameters: it takes one step in the time of "
+            f"grad_accum_steps = {data.grad_accum_steps} for a model of {facts.parameters:,} parameters: one step takes the time of "
             f"{data.grad_accum_steps}, and so small a model learns more from more steps",
             "Set it to 1, and raise train.data.batch_size if memory allows.",
         )
-    if runtime.max_minutes is not None:  # what follows counts in steps of a known number
+    if runtime.max_minutes is not None:  # the number of steps is not known
         return
     steps, decay = schedule.max_iters, schedule.lr_decay_iters or schedule.max_iters
     explicit = "train.schedule.lr_decay_iters" in given and schedule.decay != "constant"
@@ -117,33 +117,33 @@ def of_steps(config: Config, given: Collection[str], facts: Facts) -> Iterator[T
         yield Trap(
             "train.schedule.lr_decay_iters",
             f"lr_decay_iters = {decay:,}, but max_iters = {steps:,}: "
-            + ("the rate never comes down" if decay > steps else f"the last {steps - decay:,} steps are at the lowest rate"),
-            "Leave it out: it then follows train.schedule.max_iters.",
+            + ("the learning rate never reaches its minimum" if decay > steps else f"the last {steps - decay:,} steps are at the minimum learning rate"),
+            "Leave it out. It then equals train.schedule.max_iters.",
         )  # fmt: skip
     if runtime.eval_interval > steps:
         yield Trap(
             "train.runtime.eval_interval",
-            f"eval_interval = {runtime.eval_interval:,} is more than max_iters = {steps:,}: validation is looked at only at the end",
+            f"eval_interval = {runtime.eval_interval:,} is more than max_iters = {steps:,}: validation loss is measured only at the end",
             f"Lower it to {max(steps // 10, 1):,} or so.",
         )
     is_long = steps >= LONG_STEPS or (facts.seconds or 0) > LONG_SECONDS
     if is_long and runtime.checkpoint_interval > steps:
         yield Trap(
             "train.runtime.checkpoint_interval",
-            f"checkpoint_interval = {runtime.checkpoint_interval:,} is more than max_iters = {steps:,}: a crash loses the whole run",
+            f"checkpoint_interval = {runtime.checkpoint_interval:,} is more than max_iters = {steps:,}: a crash would lose the whole run",
             f"Lower it to {max(steps // 10, 1):,} or so.",
         )
     epochs = steps * data.tokens_per_step / max(facts.train_tokens, 1)
     if epochs > MANY_EPOCHS:
         yield Trap(
             "train.schedule.max_iters",
-            f"max_iters = {steps:,} reads the training side {epochs:,.0f} times over: the model will likely learn it by heart",
+            f"max_iters = {steps:,} reads the training side {epochs:,.0f} times: the model will probably memorise it",
             "Give it more data (prepare.size), take fewer steps, or watch the validation loss.",
         )
     if config.train.model.dropout and epochs < 1:
         yield Trap(
             "train.model.dropout",
-            f"dropout = {config.train.model.dropout:g} guards against learning by heart, but this run reads {epochs:.0%} of the "
-            "training side once: it only slows the learning",
+            f"dropout = {config.train.model.dropout:g} helps against memorising, but this run reads only {epochs:.0%} of the "
+            "training side once: dropout only slows down learning",
             "Set it to 0.",
         )

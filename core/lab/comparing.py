@@ -56,7 +56,7 @@ def compare_experiments(
     it. experiment_names: one for each folder. Raises UserError for a folder that is no run, and for too few or too many
     names.
     """
-    groups = [[Path(each) for each in (entry if isinstance(entry, (list, tuple)) else [entry])] for entry in folders]
+    groups = [[Path(entry)] if isinstance(entry, (str, Path)) else [*map(Path, entry)] for entry in folders]
     if len(groups) < 2:
         raise UserError("a comparison needs two runs", place="folders", remedy="Name the folders of two runs or more.")
     if experiment_names and len(experiment_names) != len(groups):

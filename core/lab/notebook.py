@@ -65,9 +65,9 @@ class LiveDisplay:
         from IPython.display import HTML, display
 
         self.shown = time.monotonic()
-        page = HTML(self.page())
+        page = HTML(self.page())  # type: ignore[no-untyped-call, unused-ignore]
         if self.handle is None:
-            self.handle = display(page, display_id=True)
+            self.handle = display(page, display_id=True)  # type: ignore[no-untyped-call, unused-ignore]
         else:
             self.handle.update(page)
 

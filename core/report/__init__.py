@@ -1,4 +1,4 @@
-"""Pictures, tables and pages of runs; registers the trackers that draw the pictures and write the report when a run ends."""
+"""Plots, tables and pages of runs. Registers the trackers that draw plots and write the report when a run ends."""
 
 from __future__ import annotations
 
@@ -8,9 +8,8 @@ from core.plugins.hookspecs import Register
 
 @hookimpl
 def register_trackers(register: Register) -> None:
-    """For a user's own loop, at its end. plots: loss_curves.png and lr_schedule.png; report: the page and the log's entry."""
-    from core.report.plots import Plots
-    from core.report.tracked import Report
+    """For a user's own loop. plots: loss_curves.png and lr_schedule.png at its end; report: the page and the log entry."""
+    from core.report.tracked import Plots, Report
 
     register("plots", Plots)
     register("report", Report)

@@ -1,4 +1,4 @@
-"""Groups of runs side by side: runs go in, out come a row of figures per group, a verdict per pair, and what differed."""
+"""Compare groups of runs: a row of figures per group, a verdict per pair, and what differed."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Form = Callable[[float], str]
 
 @dataclass(frozen=True)
 class Column:
-    """A figure of summary.json. form: how a number is written."""
+    """A figure of summary.json. form: formats a number."""
 
     key: str
     title: str
@@ -42,24 +42,24 @@ COLUMNS = (
 
 @dataclass(frozen=True)
 class Group:
-    """name: in tables and sentences; runs: those that the user named, as a rule of one setting and several seeds."""
+    """name: in tables and sentences. runs: named by the user, usually of one setting and several seeds."""
 
     name: str
     runs: list[RunData]
 
     @property
     def counted(self) -> list[RunData]:
-        """The completed runs: what a failed or broken off one reached says nothing of its settings."""
+        """The completed runs. The result of a failed or interrupted run says nothing about its settings."""
         return [run for run in self.runs if run.summary.get("status") == "completed"]
 
     @property
     def drawn(self) -> list[RunData]:
-        """The counted runs; all of them where none counts, so that a run can be watched beside others."""
+        """The runs to draw: the counted ones, or all if none counts, so that a run can be watched beside others."""
         return self.counted or self.runs
 
     def values(self, key: str) -> list[float]:
         """A figure of the counted runs that have it."""
-        return [run.summary[key] for run in self.counted if is_number(run.summary.get(key))]
+        return [value for run in self.counted if (value := finite(run.summary.get(key))) is not None]
 
     def seeded(self, key: str) -> list[Seeded]:
         """(seed, value) of every counted run."""
@@ -68,7 +68,7 @@ class Group:
 
 @dataclass(frozen=True)
 class Comparison:
-    """groups, the first of which the others are compared with; verdicts, pair by pair; what differed; and what to beware of."""
+    """The groups (the first is the baseline), verdicts by pair, what differed, and notes with warnings."""
 
     groups: list[Group]
     verdicts: list[Verdict]
@@ -88,15 +88,15 @@ def compare(groups: Sequence[Group]) -> Comparison:
     notes += dict.fromkeys(note for verdict in verdicts for note in verdict.notes)
     tested = sum(verdict.low is not None for verdict in verdicts)
     if tested >= 5:
-        notes.append(f"{tested} differences are tested at {LEVEL:.0%} each: of {round(1 / (1 - LEVEL))} that do not exist, about one is seen by chance.")  # fmt: skip
+        notes.append(f"{tested} differences are tested at {LEVEL:.0%} each: of {round(1 / (1 - LEVEL))} that do not exist, about one shows up by chance.")  # fmt: skip
     return Comparison(list(groups), verdicts, differences([group.runs for group in groups]), notes)
 
 
 def verdicts_of(first: Group, other: Group) -> list[Verdict]:
-    """On loss, and on accuracy where both sides have it.
+    """On loss, and on accuracy if both groups have it.
 
-    Losses per token of different data are not of the same thing, so bits per byte stand in for them there. With
-    accuracy the loss still comes first: it moves on where accuracy is 100 % on both sides.
+    Losses per token on different data cannot be compared, so bits per byte are used there. With accuracy the loss still
+    comes first: it can tell groups apart whose accuracy is 100 %.
     """
     same_data = len(fingerprints([*first.runs, *other.runs])) == 1
     loss = LOSS if same_data or not (first.values(BITS.key) and other.values(BITS.key)) else BITS
@@ -108,15 +108,15 @@ def verdicts_of(first: Group, other: Group) -> list[Verdict]:
 
 
 def warnings(groups: Sequence[Group]) -> list[str]:
-    """What makes a comparison say less than it seems to."""
+    """Reasons why the comparison says less than it seems to."""
     found = []
     if len(fingerprints(run for group in groups for run in group.runs)) > 1:
-        found.append("the groups were not trained on the same data, so their losses per token cannot be compared; bits per byte can, where the texts are of one kind.")  # fmt: skip
+        found.append("the groups were not trained on the same data, so their losses per token cannot be compared. Bits per byte can, if the texts are of one kind.")  # fmt: skip
     for group in groups:
         for run in group.runs:
             if run not in group.counted:
                 found.append(
-                    f"{run.title} is not complete ({run.summary.get('status')}): it is left out of the figures."
+                    f"{run.title} is not complete ({run.summary.get('status')}), so it is left out of the figures."
                 )
         if mixed := mixed_settings(group.runs):
             found.append(f"the runs of {group.name} differ in more than their seed: {', '.join(mixed[:4])}{' ...' if mixed[4:] else ''}.")  # fmt: skip
@@ -128,7 +128,7 @@ def warnings(groups: Sequence[Group]) -> list[str]:
 
 
 def table(comparison: Comparison) -> Table:
-    """For reading: one row per group, mean ± standard deviation over its seeds. A figure that nobody has has no column."""
+    """For reading: one row per group, mean ± standard deviation over its seeds. Figures that no group has are left out."""
     columns = present(comparison)
     rows = [
         (group.name, seeds(group), *(mean_and_deviation(group.values(column.key), column.form) for column in columns))
@@ -138,7 +138,7 @@ def table(comparison: Comparison) -> Table:
 
 
 def numbers(comparison: Comparison) -> Table:
-    """For a program: the same, mean and standard deviation in columns of their own, in full precision, blank where unknown."""
+    """For a program: mean and standard deviation in separate columns, in full precision, blank where unknown."""
     columns = present(comparison)
     titles = [f"{column.key}{part}" for column in columns for part in ("_mean", "_std")]
     rows = []
@@ -149,7 +149,7 @@ def numbers(comparison: Comparison) -> Table:
 
 
 def as_dict(comparison: Comparison) -> dict[str, Any]:
-    """For --json: groups with every run's figures, verdicts, differences and notes."""
+    """As JSON values: groups with every run's figures, verdicts, differences and notes."""
     columns = present(comparison)
     groups = []
     for group in comparison.groups:
@@ -184,7 +184,7 @@ def seeds(group: Group) -> str:
 
 
 def mean_and_deviation(values: Sequence[float], form: Form) -> str:
-    """1.2345 ± 0.0012; the mean alone of one value, or of values that do not differ; - of none."""
+    """1.2345 ± 0.0012. Only the mean for one value or equal values, and - for none."""
     mean, deviation = moments(values)
     if mean is None:
         return "-"
@@ -192,15 +192,12 @@ def mean_and_deviation(values: Sequence[float], form: Form) -> str:
 
 
 def moments(values: Sequence[float]) -> tuple[float | None, float | None]:
-    """Mean and sample standard deviation (n - 1), as far as there are values for them."""
+    """Mean and sample standard deviation (n - 1). None where there are too few values."""
     if not values:
         return None, None
     return math.fsum(values) / len(values), statistics.stdev(values) if len(values) > 1 else None
 
 
-def is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and math.isfinite(value)
-
-
 def finite(value: Any) -> Any:
-    return value if is_number(value) else None
+    """The value if it is a finite number, else None."""
+    return value if isinstance(value, int | float) and math.isfinite(value) else None

@@ -1,4 +1,4 @@
-"""A comparison as it is printed and written: in goes a Comparison, out come text, Markdown, CSV, LaTeX, JSON and a page."""
+"""Write a comparison as text, Markdown, CSV, LaTeX, JSON or a page."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 PICTURES = (".png", ".svg")
-# Suffix of --out -> the form of what is written there.
+# Suffix of the output file -> the form of its content.
 SUFFIXES = {".txt": "text", ".md": "markdown", ".csv": "csv", ".tex": "latex", ".json": "json", ".html": "html"}
 
-MOST_DIFFERENCES = 24  # on a terminal: runs of different kinds differ in every key
+MOST_DIFFERENCES = 24  # on a terminal: runs of different models differ in every key
 
 
 def as_form(comparison: Comparison, form: str, picture: str = "compare.png") -> str:
-    """The comparison in a form of FORMATS, or as json or html. picture: its file, as seen from what is written."""
+    """The comparison in a form of FORMATS, or as json, html or document. picture: its path, relative to what is written."""
     forms: dict[str, Callable[[], str]] = {
         "text": lambda: text(comparison),
         "markdown": lambda: pasted(comparison),
-        "csv": lambda: as_csv(numbers(comparison)),  # nothing else: a spreadsheet knows no comments
+        "csv": lambda: as_csv(numbers(comparison)),  # only this: a spreadsheet cannot read comments
         "latex": lambda: latex(comparison),
         "json": lambda: json.dumps(as_dict(comparison), indent=2, ensure_ascii=False),
         "html": lambda: page(document(comparison, picture)),
@@ -47,15 +47,15 @@ def form_of(path: Path) -> str | None:
         return None
     if suffix not in SUFFIXES:
         raise UserError(
-            f"'{path.name}' ends in {suffix or 'no suffix'}, which says nothing of what to write",
-            place="--out",
+            f"'{path.name}' ends in {suffix or 'no suffix'}, which is not the suffix of a known format",
+            place="output_path",
             remedy=f"A picture ends in {' or '.join(PICTURES)}, a table in {', '.join(SUFFIXES)}.",
         )
     return SUFFIXES[suffix]
 
 
 def sentences(comparison: Comparison) -> list[str]:
-    """Verdicts, then what to beware of."""
+    """Verdicts, then notes."""
     return [*(verdict.sentence for verdict in comparison.verdicts), *comparison.notes]
 
 
@@ -63,25 +63,24 @@ def text(comparison: Comparison) -> str:
     """For a terminal: figures, verdicts, and what differed."""
     parts = [as_text(table(comparison)), "\n".join(sentences(comparison))]
     if comparison.differences:
-        found = narrow(as_table(comparison.differences, comparison.names))
+        found = as_table(comparison.differences, comparison.names)
+        rows = [[narrow(cell) for cell in row] for row in found.rows[:MOST_DIFFERENCES]]
         more = len(found.rows) - MOST_DIFFERENCES
-        rest = f"\n... and {more} more; --out FILE.html or FILE.md has them all" if more > 0 else ""
-        parts.append("What differed:\n" + as_text(Table(found.columns, found.rows[:MOST_DIFFERENCES])) + rest)
+        rest = f"\n... and {more} more; a page (.html) or a Markdown file (.md) lists all of them" if more > 0 else ""
+        parts.append("What differed:\n" + as_text(Table(found.columns, rows)) + rest)
     else:
         parts.append("Nothing differed: settings, data, code and environment are the same.")
     return "\n\n".join(parts)
 
 
-def narrow(found: Table, width: int = 44) -> Table:
-    """Cells that a terminal's line has room for."""
-    rows = [
-        [cell if len(cell) <= width else cell[: width - 1] + "…" for cell in map(one_line, row)] for row in found.rows
-    ]
-    return Table(found.columns, rows)
+def narrow(cell: str, width: int = 44) -> str:
+    """A cell cut to a width that fits on a terminal."""
+    text = one_line(cell)
+    return text if len(text) <= width else text[: width - 1] + "…"
 
 
 def pasted(comparison: Comparison) -> str:
-    """The table and the sentences, to be pasted into a README."""
+    """The table and the sentences, to paste into a README."""
     lines = "\n".join(f"- {markdown_text(sentence)}" for sentence in sentences(comparison))
     return f"{FORMATS['markdown'](table(comparison))}\n\n{lines}"
 
@@ -92,7 +91,7 @@ def latex(comparison: Comparison) -> str:
 
 
 def document(comparison: Comparison, picture: str, figure: Figure | None = None) -> Document:
-    """The whole comparison, for a page and for a file in Markdown. figure: its curves, where they are drawn already."""
+    """The whole comparison, for a page or a file in Markdown. figure: its curves, if they are drawn already."""
     figures, found = table(comparison), as_table(comparison.differences, comparison.names)
     drawing = Picture(
         "Validation loss by step, by tokens and by time",

@@ -1,4 +1,4 @@
-"""What differed between groups of runs: their runs go in, out come the config keys, data, code and environment that are not the same."""
+"""Find the config keys, data, code and environment that differ between groups of runs."""
 
 from __future__ import annotations
 
@@ -8,21 +8,20 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from core.report.runs import RunData, is_setting
+from core.report.runs import RunData
 from core.report.tables import Table
+from core.roles import is_setting
 
 SHOWN_VALUES, SHOWN_DIGITS = 6, 12
 UNKNOWN = "-"
-HEIR = re.compile(r"^sample\.runtime\.")  # its keys are those of [train.runtime], if they are not set
-CODE = ("git_commit", "code")  # of the environment: what was run, not what it ran on
-# Facts of [prepare] that say where data is, not what it is; the fingerprint says that.
-PLACES = ("prepare.variant", "prepare.dataset_dir", "prepare.raw_dir", "prepare.input", "prepare.sha256")
+INHERITED = re.compile(r"^sample\.runtime\.")  # these keys take the values of [train.runtime] unless they are set
+CODE = ("git_commit", "code")  # keys of the environment that say what was run, not what it ran on
 Facts = dict[str, Any]
 
 
 @dataclass(frozen=True)
 class Difference:
-    """kind: config, data, code or environment; values: of each group, every one that its runs have ("-" for none)."""
+    """kind: config, data, code or environment. values: for each group, every value of its runs ("-" for none)."""
 
     kind: str
     key: str
@@ -30,21 +29,23 @@ class Difference:
 
 
 def differences(groups: Sequence[Sequence[RunData]]) -> list[Difference]:
-    """All that is not the same in every group: settings first, then data, code and environment."""
+    """Everything that is not the same in every group: settings first, then data, code and environment."""
     readers: list[tuple[str, Callable[[RunData], Facts]]] = [
         ("config", lambda run: run.config), ("data", data), ("code", code), ("environment", environment),
     ]  # fmt: skip
     found = [row for kind, read in readers for row in of_kind(kind, [[read(run) for run in group] for group in groups])]
     values = {row.key: row.values for row in found}
     return [
-        row for row in found if values.get(HEIR.sub("train.runtime.", row.key)) != row.values or not HEIR.match(row.key)
+        row
+        for row in found
+        if values.get(INHERITED.sub("train.runtime.", row.key)) != row.values or not INHERITED.match(row.key)
     ]
 
 
 def of_kind(kind: str, groups: Sequence[Sequence[Facts]]) -> list[Difference]:
-    """The keys whose values are not the same in every group. A group that does not know a fact differs in nothing by it.
+    """The keys whose values are not the same in every group. A group that does not know a fact does not differ in it.
 
-    A key that config.toml lacks is known all the same: it is null.
+    A key that is missing in config.toml is known: it is null.
     """
     keys = dict.fromkeys(key for group in groups for facts in group for key in facts)
     rows = [(key, [distinct(facts.get(key) for facts in group) for group in groups]) for key in keys]
@@ -56,7 +57,7 @@ def of_kind(kind: str, groups: Sequence[Sequence[Facts]]) -> list[Difference]:
 
 
 def distinct(values: Iterable[Any]) -> list[str]:
-    """Each value once, as text; numbers by size, else in the order in which they come."""
+    """Each value once, as text. Numbers are sorted, other values keep their order."""
     found = {shown(value): value for value in values}
     if all(type(value) in (int, float) for value in found.values()):
         return sorted(found, key=lambda text: float(found[text]))
@@ -64,7 +65,7 @@ def distinct(values: Iterable[Any]) -> list[str]:
 
 
 def shown(value: Any) -> str:
-    """One value; null is what a run does not have."""
+    """One value as text. null is shown as missing."""
     if isinstance(value, str):
         return value
     return UNKNOWN if value is None else json.dumps(value, ensure_ascii=False)
@@ -100,10 +101,8 @@ def environment(run: RunData) -> Facts:
 
 
 def mixed_settings(group: Sequence[RunData]) -> list[str]:
-    """Settings, data included, that differ within a group, which ought to differ in its seed alone."""
-    found = of_kind(
-        "config", [[{k: v for k, v in run.config.items() if is_setting(k) and k not in PLACES}] for run in group]
-    )
+    """Settings, and the data, that differ within a group. Its runs should differ in their seed only."""
+    found = of_kind("config", [[{k: v for k, v in run.config.items() if is_setting(k)}] for run in group])
     return [difference.key for difference in found] + (["the data"] if len(fingerprints(group)) > 1 else [])
 
 
@@ -113,7 +112,7 @@ def fingerprints(runs: Iterable[RunData]) -> set[str]:
 
 
 def as_table(found: Sequence[Difference], names: Sequence[str]) -> Table:
-    """One row per difference, a column per group."""
+    """One row per difference, one column per group."""
     return Table(
         ("what", "key", *names), [(difference.kind, difference.key, *difference.values) for difference in found]
     )

@@ -1,4 +1,4 @@
-"""What a report says, apart from its form: written once, and shown as a web page (page.py) and in Markdown (markdown.py)."""
+"""The content of a report, apart from its form. page.py writes it as a web page, markdown.py as Markdown."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Cell:
-    """Of a table. kind: a class of page.STYLE; share: 0 to 1, drawn as a bar; link: a relative path."""
+    """A cell of a table. kind: a class of page.STYLE. share: 0 to 1, drawn as a bar. link: a relative path."""
 
     text: str
     kind: str = ""
@@ -22,7 +22,7 @@ class Cell:
 
 @dataclass(frozen=True)
 class Paragraph:
-    """kind: "", "soft", "lead" (what the run is to find out) or "notice" (something is wrong)."""
+    """kind: "", "soft", "lead" (the question of the run) or "notice" (something is wrong)."""
 
     text: str
     kind: str = ""
@@ -30,14 +30,14 @@ class Paragraph:
 
 @dataclass(frozen=True)
 class Cards:
-    """Figures that matter: (value, name, remark)."""
+    """The main figures: (value, name, remark)."""
 
     figures: Sequence[tuple[str, str, str]]
 
 
 @dataclass(frozen=True)
 class Grid:
-    """A table; folded: under this title, to be opened."""
+    """A table. folded: the title under which it is hidden until it is opened."""
 
     columns: Sequence[str]
     rows: Sequence[Sequence[Cell]]
@@ -46,7 +46,7 @@ class Grid:
 
 @dataclass(frozen=True)
 class Picture:
-    """drawings: label -> what draws it, for a page; file: the picture beside the report, for Markdown."""
+    """drawings: label -> a function that draws it, for a page. file: the picture beside the report, for Markdown."""
 
     label: str
     drawings: Mapping[str, Callable[[], Figure]]
@@ -55,7 +55,7 @@ class Picture:
 
 @dataclass(frozen=True)
 class Code:
-    """Text as it stands. start: what it began with, which was given."""
+    """Text in a monospaced font, unchanged. start: its given beginning."""
 
     text: str
     start: str = ""
@@ -66,7 +66,7 @@ Part = Paragraph | Cards | Grid | Picture | Code
 
 @dataclass(frozen=True)
 class Section:
-    """A title and what stands under it; one without parts is not shown."""
+    """A title and its parts. A section without parts is not shown."""
 
     title: str
     parts: Sequence[Part]

@@ -1,4 +1,4 @@
-"""The report of an experiment: in go its runs in groups of settings, out come report.html and report.md beside the runs."""
+"""Write the report of an experiment: report.html and report.md beside its runs."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from core.report.plots import png
 from core.report.run_report import duration, shown, write_document
 from core.report.runs import RunData
 
-MOST_GROUPS = 12  # that are set against each other; more would be no page for reading
+MOST_GROUPS = 12  # compared with each other; more would not fit on a readable page
 PICTURE = "compare.png"
 
 
@@ -24,7 +24,7 @@ def write_experiment_report(
 ) -> Path:
     """Write the report of an experiment's runs into its out folder. Returns the page's path.
 
-    question: what the experiment is about, in one line; groups: that of the run `default` first; sweeps: their pages.
+    question: what the experiment is about, in one line. groups: the one of the run `default` first. sweeps: their pages.
     """
     compared = None
     if len(groups) > 1:
@@ -43,33 +43,26 @@ def about(
     compared: Document | None,
     sweeps: Sequence[Path],
 ) -> Document:
-    """All that is to be said of an experiment. compared: its groups, set against each other."""
+    """The whole report. compared: the comparison of its groups."""
     runs = sorted((run for group in groups for run in group.runs), key=lambda run: str(run.summary.get("started")))
     head: list[Part] = [Paragraph(question, "lead"), Cards(figures(runs))]
     sections = [Section("Runs", [Grid(COLUMNS, [row(out, run) for run in runs])])]
     if compared:
-        sections.append(Section("What the runs support", [*compared.head, *left_out(groups)]))
+        parts = list(compared.head)
+        if len(groups) > MOST_GROUPS:
+            said = f"The first {MOST_GROUPS} of {len(groups)} settings are compared. `sweep` writes its own report."
+            parts.append(Paragraph(said, "soft"))
+        sections.append(Section("What the runs support", parts))
         sections += compared.sections
     elif runs:
-        told_instead = "All runs have the same settings and data, so there is nothing to set side by side yet."
-        sections.append(Section("What the runs support", [Paragraph(told_instead)]))
+        said = "All runs have the same settings and data, so there is nothing to compare yet."
+        sections.append(Section("What the runs support", [Paragraph(said)]))
     links = [[Cell(page.parent.name, link=relative(page, out))] for page in sweeps]
     return Document(name, head, [*sections, Section("Sweeps", [Grid((), links)])])
 
 
-def left_out(groups: Sequence[Group]) -> list[Part]:
-    """A word where there are more settings than are compared."""
-    if len(groups) <= MOST_GROUPS:
-        return []
-    return [
-        Paragraph(
-            f"The first {MOST_GROUPS} of {len(groups)} settings are compared; `sweep` reports on its own.", "soft"
-        )
-    ]
-
-
 def figures(runs: Sequence[RunData]) -> list[tuple[str, str, str]]:
-    """(value, name, remark): how many runs, the best of them, and the time that all took."""
+    """(value, name, remark): the number of runs, the best of them, and the total time."""
     complete = [run for run in runs if run.summary.get("status") == "completed"]
     found = [(f"{len(runs):,}", "runs", "" if len(complete) == len(runs) else f"{len(complete)} of them complete")]
     losses = [run for run in complete if run.summary.get("best_val_loss") is not None]
@@ -84,11 +77,11 @@ def figures(runs: Sequence[RunData]) -> list[tuple[str, str, str]]:
     return [*found, (duration(seconds), "of computing", "all runs together")]
 
 
-COLUMNS = ("run", "status", "val loss", "exact match", "seed", "seconds", "begun", "to find out")
+COLUMNS = ("run", "status", "val loss", "exact match", "seed", "seconds", "started", "question")
 
 
 def row(out: Path, run: RunData) -> list[Cell]:
-    """A run, with a link to its own report."""
+    """One run, with a link to its own report."""
     summary, page = run.summary, run.folder / "report.html"
     return [
         Cell(run.name, link=relative(page, out) if page.is_file() else ""),
@@ -103,5 +96,5 @@ def row(out: Path, run: RunData) -> list[Cell]:
 
 
 def relative(page: Path, folder: Path) -> str:
-    """The way from a folder to a page, as links are written."""
+    """The path from a folder to a page, as links are written."""
     return Path(os.path.relpath(page, folder)).as_posix()

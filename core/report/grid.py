@@ -1,4 +1,4 @@
-"""The picture of a sweep: losses by settings go in, a heat map, a line with a band or a scatter comes out."""
+"""Draw the losses of a sweep by its settings: a heat map, a line with a band, or a scatter plot."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from core.report.plots import COLOURS, INK, LOG_FROM
+from core.report.plots import COLOURS, INK, LOG_FROM, frame
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -18,7 +18,7 @@ TITLE = "val loss, nats per token"
 BLUE, MARK = COLOURS["val"], COLOURS["train"]
 DARK = "#333333"  # text on a light cell, also on a dark page
 WIDTH, HEIGHT = 4.4, 3.1  # of a panel, inches
-LEAST_WIDTH = 7.0  # of a picture: a page shows each as wide as itself
+LEAST_WIDTH = 7.0  # of a picture, inches: a page shows each at its own width
 MOST_CELLS = 12  # columns of a heat map with a figure in each cell
 MOST_PANELS = 6
 LONG = 12  # characters of a value on an axis
@@ -26,7 +26,7 @@ LONG = 12  # characters of a value on an axis
 
 @dataclass(frozen=True)
 class Spot:
-    """One setting: values of the keys, the loss of each seed, and whether it is the best."""
+    """One setting: its values of the keys, the loss of each seed, and whether it is the best."""
 
     settings: dict[str, Any]
     losses: list[float]
@@ -38,14 +38,14 @@ class Spot:
 
     @property
     def deviation(self) -> float:
-        """Over seeds, n - 1; 0 for one."""
+        """Sample standard deviation over seeds (n - 1); 0 for one."""
         return statistics.stdev(self.losses) if len(self.losses) > 1 else 0.0
 
 
 def picture(keys: Sequence[str], spots: Sequence[Spot], *, scattered: bool = False) -> Figure | None:
-    """One key: a line; two: a heat map; more, or points drawn at random (`scattered`): a panel for each key.
+    """One key: a line. Two: a heat map. More, or points drawn at random (`scattered`): a panel for each key.
 
-    None where no run has a loss. keys: dotted; none for seeds alone, which stand in `spots` under "seed".
+    None if no run has a loss. keys: dotted; empty where only seeds vary, which are in `spots` under "seed".
     """
     from matplotlib.figure import Figure
 
@@ -59,7 +59,8 @@ def picture(keys: Sequence[str], spots: Sequence[Spot], *, scattered: bool = Fal
     figure = Figure(figsize=(max(LEAST_WIDTH, WIDTH * len(panels)), HEIGHT), facecolor="white", layout="constrained")
     for index, key in enumerate(panels):
         ax = figure.add_subplot(1, len(panels), index + 1)
-        style(ax, TITLE if index == 0 else "", key)
+        frame(ax, TITLE if index == 0 else "", key.rpartition(".")[2])
+        ax.margins(x=0.06, y=0.12)
         if keys == ["seed"]:
             seeds(ax, measured)
         elif len(keys) == 1 and not scattered:
@@ -69,20 +70,8 @@ def picture(keys: Sequence[str], spots: Sequence[Spot], *, scattered: bool = Fal
     return figure
 
 
-def style(ax: Axes, title: str, key: str) -> None:
-    """A light grid and no box, as in the other pictures."""
-    ax.set_title(title, loc="left", fontsize=10.5, color=INK)
-    for side in ("top", "right", "left"):
-        ax.spines[side].set_visible(False)
-    ax.spines["bottom"].set_color(INK)
-    ax.grid(color=INK, alpha=0.15, linewidth=0.7)
-    ax.tick_params(colors=INK, labelsize=9, length=0, which="both")
-    ax.set_xlabel(key.rpartition(".")[2], color=INK, fontsize=9)
-    ax.margins(x=0.06, y=0.12)
-
-
 def places(ax: Axes, key: str, spots: Sequence[Spot]) -> list[float]:
-    """Where the values of a key stand on the x axis: numbers where they are, on a logarithmic axis where they span much; else one beside the other."""
+    """Positions of a key's values on the x axis. Numbers are placed by value, on a logarithmic axis if their range is wide."""
     from matplotlib.ticker import NullLocator
 
     values = [spot.settings[key] for spot in spots]
@@ -123,7 +112,7 @@ def line(ax: Axes, key: str, spots: Sequence[Spot]) -> None:
 
 
 def scatter(ax: Axes, key: str, spots: Sequence[Spot]) -> None:
-    """A dot for each setting, with its deviation over seeds."""
+    """A dot for each setting, with its standard deviation over seeds."""
     xs = places(ax, key, spots)
     ax.errorbar(
         xs, [spot.mean for spot in spots], [spot.deviation for spot in spots],
@@ -135,7 +124,7 @@ def scatter(ax: Axes, key: str, spots: Sequence[Spot]) -> None:
 
 
 def seeds(ax: Axes, spots: Sequence[Spot]) -> None:
-    """A dot for each seed; the mean and a band of one standard deviation."""
+    """A dot for each seed, their mean, and a band of one standard deviation."""
     losses = [spot.losses[0] for spot in spots]
     together = Spot({}, losses)
     ax.plot(range(len(losses)), losses, "o", color=BLUE, markersize=5)
@@ -148,24 +137,15 @@ def seeds(ax: Axes, spots: Sequence[Spot]) -> None:
 
 
 def ring(ax: Axes, x: float, spot: Spot) -> None:
-    """Mark the best setting, and say its mean."""
-    ax.plot(
-        [x],
-        [spot.mean],
-        "o",
-        markersize=11,
-        markerfacecolor="none",
-        markeredgecolor=MARK,
-        markeredgewidth=1.6,
-        zorder=4,
-    )
+    """Mark the best setting and write its mean."""
+    ax.plot([x], [spot.mean], "o", markersize=11, markerfacecolor="none", markeredgecolor=MARK, markeredgewidth=1.6, zorder=4)  # fmt: skip
     ax.annotate(
         f"{spot.mean:.3f}", (x, spot.mean), xytext=(11, 9), textcoords="offset points", ha="left", color=MARK, fontsize=9, bbox={"facecolor": "white", "alpha": 0.8, "edgecolor": "none", "pad": 1},
     )  # fmt: skip
 
 
 def heat_map(keys: Sequence[str], spots: Sequence[Spot]) -> Figure:
-    """Two keys: mean and deviation in each cell, dark where the loss is low; a setting without a completed run stays empty."""
+    """Two keys: mean and deviation in each cell, dark where the loss is low. A setting without a completed run stays empty."""
     from matplotlib.figure import Figure
     from matplotlib.patches import Rectangle
 
@@ -218,7 +198,7 @@ def is_number(value: Any) -> bool:
 
 
 def shown(value: Any) -> str:
-    """A value on an axis."""
+    """A value as text on an axis."""
     text = f"{value:g}" if is_number(value) else str(value).lower() if isinstance(value, bool) else str(value)
-    text = text.replace("$", r"\$")  # matplotlib would set it as mathematics
+    text = text.replace("$", r"\$")  # matplotlib would read it as mathematics
     return text if len(text) <= LONG else f"{text[:LONG]}..."

@@ -1,4 +1,4 @@
-"""EXPERIMENT_LOG.md: an entry per run, the newest last."""
+"""Write EXPERIMENT_LOG.md: one entry per run, the newest last."""
 
 from __future__ import annotations
 
@@ -12,31 +12,30 @@ from urllib.parse import quote
 from core import files
 from core.errors import UserError
 from core.report.tables import markdown_text, one_line
-from core.roles import flat
+from core.roles import flat, role_of
 from core.tracking.run import DEFAULT, Run, read_config, read_summary, run_folders
 
-# An entry: a heading with a mark that no reader sees, and lines up to that of the files. What follows is the user's.
+# An entry: a heading with an invisible mark, and the lines up to "- Files". What follows belongs to the user.
 ENTRY = re.compile(
     r"^## .*<!-- (?P<experiment>.+)/(?P<run>[^/\n]+) (?P<started>\S+) -->\n(?:(?!## ).*\n)*?- Files: .*(?:\n|\Z)",
     re.MULTILINE,
 )
 HEAD = "# Experiment log\n\nOne entry per run, written when it ends.\n"
-# Where a run lives and what it is called says nothing about what was tried.
-NOT_SETTINGS = ("train.runtime.device", "train.runtime.dtype", "train.runtime.compile", "sample.")
+LEFT_OUT = ("machine", "place", "shown")  # roles of keys that say nothing about what was tried
 
 
 def write_log_entry(run: Run) -> Path:
-    """Add the run's entry to the log, or renew the one that it has. Returns the log's path.
+    """Add the run's entry to the log, or update it. Returns the log's path.
 
-    Entries of runs that have been renamed follow them; those of another experiment, which came along with a copied
-    folder, are dropped. Everything else in the file stays, what the user has written between entries too.
+    Entries of renamed runs get the new name. Entries of another experiment, which came with a copied folder, are removed.
+    Everything else in the file stays, including what the user has written between entries.
     """
-    with files.turn(run.experiment.folder):  # runs that train at once end at once
+    with files.turn(run.experiment.folder):  # runs that train at the same time may end at the same time
         return renew_log(run)
 
 
 def renew_log(run: Run) -> Path:
-    """`write_log_entry`, while nobody else does it."""
+    """`write_log_entry`, without waiting for others."""
     path = run.experiment.folder / "EXPERIMENT_LOG.md"
     text = path.read_text(encoding="utf-8") if path.exists() else HEAD
     started = str(read_summary(run.folder).get("started"))
@@ -57,7 +56,7 @@ def renew_log(run: Run) -> Path:
 
 
 def has_log_entry(run: Run) -> bool:
-    """Whether the log has an entry of the run: a kill may have come between its summary and that."""
+    """Whether the log has the run's entry. It may be missing after a kill between writing the summary and the entry."""
     path = run.experiment.folder / "EXPERIMENT_LOG.md"
     started = str(read_summary(run.folder).get("started"))
     text = path.read_text(encoding="utf-8") if path.exists() else ""
@@ -65,7 +64,7 @@ def has_log_entry(run: Run) -> bool:
 
 
 def followed(old: re.Match[str], runs: Mapping[str, str]) -> str:
-    """An entry under the present name of its run. runs: start -> name."""
+    """An entry under the current name of its run. runs: start -> name."""
     former, name = old["run"], runs.get(old["started"], old["run"])
     if name == former:
         return old[0]
@@ -77,7 +76,7 @@ def entry(run: Run, started: str) -> str:
     """One run in Markdown."""
     summary = read_summary(run.folder)
     place = quote(Path(os.path.relpath(run.folder, run.experiment.folder)).as_posix())
-    names = {"report": "report.html", "curves": "loss_curves.png"}  # `train` and `loop` write these behind the entry
+    names = {"report": "report.html", "curves": "loss_curves.png"}  # written after the entry
     names |= {"samples": "samples.txt"} if (run.folder / "samples.txt").is_file() else {}
     command = str(summary.get("command") or "")
     marks = "`" * (1 + max(map(len, re.findall("`+", command)), default=0))
@@ -96,19 +95,15 @@ def entry(run: Run, started: str) -> str:
 def changes(run: Run) -> str:
     """Keys that differ from the experiment's default run."""
     default = run.folder.parent / DEFAULT
-    if run.folder == default or not (default / "config.toml").is_file():
-        return (
-            "nothing; this is the first to compare with"
-            if run.folder == default
-            else "there is no default run to compare with"
-        )
+    if run.folder == default:
+        return "nothing; this is the run that others are compared with"
+    if not (default / "config.toml").is_file():
+        return "there is no default run to compare with"
     try:
         before, after = flat(read_config(default)), flat(read_config(run.folder))
-    except UserError:  # what is wrong with another run must not end this one
+    except UserError:  # a problem of another run must not fail this one
         return "the settings of the default run cannot be read"
-    keys = [
-        key for key in sorted(before | after) if before.get(key) != after.get(key) and not key.startswith(NOT_SETTINGS)
-    ]
+    keys = [key for key in sorted(before | after) if before.get(key) != after.get(key) and role_of(key) not in LEFT_OUT]
     return "; ".join(f"`{key}` {before.get(key)} -> {after.get(key)}" for key in keys) or "nothing"
 
 

@@ -1,4 +1,4 @@
-"""A report in Markdown: a Document goes in, out comes text that reads well as it is and on a page of GitHub."""
+"""Write a report as Markdown that reads well as plain text and on GitHub."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def markdown(document: Document) -> str:
 
 
 def block(part: Part) -> str:
-    """One part; "" where there is nothing to show."""
+    """One part; "" if it has no content."""
     if isinstance(part, Paragraph):
         text = markdown_text(part.text)
         return f"**{text}**" if part.kind == "lead" and text else f"> {text}" if part.kind == "notice" else text
@@ -37,7 +37,7 @@ def block(part: Part) -> str:
 
 
 def grid(part: Grid) -> str:
-    """A table. Those that a page folds stand open here."""
+    """A table. Folded tables are shown open."""
     if not part.rows:
         return ""
     columns = part.columns or [""] * len(part.rows[0])
@@ -54,7 +54,7 @@ def cell_text(cell: Cell) -> str:
 
 
 def fence(part: Code) -> str:
-    """Text as it stands, in a fence that it cannot end."""
+    """Text unchanged, in a fence that it cannot close."""
     text = (part.start + part.text).rstrip("\n")
     longest = max((len(run) for run in re.findall("`+", text)), default=0)
     marks = "`" * max(3, longest + 1)

@@ -1,4 +1,4 @@
-"""Short names of groups: runs of several settings go in, out comes what tells them apart, such as `n_embd=128`."""
+"""Find short names for groups of runs, made of the settings that tell them apart, such as `n_embd=128`."""
 
 from __future__ import annotations
 
@@ -7,19 +7,18 @@ from typing import Any
 
 from core.config import Config
 from core.defaults import resolve
-from core.report.differences import PLACES
-from core.report.runs import RunData, is_setting
-from core.roles import flat
+from core.report.runs import RunData
+from core.roles import flat, is_setting
 from core.tracking.run import DEFAULT
 
-MOST = 3  # settings in a name; runs that differ in more go by the name of the first one
+MOST = 3  # settings in a name; groups that differ in more are named after their first run
 Facts = Mapping[str, Any]
 
 
 def names_of(groups: Sequence[Sequence[RunData]]) -> list[str]:
-    """A name per group, all different: its settings that are not the same in every group, else its first run's name.
+    """A name per group, all different: its settings that are not the same in every group, or else its first run's name.
 
-    What follows from a setting, as n_ff does from n_embd, is not named beside it.
+    A setting that follows from another one, as n_ff does from n_embd, is left out.
     """
     configs = [group[0].config for group in groups]
     keys = chosen_keys(configs, differing_keys(configs))
@@ -34,21 +33,21 @@ def names_of(groups: Sequence[Sequence[RunData]]) -> list[str]:
 
 def differing_keys(configs: Sequence[Facts]) -> list[str]:
     """Settings that are not the same everywhere, in the order of config.toml."""
-    keys = dict.fromkeys(key for config in configs for key in config if is_setting(key) and key not in PLACES)
+    keys = dict.fromkeys(key for config in configs for key in config if is_setting(key))
     return [key for key in keys if len({repr(config.get(key)) for config in configs}) > 1]
 
 
 def chosen_keys(configs: Sequence[Facts], keys: Sequence[str]) -> list[str]:
-    """Those of the keys that have to be given, in one of the configs at least, to have the values that they have there."""
+    """The keys without those that have the same value in every config when they are not given."""
     left_out: set[str] = set()
-    for key in reversed(keys):  # of two that follow from each other, the later one
+    for key in reversed(keys):  # of two that follow from each other, drop the later one
         if all(is_whole_without(config, {*left_out, key}) for config in configs):
             left_out.add(key)
     return [key for key in keys if key not in left_out]
 
 
 def is_whole_without(config: Facts, left_out: set[str]) -> bool:
-    """Whether a resolved config comes out the same when some of its keys are not given."""
+    """Whether a resolved config stays the same when some of its keys are not given."""
     nested: dict[str, Any] = {}
     for key, value in config.items():
         if key in left_out:
@@ -60,6 +59,6 @@ def is_whole_without(config: Facts, left_out: set[str]) -> bool:
         section[name] = value
     try:
         resolved = flat(resolve(Config.model_validate(nested)).model_dump())
-    except ValueError:  # of another version of the program
+    except ValueError:  # written by another version of the program
         return False
     return all(resolved.get(key) == config.get(key) for key in left_out)

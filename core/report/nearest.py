@@ -1,4 +1,4 @@
-"""The training examples that are nearest to a prompt: what the model may have mistaken it for."""
+"""Find the training examples that are most similar to a prompt: what the model may have mistaken it for."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from core.data.documents import Example
 def nearest(prompt: str, examples: Sequence[Example], number: int = 2) -> list[Example]:
     """The examples whose prompts need the fewest edits to become this one (Levenshtein, 1966), the nearest first.
 
-    Of those that are equally near the earlier ones.
+    Ties go to the earlier examples.
     """
     from rapidfuzz import process
     from rapidfuzz.distance import Levenshtein

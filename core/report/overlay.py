@@ -1,8 +1,7 @@
-"""Curves of groups in one picture: groups go in, out comes a figure by step, by tokens and by seconds, seeds as a band."""
+"""Draw the curves of groups in one picture, by step, by tokens and by seconds, with seeds as a band."""
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -10,36 +9,22 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
+from core.report import plots
 from core.report.comparison import Group
-from core.report.plots import (
-    BOTTOM,
-    HEIGHT,
-    INK,
-    LEFT,
-    LOG_FROM,
-    RIGHT,
-    TOP,
-    WIDTH,
-    Panel,
-    label_ends,
-    png,
-    points_of,
-    style,
-    use_log_scale,
-)
+from core.report.plots import BOTTOM, HEIGHT, INK, LEFT, LOG_FROM, RIGHT, TOP, WIDTH, Panel, points_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 Values = npt.NDArray[np.float64]
-# Okabe and Ito's palette (2008), told apart under every common colour blindness, without its yellow, which white swallows.
+# Okabe and Ito's palette (2008), safe for colour blindness, without its yellow, which is hard to see on white.
 PALETTE = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", INK)
-DASHES = ("-", "--", ":")  # after so many groups the colours come again, and the line tells
-STEEP, MANY_POINTS = 0.1, 8  # the part of a curve that may leave the panel, if the curve has so many points
+DASHES = ("-", "--", ":")  # when the colours repeat, the line style changes
+STEEP, MANY_POINTS = 0.1, 8  # first part of a curve that may leave the panel, if the curve has this many points
 MARGIN = 0.06  # of the height, above and below
 LABEL_CHARACTERS, CHARACTER = 22, 0.078  # of a group's name in the picture; inches of one at 9 points
-FOOT = 0.25  # inches below the panels, for the line that says what the band is
+FOOT = 0.25  # inches below the panels, for the line that explains the band
 ACCURACY = Panel("exact match", "step", {"val": "val_accuracy"})
 PANELS = (
     Panel("val loss by step, nats per token", "step", {"val": "val_loss"}),
@@ -51,7 +36,7 @@ PANELS = (
 
 @dataclass(frozen=True)
 class Band:
-    """x, the mean over seeds at x, and the lowest and highest value there; last: the mean of the runs' own last values."""
+    """x, and the mean, lowest and highest value over seeds at each x. last: the mean of the runs' own last values."""
 
     x: Values
     mean: Values
@@ -62,7 +47,7 @@ class Band:
 
 
 def overlay(groups: Sequence[Group]) -> Figure:
-    """All groups in each panel; exact match where a group has it."""
+    """All groups in each panel. Exact match is drawn if a group has it."""
     from matplotlib.figure import Figure
 
     bands = {panel.title: [band(group, panel) for group in groups] for panel in PANELS}
@@ -84,11 +69,11 @@ def overlay(groups: Sequence[Group]) -> Figure:
 
 
 def band(group: Group, panel: Panel) -> Band | None:
-    """The group's curve; None where it has no points there.
+    """The group's curve; None if it has no points.
 
-    By time, runs are put side by side at the steps that all of them evaluated, at the mean of their seconds: no two
-    take the same. Otherwise the curve covers the stretch of x that all have, and runs that evaluated at other x are
-    read between their points on straight lines.
+    By time, runs are averaged at the steps that all of them evaluated, at the mean of their seconds, because no two runs
+    have the same times. Otherwise the curve covers the range of x that all have, with linear interpolation for runs that
+    evaluated at other x.
     """
     column = panel.curves["val"]
     if panel.x == "seconds" and (found := by_steps(group, column)):
@@ -106,24 +91,20 @@ def band(group: Group, panel: Panel) -> Band | None:
 
 
 def by_steps(group: Group, column: str) -> Band | None:
-    """The curve by seconds at the steps that all runs evaluated; None where there are none, as with a budget in time."""
-    runs = [dict(points) for run in group.drawn if (points := points_of(run.rows, "step", column))]
-    times = [dict(points_of(run.rows, "step", "seconds")) for run in group.drawn if points_of(run.rows, "step", column)]
-    steps = (
-        sorted(set.intersection(*(set(values) & set(clock) for values, clock in zip(runs, times, strict=True))))
-        if runs
-        else []
-    )
+    """The curve by seconds at the steps that all runs evaluated; None if there are none, as with a time limit."""
+    measured = [run.rows for run in group.drawn if points_of(run.rows, "step", column)]
+    runs = [(dict(points_of(rows, "step", "seconds")), dict(points_of(rows, "step", column))) for rows in measured]
+    steps = sorted(set.intersection(*(set(clock) & set(values) for clock, values in runs))) if runs else []
     if not steps:
         return None
-    x = np.array([[clock[step] for step in steps] for clock in times]).mean(0)
-    ys = np.array([[values[step] for step in steps] for values in runs])  # (seeds, points)
+    x = np.array([[clock[step] for step in steps] for clock, _ in runs]).mean(0)
+    ys = np.array([[values[step] for step in steps] for _, values in runs])  # (seeds, points)
     return Band(x, ys.mean(0), ys.min(0), ys.max(0), len(runs), float(ys[:, -1].mean()))
 
 
 def fill(ax: Axes, panel: Panel, names: Sequence[str], bands: Sequence[Band | None]) -> None:
     """Draw a panel, with each group's name and last value beside its end."""
-    style(ax, panel)
+    plots.style(ax, panel)
     ends: list[tuple[str, str, float, float]] = []
     for index, (name, found) in enumerate(zip(names, bands, strict=True)):
         if found is None:
@@ -145,11 +126,11 @@ def fill(ax: Axes, panel: Panel, names: Sequence[str], bands: Sequence[Band | No
     if panel.x == "tokens" and end >= 10_000:
         ax.xaxis.set_major_formatter(lambda value, _: in_short(value))
     ax.set_xlim(0, end * 1.01 or 1)
-    label_ends(ax, ends)
+    plots.label_ends(ax, ends)
 
 
 def fit_losses(ax: Axes, bands: Sequence[Band]) -> None:
-    """Limits of a loss: those of the curves without their steep first tenth, beside which nothing else could be told apart."""
+    """Set the limits for losses, ignoring the steep first tenth of the curves, which would hide all other differences."""
     if not bands:
         return
     late = [found.x >= found.x[0] + STEEP * (found.x[-1] - found.x[0]) for found in bands]
@@ -157,7 +138,7 @@ def fit_losses(ax: Axes, bands: Sequence[Band]) -> None:
     low = min(float(found.low.min()) for found in bands)
     high = max(float(found.high[kept if cut else slice(None)].max()) for found, kept in zip(bands, late, strict=True))
     if low > 0 and high > LOG_FROM * low:
-        use_log_scale(ax)
+        plots.use_log_scale(ax)
         ax.set_ylim(low / 1.1, high * 1.1)
     elif high > low:
         ax.set_ylim(low - MARGIN * (high - low), high + MARGIN * (high - low))
@@ -172,7 +153,7 @@ def in_short(count: float) -> str:
 
 
 def shortened(name: str) -> str:
-    """A name that fits beside a panel: its end says more than its middle. matplotlib would read $ as mathematics."""
+    """A name that fits beside a panel. The middle is cut, as the end says more. matplotlib would read $ as mathematics."""
     half = LABEL_CHARACTERS // 2
     short = name if len(name) <= LABEL_CHARACTERS else f"{name[: half - 1]}…{name[-half:]}"
     return short.replace("$", r"\$")
@@ -180,11 +161,4 @@ def shortened(name: str) -> str:
 
 def picture(figure: Figure, suffix: str) -> bytes:
     """The figure as a file: .png, or .svg with text as text."""
-    import matplotlib
-
-    if suffix == ".png":
-        return png(figure)
-    buffer = io.BytesIO()
-    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "compare"}):
-        figure.savefig(buffer, format="svg", metadata={"Date": None})
-    return buffer.getvalue()
+    return plots.png(figure) if suffix == ".png" else plots.svg_file(figure, "compare")

@@ -1,4 +1,4 @@
-"""A report as a web page: a Document goes in, out comes one file that opens from disk and asks the network for nothing."""
+"""Write a report as a web page: one file that opens from disk and loads nothing from the network."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from urllib.parse import quote
 from core.report.document import Cards, Cell, Code, Document, Grid, Paragraph, Part
 from core.report.plots import svg
 
-# Calm, readable, light or dark as the reader's system is; no font, script or image from elsewhere.
+# Light or dark as the reader's system is. No font, script or image from elsewhere.
 STYLE = """
 :root { color-scheme: light dark; --ink: #1d2126; --soft: #5c6670; --line: #d9dee3; --paper: #ffffff; --panel: #f5f7f8;
   --good: #00714f; --bad: #b3410a; --blue: #0072b2; --orange: #d55e00; }
@@ -72,7 +72,7 @@ def line_break(blocks: Iterable[str]) -> str:
 
 
 def show(part: Part) -> str:
-    """One part as HTML; "" where there is nothing to show."""
+    """One part as HTML; "" if it has no content."""
     if isinstance(part, Paragraph):
         kind = f' class="{part.kind}"' if part.kind else ""
         return f"<p{kind}>{escape(part.text)}</p>" if part.text else ""
@@ -99,7 +99,7 @@ def cards(part: Cards) -> str:
 
 
 def table(part: Grid) -> str:
-    """A table that scrolls by itself where it is too wide."""
+    """A table that scrolls on its own if it is too wide."""
     titles = "".join(f"<th>{escape(title)}</th>" for title in part.columns)
     top = f"<thead><tr>{titles}</tr></thead>\n" if titles else ""
     body = line_break(f"<tr>{''.join(map(cell, row))}</tr>" for row in part.rows)
@@ -116,5 +116,5 @@ def cell(shown: Cell) -> str:
 
 
 def fold(summary: str, content: str) -> str:
-    """HTML that is shown on a click; nothing where there is nothing to show."""
+    """HTML that is shown on a click; "" if it has no content."""
     return f"<details><summary>{escape(summary)}</summary>\n{content}\n</details>" if content else ""

@@ -1,6 +1,6 @@
-"""Pictures of a run: in go the rows of metrics.csv, out come figures, PNG files and SVG for a web page.
+"""Draw the plots of a run from the rows of metrics.csv, as PNG files and as SVG for a web page.
 
-matplotlib is imported where it is drawn with, as Figure objects: pyplot alone would take 0.3 s more to import.
+matplotlib is imported where it is used, as Figure objects: importing pyplot would take 0.3 s more.
 """
 
 from __future__ import annotations
@@ -21,13 +21,11 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from core.tracking.run import Run
-
 Row = dict[str, Any]
-# Blue and vermilion of Okabe and Ito, told apart under every common colour blindness.
+# Blue and vermilion of Okabe and Ito, safe for colour blindness.
 COLOURS = {"val": "#0072b2", "train": "#d55e00", "": "#0072b2"}
 INK = "#444444"  # text and axes
-# What a web page replaces them by: its own colours, which follow light and dark.
+# The colours of a web page that replace them and follow light and dark mode.
 PAGE_COLOURS = {"#0072b2": "var(--blue, #0072b2)", "#d55e00": "var(--orange, #d55e00)", INK: "currentColor"}
 WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 4.4, 3.1, 0.6, 0.95, 0.35, 0.5  # of a panel and its margins, inches
 DPI = 150
@@ -50,20 +48,6 @@ ACCURACY = Panel("exact match", "step", {"train": "train_accuracy", "val": "val_
 LEARNING_RATE = Panel("learning rate", "step", {"": "learning_rate"})
 
 
-class Plots:
-    """A tracker that draws the pictures at the end. `train` draws them by itself; a user's own loop has this."""
-
-    def __init__(self, run: Run) -> None:
-        self.folder = run.folder
-
-    def log(self, step: int, metrics: Row) -> None:
-        """metrics.csv has the row."""
-
-    def close(self) -> None:
-        """Draw what metrics.csv holds."""
-        write_plots(self.folder)
-
-
 def write_plots(folder: Path) -> list[Path]:
     """Draw loss_curves.png and lr_schedule.png of a run folder from its metrics.csv. Returns their paths."""
     rows = read_rows(folder / "metrics.csv")
@@ -75,7 +59,7 @@ def write_plots(folder: Path) -> list[Path]:
 
 
 def loss_curves(rows: Sequence[Row]) -> Figure:
-    """Loss by step and by seconds, and exact match by step where it was measured. Any column may be blank in any row."""
+    """Loss by step and by seconds, and exact match by step if it was measured. Any column may be blank in any row."""
     return draw(rows, [BY_STEP, BY_SECONDS, *present(rows, [ACCURACY])])
 
 
@@ -85,7 +69,7 @@ def lr_schedule(rows: Sequence[Row]) -> Figure:
 
 
 def present(rows: Sequence[Row], panels: Sequence[Panel]) -> list[Panel]:
-    """The panels that have something to show."""
+    """The panels that have points to show."""
     return [panel for panel in panels if any(points_of(rows, panel.x, column) for column in panel.curves.values())]
 
 
@@ -113,7 +97,7 @@ def fill(ax: Axes, rows: Sequence[Row], panel: Panel) -> None:
             continue
         xs, ys = zip(*points, strict=True)
         values += ys
-        front = name != "train"  # the noisy curve is the thin one, behind
+        front = name != "train"  # the noisy curve is thin and behind
         dots = "o" if len(points) == 1 or (front and len(points) <= 30 and len(panel.curves) > 1) else None
         ax.plot(
             xs, ys, color=COLOURS[name], linewidth=1.8 if front else 1.1, marker=dots, markersize=3.5, zorder=2 + front
@@ -142,29 +126,34 @@ def use_log_scale(ax: Axes) -> None:
 
 
 def shown(value: float, panel: Panel) -> str:
-    """A final value as it is written in the picture."""
+    """A final value as it is written in the plot."""
     if panel is ACCURACY:
         return f"{value:.1%}"
     return f"{value:.3g}" if panel is LEARNING_RATE or value < 0.1 else f"{value:.3f}"
 
 
-def style(ax: Axes, panel: Panel) -> None:
-    """A light grid, no box, and thousands with commas."""
-    ax.set_title(panel.title, loc="left", fontsize=10.5, color=INK)
-    ax.set_facecolor("none")
+def frame(ax: Axes, title: str, x: str) -> None:
+    """A title, a name for the x axis, a light grid and no box."""
+    ax.set_title(title, loc="left", fontsize=10.5, color=INK)
     for side in ("top", "right", "left"):
         ax.spines[side].set_visible(False)
     ax.spines["bottom"].set_color(INK)
     ax.grid(color=INK, alpha=0.15, linewidth=0.7)
     ax.tick_params(colors=INK, labelsize=9, length=0, which="both")
+    ax.set_xlabel(x, color=INK, fontsize=9)
+
+
+def style(ax: Axes, panel: Panel) -> None:
+    """The frame, with thousands separated by commas."""
+    frame(ax, panel.title, {"step": "steps"}.get(panel.x, panel.x))
+    ax.set_facecolor("none")
     ax.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}" if value == int(value) else f"{value:g}")
-    ax.set_xlabel({"step": "steps"}.get(panel.x, panel.x), color=INK, fontsize=9)
     ax.locator_params(axis="y", nbins=6)
 
 
 def label_ends(ax: Axes, ends: list[tuple[str, str, float, float]]) -> None:
     """Write (text, colour, x, y) to the right of the panel at the height of y, moved apart where they would overlap."""
-    ax.autoscale_view()  # or the limits are still those of an empty panel
+    ax.autoscale_view()  # otherwise the limits are still those of an empty panel
     to_axes = ax.transData + ax.transAxes.inverted()
     heights = [float(to_axes.transform((x, y))[1]) for _, _, x, y in ends]
     for (text, colour, _, _), height in zip(ends, spread(heights, LABEL_GAP), strict=True):
@@ -172,10 +161,10 @@ def label_ends(ax: Axes, ends: list[tuple[str, str, float, float]]) -> None:
 
 
 def spread(heights: list[float], gap: float) -> list[float]:
-    """Move heights in [0, 1] apart, in their order, until neighbours are `gap` away; they stay in [0, 1] as long as they fit.
+    """Move heights in [0, 1] apart, in their order, until neighbours are `gap` apart. They stay in [0, 1] as long as they fit.
 
-    The i-th from below, less i gaps, must not fall: neighbours that do are pooled at their mean, which moves all of them
-    least in the square (isotonic regression, Barlow et al. 1972).
+    The i-th height from below, minus i gaps, must not decrease. Neighbours that do are pooled at their mean, which
+    minimises the squared movement (isotonic regression, Barlow et al. 1972).
     """
     order = sorted(range(len(heights)), key=heights.__getitem__)
     pools: list[tuple[float, int]] = []  # mean and number of labels, from below
@@ -194,7 +183,7 @@ def spread(heights: list[float], gap: float) -> list[float]:
 
 
 def points_of(rows: Sequence[Row], x: str, y: str) -> list[tuple[float, float]]:
-    """(x, y) of the rows that have both, and both finite."""
+    """(x, y) of the rows that have both, with finite y."""
     return [(row[x], row[y]) for row in rows if x in row and y in row and math.isfinite(row[y])]
 
 
@@ -205,14 +194,19 @@ def png(figure: Figure) -> bytes:
     return buffer.getvalue()
 
 
-def svg(figure: Figure, label: str) -> str:
-    """The figure as an element for a web page: transparent, text as text, the page's colours. label: for screen readers."""
+def svg_file(figure: Figure, salt: str, *, transparent: bool = False) -> bytes:
+    """The figure as an SVG file with text as text, always the same bytes. salt: for the ids in it."""
     import matplotlib
 
-    buffer = io.StringIO()
-    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": label}):
-        figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
-    drawing = buffer.getvalue()
+    buffer = io.BytesIO()
+    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": salt}):
+        figure.savefig(buffer, format="svg", transparent=transparent, metadata={"Date": None})
+    return buffer.getvalue()
+
+
+def svg(figure: Figure, label: str) -> str:
+    """The figure as an SVG element for a web page: transparent, text as text, the page's colours. label: for screen readers."""
+    drawing = svg_file(figure, label, transparent=True).decode()
     width, height = figure.get_size_inches() * 72
     head = f'<svg viewBox="0 0 {width:g} {height:g}" role="img" aria-label="{html.escape(label)}">'
     body = re.sub(r"\s*<metadata>.*?</metadata>", "", drawing.partition("<svg")[2].partition(">")[2], flags=re.DOTALL)

@@ -1,4 +1,4 @@
-"""The report of a run: in go the files of its folder, out come report.html, one self-contained page, and report.md, its twin."""
+"""Write the report of a run: report.html, a self-contained page, and report.md, the same in Markdown."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from core.report.markdown import markdown
 from core.report.page import page
 from core.report.plots import ACCURACY, BY_SECONDS, BY_STEP, LEARNING_RATE, draw, present
 from core.report.runs import RunData, read_run
-from core.report.samples import Mistake, Sample, Written, one_line, read_samples
+from core.report.samples import Mistake, Sample, Written, escaped, read_samples
 
 SHOWN_SAMPLES, SHOWN_MISTAKES = 50, 20
 Summary = Mapping[str, Any]
@@ -36,7 +36,7 @@ def write_document(folder: Path, name: str, document: Document) -> Path:
 
 
 def about(run: RunData, written: Written) -> Document:
-    """All that is to be said of a run."""
+    """The whole report of a run."""
     summary = run.summary
     return Document(
         f"{summary.get('experiment', '')} / {run.name}",
@@ -55,23 +55,23 @@ def about(run: RunData, written: Written) -> Document:
 
 
 def head(run: RunData) -> list[Part]:
-    """What was to be found out, how it ended, and the figures that matter."""
+    """The question of the run, how it ended, and its main figures."""
     summary = run.summary
     parts: list[Part] = [Paragraph(summary.get("description") or "", "lead")]
     status = summary.get("status")
     if status != "completed":
         step = summary.get("steps") or 0
-        parts.append(Paragraph(f"This run is not complete ({status}): it stands at step {step:,}.", "notice"))
+        parts.append(Paragraph(f"This run is not complete ({status}): it is at step {step:,}.", "notice"))
     return [*parts, Cards(figures(summary, run.config.get("evaluate.optimal_loss")))]
 
 
 def figures(summary: Summary, optimal: float | None) -> list[tuple[str, str, str]]:
-    """(value, name, remark) of the results that the run has. optimal: the loss that none can be below, where it is known."""
+    """(value, name, remark) of the results that the run has. optimal: the lowest possible loss, if it is known."""
     best, seconds = shown(summary, "best_step", ","), summary.get("train_seconds")
     candidates = [
         (shown(summary, "accuracy", ".1%"), "exact match", "held-out prompts"),
         (shown(summary, "best_val_loss", ".4f"), "validation loss", f"nats per token, step {best}" if best else ""),
-        ("" if optimal is None else f"{optimal:.4f}", "lowest possible loss", "as the experiment states it"),
+        ("" if optimal is None else f"{optimal:.4f}", "lowest possible loss", "given by the experiment"),
         (shown(summary, "bits_per_byte", ".4f"), "bits per byte", ""),
         ("" if seconds is None else duration(seconds), "of training", f"{shown(summary, 'steps', ',')} steps"),
         (shown(summary, "tokens_per_second", ",.0f"), "tokens per second", ""),
@@ -81,34 +81,34 @@ def figures(summary: Summary, optimal: float | None) -> list[tuple[str, str, str
 
 
 def shown(summary: Summary, key: str, form: str) -> str:
-    """A field in a format; "" where the run has none."""
+    """A field in a format; "" if the run does not have it."""
     value = summary.get(key)
     return "" if value is None else format(value, form)
 
 
 def duration(seconds: float) -> str:
     """6.2 s, 3 min 05 s, 2 h 10 min."""
-    if seconds < 59.95:  # what would be rounded to 60.0 is a minute
+    if seconds < 59.95:  # more would be rounded to 60.0, which is a minute
         return f"{seconds:.1f} s"
     minutes, rest = divmod(round(seconds), 60)
     return f"{minutes} min {rest:02} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02} min"
 
 
 def curves(run: RunData) -> list[Part]:
-    """Loss by step and by time, exact match and learning rate, as far as they were measured."""
+    """Loss by step and by time, exact match and learning rate, if they were measured."""
     panels = present(run.rows, [BY_STEP, BY_SECONDS, ACCURACY, LEARNING_RATE])
     drawings = {panel.title: partial(draw, run.rows, [panel]) for panel in panels}
     return [Picture("loss curves", drawings, "loss_curves.png")]
 
 
 def sample_title(samples: list[Sample]) -> str:
-    """The heading, with the score where the truth is known."""
+    """The heading, with the score if the truth is known."""
     judged = [sample for sample in samples if sample.correct is not None]
     return f"Samples: {sum(bool(sample.correct) for sample in judged)} of {len(judged)} right" if judged else "Samples"
 
 
 def samples(drawn: list[Sample]) -> list[Part]:
-    """Answers beside the truth; running texts with what they started from in a softer colour."""
+    """Answers beside the truth, or running texts with their given beginning in a softer colour."""
     first = drawn[:SHOWN_SAMPLES]
     parts: list[Part]
     if any(sample.truth is not None for sample in first):
@@ -125,7 +125,7 @@ def answer(sample: Sample) -> list[Cell]:
     mark = {True: Cell("right", "mark good"), False: Cell("wrong", "mark bad"), None: Cell("")}[sample.correct]
     kind = "text bad" if sample.correct is False else "text"
     texts = (sample.start, "text"), (sample.text, kind), (sample.truth or "", "text")
-    return [mark, *(Cell(one_line(text), kind) for text, kind in texts)]
+    return [mark, *(Cell(escaped(text), kind) for text, kind in texts)]
 
 
 def accuracy(groups: Mapping[str, float]) -> list[Part]:
@@ -135,14 +135,14 @@ def accuracy(groups: Mapping[str, float]) -> list[Part]:
 
 
 def mistakes(written: Written) -> list[Part]:
-    """Wrong answers, each with the training examples that are most like its prompt."""
+    """Wrong answers, each with the training examples whose prompts are most similar."""
     if not written.mistakes:
         return []
     first = written.mistakes[:SHOWN_MISTAKES]
     number = f"All {written.wrong}" if written.wrong <= len(first) else f"{len(first)} of {written.wrong:,}"
     told = (
-        f"{number} wrong answers to held-out prompts, each with the training examples whose prompts are nearest by edits"
-        f" (of {written.searched:,} looked at)."
+        f"{number} wrong answers to held-out prompts, each with the training examples whose prompts need the fewest edits"
+        f" (of {written.searched:,} searched)."
     )
     return [
         Paragraph(told, "soft"),
@@ -151,18 +151,13 @@ def mistakes(written: Written) -> list[Part]:
 
 
 def mistake(wrong: Mistake) -> list[Cell]:
-    near = "\n".join(f"{prompt}{one_line(completion)}" for prompt, completion in wrong.nearest)
-    texts = (
-        (wrong.prompt, "text"),
-        (one_line(wrong.text), "text bad"),
-        (one_line(wrong.truth), "text"),
-        (near, "text soft"),
-    )
-    return [Cell(text, kind) for text, kind in texts]
+    near = "\n".join(f"{prompt}{escaped(completion)}" for prompt, completion in wrong.nearest)
+    answers = Cell(escaped(wrong.text), "text bad"), Cell(escaped(wrong.truth), "text")
+    return [Cell(wrong.prompt, "text"), *answers, Cell(near, "text soft")]
 
 
 def cost(summary: Summary) -> list[Part]:
-    """What the result took: time, tokens, operations, and how much of the machine was used."""
+    """The cost of the result: time, tokens, operations, and how much of the machine was used."""
     seconds, wall = summary.get("train_seconds"), summary.get("wall_seconds")
     flops, mfu, peak = summary.get("flops"), summary.get("mfu"), summary.get("peak_flops")
     rows = [
@@ -184,7 +179,7 @@ def quantity(number: float) -> str:
 
 
 def again(summary: Summary) -> list[Part]:
-    """The command line of the run, and what else pins it down."""
+    """The command of the run, and the seed, commit and data that it needs."""
     line = summary.get("command") or f"python -m core.cli loop {summary.get('experiment', '')}"
     commit = (summary.get("environment") or {}).get("git_commit")
     pins = [f"seed {summary['seed']}"] if summary.get("seed") is not None else []
@@ -200,7 +195,7 @@ def settings(config: Mapping[str, Any]) -> list[Part]:
 
 
 def environment(summary: Summary) -> list[Part]:
-    """What the run ran on."""
+    """The hardware and software that the run used."""
     known = {"device": summary.get("device"), "dtype": summary.get("dtype"), **(summary.get("environment") or {})}
     rows = [[Cell(name.replace("_", " ")), Cell(str(value))] for name, value in known.items() if value is not None]
     return [Grid((), rows)]

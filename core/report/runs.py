@@ -1,4 +1,4 @@
-"""Runs as a report sees them: a run's folder goes in, its summary, settings and rows come out; and groups of seeds."""
+"""Read run folders for a report, and group runs that differ only in their seed."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from core.roles import flat
+from core.roles import flat, is_setting
 from core.toml import completed
 from core.tracking.metrics import read_rows
 from core.tracking.run import read_config, read_summary
@@ -46,24 +46,10 @@ def read_run(folder: Path) -> RunData:
 
 
 def by_settings(runs: Iterable[RunData]) -> list[list[RunData]]:
-    """Runs that differ in nothing but their seed, together, in the order in which they first come; each by seed."""
+    """Groups of runs that differ only in their seed, in the order of their first run. Each is sorted by seed."""
     groups: dict[tuple[Any, ...], list[RunData]] = {}
     for run in runs:
         settings = {key: repr(value) for key, value in run.config.items() if is_setting(key)}
         key = (run.summary.get("experiment"), run.summary.get("dataset_fingerprint"), *sorted(settings.items()))
         groups.setdefault(key, []).append(run)
     return [sorted(group, key=lambda run: (run.seed is None, run.seed or 0)) for group in groups.values()]
-
-
-# What decides nothing of what a model learns: the seed that groups are made over, where a run lives, how it is watched,
-# and how the machine takes its steps.
-NO_SETTINGS = (
-    "train.runtime.seed", "train.runtime.out_dir", "train.runtime.trackers", "train.runtime.log_interval",
-    "train.runtime.checkpoint_interval", "train.runtime.device", "train.runtime.compile", "train.runtime.threads",
-    "train.runtime.attention", "train.runtime.dtype", "train.runtime.on_nan", "sample.", "evaluate.optimal_loss",
-)  # fmt: skip
-
-
-def is_setting(key: str) -> bool:
-    """Whether a key of config.toml says what is tried."""
-    return not key.startswith(NO_SETTINGS)

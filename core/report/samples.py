@@ -1,4 +1,4 @@
-"""What a run wrote: samples, with the truth beside them where it is known, and its wrong answers; kept in samples.json."""
+"""Write and read samples.json: what a run wrote, with the truth where it is known, and its wrong answers."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ RULE = f"\n{'-' * 15}\n"
 
 @dataclass(frozen=True)
 class Sample:
-    """start: what was given; text: what the model wrote; truth: what it should have written, if known."""
+    """start: the given text. text: what the model wrote. truth: the right answer, if known."""
 
     start: str
     text: str
@@ -29,13 +29,13 @@ class Sample:
         return None if self.truth is None else self.text == self.truth
 
     def as_dict(self) -> dict[str, Any]:
-        """For --json and the report."""
+        """As JSON values."""
         return {**asdict(self), "correct": self.correct}
 
 
 @dataclass(frozen=True)
 class Mistake:
-    """A held-out prompt that was answered wrongly, greedily. nearest: training examples, prompt and completion."""
+    """A wrong greedy answer to a held-out prompt. nearest: similar training examples, (prompt, completion)."""
 
     prompt: str
     text: str
@@ -46,8 +46,8 @@ class Mistake:
 
 @dataclass(frozen=True)
 class Written:
-    """What a report shows of a run's writing. wrong: how many answers were, of which the first are in `mistakes`;
-    searched: in how many training examples the nearest were looked for."""
+    """What a report shows of a run's output. wrong: the number of wrong answers, the first of which are in `mistakes`.
+    searched: how many training examples were searched for the nearest ones."""
 
     samples: list[Sample] = field(default_factory=list)
     mistakes: list[Mistake] = field(default_factory=list)
@@ -56,13 +56,13 @@ class Written:
 
 
 def write_samples(folder: Path, written: Written) -> None:
-    """Keep them in a run's folder: samples.txt for people, samples.json for reports."""
+    """Write them into a run's folder: samples.txt for people, samples.json for reports."""
     files.write_text(folder / "samples.txt", as_text(written.samples))
     files.write_json(folder / "samples.json", asdict(written))
 
 
 def read_samples(folder: Path) -> Written:
-    """What `write_samples` kept; empty where it did not. Raises UserError for a file that is something else."""
+    """What `write_samples` wrote; empty if it did not. Raises UserError for any other file."""
     path = folder / "samples.json"
     if not path.is_file():
         return Written()
@@ -76,24 +76,24 @@ def read_samples(folder: Path) -> Written:
 
 
 def as_text(samples: Sequence[Sample]) -> str:
-    """Answers one to a line, marked right or wrong; running texts whole, with a rule between them."""
+    """One answer per line, marked right or wrong. Running texts are written whole, with a rule between them."""
     if all(sample.truth is not None for sample in samples):
-        width = max(len(one_line(sample.start)) for sample in samples)
+        width = max(len(escaped(sample.start)) for sample in samples)
         return "".join(answer_line(sample, width) for sample in samples)
     return RULE.join(sample.start + sample.text for sample in samples) + "\n"
 
 
 def after_first(samples: Sequence[Sample]) -> str:
-    """What is left to print of running texts when the first one stands already."""
+    """The rest of running texts when the first one is printed already."""
     return "".join(RULE + sample.start + sample.text for sample in samples[1:]) + "\n"
 
 
 def answer_line(sample: Sample, width: int) -> str:
     mark = "ok   " if sample.correct else "WRONG"
-    truth = "" if sample.correct else f"   (truth: {one_line(sample.truth or '')})"
-    return f"{mark}  {one_line(sample.start):<{width}} {one_line(sample.text)}{truth}\n"
+    truth = "" if sample.correct else f"   (truth: {escaped(sample.truth or '')})"
+    return f"{mark}  {escaped(sample.start):<{width}} {escaped(sample.text)}{truth}\n"
 
 
-def one_line(text: str) -> str:
-    """Without the line break at the end; other line breaks are shown as \\n."""
+def escaped(text: str) -> str:
+    """One line: without the line break at the end, and with others as \\n."""
     return text.removesuffix("\n").replace("\n", "\\n")

@@ -1,4 +1,4 @@
-"""Tables of text cells, written for a terminal, a page in Markdown, a paper in LaTeX, or a spreadsheet."""
+"""Tables of text cells, written for a terminal, in Markdown, in LaTeX or as CSV."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-# What LaTeX reads as a command, and how it is written as itself.
+# Characters that LaTeX reads as commands, and how to write them as text.
 LATEX = {
     "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
     "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}", ">": r"\textgreater{}", "±": r"$\pm$",
@@ -24,13 +24,13 @@ class Table:
     rows: Sequence[Sequence[str]]
 
     def is_numeric(self, column: int) -> bool:
-        """Whether a column holds numbers alone: those are set to the right."""
+        """Whether a column holds only numbers, which are aligned to the right."""
         cells = [row[column] for row in self.rows]
         return any(cells) and all(NUMBER.match(cell) for cell in cells)
 
 
 def as_text(table: Table) -> str:
-    """Columns aligned by blanks."""
+    """Columns aligned by spaces."""
     lines = [[one_line(cell) for cell in line] for line in (table.columns, *table.rows)]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     numeric = [table.is_numeric(index) for index in range(len(widths))]
@@ -44,14 +44,14 @@ def as_text(table: Table) -> str:
 
 
 def as_markdown(table: Table) -> str:
-    """A table of GitHub's Markdown."""
+    """A table in GitHub's Markdown."""
     marks = ["---:" if table.is_numeric(index) else "---" for index in range(len(table.columns))]
     lines = [[markdown_text(cell) for cell in line] for line in (table.columns, *table.rows)]
     return pipes([lines[0], marks, *lines[1:]])
 
 
 def pipes(lines: Sequence[Sequence[str]]) -> str:
-    """Lines of a table in Markdown; cells are Markdown already."""
+    """Lines of a table in Markdown. The cells are Markdown already."""
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
@@ -63,7 +63,7 @@ def as_csv(table: Table) -> str:
 
 
 def as_latex(table: Table) -> str:
-    """A tabular with booktabs' rules."""
+    """A tabular with booktabs rules."""
     marks = "".join("r" if table.is_numeric(index) else "l" for index in range(len(table.columns)))
     lines = [" & ".join(map(latex_cell, line)) + r" \\" for line in (table.columns, *table.rows)]
     return "\n".join(
@@ -85,7 +85,7 @@ FORMATS: dict[str, Callable[[Table], str]] = {
 
 
 def shown(value: object) -> str:
-    """A value as a cell: - for none, yes or no, four places, or its text."""
+    """A value as a cell: - for None, yes or no, four decimals, or its text."""
     if value is None:
         return "-"
     if isinstance(value, bool):
@@ -98,7 +98,7 @@ def one_line(text: str) -> str:
 
 
 def markdown_text(text: str) -> str:
-    """What Markdown takes for this text, also in a table."""
+    """Text escaped for Markdown, also in a table."""
     return re.sub(r"([\\`*_|<\[\]#])", r"\\\1", one_line(text))
 
 

@@ -1,4 +1,7 @@
-"""The report of a user's own loop: a run goes in as its trackers are closed, its page and its entry in the log come out."""
+"""Trackers for a user's own loop that draw the plots and write the report when the run ends.
+
+`train` and `loop` do this themselves.
+"""
 
 from __future__ import annotations
 
@@ -11,20 +14,30 @@ if TYPE_CHECKING:
     from core.tracking.run import Run
 
 
-class Report:
-    """A tracker that writes them at the end. `train` and `loop` write them by themselves; a user's own loop has this."""
+class AtTheEnd:
+    """A tracker that does nothing before the run ends."""
 
     def __init__(self, run: Run) -> None:
         self.run = run
 
     def log(self, step: int, metrics: Mapping[str, Any]) -> None:
-        """metrics.csv has the row."""
+        """Nothing: metrics.csv has the row."""
+
+
+class Plots(AtTheEnd):
+    """Draws the plots from metrics.csv."""
 
     def close(self) -> None:
-        """Write report.html and report.md, and the entry in EXPERIMENT_LOG.md where an experiment has the run.
+        from core.report.plots import write_plots
 
-        summary.json stands by now. Raises UserError where a file of the experiment's runs is damaged.
-        """
+        write_plots(self.run.folder)
+
+
+class Report(AtTheEnd):
+    """Writes report.html and report.md at the end, and the entry in EXPERIMENT_LOG.md if the run belongs to an experiment."""
+
+    def close(self) -> None:
+        """summary.json is written by now. Raises UserError where a file of the experiment's runs is damaged."""
         from core.report.log import write_log_entry
         from core.report.run_report import write_report
 

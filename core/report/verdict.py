@@ -1,10 +1,11 @@
-"""What seeds support: two groups of (seed, value) of one measure go in, a difference with its interval and one sentence come out.
+"""Decide what the seeds of two groups show: the difference of a measure, its interval, and one sentence.
 
-The statistics are those of bootstrap.py; here it is decided what counts, what is paired, and how it is said.
+bootstrap.py has the statistics. This file decides which values count, which are paired, and what the sentence says.
 """
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -13,14 +14,14 @@ import numpy as np
 
 from core.report.bootstrap import LEVEL, NO_SPREAD, Sides, interval, needed, spread
 
-Seeded = tuple[int | None, float | None]  # a run's seed, and its value; None or NaN where it has none
-COMMON_SEEDS = 3  # so many seeds that both groups have are worth leaving the others out
-MANY = 1000  # more seeds than that are not named by number
+Seeded = tuple[int | None, float | None]  # a run's seed and its value; None or NaN where it has none
+COMMON_SEEDS = 3  # with so many seeds in common, the other seeds are left out
+MANY = 1000  # above it, the number of seeds needed is not given
 
 
 @dataclass(frozen=True)
 class Measure:
-    """key: in summary.json; title: in sentences; unit: of a difference; factor: to that unit; most: the largest difference that can be."""
+    """key: in summary.json. title: in sentences. unit: of a difference. factor: to that unit. most: the largest possible difference."""
 
     key: str
     title: str
@@ -30,7 +31,7 @@ class Measure:
     most: float = math.inf
 
     def written(self, *values: float) -> list[str]:
-        """Values as a sentence shows them: alike, with three digits of the largest."""
+        """Values as a sentence shows them: with the same number of decimals, for three digits of the largest."""
         scaled = [self.factor * value for value in values]
         largest = max(map(abs, scaled))
         digits = min(9, max(0, 2 - math.floor(math.log10(largest)))) if largest else 0
@@ -39,11 +40,11 @@ class Measure:
 
 @dataclass(frozen=True)
 class Verdict:
-    """What is known of the difference of two groups, `second` minus `first`.
+    """What is known about the difference of two groups, `second` minus `first`.
 
-    difference: of the means; low, high: its 95 % interval; all None where there are too few values. seeds: of each side
-    that count. evidence: whether the interval leaves out zero. more_seeds: how many more of each side would show a
-    difference of this size (None: unknown, or not needed). notes: what was left out. sentence: all of it in words.
+    difference: of the means. low, high: its 95 % interval. All are None where there are too few values. seeds: how many
+    count in each group. evidence: whether the interval excludes zero. more_seeds: how many more per group would show a
+    difference of this size (None: unknown, or not needed). notes: what was left out. sentence: all of this in words.
     """
 
     measure: Measure
@@ -51,14 +52,14 @@ class Verdict:
     second: str
     seeds: tuple[int, int]
     paired: bool
-    difference: float | None
-    low: float | None
-    high: float | None
-    evidence: bool
-    better: str | None
-    more_seeds: int | None
     notes: tuple[str, ...]
     sentence: str
+    difference: float | None = None
+    low: float | None = None
+    high: float | None = None
+    evidence: bool = False
+    better: str | None = None
+    more_seeds: int | None = None
 
 
 def judge(measure: Measure, first: str, a: Sequence[Seeded], second: str, b: Sequence[Seeded]) -> Verdict:
@@ -66,13 +67,7 @@ def judge(measure: Measure, first: str, a: Sequence[Seeded], second: str, b: Seq
     sides = matched(measure, first, a, second, b)
     names = (first, second)
 
-    def verdict(sentence: str, difference: float | None = None, **known: object) -> Verdict:
-        values = {"low": None, "high": None, "evidence": False, "better": None, "more_seeds": None} | known
-        return Verdict(
-            measure, first, second, sides.seeds, sides.paired, difference,
-            notes=sides.notes, sentence=sentence, **values,  # type: ignore[arg-type]
-        )  # fmt: skip
-
+    verdict = functools.partial(Verdict, measure, first, second, sides.seeds, sides.paired, sides.notes)
     if not all(sides.seeds):
         missing = [name for name, count in zip(names, sides.seeds, strict=True) if not count]
         who = " and ".join(missing) + (" have" if len(missing) > 1 else " has")
@@ -86,14 +81,13 @@ def judge(measure: Measure, first: str, a: Sequence[Seeded], second: str, b: Seq
     evidence = not low <= 0 <= high
     more = None if evidence else needed(sides, difference)
     better = winner(measure, names, difference) if evidence else None
-    inside = with_evidence if evidence else without_evidence
-    sentence = inside(measure, names, sides, difference, low, high, more)
+    sentence = sentence_of(measure, names, sides, difference, low, high, better, more)
     return verdict(sentence, difference, low=low, high=high, evidence=evidence, better=better, more_seeds=more)
 
 
 def matched(measure: Measure, first: str, a: Sequence[Seeded], second: str, b: Sequence[Seeded]) -> Sides:
-    """The values that count. They are paired where all seeds match, or three and most of either side's: then the others
-    are left out. Pairs remove what a seed does to both sides, but few of them say less than many values apart."""
+    """The values that count. They are paired if all seeds match, or at least three and more than half of each group's: the
+    others are then left out. Pairs remove the effect of the seed, but a few pairs say less than many unpaired values."""
     notes: list[str] = []
     by_seed = [counted(measure, name, group, notes) for name, group in ((first, a), (second, b))]
     keys = [set(group) for group in by_seed]
@@ -104,14 +98,14 @@ def matched(measure: Measure, first: str, a: Sequence[Seeded], second: str, b: S
         for name, group in zip((first, second), by_seed, strict=True):
             if len(group) > len(common):
                 rest = len(group) - len(common)
-                notes.append(f"{rest} of {name}'s {len(group)} seeds {'are' if rest > 1 else 'is'} left out: the other side lacks {'them' if rest > 1 else 'it'}.")  # fmt: skip
+                notes.append(f"{rest} of {name}'s {len(group)} seeds {'are' if rest > 1 else 'is'} left out: the other group does not have {'them' if rest > 1 else 'it'}.")  # fmt: skip
         by_seed = [{key: group[key] for key in common} for group in by_seed]
     values = [np.array(list(group.values()), dtype=np.float64) for group in by_seed]
     return Sides(values[0], values[1], paired, tuple(notes))
 
 
 def counted(measure: Measure, name: str, group: Sequence[Seeded], notes: list[str]) -> dict[int | str, float]:
-    """Mean value by seed, in the order of seeds; runs without a seed are one each. Adds to notes what is left out."""
+    """Mean value by seed, in the order of seeds. Runs without a seed count one each. Adds to notes what is left out."""
     found: dict[int | str, list[float]] = {}
     for index, (seed, value) in enumerate(group):
         if value is not None and math.isfinite(value):
@@ -121,7 +115,7 @@ def counted(measure: Measure, name: str, group: Sequence[Seeded], notes: list[st
         notes.append(f"{missing} of {name}'s {len(group)} runs {'are' if missing > 1 else 'is'} left out: no {measure.title} of a completed run.")  # fmt: skip
     for key, values in found.items():
         if len(values) > 1:
-            notes.append(f"{len(values)} runs of {name} have the seed {key}: they count as one, by their mean.")
+            notes.append(f"{len(values)} runs of {name} have the seed {key}: their mean counts as one.")
     ordered = sorted(found, key=lambda key: (isinstance(key, str), key if isinstance(key, int) else 0))
     return {key: math.fsum(found[key]) / len(found[key]) for key in ordered}
 
@@ -129,12 +123,12 @@ def counted(measure: Measure, name: str, group: Sequence[Seeded], notes: list[st
 def without_spread(
     measure: Measure, names: tuple[str, str], sides: Sides, difference: float, verdict: Callable[..., Verdict]
 ) -> Verdict:
-    """All seeds say the same, so that there is nothing to resample: the count of seeds alone decides, by Fisher's permutation test.
+    """The verdict where all seeds agree, so there is nothing to resample. The number of seeds decides, by Fisher's permutation test.
 
-    If the groups were equal, a difference whose sign is the same in all of n pairs would come up in 2 of 2^n cases, and two
-    sides that do not mix in 2 of (n + m choose n). Below 5 % that is evidence: 6 pairs, or 4 seeds a side.
+    If the groups were equal, all of n pairs would differ in the same direction in 2 of 2^n cases, and all values of one
+    group would be above those of the other in 2 of (n + m choose n). Below 5 % is evidence: 6 pairs, or 4 seeds per group.
     """
-    constant = np.ptp(sides.a) == 0 and np.ptp(sides.b) == 0  # what does not depend on the seed is not paired by it
+    constant = np.ptp(sides.a) == 0 and np.ptp(sides.b) == 0  # values that ignore the seed are not paired by it
     several, counts = min(sides.seeds), seeds_in_words(sides)
     if abs(difference) <= NO_SPREAD * float(np.abs(sides.a).max()):
         equal = "in every run" if constant else "seed by seed"
@@ -182,38 +176,38 @@ def seeds_in_words(sides: Sides) -> str:
 
 
 def wanted(more: int | None) -> str:
-    """How many more seeds it would take."""
+    """How many more seeds are needed, in words."""
     if more is None or more > MANY:
-        return f"more than {MANY:,} more seeds a side would be needed to see one of this size"
-    return f"about {more:,} more seed{'s' if more > 1 else ''} a side would be needed to see one of this size"
+        return f"more than {MANY:,} more seeds per group would be needed to see a difference of this size"
+    return (
+        f"about {more:,} more seed{'s' if more > 1 else ''} per group would be needed to see a difference of this size"
+    )
 
 
 def one_seed(measure: Measure, names: tuple[str, str], seeds: tuple[int, int], difference: float) -> str:
-    """The sentence where a side has one seed."""
+    """The sentence for a group with one seed."""
     who = "One seed each" if seeds == (1, 1) else f"One seed of {names[seeds[0] > 1]}"
     (by,) = measure.written(abs(difference))
     how = "lower" if difference < 0 else "higher"
     what = (
         f"is {how} by {with_unit(measure, by)} than that of {names[0]}" if difference else f"equals that of {names[0]}"
     )
-    another = "turn it round" if difference else "tell them apart"
+    another = "reverse it" if difference else "tell them apart"
     return f"{who} cannot tell: {measure.title} of {names[1]} {what}, and another seed may {another}."
 
 
-def with_evidence(
-    measure: Measure, names: tuple[str, str], sides: Sides, difference: float, low: float, high: float, more: int | None
-) -> str:
-    by, *ends = measure.written(abs(difference), *sorted((abs(low), abs(high))))
-    return (
-        f"{winner(measure, names, difference)} is better than {loser(measure, names, difference)}: {measure.title} "
-        f"{direction(measure, True)} by {with_unit(measure, by)} (95 % interval {ends[0]} to {ends[1]}; {seeds_in_words(sides)})."
-    )
-
-
-def without_evidence(
-    measure: Measure, names: tuple[str, str], sides: Sides, difference: float, low: float, high: float, more: int | None
-) -> str:
+def sentence_of(
+    measure: Measure, names: tuple[str, str], sides: Sides, difference: float,
+    low: float, high: float, better: str | None, more: int | None,
+) -> str:  # fmt: skip
+    """The sentence where the difference has an interval. better: the name of the better group, if there is evidence."""
     by, below, above = measure.written(abs(difference), abs(low), abs(high))
+    if better:
+        near, far = sorted((below, above), key=float)
+        return (
+            f"{better} is better than {loser(measure, names, difference)}: {measure.title} {direction(measure, True)} "
+            f"by {with_unit(measure, by)} (95 % interval {near} to {far}; {seeds_in_words(sides)})."
+        )
     how = "lower" if difference < 0 else "higher"
     what = f"is {how} by {with_unit(measure, by)} than" if difference else "has the same mean as"
     return (
