@@ -16,8 +16,8 @@ import torch
 from torch import Tensor
 
 from core import files
-from core.config import Model
-from core.defaults import PRESETS
+from core.config import Data, Model
+from core.defaults import PRESETS, resolved_model
 from core.errors import UserError
 from core.models.gpt import GPT
 
@@ -88,11 +88,7 @@ def read(path: Path) -> dict[str, Any]:
 def check_fit(state: dict[str, Any], model: dict[str, Any], vocab_size: int, path: Path) -> None:
     """Raises UserError unless the tensors are those of the model that model_args describes."""
     try:
-        config = Model(**model)
-        for key, value in PRESETS["gpt2"]["model"].items():
-            if getattr(config, key) is None:
-                setattr(config, key, value)
-        config.n_ff = 4 * config.n_embd
+        config = resolved_model(Model(**model), Data())
         with torch.device("meta"):
             expected = GPT(config, vocab_size).state_dict()
     except (ValueError, TypeError, RuntimeError) as error:
@@ -115,8 +111,9 @@ def export_checkpoint(
     settings: nanoGPT's own config, of which sample.py reads `dataset`. Raises UserError for a model that nanoGPT cannot build.
     """
     config = model.config
-    wanted = {**PRESETS["gpt2"]["model"], "n_ff": 4 * config.n_embd, "zero_init": config.zero_init, "bias": config.bias,
-              "ngram": 0}  # fmt: skip
+    gpt2 = resolved_model(Model(preset="gpt2", n_head=config.n_head, n_embd=config.n_embd), Data())
+    keys = [*PRESETS["gpt2"]["model"], "n_ff", "ngram", "n_kv_head", "norm_eps", "window"]
+    wanted = {key: getattr(gpt2, key) for key in keys if key not in ("zero_init", "bias")}  # nanoGPT takes either
     for key, value in wanted.items():
         if getattr(config, key) != value:
             raise UserError(
