@@ -303,6 +303,7 @@ def test_bfloat16_stays_near(preset: str, keys: dict[str, Any]) -> None:
     {"n_kv_head": 2}, {"window": 3, "window_pattern": "SL"}, {"position": "alibi", "n_kv_head": 1, "window": 4},
 ], ids=str)  # fmt: skip
 def test_a_compiler_sees_the_model_as_one_graph(keys: dict[str, Any], form: str) -> None:
+    torch.compiler.reset()  # which gives up after a few models in one process
     model, tokens = build("modern", **keys), tokens_of()
     model.attention = form
     expected = model(tokens)

@@ -306,6 +306,7 @@ def test_attention_form_is_chosen_by_shape_and_device() -> None:
 @pytest.mark.parametrize("preset", PRESETS)
 def test_a_compiler_sees_the_model_as_one_graph(preset: str) -> None:
     """What a GPU compiles: a break would cost it a wait in every step. Traced only; code for a CPU would take a minute."""
+    torch.compiler.reset()  # which gives up after a few models in one process
     model, tokens = build(preset, ngram=3), tokens_of()
     model.attention = "sdpa"
     compiled = torch.compile(model, backend="eager", fullgraph=True)

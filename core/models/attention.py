@@ -103,11 +103,11 @@ def rotate(x: Tensor, cos: Tensor, sin: Tensor, out: Tensor | None = None) -> Te
 
 def split_heads(qkv: Tensor, scheme: Scheme) -> tuple[Tensor, Tensor]:
     """(B, T, (H + 2K) D) to queries above keys (B (H + K), T, D), and values (B K, T, D): each head in one piece of memory."""
-    B, T, _ = qkv.shape
-    D, slabs = scheme.head_width, []
-    for part, (n, heads) in zip(qkv.split([n * heads * D for n, heads in scheme.parts], dim=-1), scheme.parts, strict=True):
-        slab = part.view(B, T, n, heads, D).permute(2, 0, 3, 1, 4)  # (n, B, heads, T, D)
-        slabs.append(slab.contiguous().view(n * B * heads, T, D))
+    (B, T, _), D, slabs = qkv.shape, scheme.head_width, []
+    parts = qkv.split_with_sizes([n * each * D for n, each in scheme.parts], dim=-1)
+    for part, (n, each) in zip(parts, scheme.parts, strict=True):
+        slab = part.view(B, T, n, each, D).permute(2, 0, 3, 1, 4)  # (n, B, each, T, D)
+        slabs.append(slab.contiguous().view(n * B * each, T, D))
     heads = slabs[0] if len(slabs) == 1 else torch.cat(slabs)
     values = B * scheme.n_kv_head
     return heads[:-values], heads[-values:]
@@ -115,18 +115,18 @@ def split_heads(qkv: Tensor, scheme: Scheme) -> tuple[Tensor, Tensor]:
 
 def join_heads(heads: Tensor, scheme: Scheme) -> Tensor:
     """Back from queries above keys above values, (B (H + 2K), T, D), to (B, T, (H + 2K) D)."""
-    (_, T, D), B = heads.shape, len(heads) // (scheme.n_head + 2 * scheme.n_kv_head)
-    parts = []
-    for slab, (n, each) in zip(heads.split([B * n * each for n, each in scheme.parts]), scheme.parts, strict=True):
+    (_, T, D), B, parts = heads.shape, len(heads) // (scheme.n_head + 2 * scheme.n_kv_head), []
+    slabs = heads.split_with_sizes([n * B * each for n, each in scheme.parts])
+    for slab, (n, each) in zip(slabs, scheme.parts, strict=True):
         parts.append(slab.view(n, B, each, T, D).permute(1, 3, 0, 2, 4).reshape(B, T, n * each * D))
     return parts[0] if len(parts) == 1 else torch.cat(parts, dim=-1)
 
 
 def grouped(qk: Tensor, scheme: Scheme) -> tuple[Tensor, Tensor]:
     """Queries above keys (B (H + K), T, D) to queries (B K, G T, D) and keys (B K, T, D)."""
-    (_, T, D), K = qk.shape, scheme.n_kv_head
-    keys = len(qk) // (scheme.group + 1)  # B K
-    return qk[:-keys].view(keys, scheme.group * T, D), qk[-keys:]
+    (N, T, D), G = qk.shape, scheme.group
+    keys = N // (G + 1)  # B K
+    return qk[:-keys].view(keys, G * T, D), qk[-keys:]
 
 
 def merge_heads(y: Tensor, scheme: Scheme) -> Tensor:

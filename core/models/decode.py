@@ -9,6 +9,7 @@ S tokens with the new one.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 import torch
@@ -47,7 +48,7 @@ class Decoder(KVCache):
         # What is added to the logits of the last of block_size tokens; of fewer tokens, it is the end of that.
         self.added = like.new_zeros(())
         if scheme.alibi:
-            added = bias(scheme, 1, block_size, like.dtype, like.device)  # (H, 1, S)
+            added = bias(replace(scheme, window=0), 1, block_size, like.dtype, like.device)  # (H, 1, S)
             self.added = added.view(scheme.n_kv_head, scheme.group, block_size).repeat(batch_size, 1, 1)  # (B K, G, S)
         self.layers = [
             Layer(
@@ -89,7 +90,9 @@ class Decoder(KVCache):
         S, (_, L, heads, block_size, D) = self.length + 1, self.memory.shape
         all_keys, all_values = self.memory[:, :, :, :S].unbind()
         news = self.memory[:, :, :, self.length].view(2, L, B, heads // B, D)
-        per_layer = zip(self.schemes, all_keys.transpose(2, 3).unbind(), all_values.unbind(), news.unbind(1), strict=True)
+        per_layer = zip(
+            self.schemes, all_keys.transpose(2, 3).unbind(), all_values.unbind(), news.unbind(1), strict=True
+        )
         added = self.added[..., block_size - S :] if self.added.dim() else self.added
         for scheme, keys, values, new in per_layer:
             if scheme.window and scheme.window < S:
