@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from core.config import Config, Model
+from core.config import Config
 from core.defaults import resolve
 from core.models.loss import token_loss
 from core.models.lstm import LSTM
@@ -17,8 +17,8 @@ VOCAB = 9
 
 
 def build(**keys: Any) -> LSTM:
-    config = Config()
-    config.train.model = Model(**{"kind": "lstm", "n_layer": 2, "n_embd": 12, "block_size": 8, **keys})
+    model_keys = {"kind": "lstm", "n_layer": 2, "n_embd": 12, "block_size": 8, **keys}
+    config = Config.model_validate({"train": {"model": model_keys}})
     torch.manual_seed(1)
     model = LSTM(resolve(config).train.model, VOCAB)
     with torch.no_grad():

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from core.config import Config, Model
+from core.config import Config
 from core.defaults import resolve
 from core.errors import UserError
 from core.models.gpt import GPT
@@ -20,10 +20,9 @@ SHAPE: dict[str, Any] = {"n_layer": 2, "n_head": 2, "n_embd": 8, "block_size": 6
 
 
 def build(vocab_size: int = 7, **keys: Any) -> GPT:
-    config = Config()
-    config.train.model = Model(**{"preset": "gpt2", **SHAPE, **keys})
+    config = resolve(Config.model_validate({"train": {"model": {"preset": "gpt2", **SHAPE, **keys}}}))
     torch.manual_seed(0)
-    return GPT(resolve(config).train.model, vocab_size)
+    return GPT(config.train.model, vocab_size)
 
 
 def checkpoint(**changes: Any) -> dict[str, Any]:
@@ -91,6 +90,11 @@ def test_export_has_what_nanogpt_resumes_from(tmp_path: Path) -> None:
         ({"tie_weights": False}, "nanoGPT has no model with tie_weights = False, only True"),
         ({"ngram": 2}, "nanoGPT has no model with ngram = 2, only 0"),
         ({"n_ff": 12}, "nanoGPT has no model with n_ff = 12, only 32"),
+        ({"n_kv_head": 1}, "nanoGPT has no model with n_kv_head = 1, only 2"),
+        ({"norm_eps": 1e-6}, "nanoGPT has no model with norm_eps = 1e-06, only 1e-05"),
+        ({"position": "alibi"}, "nanoGPT has no model with position = 'alibi', only 'learned'"),
+        ({"position": "none"}, "nanoGPT has no model with position = 'none', only 'learned'"),
+        ({"window": 4}, "nanoGPT has no model with window = 4, only 0"),
     ],
 )
 def test_export_of_another_architecture(tmp_path: Path, keys: dict[str, Any], message: str) -> None:

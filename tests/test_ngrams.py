@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from core.config import Config, Model, Optim
+from core.config import Config
 from core.contradictions import Contradiction
 from core.defaults import resolve
 from core.errors import UserError
@@ -65,8 +65,7 @@ def test_the_order_that_fits(vocab_size: int, order: int) -> None:
 
 
 def test_one_gram_is_no_table() -> None:
-    config = Config()
-    config.train.model = Model(ngram=1)
+    config = Config.model_validate({"train": {"model": {"ngram": 1}}})
     with pytest.raises(Contradiction, match=r"there is no table of 1-grams"):
         resolve(config)
 
@@ -82,8 +81,8 @@ def test_smear_adds_a_share_of_the_token_before() -> None:
 @pytest.mark.parametrize("keys", [{"smear": True}, {"ngram": 2}, {"smear": True, "ngram": 4}])
 def test_no_token_sees_a_later_one(keys: dict[str, bool | int]) -> None:
     torch.manual_seed(0)
-    config = Config()
-    config.train.model = Model.model_validate({"n_layer": 1, "n_head": 1, "n_embd": 8, "block_size": 8, **keys})
+    shape = {"n_layer": 1, "n_head": 1, "n_embd": 8, "block_size": 8}
+    config = Config.model_validate({"train": {"model": {**shape, **keys}}})
     model = GPT(resolve(config).train.model, 7)
     with torch.no_grad():
         for parameter in model.parameters():
@@ -96,8 +95,7 @@ def test_no_token_sees_a_later_one(keys: dict[str, bool | int]) -> None:
 
 
 def test_tables_learn_at_their_own_rate() -> None:
-    config = Config()
-    config.train.model, config.train.optim = Model(n_layer=1, ngram=3), Optim(ngram_lr=0.07)
+    config = Config.model_validate({"train": {"model": {"n_layer": 1, "ngram": 3}}})
     model = GPT(resolve(config).train.model, 7)
     roles = roles_of(model)
     assert {name for name, role in roles.items() if role == "ngram"} == {

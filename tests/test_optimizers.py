@@ -12,7 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from core.config import Optim
+from core.config import Config, Optim
+from core.defaults import resolve
+from core.models.gpt import GPT
 from core.training import optimizers
 from core.training.muon import Muon, polar_express, product_dtype
 
@@ -125,7 +127,9 @@ def test_a_stack_equals_its_matrices_one_by_one(dtype: torch.dtype) -> None:
 # Muon's step
 
 
-def one_step(p: nn.Parameter, gradient: Tensor, *, pieces: int = 1, decay: float = 0.0, lr: float = 0.1) -> Tensor:
+def one_step(
+    p: nn.Parameter, gradient: Tensor, *, pieces: int | list[int] = 1, decay: float = 0.0, lr: float = 0.1
+) -> Tensor:
     """What one step of Muon adds to a parameter."""
     before = p.detach().clone()
     optimizer = Muon(
@@ -152,6 +156,14 @@ def test_the_pieces_of_a_fused_matrix_are_orthogonalised_apart() -> None:
     fused = one_step(nn.Parameter(torch.zeros(12, 4)), gradient, pieces=3)
     apart = torch.cat([one_step(nn.Parameter(torch.zeros(4, 4)), piece) for piece in gradient.chunk(3)])
     torch.testing.assert_close(fused, apart, rtol=0, atol=2e-3)
+
+
+def test_pieces_of_unequal_heights_are_orthogonalised_apart() -> None:
+    gradient = torch.randn(8, 4, generator=torch.Generator().manual_seed(3))
+    gradient[:4] *= 1000
+    fused = one_step(nn.Parameter(torch.zeros(8, 4)), gradient, pieces=[4, 2, 2])
+    apart = [one_step(nn.Parameter(torch.zeros(len(piece), 4)), piece) for piece in gradient.split([4, 2, 2])]
+    torch.testing.assert_close(fused, torch.cat(apart), rtol=0, atol=2e-3)
 
 
 def test_weight_decay_is_decoupled_from_the_gradient() -> None:
@@ -233,6 +245,17 @@ def test_muon_leaves_single_rows_and_frozen_parameters_to_others() -> None:
 def test_attention_of_torch_counts_as_three_matrices() -> None:
     optimizer = optimizers.muon(nn.MultiheadAttention(8, 2), MUON)
     assert optimizer.param_groups[0]["pieces"] == [3, 1]
+
+
+@pytest.mark.parametrize(("n_kv_head", "pieces"), [(4, 3), (2, [16, 8, 8]), (1, [16, 4, 4])])
+def test_grouped_queries_are_three_matrices_too(n_kv_head: int, pieces: int | list[int]) -> None:
+    keys = {"n_layer": 1, "n_head": 4, "n_embd": 16, "n_kv_head": n_kv_head}
+    model = GPT(resolve(Config.model_validate({"train": {"model": keys}})).train.model, 7)
+    optimizer = optimizers.muon(model, MUON)
+    assert optimizer.param_groups[0]["pieces"] == [pieces, 1, 1, 1]  # c_attn, c_proj, and those of the feed-forward
+    model(torch.zeros(1, 3, dtype=torch.long)).sum().backward()
+    optimizer.step()
+    json.dumps(optimizer.state_dict()["param_groups"])
 
 
 def test_adamw_decays_matrices_only() -> None:

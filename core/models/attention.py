@@ -1,14 +1,21 @@
-"""Causal self-attention in two forms that compute the same: in go queries, keys and values, out comes their mix (B, T, C).
+"""Causal self-attention: in go queries, keys and values, out comes their mix (B, T, C).
 
-"explicit" writes out the matrix products and their gradient: on a CPU it beats torch's fused kernel at the short contexts
-of small models, in bfloat16 by far. "sdpa" is torch.nn.functional.scaled_dot_product_attention: long contexts, GPUs,
-dropout. docs/LOG.md has the figures behind `choose_attention`.
+A `Scheme` says what a layer's attention computes, and every way of computing it reads it there: training in three forms,
+the cache, the decoder of single tokens and `GPT.trace`. They share one function each for the cut into heads
+(`split_heads`), norm and rotation (`prepare`), mask and bias (`bias`) and the mix (`mix`).
 
-Shapes: B rows, T tokens, C channels, H heads, D channels of a head (C = H D), S tokens of context before and with the T.
+The forms compute the same. "explicit" writes out the matrix products and their gradient: on a CPU it beats torch's fused
+kernel at the short contexts of small models, in bfloat16 by far. "sdpa" is torch's scaled_dot_product_attention: long
+contexts, GPUs, dropout; "sdpa32" is that in float32. docs/LOG.md has the figures behind `choose_attention`.
+
+Shapes: B rows, T tokens, C channels, H heads of queries, K heads of keys and values, G = H / K queries that share a key,
+D channels of a head (C = H D), S tokens of context before and with the T. Head h of the queries goes with head h // G of
+the keys, so (B H, T, D) read as (B K, G T, D) has all that meets one key in one matrix.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Literal
 
@@ -17,9 +24,58 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from core.config import Model
 from core.models.layers import inverse_rms, rms_norm
 
 QK_NORM_SCALE = 1.2 * 1.2  # on the logits: unit-norm queries and keys alone attend too evenly
+
+
+@dataclass(frozen=True)
+class Scheme:
+    """What attention computes in one layer."""
+
+    n_head: int
+    n_kv_head: int  # fewer than n_head: grouped queries (arXiv:2305.13245)
+    head_width: int  # channels
+    qk_norm: bool = False
+    norm_eps: float = 1e-6
+    window: int = 0  # tokens that a token sees, itself included; 0: all up to its own
+    alibi: bool = False  # logits fall with the distance (arXiv:2108.12409)
+
+    @property
+    def group(self) -> int:
+        """Query heads that share a head of keys and values."""
+        return self.n_head // self.n_kv_head
+
+    @property
+    def scale(self) -> float:
+        """What multiplies q k^T before the softmax."""
+        return float((QK_NORM_SCALE if self.qk_norm else 1.0) * self.head_width**-0.5)
+
+    @property
+    def rows(self) -> list[int]:
+        """Rows of queries, keys and values in the matrix that makes them, from top to bottom."""
+        return [heads * self.head_width for heads in (self.n_head, self.n_kv_head, self.n_kv_head)]
+
+    @property
+    def parts(self) -> tuple[tuple[int, int], ...]:
+        """(projections, heads of each): neighbours with as many heads are cut as one, which is one copy instead of two."""
+        return ((3, self.n_head),) if self.group == 1 else ((1, self.n_head), (2, self.n_kv_head))
+
+
+def scheme_of(config: Model, layer: int) -> Scheme:
+    """The scheme of one layer of a resolved config."""
+    assert config.n_kv_head and config.block_size and config.norm_eps is not None
+    short = config.window_pattern[layer % len(config.window_pattern)] == "S"
+    return Scheme(
+        config.n_head,
+        config.n_kv_head,
+        config.n_embd // config.n_head,
+        bool(config.qk_norm),
+        config.norm_eps,
+        config.window if short and config.window < config.block_size else 0,
+        config.position == "alibi",
+    )
 
 
 def choose_attention(
@@ -32,25 +88,12 @@ def choose_attention(
     return "explicit" if longest >= T else "sdpa"
 
 
-def split_heads(qkv: Tensor, n_head: int) -> Tensor:
-    """(B, T, 3C) to a new (3, B, H, T, D): the memory of each head in one piece."""
-    B, T, channels = qkv.shape
-    heads = qkv.view(B, T, 3, n_head, channels // (3 * n_head))  # (B, T, 3, H, D)
-    return heads.permute(2, 0, 3, 1, 4).contiguous()
-
-
-def merge_heads(y: Tensor) -> Tensor:
-    """(B, H, T, D) to (B, T, C)."""
-    B, H, T, D = y.shape
-    return y.transpose(1, 2).reshape(B, T, H * D)
-
-
-def rotary_tables(block_size: int, head_width: int, base: float = 10000.0) -> tuple[Tensor, Tensor]:
-    """cos and sin, each (T, D), for `rotate` (RoPE, arXiv:2104.09864); the sign of the sine is in the table."""
+def rotary_tables(block_size: int, head_width: int, base: float) -> tuple[Tensor, Tensor]:
+    """cos and sin, each (T, D) in float64, for `rotate` (RoPE, arXiv:2104.09864); the sine's sign is in the table."""
     frequency = base ** -(torch.arange(0, head_width, 2, dtype=torch.float64) / head_width)
     angle = torch.outer(torch.arange(block_size, dtype=torch.float64), frequency)  # (T, D/2)
     cos, sin = angle.cos(), angle.sin()
-    return torch.cat((cos, cos), dim=1).float(), torch.cat((-sin, sin), dim=1).float()
+    return torch.cat((cos, cos), dim=1), torch.cat((-sin, sin), dim=1)
 
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor, out: Tensor | None = None) -> Tensor:
@@ -58,103 +101,180 @@ def rotate(x: Tensor, cos: Tensor, sin: Tensor, out: Tensor | None = None) -> Te
     return torch.addcmul(x * cos, x.roll(x.shape[-1] // 2, dims=-1), sin, out=out)
 
 
-def prepare(qk: Tensor, cos: Tensor | None, sin: Tensor | None, qk_norm: bool) -> Tensor:
-    """Queries and keys (2, B, H, T, D) as attention compares them: normalised and rotated where the model does so."""
-    if qk_norm:
-        qk = rms_norm(qk)
+def split_heads(qkv: Tensor, scheme: Scheme) -> tuple[Tensor, Tensor]:
+    """(B, T, (H + 2K) D) to queries above keys (B (H + K), T, D), and values (B K, T, D): each head in one piece of memory."""
+    (B, T, _), D, slabs = qkv.shape, scheme.head_width, []
+    parts = qkv.split_with_sizes([n * each * D for n, each in scheme.parts], dim=-1)
+    for part, (n, each) in zip(parts, scheme.parts, strict=True):
+        slab = part.view(B, T, n, each, D).permute(2, 0, 3, 1, 4)  # (n, B, each, T, D)
+        slabs.append(slab.contiguous().view(n * B * each, T, D))
+    heads = slabs[0] if len(slabs) == 1 else torch.cat(slabs)
+    values = B * scheme.n_kv_head
+    return heads[:-values], heads[-values:]
+
+
+def join_heads(heads: Tensor, scheme: Scheme) -> Tensor:
+    """Back from queries above keys above values, (B (H + 2K), T, D), to (B, T, (H + 2K) D)."""
+    (_, T, D), B, parts = heads.shape, len(heads) // (scheme.n_head + 2 * scheme.n_kv_head), []
+    slabs = heads.split_with_sizes([n * B * each for n, each in scheme.parts])
+    for slab, (n, each) in zip(slabs, scheme.parts, strict=True):
+        parts.append(slab.view(n, B, each, T, D).permute(1, 3, 0, 2, 4).reshape(B, T, n * each * D))
+    return parts[0] if len(parts) == 1 else torch.cat(parts, dim=-1)
+
+
+def grouped(qk: Tensor, scheme: Scheme) -> tuple[Tensor, Tensor]:
+    """Queries above keys (B (H + K), T, D) to queries (B K, G T, D) and keys (B K, T, D)."""
+    (N, T, D), G = qk.shape, scheme.group
+    keys = N // (G + 1)  # B K
+    return qk[:-keys].view(keys, G * T, D), qk[-keys:]
+
+
+def merge_heads(y: Tensor, scheme: Scheme) -> Tensor:
+    """(B K, G T, D) to (B, T, C)."""
+    D, B = y.shape[-1], len(y) // scheme.n_kv_head
+    y = y.view(B, scheme.n_head, -1, D)  # (B, H, T, D)
+    return y.transpose(1, 2).reshape(B, y.shape[2], scheme.n_head * D)
+
+
+def prepare(qk: Tensor, cos: Tensor | None, sin: Tensor | None, scheme: Scheme) -> Tensor:
+    """Queries and keys (N, T, D) as attention compares them: normalised and rotated where the model does so."""
+    if scheme.qk_norm:
+        qk = rms_norm(qk, scheme.norm_eps)
     return qk if cos is None or sin is None else rotate(qk, cos, sin)
 
 
-def causal_mask(T: int, S: int, dtype: torch.dtype, device: torch.device) -> Tensor:
-    """(T, S): 0 where a token may look, -inf at those after it. The last of the T tokens is the last of the S."""
-    if torch.compiler.is_compiling():  # which works it out where it is used
-        return torch.full((T, S), -torch.inf, dtype=dtype, device=device).triu(S - T + 1)
-    return kept_mask(T, S, dtype, device)
+def bias(scheme: Scheme, T: int, S: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """What is added to the logits of T tokens, the last of which is the last of the S: (T, S), with alibi (H, T, S).
+
+    -inf where a token must not look: after itself, and before its window. Elsewhere 0, or what alibi takes off.
+    """
+    # A compiler works the mask out where it is used.
+    masked = mask if torch.compiler.is_compiling() else kept_mask
+    allowed = masked(T, S, scheme.window, dtype, device)
+    if not scheme.alibi:
+        return allowed
+    wide = torch.promote_types(dtype, torch.float32)  # bfloat16 cannot count beyond 256
+    place = torch.arange(S, dtype=wide, device=device)
+    distance = place - place[S - T :, None]  # (T, S), 0 for a token itself, -1 for the one before
+    return (allowed + alibi_slopes(scheme.n_head, wide, device)[:, None, None] * distance).to(dtype)
+
+
+def mask(T: int, S: int, window: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """(T, S): -inf where a token must not look, else 0."""
+    never = torch.full((T, S), -torch.inf, dtype=dtype, device=device)
+    after = never.triu(S - T + 1)
+    return after + never.tril(S - T - window) if window else after
 
 
 @lru_cache(maxsize=16)
-def kept_mask(T: int, S: int, dtype: torch.dtype, device: torch.device) -> Tensor:
-    with torch.inference_mode(False):  # a mask first made while sampling must serve training too
-        return torch.full((T, S), -torch.inf, dtype=dtype, device=device).triu_(S - T + 1)
+def kept_mask(T: int, S: int, window: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """`mask`, which most calls ask for again."""
+    with torch.inference_mode(False):  # one that was first made while sampling must serve training too
+        return mask(T, S, window, dtype, device)
+
+
+def alibi_slopes(n_head: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """What a step of distance takes off the logits of each head, (H,): 2^(-8/n), 2^(-16/n), ... for n heads.
+
+    Where H is no power of two, n is the one below, and the others are every second one of 2n heads (arXiv:2108.12409).
+    """
+    n = 2 ** (n_head.bit_length() - 1)
+    first = torch.arange(1, n + 1, dtype=dtype, device=device) * (8 / n)
+    rest = (2 * torch.arange(n_head - n, dtype=dtype, device=device) + 1) * (4 / n)
+    return torch.exp2(-torch.cat((first, rest)))
+
+
+def attention_weights(q: Tensor, k: Tensor, scheme: Scheme) -> Tensor:
+    """softmax(scale q k^T + bias): q (B K, G T, D) and k (B K, S, D), out (B K, G T, S)."""
+    (N, rows, _), S, G = q.shape, k.shape[1], scheme.group
+    added = bias(scheme, rows // G, S, q.dtype, q.device)
+    if scheme.alibi:
+        added = added.view(scheme.n_kv_head, rows, S).repeat(N // scheme.n_kv_head, 1, 1)  # (B K, G T, S)
+    elif G > 1:
+        added = added.repeat(G, 1)  # (G T, S)
+    return torch.baddbmm(added, q, k.transpose(1, 2), alpha=scheme.scale).softmax(-1)
+
+
+def mix(q: Tensor, k: Tensor, v: Tensor, scheme: Scheme) -> Tensor:
+    """Attention's output (B K, G T, D) for prepared queries (B K, G T, D), keys and values (B K, S, D)."""
+    return torch.bmm(attention_weights(q, k, scheme), v)
+
+
+def fused_mix(q: Tensor, k: Tensor, v: Tensor, scheme: Scheme, dropout: float) -> Tensor:
+    """`mix` by scaled_dot_product_attention, for keys of the same T tokens as the queries."""
+    (N, T, D), K = k.shape, scheme.n_kv_head
+    heads, shared = (N // K, scheme.n_head, T, D), (N // K, K, T, D)
+    q, k, v = q.view(heads), k.view(shared), v.view(shared)
+    plain = not (scheme.window or scheme.alibi)
+    added = None if plain else bias(scheme, T, T, q.dtype, q.device)
+    if not plain and scheme.group > 1:  # no fused kernel takes both a mask and shared keys
+        k, v = (x.repeat_interleave(scheme.group, dim=1) for x in (k, v))
+    return F.scaled_dot_product_attention(
+        q, k, v, added, dropout_p=dropout, is_causal=plain, scale=scheme.scale, enable_gqa=plain and scheme.group > 1
+    ).view(N, scheme.group * T, D)
 
 
 def attend(
-    qkv: Tensor, n_head: int, cos: Tensor | None, sin: Tensor | None, qk_norm: bool, form: str, dropout: float
+    qkv: Tensor, scheme: Scheme, cos: Tensor | None, sin: Tensor | None, form: str, dropout: float = 0.0
 ) -> Tensor:
-    """Causal attention within the T tokens: qkv (B, T, 3C), tables (T, D) in qkv's dtype, out (B, T, C).
+    """Attention within the T tokens: qkv (B, T, (H + 2K) D), tables (T, D) in qkv's dtype, out (B, T, C).
 
-    form: "explicit", "sdpa" or "sdpa32" (computed in float32). dropout: probability for an attention weight, sdpa only.
+    form: "explicit", "sdpa" or "sdpa32". dropout: probability for an attention weight; not for "explicit".
     """
-    by_hand = form == "explicit" and not torch.compiler.is_compiling()  # a compiler finds the gradient itself
-    if by_hand:
-        return ExplicitAttention.apply(qkv, n_head, cos, sin, qk_norm)  # type: ignore[no-any-return, no-untyped-call]
-    heads = split_heads(qkv, n_head)
-    q, k = prepare(heads[:2], cos, sin, qk_norm)
-    v, scale = heads[2], logit_scale(q.shape[-1], qk_norm)
+    if form == "explicit" and not torch.compiler.is_compiling():  # a compiler finds the gradient itself
+        return ExplicitAttention.apply(qkv, scheme, cos, sin)  # type: ignore[no-any-return, no-untyped-call]
+    qk, v = split_heads(qkv, scheme)
+    q, k = grouped(prepare(qk, cos, sin, scheme), scheme)
     if form == "explicit":
-        weights = attention_weights(q.flatten(0, 1), k.flatten(0, 1), scale)
-        return merge_heads(torch.bmm(weights, v.flatten(0, 1)).view(v.shape))
-    if form == "sdpa32":
+        y = mix(q, k, v, scheme)
+    elif form == "sdpa":
+        y = fused_mix(q, k, v, scheme, dropout)
+    else:
         with torch.autocast(qkv.device.type, enabled=False):
-            y = F.scaled_dot_product_attention(
-                q.float(), k.float(), v.float(), dropout_p=dropout, is_causal=True, scale=scale
-            )
-        return merge_heads(y.to(qkv.dtype))
-    return merge_heads(F.scaled_dot_product_attention(q, k, v, dropout_p=dropout, is_causal=True, scale=scale))
-
-
-def logit_scale(head_width: int, qk_norm: bool) -> float:
-    """What multiplies q k^T before the softmax."""
-    return float((QK_NORM_SCALE if qk_norm else 1.0) * head_width**-0.5)
-
-
-def attention_weights(q: Tensor, k: Tensor, scale: float) -> Tensor:
-    """softmax(scale q k^T) over the tokens up to a token's own: q and k (BH, T, D), out (BH, T, T)."""
-    mask = causal_mask(q.shape[1], q.shape[1], q.dtype, q.device)
-    return torch.baddbmm(mask, q, k.transpose(1, 2), alpha=scale).softmax(-1)
+            y = fused_mix(q.float(), k.float(), v.float(), scheme, dropout).to(qkv.dtype)
+    return merge_heads(y, scheme)
 
 
 class ExplicitAttention(torch.autograd.Function):
     """Attention as baddbmm, softmax and bmm, with the gradient by hand.
 
     Autograd spends half of such a step on copies and scalings of small tensors; here both directions work on one tensor of
-    queries, keys and values. With P = softmax(a Q K^T + mask) and Y = P V, from dY come dV = P^T dY, dP = dY V^T,
+    queries, keys and values. With P = softmax(a Q K^T + bias) and Y = P V, from dY come dV = P^T dY, dP = dY V^T,
     dS = P * (dP - sum_j P dP), dQ = a dS K, dK = a dS^T Q; then the rotation is undone and the norm differentiated.
+    Queries that share a key are rows of one matrix, so that these products sum over them.
     """
 
     @staticmethod
-    def forward(ctx: Any, qkv: Tensor, n_head: int, cos: Tensor | None, sin: Tensor | None, qk_norm: bool) -> Tensor:
-        B, T, channels = qkv.shape
-        D = channels // (3 * n_head)
-        heads = split_heads(qkv, n_head).view(3, B * n_head, T, D)
-        qk, v = heads[:2], heads[2]
+    def forward(ctx: Any, qkv: Tensor, scheme: Scheme, cos: Tensor | None, sin: Tensor | None) -> Tensor:
+        qk, v = split_heads(qkv, scheme)
         inverse = None
-        if qk_norm:
-            inverse = inverse_rms(qk)  # (2, BH, T, 1)
+        if scheme.qk_norm:
+            inverse = inverse_rms(qk, scheme.norm_eps)  # (B (H + K), T, 1)
             qk = qk * inverse
         if cos is not None and sin is not None:
             qk = rotate(qk, cos, sin)
-        weights = attention_weights(qk[0], qk[1], logit_scale(D, qk_norm))
+        weights = attention_weights(*grouped(qk, scheme), scheme)
         ctx.save_for_backward(weights, qk, v, inverse, cos, sin)
-        return merge_heads(torch.bmm(weights, v).view(B, n_head, T, D))
+        ctx.scheme = scheme
+        return merge_heads(torch.bmm(weights, v), scheme)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         weights, qk, v, inverse, cos, sin = ctx.saved_tensors
-        (BH, T, D), (B, _, C) = v.shape, grad.shape
-        H = C // D
-        dy = grad.view(B, T, H, D).transpose(1, 2).reshape(BH, T, D)
-        dqkv = grad.new_empty(3, BH, T, D)
-        dqk = dqkv[:2]
-        torch.bmm(weights.transpose(1, 2), dy, out=dqkv[2])
+        scheme, (N, T, D), (B, _, _) = ctx.scheme, v.shape, grad.shape
+        q, k = grouped(qk, scheme)
+        dy = grad.view(B, T, scheme.n_head, D).transpose(1, 2).reshape(q.shape)  # (B K, G T, D)
+        heads = grad.new_empty(len(qk) + N, T, D)
+        dqk, dv = heads[:-N], heads[-N:]
+        dq, dk = grouped(dqk, scheme)
+        torch.bmm(weights.transpose(1, 2), dy, out=dv)
         ds = torch._softmax_backward_data(torch.bmm(dy, v.transpose(1, 2)), weights, -1, weights.dtype)
-        scale = logit_scale(D, inverse is not None)
-        torch.baddbmm(dqk[0], ds, qk[1], beta=0, alpha=scale, out=dqk[0])
-        torch.baddbmm(dqk[1], ds.transpose(1, 2), qk[0], beta=0, alpha=scale, out=dqk[1])
+        torch.baddbmm(dq, ds, k, beta=0, alpha=scheme.scale, out=dq)
+        torch.baddbmm(dk, ds.transpose(1, 2), q, beta=0, alpha=scheme.scale, out=dk)
         if inverse is not None:  # a rotation keeps inner products: the norm's gradient may be taken before it is undone
             along = torch.linalg.vecdot(dqk, qk).unsqueeze(-1)
             dqk.addcmul_(qk, along, value=-1 / D).mul_(inverse)
         if cos is not None:
             rotate(dqk, cos, -sin, out=dqk)
-        return dqkv.view(3, B, H, T, D).permute(1, 3, 0, 2, 4).reshape(B, T, 3 * C), None, None, None, None
+        return join_heads(heads, scheme), None, None, None

@@ -7,6 +7,7 @@ from torch import nn
 
 from core.config import Model
 from core.errors import UserError
+from core.models.attention import scheme_of
 from core.models.gpt import GPT
 from core.plugins.manager import Plugins
 from core.plugins.manager import plugins as everyone
@@ -49,8 +50,9 @@ def flops_per_token(model: nn.Module, block_size: int) -> int:
     """Floating-point operations of forward and backward for one token of rows of block_size tokens, recomputing left out.
 
     6 N + 12 n_layer n_embd block_size for a GPT, 6 N for other models (PaLM, arXiv:2204.02311, appendix B; the second term
-    is attention, its causal half not subtracted). N: the numbers in matrices that tokens are multiplied with. So an
-    embedding counts only where it is the output head too; norms and biases do not count.
+    is attention, its causal half not subtracted; a layer with a window has that in place of block_size). N: the numbers in
+    matrices that tokens are multiplied with. So an embedding counts only where it is the output head too; norms and biases
+    do not count.
     """
     matrices = {
         id(parameter): parameter.numel()  # a tied matrix once
@@ -59,5 +61,8 @@ def flops_per_token(model: nn.Module, block_size: int) -> int:
         for parameter in module.parameters(recurse=False)
         if parameter.dim() >= 2
     }
-    attention = 12 * model.config.n_layer * model.config.n_embd * block_size if isinstance(model, GPT) else 0
+    if not isinstance(model, GPT):
+        return 6 * sum(matrices.values())
+    windows = [scheme_of(model.config, layer).window or block_size for layer in range(model.config.n_layer)]
+    attention = 12 * model.config.n_embd * sum(min(window, block_size) for window in windows)
     return 6 * sum(matrices.values()) + attention

@@ -1,25 +1,25 @@
-"""One new token per row: ids (B, 1) and the cache in, logits (B, 1, V) out, the same as from GPT.forward.
+"""One new token per row: hidden states (B, C) of its embedding in, logits (B, V) out, the same as from the blocks.
 
 At this size a step is nearly all dispatch: so no modules, weights that are laid out for the product with one token, one
 copy for a key and its value, and no operation that a single token has no use for (docs/LOG.md has the figures).
-Shapes: B rows, H heads, D channels of a head, C channels, S tokens with the new one.
+Shapes: B rows, K heads of keys and values, G queries that share a key, D channels of a head, C channels, L layers,
+S tokens with the new one.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from core.models.attention import logit_scale, rotate
+from core.models.attention import bias, rotate
+from core.models.block import Block, Place
+from core.models.cache import KVCache
 from core.models.layers import Norm, inverse_rms
-
-if TYPE_CHECKING:
-    from core.models.cache import KVCache
-    from core.models.gpt import GPT
 
 Apply = Callable[[Tensor], Tensor]
 
@@ -35,57 +35,81 @@ class Layer(NamedTuple):
     contract: Callable[[Tensor, Tensor], Tensor]
 
 
-class Decoder:
-    """The weights of a GPT as they are now, ready for single tokens; made once per cache."""
+class Decoder(KVCache):
+    """A cache with the weights of its model as they are now, ready for single tokens.
 
-    def __init__(self, model: GPT) -> None:
-        self.model = model
-        self.scale = logit_scale(model.head_width, bool(model.config.qk_norm))
-        self.nothing = model.lm_head.weight.new_zeros(())
+    blocks, norm, head: the model's own; the other arguments are those of KVCache.
+    """
+
+    def __init__(self, blocks: Sequence[Block], norm: Norm, head: nn.Linear, batch_size: int, block_size: int) -> None:
+        like = head.weight
+        super().__init__([block.attn.scheme for block in blocks], batch_size, block_size, like)
+        scheme = self.schemes[0]
+        # What is added to the logits of the last of block_size tokens; of fewer tokens, it is the end of that.
+        self.added = like.new_zeros(())
+        if scheme.alibi:
+            added = bias(replace(scheme, window=0), 1, block_size, like.dtype, like.device)  # (H, 1, S)
+            self.added = added.view(scheme.n_kv_head, scheme.group, block_size).repeat(batch_size, 1, 1)  # (B K, G, S)
         self.layers = [
             Layer(
-                norm(block.ln_1),
+                normed(block.ln_1),
                 product(block.attn.c_attn),
                 residual_product(block.attn.c_proj),
-                norm(block.ln_2),
+                normed(block.ln_2),
                 activated(str(block.mlp.activation), product(block.mlp.c_fc)),
                 residual_product(block.mlp.c_proj),
             )
-            for block in model.blocks
+            for block in blocks
         ]
-        self.norm, self.head = norm(model.transformer["ln_f"]), product(model.lm_head)  # type: ignore[arg-type]
+        self.norm, self.head = normed(norm), product(head)
 
-    def __call__(self, tokens: Tensor, cache: KVCache) -> Tensor:
-        """Logits (B, 1, V) of tokens (B, 1), which follow those of the cache and join it."""
-        model, scale, nothing, normalised = self.model, self.scale, self.nothing, self.model.config.qk_norm
-        recent = cache.recall(tokens, model.lookback)
-        hidden, (cos, sin) = model.embed(recent, 1, cache.length)
-        x = hidden[:, 0]  # (B, C)
-        B, H, D = x.shape[0], model.n_head, model.head_width
-        for layer, keys, values, new in zip(self.layers, *cache.places(H), strict=True):
-            qkv = layer.qkv(layer.norm_1(x)).view(B, 3, H, D)
-            qk = qkv[:, :2]
+    def decode(self, x: Tensor, place: Place) -> Tensor:
+        """Logits (B, V) of one token's embedding (B, C), which follows those of the cache and joins it."""
+        scheme, (cos, sin) = self.schemes[0], place  # the layers differ in their window alone
+        B, G, K, D = x.shape[0], scheme.group, scheme.n_kv_head, scheme.head_width
+        normalised, eps, scale, beta = scheme.qk_norm, scheme.norm_eps, scheme.scale, int(scheme.alibi)
+        for layer, (keys, values, added, new) in zip(self.layers, self.places(B), strict=True):
+            qkv = layer.qkv(layer.norm_1(x)).view(B, G + 2, K, D)
+            qk = qkv[:, : G + 1]
             if normalised:
-                qk.mul_(inverse_rms(qk))
+                qk.mul_(inverse_rms(qk, eps))
             if cos is not None and sin is not None:
                 rotate(qk, cos, sin, out=qk)
-            new.copy_(qkv[:, 1:].transpose(0, 1))
-            scores = torch.baddbmm(nothing, qkv[:, 0].reshape(B * H, 1, D), keys, beta=0, alpha=scale)  # (BH, 1, S)
-            mixed = torch.bmm(torch.softmax(scores, -1), values).view(B, H * D)
+            new.copy_(qkv[:, G:].transpose(0, 1))
+            q = qkv[:, :G].reshape(B * K, G, D)
+            scores = torch.baddbmm(added, q, keys, beta=beta, alpha=scale)  # (B K, G, S)
+            mixed = torch.bmm(torch.softmax(scores, -1), values).view(B, K * G * D)
             x = layer.project(x, mixed)
             x = layer.contract(x, layer.expand(layer.norm_2(x)))
-        cache.length += 1
-        return model.finish(self.head(self.norm(x)).unsqueeze(1), recent)
+        self.length += 1
+        return self.head(self.norm(x))
+
+    def places(self, B: int) -> Iterator[tuple[Tensor, Tensor, Tensor, Tensor]]:
+        """For each layer, as far as its window reaches: keys (B K, D, S) and values (B K, S, D) with the next token's, and
+        what is added to the logits (B K, G, S); and where key and value of that token are to be written, (2, B, K, D)."""
+        S, (_, L, heads, block_size, D) = self.length + 1, self.memory.shape
+        all_keys, all_values = self.memory[:, :, :, :S].unbind()
+        news = self.memory[:, :, :, self.length].view(2, L, B, heads // B, D)
+        per_layer = zip(
+            self.schemes, all_keys.transpose(2, 3).unbind(), all_values.unbind(), news.unbind(1), strict=True
+        )
+        added = self.added[..., block_size - S :] if self.added.dim() else self.added
+        for scheme, keys, values, new in per_layer:
+            if scheme.window and scheme.window < S:
+                first = S - scheme.window
+                yield keys[:, :, first:], values[:, first:], added[..., first:] if added.dim() else added, new
+            else:
+                yield keys, values, added, new
 
 
-def norm(module: Norm) -> Apply:
+def normed(module: Norm) -> Apply:
     """The module's forward, without what its gradient would need."""
-    weight, bias, shape = module.weight, module.bias, module.shape
+    weight, bias, shape, eps = module.weight, module.bias, module.shape, module.eps
     if module.centred:
-        return lambda x: torch.layer_norm(x, shape, weight, bias, 1e-5)
+        return lambda x: torch.layer_norm(x, shape, weight, bias, eps)
     if weight is None:
-        return lambda x: x * inverse_rms(x)
-    return lambda x: x * inverse_rms(x) * weight
+        return lambda x: x * inverse_rms(x, eps)
+    return lambda x: x * inverse_rms(x, eps) * weight
 
 
 def product(linear: nn.Linear) -> Apply:

@@ -12,21 +12,12 @@ import torch
 from torch import Tensor, nn
 
 from core.config import Model
-from core.models.attention import (
-    attend,
-    choose_attention,
-    logit_scale,
-    merge_heads,
-    prepare,
-    rotary_tables,
-    split_heads,
-)
+from core.models.attention import choose_attention, rotary_tables, scheme_of
+from core.models.block import Attention, Block, Place
 from core.models.cache import KVCache
 from core.models.decode import Decoder
 from core.models.layers import FeedForward, Norm, rms_norm, softcap
 from core.models.ngrams import NGrams, Smear
-
-Place = tuple[Tensor | None, Tensor | None]  # tables of cos and sin, each (T, D), for rope
 
 
 class Trace(NamedTuple):
@@ -35,58 +26,6 @@ class Trace(NamedTuple):
     logits: Tensor
     attention: list[Tensor]
     hidden: list[Tensor]
-
-
-class Attention(nn.Module):
-    """Queries, keys and values from one matrix (3C, C), attention, output projection."""
-
-    def __init__(self, config: Model) -> None:
-        super().__init__()
-        assert config.bias is not None and config.qk_norm is not None
-        self.c_attn = nn.Linear(config.n_embd, 3 * config.n_embd, bias=config.bias)
-        self.c_proj = nn.Linear(config.n_embd, config.n_embd, bias=config.bias)
-        self.n_head, self.qk_norm, self.dropout = config.n_head, config.qk_norm, config.dropout
-
-    def forward(self, x: Tensor, place: Place, form: str) -> Tensor:
-        dropout = self.dropout if self.training else 0.0
-        y = attend(self.c_attn(x), self.n_head, *place, self.qk_norm, "sdpa" if dropout else form, dropout)
-        return self.c_proj(y)  # type: ignore[no-any-return]
-
-    def cached(self, x: Tensor, place: Place, cache: KVCache, layer: int) -> Tensor:
-        """`forward` for tokens that follow those of the cache, which takes their keys and values in."""
-        heads = split_heads(self.c_attn(x), self.n_head)  # (3, B, H, T, D)
-        q, k = prepare(heads[:2], *place, self.qk_norm)
-        y = cache.attend(layer, q, k, heads[2], logit_scale(q.shape[-1], self.qk_norm))
-        return self.c_proj(merge_heads(y))  # type: ignore[no-any-return]
-
-    def weights(self, x: Tensor, place: Place) -> Tensor:
-        """The attention map (B, H, T, T) by plain operations."""
-        q, k = prepare(split_heads(self.c_attn(x), self.n_head)[:2], *place, self.qk_norm)
-        scores = q @ k.transpose(-2, -1) * logit_scale(q.shape[-1], self.qk_norm)
-        later = torch.ones(scores.shape[-2:], dtype=torch.bool, device=x.device).triu(1)
-        weights: Tensor = scores.masked_fill(later, -torch.inf).softmax(-1)
-        return weights
-
-
-class Block(nn.Module):
-    """x + attention(norm(x)), then x + feed-forward(norm(x))."""
-
-    def __init__(self, config: Model) -> None:
-        super().__init__()
-        self.ln_1, self.attn = Norm(config), Attention(config)
-        self.ln_2, self.mlp = Norm(config), FeedForward(config)
-        self.dropout = nn.Dropout(config.dropout) if config.dropout else None
-
-    def forward(self, x: Tensor, place: Place, form: str) -> Tensor:
-        if self.dropout is None:
-            x = x + self.attn(self.ln_1(x), place, form)
-            return x + self.mlp(self.ln_2(x))  # type: ignore[no-any-return]
-        x = x + self.dropout(self.attn(self.ln_1(x), place, form))
-        return x + self.dropout(self.mlp(self.ln_2(x)))  # type: ignore[no-any-return]
-
-    def cached(self, x: Tensor, place: Place, cache: KVCache, layer: int) -> Tensor:
-        x = x + self.attn.cached(self.ln_1(x), place, cache, layer)
-        return x + self.mlp(self.ln_2(x))  # type: ignore[no-any-return]
 
 
 class GPT(nn.Module):
@@ -100,18 +39,19 @@ class GPT(nn.Module):
 
     def __init__(self, config: Model, vocab_size: int) -> None:
         super().__init__()
-        assert config.block_size is not None and config.softcap is not None
+        assert config.block_size is not None and config.softcap is not None and config.norm_eps is not None
         self.config, self.vocab_size, self.block_size = config, vocab_size, config.block_size
         self.n_head, self.head_width, self.softcap = config.n_head, config.n_embd // config.n_head, config.softcap
+        self.norm_eps = config.norm_eps
         self.attention = "auto"
         parts = {"wte": nn.Embedding(vocab_size, config.n_embd)}
         if config.position == "learned":
             parts["wpe"] = nn.Embedding(config.block_size, config.n_embd)
-        else:
-            cos, sin = rotary_tables(config.block_size, self.head_width)
-            self.register_buffer("cos", cos, persistent=False)
-            self.register_buffer("sin", sin, persistent=False)
-        blocks = nn.ModuleList(Block(config) for _ in range(config.n_layer))
+        elif config.position == "rope":
+            cos, sin = rotary_tables(config.block_size, self.head_width, config.rope_base)
+            self.register_buffer("cos", cos.float(), persistent=False)
+            self.register_buffer("sin", sin.float(), persistent=False)
+        blocks = nn.ModuleList(Block(config, layer) for layer in range(config.n_layer))
         self.transformer = nn.ModuleDict({**parts, "h": blocks, "ln_f": Norm(config)})
         self.lm_head = nn.Linear(config.n_embd, vocab_size, bias=False)
         if config.tie_weights:
@@ -125,18 +65,19 @@ class GPT(nn.Module):
 
     def forward(self, tokens: Tensor, cache: KVCache | None = None) -> Tensor:
         """Logits (B, T, V) for tokens (B, T), which follow those of the cache and join it. ValueError past block_size."""
-        if cache is not None and cache.decoder is not None and tokens.shape[1] == 1:
-            return cache.decoder(tokens, cache)
+        T = tokens.shape[1]
         recent = tokens if cache is None else cache.recall(tokens, self.lookback)
-        x, place = self.embed(recent, tokens.shape[1], 0 if cache is None else cache.length)
+        x, place = self.embed(recent, T, 0 if cache is None else cache.length)
         if cache is None:
             form = self.attention_form(x)
             for block in self.blocks:
                 x = block(x, place, form)
+        elif T == 1 and isinstance(cache, Decoder):
+            return self.finish(cache.decode(x[:, 0], place).unsqueeze(1), recent)
         else:
             for layer, block in enumerate(self.blocks):
                 x = block.cached(x, place, cache, layer)
-            cache.length += tokens.shape[1]
+            cache.length += T
         return self.head(x, recent)
 
     @property
@@ -153,7 +94,7 @@ class GPT(nn.Module):
             raise ValueError(f"{stop} tokens do not fit the model's block_size = {self.block_size}")
         x = self.transformer["wte"](recent)
         if self.config.norm == "rmsnorm":  # without a scale of its own, so that the embedding's need not be right
-            x = rms_norm(x)
+            x = rms_norm(x, self.norm_eps)
         if self.smear is not None:
             x = self.smear(x)
         x = x[:, -T:]
@@ -164,7 +105,7 @@ class GPT(nn.Module):
         # The residual stream has the precision of the matrix products: half the memory traffic, and no casts between.
         if torch.is_autocast_enabled(x.device.type):
             x = x.to(torch.get_autocast_dtype(x.device.type))
-        if self.config.position == "learned":
+        if self.config.position != "rope":
             return x, (None, None)
         return x, (self.cos[start:stop].to(x.dtype), self.sin[start:stop].to(x.dtype))
 
@@ -192,16 +133,10 @@ class GPT(nn.Module):
         own = all(
             (type(block), type(block.attn), type(block.mlp)) == (Block, Attention, FeedForward) for block in self.blocks
         )
-        weight = self.lm_head.weight
-        return KVCache(
-            self.config.n_layer,
-            batch_size,
-            self.n_head,
-            self.block_size,
-            self.head_width,
-            weight,
-            Decoder(self) if own else None,
-        )
+        if own:
+            return Decoder(self.blocks, cast(Norm, self.transformer["ln_f"]), self.lm_head, batch_size, self.block_size)
+        schemes = [scheme_of(self.config, layer) for layer in range(self.config.n_layer)]
+        return KVCache(schemes, batch_size, self.block_size, self.lm_head.weight)
 
     @torch.no_grad()
     def trace(self, tokens: Tensor) -> Trace:

@@ -14,40 +14,38 @@ from torch.autograd.function import once_differentiable
 
 from core.config import Model
 
-EPSILON = 1e-6  # keeps the norm of a zero vector finite
 
-
-def inverse_rms(x: Tensor) -> Tensor:
-    """1 / sqrt(mean of squares + EPSILON) over the last dimension, which stays as 1."""
+def inverse_rms(x: Tensor, eps: float) -> Tensor:
+    """1 / sqrt(mean of squares + eps) over the last dimension, which stays as 1."""
     inverse: Tensor = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
-    return inverse.mul_(inverse).mul_(1 / x.shape[-1]).add_(EPSILON).rsqrt_()
+    return inverse.mul_(inverse).mul_(1 / x.shape[-1]).add_(eps).rsqrt_()
 
 
 class RmsNormFunction(torch.autograd.Function):
     """x / rms(x) with a gradient of two passes; that of F.rms_norm on a CPU is a dozen small operations."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor) -> Tensor:
-        inverse = inverse_rms(x)
+    def forward(ctx: Any, x: Tensor, eps: float) -> Tensor:
+        inverse = inverse_rms(x, eps)
         y = x * inverse
         ctx.save_for_backward(y, inverse)
         return y
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> Tensor:
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
         y, inverse = ctx.saved_tensors
         along: Tensor = torch.linalg.vecdot(grad, y).unsqueeze(-1)
-        return grad.addcmul(y, along, value=-1 / y.shape[-1]).mul_(inverse)
+        return grad.addcmul(y, along, value=-1 / y.shape[-1]).mul_(inverse), None
 
 
-def rms_norm(x: Tensor) -> Tensor:
-    """x / rms(x) over the last dimension (arXiv:1910.07467), in the fastest form for the device."""
+def rms_norm(x: Tensor, eps: float) -> Tensor:
+    """x / rms(x) over the last dimension (arXiv:1910.07467), eps added to the mean square, in the fastest form for the device."""
     if not x.is_cpu or torch.compiler.is_compiling():
-        return F.rms_norm(x, (x.shape[-1],), eps=EPSILON)
+        return F.rms_norm(x, (x.shape[-1],), eps=eps)
     if torch.is_grad_enabled():
-        return cast(Tensor, RmsNormFunction.apply(x))  # type: ignore[no-untyped-call]
-    return x * inverse_rms(x)
+        return cast(Tensor, RmsNormFunction.apply(x, eps))  # type: ignore[no-untyped-call]
+    return x * inverse_rms(x, eps)
 
 
 class SquaredReluFunction(torch.autograd.Function):
@@ -85,14 +83,17 @@ class Norm(nn.Module):
 
     def __init__(self, config: Model) -> None:
         super().__init__()
+        assert config.norm_eps is not None
+        self.eps = config.norm_eps
         self.centred, self.shape = config.norm == "layernorm", (config.n_embd,)
         self.weight = nn.Parameter(torch.ones(config.n_embd)) if config.norm != "rmsnorm" else None
         self.bias = nn.Parameter(torch.zeros(config.n_embd)) if self.centred and config.bias else None
 
     def forward(self, x: Tensor) -> Tensor:
         if self.centred:
-            return F.layer_norm(x, self.shape, self.weight, self.bias, 1e-5)
-        return rms_norm(x) if self.weight is None else rms_norm(x) * self.weight.to(x.dtype)
+            return F.layer_norm(x, self.shape, self.weight, self.bias, self.eps)
+        y = rms_norm(x, self.eps)
+        return y if self.weight is None else y * self.weight.to(x.dtype)
 
 
 class FeedForward(nn.Module):

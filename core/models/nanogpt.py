@@ -111,8 +111,9 @@ def export_checkpoint(
     settings: nanoGPT's own config, of which sample.py reads `dataset`. Raises UserError for a model that nanoGPT cannot build.
     """
     config = model.config
-    wanted = {**PRESETS["gpt2"]["model"], "n_ff": 4 * config.n_embd, "zero_init": config.zero_init, "bias": config.bias,
-              "ngram": 0}  # fmt: skip
+    gpt2 = resolved_model(Model(preset="gpt2", n_head=config.n_head, n_embd=config.n_embd), Data())
+    keys = [*PRESETS["gpt2"]["model"], "n_ff", "ngram", "n_kv_head", "norm_eps", "window"]
+    wanted = {key: getattr(gpt2, key) for key in keys if key not in ("zero_init", "bias")}  # nanoGPT takes either
     for key, value in wanted.items():
         if getattr(config, key) != value:
             raise UserError(

@@ -63,11 +63,16 @@ def quintic(gram: Tensor, a: float, b: float, c: float) -> Tensor:
     return factor
 
 
+def taken_apart(stacked: Tensor, pieces: int | list[int]) -> tuple[Tensor, ...]:
+    """The matrices in the rows of one: so many of equal height, or those of the heights given."""
+    return stacked.chunk(pieces) if isinstance(pieces, int) else stacked.split_with_sizes(pieces)
+
+
 class Muon(torch.optim.Optimizer):
     """Muon for groups with `muon = True`, Adam for the others; every state is a tensor of its parameter's shape or an int.
 
     A muon group needs lr, momentum, weight_decay and `pieces`: for each parameter, how many matrices of equal shape are
-    stacked in its rows. Another group needs lr, betas and eps. The gradients of muon groups are overwritten.
+    stacked in its rows, or the heights of unequal ones. Another group needs lr, betas and eps. The gradients of muon groups are overwritten.
     """
 
     # torch wraps these so that a compiler steps around them, and the wrapper imports its compiler when it is first called:
@@ -111,7 +116,7 @@ class Muon(torch.optim.Optimizer):
         # Matrices of one shape, and those of its transpose, share the products of one stack.
         stacks: dict[tuple[int, int], tuple[list[tuple[Tensor, Tensor]], list[tuple[Tensor, Tensor]]]] = {}
         for (p, pieces), step in zip(pairs, steps, strict=True):
-            for target, update in zip(p.chunk(pieces), step.to(dtype).chunk(pieces), strict=True):
+            for target, update in zip(taken_apart(p, pieces), taken_apart(step.to(dtype), pieces), strict=True):
                 rows, columns = target.shape
                 wide, tall = stacks.setdefault((min(rows, columns), max(rows, columns)), ([], []))
                 if rows <= columns:

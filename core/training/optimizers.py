@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from core import config
+from core.models.block import Attention
 from core.models.ngrams import NGrams
 from core.plugins.manager import Plugins
 from core.plugins.manager import plugins as everyone
@@ -103,9 +104,15 @@ def roles_of(model: nn.Module) -> dict[str, str]:
     return roles
 
 
-def pieces_of(model: nn.Module, name: str) -> int:
-    """How many matrices a 2-D parameter holds, one below the other: 3 for fused attention, the gates of an LSTM or GRU."""
-    owner = model.get_submodule(name.rpartition(".")[0])
+def pieces_of(model: nn.Module, name: str) -> int | list[int]:
+    """How many matrices of one height a 2-D parameter holds, one below the other, or the heights where they differ.
+
+    3 for fused attention, the heights of queries, keys and values where queries are grouped, the gates of an LSTM or GRU.
+    """
+    path = name.split(".")
+    owner, outer = model.get_submodule(".".join(path[:-1])), model.get_submodule(".".join(path[:-2]))
+    if isinstance(outer, Attention) and name.endswith(FUSED) and outer.scheme.group > 1:
+        return outer.scheme.rows
     for kind, gates in GATES:
         if isinstance(owner, kind):
             return gates

@@ -9,10 +9,11 @@ import argparse
 import contextlib
 import io
 from pathlib import Path
+from typing import Any
 
 import torch
 
-from core.config import Config, Model
+from core.config import Config
 from core.defaults import resolve
 from core.models.gpt import GPT
 from core.models.loss import token_loss
@@ -26,11 +27,10 @@ SHAPES = {  # n_layer, n_head, n_embd, block_size, batch_size, repeats
 }
 
 
-def our_step(preset: str, shape: tuple[int, ...], dtype: torch.dtype) -> Step:
+def our_step(preset: str, shape: tuple[int, ...], dtype: torch.dtype, **more: Any) -> Step:
     n_layer, n_head, n_embd, block_size, batch_size, _ = shape
-    config = Config()
-    config.train.model = Model(preset=preset, n_layer=n_layer, n_head=n_head, n_embd=n_embd, block_size=block_size)
-    model = GPT(resolve(config).train.model, VOCAB)
+    keys = {"preset": preset, "n_layer": n_layer, "n_head": n_head, "n_embd": n_embd, "block_size": block_size, **more}
+    model = GPT(resolve(Config.model_validate({"train": {"model": keys}})).train.model, VOCAB)
     x, y = torch.randint(0, VOCAB, (2, batch_size, block_size))
 
     def step() -> None:
@@ -59,13 +59,14 @@ def peer_step(folder: Path, shape: tuple[int, ...]) -> Step:
 
 
 def attention_step(form: str, shape: tuple[int, ...], dtype: torch.dtype) -> Step:
-    from core.models.attention import attend
+    from core.models.attention import Scheme, attend
 
     _, n_head, n_embd, block_size, batch_size, _ = shape
+    scheme = Scheme(n_head, n_head, n_embd // n_head)
     qkv = torch.randn(batch_size, block_size, 3 * n_embd, dtype=dtype, requires_grad=True)
 
     def step() -> None:
-        y = attend(qkv, n_head, None, None, False, form, 0.0)
+        y = attend(qkv, scheme, None, None, form)
         torch.autograd.grad(y, qkv, torch.ones_like(y))
 
     return step
@@ -86,6 +87,13 @@ def main() -> None:
         for preset in ("gpt2", "modern", "llama"):
             for dtype in (torch.float32, torch.bfloat16):
                 steps[f"{preset} {str(dtype).removeprefix('torch.')}"] = our_step(preset, shape, dtype)
+        architectures: dict[str, dict[str, Any]] = {
+            "one head of keys": {"n_kv_head": 1},
+            "a window of a quarter": {"window": shape[3] // 4},
+            "alibi": {"position": "alibi"},
+        }
+        for kind, keys in architectures.items():
+            steps[f"modern float32, {kind}"] = our_step("modern", shape, torch.float32, **keys)
         times = medians(steps, shape[-1])
         reference = next(iter(times.values()))
         for model, seconds in times.items():

@@ -1,0 +1,64 @@
+"""A block of GPT: hidden states (B, T, C) in and out, attention then feed-forward, each added to what came in.
+
+Shapes: B rows, T tokens, C channels, H heads of queries, K of keys and values, D channels of a head.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from core.config import Model
+from core.models.attention import attend, attention_weights, grouped, merge_heads, prepare, scheme_of, split_heads
+from core.models.cache import KVCache
+from core.models.layers import FeedForward, Norm
+
+Place = tuple[Tensor | None, Tensor | None]  # tables of cos and sin, each (T, D), for rope
+
+
+class Attention(nn.Module):
+    """Queries, keys and values from one matrix ((H + 2K) D, C), attention by the layer's scheme, output projection."""
+
+    def __init__(self, config: Model, layer: int) -> None:
+        super().__init__()
+        assert config.bias is not None
+        self.scheme, self.dropout = scheme_of(config, layer), config.dropout
+        self.c_attn = nn.Linear(config.n_embd, sum(self.scheme.rows), bias=config.bias)
+        self.c_proj = nn.Linear(config.n_embd, config.n_embd, bias=config.bias)
+
+    def forward(self, x: Tensor, place: Place, form: str) -> Tensor:
+        dropout = self.dropout if self.training else 0.0
+        y = attend(self.c_attn(x), self.scheme, *place, "sdpa" if dropout else form, dropout)
+        return self.c_proj(y)  # type: ignore[no-any-return]
+
+    def cached(self, x: Tensor, place: Place, cache: KVCache, layer: int) -> Tensor:
+        """`forward` for tokens that follow those of the cache, which takes their keys and values in."""
+        qk, v = split_heads(self.c_attn(x), self.scheme)
+        q, k = grouped(prepare(qk, *place, self.scheme), self.scheme)
+        return self.c_proj(merge_heads(cache.attend(layer, q, k, v), self.scheme))  # type: ignore[no-any-return]
+
+    def weights(self, x: Tensor, place: Place) -> Tensor:
+        """The attention map (B, H, T, T)."""
+        qk, _ = split_heads(self.c_attn(x), self.scheme)
+        weights = attention_weights(*grouped(prepare(qk, *place, self.scheme), self.scheme), self.scheme)
+        return weights.view(x.shape[0], self.scheme.n_head, x.shape[1], x.shape[1])
+
+
+class Block(nn.Module):
+    """x + attention(norm(x)), then x + feed-forward(norm(x)). layer: its number, from 0."""
+
+    def __init__(self, config: Model, layer: int) -> None:
+        super().__init__()
+        self.ln_1, self.attn = Norm(config), Attention(config, layer)
+        self.ln_2, self.mlp = Norm(config), FeedForward(config)
+        self.dropout = nn.Dropout(config.dropout) if config.dropout else None
+
+    def forward(self, x: Tensor, place: Place, form: str) -> Tensor:
+        if self.dropout is None:
+            x = x + self.attn(self.ln_1(x), place, form)
+            return x + self.mlp(self.ln_2(x))  # type: ignore[no-any-return]
+        x = x + self.dropout(self.attn(self.ln_1(x), place, form))
+        return x + self.dropout(self.mlp(self.ln_2(x)))  # type: ignore[no-any-return]
+
+    def cached(self, x: Tensor, place: Place, cache: KVCache, layer: int) -> Tensor:
+        x = x + self.attn.cached(self.ln_1(x), place, cache, layer)
+        return x + self.mlp(self.ln_2(x))  # type: ignore[no-any-return]
