@@ -17,6 +17,7 @@ from core.errors import UserError
 from core.listener import SILENT, Listener, Silent
 from core.plugins.code import load_code
 from core.plugins.discovery import Experiment
+from core.plugins.manager import plugins_with
 from core.toml import load_config
 
 SPACES = '''"""Spaces between letters."""
@@ -64,7 +65,7 @@ def run(
     config, settings = load_config(folder, "", overrides)
     for name in [name for name in sys.modules if name.startswith("terrarium_experiment_")]:
         del sys.modules[name]  # a test edits prepare.py, as a user does between two processes
-    return prepare(experiment, config, settings, load_code(experiment), force=force, listener=listener)
+    return prepare(experiment, config, settings, plugins_with(load_code(experiment)), force=force, listener=listener)
 
 
 def examples_code(pairs: Sequence[tuple[str, str]]) -> str:

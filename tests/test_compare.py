@@ -20,7 +20,7 @@ import pytest
 from click.testing import Result
 
 from core import durable, files
-from core.config import Config
+from core.config import Config, replaced
 from core.defaults import resolve
 from core.report.comparison import Group
 from core.report.naming import names_of
@@ -47,8 +47,8 @@ def made(lab: Path) -> Callable[..., Path]:
         home, folder = lab / experiment, lab / experiment / "out" / name
         folder.mkdir(parents=True)
         (home / "config.toml").touch()
-        config = resolve(Config())
-        config.train.model.n_embd, config.train.runtime.seed, config.sample.runtime.seed = n_embd, seed, seed
+        keys = {"train.model.n_embd": n_embd, "train.runtime.seed": seed, "sample.runtime.seed": seed}
+        config = replaced(resolve(Config()), keys)
         files.write_text(folder / "config.toml", dump(config.model_dump()))
         metrics = MetricsFile(folder, accuracy_columns([]), keep_until=-1)
         for step in range(0, 101, 10):

@@ -1,4 +1,4 @@
-"""Whether a step is compiled: tried once in long runs, then foretold; and a compiled run is as exact as any other."""
+"""Whether a step is compiled: a rule decides, a missing compiler is told first, and a compiled run is as exact as any other."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,18 +15,23 @@ import pytest
 import torch
 from click.testing import Result
 
-from core.config import Config
+from core import process
+from core.config import Config, replaced
+from core.errors import UserError
 from core.files import cache_folder
-from core.training import compiling, measured
-from core.training.compiling import Trial, pays
+from core.lab import settle as settling
+from core.lab.opened import open_folder, prepared
+from core.lab.settle import Settled, settle
+from core.training import compiling
+from core.training.compiling import compiled, is_worth_compiling
 from core.training.machine import Machine, choose_machine
 from core.training.pace import Pace
 from core.training.progress import Progress
-from core.training.tuning import Way
 
 Terrarium = Callable[..., Result]
-WAY = Way("bfloat16", "explicit", 2)
-LONG = 600.0
+CPU, GPU, MPS = map(torch.device, ("cpu", "cuda", "mps"))
+# What takes the place of torch.compile: (loss, machine) -> the loss that the loop calls.
+STEP = "core.training.step.compiled"
 
 
 @pytest.fixture(autouse=True)
@@ -36,192 +41,178 @@ def empty_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def threads() -> Any:
-    """torch's number of threads, put back behind the test."""
-    before = torch.get_num_threads()
-    yield
-    torch.set_num_threads(before)
+def has_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is missing, on any device."""
+    monkeypatch.setattr(compiling, "missing", lambda device: "")
 
 
-class Finding:
-    """Stands in for the trial: says what it is told to have found, and counts how often it is asked."""
-
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, trial: Trial) -> None:
-        self.trial, self.asked, self.measured, self.said = trial, 0, 0, list[str]()
-        monkeypatch.setattr(compiling, "try_out", self.try_out)
-        monkeypatch.setattr(compiling, "seconds_of", self.seconds_of)
-
-    def try_out(self, *_: Any) -> Trial:
-        self.asked += 1
-        return self.trial
-
-    def seconds_of(self, step: Callable[[], Any]) -> float:
-        self.measured += 1
-        return self.trial.eager_seconds
-
-    def pays(self, seconds: float) -> bool:
-        answer, _ = pays("key", WAY, lambda way: lambda: None, lambda micro_batch: seconds, self.said.append)
-        return answer
+# The rule
 
 
-def test_a_long_run_tries_and_shorter_ones_know(monkeypatch: pytest.MonkeyPatch) -> None:
-    finding = Finding(monkeypatch, Trial(0.020, 0.015))
-    assert not finding.pays(200) and not finding.asked and not finding.said  # trying would take more than it may
-    assert finding.pays(LONG) and finding.asked == 1
-    assert finding.said == ["trying whether compiling the step pays: half a minute, once for this machine and shape"]
-    assert finding.pays(30), "a quarter of 30 seconds is more than it costs"
-    assert not finding.pays(20), "a quarter of 20 seconds is less than it costs"
-    assert finding.asked == finding.measured == 1 and len(finding.said) == 1
+def of_length(steps: int, minutes: float | None = None) -> Config:
+    return replaced(Config(), {"train.schedule.max_iters": steps, "train.runtime.max_minutes": minutes})
 
 
-def test_what_was_timed_is_named() -> None:
-    measured.remember("key", {"eager_seconds": 0.020, "compiled_seconds": 0.015})
-    assert pays("key", WAY, lambda way: lambda: None, lambda micro_batch: LONG, pytest.fail) == (
-        True,
-        {
-            "bfloat16, explicit attention, 2 threads, all rows": 20.0,
-            "bfloat16, explicit attention, 2 threads, compiled, all rows": 15.0,
-        },
-    )
-
-
-def test_a_gain_within_the_noise_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert not Finding(monkeypatch, Trial(0.0200, 0.0197)).pays(1e6)
-
-
-def test_a_step_of_seconds_is_not_tried(monkeypatch: pytest.MonkeyPatch) -> None:
-    finding = Finding(monkeypatch, Trial(2.5, 2.0))
-    assert not finding.pays(1e6) and not finding.asked
-
-
-def test_what_cannot_be_compiled_is_tried_once_and_told_to_long_runs(monkeypatch: pytest.MonkeyPatch) -> None:
-    finding = Finding(monkeypatch, Trial(0.020, failed="no such thing"))
-    for seconds in (LONG, LONG, 20):
-        assert not finding.pays(seconds)
-    assert finding.asked == 1 and finding.said[1:] == ["the step is not compiled: no such thing"] * 2
-
-
+@pytest.mark.usefixtures("has_compiler")
 @pytest.mark.parametrize(
-    "stored",
-    [
-        3,
-        {},
-        {"compiled_seconds": 1.0},
-        {"eager_seconds": 0, "compiled_seconds": 1},
-        {"eager_seconds": 1, "compiled_seconds": -1},
-        {"eager_seconds": "a", "compiled_seconds": 1},
-        {"eager_seconds": 1, "b": 2},
-    ],
+    ("steps", "minutes", "worth"),
+    [(999, None, False), (1000, None, True), (1, 1.0, True), (1, 0.99, False), (5000, 0.9, False)],
 )
-def test_what_was_remembered_wrongly_is_tried_again(monkeypatch: pytest.MonkeyPatch, stored: Any) -> None:
-    measured.remember("key", stored)
-    finding = Finding(monkeypatch, Trial(0.020, 0.015))
-    assert finding.pays(LONG) and finding.asked == 1
+def test_long_runs_on_a_gpu_are_worth_it(steps: int, minutes: float | None, worth: bool) -> None:
+    config = of_length(steps, minutes).train
+    assert is_worth_compiling(config, GPU) is worth
+    assert not is_worth_compiling(config, CPU) and not is_worth_compiling(config, MPS)
 
 
-def test_the_length_of_a_run_comes_from_what_is_remembered() -> None:
-    """Otherwise seeds of one sweep, timed anew each, could end up compiled and not."""
-    measured.remember("key", {"eager_seconds": 0.020, "compiled_seconds": 0.015})
+def test_without_a_compiler_no_run_is_worth_it(monkeypatch: pytest.MonkeyPatch) -> None:
     asked = []
 
-    def run_seconds(micro_batch: float) -> float:
-        asked.append(micro_batch)
-        return LONG
+    def missing(device: torch.device) -> str:
+        asked.append(device)
+        return "triton"
 
-    assert pays("key", WAY, lambda way: lambda: None, run_seconds, pytest.fail)[0]
-    assert asked == [0.020]
-
-
-UNKNOWN, ONE = Trial(0.1), Way("float32", "sdpa", 1)
+    monkeypatch.setattr(compiling, "missing", missing)
+    assert not is_worth_compiling(of_length(10_000).train, GPU)
+    assert asked == [GPU]
 
 
-def failing(error: Exception) -> Callable[[Way], Callable[[], None]]:
-    """Steps that raise an error where they are compiled."""
+@pytest.fixture
+def settled(spaces: Path, terrarium: Terrarium, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Settled]]:
+    """Settles a run on a device: nothing is computed there."""
+    opened, dataset = prepared(open_folder("spaces", overrides=["train.runtime.threads=1"]))
+    monkeypatch.setattr(settling, "fastest_way", lambda key, first, choices, step: (first, {}))
 
-    def step(way: Way) -> Callable[[], None]:
-        def take() -> None:
-            if way.compile:
-                raise error
+    def settled(device: torch.device, changes: dict[str, Any], *, timing: bool = True) -> Settled:
+        def machine(name: str, dtype: str, compile: Any, threads: int, attention: Any) -> Machine:
+            return Machine(device, torch.float32, compile is True, attention, threads)
 
-        return take
+        monkeypatch.setattr(settling, "choose_machine", machine)
+        config = replaced(opened.config, changes)
+        return settle(opened.experiment, config, dataset, opened.plugins, timing=timing)
 
-    return step
-
-
-def test_a_trial_takes_both_in_turn(threads: None) -> None:
-    ways = []
-    trial = compiling.try_out(UNKNOWN, ONE, lambda way: lambda: ways.append(way.compile))
-    assert ways == [False, True] * 6
-    assert trial.failed == "" and 0 < trial.eager_seconds < 0.1 and trial.compiled_seconds
+    with process.computing("cpu"):
+        yield settled
 
 
-def test_a_compiler_that_fails_ends_no_run(threads: None) -> None:
-    error = RuntimeError("\nno working compiler\nand much more")
-    assert compiling.try_out(UNKNOWN, ONE, failing(error)) == Trial(0.1, failed="no working compiler")
+AUTO, ASKED = {"train.runtime.compile": "auto"}, {"train.runtime.compile": True}
+LONG = {"train.schedule.max_iters": 100_000}
 
 
-def test_memory_that_is_used_up_says_nothing_about_compiling(threads: None) -> None:
-    with pytest.raises(MemoryError):
-        compiling.try_out(UNKNOWN, ONE, failing(MemoryError()))
+@pytest.mark.usefixtures("has_compiler")
+def test_a_run_is_compiled_as_the_rule_says_or_as_it_is_asked_to(settled: Callable[..., Settled]) -> None:
+    for device, changes, expected in (
+        (GPU, AUTO | LONG, True), (GPU, AUTO, False), (CPU, AUTO | LONG, False), (CPU, ASKED, True), (GPU, ASKED, True),
+        (GPU, LONG | {"train.runtime.compile": False}, False),
+    ):  # fmt: skip
+        found = settled(device, changes)
+        assert found.machine.compile is expected
+        assert found.config.train.runtime.compile is expected
 
 
-def test_what_is_wrong_without_a_compiler_is_not_put_down_to_it(threads: None) -> None:
-    def step(way: Way) -> Callable[[], None]:
-        def take() -> None:
-            raise RuntimeError("the model's own mistake")
+def test_what_the_rule_would_compile_needs_no_compiler_and_what_is_asked_for_does(
+    settled: Callable[..., Settled], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(compiling, "missing", lambda device: "triton")
+    assert settled(GPU, AUTO | LONG).config.train.runtime.compile is False
+    for device in (GPU, CPU):
+        with pytest.raises(UserError) as caught:
+            settled(device, ASKED)
+        assert str(caught.value) == (
+            "train.runtime.compile = true: steps are to be compiled, and triton cannot be found\n"
+            "  Install it, or train without: `train.runtime.compile=false`; a run that has begun, with `resume=True`."
+        )
+        assert settled(device, ASKED, timing=False).machine.compile  # where no step is taken, nothing is needed
 
-        return take
 
-    with pytest.raises(RuntimeError, match="own mistake"):
-        pays("key", ONE, step, lambda micro_batch: LONG, pytest.fail)
+# What is compiled
 
 
 def test_everything_is_compiled_with_the_same_flags(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is tried, recalled, resumed or asked for by name goes one way; on a GPU nothing is said of determinism."""
+    """What the rule, a resume or the user wants compiled goes one way; on a GPU nothing is said of determinism."""
     said = []
-    monkeypatch.setattr(compiling, "be_deterministic", lambda *, compiling: said.append(compiling))
-    monkeypatch.setattr(torch, "compile", lambda model, **options: options)
+    monkeypatch.setattr(process, "be_deterministic", lambda *, compiling: said.append(compiling))
+    monkeypatch.setattr(torch, "compile", lambda function, **options: (function, options))
     monkeypatch.delenv("TORCHINDUCTOR_CACHE_DIR")
-    model = torch.nn.Linear(1, 1)
-    cpu = compiling.forward_of(model, Machine(torch.device("cpu"), torch.float32, compile=True))
-    assert said == [True] and cpu == {"dynamic": False, "options": {"cpp_wrapper": True}}  # type: ignore[comparison-overlap]
-    compiling.forward_of(model, Machine(torch.device("cuda"), torch.float32, compile=True))
-    assert compiling.forward_of(model, Machine(torch.device("cpu"), torch.float32)) is model
-    assert said == [True]
+
+    def loss(x: torch.Tensor) -> torch.Tensor:
+        return x
+
+    def on(device: torch.device, compile: bool) -> Any:
+        return compiled(loss, Machine(device, torch.float32, compile=compile))
+
+    assert on(CPU, False) is loss and on(GPU, False) is loss and said == []
+    assert "TORCHINDUCTOR_CACHE_DIR" not in os.environ
+    assert on(CPU, True) == (loss, {"dynamic": False, "options": {"cpp_wrapper": True}}) and said == [True]
+    assert on(GPU, True) == (loss, {"dynamic": False, "options": None}) and said == [True]
     assert os.environ["TORCHINDUCTOR_CACHE_DIR"] == str(cache_folder() / "compiled")
 
 
+@pytest.mark.usefixtures("has_compiler")
 def test_a_run_says_whether_it_is_compiled_and_keeps_to_it(
     spaces: Path, terrarium: Terrarium, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The whole way from the timing to the loop; only torch's compiler is left out."""
-    calls = []
+    """The whole way from the rule to the loop; only torch's compiler is left out."""
+    calls, asked = [], []
 
-    def compiled(model: torch.nn.Module, machine: Any) -> Callable[..., Any]:
+    def worth(config: Any, device: torch.device) -> bool:
+        asked.append(config.schedule.max_iters)
+        return True
+
+    def stand_in(loss: Callable[..., Any], machine: Machine) -> Callable[..., Any]:
         calls.append(machine.compile)
-        return lambda *inputs: model(*inputs)
+        return loss
 
-    monkeypatch.setattr("core.training.trainer.forward_of", compiled)
-    monkeypatch.setattr("core.cli.settle.is_long", lambda config, device: True)
-    monkeypatch.setattr(compiling, "lacking", lambda device: "")
-    monkeypatch.setattr(compiling, "compiler_version", lambda device: "a compiler 1.0")
-    monkeypatch.setattr(compiling, "SHARE", 1e9)
-    monkeypatch.setattr(compiling, "WARM_SECONDS", 0.0)
-    finding = Finding(monkeypatch, Trial(0.020, 0.010))
+    monkeypatch.setattr(STEP, stand_in)
+    monkeypatch.setattr(compiling, "is_worth_compiling", worth)
+    monkeypatch.setattr("core.lab.summaries.compiler_version", lambda device: "a compiler 1.0")
     result = terrarium("train", "spaces", "-s", "train.schedule.max_iters=2")
     assert result.exit_code == 0, result.output
-    assert "trying whether compiling" in result.stdout and finding.asked == 1 and calls == [True]
+    assert asked == [2] and calls == [True]
     summary = json.loads((spaces / "out" / "default" / "summary.json").read_text())
     assert summary["choices"]["compile"] is True
-    assert [name for name in summary["choices"]["milliseconds"] if name.endswith(", compiled, all rows")]
     assert summary["environment"]["compiler"] == "a compiler 1.0"
-    monkeypatch.setattr(compiling, "pays", lambda *_: pytest.fail("asked again"))
+    assert "compile = true" in (spaces / "out" / "default" / "config.toml").read_text()
+    monkeypatch.setattr(compiling, "is_worth_compiling", lambda *_: pytest.fail("asked again"))
     result = terrarium("train", "spaces", "--resume", "-s", "train.schedule.max_iters=4")
     assert result.exit_code == 0 and calls == [True, True], result.output
-    monkeypatch.setattr(compiling, "compiler_version", lambda device: "a compiler 2.0")
+    monkeypatch.setattr("core.lab.summaries.compiler_version", lambda device: "a compiler 2.0")
     result = terrarium("train", "spaces", "--exact", "--resume", "-s", "train.schedule.max_iters=6")
     assert result.exit_code == 2 and "compiler: a compiler 1.0 -> a compiler 2.0" in result.stderr
     assert terrarium("sample", "spaces", "--start", "a: ", "--max-new-tokens", "2").exit_code == 0
+    assert calls == [True, True]  # what evaluates and samples is never compiled
+
+
+def test_no_run_on_a_cpu_is_compiled_unasked(
+    spaces: Path, terrarium: Terrarium, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch, "compile", lambda *_, **__: pytest.fail("compiled"))
+    result = terrarium("train", "spaces", "-s", "train.schedule.max_iters=1200", "-s", "train.runtime.stop_when=val_loss < 1e9")  # fmt: skip
+    assert result.exit_code == 0, result.output
+    assert json.loads((spaces / "out" / "default" / "summary.json").read_text())["choices"]["compile"] is False
+
+
+@pytest.mark.usefixtures("has_compiler")
+@pytest.mark.parametrize("command", [("check",), ("bench",), ("train",)])
+def test_a_step_is_compiled_for_one_shape(
+    spaces: Path, terrarium: Terrarium, monkeypatch: pytest.MonkeyPatch, command: tuple[str, ...]
+) -> None:
+    """Each further one would take half a minute."""
+    shapes = []
+
+    def stand_in(loss: Callable[..., Any], machine: Machine) -> Callable[..., Any]:
+        def take(inputs: torch.Tensor, targets: torch.Tensor) -> Any:
+            shapes.append(tuple(inputs.shape))
+            return loss(inputs, targets)
+
+        return take if machine.compile else loss
+
+    monkeypatch.setattr(STEP, stand_in)
+    result = terrarium(*command, "spaces", "-s", "train.runtime.compile=true")
+    assert result.exit_code == 0, result.output
+    assert set(shapes) == {(4, 16)}
+
+
+# What is missing
 
 
 def test_a_missing_compiler_is_named_before_anything_changes(
@@ -234,7 +225,7 @@ def test_a_missing_compiler_is_named_before_anything_changes(
         result = terrarium("train", "spaces", *options, "-s", "train.runtime.compile=true")
         assert result.exit_code == 2
         assert (
-            "train.runtime.compile = true: steps are to be compiled, and the compiler no-such-compiler is not to be found"
+            "train.runtime.compile = true: steps are to be compiled, and the compiler no-such-compiler cannot be found"
             in result.stderr
         )
         assert "-s train.runtime.compile=false" in result.stderr
@@ -244,10 +235,10 @@ def test_a_missing_compiler_is_named_before_anything_changes(
 def test_a_finished_run_needs_no_compiler_and_a_resume_says_how_to_go_on_without(
     spaces: Path, terrarium: Terrarium, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("core.training.trainer.forward_of", lambda model, machine: lambda *inputs: model(*inputs))
+    monkeypatch.setattr(STEP, lambda loss, machine: loss)
     compiled = ("-s", "train.runtime.compile=true")
     with monkeypatch.context() as patch:
-        patch.setattr(compiling, "lacking", lambda device: "")
+        patch.setattr(compiling, "missing", lambda device: "")
         assert terrarium("train", "spaces", *compiled).exit_code == 0
     monkeypatch.setenv("CXX", "no-such-compiler")
     for command in ("train", "evaluate", "report"):
@@ -261,26 +252,28 @@ def test_a_finished_run_needs_no_compiler_and_a_resume_says_how_to_go_on_without
     assert "This resume is not bit-exact: " in result.stdout and "compile: True -> False" in result.stdout
 
 
-def test_what_is_lacking(monkeypatch: pytest.MonkeyPatch) -> None:
-    cpu, gpu = torch.device("cpu"), torch.device("cuda")
+def test_what_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
     for variable in ("CC", "CXX"):
         monkeypatch.setenv(variable, sys.executable)
     monkeypatch.setattr("importlib.util.find_spec", lambda name: name)
-    assert compiling.lacking(cpu) == compiling.lacking(gpu) == ""
+    assert compiling.missing(CPU) == compiling.missing(GPU) == ""
     for variable in ("CC", "CXX"):
         monkeypatch.delenv(variable)
     monkeypatch.setenv("PATH", "")
-    assert compiling.lacking(cpu).startswith("the compiler ")
-    assert compiling.lacking(gpu) == "the compiler gcc"
+    assert compiling.missing(CPU).startswith("the compiler ")
+    assert compiling.missing(GPU) == "the compiler gcc"
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    assert compiling.lacking(gpu) == "triton"
+    assert compiling.missing(GPU) == "triton"
 
 
 def test_a_compilers_version(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CXX", sys.executable)
-    assert compiling.compiler_version(torch.device("cpu")) == f"Python {sys.version.split()[0]}"
+    assert compiling.compiler_version(CPU) == f"Python {sys.version.split()[0]}"
     monkeypatch.setenv("CXX", "no-such-compiler")
-    assert compiling.compiler_version(torch.device("cpu")) is None
+    assert compiling.compiler_version(CPU) is None
+
+
+# The first compiled step
 
 
 class Slow:
@@ -289,27 +282,28 @@ class Slow:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.now, self.steps = 1000.0, 0
         monkeypatch.setattr("core.training.pace.time", self)
-        monkeypatch.setattr("core.training.trainer.forward_of", self.compiled)
-        monkeypatch.setattr(compiling, "lacking", lambda device: "")
+        monkeypatch.setattr(STEP, self.compiled)
 
     def perf_counter(self) -> float:
         return self.now
 
-    def compiled(self, model: torch.nn.Module, machine: Any) -> Callable[..., Any]:
+    def compiled(self, loss: Callable[..., Any], machine: Machine) -> Callable[..., Any]:
         first = True
 
-        def forward(*inputs: Any) -> Any:
+        def take(*inputs: Any) -> Any:
             nonlocal first
             self.now += 40.0 if first else 0.01
             self.steps, first = self.steps + 1, False
-            return model(*inputs)
+            return loss(*inputs)
 
-        return forward
+        return take
 
 
+MORE = ("-s", "train.schedule.max_iters=8")
 COMPILED = ("-s", "train.runtime.compile=true", "-s", "train.runtime.log_interval=1")
 
 
+@pytest.mark.usefixtures("has_compiler")
 def test_a_budget_in_time_is_used_behind_the_compiling(
     spaces: Path, terrarium: Terrarium, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -324,6 +318,7 @@ def test_a_budget_in_time_is_used_behind_the_compiling(
     assert summary["train_seconds"] == pytest.approx(0.01 * slow.steps, abs=1e-3)
 
 
+@pytest.mark.usefixtures("has_compiler")
 @pytest.mark.parametrize("steps", [1, 2, 3])
 def test_compiling_is_no_speed_of_steps(
     spaces: Path, terrarium: Terrarium, monkeypatch: pytest.MonkeyPatch, steps: int
@@ -355,55 +350,70 @@ def test_going_back_behind_a_compiled_step_keeps_the_next_one_whole() -> None:
     assert pace.progress.seconds >= 0.002 and not pace.uncounted
 
 
+# What goes wrong in the compiler
+
+
+@pytest.mark.usefixtures("has_compiler")
 def test_a_signal_that_reaches_the_compiler_is_no_error_of_its(
     spaces: Path, terrarium: Terrarium, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from torch._dynamo.exc import TorchDynamoException
 
-    def compiled(*_: Any) -> Callable[..., Any]:
-        def forward(*_: Any) -> Any:
+    def interrupted(*_: Any) -> Callable[..., Any]:
+        def take(*_: Any) -> Any:
             signal.raise_signal(signal.SIGINT)
             raise TorchDynamoException("the compiler was interrupted")
 
-        return forward
+        return take
 
-    monkeypatch.setattr("core.training.trainer.forward_of", compiled)
-    monkeypatch.setattr(compiling, "lacking", lambda device: "")
-    measured.remember(f"{compiling.KEY}; a machine, a shape", {"eager_seconds": 2, "compiled_seconds": 1})
-    before = measured.read()
+    monkeypatch.setattr(STEP, interrupted)
     result = terrarium("train", "spaces", *COMPILED)
     assert result.exit_code == 130, result.output
     assert "interrupted" in result.stderr and "cannot be compiled" not in result.stderr
     assert json.loads((spaces / "out" / "default" / "summary.json").read_text())["status"] == "interrupted"
-    assert measured.read() == before
 
 
+@pytest.mark.usefixtures("has_compiler")
 def test_a_compiler_that_fails_in_the_run_is_a_clear_error(
     spaces: Path, terrarium: Terrarium, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from torch._dynamo.exc import TorchDynamoException
 
-    def compiled(model: torch.nn.Module, machine: Machine) -> Callable[..., Any]:
-        def forward(*_: Any) -> Any:
+    def failing(loss: Callable[..., Any], machine: Machine) -> Callable[..., Any]:
+        def take(*_: Any) -> Any:
             raise TorchDynamoException("it went wrong\nand why, on a hundred lines")
 
-        return forward if machine.compile else model
+        return take if machine.compile else loss
 
-    monkeypatch.setattr("core.training.trainer.forward_of", compiled)
-    monkeypatch.setattr(compiling, "lacking", lambda device: "")
-    measured.remember(f"{compiling.KEY}; a machine, a shape", {"eager_seconds": 2, "compiled_seconds": 1})
-    measured.remember("another", 1)
+    monkeypatch.setattr(STEP, failing)
     result = terrarium("train", "spaces", "-s", "train.runtime.compile=true", "-s", "train.runtime.threads=1")
     assert result.exit_code == 2
     assert "train.runtime.compile: the step cannot be compiled: it went wrong\n" in result.stderr
     assert "--fresh -s train.runtime.compile=false" in result.stderr
-    assert measured.read() == {"another": 1}  # what was believed about compiling was wrong
     assert json.loads((spaces / "out" / "default" / "summary.json").read_text())["status"] == "failed"
     assert terrarium("train", "spaces", "--fresh", "-s", "train.runtime.compile=false").exit_code == 0
+    assert terrarium("train", "spaces", "--resume", *MORE, "-s", "train.runtime.compile=true").exit_code == 2
+    told = compiling.as_user_error(TorchDynamoException(""), steps=6)
+    assert told.message == "the step cannot be compiled: TorchDynamoException" and told.remedy == (
+        "Train without: `resume=True` `train.runtime.compile=false`"
+    )
+
+
+@pytest.mark.usefixtures("has_compiler")
+def test_an_error_of_another_kind_is_not_put_down_to_the_compiler(
+    spaces: Path, terrarium: Terrarium, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def wrong(*_: Any) -> Any:
+        raise RuntimeError("the model's own mistake")
+
+    monkeypatch.setattr(STEP, lambda loss, machine: wrong)
+    result = terrarium("train", "spaces", "-s", "train.runtime.compile=true")
+    assert isinstance(result.exception, RuntimeError) and "own mistake" in str(result.exception)
+    assert "cannot be compiled" not in result.stderr
 
 
 needs_a_compiler = pytest.mark.skipif(
-    bool(compiling.lacking(torch.device("cpu"))), reason="torch.compile needs a C++ compiler"
+    bool(compiling.missing(CPU)), reason="torch.compile needs a C++ compiler"
 )
 
 
@@ -446,26 +456,32 @@ def test_a_compiled_run_repeats_and_resumes_bit_for_bit(spaces: Path, terrarium:
 @pytest.mark.slow
 @needs_a_compiler
 @pytest.mark.parametrize(("form", "tolerance"), [("sdpa", 1e-12), ("explicit", 1e-6)])
-def test_gradients_of_a_compiled_model(threads: None, form: str, tolerance: float) -> None:
-    """In float64, against those of the same model as it is. The gradient that is written out takes its rotations as exact,
+def test_gradients_of_a_compiled_step(form: str, tolerance: float) -> None:
+    """In float64, against those of the same step as it is. The gradient that is written out takes its rotations as exact,
     and the tables of sines are float32."""
     from core.bench.training import Shape, config_of
-    from core.models.build import build_model
+    from core.models.build import build_model, use_attention
     from core.models.gpt import GPT
+    from core.training.objectives import tokens
 
-    torch.manual_seed(0)
-    config = config_of("modern", Shape(2, 2, 16, 8, 2))
-    model = build_model(config.train.model, 11).double()
-    assert isinstance(model, GPT)
-    for parameter in model.parameters():  # projections begin at zero, where little has a gradient
-        torch.nn.init.normal_(parameter, std=0.3)
-    model.attention = form
     machine = choose_machine("cpu", "float32", True, 1)
-    ids = torch.randint(11, (2, 8))
-    found = []
-    for forward in (model, compiling.forward_of(model, machine)):
-        model.zero_grad()
-        forward(ids).square().sum().backward()
-        found.append([parameter.grad.clone() for parameter in model.parameters()])
+    with machine.computing():
+        torch.manual_seed(0)
+        model = build_model(config_of("modern", Shape(2, 2, 16, 8, 2)).train.model, 11).double()
+        assert isinstance(model, GPT)
+        for parameter in model.parameters():  # projections begin at zero, where little has a gradient
+            torch.nn.init.normal_(parameter, std=0.3)
+        use_attention(model, form)
+        ids, targets = torch.randint(11, (2, 2, 8))
+
+        def loss(ids: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+            return tokens(model, ids, targets)
+
+        found = []
+        for step in (loss, compiled(loss, machine)):
+            model.zero_grad()
+            nats = step(ids, targets)
+            nats.backward()  # type: ignore[no-untyped-call]
+            found.append([nats.detach(), *(parameter.grad.clone() for parameter in model.parameters())])
     for eager, one in zip(*found, strict=True):
         torch.testing.assert_close(one, eager, rtol=tolerance, atol=tolerance)

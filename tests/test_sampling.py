@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from core.config import Config, Model
+from core.config import Config
 from core.defaults import resolve
 from core.encoders.bytes import BytesEncoder
 from core.encoders.char import CharEncoder
@@ -29,10 +29,8 @@ MODELS = [("gpt", "modern"), ("gpt", "gpt2"), ("gpt", "llama"), ("lstm", "modern
 
 def build(kind: str = "gpt", preset: str = "modern", vocab_size: int = VOCAB, **keys: Any) -> nn.Module:
     """A model that has opinions: weights far from their start, in float64 so that ties are not decided by rounding."""
-    config = Config()
-    config.train.model = Model(
-        **{"kind": kind, "preset": preset, "n_layer": 2, "n_head": 2, "n_embd": 16, "block_size": BLOCK, **keys}
-    )
+    shape = {"kind": kind, "preset": preset, "n_layer": 2, "n_head": 2, "n_embd": 16, "block_size": BLOCK, **keys}
+    config = Config.model_validate({"train": {"model": shape}})
     torch.manual_seed(5)
     model = {"gpt": GPT, "lstm": LSTM}[kind](resolve(config).train.model, vocab_size)
     with torch.no_grad():
