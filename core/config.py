@@ -69,7 +69,7 @@ def replaced(section: AnySection, changes: Mapping[str, Any]) -> AnySection:
 class Prepare(Section):
     """From documents to a dataset folder."""
 
-    variant: str = Field("basic", role="place", description="name of the dataset; `--variant NAME` sets it")
+    variant: str = Field("basic", role="place", description="name of the dataset; choosing a variant sets it")
     dataset_dir: str = Field("", role="place", description="folder of the dataset; empty: datasets/<variant>")
     raw_dir: str = Field("datasets/raw", role="place", description="folder for downloads and other raw input")
     input: str = Field("", role="place", description="file or https URL to read instead of documents() of prepare.py")
@@ -349,7 +349,7 @@ class Train(Section):
     runtime: Runtime = pydantic.Field(default_factory=Runtime)
 
 
-class Sample(Section):
+class SampleConfig(Section):
     """Everything `sample` reads."""
 
     runtime: SampleRuntime = pydantic.Field(default_factory=SampleRuntime)
@@ -361,5 +361,5 @@ class Config(Section):
 
     prepare: Prepare = pydantic.Field(default_factory=Prepare)
     train: Train = pydantic.Field(default_factory=Train)
-    sample: Sample = pydantic.Field(default_factory=Sample)
+    sample: SampleConfig = pydantic.Field(default_factory=SampleConfig)
     evaluate: Evaluate = pydantic.Field(default_factory=Evaluate)

@@ -35,7 +35,7 @@ def refuse_paths(config: Config) -> None:
         )
     if leaves_folder(config.train.runtime.out_dir):
         raise Contradiction(
-            ("train.runtime.out_dir",), f'out_dir = "{config.train.runtime.out_dir}" lies outside the experiment\'s folder.',
+            ("train.runtime.out_dir",), f'out_dir = "{config.train.runtime.out_dir}" is outside the experiment\'s folder.',
             "Choose a folder inside it, or give the whole path if you mean another place.",
         )  # fmt: skip
 

@@ -152,7 +152,7 @@ def test_mistakes_are_told(spaces: Path) -> None:
         compare_experiments([run.folder, run.folder], experiment_names=["a"])
     with pytest.raises(UserError, match="no choice is called 'temprature'"):
         run.load().complete(["a: "], temprature=0)
-    with pytest.raises(UserError, match="other settings: train.model.n_embd: 16 -> 32"):
+    with pytest.raises(UserError, match=r"other settings: train\.model\.n_embd: 16 -> 32"):
         open_experiment("spaces", {"train.model.n_embd": 32}).train()
     with pytest.raises(UserError, match="there is nothing to sweep over"):
         train_models({"experiment": "spaces"}, seeds=[])

@@ -194,7 +194,7 @@ OVERRIDES = [
     ("train.model.n_embd=15", "Take n_embd = 16"),
     ("train.model.n_head=5", "n_embd = 16 is not divisible by n_head = 5"),
     ("train.runtime.trackers=[tensorboard]", "input should be a valid list"),
-    ("train.runtime.out_dir=../../x", "lies outside"),
+    ("train.runtime.out_dir=../../x", "is outside"),
     ("prepare.variant=../x", "is no name of a dataset"),
     ("prepare.params=3", "write [prepare.params] in the file"),
     (f"prepare.size={LONG}", "size is a whole number"),

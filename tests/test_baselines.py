@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from core.config import Data
 from core.data.dataset import Split
 from core.evaluation import baselines as module
-from core.evaluation.baselines import NGrams, baselines
+from core.evaluation.baselines import NGramModel, baselines
 from core.evaluation.facts import targets_of
 
 VOCABULARY = 4
@@ -32,7 +32,7 @@ def every_target(ids: np.ndarray) -> np.ndarray:
 @given(texts, st.lists(st.booleans(), min_size=60, max_size=60), st.integers(1, 4))
 def test_probabilities_sum_to_one(train: list[int], chosen: list[bool], length: int) -> None:
     targets = np.array(chosen[: len(train)])
-    ngrams = NGrams(array(train), targets, VOCABULARY, 4)
+    ngrams = NGramModel(array(train), targets, VOCABULARY, 4)
     for context in itertools.product(range(VOCABULARY), repeat=length - 1):
         follows = [ngrams.probabilities(array([*context, last]), length)[length - 1] for last in range(VOCABULARY)]
         assert sum(follows) == pytest.approx(1)
@@ -41,7 +41,7 @@ def test_probabilities_sum_to_one(train: list[int], chosen: list[bool], length: 
 
 def test_a_bigram_by_hand() -> None:
     """a b a b a c: pairs ab 2, ba 2, ac 1. One pair stands once, two stand twice: a discount of 1 / (1 + 2 * 2)."""
-    ngrams = NGrams(array([0, 1, 0, 1, 0, 2]), None, 3, 2)
+    ngrams = NGramModel(array([0, 1, 0, 1, 0, 2]), None, 3, 2)
     discount = 1 / 5
     # Before a, b and c stand 1 different id each, and none of three stands twice: a discount of 1, so a third for each.
     third = 1 / 3
@@ -58,7 +58,7 @@ def test_a_bigram_by_hand() -> None:
 
 def test_a_unigram_by_hand() -> None:
     """a 3, b 2, c 1, and d never: a discount of 1 / (1 + 2)."""
-    ngrams = NGrams(array([0, 1, 0, 1, 0, 2]), None, 4, 1)
+    ngrams = NGramModel(array([0, 1, 0, 1, 0, 2]), None, 4, 1)
     left = 3 * (1 / 3) / 6 / 4
     wanted = [(3 - 1 / 3) / 6 + left, (2 - 1 / 3) / 6 + left, (1 - 1 / 3) / 6 + left, left]
     assert ngrams.probabilities(array([0, 1, 2, 3]), 1) == pytest.approx(wanted)
@@ -88,12 +88,12 @@ def test_a_large_vocabulary_has_no_long_ngrams() -> None:
     assert list(baselines(ids, ids, None, every_target(ids), 50_257)) == ["uniform", "unigram", "bigram", "trigram"]
     assert list(baselines(ids, ids, None, every_target(ids), 2**22)) == ["uniform", "unigram", "bigram"]
     with pytest.raises(ValueError, match="3-grams over 4,194,304 ids"):
-        NGrams(ids, None, 2**22, 3)
+        NGramModel(ids, None, 2**22, 3)
 
 
 def test_no_target_is_no_number() -> None:
     ids = array([0, 1, 2])
-    assert math.isnan(NGrams(ids, None, 3, 1).loss(ids, np.zeros(3, bool), 1))
+    assert math.isnan(NGramModel(ids, None, 3, 1).loss(ids, np.zeros(3, bool), 1))
 
 
 def test_targets_are_those_of_validation() -> None:

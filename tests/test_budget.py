@@ -105,8 +105,8 @@ def test_the_last_state_is_saved_whatever_saves_take(
     Clock(monkeypatch, step=0.03, evaluation=0.05, save=0.0)
     whole, looks = saver.Saver.poll, itertools.count(1)
 
-    def poll(self: saver.Saver) -> list[saver.Written]:
-        slow = [saver.Written(0, Path("last"), 100.0)] if next(looks) >= 14 else []
+    def poll(self: saver.Saver) -> list[saver.Saved]:
+        slow = [saver.Saved(0, Path("last"), 100.0)] if next(looks) >= 14 else []
         return [*whole(self), *slow]
 
     monkeypatch.setattr(saver.Saver, "poll", poll)

@@ -412,9 +412,7 @@ def test_an_error_of_another_kind_is_not_put_down_to_the_compiler(
     assert "cannot be compiled" not in result.stderr
 
 
-needs_a_compiler = pytest.mark.skipif(
-    bool(compiling.missing(CPU)), reason="torch.compile needs a C++ compiler"
-)
+needs_a_compiler = pytest.mark.skipif(bool(compiling.missing(CPU)), reason="torch.compile needs a C++ compiler")
 
 
 @pytest.mark.slow

@@ -78,6 +78,10 @@ class Trial:
         return result.exit_code == 0 and outcome(self.run) == self.unbroken
 
 
+# Of progress, and empty here: see test_not_finite.py and test_stop_when.py.
+EMPTY = ("skipped", "stopped_by")
+
+
 def dropped(stored: Checkpoint) -> Iterator[tuple[str, Mutation]]:
     """Every field of a checkpoint, and how to do without it: the tensor, counter or setting is what a new run has."""
     for name in stored.model:
@@ -97,7 +101,7 @@ def dropped(stored: Checkpoint) -> Iterator[tuple[str, Mutation]]:
 
                 yield f"setting {key} of the optimizer's {group['name']}", without
     for field in fields(Progress):
-        if field.name not in (*CLOCK, "skipped"):  # that one is empty here: see test_not_finite.py
+        if field.name not in (*CLOCK, *EMPTY):
 
             def fresh(found: Checkpoint, name: str = field.name) -> None:
                 found.state["progress"][name] = copy.deepcopy(getattr(Progress(), name))

@@ -187,7 +187,7 @@ def test_settings_of_documents_are_checked(tmp_path: Path) -> None:
     assert error.place == f"{folder / 'config.toml'}:4"
     assert (
         error_of(folder, "prepare.params.alphabet='ab'", "prepare.params.max_leters=2").place
-        == "-s prepare.params.max_leters=2"
+        == "`prepare.params.max_leters=2`"
     )
 
 

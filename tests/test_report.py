@@ -311,8 +311,7 @@ def test_cost_names_operations_and_the_share_of_the_peak(tmp_path: Path) -> None
 
 
 def test_the_loss_that_none_can_be_below_stands_beside_that_of_the_run(tmp_path: Path) -> None:
-    config = Config()
-    config.evaluate.optimal_loss = 0.0099
+    config = Config.model_validate({"evaluate": {"optimal_loss": 0.0099}})
     run_folder(tmp_path, EVALUATED)
     assert "lowest possible" not in read(tmp_path)[1].text
     files.write_text(tmp_path / "config.toml", dump(resolve(config).model_dump()))

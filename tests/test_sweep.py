@@ -12,7 +12,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -23,12 +23,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from core import files
+from core.cli.spaces import read_grid, read_range, read_seeds
 from core.errors import UserError
+from core.lab.opened import open_folder
+from core.listener import Silent
 from core.report.grid import Spot, picture
 from core.report.plots import png
 from core.sweeps import names, workers
-from core.sweeps.space import Grid, Range, Space, read_grid, read_range, read_seeds, read_space
-from core.sweeps.state import Progress, State
+from core.sweeps.plan import Sweep, plan
+from core.sweeps.space import Grid, Range, Space, check_space
+from core.sweeps.state import Standing, State, open_state
 from core.toml import toml_value
 
 Terrarium = Callable[..., Result]
@@ -38,6 +42,7 @@ SWEEP = (
     "sweep", "spaces", "--seeds", "0..1", "--grid", f"{LR}=1e-3,1e25,3e-3", "--jobs", "2",
     "-s", "train.optim.name=adamw", "-s", "train.runtime.attention=explicit", "--description", "which <rate>?",
 )  # fmt: skip
+GIVEN = ("train.optim.name=adamw", "train.runtime.attention=explicit")
 RUNS = [f"sweep-lr-lr{rate}-seed{seed}" for rate in ("0.001", "1e+25", "0.003") for seed in (0, 1)]
 KEYS = st.sampled_from(
     ["train.model.n_layer", LR, "train.model.block_size", "train.data.block_size", "prepare.params.a"]
@@ -48,6 +53,17 @@ VALUES = (
     | st.booleans()
     | st.text(max_size=200)
 )
+
+
+def space_of(*grids: str, seeds: str = "", ranges: Sequence[str] = (), draws: int = 0) -> Space:
+    """What `sweep --grid ... --seeds ...` tries."""
+    given = tuple(map(read_grid, grids)), tuple(map(read_range, ranges))
+    return check_space(Space(read_seeds(seeds) if seeds else (), *given, draws))
+
+
+def planned(folder: Path, space: Space, *overrides: str, **more: Any) -> Sweep:
+    """A sweep of the experiment in a folder."""
+    return plan(open_folder(str(folder), "", overrides), space, **more)
 
 
 # What is tried
@@ -113,7 +129,7 @@ def test_a_logarithmic_range_is_drawn_evenly_by_factors() -> None:
 
 
 def test_everything_is_combined() -> None:
-    space = read_space("0..2", ["train.model.n_layer=2,4"], [f"{LR}=1e-4..1e-2:log"], 5)
+    space = space_of("train.model.n_layer=2,4", seeds="0..2", ranges=[f"{LR}=1e-4..1e-2:log"], draws=5)
     points = space.points()
     assert len(points) == 2 * 5 * 3
     assert [seed for _, seed in points[:3]] == [0, 1, 2]
@@ -132,7 +148,7 @@ def test_names_are_told_apart_and_safe(values: list[Any], seeds: list[int]) -> N
 
 
 def test_names_say_the_settings() -> None:
-    space = read_space("0,1", [f"{LR}=1e-3,3e-3", "train.model.n_layer=2"], [], 0)
+    space = space_of(f"{LR}=1e-3,3e-3", "train.model.n_layer=2", seeds="0,1")
     assert names.run_names("lr-n_layer", space.points())[0] == "sweep-lr-n_layer-lr0.001-n_layer2-seed0"
     keys = names.short_keys(["train.data.block_size", "train.model.block_size", LR])
     assert list(keys.values()) == ["data.block_size", "model.block_size", "learning_rate"]
@@ -155,7 +171,7 @@ def test_names_say_the_settings() -> None:
         (("--grid", "train.model.n_layer=2,none"), '--grid train.model.n_layer="none": train.model.n_layer = "none"'),
         (("--grid", "train.model.n_head=2,3"), "--grid train.model.n_head=3: n_embd = 16 is not divisible by n_head = 3"),
         (("--grid", "train.optim.name=adamw,lamb"), 'unknown optimizer "lamb"'),
-        (("--grid", "train.runtime.seed=1,2"), "seeds have an option of their own"),
+        (("--grid", "train.runtime.seed=1,2"), "train.runtime.seed: seeds have an argument of their own\n  For example: --seeds 0..4"),
         (("--grid", "train.runtime.out_dir=a,b"), "the runs of a sweep share one folder"),
         (("--random", "3"), "--random N and --range KEY=LOW..HIGH go together"),
         (("--range", f"{LR}=1..2"), "--random N and --range KEY=LOW..HIGH go together"),
@@ -163,7 +179,7 @@ def test_names_say_the_settings() -> None:
         (("--random", "3", "--range", f"{LR}=2..1"), "2 is not below 1"),
         (("--random", "3", "--range", f"{LR}=0..1:log"), "a logarithmic range begins above 0"),
         (("--random", "3", "--range", f"{LR}=-2..-1"), f"--range {LR}=-"),
-        (("--seeds", "0", "--name", "../a"), "'../a' is no name of a sweep"),
+        (("--seeds", "0", "--name", "../a"), "--name: '../a' is not a valid name of a sweep"),
     ],
 )  # fmt: skip
 def test_a_mistake_is_told_at_once(spaces: Path, terrarium: Terrarium, options: tuple[str, ...], said: str) -> None:
@@ -217,7 +233,7 @@ def table_of(home: Path) -> list[dict[str, str]]:
         return [{key: value for key, value in row.items() if key != "train_seconds"} for row in csv.DictReader(file)]
 
 
-def state_of(home: Path) -> dict[str, dict[str, Any]]:
+def entries_of(home: Path) -> dict[str, dict[str, Any]]:
     path = folder_of(home) / "sweep.json"
     return {entry["run"]: entry for entry in json.loads(path.read_text())["points"]} if path.exists() else {}
 
@@ -265,8 +281,8 @@ def test_a_failing_run_is_kept_and_reported_and_the_rest_goes_on(
     assert done.returncode == 1
     assert "failed: 2 of 6 runs of spaces/sweeps/lr have no result" in done.stderr
     assert "Traceback" not in done.stderr
-    assert [entry["status"] for entry in state_of(home).values()].count("completed") == 4
-    failed = state_of(home)["sweep-lr-lr1e+25-seed0"]
+    assert [entry["status"] for entry in entries_of(home).values()].count("completed") == 4
+    failed = entries_of(home)["sweep-lr-lr1e+25-seed0"]
     assert failed["status"] == "failed"
     assert failed["error"].startswith(
         "failed: spaces/sweep-lr-lr1e+25-seed0: the norm of the gradient is nan at step 2"
@@ -296,7 +312,7 @@ def test_killed_half_way_and_begun_again_it_ends_as_an_unbroken_one(
     home = new_home(tmp_path / "killed")
     sweep = subprocess.Popen(*command(home), env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)  # fmt: skip
     patience = time.monotonic() + 60
-    while [entry["status"] for entry in state_of(home).values()].count("completed") < 2:
+    while [entry["status"] for entry in entries_of(home).values()].count("completed") < 2:
         assert time.monotonic() < patience and sweep.poll() is None
         time.sleep(0.01)
     os.killpg(sweep.pid, signal.SIGKILL)
@@ -312,8 +328,8 @@ def test_killed_half_way_and_begun_again_it_ends_as_an_unbroken_one(
     assert {run: after[run]["started"] for run in before} == before
     assert {run: (home / f"experiments/spaces/out/{run}/metrics.csv").stat().st_mtime_ns for run in before} == stamps
     assert table_of(home) == table_of(whole[0])
-    assert {run: entry["error"] for run, entry in state_of(home).items()} == {
-        run: entry["error"] for run, entry in state_of(whole[0]).items()
+    assert {run: entry["error"] for run, entry in entries_of(home).items()} == {
+        run: entry["error"] for run, entry in entries_of(whole[0]).items()
     }
 
 
@@ -407,14 +423,10 @@ def test_a_sweep_that_was_copied_along_is_left_alone(finished: Path, terrarium: 
     result = terrarium("sweep", "mine", *SWEEP[2:6], *SWEEP[8:], "-s", "train.schedule.max_iters=0")
     assert result.exit_code == 2  # the config, and nothing is touched before it is good
     assert (copy / "out/sweeps/lr").exists()
-    from core.plugins.discovery import Experiment
-    from core.sweeps.plan import plan
-    from core.sweeps.state import open_state
-
-    planned = plan(Experiment(copy), "", (), read_space("0", [], [], 0), name="lr")
-    state = open_state(planned, {point.run: "" for point in planned.points}, retry=False)
+    sweep = planned(copy, space_of(seeds="0"), name="lr")
+    state = open_state(sweep, {point.run: "" for point in sweep.points}, retry=False)
     assert (copy / "out/sweeps/lr-of-spaces-1/results.csv").exists()
-    assert [progress.status for progress in state.progress.values()] == ["waiting"]
+    assert [standing.status for standing in state.standings.values()] == ["waiting"]
 
 
 def test_two_sweeps_of_one_name_exclude_each_other(finished: Path, terrarium: Terrarium) -> None:
@@ -434,96 +446,91 @@ def test_a_run_that_another_process_trains_is_waited_for(finished: Path) -> None
 
 
 def test_points_that_prepare_otherwise_have_datasets_of_their_own(spaces: Path) -> None:
-    from core.plugins.discovery import Experiment
-    from core.sweeps.plan import plan
-
-    space = read_space("0..1", ["prepare.size=1000,2000", "train.model.n_layer=1,2"], [], 0)
-    points = plan(Experiment(spaces), "", (), space).points
+    points = planned(spaces, space_of("prepare.size=1000,2000", "train.model.n_layer=1,2", seeds="0..1")).points
     assert [point.config.prepare.dataset_dir for point in points] == ["datasets/basic-size1000"] * 4 + [
         "datasets/basic-size2000"
     ] * 4
 
 
 def test_a_failure_may_be_tried_once_more(finished: Path) -> None:
-    from core.plugins.discovery import Experiment
-    from core.sweeps.plan import plan
-    from core.sweeps.state import open_state
-
-    space = read_space("0..1", [f"{LR}=1e-3,1e25,3e-3"], [], 0)
-    planned = plan(Experiment(finished), "", ("train.optim.name=adamw", "train.runtime.attention=explicit"), space)
-    made = json.loads((finished / "out" / RUNS[0] / "summary.json").read_text())["dataset_fingerprint"]
-    fingerprints = dict.fromkeys(RUNS, made)
-    assert open_state(planned, fingerprints, retry=False).left() == []
-    again = open_state(planned, fingerprints, retry=True)
+    sweep = planned(finished, space_of(f"{LR}=1e-3,1e25,3e-3", seeds="0..1"), *GIVEN)
+    fingerprints = dict.fromkeys(RUNS, fingerprint_of(finished))
+    assert open_state(sweep, fingerprints, retry=False).left() == []
+    again = open_state(sweep, fingerprints, retry=True)
     assert [point.run for point in again.left()] == [run for run in RUNS if "1e+25" in run]
 
 
 def test_the_table_on_a_terminal_shows_what_runs_and_what_waits(finished: Path) -> None:
     from rich.console import Console
 
-    from core.plugins.discovery import Experiment
     from core.sweeps.live import MOST_ROWS, drawn, sentence
-    from core.sweeps.plan import plan
-    from core.sweeps.state import Progress, open_state
-    from core.sweeps.workers import Job
 
-    space = read_space("0..49", [f"{LR}=1e-3"], [], 0)
-    planned = plan(Experiment(finished), "", ("train.optim.name=adamw", "train.runtime.attention=explicit"), space)
-    made = json.loads((finished / "out" / RUNS[0] / "summary.json").read_text())["dataset_fingerprint"]
     shutil.rmtree(finished / "out/sweeps")
-    state = open_state(planned, {point.run: made for point in planned.points}, retry=False)
-    point = planned.points[40]
-    state.set(point, Progress("running"))
-    job = Job(point, subprocess.Popen(["true"]), Path(), Path(), rows=[{"step": 12, "val_loss": 1.5}])
-    job.process.wait()
+    state = state_of(finished, space_of(f"{LR}=1e-3", seeds="0..49"))
+    points = state.sweep.points
+    point = points[40]
+    state.set(point, Standing("running"))
+    process: Any = None
+    job = workers.Job(point, process, Path(), Path(), rows=[{"step": 12, "val_loss": 1.5}])
     console = Console(width=100, file=io.StringIO(), record=True)
     console.print(drawn(state, [job]))
     text = console.export_text()
     assert "2 completed, 47 waiting, 1 running" in text
     assert any(line.split()[:4] == [point.run, "running", "12/24", "1.5000"] for line in text.splitlines())
     assert text.count("sweep-lr-lr0.001-seed") == MOST_ROWS
-    assert sentence(state, planned.points[0], 1.25).startswith("[2/50] sweep-lr-lr0.001-seed0: completed, val loss ")
+    assert sentence(state, points[0], 1.25).startswith("[2/50] sweep-lr-lr0.001-seed0: completed, val loss ")
 
 
-def state_of_three(folder: Path, *, halving: bool = False, space: Space | None = None) -> State:
-    """The sweep of the finished runs, begun anew, which finds them."""
-    from core.plugins.discovery import Experiment
-    from core.sweeps.plan import plan
-    from core.sweeps.state import open_state
+def fingerprint_of(folder: Path) -> str:
+    """That of the dataset of the finished runs."""
+    return str(json.loads((folder / "out" / RUNS[0] / "summary.json").read_text())["dataset_fingerprint"])
 
-    space = space or read_space("0..1", [f"{LR}=1e-3,1e25,3e-3"], [], 0)
-    given = ("train.optim.name=adamw", "train.runtime.attention=explicit")
-    planned = plan(Experiment(folder), "", given, space, name="lr", halving=halving)
-    made = json.loads((folder / "out" / RUNS[0] / "summary.json").read_text())["dataset_fingerprint"]
-    return open_state(planned, {point.run: made for point in planned.points}, retry=False)
+
+def state_of(folder: Path, space: Space, **more: Any) -> State:
+    """A sweep in the folder of the finished runs, begun anew, which finds them."""
+    sweep = planned(folder, space, *GIVEN, name="lr", **more)
+    return open_state(sweep, {point.run: fingerprint_of(folder) for point in sweep.points}, retry=False)
+
+
+THREE = space_of(f"{LR}=1e-3,1e25,3e-3", seeds="0..1")
 
 
 def test_what_an_earlier_command_left_unfinished_has_not_ended(finished: Path) -> None:
     from core.sweeps.live import sentence
 
     shutil.rmtree(finished / "out/sweeps")
-    state = state_of_three(finished)  # the absurd runs have begun, and nobody knows that they failed
+    state = state_of(finished, THREE)  # the absurd runs have begun, and nobody knows that they failed
     first, _, third, fourth, *_ = state.sweep.points
-    assert state.progress[third.run].status == state.progress[fourth.run].status == "interrupted"
+    assert state.standings[third.run].status == state.standings[fourth.run].status == "interrupted"
     assert sentence(state, first, 1.0).startswith("[4/6] ")
-    state.set(third, Progress("running"))
+    state.set(third, Standing("running"))
     assert sentence(state, first, 1.0).startswith("[4/6] ")
-    state.set(third, Progress("interrupted"))
+    state.set(third, Standing("interrupted"))
     assert sentence(state, third, 1.0).startswith("[5/6] ")
 
 
 def test_a_report_that_cannot_be_written_does_not_hide_an_interrupt(finished: Path) -> None:
-    from core.cli.lab import Lab
+    from core.sweeps.running import report_so_far
 
-    from core.cli.console import Console
-    from core.cli.sweep import report_so_far
-
-    told, state = io.StringIO(), state_of_three(finished)
+    told = Said()
+    state = open_state(
+        plan(open_folder(str(finished), "", GIVEN, told), THREE, name="lr"),
+        dict.fromkeys(RUNS, fingerprint_of(finished)),
+        retry=False,
+    )
     (finished / "out" / RUNS[0] / "summary.json").write_text("{")
-    lab = Lab.open("spaces", "", (), Console(quiet=False, json=False))
-    lab.console.stream = told
-    report_so_far(lab, state)
-    assert "no report of what is finished: " in told.getvalue()
+    report_so_far(state)
+    assert told.lines and told.lines[-1].startswith("no report of what is finished: ")
+
+
+class Said(Silent):
+    """A listener that keeps what it is told."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def say(self, text: str) -> None:
+        self.lines.append(text)
 
 
 # No home folder
@@ -555,14 +562,14 @@ def test_a_sweep_does_not_tell_where_the_home_folder_is(
 
 
 def test_a_log_that_is_kept_has_no_home_in_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from core.sweeps.workers import hide_home
+    from core.private import hide_home_in
 
     monkeypatch.setenv("HOME", str(tmp_path))
     log = tmp_path / "log.txt"
     log.write_text(f'File "{tmp_path}/a.py", line 1\n')
-    hide_home(log)
+    hide_home_in(log)
     assert log.read_text() == 'File "~/a.py", line 1\n'
-    hide_home(tmp_path / "none.txt")
+    hide_home_in(tmp_path / "none.txt")
 
 
 # Pictures
@@ -634,25 +641,22 @@ def test_processes_take_turns(tmp_path: Path) -> None:
 
 def test_the_worse_half_is_stopped_at_a_rung_also_after_a_kill(spaces: Path) -> None:
     pytest.importorskip("optuna")
-    from core.plugins.discovery import Experiment
     from core.sweeps.halving import Halving
-    from core.sweeps.plan import plan
-    from core.sweeps.state import open_state
 
     steps = ("train.schedule.max_iters=80", "train.runtime.eval_interval=10")
-    planned = plan(Experiment(spaces), "", steps, read_space("0..3", [], [], 0), halving=True)
-    state = open_state(planned, dict.fromkeys((point.run for point in planned.points), ""), retry=False)
-    first, second, third, _ = planned.points
+    sweep = planned(spaces, space_of(seeds="0..3"), *steps, halving=True)
+    state = open_state(sweep, dict.fromkeys((point.run for point in sweep.points), ""), retry=False)
+    first, second, third, _ = sweep.points
     halving = Halving(state)
     rows = [{"step": step, "val_loss": 2 - step / 80} for step in range(10, 80, 10)]
     assert halving.watch(first, rows[:1]) is None
-    assert halving.watch(second, [{"step": 10, "val_loss": 3.0}]) == Progress("stopped", step=10, val_loss=3.0)
+    assert halving.watch(second, [{"step": 10, "val_loss": 3.0}]) == Standing("stopped", step=10, val_loss=3.0)
     assert halving.watch(first, rows) is None
     again = Halving(state)
     assert again.watch(first, rows) is None
     assert again.watch(third, [{"step": 5}, {"step": 10, "val_loss": 1.0}]) is None
     stopped = again.watch(third, [{"step": 10, "val_loss": 1.0}, {"step": 20, "val_loss": 2.5}])
-    assert stopped == Progress("stopped", step=20, val_loss=2.5)
+    assert stopped == Standing("stopped", step=20, val_loss=2.5)
     assert len(again.study.trials) == 3
 
 
@@ -661,9 +665,9 @@ def test_the_seeds_that_halving_kept_do_not_speak_for_their_setting(finished: Pa
     from core.sweeps.results import KEPT, NO_BEST, remarks, table
 
     shutil.rmtree(finished / "out/sweeps")
-    state = state_of_three(finished, halving=True, space=read_space("0..1", [f"{LR}=1e-3,3e-3"], [], 0))
+    state = state_of(finished, space_of(f"{LR}=1e-3,3e-3", seeds="0..1"), halving=True)
     low, high = state.sweep.points[0], state.sweep.points[2]
-    state.set(low, Progress("stopped", step=8, val_loss=3.0))
+    state.set(low, Standing("stopped", step=8, val_loss=3.0))
     results = write_results(state)
     kept = state.loss(state.sweep.points[1])
     first, second = table(state.sweep, results).rows
@@ -674,7 +678,7 @@ def test_the_seeds_that_halving_kept_do_not_speak_for_their_setting(finished: Pa
     page = (finished / "out/sweeps/lr/report.md").read_text()
     assert "too good" in page and "What the runs support" not in page  # with whom should the other be compared?
     assert remarks(state, results) == [KEPT]
-    state.set(high, Progress("stopped", step=8, val_loss=3.0))
+    state.set(high, Standing("stopped", step=8, val_loss=3.0))
     results = write_results(state)
     assert not any(result.best for result in results)
     assert remarks(state, results) == [KEPT, NO_BEST]
@@ -683,10 +687,10 @@ def test_the_seeds_that_halving_kept_do_not_speak_for_their_setting(finished: Pa
     for point in (low, high):
         path = finished / "out" / point.run / "summary.json"
         path.write_text(json.dumps(json.loads(path.read_text()) | {"status": "interrupted"}))
-    fewer = state_of_three(finished, halving=True, space=read_space("1", [f"{LR}=1e-3"], [], 0))
-    assert list(fewer.progress) == [RUNS[1]]
-    again = state_of_three(finished, halving=True, space=state.sweep.space)
-    assert again.progress == state.progress  # who was stopped stays so
+    fewer = state_of(finished, space_of(f"{LR}=1e-3", seeds="1"), halving=True)
+    assert list(fewer.standings) == [RUNS[1]]
+    again = state_of(finished, state.sweep.space, halving=True)
+    assert again.standings == state.standings  # who was stopped stays so
 
 
 def test_halving_without_optuna_says_what_to_install(

@@ -98,7 +98,7 @@ class Side:
             self.open(".group", "<u2") as group,
         ):
             for batch, pieces_of_each in batches(documents):
-                block = Block(pieces_of_each, self.encoder, end)
+                block = EncodedDocuments(pieces_of_each, self.encoder, end)
                 starts.add(ids.length + block.starts)
                 ids.add(block.ids)
                 mask.add(block.mask)
@@ -115,7 +115,7 @@ class Side:
         self.counts |= {"prompts": prompts.length} | longest
 
 
-class Block:
+class EncodedDocuments:
     """Some documents, encoded. Legend: N tokens, D documents, P pieces."""
 
     def __init__(self, piece_lists: list[Pieces], encoder: Encoder, end: int | None) -> None:

@@ -22,7 +22,7 @@ from core.errors import UserError
 
 
 @dataclass
-class Job:
+class PrepareJob:
     """The argument of prepare(job) of a prepare.py.
 
     folder: the experiment's. dataset_dir: to be filled with train.bin, val.bin and the files beside them. It replaces
@@ -66,7 +66,7 @@ def make_by_prepare(build: Build) -> Made:
             train, val = np.arange(first), np.arange(first, len(spool))
             made.append(compose_documents(build, spool, train, val, {"kind": "prepare"}))
 
-    job = Job(**offered(build), params=dict(settings.params), config=build.config, _write=write)
+    job = PrepareJob(**offered(build), params=dict(settings.params), config=build.config, _write=write)
     own_settings = any(p.kind is p.KEYWORD_ONLY for p in inspect.signature(function).parameters.values())
     arguments = bind(function, {"job": job}, settings.params if own_settings else {}, build.source.place_of)
     function(*arguments.args, **arguments.kwargs)

@@ -60,7 +60,7 @@ def prepare(
     if reason:
         if leaves_folder(config.prepare.dataset_dir):
             raise UserError(
-                f'dataset_dir = "{config.prepare.dataset_dir}" lies outside the experiment\'s folder, and would be written',
+                f'dataset_dir = "{config.prepare.dataset_dir}" is outside the experiment\'s folder, and would be written',
                 place=source.place_of("prepare.dataset_dir") or "prepare.dataset_dir",
                 remedy="Choose a folder inside it, or give the whole path if you mean another place.",
             )

@@ -70,7 +70,7 @@ def found(keys: Array, wanted: Array, values: Array) -> Array:
     return np.where(keys[places] == wanted, values[places], 0)
 
 
-class NGrams:
+class NGramModel:
     """Counts of n-grams up to a length in the first TRAIN_TOKENS of a training side.
 
     ids: (N,). targets: (N,) bool, which of them are learnt; None: all. Raises ValueError where V ** order has more than 63 bits.
@@ -148,7 +148,7 @@ def baselines(
     names = {1: "unigram", 2: "bigram", 3: "trigram"}
     losses = {"uniform": math.log(vocab_size)}
     wanted = lengths(vocab_size)
-    ngrams = NGrams(train, train_targets, vocab_size, max(wanted))
+    ngrams = NGramModel(train, train_targets, vocab_size, max(wanted))
     for length in wanted:
         losses[names.get(length, f"{length}-gram")] = ngrams.loss(val, val_targets, length)
     return losses

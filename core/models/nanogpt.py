@@ -37,7 +37,7 @@ NOT_READABLE = (
 )
 
 
-class Checkpoint(NamedTuple):
+class NanoGPTCheckpoint(NamedTuple):
     """model: keys of [train.model]; state: for `GPT.load_state_dict`; step and best_val_loss as nanoGPT recorded them."""
 
     model: dict[str, Any]
@@ -47,7 +47,7 @@ class Checkpoint(NamedTuple):
     best_val_loss: float
 
 
-def import_checkpoint(path: Path) -> Checkpoint:
+def import_checkpoint(path: Path) -> NanoGPTCheckpoint:
     """Read a ckpt.pt; no code in it is run. Raises UserError for a file that is none, or whose tensors do not fit."""
     content = read(path)
     arguments, state = content.get("model_args"), content.get("model")
@@ -62,7 +62,7 @@ def import_checkpoint(path: Path) -> Checkpoint:
     # Without flash attention nanoGPT keeps the causal mask as a buffer called attn.bias; it is no weight.
     state = {name.removeprefix(COMPILED): tensor for name, tensor in state.items() if not name.endswith(".attn.bias")}
     check_fit(state, model, vocab_size, path)
-    return Checkpoint(
+    return NanoGPTCheckpoint(
         model, state, vocab_size, int(content.get("iter_num", 0)), float(content.get("best_val_loss", math.inf))
     )
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from core.errors import UserError
 from core.report.comparison import Comparison, as_dict, numbers, table
 from core.report.differences import as_table
-from core.report.document import Cell, Document, Grid, Paragraph, Picture, Section
+from core.report.document import Cell, Document, PageSection, PageTable, Paragraph, Picture
 from core.report.markdown import markdown
 from core.report.overlay import overlay
 from core.report.page import page
@@ -101,9 +101,9 @@ def document(comparison: Comparison, picture: str, figure: Figure | None = None)
     verdicts = [Paragraph(verdict.sentence) for verdict in comparison.verdicts]
     notes = [Paragraph(note, "notice" if note.startswith("warning: ") else "soft") for note in comparison.notes]
     sections = [
-        Section("Figures", [grid(figures), Paragraph("Mean ± standard deviation over seeds.", "soft")]),
-        Section("Curves", [drawing]),
-        Section(
+        PageSection("Figures", [grid(figures), Paragraph("Mean ± standard deviation over seeds.", "soft")]),
+        PageSection("Curves", [drawing]),
+        PageSection(
             "What differed",
             [grid(found) if found.rows else Paragraph("Nothing: settings, data, code and environment are the same.")],
         ),
@@ -111,7 +111,7 @@ def document(comparison: Comparison, picture: str, figure: Figure | None = None)
     return Document(" / ".join(comparison.names), [*verdicts, *notes], sections)
 
 
-def grid(shown: Table) -> Grid:
-    return Grid(
+def grid(shown: Table) -> PageTable:
+    return PageTable(
         shown.columns, [[Cell(cell, "mark" if cell[:1].isdigit() else "") for cell in row] for row in shown.rows]
     )

@@ -36,7 +36,7 @@ class Cards:
 
 
 @dataclass(frozen=True)
-class Grid:
+class PageTable:
     """A table. folded: the title under which it is hidden until it is opened."""
 
     columns: Sequence[str]
@@ -61,11 +61,11 @@ class Code:
     start: str = ""
 
 
-Part = Paragraph | Cards | Grid | Picture | Code
+Part = Paragraph | Cards | PageTable | Picture | Code
 
 
 @dataclass(frozen=True)
-class Section:
+class PageSection:
     """A title and its parts. A section without parts is not shown."""
 
     title: str
@@ -78,4 +78,4 @@ class Document:
 
     title: str
     head: Sequence[Part]
-    sections: Sequence[Section]
+    sections: Sequence[PageSection]

@@ -9,7 +9,7 @@ from pathlib import Path
 from core import files
 from core.report.comparison import Group, compare
 from core.report.comparison_forms import document
-from core.report.document import Cards, Cell, Document, Grid, Paragraph, Part, Section
+from core.report.document import Cards, Cell, Document, PageSection, PageTable, Paragraph, Part
 from core.report.overlay import overlay
 from core.report.plots import png
 from core.report.run_report import duration, shown, write_document
@@ -46,19 +46,19 @@ def about(
     """The whole report. compared: the comparison of its groups."""
     runs = sorted((run for group in groups for run in group.runs), key=lambda run: str(run.summary.get("started")))
     head: list[Part] = [Paragraph(question, "lead"), Cards(figures(runs))]
-    sections = [Section("Runs", [Grid(COLUMNS, [row(out, run) for run in runs])])]
+    sections = [PageSection("Runs", [PageTable(COLUMNS, [row(out, run) for run in runs])])]
     if compared:
         parts = list(compared.head)
         if len(groups) > MOST_GROUPS:
             said = f"The first {MOST_GROUPS} of {len(groups)} settings are compared. `sweep` writes its own report."
             parts.append(Paragraph(said, "soft"))
-        sections.append(Section("What the runs support", parts))
+        sections.append(PageSection("What the runs support", parts))
         sections += compared.sections
     elif runs:
         said = "All runs have the same settings and data, so there is nothing to compare yet."
-        sections.append(Section("What the runs support", [Paragraph(said)]))
+        sections.append(PageSection("What the runs support", [Paragraph(said)]))
     links = [[Cell(page.parent.name, link=relative(page, out))] for page in sweeps]
-    return Document(name, head, [*sections, Section("Sweeps", [Grid((), links)])])
+    return Document(name, head, [*sections, PageSection("Sweeps", [PageTable((), links)])])
 
 
 def figures(runs: Sequence[RunData]) -> list[tuple[str, str, str]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from urllib.parse import quote
 
-from core.report.document import Cards, Cell, Code, Document, Grid, Paragraph, Part
+from core.report.document import Cards, Cell, Code, Document, PageTable, Paragraph, Part
 from core.report.tables import Table, as_markdown, markdown_text, pipes
 
 BAR = 20  # characters of a full bar
@@ -29,14 +29,14 @@ def block(part: Part) -> str:
     if isinstance(part, Cards):
         rows = [[value, name, remark] for value, name, remark in part.figures]
         return as_markdown(Table(["", "", ""], rows)) if rows else ""
-    if isinstance(part, Grid):
+    if isinstance(part, PageTable):
         return grid(part)
     if isinstance(part, Code):
         return fence(part)
     return f"![{markdown_text(part.label)}]({quote(part.file)})" if part.drawings else ""
 
 
-def grid(part: Grid) -> str:
+def grid(part: PageTable) -> str:
     """A table. Folded tables are shown open."""
     if not part.rows:
         return ""

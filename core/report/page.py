@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from html import escape
 from urllib.parse import quote
 
-from core.report.document import Cards, Cell, Code, Document, Grid, Paragraph, Part
+from core.report.document import Cards, Cell, Code, Document, PageTable, Paragraph, Part
 from core.report.plots import svg
 
 # Light or dark as the reader's system is. No font, script or image from elsewhere.
@@ -78,7 +78,7 @@ def show(part: Part) -> str:
         return f"<p{kind}>{escape(part.text)}</p>" if part.text else ""
     if isinstance(part, Cards):
         return cards(part)
-    if isinstance(part, Grid):
+    if isinstance(part, PageTable):
         return fold(part.folded, table(part)) if part.folded else table(part)
     if isinstance(part, Code):
         start = f'<span class="soft">{escape(part.start)}</span>' if part.start.strip() else ""
@@ -98,7 +98,7 @@ def cards(part: Cards) -> str:
     return f'<div class="cards">\n{shown}\n</div>' if shown else ""
 
 
-def table(part: Grid) -> str:
+def table(part: PageTable) -> str:
     """A table that scrolls on its own if it is too wide."""
     titles = "".join(f"<th>{escape(title)}</th>" for title in part.columns)
     top = f"<thead><tr>{titles}</tr></thead>\n" if titles else ""

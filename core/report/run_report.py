@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from core import files
-from core.report.document import Cards, Cell, Code, Document, Grid, Paragraph, Part, Picture, Section
+from core.report.document import Cards, Cell, Code, Document, PageSection, PageTable, Paragraph, Part, Picture
 from core.report.markdown import markdown
 from core.report.page import page
 from core.report.plots import ACCURACY, BY_SECONDS, BY_STEP, LEARNING_RATE, draw, present
@@ -42,14 +42,14 @@ def about(run: RunData, written: Written) -> Document:
         f"{summary.get('experiment', '')} / {run.name}",
         head(run),
         [
-            Section("Curves", curves(run)),
-            Section(sample_title(written.samples), samples(written.samples)),
-            Section("Accuracy by group", accuracy(summary.get("accuracy_by_group") or {})),
-            Section("Wrong answers", mistakes(written)),
-            Section("Cost", cost(summary)),
-            Section("Run it again", again(summary)),
-            Section("Settings", settings(run.config)),
-            Section("Environment", environment(summary)),
+            PageSection("Curves", curves(run)),
+            PageSection(sample_title(written.samples), samples(written.samples)),
+            PageSection("Accuracy by group", accuracy(summary.get("accuracy_by_group") or {})),
+            PageSection("Wrong answers", mistakes(written)),
+            PageSection("Cost", cost(summary)),
+            PageSection("Run it again", again(summary)),
+            PageSection("Settings", settings(run.config)),
+            PageSection("Environment", environment(summary)),
         ],
     )
 
@@ -112,7 +112,7 @@ def samples(drawn: list[Sample]) -> list[Part]:
     first = drawn[:SHOWN_SAMPLES]
     parts: list[Part]
     if any(sample.truth is not None for sample in first):
-        parts = [Grid(("", "given", "model", "truth"), [answer(sample) for sample in first])]
+        parts = [PageTable(("", "given", "model", "truth"), [answer(sample) for sample in first])]
     else:
         parts = [Code(sample.text, sample.start if sample.start.strip() else "") for sample in first]
     if len(drawn) > len(first):
@@ -131,7 +131,7 @@ def answer(sample: Sample) -> list[Cell]:
 def accuracy(groups: Mapping[str, float]) -> list[Part]:
     """Exact match of each group with a bar."""
     rows = [[Cell(name), Cell(f"{value:.1%}", "mark"), Cell("", share=value)] for name, value in groups.items()]
-    return [Grid(("group", "exact match", ""), rows)]
+    return [PageTable(("group", "exact match", ""), rows)]
 
 
 def mistakes(written: Written) -> list[Part]:
@@ -146,7 +146,7 @@ def mistakes(written: Written) -> list[Part]:
     )
     return [
         Paragraph(told, "soft"),
-        Grid(("given", "model", "truth", "nearest in training"), list(map(mistake, first))),
+        PageTable(("given", "model", "truth", "nearest in training"), list(map(mistake, first))),
     ]
 
 
@@ -167,7 +167,7 @@ def cost(summary: Summary) -> list[Part]:
         ("operations, estimated", "" if flops is None else f"{quantity(flops)}FLOP"),
         ("share of this machine's measured peak", "" if mfu is None else f"{mfu:.1%} of {quantity(peak or 0)}FLOP/s"),
     ]
-    return [Grid((), [[Cell(name), Cell(value)] for name, value in rows if value])]
+    return [PageTable((), [[Cell(name), Cell(value)] for name, value in rows if value])]
 
 
 def quantity(number: float) -> str:
@@ -191,11 +191,11 @@ def again(summary: Summary) -> list[Part]:
 def settings(config: Mapping[str, Any]) -> list[Part]:
     """Every key of config.toml, section by section."""
     rows = [[Cell(key, "text"), Cell(json.dumps(value, ensure_ascii=False), "text")] for key, value in config.items()]
-    return [Grid(("key", "value"), rows, folded=f"All {len(rows)} keys")]
+    return [PageTable(("key", "value"), rows, folded=f"All {len(rows)} keys")]
 
 
 def environment(summary: Summary) -> list[Part]:
     """The hardware and software that the run used."""
     known = {"device": summary.get("device"), "dtype": summary.get("dtype"), **(summary.get("environment") or {})}
     rows = [[Cell(name.replace("_", " ")), Cell(str(value))] for name, value in known.items() if value is not None]
-    return [Grid((), rows)]
+    return [PageTable((), rows)]

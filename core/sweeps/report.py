@@ -8,7 +8,7 @@ from core import files
 from core.report import tables
 from core.report.comparison import Group, compare
 from core.report.comparison_forms import grid, sentences
-from core.report.document import Cards, Cell, Code, Document, Grid, Paragraph, Part, Picture, Section
+from core.report.document import Cards, Cell, Code, Document, PageSection, PageTable, Paragraph, Part, Picture
 from core.report.experiment_report import MOST_GROUPS, relative
 from core.report.grid import picture
 from core.report.overlay import overlay
@@ -64,13 +64,13 @@ def document(state: State, results: list[Result], told: list[Part], figures: dic
         f"{sweep.experiment.name} / {sweep.name}",
         head,
         [
-            Section("Results", shown),
-            Section("What the runs support", told),
-            Section("Curves", drawn("Validation loss by step, by tokens and by time", CURVES, figures)),
-            Section("Runs", [runs(state)]),
-            Section("Run it again", [Code(sweep.command)]),
-            Section("Settings", base(state)),
-            Section("Environment", machine(state)),
+            PageSection("Results", shown),
+            PageSection("What the runs support", told),
+            PageSection("Curves", drawn("Validation loss by step, by tokens and by time", CURVES, figures)),
+            PageSection("Runs", [runs(state)]),
+            PageSection("Run it again", [Code(sweep.command)]),
+            PageSection("Settings", base(state)),
+            PageSection("Environment", machine(state)),
         ],
     )
 
@@ -120,7 +120,7 @@ def supported(groups: list[Group], settings: int) -> list[Part]:
     return told
 
 
-def runs(state: State) -> Grid:
+def runs(state: State) -> PageTable:
     """Every run, with a link to its own report."""
     found = runs_table(state)
     rows = []
@@ -129,7 +129,7 @@ def runs(state: State) -> Grid:
         link = relative(page, state.sweep.folder) if page.is_file() else ""
         bad = "bad" if state.standings[point.run].status == "failed" else ""
         rows.append([Cell(row[0], link=link), Cell(row[1]), Cell(row[2], bad), *map(Cell, row[3:])])
-    return Grid(found.columns, rows)
+    return PageTable(found.columns, rows)
 
 
 def base(state: State) -> list[Part]:

@@ -13,7 +13,7 @@ from typing import NamedTuple
 MOST_WAITING = 2  # copies of the state in memory: `best` and `last` of one step
 
 
-class Written(NamedTuple):
+class Saved(NamedTuple):
     """A checkpoint that is on disk, the step that it holds, and the seconds that it took."""
 
     step: int
@@ -26,9 +26,9 @@ class Saver:
 
     def __init__(self, thread: ThreadPoolExecutor) -> None:
         self.thread = thread
-        self.waiting: deque[Future[Written]] = deque()
+        self.waiting: deque[Future[Saved]] = deque()
 
-    def make_room(self) -> list[Written]:
+    def make_room(self) -> list[Saved]:
         """Wait until there is room for one more copy of the state. Returns what has been written by then."""
         done = self.poll()
         while len(self.waiting) >= MOST_WAITING:
@@ -39,23 +39,23 @@ class Saver:
         """Have a checkpoint of a step written, behind those that are not yet."""
         self.waiting.append(self.thread.submit(timed, step, write))
 
-    def poll(self) -> list[Written]:
+    def poll(self) -> list[Saved]:
         """What has been written since the last call."""
         done = []
         while self.waiting and self.waiting[0].done():
             done.append(self.waiting.popleft().result())
         return done
 
-    def finish(self) -> list[Written]:
+    def finish(self) -> list[Saved]:
         """Wait until all is written."""
         return [self.waiting.popleft().result() for _ in range(len(self.waiting))]
 
 
-def timed(step: int, write: Callable[[], Path]) -> Written:
+def timed(step: int, write: Callable[[], Path]) -> Saved:
     """Write, and time it."""
     began = time.perf_counter()
     path = write()
-    return Written(step, path, time.perf_counter() - began)
+    return Saved(step, path, time.perf_counter() - began)
 
 
 @contextlib.contextmanager

@@ -26,7 +26,7 @@ from core.training.machine import Machine
 from core.training.objectives import Objective
 from core.training.pace import Pace
 from core.training.progress import Progress, note_reached
-from core.training.saver import Saver, Written
+from core.training.saver import Saved, Saver
 from core.training.schedules import fraction
 from core.training.speed import Speed
 from core.training.step import Array, Step
@@ -220,7 +220,7 @@ def save(run: Run, parts: Parts, progress: Progress, pace: Pace, name: str) -> N
     pace.lap()
 
 
-def note_saved(run: Run, parts: Parts, progress: Progress, written: list[Written]) -> None:
+def note_saved(run: Run, parts: Parts, progress: Progress, written: list[Saved]) -> None:
     """Tell plugins of checkpoints that are on disk, and remember what one takes."""
     for checkpoint in written:
         parts.plugins.manager.hook.on_checkpoint(run=run, step=checkpoint.step, path=checkpoint.path)
