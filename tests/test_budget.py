@@ -14,8 +14,9 @@ import torch
 from click.testing import Result
 from copies import AtOnce
 
-from core.cli.console import Console, Length, sentence
+from core.cli.console import Console
 from core.config import Train
+from core.listener import SECONDS, STEPS
 from core.tracking.metrics import read_rows
 from core.training import checkpoints, saver
 from core.training import pace as pacing
@@ -228,15 +229,22 @@ def test_a_short_budget_on_the_real_clock(spaces: Path, terrarium: Terrarium) ->
 
 
 def test_lines_and_bar_show_the_share_of_the_budget(monkeypatch: pytest.MonkeyPatch) -> None:
-    row = {"step": 20, "train_loss": 1.5, "seconds": 10.0, "tokens_per_second": 1234.0}
-    assert sentence(row, 12.5, Length(180.0, "seconds")) == "step 20  loss 1.5000  12.5/180 s  1,234 tokens/s"
-    assert sentence(row, 12.5, Length(1000, "steps")) == "step   20/1000  loss 1.5000  10.0 s  1,234 tokens/s"
+    row = {"step": 20, "train_loss": 1.5, "seconds": 10.0, "tokens_per_second": 1234.0, "wall_seconds": 12.5}
+    by_time, by_steps = (SECONDS, 12.5, 180.0), (STEPS, 20, 1000)
+    for length, line in (
+        (by_time, "step 20  loss 1.5000  12.5/180 s  1,234 tokens/s"),
+        (by_steps, "step   20/1000  loss 1.5000  10.0 s  1,234 tokens/s"),
+    ):
+        console = Console()
+        console.progress(*length)
+        assert console.sentence(row) == line
     monkeypatch.setattr(Console, "interactive", True)
-    from rich.progress import Progress as Bar
-
-    shown: list[float] = []
-    monkeypatch.setattr(Bar, "update", lambda bar, task, completed, description: shown.append(completed))
-    for length in (Length(180.0, "seconds"), Length(1000, "steps")):
-        with Console().training(length) as show:
-            show(row, 12.5)
-    assert shown == [12.5, 20]
+    for length in (by_time, by_steps):
+        console = Console()
+        console.progress(*length)
+        console.row(row)
+        assert console.bar is not None
+        [task] = console.bar.tasks
+        assert (task.completed, task.total) == length[1:] and "loss 1.500" in task.description
+        console.progress(length[0], length[2], length[2])
+        assert console.bar is None, "the bar goes when the run is over"

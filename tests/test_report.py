@@ -245,7 +245,7 @@ def test_a_summary_of_little_is_enough(tmp_path: Path) -> None:
 def test_a_folder_without_config_is_no_run(tmp_path: Path) -> None:
     run_folder(tmp_path, EVALUATED)
     (tmp_path / "config.toml").unlink()
-    with pytest.raises(UserError, match=r"the run has no config\.toml\n  Train it again with --fresh\."):
+    with pytest.raises(UserError, match=r"the run has no config\.toml\n  Train it again with `fresh=True`\."):
         write_report(tmp_path)
 
 

@@ -16,6 +16,7 @@ import types
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from multiprocessing import resource_tracker
 from multiprocessing.context import ForkServerContext, SpawnContext
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -29,6 +30,7 @@ from core.lab.reporting import report_of_run
 from core.lab.training import Wish, train_run
 from core.listener import Silent
 from core.private import hide_home_in
+from core.process import STOPPING
 
 
 @dataclass(frozen=True)
@@ -47,7 +49,7 @@ class Request:
 
 def start(request: Request) -> BaseProcess:
     """Train in another process, which has a session of its own: Ctrl-C reaches the sweep alone, which passes it on once."""
-    with without_main():
+    with without_main(), holding_signals():
         started = context().Process(target=work, args=(request,))
         started.start()
     return started
@@ -73,8 +75,28 @@ def without_main() -> Iterator[None]:
         sys.modules["__main__"] = main
 
 
+@contextlib.contextmanager
+def holding_signals() -> Iterator[None]:
+    """Hold SIGINT and SIGTERM back. What is started here inherits that.
+
+    Ctrl-C and `timeout` signal all processes of a terminal. The one that runs are forked from must outlive that: without
+    it nobody learns how they end.
+    """
+    if not hasattr(signal, "pthread_sigmask"):  # Windows
+        yield
+        return
+    resource_tracker.ensure_running()  # it would let them through when it starts
+    former = signal.pthread_sigmask(signal.SIG_BLOCK, STOPPING)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, former)
+
+
 def work(request: Request) -> None:
     """Train the run in this process, and end it with the exit code that `train` would have."""
+    if hasattr(signal, "pthread_sigmask"):
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPPING)
     end_with_parent()
     if hasattr(os, "setsid"):
         os.setsid()

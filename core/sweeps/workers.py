@@ -28,7 +28,8 @@ from core.tracking.run import lock_file
 from core.training.measured import cores
 
 POLL = 0.05  # seconds between two looks at the processes
-STOPPED = tuple(128 + number for number in STOPPING)  # exit codes
+# Exit codes: of a run that has saved, and of one that was stopped before it began, or by a second signal.
+STOPPED = tuple(code for number in STOPPING for code in (128 + number, -number))
 ERROR_LENGTH = 300  # characters of an error in the table
 # Rows of metrics so far -> how the run stands if it is to stop.
 Watch = Callable[[Point, list[dict[str, Any]]], Standing | None]
