@@ -93,9 +93,9 @@ def test_a_wall_clock_that_jumps_changes_no_figure(
 def test_a_dataset_stays_current_when_the_clock_jumps(
     spaces: Path, terrarium: Terrarium, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert "is made" in terrarium("prepare", "spaces").output
+    assert "is ready" in terrarium("prepare", "spaces").output
     Jumping(monkeypatch, (-DAY,))
-    assert "is current" in terrarium("prepare", "spaces").output
+    assert "is up to date" in terrarium("prepare", "spaces").output
 
 
 def test_a_resume_a_day_before_goes_on(spaces: Path, terrarium: Terrarium, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -120,4 +120,4 @@ def test_the_wall_clock_is_asked_for_dates_only() -> None:
         if any(word.search(line) for line in path.read_text().splitlines())
     }
     stamps = {"tracking/tensorboard.py", "tracking/mlflow.py"}
-    assert found <= {"cli/training.py", "cli/runs.py", "tracking/tracker.py", "files.py"} | stamps
+    assert found <= {"lab/summaries.py", "lab/pruning.py", "tracking/tracker.py", "files.py"} | stamps
