@@ -42,13 +42,14 @@ class Decoder(KVCache):
     """
 
     def __init__(self, blocks: Sequence[Block], norm: Norm, head: nn.Linear, batch_size: int, block_size: int) -> None:
-        like = head.weight
-        super().__init__([block.attn.scheme for block in blocks], batch_size, block_size, like)
-        scheme = self.schemes[0]
+        like, scheme = head.weight, blocks[0].attn.scheme
+        super().__init__(len(blocks), scheme, batch_size, block_size, like)
+        # The layers differ in their window alone.
+        self.scheme, self.windows = replace(scheme, window=0), [block.attn.scheme.window for block in blocks]
         # What is added to the logits of the last of block_size tokens; of fewer tokens, it is the end of that.
         self.added = like.new_zeros(())
         if scheme.alibi:
-            added = bias(replace(scheme, window=0), 1, block_size, like.dtype, like.device)  # (H, 1, S)
+            added = bias(self.scheme, 1, block_size, like.dtype, like.device)  # (H, 1, S)
             self.added = added.view(scheme.n_kv_head, scheme.group, block_size).repeat(batch_size, 1, 1)  # (B K, G, S)
         self.layers = [
             Layer(
@@ -65,7 +66,7 @@ class Decoder(KVCache):
 
     def decode(self, x: Tensor, place: Place) -> Tensor:
         """Logits (B, V) of one token's embedding (B, C), which follows those of the cache and joins it."""
-        scheme, (cos, sin) = self.schemes[0], place  # the layers differ in their window alone
+        scheme, (cos, sin) = self.scheme, place
         B, G, K, D = x.shape[0], scheme.group, scheme.n_kv_head, scheme.head_width
         normalised, eps, scale, beta = scheme.qk_norm, scheme.norm_eps, scheme.scale, int(scheme.alibi)
         for layer, (keys, values, added, new) in zip(self.layers, self.places(B), strict=True):
@@ -91,12 +92,12 @@ class Decoder(KVCache):
         all_keys, all_values = self.memory[:, :, :, :S].unbind()
         news = self.memory[:, :, :, self.length].view(2, L, B, heads // B, D)
         per_layer = zip(
-            self.schemes, all_keys.transpose(2, 3).unbind(), all_values.unbind(), news.unbind(1), strict=True
+            self.windows, all_keys.transpose(2, 3).unbind(), all_values.unbind(), news.unbind(1), strict=True
         )
         added = self.added[..., block_size - S :] if self.added.dim() else self.added
-        for scheme, keys, values, new in per_layer:
-            if scheme.window and scheme.window < S:
-                first = S - scheme.window
+        for window, keys, values, new in per_layer:
+            if window and window < S:
+                first = S - window
                 yield keys[:, :, first:], values[:, first:], added[..., first:] if added.dim() else added, new
             else:
                 yield keys, values, added, new
