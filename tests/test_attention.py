@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from itertools import count
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,7 +14,7 @@ from torch import Tensor
 from core.config import Config, Model
 from core.defaults import resolve
 from core.models import attention
-from core.models.block import Attention, Block
+from core.models.block import Block
 from core.models.build import flops_per_token
 from core.models.decode import Decoder
 from core.models.gpt import GPT
@@ -214,6 +214,16 @@ def test_logits_gradients_and_maps_are_those_of_the_reference(preset: str, keys:
         assert_equal(trace.attention[layer][-1], seen)
 
 
+def test_a_layer_with_another_scheme_is_asked_for_it() -> None:
+    """The short path for single tokens knows the config's schemes alone."""
+    model, tokens = build("modern"), tokens_of()
+    model.blocks[1].attn.scheme = replace(model.blocks[1].attn.scheme, qk_norm=False, window=2, alibi=True)
+    cache = model.new_cache(2)
+    with torch.inference_mode():
+        parts = [model(piece, cache) for piece in tokens.split([3, 1, 1, 5], dim=1)]
+        assert_equal(torch.cat(parts, dim=1), model(tokens))
+
+
 class OwnBlock(Block):
     """A block that someone derived: the model calls it as it is, so it has no short path for single tokens."""
 
@@ -364,20 +374,17 @@ def test_fresh_weights_are_drawn_as_ever(preset: str) -> None:
     assert found == pytest.approx(FRESH[preset], rel=1e-5)
 
 
-def test_own_attention_takes_the_place_of_a_block_s() -> None:
-    """What docs/how-to/compare-architectures.md shows: a class derived from Attention is called as it is."""
-    calls: Iterator[int] = count()
-
-    class Counting(Attention):
-        def forward(self, x: Tensor, place: Any, form: str) -> Tensor:
-            next(calls)
-            return super().forward(x, place, form)
-
-    model = build("modern")
-    expected = model(tokens_of())
-    for layer, block in enumerate(model.blocks):
-        own = Counting(model.config, layer).double()
-        own.load_state_dict(block.attn.state_dict())
-        block.attn = own
-    assert torch.equal(model(tokens_of()), expected)
-    assert next(calls) == 3 and not isinstance(model.new_cache(1), Decoder)
+def test_the_own_attention_of_the_documentation() -> None:
+    """It is called as it is, its gradients arrive, and the cache agrees."""
+    page = Path(__file__).parents[1] / "docs" / "how-to" / "compare-architectures.md"
+    code = page.read_text(encoding="utf-8").split("```python\n")[1].split("```")[0]
+    namespace: dict[str, Any] = {}
+    exec(compile(code, page.name, "exec"), namespace)
+    model, tokens = namespace["build_model"](config_of("llama"), VOCAB), tokens_of()
+    model(tokens).sum().backward()
+    assert all(block.attn.gate.weight.grad.abs().sum() > 0 for block in model.blocks)
+    cache = model.new_cache(2)
+    assert not isinstance(cache, Decoder)
+    with torch.inference_mode():
+        parts = [model(piece, cache) for piece in tokens.split([3, 1, 1, 5], dim=1)]
+        assert_equal(torch.cat(parts, dim=1), model(tokens), 1e-5)

@@ -34,7 +34,8 @@ class Attention(nn.Module):
         """`forward` for tokens that follow those of the cache, which takes their keys and values in."""
         qk, v = split_heads(self.c_attn(x), self.scheme)
         q, k = grouped(prepare(qk, *place, self.scheme), self.scheme)
-        return self.c_proj(merge_heads(cache.attend(layer, q, k, v), self.scheme))  # type: ignore[no-any-return]
+        y = cache.attend(layer, q, k, v, self.scheme)
+        return self.c_proj(merge_heads(y, self.scheme))  # type: ignore[no-any-return]
 
     def weights(self, x: Tensor, place: Place) -> Tensor:
         """The attention map (B, H, T, T)."""

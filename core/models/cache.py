@@ -6,8 +6,6 @@ of a head.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor
 
@@ -15,16 +13,15 @@ from core.models.attention import Scheme, mix
 
 
 class KVCache:
-    """Room for `block_size` tokens of `batch_size` rows. schemes: one a layer; `like` gives dtype and device.
+    """Room for `block_size` tokens of `batch_size` rows. scheme: gives heads and width; `like` gives dtype and device.
 
     memory (2, L, B K, S, D): keys, then values, so that one copy stores both of a new token.
     recent (B, R): the last ids, as many as the model looks back for apart from attention; None at the beginning.
     """
 
-    def __init__(self, schemes: Sequence[Scheme], batch_size: int, block_size: int, like: Tensor) -> None:
+    def __init__(self, n_layer: int, scheme: Scheme, batch_size: int, block_size: int, like: Tensor) -> None:
         self.length = 0  # tokens held
-        self.schemes, heads = schemes, batch_size * schemes[0].n_kv_head
-        self.memory = like.new_empty(2, len(schemes), heads, block_size, schemes[0].head_width)
+        self.memory = like.new_empty(2, n_layer, batch_size * scheme.n_kv_head, block_size, scheme.head_width)
         self.recent: Tensor | None = None
 
     def clear(self) -> None:
@@ -39,9 +36,9 @@ class KVCache:
         self.recent = recent[:, -lookback:]
         return recent
 
-    def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor, scheme: Scheme) -> Tensor:
         """Take in k and v (B K, T, D), then mix for q (B K, G T, D). The model raises `length` after its last layer."""
         keys, values = self.memory[:, layer, :, : self.length + k.shape[1]]  # (B K, S, D) each
         keys[:, self.length :].copy_(k)
         values[:, self.length :].copy_(v)
-        return mix(q, keys, values, self.schemes[layer])
+        return mix(q, keys, values, scheme)

@@ -8,7 +8,7 @@ S tokens with the new one.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -42,13 +42,15 @@ class Decoder(KVCache):
     """
 
     def __init__(self, blocks: Sequence[Block], norm: Norm, head: nn.Linear, batch_size: int, block_size: int) -> None:
-        like = head.weight
-        super().__init__([block.attn.scheme for block in blocks], batch_size, block_size, like)
-        scheme = self.schemes[0]
+        like, scheme = head.weight, blocks[0].attn.scheme
+        super().__init__(len(blocks), scheme, batch_size, block_size, like)
+        # The layers differ in their window alone.
+        self.scheme, self.windows = replace(scheme, window=0), [block.attn.scheme.window for block in blocks]
+        self.group, self.scale = scheme.group, scheme.scale
         # What is added to the logits of the last of block_size tokens; of fewer tokens, it is the end of that.
-        self.added = like.new_zeros(())
+        self.added = like.new_zeros(1, 1, 1)
         if scheme.alibi:
-            added = bias(replace(scheme, window=0), 1, block_size, like.dtype, like.device)  # (H, 1, S)
+            added = bias(self.scheme, 1, block_size, like.dtype, like.device)  # (H, 1, S)
             self.added = added.view(scheme.n_kv_head, scheme.group, block_size).repeat(batch_size, 1, 1)  # (B K, G, S)
         self.layers = [
             Layer(
@@ -65,41 +67,36 @@ class Decoder(KVCache):
 
     def decode(self, x: Tensor, place: Place) -> Tensor:
         """Logits (B, V) of one token's embedding (B, C), which follows those of the cache and joins it."""
-        scheme, (cos, sin) = self.schemes[0], place  # the layers differ in their window alone
-        B, G, K, D = x.shape[0], scheme.group, scheme.n_kv_head, scheme.head_width
-        normalised, eps, scale, beta = scheme.qk_norm, scheme.norm_eps, scheme.scale, int(scheme.alibi)
-        for layer, (keys, values, added, new) in zip(self.layers, self.places(B), strict=True):
+        scheme, (cos, sin), added, scale = self.scheme, place, self.added, self.scale
+        B, G, K, D, S = x.shape[0], self.group, scheme.n_kv_head, scheme.head_width, self.length + 1
+        beta = int(scheme.alibi)
+        for layer, window, keys, values, new in zip(self.layers, self.windows, *self.places(B), strict=True):
             qkv = layer.qkv(layer.norm_1(x)).view(B, G + 2, K, D)
             qk = qkv[:, : G + 1]
-            if normalised:
-                qk.mul_(inverse_rms(qk, eps))
+            if scheme.qk_norm:
+                qk.mul_(inverse_rms(qk, scheme.norm_eps))
             if cos is not None and sin is not None:
                 rotate(qk, cos, sin, out=qk)
             new.copy_(qkv[:, G:].transpose(0, 1))
+            if 0 < window < S:
+                keys, values = keys[:, :, -window:], values[:, -window:]
+            if beta:
+                added = self.added[:, :, -keys.shape[2] :]
             q = qkv[:, :G].reshape(B * K, G, D)
             scores = torch.baddbmm(added, q, keys, beta=beta, alpha=scale)  # (B K, G, S)
             mixed = torch.bmm(torch.softmax(scores, -1), values).view(B, K * G * D)
             x = layer.project(x, mixed)
             x = layer.contract(x, layer.expand(layer.norm_2(x)))
-        self.length += 1
+        self.length = S
         return self.head(self.norm(x))
 
-    def places(self, B: int) -> Iterator[tuple[Tensor, Tensor, Tensor, Tensor]]:
-        """For each layer, as far as its window reaches: keys (B K, D, S) and values (B K, S, D) with the next token's, and
-        what is added to the logits (B K, G, S); and where key and value of that token are to be written, (2, B, K, D)."""
-        S, (_, L, heads, block_size, D) = self.length + 1, self.memory.shape
-        all_keys, all_values = self.memory[:, :, :, :S].unbind()
-        news = self.memory[:, :, :, self.length].view(2, L, B, heads // B, D)
-        per_layer = zip(
-            self.schemes, all_keys.transpose(2, 3).unbind(), all_values.unbind(), news.unbind(1), strict=True
-        )
-        added = self.added[..., block_size - S :] if self.added.dim() else self.added
-        for scheme, keys, values, new in per_layer:
-            if scheme.window and scheme.window < S:
-                first = S - scheme.window
-                yield keys[:, :, first:], values[:, first:], added[..., first:] if added.dim() else added, new
-            else:
-                yield keys, values, added, new
+    def places(self, B: int) -> tuple[Sequence[Tensor], ...]:
+        """For each layer: keys (B K, D, S) and values (B K, S, D) with the next token's, and where both of these are to be
+        written, (2, B, K, D)."""
+        S, (_, L, heads, _, D) = self.length + 1, self.memory.shape
+        keys, values = self.memory[:, :, :, :S].unbind()
+        new = self.memory[:, :, :, self.length].view(2, L, B, heads // B, D)
+        return keys.transpose(2, 3).unbind(), values.unbind(), new.unbind(1)
 
 
 def normed(module: Norm) -> Apply:

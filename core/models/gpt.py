@@ -127,16 +127,18 @@ class GPT(nn.Module):
     def new_cache(self, batch_size: int) -> KVCache:
         """Room for the keys and values of block_size tokens of batch_size rows.
 
-        The short path for single tokens takes the weights as they are now. Blocks that someone has replaced, or derived
-        from these, are called as they are.
+        The short path for single tokens takes the weights as they are now. Blocks that someone has replaced, changed, or
+        derived from these, are called as they are.
         """
+        schemes = [scheme_of(self.config, layer) for layer in range(self.config.n_layer)]
         own = all(
-            (type(block), type(block.attn), type(block.mlp)) == (Block, Attention, FeedForward) for block in self.blocks
+            (type(block), type(block.attn), type(block.mlp)) == (Block, Attention, FeedForward)
+            and block.attn.scheme == scheme
+            for block, scheme in zip(self.blocks, schemes, strict=True)
         )
         if own:
             return Decoder(self.blocks, cast(Norm, self.transformer["ln_f"]), self.lm_head, batch_size, self.block_size)
-        schemes = [scheme_of(self.config, layer) for layer in range(self.config.n_layer)]
-        return KVCache(schemes, batch_size, self.block_size, self.lm_head.weight)
+        return KVCache(len(schemes), schemes[0], batch_size, self.block_size, self.lm_head.weight)
 
     @torch.no_grad()
     def trace(self, tokens: Tensor) -> Trace:
