@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import os
+import subprocess
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,6 +18,10 @@ if TYPE_CHECKING:
     from cutting import Forks
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# Tests compute on the CPU, also where there is a GPU: "auto" must not choose by machine. Tests marked `gpu` start processes
+# that see it. This must stand before torch is imported.
+GPUS = os.environ.get("CUDA_VISIBLE_DEVICES")
+os.environ["CUDA_VISIBLE_DEVICES"] = ""
 
 PREPARE = '''"""Put a space between the letters of a word."""
 
@@ -62,6 +69,25 @@ def nested(values: Mapping[str, Any], separator: str = ".") -> dict[str, Any]:
             inner = inner.setdefault(part, {})
         inner[name] = value
     return result
+
+
+def with_gpus() -> dict[str, str]:
+    """The environment for a process that may use the machine's GPUs."""
+    environment = {name: value for name, value in os.environ.items() if name != "CUDA_VISIBLE_DEVICES"}
+    return environment if GPUS is None else environment | {"CUDA_VISIBLE_DEVICES": GPUS}
+
+
+@functools.cache
+def has_gpu() -> bool:
+    """Whether torch finds a GPU on this machine. It is asked in a process of its own."""
+    code = "import sys, torch; sys.exit(not torch.cuda.is_available())"
+    return subprocess.run([sys.executable, "-c", code], env=with_gpus(), capture_output=True).returncode == 0
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Skip tests marked `gpu` where there is none."""
+    if item.get_closest_marker("gpu") and not has_gpu():
+        pytest.skip("needs a GPU that torch can use")
 
 
 @pytest.fixture(scope="session", autouse=True)

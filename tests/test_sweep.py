@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import io
 import itertools
@@ -17,20 +18,24 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
+import torch
 from click.testing import Result
 from hypothesis import given
 from hypothesis import strategies as st
 
-from core import files
+from core import files, open_experiment, train_models
 from core.cli.spaces import read_grid, read_range, read_seeds
-from core.errors import UserError
+from core.errors import RunFailed, UserError
 from core.lab.opened import open_folder
+from core.lab.training import Wish
 from core.listener import Silent
 from core.report.grid import Spot, picture
 from core.report.plots import png
 from core.sweeps import names, workers
 from core.sweeps.plan import Sweep, plan
+from core.sweeps.processes import Request, start
 from core.sweeps.space import Grid, Range, Space, check_space
 from core.sweeps.state import Standing, State, open_state
 from core.toml import toml_value
@@ -354,6 +359,259 @@ def test_a_signal_saves_and_says_how_to_go_on(tmp_path: Path) -> None:
     assert summaries(home)["sweep-long-lr0.001-seed0"]["steps"] > 0
 
 
+# Processes
+
+
+TRACE = """
+import json
+import os
+import sys
+import time
+from pathlib import Path
+
+
+def on_train_start(run):
+    told = {"folder": os.getcwd(), "environment": dict(os.environ), "argv": sys.argv, "process": os.getpid(),
+            "session": os.getsid(0), "path": sys.path}
+    Path(os.environ["TRACES"], f"{run.name}.json").write_text(json.dumps(told))
+    print("printed by an experiment")
+"""
+
+
+def request(run: str, log: Path, *overrides: str, **more: Any) -> Request:
+    """A run of `spaces` in the current folder."""
+    return Request("spaces", "", overrides, Wish(run, command="by hand"), log, 1, **more)
+
+
+def ended(asked: Request) -> tuple[int | None, str]:
+    """The exit code of a run in a process of its own, and what it said."""
+    process = start(asked)
+    process.join(60)
+    return process.exitcode, asked.log.read_text()
+
+
+def test_a_run_in_a_process_ends_with_the_code_of_train_and_its_log_says_why(spaces: Path, tmp_path: Path) -> None:
+    log = tmp_path / "log.txt"
+    code, said = ended(request("good", log, "train.data.block_size=20", "train.model.block_size=20"))
+    assert code == 0, said
+    assert "training spaces/good: " in said and "trained spaces/good: lowest val loss " in said
+    assert "warning: " in said and said.count("\n") < 12  # of documents that are too short for such a block
+    summary = json.loads((spaces / "out/good/summary.json").read_text())
+    assert (summary["status"], summary["command"]) == ("completed", "by hand")
+    assert (spaces / "out/good/report.html").is_file()
+
+    code, said = ended(request("wrong", log, "train.model.kind=gtp"))
+    assert code == 2 and 'error: train.model.kind: unknown model "gtp"' in said and not (spaces / "out/wrong").exists()
+    code, said = ended(request("failing", log, f"{LR}=1e25", "train.optim.name=adamw"))
+    assert code == 1 and "\nfailed: spaces/failing: the norm of the gradient is nan at step 2" in said
+    assert json.loads((spaces / "out/failing/summary.json").read_text())["status"] == "failed"
+
+
+def test_a_bug_of_an_experiment_leaves_its_traceback_in_the_log(spaces: Path, tmp_path: Path) -> None:
+    with (spaces / "prepare.py").open("a") as file:
+        file.write("\n\ndef on_train_start(run):\n    print('printed')\n    raise ZeroDivisionError('a bug')\n")
+    code, said = ended(request("buggy", tmp_path / "log.txt"))
+    assert code == 1 and "printed\n" in said
+    assert "Traceback" in said and said.rstrip().endswith("ZeroDivisionError: a bug")
+    sweep = planned(spaces, space_of(seeds="0"))
+    assert workers.error_of(sweep, tmp_path / "log.txt", 1) == "ZeroDivisionError: a bug"
+
+
+def test_a_process_is_stopped_as_train_is_or_before_it_begins(spaces: Path, tmp_path: Path) -> None:
+    asked = request("long", tmp_path / "log.txt", "train.schedule.max_iters=1000000")
+    at_once = start(asked)
+    at_once.terminate()
+    at_once.join(60)
+    assert at_once.exitcode in workers.STOPPED and not (spaces / "out/long/checkpoints").exists()
+    process, patience = start(asked), time.monotonic() + 60
+    while not (spaces / "out/long/checkpoints/last").exists():
+        assert time.monotonic() < patience and process.exitcode is None
+        time.sleep(0.02)
+    process.terminate()
+    process.join(60)
+    assert process.exitcode == 143 and asked.log.read_text().endswith("interrupted, and saved.\n")
+    assert json.loads((spaces / "out/long/summary.json").read_text())["status"] == "interrupted"
+    killed = start(asked)
+    os.kill(killed.pid or 0, signal.SIGKILL)
+    killed.join(60)
+    assert killed.exitcode == -signal.SIGKILL
+    sweep = planned(spaces, space_of(seeds="0"))
+    assert workers.error_of(sweep, asked.log, -signal.SIGKILL) == "ended by signal 9 (SIGKILL)"
+
+
+def test_runs_have_the_folder_and_the_environment_that_the_caller_has_now(
+    spaces: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Though the process that they are forked from was started before, somewhere else."""
+    with (spaces / "prepare.py").open("a") as file:
+        file.write(TRACE)
+    (tmp_path / "other").mkdir()
+    monkeypatch.setenv("TRACES", str(tmp_path))
+    monkeypatch.setenv("ONLY_ONCE", "here")
+    train_models({"experiment": str(spaces), "run": "first"}, seeds=[0])
+    monkeypatch.delenv("ONLY_ONCE")
+    monkeypatch.setenv("LATER", "here")
+    monkeypatch.chdir(tmp_path / "other")
+    monkeypatch.syspath_prepend(str(tmp_path / "modules"))
+    train_models({"experiment": str(spaces), "run": "second"}, seeds=[0])
+    first, second = (json.loads((tmp_path / f"sweep-{name}-seed0.json").read_text()) for name in ("first", "second"))
+    assert (first["folder"], second["folder"]) == (str(tmp_path), str(tmp_path / "other"))
+    assert first["environment"]["ONLY_ONCE"] == "here" and "LATER" not in first["environment"]
+    assert second["environment"] == dict(os.environ)
+    assert str(tmp_path / "modules") in second["path"]
+    assert second["process"] == second["session"] != os.getsid(0)  # Ctrl-C reaches the sweep alone
+
+
+SCRIPT = """
+import sys
+from core import train_models
+
+print("begun", flush=True)
+runs = train_models({"experiment": "spaces", "train.runtime.threads": 1}, seeds=[1, 0], jobs=2)
+for run in runs:
+    print(run.name, run.summary["status"], run.summary["seed"])
+print(sys.modules["__main__"].runs is runs)
+"""
+
+
+def test_a_script_without_a_main_guard_is_run_once(spaces: Path, tmp_path: Path) -> None:
+    (tmp_path / "script.py").write_text(SCRIPT)
+    for program in (("script.py",), ("-c", SCRIPT)):
+        done = subprocess.run(
+            [sys.executable, *program], cwd=tmp_path, env=environment(), capture_output=True, text=True, timeout=120
+        )
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.splitlines() == [
+            "begun", "sweep-seeds-seed1 completed 1", "sweep-seeds-seed0 completed 0", "True",
+        ]  # fmt: skip
+        assert done.stderr == ""
+
+
+def test_runs_at_once_have_the_bits_of_runs_in_turn_and_of_a_run_in_this_process(spaces: Path) -> None:
+    settings = {
+        "train.runtime.threads": 1, "train.runtime.attention": "explicit", "train.model.dropout": 0.2, "train.schedule.max_iters": 12,
+    }  # fmt: skip
+    before = torch.get_num_threads(), torch.get_rng_state(), sys.modules["__main__"], signal.getsignal(signal.SIGINT)
+    named = {"experiment": "spaces", **settings}
+    turns = train_models(named | {"run": "turns"}, seeds=[3, 0], jobs=1)
+    together = train_models(named | {"run": "together"}, seeds=[3, 0], jobs=2)
+    assert [run.name for run in together] == ["sweep-together-seed3", "sweep-together-seed0"]
+    alone = [open_experiment("spaces", settings).train(f"alone-{seed}", seed=seed) for seed in (3, 0)]
+    for name in ("last", "best"):
+        weights = [
+            [(run.folder / "checkpoints" / name / "model.safetensors").read_bytes() for run in runs]
+            for runs in (turns, together, alone)
+        ]
+        assert weights[0] == weights[1] == weights[2]
+        assert weights[0][0] != weights[0][1]
+    assert [run.summary["seed"] for run in together] == [3, 0]
+    after = torch.get_num_threads(), torch.get_rng_state(), sys.modules["__main__"], signal.getsignal(signal.SIGINT)
+    assert (before[0], *before[2:]) == (after[0], *after[2:]) and torch.equal(before[1], after[1])
+
+
+def test_seeds_and_jobs_of_the_api(spaces: Path) -> None:
+    numbers: Any = np.arange(2)
+    runs = train_models({"experiment": "spaces", "train.schedule.max_iters": 2}, seeds=numbers, jobs=2)
+    assert [run.summary["seed"] for run in runs] == [0, 1]
+    told = json.loads((spaces / "out/sweeps/seeds/sweep.json").read_text())
+    assert told["command"] == (
+        "train_models({'experiment': 'spaces', 'train.schedule.max_iters': 2}, seeds=[0, 1], jobs=2)"
+    )
+    again = train_models({"experiment": "spaces", "train.schedule.max_iters": 2}, seeds=[0, 1])
+    assert [run.summary["started"] for run in again] == [run.summary["started"] for run in runs]
+    for more, said in (
+        ({"seeds": [0], "jobs": 0}, "jobs: 0 runs at once\n  Give 1 or more."),
+        ({"seeds": []}, "there is nothing to sweep over"),
+        ({"seeds": [0.5]}, "`train.runtime.seed=0.5`: train.runtime.seed = 0.5: "),
+    ):
+        with pytest.raises(UserError) as caught:
+            train_models({"experiment": "spaces"}, **more)
+        assert str(caught.value).startswith(said)
+    with pytest.raises(RunFailed, match=r"1 of 1 runs of spaces/sweeps/bad have no result:\n  sweep-bad-seed0: failed: "):
+        train_models({"experiment": "spaces", "run": "bad", "train.optim.name": "adamw", LR: 1e25}, seeds=[0])
+
+
+def processes_with(variable: str) -> list[int]:
+    """Processes whose environment has a variable."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/environ"):
+        with contextlib.suppress(OSError):
+            if variable.encode() in path.read_bytes():
+                found.append(int(path.parent.name))
+    return found
+
+
+def begun(home: Path, *more: str, mark: str = "") -> tuple[subprocess.Popen[str], Path]:
+    """A sweep of long runs of which one trains, in a session of its own; and that run's folder."""
+    long = ("-s", "train.schedule.max_iters=1000000", "--name", "long", "--jobs", "1", *more)
+    sweep = subprocess.Popen(
+        *command(home, *long), env=environment() | {"MARK_OF_THE_TEST": mark}, start_new_session=True,
+        stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    run, patience = home / "experiments/spaces/out/sweep-long-lr0.001-seed0", time.monotonic() + 60
+    while not (run / "checkpoints/last").exists():
+        assert time.monotonic() < patience and sweep.poll() is None
+        time.sleep(0.02)
+    return sweep, run
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="looks for processes in /proc")
+def test_when_the_sweep_is_killed_its_runs_save_and_stop(tmp_path: Path) -> None:
+    home, mark = new_home(tmp_path), f"killed-{os.getpid()}-{time.monotonic_ns()}"
+    sweep, run = begun(home, mark=mark)
+    assert len(processes_with(mark)) >= 3  # the sweep, what its runs are forked from, and a run
+    sweep.kill()  # it can tell its run nothing
+    sweep.communicate(timeout=60)
+    patience = time.monotonic() + 60
+    while processes_with(mark):
+        assert time.monotonic() < patience
+        time.sleep(0.05)
+    summary = json.loads((run / "summary.json").read_text())
+    saved = json.loads((run / "checkpoints/last/state.json").read_text())
+    assert (summary["status"], summary["steps"]) == ("interrupted", saved["step"]) and saved["step"] > 0
+    log = (folder_of(home).with_name("long") / "logs" / f"{run.name}.txt").read_text()
+    assert log.endswith("interrupted, and saved.\n")
+    again = subprocess.run(
+        *command(home, "-s", "train.schedule.max_iters=1000000", "--name", "long", "--seeds", "0", "--grid", f"{LR}=1e-3", "--halving"),
+        env=environment(), capture_output=True, text=True, timeout=60,
+    )  # fmt: skip
+    assert again.returncode == 2 and "halving" in again.stderr  # another sweep; nothing holds its lock
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_to_all_processes_of_a_terminal_stops_a_sweep_as_one_to_it_alone(tmp_path: Path, number: int) -> None:
+    """Ctrl-C, and `timeout` as well: they reach the process that runs are forked from, too."""
+    home = new_home(tmp_path)
+    sweep, run = begun(home)
+    os.killpg(sweep.pid, number)
+    told, said = sweep.communicate(timeout=60)
+    assert sweep.returncode == 128 + number, said
+    assert "stopping 1 run, which save first" in told and f"[1/6] {run.name}: interrupted" in told
+    assert said.startswith("interrupted, and saved. Go on with: ") and "Traceback" not in said
+    points = json.loads((folder_of(home).with_name("long") / "sweep.json").read_text())["points"]
+    assert [point["status"] for point in points[:2]] == ["interrupted", "waiting"]
+    summary = json.loads((run / "summary.json").read_text())
+    assert summary["steps"] == json.loads((run / "checkpoints/last/state.json").read_text())["step"] > 0
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("seconds", [0.0, 0.4, 1.5])
+def test_a_signal_while_the_first_process_starts_is_no_crash(tmp_path: Path, number: int, seconds: float) -> None:
+    home = new_home(tmp_path)
+    sweep = subprocess.Popen(
+        *command(home), env=environment(), start_new_session=True, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    patience = time.monotonic() + 60
+    while not (folder_of(home) / "sweep.json").exists():
+        assert time.monotonic() < patience and sweep.poll() is None
+        time.sleep(0.005)
+    time.sleep(seconds)
+    os.killpg(sweep.pid, number)
+    _, said = sweep.communicate(timeout=60)
+    assert sweep.returncode == 128 + number and "Traceback" not in said, said
+    assert {entry["status"] for entry in entries_of(home).values()} <= {"waiting", "interrupted"}
+
+
 # What is there already
 
 
@@ -479,6 +737,16 @@ def test_the_table_on_a_terminal_shows_what_runs_and_what_waits(finished: Path) 
     assert any(line.split()[:4] == [point.run, "running", "12/24", "1.5000"] for line in text.splitlines())
     assert text.count("sweep-lr-lr0.001-seed") == MOST_ROWS
     assert sentence(state, points[0], 1.25).startswith("[2/50] sweep-lr-lr0.001-seed0: completed, val loss ")
+
+
+def test_what_is_said_above_the_table_has_the_words_of_the_command_line(finished: Path) -> None:
+    from core.cli.console import phrased
+    from core.sweeps.live import Screen, live_table
+
+    stream = io.StringIO()
+    with live_table(state_of(finished, THREE), Screen(stream, phrased)) as (_, say):
+        say("[1/6] a run: failed: error: broken. Train it again with `fresh=True` `train.data.batch_size=4`.")
+    assert "Train it again with --fresh -s train.data.batch_size=4.\n" in stream.getvalue()
 
 
 def fingerprint_of(folder: Path) -> str:

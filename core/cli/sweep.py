@@ -59,7 +59,9 @@ def sweep(
     experiment: str, overrides: tuple[str, ...], variant: str, quiet: bool, as_json: bool, **choices: Any
 ) -> None:
     """Train many runs: seeds, grids, random draws. The same command goes on after an end of any kind."""
+    from core.cli.console import phrased
     from core.sweeps import results
+    from core.sweeps.live import Screen
     from core.sweeps.plan import plan
     from core.sweeps.running import refuse_unfinished, run_sweep
     from core.sweeps.space import Space, check_space
@@ -72,7 +74,7 @@ def sweep(
         opened, space, name=choices["name"], halving=choices["halving"], description=choices["description"],
         command=options.this_command(),
     )  # fmt: skip
-    screen = console.stream if console.interactive else None
+    screen = Screen(console.stream, phrased) if console.interactive else None
     state = run_sweep(planned, choices["jobs"], retry=choices["retry"], screen=screen)
     if as_json:
         click.echo(json.dumps(results.as_json(state, results.results_of(state)), indent=2, ensure_ascii=False))

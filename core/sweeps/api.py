@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from numbers import Integral
 from typing import Any
 
 from core.lab.api import TrainedRun, split_settings
@@ -21,8 +22,9 @@ def train_models(settings: Mapping[str, Any], *, seeds: Sequence[int], jobs: int
     all is saved.
     """
     experiment, name = split_settings(settings)
-    command = f"train_models({dict(settings)!r}, seeds={list(seeds)!r}, jobs={jobs})"
-    space = check_space(Space(seeds=tuple(seeds)))
+    plain = tuple(int(seed) if isinstance(seed, Integral) else seed for seed in seeds)  # NumPy's numbers, too
+    command = f"train_models({dict(settings)!r}, seeds={list(plain)!r}, jobs={jobs})"
+    space = check_space(Space(seeds=plain))
     sweep = plan(experiment.opened, space, name=name or "", command=command)
     refuse_unfinished(run_sweep(sweep, jobs))
     return [TrainedRun(experiment.opened, sweep.out / point.run) for point in sweep.points]

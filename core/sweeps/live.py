@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TextIO
 
 from core.sweeps.plan import Point
@@ -19,14 +20,22 @@ MOST_ROWS = 12  # of runs that are finished or wait
 Show = Callable[[Sequence[Job]], None]
 
 
+@dataclass(frozen=True)
+class Screen:
+    """A terminal for the live table. phrase: puts a sentence into the words of whoever reads it."""
+
+    stream: TextIO
+    phrase: Callable[[str], str] = str
+
+
 @contextlib.contextmanager
-def live_table(state: State, stream: TextIO) -> Iterator[tuple[Show, Callable[[str], None]]]:
+def live_table(state: State, screen: Screen) -> Iterator[tuple[Show, Callable[[str], None]]]:
     """Yields a function that shows which runs are where, and one that says a sentence above the table."""
     from rich.console import Console
     from rich.live import Live
 
     last = -REFRESH
-    with Live(console=Console(file=stream), transient=True, auto_refresh=False) as live:
+    with Live(console=Console(file=screen.stream), transient=True, auto_refresh=False) as live:
 
         def show(jobs: Sequence[Job]) -> None:
             nonlocal last
@@ -35,7 +44,7 @@ def live_table(state: State, stream: TextIO) -> Iterator[tuple[Show, Callable[[s
                 live.update(drawn(state, jobs), refresh=True)
 
         def say(text: str) -> None:
-            live.console.print(text, markup=False, highlight=False, soft_wrap=True)
+            live.console.print(screen.phrase(text), markup=False, highlight=False, soft_wrap=True)
 
         yield show, say
 

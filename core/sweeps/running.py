@@ -5,15 +5,14 @@ from __future__ import annotations
 import contextlib
 import json
 from collections.abc import Callable, Iterator, Sequence
-from typing import TextIO
 
 from core import files
-from core.errors import Interrupted, RunFailed
+from core.errors import Interrupted, RunFailed, UserError
 from core.lab.assemble import refuse_unknown
 from core.lab.opened import Opened, prepared, with_overrides
 from core.report.tables import as_text
 from core.sweeps import results
-from core.sweeps.live import live_table, sentence
+from core.sweeps.live import Screen, live_table, sentence
 from core.sweeps.plan import Point, Sweep
 from core.sweeps.report import write_results
 from core.sweeps.state import FILE, State, open_state
@@ -23,12 +22,14 @@ from core.tracking.run import lock_file
 Show = Callable[[Sequence[Job]], None]
 
 
-def run_sweep(sweep: Sweep, jobs: int, *, retry: bool = False, screen: TextIO | None = None) -> State:
+def run_sweep(sweep: Sweep, jobs: int, *, retry: bool = False, screen: Screen | None = None) -> State:
     """Train every point of a sweep, so many at once, and write the results.
 
     retry: try runs that failed once more. screen: a terminal for the live table. Raises Interrupted after a signal, when
     all is saved, and UserError for what cannot be trained.
     """
+    if jobs < 1:
+        raise UserError(f"{jobs} runs at once", place="jobs", remedy="Give 1 or more.")
     listener = sweep.opened.listener
     points = opened_points(sweep)
     busy = "Wait until it ends, or choose another name: `name=NAME`."
@@ -78,7 +79,7 @@ def fingerprints(sweep: Sweep, points: Sequence[Opened]) -> dict[str, str]:
     return result
 
 
-def train_all(state: State, jobs: int, screen: TextIO | None) -> None:
+def train_all(state: State, jobs: int, screen: Screen | None) -> None:
     """Train what is left. Raises Interrupted, whose remedy is the command to go on with."""
     left, sweep = state.left(), state.sweep
     halving = None
@@ -102,7 +103,7 @@ def train_all(state: State, jobs: int, screen: TextIO | None) -> None:
 
 
 @contextlib.contextmanager
-def showing(state: State, screen: TextIO | None) -> Iterator[tuple[Show, Callable[[str], None]]]:
+def showing(state: State, screen: Screen | None) -> Iterator[tuple[Show, Callable[[str], None]]]:
     """What shows the jobs that run, and what says a line: a live table on a terminal, else the listener."""
     if screen is None:
         yield lambda jobs: None, state.sweep.opened.listener.say
