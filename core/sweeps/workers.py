@@ -28,8 +28,9 @@ from core.tracking.run import lock_file
 from core.training.measured import cores
 
 POLL = 0.05  # seconds between two looks at the processes
+LOST = 255  # multiprocessing's code where nobody saw the end: what the run was forked from has been killed
 # Exit codes: of a run that has saved, and of one that was stopped before it began, or by a second signal.
-STOPPED = tuple(code for number in STOPPING for code in (128 + number, -number))
+STOPPED = (*(code for number in STOPPING for code in (128 + number, -number)), LOST)
 ERROR_LENGTH = 300  # characters of an error in the table
 # Rows of metrics so far -> how the run stands if it is to stop.
 Watch = Callable[[Point, list[dict[str, Any]]], Standing | None]
