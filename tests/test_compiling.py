@@ -392,7 +392,8 @@ def test_a_compiler_that_fails_in_the_run_is_a_clear_error(
     assert "--fresh -s train.runtime.compile=false" in result.stderr
     assert json.loads((spaces / "out" / "default" / "summary.json").read_text())["status"] == "failed"
     assert terrarium("train", "spaces", "--fresh", "-s", "train.runtime.compile=false").exit_code == 0
-    assert terrarium("train", "spaces", "--resume", *MORE, "-s", "train.runtime.compile=true").exit_code == 2
+    result = terrarium("train", "spaces", "--resume", *MORE, "-s", "train.runtime.compile=true")
+    assert result.exit_code == 2 and "Train without: --resume -s train.runtime.compile=false" in result.stderr
     told = compiling.as_user_error(TorchDynamoException(""), steps=6)
     assert told.message == "the step cannot be compiled: TorchDynamoException" and told.remedy == (
         "Train without: `resume=True` `train.runtime.compile=false`"

@@ -7,6 +7,7 @@ import csv
 import io
 import itertools
 import json
+import multiprocessing
 import os
 import shutil
 import signal
@@ -34,7 +35,7 @@ from core.lab.training import Wish
 from core.listener import Silent
 from core.report.grid import Spot, picture
 from core.report.plots import png
-from core.sweeps import names, workers
+from core.sweeps import names, processes, workers
 from core.sweeps.plan import Sweep, plan
 from core.sweeps.processes import Request, start
 from core.sweeps.space import Grid, Range, Space, check_space
@@ -298,7 +299,7 @@ def test_a_failing_run_is_kept_and_reported_and_the_rest_goes_on(
 
 
 def test_every_run_is_an_ordinary_one(whole: tuple[Path, subprocess.CompletedProcess[str]]) -> None:
-    from core.sweeps.workers import cores
+    from core.training.measured import cores
 
     home, _ = whole
     folder = home / "experiments" / "spaces"
@@ -442,6 +443,28 @@ def test_a_process_is_stopped_as_train_is_or_before_it_begins(spaces: Path, tmp_
     assert killed.exitcode == -signal.SIGKILL
     sweep = planned(spaces, space_of(seeds="0"))
     assert workers.error_of(sweep, asked.log, -signal.SIGKILL) == "ended by signal 9 (SIGKILL)"
+
+
+def test_elsewhere_a_process_that_imports_for_itself_does_the_same(
+    spaces: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on macOS and Windows: there the main module would be run again, and here that is pytest's."""
+    monkeypatch.setattr(processes, "context", lambda: multiprocessing.get_context("spawn"))
+    monkeypatch.setenv("OF_THE_CALLER", "here")
+    with (spaces / "prepare.py").open("a") as file:
+        file.write("\n\ndef on_train_start(run):\n    import os\n\n    print(os.environ['OF_THE_CALLER'])\n")
+    code, said = ended(request("good", tmp_path / "log.txt"))
+    assert code == 0 and "here\n" in said and "trained spaces/good: " in said, said
+    process, patience = (
+        start(request("long", tmp_path / "log.txt", "train.schedule.max_iters=1000000")),
+        time.monotonic(),
+    )
+    while not (spaces / "out/long/checkpoints/last").exists():
+        assert time.monotonic() < patience + 60
+        time.sleep(0.02)
+    process.terminate()
+    process.join(60)
+    assert process.exitcode == 143
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere nothing is forked")
