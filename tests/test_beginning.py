@@ -30,7 +30,7 @@ def test_a_model_that_does_not_fit_is_told_and_nothing_is_renamed(
     assert terrarium("train", "spaces").exit_code == 0
     before = state(spaces)
     command = [sys.executable, "-m", "core.cli", "train", "spaces", *options]
-    command += [part for key in huge for part in ("-s", f"train.{key}=100000000")]
+    command += [part for key in huge for part in ("-s", f"train.{key}=10000000000")]
     done = subprocess.run(command, capture_output=True, text=True, cwd=spaces.parent.parent, env=os.environ | {"PYTHONPATH": str(ROOT)})  # fmt: skip
     assert done.returncode == 2 and "Traceback" not in done.stderr, done.stderr
     if options:
