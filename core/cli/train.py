@@ -31,14 +31,13 @@ def prepare(experiment: str, force: bool, overrides: tuple[str, ...], variant: s
 @options.settings
 def train(experiment: str, overrides: tuple[str, ...], variant: str, quiet: bool, **choices: Any) -> None:
     """Train a run, or go on with it."""
-    from core.lab.assemble import refuse_unknown
     from core.lab.opened import prepared
     from core.lab.reporting import report_of_run
-    from core.lab.training import train_run
+    from core.lab.training import refuse_impossible, train_run
 
     opened, _ = options.opened(experiment, overrides, variant, quiet)
     wish = wished(opened, choices)
-    refuse_unknown(opened)
+    refuse_impossible(opened, wish)
     opened, dataset = prepared(opened)
     run = train_run(opened, dataset, wish)
     report_of_run(run.folder)

@@ -157,9 +157,8 @@ class OpenExperiment:
         Raises UserError for what cannot be trained so, RunFailed where it could not go on, and Interrupted after Ctrl-C,
         when all is saved.
         """
-        from core.lab.assemble import refuse_unknown
         from core.lab.reporting import report_of_run
-        from core.lab.training import Wish, train_run
+        from core.lab.training import Wish, refuse_impossible, train_run
 
         opened = replace(self.opened, listener=listener or (Listening(on_row) if on_row else listener_here()))
         if seed is not None:
@@ -168,9 +167,10 @@ class OpenExperiment:
         given = {"seed": seed, "resume": resume, "exact": exact, "fresh": fresh, "description": description}
         command = f"{self.call}.train({call_arguments(name, given)})"
         again = f"{self.call}.train({call_arguments(name, {'seed': seed})})"
-        refuse_unknown(opened)
+        wish = Wish(name, resume, exact, fresh, description, command, again)
+        refuse_impossible(opened, wish)
         opened, dataset = prepared(opened)
-        run = train_run(opened, dataset, Wish(name, resume, exact, fresh, description, command, again))
+        run = train_run(opened, dataset, wish)
         report_of_run(run.folder)
         return TrainedRun(opened, run.folder)
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from core.config import replaced
+from core.config import Config, replaced
 from core.data.batches import batch
 from core.data.dataset import Dataset
 from core.evaluation.evaluate import Evaluation
@@ -85,15 +85,24 @@ def identity_of(dataset: Dataset) -> dict[str, Any]:
     }
 
 
+def never_compiled(config: Config) -> Config:
+    """The config, not compiled where it leaves that open: what takes seconds is not worth half a minute of compiling."""
+    return replaced(config, {"train.runtime.compile": False}) if config.train.runtime.compile == "auto" else config
+
+
 @contextlib.contextmanager
-def throwaway(opened: Opened, dataset: Dataset) -> Iterator[tuple[Run, Parts]]:
-    """A run that is thrown away, in a folder beside the real ones, and what its loop would work with."""
+def throwaway(opened: Opened, dataset: Dataset, *, compiling: bool = True) -> Iterator[tuple[Run, Parts]]:
+    """A run that is thrown away, in a folder beside the real ones, and what its loop would work with.
+
+    compiling: its step may be compiled where the config leaves that open.
+    """
     out = opened.out
     out.mkdir(parents=True, exist_ok=True)
     try:
         # Saving depends on the disk, so it is done where runs are.
         with tempfile.TemporaryDirectory(prefix=".bench-", dir=out) as folder, saving_thread() as saver:
-            config = replaced(opened.config, {"train.runtime.trackers": [], "train.runtime.out_dir": folder})
+            changes = {"train.runtime.trackers": [], "train.runtime.out_dir": folder}
+            config = replaced(opened.config if compiling else never_compiled(opened.config), changes)
             with computing(choose_device(config.train.runtime.device).type):
                 settled = settle(opened.experiment, config, dataset, opened.plugins)
                 run = Run(opened.experiment, "bench", settled.config)

@@ -56,7 +56,7 @@ def account_of(opened: Opened, *, timing: bool = True) -> Account:
 
 def timed(opened: Opened, dataset: Dataset) -> tuple[Prediction, int]:
     """The cost of the run, and the model's parameters, from steps of a run that is thrown away."""
-    with throwaway(opened, dataset) as (run, parts):
+    with throwaway(opened, dataset, compiling=False) as (run, parts):
         try:
             with memory.noticing():
                 return predict(run, parts, dataset, TIMED_SECONDS), parameter_count(parts.model)

@@ -33,6 +33,7 @@ def step_does_not_fit(
     """
     for either in (error, error.__cause__):
         traceback.clear_frames(either.__traceback__ if either else None)
+    take = take.eager()  # each number of rows would be compiled anew
     take.optimizer.zero_grad(set_to_none=True)
     data, (inputs, targets) = run.config.train.data, batch
 

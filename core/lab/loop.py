@@ -6,13 +6,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from core.lab.assemble import refuse_unknown
 from core.lab.evaluating import evaluate
 from core.lab.model import load_model
 from core.lab.opened import Opened, prepared
 from core.lab.reporting import report_of_model, say_samples
 from core.lab.sampling import sample
-from core.lab.training import Wish, train_run
+from core.lab.training import Wish, refuse_impossible, train_run
 
 
 def loop(opened: Opened, wish: Wish, show: Callable[[str], Any] | None = None) -> Path:
@@ -21,7 +20,7 @@ def loop(opened: Opened, wish: Wish, show: Callable[[str], Any] | None = None) -
     show: called with the first sample as it is written, where it is running text. Raises what the five steps raise:
     UserError, RunFailed, Interrupted.
     """
-    refuse_unknown(opened)
+    refuse_impossible(opened, wish)
     opened, dataset = prepared(opened)
     run = train_run(opened, dataset, wish)
     model = load_model(opened, run.name)

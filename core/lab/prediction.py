@@ -75,7 +75,9 @@ def part_of(config: Train, parts: Parts, longest: float) -> Data:
     Few rows cost more each, so their number is estimated twice.
     """
     data, rows = config.data, 1
-    take, (inputs, targets) = parts.step(config), (side[:1] for side in parts.batch(0))
+    # Not compiled: each number of rows would be compiled anew.
+    take = parts.step(config).eager()
+    inputs, targets = (side[:1] for side in parts.batch(0))
     for _ in range(2):
         for _ in range(2):  # the first one prepares
             began = time.perf_counter()

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from core.data.batches import batch
 from core.data.dataset import Dataset
 from core.errors import UserError
-from core.lab.assemble import fresh_model
+from core.lab.assemble import fresh_model, never_compiled
 from core.lab.opened import Opened, as_overrides, with_overrides
 from core.lab.settle import settle
 from core.models.build import parameter_count
@@ -93,7 +93,7 @@ def stopwatch(opened: Opened, dataset: Dataset, minutes: float) -> Callable[[int
         size = {"train.model.n_embd": n_embd, "train.model.n_head": n_head, "train.runtime.max_minutes": minutes}
         sized = with_overrides(opened, (*opened.overrides, *as_overrides(size)))
         with computing(choose_device(sized.config.train.runtime.device).type):
-            settled = settle(sized.experiment, sized.config, dataset, sized.plugins)
+            settled = settle(sized.experiment, never_compiled(sized.config), dataset, sized.plugins)
             train = settled.config.train
             with settled.machine.computing():
                 fresh = fresh_model(settled, dataset, sized.plugins)

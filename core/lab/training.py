@@ -13,7 +13,7 @@ from core import durable, files
 from core.data.batches import batch
 from core.data.dataset import Dataset
 from core.errors import Interrupted, RunFailed, UserError
-from core.lab.assemble import Fresh, assemble, fresh_model, identity_of
+from core.lab.assemble import Fresh, assemble, fresh_model, identity_of, refuse_unknown
 from core.lab.cautions import warn_before_training
 from core.lab.fitting import model_does_not_fit, step_does_not_fit
 from core.lab.opened import Opened
@@ -75,6 +75,14 @@ class Wish:
     description: str = ""
     command: str = ""
     again: str = ""
+
+
+def refuse_impossible(opened: Opened, wish: Wish) -> None:
+    """Raise UserError for what a run needs and this machine lacks, before anything is made."""
+    refuse_unknown(opened)
+    folder = opened.out / (wish.name or opened.default_run)
+    if opened.config.train.runtime.compile is True and (wish.fresh or not folder.exists()):
+        compiling.refuse_without_compiler(choose_device(opened.config.train.runtime.device))
 
 
 def train_run(opened: Opened, dataset: Dataset, wish: Wish) -> Run:

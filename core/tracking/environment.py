@@ -108,6 +108,8 @@ def own_script() -> Path | None:
 def own_command() -> list[str]:
     """How Python was started: `python train.py --lr 3e-4`, with the script's path from the current folder."""
     _, *arguments = sys.orig_argv or [""]
+    if "-c" in arguments[:1]:  # the program's text may hold anything
+        return ["python", "-c", "..."]
     script = own_script()
     paths = {str(script), sys.orig_argv[1] if script and len(sys.orig_argv) > 1 else ""}
     return ["python", *(from_here(argument) if argument in paths else argument for argument in arguments)]

@@ -6,7 +6,7 @@ Legend: G micro-batches of a step, B rows, T tokens.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -29,6 +29,7 @@ class Step:
     machine: Machine
     loss: Loss
     grad_clip: float
+    objective: Objective
 
     @classmethod
     def of(
@@ -44,7 +45,11 @@ class Step:
         def loss(inputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
             return objective(model, inputs, targets)
 
-        return cls(model, optimizer, machine, compiled(loss, machine), grad_clip or 0.0)
+        return cls(model, optimizer, machine, compiled(loss, machine), grad_clip or 0.0, objective)
+
+    def eager(self) -> Step:
+        """The same step, not compiled."""
+        return Step.of(self.model, self.optimizer, replace(self.machine, compile=False), self.grad_clip, self.objective)
 
     def gradient(self, inputs: Array, targets: Array) -> torch.Tensor:
         """Compute the gradient of the mean loss over all targets of (G, B, T) inputs, and clip it.

@@ -90,9 +90,8 @@ def our_call(case: Case, threads: int) -> Call:
     from core.models.build import build_model
     from core.plugins.manager import plugins
     from core.sampling.generate import generate
-    from core.training.compiling import forward_of
     from core.training.machine import choose_machine
-    from core.training.trainer import step_of
+    from core.training.step import Step
 
     machine = choose_machine("cpu", "auto", case.kind == "compiled", threads or "auto")
     shape = Shape(case.n_layer, case.n_head, case.n_embd, case.block_size, case.rows, case.vocab_size)
@@ -101,9 +100,9 @@ def our_call(case: Case, threads: int) -> Call:
     model = build_model(config.model, case.vocab_size)
     if case.kind != "sample":
         optimizer = plugins().get("optimizers", str(config.optim.name), "")(model, config.optim)
-        inputs, targets = random_batch(shape)(0)
-        forward = forward_of(model, machine)
-        return lambda: step_of(model, optimizer, config.optim, machine, inputs, targets, forward)
+        inputs, targets = random_batch(shape)
+        step = Step.of(model, optimizer, machine, config.optim.grad_clip)
+        return lambda: step(inputs, targets)
     start = torch.zeros(case.rows, 1, dtype=torch.long)
     return lambda: list(generate(model, start, max_new_tokens=case.block_size - 1, temperature=1.0))
 
@@ -206,14 +205,19 @@ def whole_file_loss(logits_of: Callable[[Any], Any], dataset: Path) -> float:
 
 def work(side: str, threads: int) -> None:
     """A side's process: orders come in on stdin, one JSON object a line, answers go out on stdout."""
-    answers, call = sys.stdout, None
+    answers, call, stack = sys.stdout, None, contextlib.ExitStack()
     if side == "ours":
         import core.cli.main  # noqa: F401  # sets, before torch is imported, how threads wait
+        from core import process
+        from core.training.machine import choose_machine
+
+        stack.enter_context(process.owned())
+        stack.enter_context(choose_machine("cpu", "auto", False, threads or "auto").computing())
     elif threads:
         import torch
 
         torch.set_num_threads(threads)
-    with contextlib.redirect_stdout(io.StringIO()):  # nanoGPT prints while it builds a model
+    with stack, contextlib.redirect_stdout(io.StringIO()):  # nanoGPT prints while it builds a model
         for line in sys.stdin:
             order = json.loads(line)
             if "make" in order:
