@@ -12,7 +12,7 @@ from pathlib import Path
 
 import torch
 
-from core.config import Config, Model
+from core.config import Config
 from core.defaults import resolve
 from core.models.gpt import GPT
 from core.sampling.generate import generate
@@ -23,8 +23,8 @@ VOCAB = 65
 
 def our_sampling(preset: str, shape: tuple[int, int, int, int], rows: int, use_cache: bool) -> Step:
     n_layer, n_head, n_embd, block_size = shape
-    config = Config()
-    config.train.model = Model(preset=preset, n_layer=n_layer, n_head=n_head, n_embd=n_embd, block_size=block_size)
+    shape = {"preset": preset, "n_layer": n_layer, "n_head": n_head, "n_embd": n_embd, "block_size": block_size}
+    config = Config.model_validate({"train": {"model": shape}})
     model = GPT(resolve(config).train.model, VOCAB)
     prompts = torch.zeros(rows, 1, dtype=torch.long)
 
