@@ -224,7 +224,7 @@ def test_end_token_ends_without_text() -> None:
 
 def test_empty_prompt_without_an_end_token() -> None:
     encoder = CharEncoder(list("ab"))
-    with pytest.raises(UserError, match="there is nothing to continue: the prompt is empty") as caught:
+    with pytest.raises(UserError, match="the prompt is empty, so there is nothing to continue") as caught:
         complete(chain("ab", encoder), encoder, ["a", ""], max_new_tokens=1)
     assert (caught.value.place, caught.value.remedy) == ("start", 'Give a text, such as `start="\\n"`.')
 

@@ -527,7 +527,9 @@ def test_seeds_and_jobs_of_the_api(spaces: Path) -> None:
         with pytest.raises(UserError) as caught:
             train_models({"experiment": "spaces"}, **more)
         assert str(caught.value).startswith(said)
-    with pytest.raises(RunFailed, match=r"1 of 1 runs of spaces/sweeps/bad have no result:\n  sweep-bad-seed0: failed: "):
+    with pytest.raises(
+        RunFailed, match=r"1 of 1 runs of spaces/sweeps/bad have no result:\n  sweep-bad-seed0: failed: "
+    ):
         train_models({"experiment": "spaces", "run": "bad", "train.optim.name": "adamw", LR: 1e25}, seeds=[0])
 
 

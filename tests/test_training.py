@@ -19,7 +19,7 @@ from core.evaluation.loss import bits_per_byte, mean_loss
 from core.tracking.metrics import MetricsFile, read_rows
 from core.training import checkpoints
 from core.training.machine import Machine
-from core.training.trainer import clip_gradient
+from core.training.step import clip_gradient
 
 Terrarium = Callable[..., Result]
 
@@ -185,7 +185,9 @@ def test_a_checkpoint_without_memory_to_write_it_is_told(tmp_path: Path, monkeyp
         raise MemoryError
 
     monkeypatch.setattr(checkpoints.np, "empty", none)
-    with pytest.raises(RunFailed, match=r"no memory to write it: .* are needed\.\n  The checkpoint before is whole\."):
+    with pytest.raises(
+        RunFailed, match=r"not enough memory to write it: .* are needed\.\n  The checkpoint before is whole\."
+    ):
         some_checkpoint(tmp_path, 2)
     monkeypatch.undo()
     assert checkpoints.load(tmp_path, "last").state["step"] == 1
