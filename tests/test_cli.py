@@ -223,7 +223,7 @@ def test_new_copies_source_files_only(spaces: Path, terrarium: Terrarium) -> Non
     assert sorted(path.name for path in (spaces.parent / "idea").iterdir()) == ["config.toml", "prepare.py"]
     again = terrarium("new", "idea", "--from", "spaces")
     assert again.exit_code == 2
-    assert "there is something of this name already" in again.stderr
+    assert "this folder exists already" in again.stderr
     assert "is not a valid folder name" in terrarium("new", "../idea", "--from", "spaces").stderr
 
 

@@ -210,7 +210,7 @@ def test_a_checkpoint_is_read_back_before_an_old_one_goes(
     monkeypatch.setattr(durable, "write_file", rotten)
     result = terrarium("train", "spaces", "--resume", "-s", "train.schedule.max_iters=9")
     assert result.exit_code == 1
-    assert "a checkpoint does not come back from the disk as it was written: " in result.stderr
+    assert "the disk does not return a checkpoint as it was written: " in result.stderr
     assert {path: path.read_bytes() for path in before} == before
     assert not list(run.rglob(".tmp-*"))
 

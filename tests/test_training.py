@@ -62,7 +62,7 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_is_used(
     with pytest.raises(UserError) as caught:
         checkpoints.load(tmp_path, "last")
     assert part in str(caught.value)
-    assert "Train the run again with --fresh." in str(caught.value)
+    assert "Train the run again with `fresh=True`." in str(caught.value)
 
 
 def test_a_kill_between_the_renames_leaves_the_one_before(tmp_path: Path) -> None:
@@ -161,7 +161,7 @@ def test_finetuning_needs_the_same_vocabulary(spaces: Path, terrarium: Terrarium
 
 def test_a_validation_without_targets_is_told() -> None:
     rows = [(np.zeros((1, 2), np.int64), np.full((1, 2), -1))]
-    with pytest.raises(UserError, match="hold nothing to answer for"):
+    with pytest.raises(UserError, match="the validation batches that are read have no targets"):
         mean_loss(torch.nn.Embedding(3, 3), rows, Machine(torch.device("cpu"), torch.float32))
 
 

@@ -1,4 +1,4 @@
-"""The command fit: which size of model to train in the time that there is."""
+"""The command fit: propose a model size for a given training time."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ from core.cli import options
     type=click.FloatRange(min=0, min_open=True),
     default=3.0,
     show_default=True,
-    help="Time for training.",
+    help="Time for training, minutes.",
 )
 @options.as_json
 @options.settings
 def fit(experiment: str, minutes: float, as_json: bool, overrides: tuple[str, ...], variant: str, quiet: bool) -> None:
-    """Propose a model size and a number of steps for a budget in time.
+    """Propose a model size and a number of steps for a time budget.
 
-    Times the real step of EXP at several widths on this machine, with the layers and the batch of its config, and names
-    the width that sees the right number of tokens in that time.
+    Times the training step of EXP at several widths on this machine, with the layers and batch of its config. Proposes
+    the width with the best number of training tokens per parameter in that time.
     """
     from core.errors import UserError
     from core.lab.assemble import refuse_unknown
@@ -49,7 +49,7 @@ def fit(experiment: str, minutes: float, as_json: bool, overrides: tuple[str, ..
     chosen = best(found)
     if chosen is None:
         raise UserError(
-            f"{minutes:g} minutes are too few for {train.model.n_layer} layers of any width",
+            f"{minutes:g} minutes are not enough for {train.model.n_layer} layers of any width",
             place=f"--minutes {minutes:g}",
             remedy="Give more time, or lower train.model.n_layer, train.data.batch_size or train.data.block_size.",
         )
@@ -69,7 +69,7 @@ def fit(experiment: str, minutes: float, as_json: bool, overrides: tuple[str, ..
 
 
 def row(*cells: str) -> str:
-    """Cells in columns."""
+    """A line of the table."""
     return "".join(cell.rjust(14) for cell in cells)
 
 
