@@ -84,9 +84,9 @@ class Console:
         if self.interactive:
             if "val_loss" in metrics:
                 self.say(self.sentence(metrics))
-            self.describe(
-                self.unit, f"{self.position(metrics)}  loss {metrics['train_loss']:.3f}  {speed_text(metrics)}"
-            )
+            if self.bar and self.unit in self.tasks:
+                text = f"{self.position(metrics)}  loss {metrics['train_loss']:.3f}  {speed_text(metrics)}"
+                self.bar.update(self.tasks[self.unit], description=text)
         elif "val_loss" in metrics or time.monotonic() - self.last_line > LINE_SECONDS:
             self.last_line = time.monotonic()
             self.say(self.sentence(metrics))
@@ -107,11 +107,6 @@ class Console:
             self.bar.remove_task(self.tasks.pop(what))
             if not self.tasks:
                 self.close()
-
-    def describe(self, what: str, text: str) -> None:
-        """Show text next to a bar."""
-        if self.bar and what in self.tasks:
-            self.bar.update(self.tasks[what], description=text)
 
     def close(self) -> None:
         """Remove the bars."""

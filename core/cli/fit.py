@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shlex
 from dataclasses import asdict
 
 import click
@@ -56,13 +55,8 @@ def fit(experiment: str, minutes: float, as_json: bool, overrides: tuple[str, ..
     settings = [
         f"train.model.n_embd={chosen.n_embd}", f"train.model.n_head={chosen.n_head}", f"train.runtime.max_minutes={minutes:g}",
     ]  # fmt: skip
-    options_of_train = [
-        *(["--variant", variant] if variant else []), "--run", f"fit-{minutes:g}-minutes",
-        *(part for setting in (*overrides, *settings) for part in ("-s", setting)),
-    ]  # fmt: skip
-    command = f"{opened.experiment.command.format('train')} {shlex.join(options_of_train)}"
-    steps = f"about {chosen.steps:,} steps"
-    console.say(f"\nFor {minutes:g} minutes, a width of {chosen.n_embd} ({steps}):\n  {command}")
+    command = options.train_command(opened, f"fit-{minutes:g}-minutes", settings)
+    console.say(f"\nFor {minutes:g} minutes, a width of {chosen.n_embd} (about {chosen.steps:,} steps):\n  {command}")
     if as_json:
         result = {"minutes": minutes, "best": asdict(chosen), "sizes": [asdict(f) for f in found], "set": settings}
         click.echo(json.dumps(result, indent=2))

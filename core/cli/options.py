@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
@@ -76,12 +76,12 @@ def this_command() -> str:
     return command_line([*PROGRAM, *sys.argv[1:]])
 
 
-def same_command(opened: Opened, name: str | None) -> str:
-    """The command that resumes a run."""
+def train_command(opened: Opened, name: str | None, more: Sequence[str] = ()) -> str:
+    """The command that trains or resumes a run. more: overrides besides those of the experiment."""
     run = name or opened.default_run
     options = [
         *(["--variant", opened.variant] if opened.variant else []),
         *(["--run", run] if run != opened.default_run else []),
-        *(part for text in opened.overrides for part in ("-s", text)),
+        *(part for text in (*opened.overrides, *more) for part in ("-s", text)),
     ]
     return f"{opened.experiment.command.format('train')} {shlex.join(options)}".strip()

@@ -60,8 +60,7 @@ def wished(opened: Opened, choices: dict[str, Any]) -> Wish:
     """The Wish for a run, from the options."""
     from core.lab.training import Wish
 
-    again = options.same_command(opened, choices["name"])
-    return Wish(**choices, command=options.this_command(), again=again)
+    return Wish(**choices, command=options.this_command(), again=options.train_command(opened, choices["name"]))
 
 
 COMMANDS = (prepare, train, loop)

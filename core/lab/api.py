@@ -222,7 +222,7 @@ def train_model(settings: Mapping[str, Any]) -> tuple[dict[str, Any], Path]:
     the metrics of checkpoint `best` (val_loss, val_accuracy, ...) and summary.json's. Raises as `OpenExperiment.train`.
     """
     experiment, run = split_settings(settings)
-    trained = experiment.train(run, fresh=False)
+    trained = experiment.train(run)
     return figures_of(trained), trained.folder / "checkpoints" / "best"
 
 

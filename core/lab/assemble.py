@@ -26,6 +26,7 @@ from core.training.objectives import tokens
 from core.training.optimizers import build_optimizer
 from core.training.saver import Saver, saving_thread
 from core.training.speed import Speed
+from core.training.step import Step
 from core.training.trainer import Parts
 
 
@@ -46,6 +47,15 @@ class Fresh:
     settled: Settled
     model: torch.nn.Module
     optimizer: torch.optim.Optimizer
+
+    @property
+    def step(self) -> Step:
+        """The optimizer step."""
+        return Step.of(self.model, self.optimizer, self.settled.machine, self.settled.config.train.optim.grad_clip)
+
+    @property
+    def speed(self) -> Speed:
+        return Speed.of(self.settled.config.train, self.settled.machine, self.model)
 
 
 def fresh_model(settled: Settled, dataset: Dataset, plugins: Plugins) -> Fresh:
@@ -70,7 +80,7 @@ def assemble(opened: Opened, run: Run, dataset: Dataset, fresh: Fresh, saver: Sa
         plugins=opened.plugins,
         identity=identity_of(dataset),
         saver=saver,
-        speed=Speed.of(config, machine, fresh.model),
+        speed=fresh.speed,
         listener=opened.listener,
     )
 

@@ -19,7 +19,6 @@ from core.lab.settle import settle
 from core.models.build import parameter_count
 from core.process import computing
 from core.training.machine import choose_device
-from core.training.step import Step
 from core.training.timing import step_speed
 
 MEASURED_SECONDS = 0.6  # per size
@@ -97,9 +96,8 @@ def stopwatch(opened: Opened, dataset: Dataset, minutes: float) -> Callable[[int
             train = settled.config.train
             with settled.machine.computing():
                 fresh = fresh_model(settled, dataset, sized.plugins)
-                step = Step.of(fresh.model, fresh.optimizer, settled.machine, train.optim.grad_clip)
                 first = batch(dataset.train, train.data, train.runtime.seed, 0)
-                figures = step_speed(step, train, first, MEASURED_SECONDS)
+                figures = step_speed(fresh.step, train, first, MEASURED_SECONDS)
         return parameter_count(fresh.model), figures["ms_per_step"] / 1000
 
     return measure

@@ -33,8 +33,6 @@ from core.training import checkpoints, compiling, memory
 from core.training.machine import choose_device
 from core.training.progress import Progress, restore
 from core.training.saver import saving_thread
-from core.training.speed import Speed
-from core.training.step import Step
 from core.training.trainer import train
 
 
@@ -47,16 +45,6 @@ class Started:
     dataset: Dataset
     fresh: Fresh
     progress: Progress
-
-    @property
-    def step(self) -> Step:
-        """The run's optimizer step."""
-        fresh, optim = self.fresh, self.run.config.train.optim
-        return Step.of(fresh.model, fresh.optimizer, fresh.settled.machine, optim.grad_clip)
-
-    @property
-    def speed(self) -> Speed:
-        return Speed.of(self.run.config.train, self.fresh.settled.machine, self.fresh.model)
 
 
 @dataclass(frozen=True)
@@ -112,7 +100,7 @@ def train_locked(opened: Opened, beginning: Beginning, dataset: Dataset, wish: W
         conclude(started, "interrupted" if stop.number else "completed")
     if stop.number:
         raise Interrupted(stop.number, f"Go on with: {wish.again}" if wish.again else "")
-    opened.listener.say(last_line(started.run, started.progress, started.speed))
+    opened.listener.say(last_line(started.run, started.progress, started.fresh.speed))
     return started.run
 
 
@@ -175,7 +163,7 @@ def explaining(started: Started, stop: StopRequest) -> Iterator[None]:
             yield
     except memory.NoRoom as error:
         first = batch(started.dataset.train, run.config.train.data, run.config.train.runtime.seed, 0)
-        raise step_does_not_fit(run, started.step, first, error, "`fresh=True` ") from None
+        raise step_does_not_fit(run, started.fresh.step, first, error, "`fresh=True` ") from None
     except OSError as error:
         if error.errno not in durable.FULL:
             raise
@@ -200,7 +188,7 @@ def conclude(started: Started, status: Status) -> None:
     """Write the summary and the log entry, and call plugins. If the run failed, its error hides disk errors here."""
     run = started.run
     with contextlib.suppress(OSError) if status == "failed" else contextlib.nullcontext():
-        summary = run.write_summary({"status": status} | closing(started.progress, started.speed))
+        summary = run.write_summary({"status": status} | closing(started.progress, started.fresh.speed))
         write_log_entry(run)
         started.opened.plugins.manager.hook.on_train_end(run=run, summary=summary)
 

@@ -75,22 +75,18 @@ def complete(
     encoder: Encoder,
     prompts: Sequence[str],
     *,
-    max_new_tokens: int,
-    temperature: float = 1.0,
-    top_k: int = 0,
-    top_p: float = 1.0,
     seed: int = 0,
     stop: str = "",
     device: torch.device | None = None,
     batch_size: int = 256,
-    use_cache: bool = True,
     show: Callable[[str], Any] | None = None,
+    **choices: Any,
 ) -> list[str]:
     """Complete each prompt. Returns the completions, without the prompts.
 
     A completion ends after the first `stop`, which it includes, at the encoder's end token, which has no text, or after
-    max_new_tokens. Prompt i is drawn with seed + i, independently of the other prompts. device: by default the model's.
-    batch_size: the most rows at once; the prompts in a batch have the same length in tokens.
+    max_new_tokens. choices: as for `generate`. Prompt i is drawn with seed + i, independently of the other prompts.
+    device: by default the model's. batch_size: the most rows at once; prompts in a batch have the same number of tokens.
     show: called with the pieces of the first prompt's completion as they come.
     Raises UserError for a prompt that the encoder cannot encode, and for an empty one if there is no end token.
     """
@@ -106,12 +102,8 @@ def complete(
             steps = generate(
                 model,
                 torch.tensor([ids[number] for number in batch], device=device),
-                max_new_tokens=max_new_tokens,
-                temperature=temperature,
-                top_k=top_k,
-                top_p=top_p,
                 seeds=[seed + number for number in batch],
-                use_cache=use_cache,
+                **choices,
             )
             stops = Stops(encoder, [ids[number][-1] for number in batch], stop, show if batch[0] == 0 else None)
             for chosen in steps:
@@ -124,28 +116,11 @@ def complete(
 
 
 def pieces(
-    model: nn.Module,
-    encoder: Encoder,
-    prompt: str,
-    *,
-    max_new_tokens: int,
-    temperature: float = 1.0,
-    top_k: int = 0,
-    top_p: float = 1.0,
-    seed: int = 0,
-    stop: str = "",
+    model: nn.Module, encoder: Encoder, prompt: str, *, seed: int = 0, stop: str = "", **choices: Any
 ) -> Generator[str, None, None]:
     """Yield the completion of one prompt in pieces. Joined, they are what `complete` returns. Raises the same errors."""
     ids, written = prompt_ids(encoder, prompt), list[str]()
-    steps = generate(
-        model,
-        torch.tensor([ids], device=next(model.parameters()).device),
-        max_new_tokens=max_new_tokens,
-        temperature=temperature,
-        top_k=top_k,
-        top_p=top_p,
-        seeds=[seed],
-    )
+    steps = generate(model, torch.tensor([ids], device=next(model.parameters()).device), seeds=[seed], **choices)
     stops = Stops(encoder, [ids[-1]], stop, written.append)
     shown, ended = 0, False
     while not ended:

@@ -58,7 +58,7 @@ DECIDES_BITS = ("torch", "cpu", "cpu_capability", "threads", "device", "dtype", 
 
 
 def changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """The differences in DECIDES_BITS, as text. A value that is unknown on one side is no difference."""
+    """The differences in DECIDES_BITS, as text. Values that are unknown on one side are ignored."""
     known = [key for key in DECIDES_BITS if before.get(key) is not None and now.get(key) is not None]
     return [f"{key}: {before[key]} -> {now[key]}" for key in known if before[key] != now[key]]
 
