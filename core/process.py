@@ -194,7 +194,7 @@ def noting_signals(request: StopRequest | None = None) -> Iterator[StopRequest]:
 
 
 class Signalled(KeyboardInterrupt):
-    """Like Ctrl-C. A plain KeyboardInterrupt inside an import could end Python with another exit code."""
+    """Like Ctrl-C. A plain KeyboardInterrupt inside an import would end Python, whatever exit code we set."""
 
 
 def is_importing(frame: FrameType | None) -> bool:

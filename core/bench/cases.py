@@ -39,7 +39,7 @@ class Case:
 
 
 def machine_cases(machine: Machine, threads: int, *, full: bool) -> list[Case]:
-    """The table for the machine. full: with the smallest GPT-2, which takes minutes on a CPU. threads: 0 is torch's default."""
+    """The table for the machine. full: with the smallest GPT-2, minutes on a CPU. threads: 0 is torch's default."""
     large = replace(GPT2, batch_size=1 if machine.device.type == "cpu" else GPT2_GPU_ROWS)
     shapes = (*SHAPES, large) if full else SHAPES
     return [

@@ -25,7 +25,7 @@ QUOTED = re.compile(r"`([A-Za-z_][\w.-]*)=([^`]*)`")
 
 
 def phrased(text: str) -> str:
-    """Replace arguments in a message by options: `fresh=True` -> --fresh, `train.data.batch_size=4` -> -s train.data.batch_size=4."""
+    """Replace arguments in a message by options: `fresh=True` -> --fresh, `section.key=4` -> -s section.key=4."""
 
     def option(found: re.Match[str]) -> str:
         name, value = found.groups()

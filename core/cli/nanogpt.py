@@ -19,7 +19,7 @@ FILE = click.Path(dir_okay=False, path_type=Path)
 def import_nanogpt(
     experiment: str, checkpoint: Path, name: str | None, overrides: tuple[str, ...], variant: str, quiet: bool
 ) -> None:
-    """Make a run of EXP from nanoGPT's ckpt.pt, to sample, evaluate or fine-tune it.
+    """Make a run of EXP from nanoGPT's ckpt.pt, to sample, evaluate or train further.
 
     EXP's dataset must have the vocabulary that the checkpoint was trained with.
     """

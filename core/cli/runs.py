@@ -26,7 +26,10 @@ from core.tracking.run import damaged_runs, out_folder
     "--older-than", metavar="DAYS", type=click.FloatRange(min=0), help="With --prune: also remove older runs."
 )
 @click.option(
-    "--keep", metavar="N", type=click.IntRange(min=0), help="With --prune: also remove all but the N newest runs."
+    "--keep",
+    metavar="N",
+    type=click.IntRange(min=0),
+    help="With --prune: also remove runs that did not fail, except the N newest.",
 )
 @click.option("--yes", is_flag=True, help="With --prune: do not ask.")
 @options.settings

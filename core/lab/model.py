@@ -88,7 +88,7 @@ class LoadedModel:
         return [answer for answer in self.closing[1] if not answer.correct]
 
     def evaluate(self) -> dict[str, Any]:
-        """Evaluate on the whole validation side, prepare.py's `evaluate` included. Also writes the run's evaluation.json."""
+        """Evaluate on the whole validation side, with prepare.py's `evaluate`. Also writes the run's evaluation.json."""
         metrics = dict(self.closing[0]) | self.own_metrics()
         files.write_json(self.run.folder / "evaluation.json", metrics)
         return {"experiment": self.run.experiment.name, "run": self.run.name, "step": self.step, **metrics}

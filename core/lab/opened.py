@@ -80,7 +80,7 @@ def as_overrides(values: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def prepared(opened: Opened, *, force: bool = False) -> tuple[Opened, Dataset]:
-    """Make the dataset if it is not current. Returns the experiment, with the dataset's folder in its config, and the dataset."""
+    """Make the dataset if it is not current. Returns the experiment, with the dataset's folder set, and the dataset."""
     from core.data.pipeline import dataset_setting, prepare
 
     dataset = prepare(

@@ -48,7 +48,7 @@ class OwnRun(Run):
 
 
 class Tracker:
-    """Writes a run folder, row by row. Use it as a context manager: an exception marks the run as failed.
+    """Writes a run folder, row by row. A context manager: how its block ends decides the run's status.
 
     folder: of the run. With `EXPERIMENT/out/NAME`, the commands `runs`, `compare` and `report` find it by name. config:
     any settings, nested or not. seed: of the random draws. trackers: names, as in `train.runtime.trackers`.

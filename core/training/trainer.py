@@ -32,7 +32,7 @@ from core.training.speed import Speed
 from core.training.step import Array, Step
 
 Row = dict[str, float]
-MOST_ROLLBACKS = 10  # then the rates are at a thousandth, so the rates are not the cause
+MOST_ROLLBACKS = 10  # after ten halvings the rates are at a thousandth, so something else is wrong
 
 
 @dataclass(frozen=True)

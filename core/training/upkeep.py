@@ -18,7 +18,7 @@ from core.training.trainer import Parts, norm
 
 
 def evaluation_seconds(parts: Parts) -> float:
-    """Seconds of one evaluation while training. Fresh weights do not end their answers, so it rarely takes longer."""
+    """Seconds of one evaluation while training. Fresh weights do not end their answers, so a later one rarely takes longer."""
     parts.model.eval()
     with torch.inference_mode():
         begin = time.perf_counter()
