@@ -15,6 +15,7 @@ import torch
 from pydantic import TypeAdapter
 
 from core.errors import UserError
+from core.private import hidden
 from core.roles import flat
 from core.toml import completed
 from core.tracking.begin import changed, listed, resumable
@@ -103,7 +104,7 @@ def copy(
         "progress": asdict(progress),
         "rng": random_state(),
         "optimizer": deepcopy(plain),
-        "config": run.config.model_dump(),
+        "config": hidden(run.config.model_dump()),
         **identity,
     }
     weights, tensors = copied(checkpoints.weights(model)), copied(tensors)
