@@ -156,7 +156,7 @@ def test_no_damage_to_a_checkpoint_is_silent(run: Path, tmp_path: Path) -> None:
             except UserError as error:
                 assert expected is None
                 assert all(any(str(path) in str(error) for path in damaged[name]) for name in whole)
-                assert "Train the run again with --fresh." in str(error)
+                assert "Train the run again with `fresh=True`." in str(error)
             else:
                 assert expected is not None
                 assert found.state == whole[expected].state
