@@ -10,30 +10,30 @@ from dataclasses import dataclass
 COMPARISONS: dict[str, Callable[[float, float], bool]] = {
     ">=": operator.ge, "<=": operator.le, ">": operator.gt, "<": operator.lt,
 }  # fmt: skip
-# Columns of metrics.csv that each evaluation fills. Accuracies may also be those of a group: val_accuracy/3 letters.
+# Columns of metrics.csv that every evaluation fills. An accuracy can also be of a group: val_accuracy/3 letters.
 METRICS = ("val_loss", "bits_per_byte", "val_accuracy", "train_accuracy")
 WRITTEN = re.compile(r"\s*(?P<metric>[a-z_]+(?:/.+?)?)\s*(?P<sign>>=|<=|>|<)\s*(?P<limit>[-+0-9.eE]+)\s*")
 
 
 @dataclass(frozen=True)
 class Condition:
-    """metric: a column of metrics.csv. sign: one of COMPARISONS."""
+    """A comparison of a metric with a number. metric: a column of metrics.csv. sign: one of COMPARISONS."""
 
     metric: str
     sign: str
     limit: float
 
     def holds(self, row: Mapping[str, float]) -> bool:
-        """Whether the row has the metric, and the metric meets the condition."""
+        """Whether the row has the metric and it meets the condition."""
         return self.metric in row and COMPARISONS[self.sign](row[self.metric], self.limit)
 
 
 def read_condition(text: str) -> Condition:
-    """The condition that a text states. Raises ValueError, which says what is wrong with it."""
+    """Parse a condition. Raises ValueError, which says what is wrong."""
     found = WRITTEN.fullmatch(text)
     if found is None:
         raise ValueError(f'"{text}" is not METRIC >= NUMBER')
     name = found["metric"].partition("/")[0]
     if name not in METRICS or ("/" in found["metric"] and not name.endswith("accuracy")):
-        raise ValueError(f'"{found["metric"]}" is no metric of an evaluation')
+        raise ValueError(f'"{found["metric"]}" is not a metric of an evaluation')
     return Condition(found["metric"], found["sign"], float(found["limit"]))

@@ -1,4 +1,4 @@
-"""Settings that exclude each other. The first pair found is raised as a Contradiction."""
+"""Check for settings that exclude each other. The first pair found is raised as a Contradiction."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from core.config import Config
 
 
 class Contradiction(ValueError):
-    """Settings exclude each other. keys: their dotted names, the one to change first."""
+    """Settings exclude each other. keys: their dotted names; the first is the one to change."""
 
     def __init__(self, keys: Sequence[str], message: str, remedy: str) -> None:
         super().__init__(f"{keys[0]}: {message} {remedy}")
@@ -19,34 +19,34 @@ class Contradiction(ValueError):
 
 
 def refuse_paths(config: Config) -> None:
-    """Raise Contradiction for a path that is none, or that leaves the experiment's folder where only runs are written."""
+    """Raise Contradiction for an invalid path or name, and for a relative out_dir outside the experiment's folder."""
     prepare = config.prepare
     paths = {f"prepare.{key}": getattr(prepare, key) for key in ("dataset_dir", "raw_dir", "input", "encoder_from")}
     paths["train.runtime.out_dir"] = config.train.runtime.out_dir
     for key, path in paths.items():
         if "\0" in path:
             raise Contradiction(
-                (key,), f"{key} has a zero byte in it, which no path can have.", "Name a file or folder."
+                (key,), f"{key} contains a zero byte, which no path can have.", "Give the path of a file or folder."
             )
     variant = prepare.variant
     if variant in ("", "..") or PurePath(variant).name != variant or "\0" in variant:
         raise Contradiction(
-            ("prepare.variant",), f'"{prepare.variant}" is no name of a dataset.', "Use letters, digits, - and _."
+            ("prepare.variant",), f'"{prepare.variant}" is not a valid dataset name.', "Use letters, digits, - and _."
         )
     if leaves_folder(config.train.runtime.out_dir):
         raise Contradiction(
             ("train.runtime.out_dir",), f'out_dir = "{config.train.runtime.out_dir}" is outside the experiment\'s folder.',
-            "Choose a folder inside it, or give the whole path if you mean another place.",
+            "Choose a folder inside it, or give an absolute path.",
         )  # fmt: skip
 
 
 def leaves_folder(path: str) -> bool:
-    """Whether a relative path leads out of the folder that it starts in."""
+    """Whether a relative path leads out of its folder."""
     return PurePath(os.path.normpath(path)).parts[:1] == ("..",)
 
 
 def refuse_contradictions(config: Config) -> None:
-    """Raise Contradiction for the first pair of settings that cannot both hold. Expects a filled config."""
+    """Raise Contradiction for the first pair of settings that exclude each other. Expects defaults to be filled in."""
     model, data, schedule = config.train.model, config.train.data, config.train.schedule
     by_steps = config.train.runtime.max_minutes is None
     assert (
@@ -57,21 +57,21 @@ def refuse_contradictions(config: Config) -> None:
     )
     if model.ngram == 1:
         raise Contradiction(
-            ("train.model.ngram",), "there is no table of 1-grams.", "2 is a table of pairs of ids; 0 is none.",
+            ("train.model.ngram",), "there is no table of 1-grams.", "Use 2 for a table of pairs of ids, or 0 for none.",
         )  # fmt: skip
     if model.kind == "gpt" and model.n_embd % model.n_head:
         raise Contradiction(
             ("train.model.n_embd", "train.model.n_head"), f"n_embd = {model.n_embd} is not divisible by n_head = {model.n_head}.",
-            f"Take n_embd = {-(-model.n_embd // model.n_head) * model.n_head}, or an n_head that divides it.",
+            f"Use n_embd = {-(-model.n_embd // model.n_head) * model.n_head}, or an n_head that divides it.",
         )  # fmt: skip
     if model.kind == "gpt" and model.n_kv_head and model.n_head % model.n_kv_head:
         raise Contradiction(
             ("train.model.n_kv_head", "train.model.n_head"), f"n_head = {model.n_head} is not divisible by n_kv_head = {model.n_kv_head}.",
-            "Each head of keys and values is shared by the same number of query heads: choose an n_kv_head that divides n_head.",
+            "Choose an n_kv_head that divides n_head: each key/value head is shared by the same number of query heads.",
         )  # fmt: skip
     if model.kind == "gpt" and model.position == "rope" and (model.n_embd // model.n_head) % 2:
         raise Contradiction(
-            ("train.model.n_embd", "train.model.n_head"), f"rope turns pairs of channels, but a head has {model.n_embd // model.n_head}.",
+            ("train.model.n_embd", "train.model.n_head"), f"rope rotates pairs of channels, but a head has {model.n_embd // model.n_head}.",
             "Choose n_embd and n_head so that n_embd / n_head is even, or position = \"learned\".",
         )  # fmt: skip
     if stop_when := config.train.runtime.stop_when:
@@ -80,7 +80,7 @@ def refuse_contradictions(config: Config) -> None:
         except ValueError as error:
             raise Contradiction(
                 ("train.runtime.stop_when",), f"train.runtime.stop_when = {error}.",
-                f'Write a metric of an evaluation ({", ".join(METRICS)}), a sign and a number: "val_accuracy >= 0.99".',
+                f'Write a metric ({", ".join(METRICS)}), a comparison and a number: "val_accuracy >= 0.99".',
             ) from None  # fmt: skip
     if data.block_size > model.block_size:
         raise Contradiction(
@@ -89,12 +89,12 @@ def refuse_contradictions(config: Config) -> None:
         )  # fmt: skip
     if by_steps and schedule.warmup_iters and schedule.warmup_iters >= schedule.max_iters:
         raise Contradiction(
-            ("train.schedule.warmup_iters", "train.schedule.max_iters"), f"warmup_iters = {schedule.warmup_iters} leaves nothing of max_iters = {schedule.max_iters}.",
-            f"A tenth of max_iters is usual: {schedule.max_iters // 10}.",
+            ("train.schedule.warmup_iters", "train.schedule.max_iters"), f"warmup_iters = {schedule.warmup_iters} is not below max_iters = {schedule.max_iters}.",
+            f"A tenth of max_iters is common: {schedule.max_iters // 10}.",
         )  # fmt: skip
     if by_steps and schedule.warmup_iters and schedule.lr_decay_iters <= schedule.warmup_iters:
         raise Contradiction(
-            ("train.schedule.lr_decay_iters", "train.schedule.warmup_iters"), f"lr_decay_iters = {schedule.lr_decay_iters} ends before warmup_iters = {schedule.warmup_iters}.",
+            ("train.schedule.lr_decay_iters", "train.schedule.warmup_iters"), f"lr_decay_iters = {schedule.lr_decay_iters} is not above warmup_iters = {schedule.warmup_iters}.",
             "Set it to max_iters, or leave it out.",
         )  # fmt: skip
     if schedule.min_lr is not None and schedule.min_lr > (config.train.optim.learning_rate or 0):

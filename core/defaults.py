@@ -1,4 +1,4 @@
-"""Settings that follow from other settings: presets, rates, widths. `resolve` fills them in."""
+"""Defaults that depend on other settings: presets, rates, widths. `resolve` fills them in."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 from core.config import AnySection, Config, Data, Model, Optim, SampleRuntime, Schedule, replaced
 from core.contradictions import refuse_contradictions, refuse_paths
 
-# What a preset means. gpt2's numbers are nanoGPT's (its CPU setting); modern's are argued in docs/LOG.md.
+# The presets. gpt2's numbers are nanoGPT's (its CPU setting); docs/LOG.md explains modern's.
 PRESETS: dict[str, dict[str, dict[str, Any]]] = {
     "modern": {
         "model": {"bias": False, "norm": "rmsnorm", "position": "rope", "qk_norm": True, "activation": "relu2",
@@ -41,15 +41,15 @@ OPTIMIZERS: dict[str, dict[str, dict[str, Any]]] = {
 
 
 def filled(section: AnySection, defaults: Mapping[str, Any]) -> AnySection:
-    """A copy in which the fields that are still None have their default."""
+    """A copy with defaults for the fields that are None."""
     missing = {key: value for key, value in defaults.items() if getattr(section, key) is None}
     return section.model_copy(update=missing)
 
 
 def resolve(config: Config) -> Config:
-    """A copy with every field that follows from others. Resolving twice changes nothing.
+    """A copy with all defaults filled in. Resolving twice changes nothing.
 
-    Raises Contradiction where settings exclude each other.
+    Raises Contradiction if settings exclude each other.
     """
     prepare, train = config.prepare, config.train
     model = resolved_model(train.model, train.data)
@@ -74,7 +74,7 @@ def resolve(config: Config) -> Config:
 
 
 def resolved_model(model: Model, data: Data) -> Model:
-    """What the preset and the batches' block_size decide."""
+    """Fill in what the preset and train.data.block_size decide."""
     model = filled(model, PRESETS[model.preset]["model"])
     return filled(
         model,
@@ -88,7 +88,7 @@ def resolved_model(model: Model, data: Data) -> Model:
 
 
 def resolved_optim(optim: Optim, model: Model, data: Data) -> Optim:
-    """What the preset, the optimizer and the size of a batch decide."""
+    """Fill in what the preset, the optimizer and the batch size decide."""
     optim = filled(optim, PRESETS[model.preset]["optim"])
     defaults = OPTIMIZERS["muon" if optim.name == "muon" else "adamw"]["optim"]
     scale = batch_scale(data) if optim.name == "muon" else 1.0
@@ -97,7 +97,7 @@ def resolved_optim(optim: Optim, model: Model, data: Data) -> Optim:
 
 
 def resolved_schedule(schedule: Schedule, optim: Optim) -> Schedule:
-    """What the optimizer and the number of steps decide."""
+    """Fill in what the optimizer and the number of steps decide."""
     schedule = filled(schedule, OPTIMIZERS["muon" if optim.name == "muon" else "adamw"]["schedule"])
     lowest = 0.02 if schedule.decay == "linear" else 0.1
     return filled(
@@ -111,14 +111,14 @@ def resolved_schedule(schedule: Schedule, optim: Optim) -> Schedule:
 
 
 def batch_scale(data: Data) -> float:
-    """What rates are multiplied by: larger steps are surer of their direction, and may go farther.
+    """Factor for Muon's default rates: larger batches give a more reliable direction and allow longer steps.
 
-    The cube root of the tokens of a step, from 1,536 to 16,384, for which it was fitted, at widths of 64 to 512: these
-    need no scaling of their own (docs/LOG.md), as Muon's steps are as long in matrices of any size.
+    The cube root of the tokens per step, from 1,536 to 16,384, where it was fitted. Widths of 64 to 512 need no scaling
+    (docs/LOG.md), because Muon's steps are equally long in matrices of any size.
     """
     return float(max(1.0, min(data.tokens_per_step, 16384) / 1536) ** (1 / 3))
 
 
 def feed_forward_width(model: Model) -> int:
-    """4 n_embd; for swiglu, which has three matrices, 8/3 n_embd up to a multiple of 32 (arXiv:2002.05202)."""
+    """4 n_embd. For swiglu, which has three matrices, 8/3 n_embd rounded up to a multiple of 32 (arXiv:2002.05202)."""
     return -(-8 * model.n_embd // 96) * 32 if model.activation == "swiglu" else 4 * model.n_embd

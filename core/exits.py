@@ -1,4 +1,4 @@
-"""How a program ends: the exit code and the last words for each error that users see."""
+"""Exit codes and final messages for the errors that users see."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from core import files
 from core.durable import FULL
 from core.errors import Interrupted, RunFailed, Stopped, UserError
 
-# The machine refuses: no bug of ours, so no traceback.
+# The system refuses access. This is not a bug, so there is no traceback.
 REFUSALS = (errno.EACCES, errno.EPERM, errno.EROFS)
 
 
 @dataclass(frozen=True)
 class Exit:
-    """How a program ends: its exit code, and what it says."""
+    """The exit code and message that end a program."""
 
     code: int
     message: str
 
 
 def exit_of(error: BaseException) -> Exit | None:
-    """How a program ends that an error came out of; None for a bug, which keeps its traceback."""
+    """The exit code and message for an error; None for a bug, which keeps its traceback."""
     if isinstance(error, UserError):
         return Exit(2, f"error: {error}")
     if isinstance(error, RunFailed):

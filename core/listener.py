@@ -1,29 +1,29 @@
-"""Whoever wants to hear how the work goes: a terminal, a notebook or a test."""
+"""Listeners: a terminal, a notebook or a test that receives messages, metrics and progress."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Protocol
 
-# What the progress of training is counted in, as `what` of `progress`.
+# The units of the progress of training: `what` in `progress`.
 STEPS, SECONDS = "training, steps", "training, seconds"
 
 
 class Listener(Protocol):
-    """Is told what happens. Nothing in core prints."""
+    """Receives messages, metrics and progress. Nothing in core prints."""
 
     def say(self, text: str) -> None:
         """One line for the user."""
 
     def row(self, metrics: dict[str, float]) -> None:
-        """A row of metrics was measured: the columns of metrics.csv, and `wall_seconds`, `ms_per_step`, `mfu`."""
+        """A row of metrics: the columns of metrics.csv, plus `wall_seconds`, `ms_per_step` and `mfu`."""
 
     def progress(self, what: str, done: float, total: float) -> None:
-        """So much of some work is done. total: 0 where nobody knows."""
+        """How much of some work is done. total: 0 if unknown."""
 
 
 class Silent:
-    """A listener that hears nothing."""
+    """A listener that ignores everything."""
 
     def say(self, text: str) -> None:
         pass
@@ -36,7 +36,7 @@ class Silent:
 
 
 class Listening(Silent):
-    """A listener that hands each row to a function."""
+    """A listener that calls a function with each row."""
 
     def __init__(self, on_row: Callable[[dict[str, float]], object]) -> None:
         self.on_row = on_row

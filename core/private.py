@@ -1,4 +1,4 @@
-"""Write files that people share: paths in the user's home folder start with ~ in them."""
+"""Write files that may be shared: paths in the user's home folder start with ~."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from core import files
 
 
 def without_home(text: str) -> str:
-    """A text with ~ for the user's home folder, wherever a path in it starts there."""
+    """Replace the user's home folder by ~ at the start of every path in a text."""
     for home in homes():
         text = re.sub(rf"(?<![\w./~-]){re.escape(home)}(?![\w.-])", "~", text)
     return text
 
 
 def homes() -> list[str]:
-    """The user's home folder under its names, the longest first; none where it is not known or is the root."""
-    name = os.path.expanduser("~")  # noqa: PTH111 - Path.home() raises where there is none
+    """The paths of the user's home folder, longest first. Empty if it is unknown or the root."""
+    name = os.path.expanduser("~")  # noqa: PTH111 - Path.home() raises if there is none
     found = {str(Path(name)), str(Path(name).resolve())} if name != "~" else set()
     return sorted((home for home in found if len(Path(home).parts) > 1), key=len, reverse=True)
 
@@ -37,7 +37,7 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def hidden(value: Any) -> Any:
-    """A JSON value with `without_home` for each text in it."""
+    """Apply `without_home` to every string in a JSON value."""
     if isinstance(value, dict):
         return {key: hidden(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
@@ -46,17 +46,17 @@ def hidden(value: Any) -> Any:
 
 
 def command_line(arguments: Sequence[str]) -> str:
-    """A command to type again in a shell, without the home folder."""
+    """A command that can be typed in a shell, without the home folder."""
     return " ".join(quoted(without_home(argument)) for argument in arguments)
 
 
 def quoted(argument: str) -> str:
-    """An argument for a shell, which is to expand a ~ at its start."""
+    """Quote an argument for a shell, but let the shell expand a ~ at its start."""
     return "~/" + shlex.quote(argument[2:]) if argument.startswith("~/") and argument[2:] else shlex.quote(argument)
 
 
 def hide_home_in(path: Path) -> None:
-    """Let paths in the home folder start with ~ in a file that is there already. Nothing happens where there is none."""
+    """Replace the home folder by ~ in an existing file. Does nothing if there is no file."""
     if path.is_file():
         text = path.read_text(encoding="utf-8", errors="replace")
         if (changed := without_home(text)) != text:

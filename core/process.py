@@ -1,8 +1,8 @@
-"""State that belongs to the whole process: threads, determinism, the allocator, the memory limit, signal handlers.
+"""State of the whole process: threads, determinism, the allocator, the memory limit, signal handlers.
 
-Nothing else in core changes such state. The command line owns its process and sets all of it. Under the Python API the
-process is the caller's: threads, determinism and handlers are set while something is computed and put back afterwards,
-and the rest is left alone.
+Nothing else in core changes such state. The command line owns its process and sets all of it. With the Python API the
+process belongs to the caller: threads, determinism and handlers are set during a computation and restored afterwards,
+and the rest is not changed.
 """
 
 from __future__ import annotations
@@ -25,20 +25,20 @@ from core.errors import Interrupted, Stopped
 
 # Options of glibc's mallopt (malloc.h).
 M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_THRESHOLD = -1, -2, -3
-CGROUP = Path("/sys/fs/cgroup")  # version 2, as a container sees its own
+CGROUP = Path("/sys/fs/cgroup")  # version 2, as seen inside a container
 STOPPING = (signal.SIGINT, signal.SIGTERM)
-IMPORTING, IMPORTS = 1.0, 5  # a signal waits for an import: at most so many seconds, so many times
+IMPORTING, IMPORTS = 1.0, 5  # how long a signal waits for an import: at most seconds, at most times
 
 
 class Owner:
-    """Whether this process runs one command and nothing else."""
+    """Whether this process runs only one command of ours."""
 
     owned = False
 
 
 @contextlib.contextmanager
 def owned() -> Iterator[None]:
-    """The process runs a command of ours inside this context: `computing` may also set what cannot be put back."""
+    """Mark the process as ours inside this context: `computing` may then also set what cannot be restored."""
     former, Owner.owned = Owner.owned, True
     try:
         yield
@@ -47,9 +47,9 @@ def owned() -> Iterator[None]:
 
 
 def spin_briefly() -> None:
-    """Let a thread that waits for another spin for a moment, then sleep. Call this before torch is imported.
+    """Make waiting threads spin for a moment, then sleep. Call this before torch is imported.
 
-    OpenMP's default, spinning on, starves others on the machine. Sleeping at once halves the speed of small models
+    OpenMP's default, to keep spinning, starves other processes. Sleeping at once halves the speed of small models
     (docs/LOG.md).
     """
     if "OMP_WAIT_POLICY" not in os.environ:
@@ -58,10 +58,10 @@ def spin_briefly() -> None:
 
 @contextlib.contextmanager
 def computing(device: str) -> Iterator[None]:
-    """Compute on a device ("cpu", "cuda", ...) inside this context, with the same bits each time.
+    """Compute on a device ("cpu", "cuda", ...) inside this context, with bit-exact results on a CPU.
 
-    Threads, determinism and random numbers are put back at the end, unless the process is owned: then the allocator and
-    the memory limit are set, too.
+    Threads, determinism and random generators are restored at the end, unless the process is owned. In an owned process
+    the allocator and the memory limit are set too.
     """
     import torch
 
@@ -87,33 +87,33 @@ def computing(device: str) -> Iterator[None]:
 
 
 def set_threads(count: int) -> None:
-    """Compute with so many CPU threads from here on, up to the end of `computing`."""
+    """Set the number of CPU threads until the end of `computing`."""
     import torch
 
     torch.set_num_threads(count)
 
 
 def be_deterministic(*, compiling: bool = False) -> None:
-    """Have torch use algorithms that give the same bits each time.
+    """Make torch use algorithms with bit-exact results.
 
-    It must be set before anything is compiled: two compiled runs on two threads differ without it. Filling new memory,
-    which torch would do besides, changes no result and is left out.
+    Call this before anything is compiled; without it, two compiled runs on two threads differ. torch would also fill new
+    memory, which we turn off because it does not change results.
     """
     import torch
 
     if compiling:
         torch.use_deterministic_algorithms(True)
-    else:  # the same for what is not compiled, without importing the compiler (0.8 s)
+    else:  # the same without importing the compiler (0.8 s)
         torch._C._set_deterministic_algorithms(True, warn_only=False)
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
 
 
 @functools.cache
 def keep_freed_memory() -> None:
-    """Have the C library keep freed memory for the next tensor instead of giving it back to the system.
+    """Make the C library keep freed memory for the next tensor instead of returning it to the system.
 
-    A step frees and takes the same large blocks again, and new pages must be zeroed each time: a sixth to a third of a
-    step (docs/LOG.md). Does nothing where the C library is not glibc.
+    Each step frees and allocates the same large blocks, and zeroing new pages takes a sixth to a third of a step
+    (docs/LOG.md). Does nothing if the C library is not glibc.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
     if mallopt is None:
@@ -125,7 +125,7 @@ def keep_freed_memory() -> None:
 
 
 def available_bytes() -> int | None:
-    """Memory and swap that this process may still take, within its container's limit. None where Linux does not say."""
+    """Memory and swap that this process can still allocate, within its container's limit. None if Linux does not say."""
     try:
         lines = Path("/proc/meminfo").read_text().splitlines()
     except OSError:
@@ -137,7 +137,7 @@ def available_bytes() -> int | None:
         kept = dict(line.split() for line in (CGROUP / "memory.stat").read_text().splitlines())
     except OSError:
         return free
-    # Files that were read stay in memory for as long as nobody needs it.
+    # Cached files count as used, but their memory is freed when it is needed.
     given_back = sum(int(kept.get(name, 0)) for name in ("inactive_file", "active_file", "slab_reclaimable"))
     return free if most == "max" else max(0, min(free, int(most) - int(used) + given_back))
 
@@ -145,8 +145,8 @@ def available_bytes() -> int | None:
 def limit_memory() -> None:
     """Make oversized allocations raise, if the process is owned.
 
-    Linux promises more memory than it has. When that is touched it kills the process without a message. The limit follows
-    what other processes use, so it is set again now and then.
+    Linux promises more memory than it has, and kills the process without a message when it runs out. The limit depends on
+    what other processes use, so we update it from time to time.
     """
     available = available_bytes()
     if not Owner.owned or sys.platform != "linux" or available is None:
@@ -162,16 +162,16 @@ def limit_memory() -> None:
 
 @dataclass
 class StopRequest:
-    """number: of the signal that came, 0 while none has."""
+    """Whether a signal has asked to stop. number: of the signal; 0 if none came."""
 
     number: int = 0
 
 
 @contextlib.contextmanager
 def noting_signals(request: StopRequest | None = None) -> Iterator[StopRequest]:
-    """Note SIGINT and SIGTERM in `request` inside this context instead of acting on them. Does nothing outside the main thread.
+    """Note SIGINT and SIGTERM in `request` inside this context instead of acting on them. Only works in the main thread.
 
-    Only the first one is noted. A second one ends an owned process at once, and has its usual effect in another's.
+    Only the first signal is noted. A second one ends an owned process at once; otherwise it has its usual effect.
     """
     request = StopRequest() if request is None else request
     if threading.current_thread() is not threading.main_thread():
@@ -194,11 +194,11 @@ def noting_signals(request: StopRequest | None = None) -> Iterator[StopRequest]:
 
 
 class Signalled(KeyboardInterrupt):
-    """Like Ctrl-C. A plain KeyboardInterrupt inside an import would make Python die of it, whatever the exit code."""
+    """Like Ctrl-C. A plain KeyboardInterrupt inside an import would end Python, whatever exit code we set."""
 
 
 def is_importing(frame: FrameType | None) -> bool:
-    """Whether packages are being imported. An experiment's prepare.py does not count."""
+    """Whether a package is being imported. An experiment's prepare.py does not count."""
     found = False
     while frame is not None and frame.f_code.co_name != "load_code":
         found = found or frame.f_code.co_filename.startswith("<frozen importlib")
@@ -207,14 +207,14 @@ def is_importing(frame: FrameType | None) -> bool:
 
 
 def answers_dropped_signal(frame: FrameType | None) -> bool:
-    """Whether `dropped` below is running, where an exception would be dropped again."""
+    """Whether `dropped` below is running. An exception raised there would be dropped again."""
     while frame is not None and (frame.f_code.co_filename, frame.f_code.co_name) != (__file__, "dropped"):
         frame = frame.f_back
     return frame is not None
 
 
 class Waiting(threading.Thread):
-    """Sends this process a signal again when its main thread can take it: raising inside torch's import may abort it."""
+    """Sends a signal again when the main thread can handle it. Raising inside torch's import may abort the process."""
 
     def __init__(self, number: int) -> None:
         super().__init__(daemon=True)
@@ -233,9 +233,10 @@ class Waiting(threading.Thread):
 
 @contextlib.contextmanager
 def ending_on_signals() -> Iterator[None]:
-    """Let the first SIGINT or SIGTERM unwind the stack, so that temporary files go. A second one ends the process at once.
+    """Unwind the stack at the first SIGINT or SIGTERM, so that temporary files are removed, and raise Stopped.
 
-    Raises Stopped then. A signal that is ignored or has another handler, and one outside the main thread, stays as it is.
+    A second signal ends the process at once. Signals that are ignored or have another handler are left alone, and so are
+    all signals outside the main thread.
     """
     usual: dict[int, Any] = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: signal.SIG_DFL}
     in_main = threading.current_thread() is threading.main_thread()
@@ -260,7 +261,7 @@ def ending_on_signals() -> Iterator[None]:
         raise Signalled
 
     def dropped(unraisable: Any) -> None:
-        """Python drops what is raised while an object or a generator is thrown away: the signal is sent once more."""
+        """Send the signal again. Python drops exceptions that are raised while it deletes an object or a generator."""
         if not isinstance(unraisable.exc_value, Signalled):
             usual_hook(unraisable)
             return
@@ -276,7 +277,7 @@ def ending_on_signals() -> Iterator[None]:
     except Interrupted:
         raise
     except (Exception, KeyboardInterrupt):
-        if came:  # also where an import has swallowed the interrupt and another one fails on its ruins
+        if came:  # also if an import swallowed the interrupt, and a later import failed because of it
             raise Stopped(came[0]) from None
         raise
     finally:

@@ -1,4 +1,4 @@
-"""What each config key is for, read from the Field itself: see `core.config.ROLES`."""
+"""Look up the role of a config key, which is part of its Field. `core.config.ROLES` explains the roles."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from pydantic import BaseModel
 
 from core.config import Config, Role
 
-# What a study varies. Runs of one setting agree in all of these.
+# What a study varies. Runs with the same settings agree in all of these.
 SETTINGS: tuple[Role, ...] = ("model", "data", "learning", "steering")
-# What a resume may change: the run stays the same run.
+# What a resume may change.
 RESUMABLE: tuple[Role, ...] = ("steering", "seed", "machine", "place", "shown")
 
 
@@ -22,7 +22,7 @@ def is_section(annotation: Any) -> TypeGuard[type[BaseModel]]:
 
 
 def known_keys(section: type[BaseModel] = Config, prefix: str = "") -> Iterator[str]:
-    """Every dotted key that config.toml may have."""
+    """Every dotted key of config.toml."""
     for name, info in section.model_fields.items():
         if is_section(info.annotation):
             yield from known_keys(info.annotation, f"{prefix}{name}.")
@@ -45,19 +45,19 @@ def roles() -> dict[str, Role]:
 
 
 def role_of(key: str) -> Role:
-    """The role of a dotted key. A key inside a table such as prepare.params has the table's; of a key of one's own: learning."""
+    """The role of a dotted key. A key inside a table such as prepare.params has the table's; an unknown key: "learning"."""
     while key and key not in roles():
         key = key.rpartition(".")[0]
     return roles().get(key, "learning")
 
 
 def is_setting(key: str) -> bool:
-    """Whether a study varies this key. A seed, a path or a choice of the machine is no setting."""
+    """Whether a study varies this key. Seeds, paths and choices of the machine do not count."""
     return role_of(key) in SETTINGS
 
 
 def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """A nested dict with dotted keys. None is left out, as TOML has none."""
+    """Flatten a nested dict to dotted keys. None is left out, because TOML has no null."""
     result: dict[str, Any] = {}
     for key, value in values.items():
         if isinstance(value, Mapping):

@@ -1,4 +1,4 @@
-"""Read config.toml, a variant's file and overrides into one checked Config. Errors name the file, the line and the key."""
+"""Read config.toml, a variant and overrides into one checked Config. Errors name the file, line and key."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ TRIPLE_QUOTES = re.compile(r'"""|\'\'\'')
 
 @dataclass
 class Settings:
-    """Nested values as read, and where each dotted key was set."""
+    """Nested values, and the place where each dotted key was set."""
 
     values: dict[str, Any] = field(default_factory=dict)
     places: dict[str, str] = field(default_factory=dict)
 
     def place_of(self, key: str) -> str:
-        """Where a dotted key, something inside it, or the closest table around it, was set; "" if nowhere."""
+        """Where a dotted key was set; else a key inside it, or the closest table around it; "" if nowhere."""
         inside = [place for known, place in self.places.items() if known.startswith(f"{key}.")]
         if inside and key not in self.places:
             return inside[0]
@@ -44,13 +44,13 @@ class Settings:
         return self.places.get(key, "")
 
     def lay(self, above: Settings) -> None:
-        """Put other settings over these, key by key."""
+        """Override these settings with others, key by key."""
         merge(self.values, above.values)
         self.places.update(above.places)
 
 
 def merge(below: dict[str, Any], above: Mapping[str, Any]) -> None:
-    """Lay one nested dict over another, in place; tables merge, everything else replaces."""
+    """Merge one nested dict into another, in place. Tables are merged, other values replaced."""
     for key, value in above.items():
         if isinstance(value, dict) and isinstance(below.get(key), dict):
             merge(below[key], value)
@@ -59,9 +59,9 @@ def merge(below: dict[str, Any], above: Mapping[str, Any]) -> None:
 
 
 def load_config(folder: Path, variant: str = "", overrides: Sequence[str] = ()) -> tuple[Config, Settings]:
-    """The config of an experiment folder: config.toml, under config.<variant>.toml, under the overrides.
+    """Load the config of an experiment: config.toml, overridden by config.<variant>.toml, then by `overrides`.
 
-    Returns the resolved Config and the settings that were given, for the places of later errors.
+    Returns the resolved Config, and the settings as given, for the places in later errors.
     Raises UserError for unreadable TOML, unknown keys, wrong types, contradictions and unknown variants.
     """
     settings = Settings()
@@ -74,37 +74,37 @@ def load_config(folder: Path, variant: str = "", overrides: Sequence[str] = ()) 
     for text in overrides:
         settings.lay(read_override(text))
     by_hand = {key for key, place in settings.places.items() if place.startswith("`")}
-    if (
-        "prepare.input" in by_hand and "prepare.sha256" not in by_hand
-    ):  # the file's checksum is that of the file's input
+    if "prepare.input" in by_hand and "prepare.sha256" not in by_hand:  # the checksum in the file is of another input
         settings.values["prepare"].pop("sha256", None)
     return check(settings), settings
 
 
 def variant_file(folder: Path, variant: str) -> Path:
-    """config.<variant>.toml, or UserError with the variants that there are."""
+    """The path of config.<variant>.toml. Raises UserError with the existing variants if there is none."""
     path = folder / f"config.{variant}.toml"
     if Path(variant).name != variant:
-        raise UserError(f"'{variant}' is no name of a variant", place="variant", remedy="Use letters, digits, - and _.")
+        raise UserError(
+            f"'{variant}' is not a valid variant name", place="variant", remedy="Use letters, digits, - and _."
+        )
     if not path.is_file():
         known = [file.name[len("config.") : -len(".toml")] for file in folder.glob("config.*.toml")]
         raise UserError(
             f"no variant '{variant}'",
             place=str(folder),
             remedy=did_you_mean(variant, ["basic", *known])
-            + f" A new variant is a file {path.name} beside config.toml.",
+            + f" To add a variant, create {path.name} next to config.toml.",
         )
     return path
 
 
 def read_file(path: Path) -> Settings:
-    """Values and line numbers of one TOML file."""
+    """Read one TOML file: its values, and their line numbers as places."""
     try:
         text = path.read_bytes().decode("utf-8-sig")
         values = parsed(text)
     except OSError as error:
         raise UserError(
-            f"cannot be read: {error.strerror}", place=str(path), remedy="It must be a text file; move this away."
+            f"cannot be read: {error.strerror}", place=str(path), remedy="It must be a text file. Move this away."
         ) from None
     except UnicodeDecodeError as error:
         line = error.object[: error.start].count(b"\n") + 1
@@ -115,25 +115,25 @@ def read_file(path: Path) -> Settings:
         raise UserError(
             f"not valid TOML: {error}",
             place=f"{path}:{line_of(error, text)}",
-            remedy="Each key stands once, as `key = value`, under its [section]; text needs quotes.",
+            remedy="Write each key once, as `key = value`, under its [section]. Text needs quotes.",
         ) from None
     return Settings(values, {key: f"{path}:{line}" for key, line in key_lines(text)})
 
 
 class NoToml(ValueError):
-    """A text that is no TOML."""
+    """A text is not valid TOML."""
 
 
 def parsed(text: str) -> dict[str, Any]:
-    """The values of a TOML text. Raises NoToml alone, whatever is wrong with it."""
+    """Parse TOML. Raises NoToml for any mistake."""
     try:
         return tomli.loads(text)
-    except (ValueError, RecursionError) as error:  # also of numbers of thousands of digits, and brackets in brackets
+    except (ValueError, RecursionError) as error:  # such as a number of thousands of digits, or deeply nested brackets
         raise NoToml(str(error)) from None
 
 
 def line_of(error: NoToml, text: str) -> int:
-    """The line, from 1, that a TOML text is wrong in: as the error says it, else the first that is too much alone."""
+    """The line, from 1, of the mistake: from the error's text, else the first line that raises the same error alone."""
     if found := re.search(r"line (\d+)", str(error)):
         return int(found[1])
     lines = text.splitlines()
@@ -147,7 +147,7 @@ def line_of(error: NoToml, text: str) -> int:
 
 
 def key_lines(text: str) -> Iterator[tuple[str, int]]:
-    """Dotted key and line (from 1) of each table and assignment of a TOML text, as far as a look at single lines tells."""
+    """Dotted key and line (from 1) of each table and assignment in a TOML text, as far as single lines show it."""
     table, inside_string = "", False
     for number, line in enumerate(text.splitlines(), 1):
         starts_inside = inside_string
@@ -163,17 +163,17 @@ def key_lines(text: str) -> Iterator[tuple[str, int]]:
 
 
 def dotted(key: str) -> str:
-    """A TOML key without quotes and blanks."""
+    """A TOML key without quotes and spaces."""
     return ".".join(part.strip().strip("\"'") for part in key.split("."))
 
 
 def read_override(text: str) -> Settings:
-    """One override, section.key=value. The value is TOML; text that is no TOML stands for itself."""
+    """Read one override, section.key=value. The value is TOML; anything that is not valid TOML is a string."""
     key, equals, raw = text.partition("=")
     path = key.strip().split(".")
     if not equals or not all(BARE_KEY.fullmatch(part) for part in path):
         raise UserError(
-            "an override is section.key=value",
+            "an override must have the form section.key=value",
             place=f"`{shortened(text)}`",
             remedy="For example: `train.optim.learning_rate=3e-4`",
         )
@@ -181,29 +181,29 @@ def read_override(text: str) -> Settings:
         found = parsed(f"value = {raw}")
     except NoToml:
         found = {}
-    value: Any = found["value"] if len(found) == 1 else raw  # more than one key: text with line breaks
+    value: Any = found["value"] if len(found) == 1 else raw  # several keys: it is text with line breaks
     for part in reversed(path):
         value = {part: value}
     return Settings(value, {key.strip(): f"`{shortened(text)}`"})
 
 
 def check(settings: Settings) -> Config:
-    """Type-check and resolve. Raises UserError for the first thing that is wrong."""
+    """Check the types and resolve. Raises UserError for the first mistake."""
     try:
         return resolve(Config.model_validate(settings.values))
     except ValidationError as error:
         raise user_error(error.errors(), settings) from None
     except Contradiction as error:
         exact = [settings.places[key] for key in error.keys if key in settings.places]
-        by_hand = [place for place in exact if place.startswith("`")]  # what was good before
+        by_hand = [place for place in exact if place.startswith("`")]  # an override is the likelier mistake
         places = by_hand or exact or [place for key in error.keys if (place := settings.place_of(key))]
         raise UserError(error.message, place=places[0] if places else error.keys[0], remedy=error.remedy) from None
 
 
 def completed(values: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings of a run that an older version wrote, with the keys that have come since at their defaults.
+    """Settings of a run from an older version, with newer keys at their defaults.
 
-    Settings that this version does not understand, such as a user's own, are returned as they are.
+    Settings that this version does not understand, such as those of a Tracker, are returned as they are.
     """
     try:
         return resolve(Config.model_validate(values)).model_dump()
@@ -212,7 +212,7 @@ def completed(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def user_error(errors: Sequence[ErrorDetails], settings: Settings) -> UserError:
-    """A UserError from the first thing in pydantic's account that is wrong."""
+    """Turn pydantic's first error into a UserError."""
     error = errors[0]
     path, info = field_of(error["loc"])
     key = ".".join(path)
@@ -220,26 +220,27 @@ def user_error(errors: Sequence[ErrorDetails], settings: Settings) -> UserError:
     if error["type"] == "extra_forbidden":
         return UserError(f"unknown key '{key}'", place=place, remedy=advice_on_unknown(path))
     found = shortened(json.dumps(error["input"], default=str, ensure_ascii=False))
-    # Of a key that may be of several kinds there is one error for each kind.
+    # A key that may have several types has one error for each type.
     said = ", or ".join(lowered(other["msg"]) for other in errors if field_of(other["loc"]) == (path, info))
     remedy = about(path[-1], info)
     if said != lowered(error["msg"]) or len(error["loc"]) > len(path):
-        pass  # a value of several kinds, or inside a list: what the key is says more than a kind
+        pass  # a value with several types, or inside a list: the description of the key says more than a type
     elif error["type"] == "literal_error":
         choices = re.findall(r"'([^']+)'", error["ctx"]["expected"])
         remedy = f"Choose one of {', '.join(choices)}. {did_you_mean(found.strip(chr(34)), choices)}"
     elif error["type"] == "string_type":
         remedy = f"Write text in quotes: {path[-1]} = {toml_string(str(error['input']))}"
     elif error["type"] in ("model_type", "dict_type"):
-        remedy = f"{key} is a table of keys: write [{key}] in the file, or set one key of it, such as {first_key(key)}."
+        known = next((known for known in known_keys() if known.startswith(f"{key}.")), f"{key}.KEY")
+        remedy = f"{key} is a table of keys: write [{key}] in the file, or set one of its keys, such as {known}."
     elif error["type"] in ("int_type", "float_type", "bool_type"):
         kind = {"int_type": "a whole number", "float_type": "a number", "bool_type": "true or false"}[error["type"]]
-        remedy = f"{path[-1]} is {kind}, without quotes."
+        remedy = f"Give {path[-1]} as {kind}, without quotes."
     return UserError(f"{key} = {found}: {said}", place=place, remedy=remedy)
 
 
 def field_of(location: Sequence[int | str]) -> tuple[list[str], FieldInfo | None]:
-    """The key that an error is about, without what lies inside its value, and its field; None for an unknown key."""
+    """The path of the key that an error is about, without parts inside its value, and its field; None if unknown."""
     section: type[BaseModel] = Config
     for depth, part in enumerate(location, 1):
         info = section.model_fields.get(str(part))
@@ -250,7 +251,7 @@ def field_of(location: Sequence[int | str]) -> tuple[list[str], FieldInfo | None
 
 
 def about(name: str, info: FieldInfo | None) -> str:
-    """What a key is, and its default."""
+    """A sentence with a key's description and default."""
     if info is None or not info.description:
         return f"Give {name} another value."
     default = info.get_default(call_default_factory=True)
@@ -261,17 +262,12 @@ def shortened(text: str, most: int = 120) -> str:
     return text if len(text) <= most else f"{text[:most]}..."
 
 
-def first_key(table: str) -> str:
-    """Some key of a table."""
-    return next((key for key in known_keys() if key.startswith(f"{table}.")), f"{table}.KEY")
-
-
 def lowered(sentence: str) -> str:
     return sentence[:1].lower() + sentence[1:]
 
 
 def advice_on_unknown(path: list[str]) -> str:
-    """The nearest known key of the section, or the sections that have a key of this name."""
+    """Suggest the sections that have a key of this name, or the most similar key of the section."""
     elsewhere = [key for key in known_keys() if key.rpartition(".")[2] == path[-1]]
     if elsewhere:
         return f"It belongs to another section: {' or '.join(elsewhere)}."
@@ -284,7 +280,7 @@ def advice_on_unknown(path: list[str]) -> str:
 
 
 def dump(values: Mapping[str, Any], table: str = "") -> str:
-    """A nested dict as TOML, tables after plain keys; None is left out, as TOML has none."""
+    """Write a nested dict as TOML, tables after plain keys. None is left out, because TOML has no null."""
     plain = {key: value for key, value in values.items() if not isinstance(value, Mapping) and value is not None}
     tables = {key: value for key, value in values.items() if isinstance(value, Mapping)}
     lines = [f"{toml_key(key)} = {toml_value(value)}\n" for key, value in plain.items()]
@@ -303,7 +299,7 @@ def toml_string(text: str) -> str:
 
 
 def toml_value(value: Any) -> str:
-    """One TOML value on one line."""
+    """Write a value as TOML, on one line."""
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, str):

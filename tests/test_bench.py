@@ -386,9 +386,9 @@ def test_bench_refuses_what_train_refuses(spaces: Path, terrarium: Terrarium) ->
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("-s", "train.runtime.threads=1"), "-s: without an experiment there is no config to change"),
-        (("--variant", "long"), "--variant: without an experiment there is no config to change"),
-        (("spaces", "--full"), "--full: belongs to the table of the machine, not to an experiment's"),
+        (("-s", "train.runtime.threads=1"), "-s: there is no config to change without an experiment"),
+        (("--variant", "long"), "--variant: there is no config to change without an experiment"),
+        (("spaces", "--full"), "--full: only works for the machine's table, not for an experiment"),
     ],
 )
 def test_options_that_mean_nothing_are_refused(

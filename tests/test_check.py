@@ -100,7 +100,7 @@ def test_the_cost_of_the_run(spaces: Path, terrarium: Terrarium, monkeypatch: py
     assert cost["steps"] == 1000 and cost["seconds"] > cost["steps"] * cost["ms_per_step"] / 1000
     assert cost["memory_bytes"] > 10_000_000
     assert 0 < sum(cost["shares"].values()) < 1
-    assert "cost of the run" in result.stderr and "for 1,000 steps; of it evaluations" in result.stderr
+    assert "cost of the run" in result.stderr and "for 1,000 steps; share of it: evaluations" in result.stderr
     assert not (spaces / "out").exists()
     budget = terrarium("check", "spaces", "--json", "-s", "train.runtime.max_minutes=2")
     cost = json.loads(budget.stdout)["prediction"]
@@ -115,7 +115,7 @@ def test_steps_of_a_budget_in_time() -> None:
 
 def test_optimal_loss_is_shown(spaces: Path, terrarium: Terrarium) -> None:
     result = terrarium("check", "spaces", "--no-timing", "-s", "evaluate.optimal_loss=0.25")
-    assert re.search(r"optimal +0\.2500  as evaluate.optimal_loss says", result.output)
+    assert re.search(r"optimal +0\.2500  from evaluate.optimal_loss", result.output)
     refused = terrarium("check", "spaces", "-s", "evaluate.optimal_loss=-1")
     assert refused.exit_code == 2 and "evaluate.optimal_loss = -1" in refused.output
 

@@ -88,7 +88,7 @@ def test_another_config_asks_for_fresh_or_a_name_and_loses_nothing(spaces: Path,
     assert terrarium("train", "spaces", "-s", "train.optim.learning_rate=0.001", "--run", "slow").exit_code == 0
     fresh = terrarium("train", "spaces", "-s", "train.optim.learning_rate=0.001", "--fresh")
     assert fresh.exit_code == 0
-    assert "The former run default is now default-1." in fresh.output
+    assert "The old run default is now default-1." in fresh.output
     assert (spaces / "out" / "default-1" / "metrics.csv").read_bytes() == before
     names = [run["run"] for run in json.loads(terrarium("runs", "spaces", "--json").stdout)]
     assert names == ["default", "default-1", "slow"]
@@ -139,7 +139,7 @@ def test_a_copied_folder_starts_its_own_runs(spaces: Path, terrarium: Terrarium)
     (copy / "config.toml").write_text((copy / "config.toml").read_text() + '\n[prepare.params]\nalphabet = "xyz"\n')
     result = terrarium("loop", "my_idea")
     assert result.exit_code == 0, result.output
-    assert "default was copied along from spaces; it is now default-of-spaces-1." in result.output
+    assert "default is a copied run of spaces; it is now default-of-spaces-1." in result.output
     assert json.loads((copy / "out" / "default" / "summary.json").read_text())["experiment"] == "my_idea"
     samples = json.loads(terrarium("sample", "my_idea", "--json").stdout)["samples"]
     assert all(set(sample["start"]) <= set("xyz: ") for sample in samples)
@@ -223,7 +223,7 @@ def test_new_copies_source_files_only(spaces: Path, terrarium: Terrarium) -> Non
     assert sorted(path.name for path in (spaces.parent / "idea").iterdir()) == ["config.toml", "prepare.py"]
     again = terrarium("new", "idea", "--from", "spaces")
     assert again.exit_code == 2
-    assert "there is something of this name already" in again.stderr
+    assert "this folder exists already" in again.stderr
     assert "is not a valid folder name" in terrarium("new", "../idea", "--from", "spaces").stderr
 
 

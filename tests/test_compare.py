@@ -255,7 +255,7 @@ def test_many_tests_find_something_by_chance(terrarium: Command, made: Callable[
         (["spaces/wide-0", "spaces/wide-0"], "spaces/wide-0 and spaces/wide-0 are the same run\n  Name runs that differ"),
         (["spaces/wide-*", "spaces/wide-[0-9]"], "spaces/wide-* and spaces/wide-[0-9] are the same runs\n"),
         (["lone"], "all runs of lone have the same settings and data, and a comparison needs two groups\n  Train another: "),
-        (["mixed", "spaces"], "mixed has runs of 2 settings, and none of them is called default\n  Say which: mixed/a, mixed/b."),
+        (["mixed", "spaces"], "mixed has runs with 2 different settings, and none of them is called default\n  Choose one: mixed/a, mixed/b."),
         (["empty"], "empty has no runs yet\n  Train one: python -m core.cli train empty"),
         (["spaces", "empty"], "empty has no runs yet\n  Train one: python -m core.cli train empty"),
         (["spaces", "empty/a*"], "no run of empty matches 'a*'\n  Train one: python -m core.cli train empty"),
@@ -441,7 +441,7 @@ def test_a_place_that_cannot_be_written_is_told(terrarium: Command, widths: None
         done = terrarium("compare", "spaces", "--out", str(place))
         assert done.exit_code == 2, done.output
         assert f"--out {place}: cannot be written: " in done.stderr
-        assert "Name a file in a folder that can be written to." in done.stderr
+        assert "Choose a file in a folder that you can write to." in done.stderr
 
 
 def test_runs_in_another_place_are_found(terrarium: Command, made: Callable[..., Path], lab: Path) -> None:

@@ -118,8 +118,8 @@ def test_what_the_rule_would_compile_needs_no_compiler_and_what_is_asked_for_doe
         with pytest.raises(UserError) as caught:
             settled(device, ASKED)
         assert str(caught.value) == (
-            "train.runtime.compile = true: steps are to be compiled, and triton cannot be found\n"
-            "  Install it, or train without: `train.runtime.compile=false`; a run that has begun, with `resume=True`."
+            "train.runtime.compile = true: the step cannot be compiled: triton is not found\n"
+            "  Install it, or do not compile: `train.runtime.compile=false`, with `resume=True` if the run has begun."
         )
         assert settled(device, ASKED, timing=False).machine.compile  # where no step is taken, nothing is needed
 
@@ -225,7 +225,7 @@ def test_a_missing_compiler_is_named_before_anything_changes(
         result = terrarium("train", "spaces", *options, "-s", "train.runtime.compile=true")
         assert result.exit_code == 2
         assert (
-            "train.runtime.compile = true: steps are to be compiled, and the compiler no-such-compiler cannot be found"
+            "train.runtime.compile = true: the step cannot be compiled: the compiler no-such-compiler is not found"
             in result.stderr
         )
         assert "-s train.runtime.compile=false" in result.stderr
@@ -246,7 +246,7 @@ def test_a_finished_run_needs_no_compiler_and_a_resume_says_how_to_go_on_without
         assert result.exit_code == 0, result.output
     more = ("--resume", "-s", "train.schedule.max_iters=8")
     refused = terrarium("train", "spaces", *more)
-    assert refused.exit_code == 2 and "a run that has begun, with --resume" in refused.stderr
+    assert refused.exit_code == 2 and "with --resume if the run has begun" in refused.stderr
     result = terrarium("train", "spaces", *more, "-s", "train.runtime.compile=false")
     assert result.exit_code == 0, result.output
     assert "This resume is not bit-exact: " in result.stdout and "compile: True -> False" in result.stdout
@@ -396,7 +396,7 @@ def test_a_compiler_that_fails_in_the_run_is_a_clear_error(
     assert result.exit_code == 2 and "Train without: --resume -s train.runtime.compile=false" in result.stderr
     told = compiling.as_user_error(TorchDynamoException(""), steps=6)
     assert told.message == "the step cannot be compiled: TorchDynamoException" and told.remedy == (
-        "Train without: `resume=True` `train.runtime.compile=false`"
+        "Do not compile: `resume=True` `train.runtime.compile=false`"
     )
 
 

@@ -156,7 +156,7 @@ def test_no_damage_to_a_checkpoint_is_silent(run: Path, tmp_path: Path) -> None:
             except UserError as error:
                 assert expected is None
                 assert all(any(str(path) in str(error) for path in damaged[name]) for name in whole)
-                assert "Train the run again with --fresh." in str(error)
+                assert "Train the run again with `fresh=True`." in str(error)
             else:
                 assert expected is not None
                 assert found.state == whole[expected].state
@@ -210,7 +210,7 @@ def test_a_checkpoint_is_read_back_before_an_old_one_goes(
     monkeypatch.setattr(durable, "write_file", rotten)
     result = terrarium("train", "spaces", "--resume", "-s", "train.schedule.max_iters=9")
     assert result.exit_code == 1
-    assert "a checkpoint does not come back from the disk as it was written: " in result.stderr
+    assert "the disk does not return a checkpoint as it was written: " in result.stderr
     assert {path: path.read_bytes() for path in before} == before
     assert not list(run.rglob(".tmp-*"))
 

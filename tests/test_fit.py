@@ -74,11 +74,11 @@ def test_fit_proposes_a_command_that_trains(spaces: Path, terrarium: Terrarium) 
 def test_fit_says_when_there_is_no_time(spaces: Path, terrarium: Terrarium) -> None:
     result = terrarium("fit", "spaces", "--minutes", "0.0001", *SETTINGS)
     assert result.exit_code == 2
-    assert "0.0001 minutes are too few for 1 layers of any width" in result.output
+    assert "0.0001 minutes are not enough for 1 layers of any width" in result.output
     assert "Give more time" in result.output
 
 
 def test_fit_knows_gpts_only(spaces: Path, terrarium: Terrarium) -> None:
     result = terrarium("fit", "spaces", "-s", "train.model.kind='lstm'")
     assert result.exit_code == 2
-    assert "fit knows the sizes of kind gpt only" in result.output and "bench" in result.output
+    assert "fit only works for models of kind gpt" in result.output and "bench" in result.output

@@ -25,7 +25,7 @@ def test_a_run_name_is_one_visible_folder(spaces: Path, terrarium: Terrarium, na
         else terrarium("import-nanogpt", "spaces", "x.pt", "--run", "..")
     )
     assert result.exit_code == 2
-    assert "is no name of a run" in result.stderr or "cannot be read" in result.stderr
+    assert "is not a valid run name" in result.stderr or "cannot be read" in result.stderr
     assert {path: path.read_bytes() for path in before} == before
     assert not (spaces / "out").exists()
 
@@ -121,7 +121,7 @@ def test_damaged_metrics_are_told_and_blank_lines_are_none(spaces: Path, terrari
     metrics.write_text(metrics.read_text() + "7,abc\n")
     done = terrarium("report", "spaces", "--run", "default")
     assert done.exit_code == 2
-    assert re.search(r"metrics\.csv:\d+: not a row of numbers: .*'abc'\n  Mend or delete that line\.", done.output)
+    assert re.search(r"metrics\.csv:\d+: not a row of numbers: .*'abc'\n  Fix or delete this line\.", done.output)
 
 
 def test_a_rate_that_is_far_too_high_fails_with_advice(spaces: Path, terrarium: Terrarium) -> None:
@@ -149,7 +149,7 @@ def test_an_out_dir_elsewhere_works(spaces: Path, terrarium: Terrarium, tmp_path
     ("returned", "told"),
     [
         ("{'a': torch.tensor(2.0), 'b': float('nan')}", ""),
-        ("{'a': 'much'}", "something else than a dict of numbers"),
+        ("{'a': 'much'}", "did not return a dict of numbers"),
         ("3", "dict of numbers"),
     ],
 )
@@ -176,7 +176,7 @@ def test_list_survives_any_config(spaces: Path, terrarium: Terrarium, config: st
     result = terrarium("list")
     assert result.exit_code == 0
     assert "spaces" in result.stdout
-    assert "runs odd says why" in result.stdout
+    assert "runs odd` says why" in result.stdout
 
 
 @pytest.mark.parametrize(("name", "command"), [("datasets", "prepare"), ("out", "train")])
@@ -214,7 +214,7 @@ def test_a_checksum_given_by_hand_counts_in_any_order(text: Path, terrarium: Ter
 def test_a_variant_is_a_name(spaces: Path, terrarium: Terrarium) -> None:
     result = terrarium("train", "spaces", "--variant", "../x")
     assert result.exit_code == 2
-    assert "'../x' is no name of a variant" in result.stderr
+    assert "'../x' is not a valid variant name" in result.stderr
 
 
 def test_a_table_given_as_a_value_is_told(spaces: Path, terrarium: Terrarium) -> None:

@@ -137,7 +137,7 @@ def test_batches_are_taken_in_order_past_those_left_out(skipped: list[int], numb
 
 
 def test_a_norm_that_overflows_is_not_taken_for_a_number() -> None:
-    from core.training.trainer import clip_gradient
+    from core.training.step import clip_gradient
 
     model = torch.nn.Linear(1, 1, bias=False)
     model.weight.grad = torch.tensor([[float("nan")]])

@@ -120,7 +120,7 @@ def test_a_run_in_use_stays(many: Path, terrarium: Terrarium) -> None:
 def test_nobody_to_ask_is_told(many: Path, terrarium: Terrarium) -> None:
     result = terrarium("runs", "spaces", "--prune")
     assert result.exit_code == 2
-    assert "nobody can be asked whether to remove 1 run, 2.1 kB\n  Add --yes." in result.stderr
+    assert "cannot ask whether to remove 1 run, 2.1 kB: no terminal\n  Add --yes." in result.stderr
     assert "bad" in left(many)
 
 
@@ -135,7 +135,7 @@ def test_a_person_is_asked(answer: str, stays: bool, many: Path) -> None:
         output = process.communicate(timeout=60)[0]
     os.close(ours), os.close(theirs)
     assert process.returncode == 0
-    assert "Remove 1 run, 2.1 kB, for good? [y/N]:" in output
+    assert "Remove 1 run, 2.1 kB, permanently? [y/N]:" in output
     assert ("Nothing was removed." in output) == ("bad" in left(many)) == stays
 
 
@@ -151,8 +151,8 @@ def test_what_a_kill_left_of_a_removal_goes_with_the_next(many: Path, terrarium:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("--yes",), "--older-than, --keep and --yes say what --prune removes\n  Add --prune."),
-        (("--keep", "3"), "--older-than, --keep and --yes say what --prune removes"),
+        (("--yes",), "--older-than, --keep and --yes only work with --prune\n  Add --prune."),
+        (("--keep", "3"), "--older-than, --keep and --yes only work with --prune"),
         (("--prune", "--json"), "--json and --prune exclude each other\n  Leave out one of them."),
     ],
 )

@@ -180,7 +180,7 @@ REFUSED: list[tuple[str, Change, str, str]] = [
     ("heads by -s", lambda home: None, "sample spaces -s train.model.n_head=4", "train.model.n_head: 2 -> 4"),
     ("another batch in the run's config", replace(f"{RUN}/config.toml", "batch_size = 4", "batch_size = 5"), RESUME, "train.data.batch_size: 5 -> 4"),
     ("another fingerprint in the summary", replace(f"{RUN}/summary.json", '"dataset_fingerprint": "', '"dataset_fingerprint": "0'), RESUME, "the dataset: "),
-    ("a run of another experiment", swap("spaces/out/half", "twin/out/default"), "evaluate spaces --run half", "is a run of 'twin' that was copied along"),
+    ("a run of another experiment", swap("spaces/out/half", "twin/out/default"), "evaluate spaces --run half", "is a copied run of 'twin'"),
     ("another vocabulary to start from", lambda home: None, "train twin --run tuned -s train.model.init_from=spaces/default", "another vocabulary than this dataset has"),
     ("another shape to start from", lambda home: None, "train spaces --run tuned -s train.model.init_from=wide", "the weights do not fit the model"),
     ("other settings", replace("spaces/config.toml", "n_layer = 1", "n_layer = 2"), "train spaces", "train.model.n_layer: 1 -> 2"),

@@ -235,11 +235,11 @@ def test_what_comes_out_of_the_loop_decides_the_status(
 
 def test_finalize_takes_more_figures_and_no_other_status(tmp_path: Path) -> None:
     tracker = tracked(tmp_path / "run")
-    with pytest.raises(UserError, match=r"status: no run ends as 'complete'\n  Did you mean 'completed'\?"):
+    with pytest.raises(UserError, match=r"status: unknown status 'complete'\n  Did you mean 'completed'\?"):
         tracker.finalize("complete")  # type: ignore[arg-type]
     assert tracker.finalize("interrupted", parameters=7)["parameters"] == 7
     for again in (tracker.finalize, lambda: tracker.log_step(step=1)):
-        with pytest.raises(UserError, match=r"this run is finalized\n  Make another Tracker"):
+        with pytest.raises(UserError, match=r"this run is finalized\n  Open another Tracker with resume_at=STEP"):
             again()
 
 
@@ -269,7 +269,7 @@ def test_a_run_is_never_written_over(tmp_path: Path) -> None:
     with tracked(tmp_path / "run") as tracker:
         tracker.log_step(step=5, train_loss=1.0)
     before = (tmp_path / "run" / "metrics.csv").read_bytes()
-    with pytest.raises(UserError, match=r"there is a run already, which is completed at step 5\n  Name another folder"):
+    with pytest.raises(UserError, match=r"there is a run already: it is completed at step 5\n  Choose another folder"):
         tracked(tmp_path / "run")
     assert (tmp_path / "run" / "metrics.csv").read_bytes() == before
     tracked(tmp_path / "run", fresh=True).finalize()
@@ -279,7 +279,7 @@ def test_a_run_is_never_written_over(tmp_path: Path) -> None:
 def test_other_folders_are_left_alone(tmp_path: Path) -> None:
     (tmp_path / "notes").mkdir()
     (tmp_path / "notes" / "mine.txt").touch()
-    with pytest.raises(UserError, match="this folder is no run, and it is not empty"):
+    with pytest.raises(UserError, match="this folder is not a run, and it is not empty"):
         tracked(tmp_path / "notes")
     with pytest.raises(UserError, match=r"there is no run to go on with\n  Leave out resume_at"):
         tracked(tmp_path / "none", resume_at=3)
@@ -295,9 +295,9 @@ def test_two_trackers_never_write_one_run(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("row", "message"),
     [
-        ({"step": 4}, "log_step: step is 4 after step 5\n  It is a whole number that never goes back"),
+        ({"step": 4}, "log_step: step is 4 after step 5\n  It must be a whole number and never decrease"),
         ({"step": 0.5}, "log_step: step is 0.5\n"),
-        ({"step": 6, "loss": "low"}, "log_step: 'loss' is str, and a row holds numbers\n  Give a number"),
+        ({"step": 6, "loss": "low"}, "log_step: 'loss' is str, but a row has only numbers\n  Give a number"),
         ({"step": 6, "loss": np.zeros(2)}, "log_step: 'loss' is ndarray"),
         ({"step": 6, "a\nb": 1}, "log_step: 'a\\nb' is int"),
     ],
@@ -323,7 +323,7 @@ def test_an_unknown_tracker_is_told_before_anything_is_made(tmp_path: Path) -> N
     [
         (
             {"description": 5},
-            "Tracker: description is 5, and it must be text\n  Give text, or a field of another name.",
+            "Tracker: description is 5, but it must be text\n  Give text, or choose another name for the field.",
         ),
         ({"seed": "3"}, "Tracker: seed is '3'\n  Give a whole number, or leave it out."),
         ({"seed": np.float64(0.5)}, "Tracker: seed is 0.5\n"),
@@ -341,10 +341,10 @@ def test_a_wrong_argument_is_told_before_anything_is_made(choice: Any, message: 
     [
         (
             {"parameters": "1M"},
-            r"summary.json: parameters is '1M', and it must be a number\n  Give a number, or a field of",
+            r"summary.json: parameters is '1M', but it must be a number\n  Give a number, or choose another name",
         ),
-        ({"description": 5}, r"summary.json: description is 5, and it must be text\n"),
-        ({"environment": [1]}, r"summary.json: environment is \[1\], and it must be a dict\n"),
+        ({"description": 5}, r"summary.json: description is 5, but it must be text\n"),
+        ({"environment": [1]}, r"summary.json: environment is \[1\], but it must be a dict\n"),
         (
             {"more": {"a": object()}},
             r"finalize: more.a is object, which summary.json cannot hold\n  Give a number, text, or",

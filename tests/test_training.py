@@ -19,7 +19,7 @@ from core.evaluation.loss import bits_per_byte, mean_loss
 from core.tracking.metrics import MetricsFile, read_rows
 from core.training import checkpoints
 from core.training.machine import Machine
-from core.training.trainer import clip_gradient
+from core.training.step import clip_gradient
 
 Terrarium = Callable[..., Result]
 
@@ -62,7 +62,7 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_is_used(
     with pytest.raises(UserError) as caught:
         checkpoints.load(tmp_path, "last")
     assert part in str(caught.value)
-    assert "Train the run again with --fresh." in str(caught.value)
+    assert "Train the run again with `fresh=True`." in str(caught.value)
 
 
 def test_a_kill_between_the_renames_leaves_the_one_before(tmp_path: Path) -> None:
@@ -161,7 +161,7 @@ def test_finetuning_needs_the_same_vocabulary(spaces: Path, terrarium: Terrarium
 
 def test_a_validation_without_targets_is_told() -> None:
     rows = [(np.zeros((1, 2), np.int64), np.full((1, 2), -1))]
-    with pytest.raises(UserError, match="hold nothing to answer for"):
+    with pytest.raises(UserError, match="the validation batches that are read have no targets"):
         mean_loss(torch.nn.Embedding(3, 3), rows, Machine(torch.device("cpu"), torch.float32))
 
 
@@ -185,7 +185,9 @@ def test_a_checkpoint_without_memory_to_write_it_is_told(tmp_path: Path, monkeyp
         raise MemoryError
 
     monkeypatch.setattr(checkpoints.np, "empty", none)
-    with pytest.raises(RunFailed, match=r"no memory to write it: .* are needed\.\n  The checkpoint before is whole\."):
+    with pytest.raises(
+        RunFailed, match=r"not enough memory to write it: .* are needed\.\n  The checkpoint before is whole\."
+    ):
         some_checkpoint(tmp_path, 2)
     monkeypatch.undo()
     assert checkpoints.load(tmp_path, "last").state["step"] == 1

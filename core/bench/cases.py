@@ -1,4 +1,4 @@
-"""List what `bench` measures, of a machine or of an experiment's run, case by case."""
+"""The list of what `bench` measures, for the machine or for an experiment."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from core.training.upkeep import evaluation_seconds, row_seconds, save, shares
 PRESETS = ("gpt2", "modern")
 SMALL = Shape(n_layer=4, n_head=4, n_embd=128, block_size=64, batch_size=12)  # nanoGPT's CPU setting
 SHAPES = (SMALL, replace(SMALL, batch_size=64), Shape(6, 6, 384, block_size=256, batch_size=16))
-SAMPLED = ((SMALL, (1, 10, 64)), (SHAPES[2], (1, 10)))  # a shape, and how many rows are written at once
+SAMPLED = ((SMALL, (1, 10, 64)), (SHAPES[2], (1, 10)))  # a shape, and how many rows are sampled at once
 GPT2 = Shape(12, 12, 768, block_size=1024, batch_size=1, vocab_size=50304)  # as nanoGPT pads it
 GPT2_GPU_ROWS = 32  # halved until they fit
 PREPARED = (("char", 40), ("bpe", 20))  # encoder, megabytes of text: about a second each
@@ -31,7 +31,7 @@ PREPARED = (("char", 40), ("bpe", 20))  # encoder, megabytes of text: about a se
 
 @dataclass(frozen=True)
 class Case:
-    """One line of a table. measure() -> figures; their names are those of the columns, None where one is not available."""
+    """One line of a table. measure() -> figures, named like the columns; None if a figure is not available."""
 
     section: str
     name: str
@@ -39,7 +39,7 @@ class Case:
 
 
 def machine_cases(machine: Machine, threads: int, *, full: bool) -> list[Case]:
-    """The machine's own table. full: the smallest GPT-2 too, which takes minutes on a CPU. threads: 0 is torch's choice."""
+    """The table for the machine. full: with the smallest GPT-2, minutes on a CPU. threads: 0 is torch's default."""
     large = replace(GPT2, batch_size=1 if machine.device.type == "cpu" else GPT2_GPU_ROWS)
     shapes = (*SHAPES, large) if full else SHAPES
     return [
@@ -64,9 +64,9 @@ def machine_cases(machine: Machine, threads: int, *, full: bool) -> list[Case]:
 
 
 def experiment_cases(run: Run, parts: Parts) -> list[Case]:
-    """The table of one experiment, to be measured in this order: the shares follow from what stands before them.
+    """The table for one experiment. Measure in this order, because the shares are computed from earlier cases.
 
-    run: one that nobody needs, in a folder that may be filled.
+    run: a temporary one. Its folder is written to.
     """
     config, seconds = run.config.train, dict[str, float]()
 

@@ -1,4 +1,4 @@
-"""Measure the speed of prepare on made-up text, in megabytes per second."""
+"""Measure the speed of `prepare` on generated text, in megabytes per second."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ MB = 1_000_000
 
 
 def write_text(path: Path, megabytes: int) -> None:
-    """A file of that size of made-up text, the same every time: Zipf-distributed words in lines, some of them not ASCII."""
+    """Write generated text of this size, always the same: lines of Zipf-distributed words, some of them not ASCII."""
     random = np.random.default_rng(0)
     letters = np.array(list("etaoinshrdlucmfwypvbgkqjxz"))
     odds = np.arange(30, 4, -1) / np.arange(30, 4, -1).sum()
@@ -34,18 +34,18 @@ def write_text(path: Path, megabytes: int) -> None:
 
 
 def write_experiment(folder: Path, megabytes: int) -> None:
-    """An experiment of made-up text."""
+    """Write an experiment with generated text."""
     write_text(folder / "input.txt", megabytes)
     (folder / "config.toml").write_text('[prepare]\ninput = "input.txt"\n')
 
 
 def warm_up(encoder: str) -> None:
-    """Use an encoder once: it loads and starts what it needs."""
+    """Use an encoder once, so that it loads what it needs."""
     plugins().get("encoders", encoder, "").fit(["warm up"], vocab_size=1024).encode_batch(["warm", "up"])
 
 
 def prepare_timed(folder: Path, encoder: str, *, force: bool) -> tuple[Dataset, float]:
-    """The experiment's dataset and the seconds until it was there; force: made even if it is current."""
+    """Prepare the dataset. Returns it and the seconds it took. force: even if it is current."""
     config, settings = load_config(folder, "", [f"prepare.encoder={encoder}"])
     begin = time.perf_counter()
     dataset = prepare(Experiment(folder), config, settings, plugins(), force=force)
@@ -53,7 +53,7 @@ def prepare_timed(folder: Path, encoder: str, *, force: bool) -> tuple[Dataset, 
 
 
 def preparing_speed(encoder: str, megabytes: int) -> dict[str, Any]:
-    """megabytes_per_second of text, in UTF-8, from a file to a dataset; learning the encoder is part of it."""
+    """megabytes_per_second of UTF-8 text, from a file to a dataset, learning the encoder included."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         write_experiment(folder, megabytes)

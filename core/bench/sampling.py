@@ -22,14 +22,14 @@ def preset_sampling(preset: str, shape: Shape, rows: int, machine: Machine, seco
 
 
 def sampling_speed(model: torch.nn.Module, rows: int, machine: Machine, seconds: float = 1.0) -> dict[str, Any]:
-    """tokens_per_second, of all rows together, of greedy continuations of one token within one block, with its range."""
+    """tokens_per_second of all rows together, with its range, for greedy sampling from one token to a full block."""
     prompts = torch.zeros(rows, 1, dtype=torch.long, device=machine.device)
     block_size: int = model.block_size  # type: ignore[assignment]
     tokens = rows * max(block_size - 1, 1)
 
     def write() -> None:
         for chosen in generate(model, prompts, max_new_tokens=max(block_size - 1, 1), temperature=0.0):
-            chosen.tolist()  # as whoever shows them does
+            chosen.tolist()  # as showing the text does
 
     timing = timed(write, seconds=seconds, warmup=1)
     return {

@@ -1,4 +1,4 @@
-"""Measure the time from a command to its first training step, in a process of its own."""
+"""Measure the time from a command to its first training step, in a separate process."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-# Ends the process behind the first step: what follows is not to be timed. A step counts only when training has begun.
+# Ends the process after the first step, so that nothing else is timed. Steps before on_train_start do not count.
 PREPARE = '''"""Notes when the first optimizer step is done, and ends."""
 
 import os
@@ -53,9 +53,9 @@ CONFIG = '[prepare]\nsize = 20_000\n[train.optim]\nname = "noting"\n[train.runti
 
 
 def first_step(threads: int = 0, repeats: int = 3, more: tuple[str, ...] = ()) -> dict[str, Any]:
-    """Seconds from `python -m core.cli train` to the end of the first step of a default model, dataset ready: the median.
+    """Median seconds from `python -m core.cli train` to the end of a default model's first step, with a ready dataset.
 
-    threads: of torch; 0: as a run chooses. more: arguments of `train`. Raises RuntimeError where the command fails.
+    threads: torch's; 0: as a run chooses. more: arguments of `train`. Raises RuntimeError if the command fails.
     """
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name) / "experiments" / "start"
@@ -72,7 +72,7 @@ def first_step(threads: int = 0, repeats: int = 3, more: tuple[str, ...] = ()) -
 
 
 def command(folder: Path, *arguments: str) -> None:
-    """Run a command of this package in a folder. Raises RuntimeError, with what it said, if it fails."""
+    """Run a command of this package in a folder. Raises RuntimeError with its output if it fails."""
     package = str(Path(__file__).parents[2])
     paths = [package, *filter(None, [os.environ.get("PYTHONPATH")])]
     done = subprocess.run(

@@ -1,4 +1,4 @@
-"""Measure the speed of training of the presets, in shapes that are always the same.
+"""Measure the training speed of the presets, at fixed model sizes.
 
 Legend: G micro-batches of an optimizer step, B rows, T tokens.
 """
@@ -26,7 +26,7 @@ Array = npt.NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Shape:
-    """A GPT and its batch: layers, heads, channels, tokens of a row, rows, ids."""
+    """The size of a GPT and its batch: layers, heads, channels, tokens per row, rows, ids."""
 
     n_layer: int
     n_head: int
@@ -45,7 +45,7 @@ class Shape:
 
 
 def config_of(preset: str, shape: Shape) -> Config:
-    """The resolved config of a preset in a shape."""
+    """The resolved config of a preset at this size."""
     sizes = {name: getattr(shape, name) for name in ("n_layer", "n_head", "n_embd", "block_size")}
     model = Model.model_validate({"preset": preset, **sizes})
     return resolve(Config(train=Train(model=model, data=Data(batch_size=shape.batch_size))))
@@ -58,7 +58,7 @@ def random_batch(shape: Shape) -> tuple[Array, Array]:
 
 
 def preset_speed(preset: str, shape: Shape, machine: Machine, seconds: float = 1.0) -> dict[str, Any]:
-    """Figures of a preset's training step. What does not fit into a GPU's memory is tried with half the rows, and so on."""
+    """Time a preset's training step. If it does not fit into the GPU's memory, half the rows are tried, and so on."""
     torch.manual_seed(0)
     config = config_of(preset, shape)
     model = build_model(config.train.model, shape.vocab_size, plugins()).to(machine.device)

@@ -1,4 +1,4 @@
-"""The command line. Every command registers through the hook that plugins use."""
+"""The command line. Its commands are registered through the same hook as those of plugins."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 @hookimpl
 def register_commands(cli: click.Group) -> None:
-    """The commands that come with Terrarium. Those of a package that was taken out are left out."""
+    """Terrarium's own commands. A command whose package was removed is left out."""
     from core.cli import check, compare, experiments, fit, nanogpt, report, runs, train, trained
     from core.plugins.manager import built_in
 

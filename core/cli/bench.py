@@ -1,4 +1,4 @@
-"""The command bench: how fast this machine is, or an experiment on it. Each figure shows as soon as it is measured."""
+"""The command bench: the speed of this machine, or of an experiment on it. Figures appear as they are measured."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from core.lab.opened import Opened
     from core.training.machine import Machine
 
-# Figures that people see: header and format of the column. The others stand in the output of --json.
+# The figures in the table: header and format of their column. --json has more.
 COLUMNS: dict[str, tuple[str, Callable[[Any], str]]] = {
     "flops": ("GFLOP/s", lambda value: f"{value / 1e9:,.0f}"),
     "ms_per_step": ("ms/step", lambda value: f"{value:,.1f}"),
@@ -35,8 +35,10 @@ NAME_WIDTH, CELL_WIDTH = 44, 10
 
 @click.command()
 @click.argument("experiment", metavar="[EXP]", required=False)
-@click.option("--full", is_flag=True, help="GPT-2 with 124M parameters too: minutes on a CPU.")
-@click.option("--threads", metavar="N", type=click.IntRange(min=1), help="CPU threads.  [default: torch's choice]")
+@click.option("--full", is_flag=True, help="Also measure GPT-2 with 124M parameters. Takes minutes on a CPU.")
+@click.option(
+    "--threads", metavar="N", type=click.IntRange(min=1), help="Number of CPU threads.  [default: torch's choice]"
+)
 @options.as_json
 @options.settings
 def bench(
@@ -50,11 +52,10 @@ def bench(
 ) -> None:
     """Measure the speed of this machine, or of EXP on it.
 
-    Without EXP: matrix products, training, sampling and prepare at sizes that are always the same, and the time to the
-    first step. With EXP: its own training step and sampling, and what evaluations and checkpoints take of its time.
-    Presets run in the precision that is mostly fastest on such hardware; EXP runs as its own run would choose. MFU is the
-    share of the fastest matrix product's speed that a model's operations reach. EXP's dataset is made if need be; its
-    runs are left alone.
+    Without EXP: matrix products, training, sampling and prepare at fixed sizes, and the time to the first step. The
+    presets use the precision that is usually fastest on this hardware. With EXP: its training step and sampling, with the
+    settings of a real run, and the share of time that evaluations and checkpoints take. The dataset is made if necessary;
+    the runs are not changed. MFU is a model's speed as a share of the fastest matrix product's.
     """
     from core.cli.console import Console
 
@@ -81,24 +82,24 @@ def bench(
 
 
 def refuse(experiment: str | None, full: bool, overrides: tuple[str, ...], variant: str) -> None:
-    """Raise UserError for options that mean nothing here."""
+    """Raise UserError for options that have no effect here."""
     if not experiment and (overrides or variant):
         raise UserError(
-            "without an experiment there is no config to change",
+            "there is no config to change without an experiment",
             place="-s" if overrides else "--variant",
             remedy="Name an experiment: python -m core.cli bench EXP",
         )
     if experiment and full:
         raise UserError(
-            "belongs to the table of the machine, not to an experiment's",
+            "only works for the machine's table, not for an experiment",
             place="--full",
-            remedy="Leave it out, or leave the experiment out.",
+            remedy="Leave out either this option or the experiment.",
         )
 
 
 @contextlib.contextmanager
 def of_machine(threads: int | None, full: bool) -> Iterator[tuple[dict[str, Any], list[Case]]]:
-    """What the machine is, and its cases."""
+    """A description of the machine, and its cases."""
     from core.bench import cases
     from core.training.machine import choose_machine
 
@@ -109,7 +110,7 @@ def of_machine(threads: int | None, full: bool) -> Iterator[tuple[dict[str, Any]
 
 @contextlib.contextmanager
 def of_experiment(opened: Opened, threads: int | None) -> Iterator[tuple[dict[str, Any], list[Case]]]:
-    """What the machine and the experiment are, and the cases."""
+    """A description of the experiment and the machine, and the cases."""
     from core.bench import cases
     from core.lab.assemble import refuse_unknown, throwaway
     from core.lab.opened import prepared
@@ -125,7 +126,7 @@ def of_experiment(opened: Opened, threads: int | None) -> Iterator[tuple[dict[st
 
 
 def account(machine: Machine) -> dict[str, str]:
-    """The machine in words."""
+    """A description of the machine."""
     from core.training.measured import machine_key
 
     threads = f"{machine.threads} thread{'s' * (machine.threads != 1)}"
@@ -133,12 +134,12 @@ def account(machine: Machine) -> dict[str, str]:
 
 
 def cell(key: str, value: Any) -> str:
-    """A figure, or a dash where it could not be measured."""
+    """A figure, or a dash if it could not be measured."""
     return "-" if value is None else COLUMNS[key][1](value)
 
 
 def line(name: str, cells: list[str]) -> str:
-    """A name and cells in columns."""
+    """A line of the table: a name and cells."""
     return (name.ljust(NAME_WIDTH) + "".join(text.rjust(CELL_WIDTH) for text in cells)).rstrip()
 
 

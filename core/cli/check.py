@@ -1,4 +1,4 @@
-"""The command check: the data, n-gram baselines, the cost of the run and suspicious settings, before it is trained."""
+"""The command check: data, n-gram baselines, cost and suspicious settings of an experiment, before training."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ if TYPE_CHECKING:
 
 @click.command()
 @options.experiment
-@click.option("--no-timing", is_flag=True, help="Take no steps: leave out minutes and memory.")
+@click.option("--no-timing", is_flag=True, help="Do not time any steps; leave out time and memory.")
 @options.as_json
 @options.settings
 def check(
     experiment: str, no_timing: bool, as_json: bool, overrides: tuple[str, ...], variant: str, quiet: bool
 ) -> None:
-    """Look at an experiment before it is trained.
+    """Check an experiment before training it.
 
-    Shows what the data is, how much of the validation side also occurs in training, the loss of n-gram baselines, the
-    minutes and memory that the run will take (from five seconds of real steps), and suspicious settings. Makes the dataset
-    if necessary. Does not touch the runs.
+    Shows the data, how much of the validation side also occurs in training, the loss of n-gram baselines, the time and
+    memory that the run will need (from five seconds of real steps), and suspicious settings. Makes the dataset if
+    necessary. Does not change the runs.
     """
     from core.lab.check import account_of
 
@@ -40,7 +40,7 @@ def check(
 
 
 def lines(account: Account) -> Iterator[str]:
-    """The account for people, section by section."""
+    """The account as text, section by section."""
     yield from ("", "data", *data_lines(account))
     yield from ("", "validation in training", *overlap_lines(account))
     yield from ("", "n-gram baselines: loss in nats per target (bits per byte)", *loss_lines(account))
@@ -74,7 +74,7 @@ def data_lines(account: Account) -> Iterator[str]:
         if data["longer"]:
             longer = f"{data['longer']:,} are longer than {longer}"
         elif data["longest"] < size:
-            longer += " is longer than any document, so that a row holds several"
+            longer += " is longer than any document, so a row has several"
         yield line("longest document", f"{data['longest']:,} tokens; {longer}")
     yield line(
         "parameters",
@@ -86,7 +86,7 @@ def overlap_lines(account: Account) -> Iterator[str]:
     for part in account["overlap"]:
         text = f"{part['in_train']:,} of {part['parts']:,} also occur in train ({part['share']:.1%})"
         if part["searched"] < account["data"]["train_tokens"]:
-            text += f", of which the first {part['searched']:,} tokens were searched"
+            text += f", in its first {part['searched']:,} tokens"
         yield line(part["what"], text)
     if account["data"]["same"]:
         yield "  Both sides are the same."
@@ -97,13 +97,13 @@ def loss_lines(account: Account) -> Iterator[str]:
     for name, nats in found["nats"].items():
         yield line(name, f"{nats:.4f}  ({found['bits_per_byte'][name]:.3f})")
     if account["optimal_loss"] is not None:
-        yield line("optimal", f"{account['optimal_loss']:.4f}  as evaluate.optimal_loss says")
+        yield line("optimal", f"{account['optimal_loss']:.4f}  from evaluate.optimal_loss")
     if (found["train_tokens"], found["val_tokens"]) != (data["train_tokens"], data["val_tokens"]):
-        yield f"  Of the first {found['train_tokens']:,} training and {found['val_tokens']:,} validation tokens."
+        yield f"  From the first {found['train_tokens']:,} training and {found['val_tokens']:,} validation tokens."
     tables = [nats for name, nats in found["nats"].items() if name != "uniform"]
     if any(longer > shorter for shorter, longer in itertools.pairwise(tables)):
-        yield "  Longer n-grams that do worse have memorised what validation does not have."
-    yield "  N-grams: interpolated Kneser-Ney (Chen and Goodman 1999), counted on the training side alone."
+        yield "  Longer n-grams that do worse have memorised the training side."
+    yield "  N-grams: interpolated Kneser-Ney (Chen and Goodman 1999), counted on the training side only."
 
 
 def cost_lines(account: Account) -> Iterator[str]:
@@ -113,14 +113,14 @@ def cost_lines(account: Account) -> Iterator[str]:
     cost: dict[str, Any] = account["prediction"]
     yield line("step", f"{cost['ms_per_step']:,.1f} ms, {cost['tokens_per_second']:,.0f} tokens/s")
     shares = ", ".join(f"{name} {share:.1%}" for name, share in cost["shares"].items())
-    yield line("time", f"about {duration(cost['seconds'])} for {cost['steps']:,} steps; of it {shares}")
+    yield line("time", f"about {duration(cost['seconds'])} for {cost['steps']:,} steps; share of it: {shares}")
     seen = cost["steps"] * cost["ms_per_step"] / 1000 * cost["tokens_per_second"]
     times = seen / account["data"]["train_tokens"]
     yield line("data seen", f"{seen:,.0f} tokens, {times:,.{0 if times >= 10 else 1}f} times the training side")
     if cost["memory_bytes"] is not None:
         left = "" if cost["available_bytes"] is None else f"; {megabytes(cost['available_bytes'])} more are free"
         some = f" with {cost['rows']:,} of {account['batch_size']:,} rows" * (cost["rows"] < account["batch_size"])
-        yield line("memory", f"{megabytes(cost['memory_bytes'])} at the highest{some}{left}")
+        yield line("memory", f"{megabytes(cost['memory_bytes'])} at most{some}{left}")
 
 
 COMMANDS = (check,)

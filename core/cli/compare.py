@@ -1,4 +1,4 @@
-"""The command compare: runs and groups of seeds side by side. It reads run folders alone, so it needs no torch."""
+"""The command compare: runs and groups of seeds side by side. It only reads run folders, so it does not need torch."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import click
 from core.cli import options
 
 OUT = (
-    "Where to write: a picture (.png, .svg), or a table (.txt, .md, .csv, .tex, .json, .html) with the picture beside it."
-    "  [default: compare.png in the folder of runs]"
+    "File to write: a plot (.png, .svg), or a table (.txt, .md, .csv, .tex, .json, .html) plus the plot."
+    "  [default: compare.png in the folder of the runs]"
 )
 
 
@@ -23,7 +23,7 @@ OUT = (
     type=click.Choice(["text", "markdown", "csv", "latex"]),
     default="text",
     show_default=True,
-    help="Form of what is printed.",
+    help="Format of the printed table.",
 )
 @options.as_json
 @options.settings
@@ -36,11 +36,11 @@ def compare(
     variant: str,
     quiet: bool,
 ) -> None:
-    """Compare runs, or groups of seeds: figures, curves, what differed, and whether the difference is real.
+    """Compare runs or groups of seeds: figures, curves, differences in settings, and whether the difference is real.
 
-    EXP/RUN is that run. EXP/RUN,RUN and 'EXP/PATTERN*' are one group of seeds. EXP is the group of its run `default`, or
-    of its only setting: the runs that differ in nothing but their seed. A single EXP compares all its settings.
-    Each group is compared with the first one. Runs of one seed are paired.
+    EXP/RUN is one run. EXP/RUN,RUN and 'EXP/PATTERN*' are one group of seeds. EXP is the group of runs that differ from
+    its run `default` only in their seed, or all its runs if they have the same settings. A single EXP compares all its
+    settings. Each group is compared with the first one. Runs with the same seed are paired.
     """
     from core.lab.choosing import choose
     from core.lab.comparing import write_comparison
@@ -53,7 +53,7 @@ def compare(
     found = compare_groups(chosen)
     places = write_comparison(found, out or folder / "compare.png")
     click.echo(as_form(found, "json" if as_json else form))
-    to_stderr = as_json or form != "text"  # stdout is for what goes on from there
+    to_stderr = as_json or form != "text"  # stdout has only the table, to be piped
     click.echo("" if to_stderr else "\n", nl=False)
     for name, path in places.items():
         click.echo(f"{name}: {path}", err=to_stderr)

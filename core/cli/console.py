@@ -1,4 +1,4 @@
-"""What a person sees on a terminal: lines, progress, and options in place of the Python API's arguments."""
+"""Output on a terminal: lines, progress bars, and messages with command-line options in place of Python arguments."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
 Row = dict[str, float]
-LINE_SECONDS = 5.0  # at most one plain line of progress in this time
+LINE_SECONDS = 5.0  # between plain lines of progress, at least
 # Arguments of the Python API -> options of the command line.
 OPTIONS = {
     "run": "--run", "name": "--name", "variant": "--variant", "force": "--force", "fresh": "--fresh", "resume": "--resume",
@@ -25,7 +25,7 @@ QUOTED = re.compile(r"`([A-Za-z_][\w.-]*)=([^`]*)`")
 
 
 def phrased(text: str) -> str:
-    """A message with options instead of arguments: `fresh=True` is --fresh, `train.data.batch_size=4` is -s train.data.batch_size=4."""
+    """Replace arguments in a message by options: `fresh=True` -> --fresh, `section.key=4` -> -s section.key=4."""
 
     def option(found: re.Match[str]) -> str:
         name, value = found.groups()
@@ -39,15 +39,15 @@ def phrased(text: str) -> str:
 
 
 def override(place: str) -> str:
-    """The place of an error that is an argument or an override."""
+    """The option for the place of an error that is an argument or an override."""
     name, equals, value = place.partition("=")
     return f"{OPTIONS[name]} {value}" if equals and name in OPTIONS else f"-s {place}"
 
 
 class Console:
-    """A listener that writes to a terminal, or plain lines elsewhere.
+    """A listener that writes to a terminal, or plain lines to a file or pipe.
 
-    quiet: nothing. json: to stderr, because stdout then belongs to the machine-readable output.
+    quiet: write nothing. json: write to stderr, because stdout has the JSON.
     """
 
     def __init__(self, *, quiet: bool = False, json: bool = False) -> None:
@@ -61,11 +61,11 @@ class Console:
 
     @property
     def interactive(self) -> bool:
-        """Whether a person is watching."""
+        """Whether the output is a terminal."""
         return not self.quiet and self.stream.isatty()
 
     def say(self, text: str = "") -> None:
-        """One line."""
+        """Write one line."""
         if self.quiet:
             return
         if self.bar:
@@ -74,25 +74,25 @@ class Console:
             print(phrased(text), file=self.stream, flush=True)
 
     def write(self, text: str) -> None:
-        """Part of a line, as it comes."""
+        """Write part of a line."""
         self.close()
         if not self.quiet:
             print(text, end="", file=self.stream, flush=True)
 
     def row(self, metrics: Row) -> None:
-        """A row of metrics: every evaluation has its line. On a terminal the bar shows the others, elsewhere now and then a line."""
+        """Write a line for every evaluation. Other rows appear in the bar; without a terminal, a line every few seconds."""
         if self.interactive:
             if "val_loss" in metrics:
                 self.say(self.sentence(metrics))
-            self.describe(
-                self.unit, f"{self.position(metrics)}  loss {metrics['train_loss']:.3f}  {speed_text(metrics)}"
-            )
+            if self.bar and self.unit in self.tasks:
+                text = f"{self.position(metrics)}  loss {metrics['train_loss']:.3f}  {speed_text(metrics)}"
+                self.bar.update(self.tasks[self.unit], description=text)
         elif "val_loss" in metrics or time.monotonic() - self.last_line > LINE_SECONDS:
             self.last_line = time.monotonic()
             self.say(self.sentence(metrics))
 
     def progress(self, what: str, done: float, total: float) -> None:
-        """How much is done, as a bar on a terminal. A bar goes when its work is done."""
+        """Show progress as a bar on a terminal. The bar disappears when the work is done."""
         if what in (STEPS, SECONDS):
             self.unit, self.length = what, total
         if not self.interactive:
@@ -108,24 +108,19 @@ class Console:
             if not self.tasks:
                 self.close()
 
-    def describe(self, what: str, text: str) -> None:
-        """Put words beside a bar."""
-        if self.bar and what in self.tasks:
-            self.bar.update(self.tasks[what], description=text)
-
     def close(self) -> None:
-        """Take the bars away."""
+        """Remove the bars."""
         if self.bar:
             self.bar.stop()
         self.bar, self.tasks = None, {}
 
     def position(self, metrics: Row) -> str:
-        """`step  20/1000`; the step alone where a run ends by the clock."""
+        """`step  20/1000`; only the step if the run is limited by time."""
         step = f"{metrics['step']:.0f}"
         return f"step {step:>{len(str(self.length))}}/{self.length}" if self.unit == STEPS else f"step {step}"
 
     def sentence(self, metrics: Row) -> str:
-        """A row of metrics in one line."""
+        """A row of metrics as one line."""
         parts = [self.position(metrics), f"loss {metrics['train_loss']:.4f}"]
         if "val_loss" in metrics:
             parts.append(f"val {metrics['val_loss']:.4f}")
@@ -137,7 +132,7 @@ class Console:
 
 
 def new_bar(stream: Any) -> Progress:
-    """Progress bars that disappear."""
+    """Create progress bars that disappear when they stop."""
     from rich.console import Console as RichConsole
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 

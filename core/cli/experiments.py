@@ -1,4 +1,4 @@
-"""Commands about experiments as such: list, new, plugins. None of them imports an experiment, or torch."""
+"""The commands list, new and plugins. They import neither experiments nor torch."""
 
 from __future__ import annotations
 
@@ -17,48 +17,43 @@ from core.plugins.manager import KINDS, plugins
 from core.report.tables import Table, as_text, shown
 from core.tracking.run import read_summary, run_folders
 
-# What stays behind when an experiment is copied: everything that its commands made.
+# What `new` does not copy: everything that commands have made.
 MADE = ("datasets", "out", "EXPERIMENT_LOG.md", "__pycache__")
 
 
 @click.command("list")
 @options.as_json
 def list_experiments(as_json: bool) -> None:
-    """Experiments: what each is, whether its data is prepared, its runs and their best loss."""
+    """List experiments: a summary, whether the data is prepared, the number of runs and their best loss."""
     rows = [account(experiment) for experiment in discover()]
     if as_json:
         click.echo(json.dumps(rows, indent=2, ensure_ascii=False))
     elif rows:
         click.echo(listed(["name", "prepared", "runs", "best_loss", "summary"], rows))
     else:
-        click.echo(f"No experiments in {home()}. An experiment is a folder with a config.toml or a prepare.py in it.")
+        click.echo(f"No experiments in {home()}. An experiment is a folder with a config.toml or a prepare.py.")
 
 
 def account(experiment: Experiment) -> dict[str, Any]:
-    """One experiment for `list`, read without checking its config: a broken neighbour must not break the list."""
+    """One experiment for `list`. Its config is not checked, so a broken experiment does not break the list."""
     row: dict[str, Any] = {"name": experiment.name, "summary": summary(experiment), "path": str(experiment.folder)}
     try:
         dataset, out = places(experiment.folder)
         summaries = [read_summary(folder) for folder in run_folders(experiment, out)]
-        best = min(
-            (found["best_val_loss"] for found in summaries if found.get("best_val_loss") is not None), default=None
-        )
+        losses = [found["best_val_loss"] for found in summaries if found.get("best_val_loss") is not None]
     except (UserError, ValueError, AttributeError, TypeError, OSError):
-        problem = (
-            f"its config.toml or a summary.json cannot be read: python -m core.cli runs {experiment.name} says why"
-        )
+        problem = f"config.toml or a summary.json cannot be read; `{experiment.command.format('runs')}` says why"
         return row | {"summary": problem, "prepared": False, "runs": 0, "best_loss": None}
     prepared = any((folder / "train.bin").is_file() for folder in (dataset, experiment.folder))
-    return row | {"prepared": prepared, "runs": len(summaries), "best_loss": best}
+    return row | {"prepared": prepared, "runs": len(summaries), "best_loss": min(losses, default=None)}
 
 
 def places(folder: Path) -> tuple[Path, Path]:
-    """The dataset's folder and that of runs, as config.toml names them."""
+    """The folders of the dataset and of the runs, from config.toml."""
     path = folder / "config.toml"
     values = tomli.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    dataset = (
-        values.get("prepare", {}).get("dataset_dir") or f"datasets/{values.get('prepare', {}).get('variant', 'basic')}"
-    )
+    prepare = values.get("prepare", {})
+    dataset = prepare.get("dataset_dir") or f"datasets/{prepare.get('variant', 'basic')}"
     out = values.get("train", {}).get("runtime", {}).get("out_dir") or "out"
     return folder / Path(dataset).expanduser(), folder / Path(out).expanduser()
 
@@ -69,16 +64,16 @@ def places(folder: Path) -> tuple[Path, Path]:
     "--from", "source", metavar="EXPERIMENT", default="insert_spaces", show_default=True, help="The experiment to copy."
 )
 def new(name: str, source: str) -> None:
-    """Copy an experiment's source files under a new name."""
+    """Create an experiment by copying another one's source files."""
     original = find(source)
     if Path(name).name != name or name.startswith((".", "_")):
         raise UserError(
             f"'{name}' is not a valid folder name",
-            remedy="Use letters, digits and _; the folder is made in experiments/.",
+            remedy="Use letters, digits and _. The folder is created in experiments/.",
         )
     target = home() / name
     if target.exists():
-        raise UserError("there is something of this name already", place=str(target), remedy="Choose another name.")
+        raise UserError("this folder exists already", place=str(target), remedy="Choose another name.")
     target.parent.mkdir(parents=True, exist_ok=True)
     shutil.copytree(original.folder, target, ignore=lambda folder, names: [entry for entry in names if entry in MADE])
     click.echo(
@@ -89,7 +84,7 @@ def new(name: str, source: str) -> None:
 @click.command("plugins")
 @click.pass_context
 def list_plugins(context: click.Context) -> None:
-    """What is registered, and by which package."""
+    """List what is registered, and by which package."""
     found = plugins()
     rows = [
         {"kind": kind[:-1], "name": name, "package": package}
@@ -112,7 +107,7 @@ def list_plugins(context: click.Context) -> None:
 
 
 def listed(columns: list[str], rows: list[dict[str, Any]]) -> str:
-    """Columns of rows as aligned text."""
+    """A table of some columns of rows."""
     return as_text(Table(columns, [[shown(row.get(column)) for column in columns] for row in rows]))
 
 

@@ -1,9 +1,8 @@
-"""The command fit: which size of model to train in the time that there is."""
+"""The command fit: propose a model size for a given training time."""
 
 from __future__ import annotations
 
 import json
-import shlex
 from dataclasses import asdict
 
 import click
@@ -19,15 +18,15 @@ from core.cli import options
     type=click.FloatRange(min=0, min_open=True),
     default=3.0,
     show_default=True,
-    help="Time for training.",
+    help="Time for training, minutes.",
 )
 @options.as_json
 @options.settings
 def fit(experiment: str, minutes: float, as_json: bool, overrides: tuple[str, ...], variant: str, quiet: bool) -> None:
-    """Propose a model size and a number of steps for a budget in time.
+    """Propose a model size and a number of steps for a time budget.
 
-    Times the real step of EXP at several widths on this machine, with the layers and the batch of its config, and names
-    the width that sees the right number of tokens in that time.
+    Times the training step of EXP at several widths on this machine, with the layers and batch of its config. Proposes
+    the width with the best number of training tokens per parameter in that time.
     """
     from core.errors import UserError
     from core.lab.assemble import refuse_unknown
@@ -49,27 +48,22 @@ def fit(experiment: str, minutes: float, as_json: bool, overrides: tuple[str, ..
     chosen = best(found)
     if chosen is None:
         raise UserError(
-            f"{minutes:g} minutes are too few for {train.model.n_layer} layers of any width",
+            f"{minutes:g} minutes are not enough for {train.model.n_layer} layers of any width",
             place=f"--minutes {minutes:g}",
             remedy="Give more time, or lower train.model.n_layer, train.data.batch_size or train.data.block_size.",
         )
     settings = [
         f"train.model.n_embd={chosen.n_embd}", f"train.model.n_head={chosen.n_head}", f"train.runtime.max_minutes={minutes:g}",
     ]  # fmt: skip
-    options_of_train = [
-        *(["--variant", variant] if variant else []), "--run", f"fit-{minutes:g}-minutes",
-        *(part for setting in (*overrides, *settings) for part in ("-s", setting)),
-    ]  # fmt: skip
-    command = f"{opened.experiment.command.format('train')} {shlex.join(options_of_train)}"
-    steps = f"about {chosen.steps:,} steps"
-    console.say(f"\nFor {minutes:g} minutes, a width of {chosen.n_embd} ({steps}):\n  {command}")
+    command = options.train_command(opened, f"fit-{minutes:g}-minutes", settings)
+    console.say(f"\nFor {minutes:g} minutes, a width of {chosen.n_embd} (about {chosen.steps:,} steps):\n  {command}")
     if as_json:
         result = {"minutes": minutes, "best": asdict(chosen), "sizes": [asdict(f) for f in found], "set": settings}
         click.echo(json.dumps(result, indent=2))
 
 
 def row(*cells: str) -> str:
-    """Cells in columns."""
+    """A line of the table."""
     return "".join(cell.rjust(14) for cell in cells)
 
 

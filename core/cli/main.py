@@ -1,4 +1,4 @@
-"""The group of commands, and how errors end the process: exit codes 0, 1, 2, 130 and 143."""
+"""The entry point: the group of commands, and how errors end the process (exit codes 0, 1, 2, 130 and 143)."""
 
 from __future__ import annotations
 
@@ -17,15 +17,16 @@ process.spin_briefly()
 
 
 class Commands(click.Group):
-    """A group whose errors are one message: exit code 2 for the user's mistakes, 1 for a failed run, 130 for Ctrl-C, 143 for SIGTERM.
+    """A group of commands. Commands of core and of plugins are added when they are first needed.
 
-    The commands of core and of plugins are put in when they are first looked for.
+    An error prints one message and exits with 2 for the user's mistakes, 1 for a failed run, 130 for Ctrl-C, and 143 for
+    SIGTERM.
     """
 
     filled = False
 
     def fill(self) -> None:
-        """Put in the commands of core, then those of plugins. A plugin that fails is skipped."""
+        """Add the commands of core, then those of plugins. A plugin that fails is skipped."""
         if self.filled:
             return
         self.filled = True
@@ -64,7 +65,7 @@ class Commands(click.Group):
 
 
 def underscores_too(name: str) -> str:
-    """--num_samples is --num-samples: nanoGPT's users type it so."""
+    """Accept --num_samples for --num-samples, as in nanoGPT."""
     return name.replace("_", "-")
 
 
@@ -77,7 +78,7 @@ def cli() -> None:
 
 
 def show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
-    """A warning on one line, without the place in the code that it comes from."""
+    """Print a warning on one line, without its place in the code."""
     click.echo(f"warning: {phrased(str(message))}", err=True)
 
 

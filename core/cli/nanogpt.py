@@ -1,4 +1,4 @@
-"""Commands that exchange models with nanoGPT: import-nanogpt, export-nanogpt."""
+"""The commands import-nanogpt and export-nanogpt."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ FILE = click.Path(dir_okay=False, path_type=Path)
 def import_nanogpt(
     experiment: str, checkpoint: Path, name: str | None, overrides: tuple[str, ...], variant: str, quiet: bool
 ) -> None:
-    """Make a run of EXP from nanoGPT's ckpt.pt: sample it, evaluate it, or train on from it.
+    """Make a run of EXP from nanoGPT's ckpt.pt, to sample, evaluate or train further.
 
     EXP's dataset must have the vocabulary that the checkpoint was trained with.
     """
@@ -37,7 +37,7 @@ def import_nanogpt(
 def export_nanogpt(
     experiment: str, checkpoint: Path, name: str | None, overrides: tuple[str, ...], variant: str, quiet: bool
 ) -> None:
-    """Write a run of preset gpt2 as nanoGPT's ckpt.pt, for its sample.py and train.py."""
+    """Write a run with preset gpt2 as ckpt.pt, for nanoGPT's sample.py and train.py."""
     from core.lab.exchange import export_run
 
     opened, _ = options.opened(experiment, overrides, variant, quiet)

@@ -1,10 +1,10 @@
-"""Arguments and options that several commands share."""
+"""Arguments and options shared by several commands."""
 
 from __future__ import annotations
 
 import shlex
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
@@ -20,7 +20,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 
 def together(*decorators: Callable[[F], F]) -> Callable[[F], F]:
-    """Several decorators as one, the first outermost."""
+    """Combine decorators into one, the first outermost."""
 
     def decorate(function: F) -> F:
         for decorator in reversed(decorators):
@@ -35,28 +35,26 @@ run = click.option("--run", "name", metavar="NAME", help="Name of the run.  [def
 as_json = click.option("--json", "as_json", is_flag=True, help="Machine-readable output on stdout.")
 force = click.option("--force", is_flag=True, help="Make the dataset even if it is current.")
 settings = together(
-    click.option("-s", "--set", "overrides", metavar="KEY=VALUE", multiple=True, help="Set one key of the config, such as train.optim.learning_rate=3e-4. Repeatable."),
-    click.option("--variant", metavar="NAME", default="", help="Lay config.NAME.toml over config.toml."),
-    click.option("-q", "--quiet", is_flag=True, help="Print nothing but errors."),
+    click.option("-s", "--set", "overrides", metavar="KEY=VALUE", multiple=True, help="Set one config key, such as train.optim.learning_rate=3e-4. Repeatable."),
+    click.option("--variant", metavar="NAME", default="", help="Apply config.NAME.toml on top of config.toml."),
+    click.option("-q", "--quiet", is_flag=True, help="Print only errors."),
 )  # fmt: skip
 training = together(
     run,
     click.option(
-        "--resume", is_flag=True, help="Go on with the run; schedule and runtime may differ from what it began with."
+        "--resume", is_flag=True, help="Continue the run, even if schedule and runtime settings have changed."
     ),
-    click.option(
-        "--exact", is_flag=True, help="Resume bit for bit as an unbroken run, or not at all: refuse another machine."
-    ),
-    click.option("--fresh", is_flag=True, help="Start again; a run of this name is kept under another one."),
-    click.option("--description", metavar="TEXT", default="", help="What the run is to find out; kept with it."),
+    click.option("--exact", is_flag=True, help="Fail if a resume would not be bit-exact, as on another machine."),
+    click.option("--fresh", is_flag=True, help="Start again. An old run of this name is renamed."),
+    click.option("--description", metavar="TEXT", default="", help="The question behind the run, stored with it."),
 )
 sampling = together(
     click.option("--start", metavar="TEXT|FILE:path", help="Text to continue.  [default: held-out prompts, or a line break]"),
-    click.option("--num-samples", metavar="N", type=click.IntRange(min=1), help="Texts to draw."),
-    click.option("--max-new-tokens", metavar="N", type=click.IntRange(min=1), help="Tokens per text at most."),
-    click.option("--temperature", metavar="T", type=click.FloatRange(min=0), help="0 is greedy."),
+    click.option("--num-samples", metavar="N", type=click.IntRange(min=1), help="Number of texts to draw."),
+    click.option("--max-new-tokens", metavar="N", type=click.IntRange(min=1), help="Maximum length of a text, tokens."),
+    click.option("--temperature", metavar="T", type=click.FloatRange(min=0), help="Sampling temperature; 0 is greedy."),
     click.option("--top-k", metavar="K", type=click.IntRange(min=0), help="Draw from the K likeliest tokens."),
-    click.option("--top-p", metavar="P", type=click.FloatRange(min=0, max=1, min_open=True), help="Draw from the likeliest tokens of total probability P."),
+    click.option("--top-p", metavar="P", type=click.FloatRange(min=0, max=1, min_open=True), help="Draw from the likeliest tokens with total probability P."),
     click.option("--seed", metavar="S", type=click.IntRange(min=0), help="Seed of the random draws."),
 )  # fmt: skip
 
@@ -64,7 +62,7 @@ sampling = together(
 def opened(
     experiment: str, overrides: tuple[str, ...], variant: str, quiet: bool, *, as_json: bool = False
 ) -> tuple[Opened, Console]:
-    """The experiment with its settings, and the terminal that listens."""
+    """Open an experiment, with the terminal as its listener."""
     from core.cli.console import Console
     from core.lab.opened import open_folder
 
@@ -74,16 +72,16 @@ def opened(
 
 
 def this_command() -> str:
-    """The command line of this process, to type again."""
+    """The command line of this process."""
     return command_line([*PROGRAM, *sys.argv[1:]])
 
 
-def same_command(opened: Opened, name: str | None) -> str:
-    """The command that goes on with a run."""
+def train_command(opened: Opened, name: str | None, more: Sequence[str] = ()) -> str:
+    """The command that trains or resumes a run. more: overrides besides those of the experiment."""
     run = name or opened.default_run
     options = [
         *(["--variant", opened.variant] if opened.variant else []),
         *(["--run", run] if run != opened.default_run else []),
-        *(part for text in opened.overrides for part in ("-s", text)),
+        *(part for text in (*opened.overrides, *more) for part in ("-s", text)),
     ]
     return f"{opened.experiment.command.format('train')} {shlex.join(options)}".strip()

@@ -1,4 +1,4 @@
-"""The command report: pages about an experiment, or about one run of it, from what is on disk."""
+"""The command report: a page about an experiment or one of its runs, from the files on disk."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from core.cli import options
 
 @click.command()
 @options.experiment
-@click.option("--run", "name", metavar="NAME", help="Report on this run alone.")
+@click.option("--run", "name", metavar="NAME", help="Report on this run only.")
 @options.settings
 def report(experiment: str, name: str | None, overrides: tuple[str, ...], variant: str, quiet: bool) -> None:
-    """Write a report: all runs of an experiment side by side, or one run.
+    """Write a report on all runs of an experiment, or on one run.
 
-    Each is one page of HTML, which opens from disk, and the same in Markdown. Runs and sweeps have theirs already; this
-    writes them again.
+    A report is one HTML page, which opens from disk, and the same in Markdown. Runs and sweeps write their own reports;
+    this command updates them.
     """
     from core.lab.choosing import out_of
     from core.lab.reporting import report_of_experiment, report_of_run

@@ -1,4 +1,4 @@
-"""The command runs: the runs of an experiment in a table. --prune removes those that failed, or are old."""
+"""The command runs: a table of an experiment's runs. --prune removes failed or old ones."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ from core.tracking.run import damaged_runs, out_folder
 @click.command()
 @options.experiment
 @options.as_json
-@click.option("--prune", is_flag=True, help=f"Remove runs that failed; never '{KEPT}', or a run in use. Asks first.")
+@click.option("--prune", is_flag=True, help=f"Remove failed runs, but never '{KEPT}' or a run in use. Asks first.")
 @click.option(
-    "--older-than", metavar="DAYS", type=click.FloatRange(min=0), help="With --prune: older runs, too, failed or not."
+    "--older-than", metavar="DAYS", type=click.FloatRange(min=0), help="With --prune: also remove older runs."
 )
 @click.option(
     "--keep",
     metavar="N",
     type=click.IntRange(min=0),
-    help="With --prune: runs that did not fail, too, but the N newest.",
+    help="With --prune: also remove runs that did not fail, except the N newest.",
 )
 @click.option("--yes", is_flag=True, help="With --prune: do not ask.")
 @options.settings
@@ -44,11 +44,11 @@ def runs(
     variant: str,
     quiet: bool,
 ) -> None:
-    """The runs of an experiment, the newest last."""
+    """List the runs of an experiment, newest last."""
     from core.toml import load_config
 
     if not prune and (yes or older_than is not None or keep is not None):
-        raise UserError("--older-than, --keep and --yes say what --prune removes", remedy="Add --prune.")
+        raise UserError("--older-than, --keep and --yes only work with --prune", remedy="Add --prune.")
     if prune and as_json:
         raise UserError("--json and --prune exclude each other", remedy="Leave out one of them.")
     found = find(experiment)
@@ -69,13 +69,13 @@ def runs(
 
 
 def table(listed: Sequence[Listed]) -> Table:
-    """Runs, the newest last."""
+    """A table of runs, newest last."""
     columns = ("run", "started", "status", "seed", "steps", "val loss", "accuracy", "seconds", "description")
     return Table(columns, [cells(run) for run in listed])
 
 
 def cells(run: Listed) -> list[str]:
-    """One line of the table."""
+    """One row of the table."""
     summary, accuracy, seconds = run.summary, run.summary.get("accuracy"), run.summary.get("train_seconds")
     return [
         run.name,
@@ -88,12 +88,12 @@ def cells(run: Listed) -> list[str]:
 
 
 def date(run: Listed) -> str:
-    """When it began, to the minute."""
+    """When a run was started, to the minute."""
     return run.started[:16].replace("T", " ") or "-"
 
 
 def prune_runs(out: Path, candidates: list[tuple[Listed, str]], yes: bool) -> None:
-    """Say what is to be removed, ask, and remove it. Raises UserError where there is nobody to ask."""
+    """List what will be removed, ask, and remove it. Raises UserError if there is no terminal to ask on."""
     files.tidy(out)
     condemned, kept = condemn(candidates)
     for sentence in kept:
@@ -106,8 +106,8 @@ def prune_runs(out: Path, candidates: list[tuple[Listed, str]], yes: bool) -> No
     what = f"{len(condemned)} run{'s' * (len(condemned) != 1)}, {total}"
     if not yes:
         if not sys.stdin.isatty():
-            raise UserError(f"nobody can be asked whether to remove {what}", place=str(out), remedy="Add --yes.")
-        if not click.confirm(f"Remove {what}, for good?"):
+            raise UserError(f"cannot ask whether to remove {what}: no terminal", place=str(out), remedy="Add --yes.")
+        if not click.confirm(f"Remove {what}, permanently?"):
             click.echo("Nothing was removed.")
             return
     for each in condemned:
@@ -116,7 +116,7 @@ def prune_runs(out: Path, candidates: list[tuple[Listed, str]], yes: bool) -> No
 
 
 def reasons(each: Condemned) -> list[str]:
-    """One line of what is to be removed."""
+    """One row of the table of runs to remove."""
     description = shown(each.run.summary.get("description"))
     return [each.run.name, date(each.run), each.why, files.megabytes(each.size), description]
 

@@ -1,4 +1,4 @@
-"""Commands that make things: prepare, train, loop."""
+"""The commands prepare, train and loop."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 @options.force
 @options.settings
 def prepare(experiment: str, force: bool, overrides: tuple[str, ...], variant: str, quiet: bool) -> None:
-    """Make the dataset. Skipped when it is current."""
+    """Make the dataset, unless it is current."""
     from core.lab.opened import prepared
 
     opened, _ = options.opened(experiment, overrides, variant, quiet)
@@ -30,7 +30,7 @@ def prepare(experiment: str, force: bool, overrides: tuple[str, ...], variant: s
 @options.training
 @options.settings
 def train(experiment: str, overrides: tuple[str, ...], variant: str, quiet: bool, **choices: Any) -> None:
-    """Train a run, or go on with it."""
+    """Train a run, or continue an unfinished one."""
     from core.lab.opened import prepared
     from core.lab.reporting import report_of_run
     from core.lab.training import refuse_impossible, train_run
@@ -56,11 +56,10 @@ def loop(experiment: str, overrides: tuple[str, ...], variant: str, quiet: bool,
 
 
 def wished(opened: Opened, choices: dict[str, Any]) -> Wish:
-    """How a run is to be trained, as the options say."""
+    """The Wish for a run, from the options."""
     from core.lab.training import Wish
 
-    again = options.same_command(opened, choices["name"])
-    return Wish(**choices, command=options.this_command(), again=again)
+    return Wish(**choices, command=options.this_command(), again=options.train_command(opened, choices["name"]))
 
 
 COMMANDS = (prepare, train, loop)

@@ -1,4 +1,4 @@
-"""Commands about a trained run: evaluate, sample."""
+"""The commands evaluate and sample."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from core.cli import options
 def evaluate(
     experiment: str, name: str | None, as_json: bool, overrides: tuple[str, ...], variant: str, quiet: bool
 ) -> None:
-    """Loss, bits per byte and exact match of a run on the whole validation side."""
+    """Evaluate a run on the whole validation side: loss, bits per byte and exact match."""
     from core.lab.evaluating import evaluate as evaluate_model
     from core.lab.model import load_model
 
@@ -43,7 +43,7 @@ def sample(
     quiet: bool,
     **choices: Any,
 ) -> None:
-    """Let a run write: answers to held-out prompts beside the truth, or running text."""
+    """Sample from a run: answers to held-out prompts with the truth, or running text."""
     from core.lab.model import load_model
     from core.lab.reporting import say_samples
     from core.lab.sampling import sample as draw

@@ -1,1 +1,1 @@
-"""An experiment opened for work: everything that a command, a notebook or a server can ask for."""
+"""Work with an experiment: everything that the commands and the Python API do."""

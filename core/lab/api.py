@@ -1,4 +1,4 @@
-"""The Python API: what `from core import ...` gives, for notebooks and scripts.
+"""The Python API, for notebooks and scripts: `from core import open_experiment`.
 
 exp = open_experiment("insert_spaces", {"train.model.n_embd": 64})
 run = exp.train("wide", seed=1)
@@ -7,6 +7,7 @@ run.load().complete(["cab: "], temperature=0)
 
 from __future__ import annotations
 
+import base64
 import html
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -31,7 +32,7 @@ SEED = "train.runtime.seed"
 
 @dataclass(frozen=True)
 class Page:
-    """A report on disk. It may stand where a path is expected, and shows itself in a notebook."""
+    """A report on disk. It can be used like a path, and displays itself in a notebook."""
 
     path: Path
 
@@ -46,7 +47,7 @@ class Page:
 
 @dataclass(frozen=True)
 class TrainedRun:
-    """A run in its folder. What it tells is read from disk, as it is now."""
+    """A run in its folder. Its values are read from disk each time."""
 
     opened: Opened
     folder: Path
@@ -67,7 +68,7 @@ class TrainedRun:
         return read_rows(self.folder / "metrics.csv")
 
     def frame(self) -> pandas.DataFrame:
-        """The rows of metrics.csv as a pandas DataFrame. Raises UserError where pandas is not installed."""
+        """The rows of metrics.csv as a pandas DataFrame. Raises UserError if pandas is not installed."""
         try:
             import pandas
         except ImportError:
@@ -79,13 +80,13 @@ class TrainedRun:
         return pandas.DataFrame(self.metrics)
 
     def load(self, checkpoint: str = "best") -> LoadedModel:
-        """The model of a checkpoint, "best" or "last". Raises UserError where none is whole."""
+        """Load the model of a checkpoint, "best" or "last". Raises UserError if no checkpoint is whole."""
         from core.lab.model import load_model
 
         return load_model(self.opened, self.name, checkpoint)
 
     def report(self) -> Page:
-        """Write the run's page again."""
+        """Write the run's report again."""
         from core.lab.reporting import report_of_run
 
         return Page(report_of_run(self.folder))
@@ -94,7 +95,7 @@ class TrainedRun:
         return f"TrainedRun({self.opened.experiment.name}/{self.name}, {self.summary.get('status')})"
 
     def _repr_html_(self) -> str:
-        """For a notebook: the figures, and the curves if they are drawn."""
+        """What a notebook shows: the figures, and the curves if there are any."""
         summary, curves = self.summary, self.folder / "loss_curves.png"
         shown = ("status", "steps", "best_val_loss", "accuracy", "bits_per_byte", "train_seconds", "parameters")
         rows = "".join(
@@ -102,24 +103,20 @@ class TrainedRun:
             for name in shown
             if summary.get(name) is not None
         )
-        picture = as_image(curves) if curves.is_file() else ""
+        picture = ""
+        if curves.is_file():
+            data = base64.b64encode(curves.read_bytes()).decode()
+            picture = f'<img src="data:image/png;base64,{data}" style="max-width:100%">'
         title = html.escape(f"{self.opened.experiment.name} / {self.name}")
         return f"<b>{title}</b><table>{rows}</table>{picture}"
 
 
-def as_image(path: Path) -> str:
-    """A picture inside a page."""
-    import base64
-
-    return f'<img src="data:image/png;base64,{base64.b64encode(path.read_bytes()).decode()}" style="max-width:100%">'
-
-
 @dataclass(frozen=True)
 class OpenExperiment:
-    """An experiment, open for work. Settings are fixed; open it again for others."""
+    """An open experiment. Its settings are fixed; to change them, open it again."""
 
     opened: Opened
-    call: str  # how it was opened, to be recorded with its runs
+    call: str  # the call that opened it, recorded with its runs
 
     @property
     def name(self) -> str:
@@ -132,7 +129,7 @@ class OpenExperiment:
         return self.opened.experiment.folder
 
     def prepare(self, *, force: bool = False) -> Dataset:
-        """The dataset, made if it is not current: .train, .val, .encoder, .examples("val", 5)."""
+        """Return the dataset, and make it if it is not current: .train, .val, .encoder, .examples("val", 5)."""
         return prepared(self.opened, force=force)[1]
 
     def train(
@@ -147,15 +144,15 @@ class OpenExperiment:
         description: str = "",
         listener: Listener | None = None,
     ) -> TrainedRun:
-        """Train a run to its end: a new one, or go on with one that is unfinished.
+        """Train a run to its end: a new one, or an unfinished one.
 
-        name: of the run; without one it is the variant's name or `default`, with the seed if one is given. on_row: called
-        with each row of metrics. resume: go on where schedule and runtime differ from what it began with. exact: resume
-        bit for bit or not at all. fresh: start again; the run that is there is kept under another name. listener: hears
-        how it goes; a live display in a notebook, else silent.
+        name: of the run; by default the variant's name or `default`, plus the seed if one is given. on_row: called with
+        each row of metrics. resume: continue even if schedule and runtime settings have changed. exact: fail if a resume
+        would not be bit-exact. fresh: start again; an old run of this name is renamed. listener: receives messages and
+        progress; by default a live display in a notebook, else nothing.
 
-        Raises UserError for what cannot be trained so, RunFailed where it could not go on, and Interrupted after Ctrl-C,
-        when all is saved.
+        Raises UserError for wrong settings, RunFailed if training could not go on, and Interrupted after Ctrl-C, when
+        everything is saved.
         """
         from core.lab.reporting import report_of_run
         from core.lab.training import Wish, refuse_impossible, train_run
@@ -175,7 +172,7 @@ class OpenExperiment:
         return TrainedRun(opened, run.folder)
 
     def run(self, name: str | None = None) -> TrainedRun:
-        """A run that is there. Raises UserError, with the runs that there are, for one that is not."""
+        """An existing run. Raises UserError, which suggests existing runs, if there is none of this name."""
         folder = find_run(self.opened.experiment, self.opened.out, name or self.opened.default_run)
         return TrainedRun(self.opened, folder)
 
@@ -184,13 +181,13 @@ class OpenExperiment:
         return [TrainedRun(self.opened, folder) for folder in run_folders(self.opened.experiment, self.opened.out)]
 
     def check(self, *, timing: bool = True) -> dict[str, Any]:
-        """What the data is, what n-gram baselines reach, what the run will cost, and suspicious settings."""
+        """Check the experiment before training: the data, n-gram baselines, the cost of the run, suspicious settings."""
         from core.lab.check import account_of
 
         return account_of(self.opened, timing=timing)
 
     def report(self) -> Page:
-        """Write the page of all runs."""
+        """Write the report on all runs."""
         from core.lab.reporting import report_of_experiment
 
         return Page(report_of_experiment(self.opened.experiment, self.opened.out))
@@ -208,8 +205,8 @@ def open_experiment(
 ) -> OpenExperiment:
     """Open an experiment by its name or its folder's path.
 
-    overrides: config keys, dotted or nested, laid over config.toml. variant: lays config.VARIANT.toml over config.toml.
-    listener: hears how the work goes. Raises UserError for an unknown experiment and for wrong settings.
+    overrides: config keys, dotted or nested, that override config.toml. variant: applies config.VARIANT.toml on top of
+    config.toml. listener: receives messages and progress. Raises UserError for an unknown experiment or wrong settings.
     """
     given = as_overrides(overrides or {})
     opened = open_folder(str(name), variant, given, listener or listener_here())
@@ -225,12 +222,12 @@ def train_model(settings: Mapping[str, Any]) -> tuple[dict[str, Any], Path]:
     the metrics of checkpoint `best` (val_loss, val_accuracy, ...) and summary.json's. Raises as `OpenExperiment.train`.
     """
     experiment, run = split_settings(settings)
-    trained = experiment.train(run, fresh=False)
+    trained = experiment.train(run)
     return figures_of(trained), trained.folder / "checkpoints" / "best"
 
 
 def split_settings(settings: Mapping[str, Any]) -> tuple[OpenExperiment, str | None]:
-    """The experiment that a flat dict names, and the name of its run. Raises UserError where there is no "experiment"."""
+    """Open the experiment that a flat dict names. Returns it and the run's name. Raises UserError without "experiment"."""
     keys = dict(settings)
     if "experiment" not in keys:
         raise UserError(
@@ -243,14 +240,14 @@ def split_settings(settings: Mapping[str, Any]) -> tuple[OpenExperiment, str | N
 
 
 def figures_of(run: TrainedRun) -> dict[str, Any]:
-    """summary.json, and the columns of the row of metrics that checkpoint `best` was evaluated in."""
+    """summary.json, plus the metrics of checkpoint `best` from metrics.csv."""
     summary = run.summary
     best: dict[str, Any] = next((row for row in reversed(run.metrics) if row["step"] == summary.get("best_step")), {})
     return {name: value for name, value in best.items() if name.startswith(("val_", "train_accuracy"))} | summary
 
 
 def call_arguments(name: str | None, given: Mapping[str, Any]) -> str:
-    """Arguments of a call as Python writes them, those that were given."""
+    """The given arguments of a call, as Python code."""
     return ", ".join([*([] if name is None else [repr(name)]), *named(given)])
 
 

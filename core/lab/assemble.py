@@ -1,4 +1,4 @@
-"""Put together what the training loop works with: model, optimizer, batches, evaluation, trackers."""
+"""Build what the training loop needs: model, optimizer, batches, evaluation, trackers."""
 
 from __future__ import annotations
 
@@ -26,11 +26,12 @@ from core.training.objectives import tokens
 from core.training.optimizers import build_optimizer
 from core.training.saver import Saver, saving_thread
 from core.training.speed import Speed
+from core.training.step import Step
 from core.training.trainer import Parts
 
 
 def refuse_unknown(opened: Opened) -> None:
-    """Raise UserError for a model, optimizer, tracker or device that is not available, before anything is made."""
+    """Raise UserError for a model, optimizer, tracker or device that is not available. Call it before making anything."""
     config, plugins = opened.config.train, opened.plugins
     if not hasattr(opened.code, "build_model"):
         plugins.get("models", config.model.kind, "train.model.kind")
@@ -41,15 +42,24 @@ def refuse_unknown(opened: Opened) -> None:
 
 @dataclass(frozen=True)
 class Fresh:
-    """A model with fresh weights and its optimizer, on the machine that was settled."""
+    """A model with fresh weights and its optimizer, on the chosen machine."""
 
     settled: Settled
     model: torch.nn.Module
     optimizer: torch.optim.Optimizer
 
+    @property
+    def step(self) -> Step:
+        """The optimizer step."""
+        return Step.of(self.model, self.optimizer, self.settled.machine, self.settled.config.train.optim.grad_clip)
+
+    @property
+    def speed(self) -> Speed:
+        return Speed.of(self.settled.config.train, self.settled.machine, self.model)
+
 
 def fresh_model(settled: Settled, dataset: Dataset, plugins: Plugins) -> Fresh:
-    """Build model and optimizer as the run's seed draws them."""
+    """Build model and optimizer, with weights drawn from the run's seed."""
     train = settled.config.train
     torch.manual_seed(train.runtime.seed)
     model = model_on(settled.machine, train.model, dataset.encoder.vocab_size, plugins)
@@ -57,7 +67,7 @@ def fresh_model(settled: Settled, dataset: Dataset, plugins: Plugins) -> Fresh:
 
 
 def assemble(opened: Opened, run: Run, dataset: Dataset, fresh: Fresh, saver: Saver) -> Parts:
-    """What the loop works with."""
+    """Build the parts of the training loop."""
     config, machine = run.config.train, fresh.settled.machine
     return Parts(
         model=fresh.model,
@@ -70,13 +80,13 @@ def assemble(opened: Opened, run: Run, dataset: Dataset, fresh: Fresh, saver: Sa
         plugins=opened.plugins,
         identity=identity_of(dataset),
         saver=saver,
-        speed=Speed.of(config, machine, fresh.model),
+        speed=fresh.speed,
         listener=opened.listener,
     )
 
 
 def identity_of(dataset: Dataset) -> dict[str, Any]:
-    """What a checkpoint keeps of its dataset: enough to sample without it, and to refuse another one."""
+    """What a checkpoint stores about its dataset: enough to sample without it and to detect another one."""
     return {
         "dataset_fingerprint": dataset.fingerprint,
         "encoder": {"kind": dataset.encoder.kind, "state": dataset.encoder.state()},
@@ -92,14 +102,14 @@ def never_compiled(config: Config) -> Config:
 
 @contextlib.contextmanager
 def throwaway(opened: Opened, dataset: Dataset, *, compiling: bool = True) -> Iterator[tuple[Run, Parts]]:
-    """A run that is thrown away, in a folder beside the real ones, and what its loop would work with.
+    """A temporary run in a folder next to the real ones, with the parts of its loop. It is removed at the end.
 
     compiling: its step may be compiled where the config leaves that open.
     """
     out = opened.out
     out.mkdir(parents=True, exist_ok=True)
     try:
-        # Saving depends on the disk, so it is done where runs are.
+        # The time to save depends on the disk, so we use the disk of the runs.
         with tempfile.TemporaryDirectory(prefix=".bench-", dir=out) as folder, saving_thread() as saver:
             changes = {"train.runtime.trackers": [], "train.runtime.out_dir": folder}
             config = replaced(opened.config if compiling else never_compiled(opened.config), changes)
@@ -111,5 +121,5 @@ def throwaway(opened: Opened, dataset: Dataset, *, compiling: bool = True) -> It
                     fresh = fresh_model(settled, dataset, opened.plugins)
                     yield run, assemble(replace(opened, listener=SILENT), run, dataset, fresh, saver)
     finally:
-        with contextlib.suppress(OSError):  # only if there was nothing before, and there is nothing now
+        with contextlib.suppress(OSError):  # fails if the folder is not empty
             out.rmdir()

@@ -1,4 +1,4 @@
-"""Warnings about settings that look like a mistake, with the places where they were made."""
+"""Warnings about settings that look like mistakes, with the places where they were set."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from core.roles import flat
 
 @dataclass(frozen=True)
 class Caution:
-    """key: of the config. place: the file and line where it is set, else the key."""
+    """A suspicious setting. key: its config key. place: the file and line where it is set, else the key."""
 
     key: str
     place: str
@@ -23,7 +23,7 @@ class Caution:
 
 
 def cautions_of(opened: Opened, facts: Facts) -> list[Caution]:
-    """What `traps` finds in an experiment."""
+    """The suspicious settings of an experiment."""
     found = traps(opened.config, set(flat(opened.settings.values)), facts)
     return [
         Caution(trap.key, opened.settings.places.get(trap.key, trap.key), trap.message, trap.remedy) for trap in found
@@ -31,7 +31,7 @@ def cautions_of(opened: Opened, facts: Facts) -> list[Caution]:
 
 
 def warn_before_training(opened: Opened, dataset: Dataset, parameters: int) -> None:
-    """The short form of `check`: only what shows without reading the data, a line each."""
+    """A short form of `check`: one line for each problem that can be found without reading the data."""
     facts = dataclasses.replace(facts_of(dataset, opened.config.train.data), parameters=parameters)
     for caution in cautions_of(opened, facts):
         opened.listener.say(f"check: {caution.place}: {caution.message}. {caution.remedy}")

@@ -1,4 +1,4 @@
-"""`check`: what the data is, what n-gram baselines reach, and what the run will cost, before it is trained."""
+"""Check an experiment before training: the data, n-gram baselines, the cost of the run, suspicious settings."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ Account = dict[str, Any]
 
 
 def account_of(opened: Opened, *, timing: bool = True) -> Account:
-    """Everything, as JSON values. timing: take steps of the real run. Raises UserError where it could not train."""
+    """The whole account, as JSON values. timing: time real steps. Raises UserError if the experiment cannot be trained."""
     refuse_unknown(opened)
     opened, dataset = prepared(opened)
     settled = settle(opened.experiment, opened.config, dataset, opened.plugins, timing=False)
@@ -55,7 +55,7 @@ def account_of(opened: Opened, *, timing: bool = True) -> Account:
 
 
 def timed(opened: Opened, dataset: Dataset) -> tuple[Prediction, int]:
-    """The cost of the run, and the model's parameters, from steps of a run that is thrown away."""
+    """Predict the cost of the run from steps of a temporary one. Returns it and the number of parameters."""
     with throwaway(opened, dataset, compiling=False) as (run, parts):
         try:
             with memory.noticing():
@@ -65,13 +65,13 @@ def timed(opened: Opened, dataset: Dataset) -> tuple[Prediction, int]:
 
 
 def untimed(settled: Settled, dataset: Dataset, plugins: Plugins) -> int:
-    """The model's parameters."""
+    """The number of parameters."""
     with settled.machine.computing():
         return parameter_count(build_model(settled.config.train.model, dataset.encoder.vocab_size, plugins))
 
 
 def baseline_losses(dataset: Dataset, data: Data) -> Account:
-    """nats per target and bits per byte by name, of the targets that val_loss is over; and how many tokens were looked at."""
+    """Nats per target and bits per byte of each baseline, over the targets of val_loss; and the number of tokens used."""
     train, val = dataset.train, dataset.val
     nats = baselines(
         train.ids, val.ids,

@@ -1,4 +1,4 @@
-"""Find the groups of runs that a comparison names: EXP, EXP/RUN, EXP/RUN,RUN or EXP/PATTERN*."""
+"""Find the groups of runs for a comparison: EXP, EXP/RUN, EXP/RUN,RUN or EXP/PATTERN*."""
 
 from __future__ import annotations
 
@@ -16,18 +16,25 @@ from core.tracking.run import DEFAULT, find_run, out_folder, run_folders
 
 
 def choose(arguments: Sequence[str], variant: str, overrides: Sequence[str]) -> tuple[list[Group], Path]:
-    """The groups that arguments name, two at least, and the folder of runs of the first experiment.
+    """At least two groups of runs, and the folder of the first experiment's runs.
 
-    One EXP alone is all its groups of settings. variant, overrides: where settings say where runs are. Raises UserError
-    for what is unknown, and for fewer than two groups.
+    A single EXP means all its groups of settings. variant, overrides: settings of the experiments, which have the folder
+    of runs. Raises UserError for unknown names, and for fewer than two groups.
     """
     asked = [split(argument) for argument in arguments]
     outs = [out_of(experiment, variant, overrides) for experiment, _ in asked]
     if len(asked) == 1 and asked[0][1] is None:
         experiment = asked[0][0]
         groups = every_group(experiment, outs[0])
-        if len(groups) < 2:
-            raise too_few(experiment, groups)
+        if not groups:
+            raise no_runs(experiment, experiment.folder)
+        if len(groups) == 1:
+            raise UserError(
+                f"all runs of {experiment.name} have the same settings and data, and a comparison needs two groups",
+                place=str(experiment.folder),
+                remedy=f"Train another: {experiment.command.format('train')} `run=NAME` `KEY=VALUE`. "
+                "Or name single runs: EXP/RUN EXP/RUN.",
+            )
     else:
         groups = [
             Group(argument.rstrip("/"), named(experiment, out, runs))
@@ -43,7 +50,7 @@ def choose(arguments: Sequence[str], variant: str, overrides: Sequence[str]) -> 
 
 
 def split(argument: str) -> tuple[Experiment, str | None]:
-    """(experiment, what is asked of its runs) of EXP or EXP/RUNS, where EXP may be a path, too. Raises UserError."""
+    """Split EXP or EXP/RUNS into the experiment and the runs. EXP may also be a path. Raises UserError."""
     whole = argument.rstrip("/")
     if "/" not in whole or is_experiment(Path(whole).resolve()):
         return find(whole), None
@@ -52,7 +59,7 @@ def split(argument: str) -> tuple[Experiment, str | None]:
 
 
 def out_of(experiment: Experiment, variant: str, overrides: Sequence[str]) -> Path:
-    """The folder of an experiment's runs, as its settings have it."""
+    """The folder of an experiment's runs, from its settings."""
     config, _ = load_config(experiment.folder, variant, overrides)
     return out_folder(experiment, config)
 
@@ -62,7 +69,7 @@ def named(experiment: Experiment, out: Path, asked: str | None) -> list[RunData]
     if asked is None:
         return like_default(experiment, out)
     folders = run_folders(experiment, out)
-    if asked in {folder.name for folder in folders}:  # a name may look like a pattern
+    if asked in {folder.name for folder in folders}:  # a run's name can look like a pattern
         return [read_run(out / asked)]
     found: dict[Path, None] = {}
     for part in filter(None, asked.split(",")):
@@ -74,20 +81,20 @@ def named(experiment: Experiment, out: Path, asked: str | None) -> list[RunData]
 
 
 def matching(experiment: Experiment, pattern: str, folders: Sequence[Path], out: Path) -> list[Path]:
-    """Run folders whose names match a pattern. Raises UserError where there is none."""
+    """Run folders whose names match a pattern. Raises UserError if there are none."""
     matches = [folder for folder in folders if fnmatchcase(folder.name, pattern)]
     if not matches:
         known = did_you_mean(pattern, [folder.name for folder in folders])
-        remedy = f"{known} `{experiment.command.format('runs')}` lists them." if known else no_runs(experiment)
+        remedy = f"{known} `{experiment.command.format('runs')}` lists them." if known else train_one(experiment)
         raise UserError(f"no run of {experiment.name} matches '{pattern}'", place=str(out), remedy=remedy)
     return matches
 
 
 def like_default(experiment: Experiment, out: Path) -> list[RunData]:
-    """The runs with the settings and data of the run `default`, of any seed; or the only group that there is. Raises UserError."""
+    """The runs that differ from the run `default` only in their seed, or the only group of runs. Raises UserError."""
     groups = by_settings(map(read_run, run_folders(experiment, out)))
     if not groups:
-        raise UserError(f"{experiment.name} has no runs yet", place=str(out), remedy=no_runs(experiment))
+        raise no_runs(experiment, out)
     if len(groups) == 1:
         return groups[0]
     for group in groups:
@@ -95,21 +102,21 @@ def like_default(experiment: Experiment, out: Path) -> list[RunData]:
             return group
     names = ", ".join(group[0].title for group in groups[:6])
     raise UserError(
-        f"{experiment.name} has runs of {len(groups)} settings, and none of them is called {DEFAULT}",
+        f"{experiment.name} has runs with {len(groups)} different settings, and none of them is called {DEFAULT}",
         place=str(out),
-        remedy=f"Say which: {names}{' ...' if len(groups) > 6 else ''}.",
+        remedy=f"Choose one: {names}{' ...' if len(groups) > 6 else ''}.",
     )
 
 
 def every_group(experiment: Experiment, out: Path) -> list[Group]:
-    """All groups of settings of an experiment, that of `default` first, named by the settings that tell them apart."""
+    """All groups of an experiment's runs, the group of `default` first, named by the settings in which they differ."""
     found = by_settings(map(read_run, run_folders(experiment, out)))
     found.sort(key=lambda group: all(run.name != DEFAULT for run in group))
     return [Group(name, group) for name, group in zip(names_of(found), found, strict=True)]
 
 
 def refuse_twice(groups: Sequence[Group]) -> None:
-    """Raise UserError where two arguments name the same runs: their difference is nothing."""
+    """Raise UserError if two arguments name the same runs."""
     seen: dict[frozenset[Path], str] = {}
     for group in groups:
         runs = frozenset(run.folder for run in group.runs)
@@ -121,23 +128,17 @@ def refuse_twice(groups: Sequence[Group]) -> None:
         seen[runs] = group.name
 
 
-def too_few(experiment: Experiment, groups: Sequence[Group]) -> UserError:
-    """One experiment was named, and there is nothing in it to compare."""
-    if not groups:
-        return UserError(f"{experiment.name} has no runs yet", place=str(experiment.folder), remedy=no_runs(experiment))
-    return UserError(
-        f"all runs of {experiment.name} have the same settings and data, and a comparison needs two groups",
-        place=str(experiment.folder),
-        remedy=f"Train another: {experiment.command.format('train')} `run=NAME` `KEY=VALUE`. Or name single runs: EXP/RUN EXP/RUN.",
-    )
+def no_runs(experiment: Experiment, place: Path) -> UserError:
+    """The error for an experiment without runs."""
+    return UserError(f"{experiment.name} has no runs yet", place=str(place), remedy=train_one(experiment))
 
 
-def no_runs(experiment: Experiment) -> str:
+def train_one(experiment: Experiment) -> str:
     return f"Train one: {experiment.command.format('train')}"
 
 
 def without_common_prefix(groups: Sequence[Group]) -> list[Group]:
-    """Names without `EXP/` where all have the same."""
+    """Remove `EXP/` from the names if all have the same."""
     heads = {group.name.rpartition("/")[0] for group in groups}
     if len(heads) > 1 or heads == {""}:
         return list(groups)

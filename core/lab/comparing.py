@@ -1,4 +1,4 @@
-"""Compare runs from Python: folders of runs, of ours or of a user's own loop."""
+"""Compare run folders from Python. A Tracker's run folders work too."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from core.report.runs import read_run
 
 @dataclass(frozen=True)
 class Compared:
-    """What a comparison found. files: what was written, by name. In a notebook it shows as a page."""
+    """The result of a comparison. files: what was written, by name. A notebook shows it as a page."""
 
     comparison: Comparison
     files: dict[str, Path] = field(default_factory=dict)
 
     @property
     def verdicts(self) -> list[str]:
-        """Whether each difference is real and how large it is, then what to beware of."""
+        """Whether each difference is real and how large it is, then warnings."""
         return sentences(self.comparison)
 
     def as_dict(self) -> dict[str, Any]:
@@ -40,7 +40,7 @@ class Compared:
 
 
 def framed(page: str, height: int = 560) -> str:
-    """A whole page inside a notebook's cell, apart from the notebook's own styles."""
+    """Embed a page in a notebook's cell, without the notebook's styles."""
     return f'<iframe srcdoc="{html.escape(page)}" style="width:100%;height:{height}px;border:0"></iframe>'
 
 
@@ -49,12 +49,11 @@ def compare_experiments(
     output_path: str | Path | None = None,
     experiment_names: Sequence[str] = (),
 ) -> Compared:
-    """Compare run folders, each with the first one: figures, what differed, and whether the difference is real.
+    """Compare run folders, each with the first one: figures, differences in settings, and whether the difference is real.
 
-    folders: of runs, two at least; those that a Tracker wrote, too. A list of folders in place of one is a group of
-    seeds. output_path: a picture (.png, .svg), or a table (.txt, .md, .csv, .tex, .json, .html) with the picture beside
-    it. experiment_names: one for each folder. Raises UserError for a folder that is no run, and for too few or too many
-    names.
+    folders: at least two run folders; a Tracker's work too. A list in place of a folder is a group of seeds. output_path:
+    a plot (.png, .svg), or a table (.txt, .md, .csv, .tex, .json, .html) plus the plot. experiment_names: one for each
+    folder. Raises UserError for a folder that is not a run, and for a wrong number of names.
     """
     groups = [[Path(entry)] if isinstance(entry, (str, Path)) else [*map(Path, entry)] for entry in folders]
     if len(groups) < 2:
@@ -73,9 +72,9 @@ def compare_experiments(
 
 
 def write_comparison(comparison: Comparison, path: Path) -> dict[str, Path]:
-    """Write the picture, or a table with the picture beside it. Returns what was written: "written", "curves".
+    """Write the plot, or a table plus the plot. Returns the paths of the table ("written") and the plot ("curves").
 
-    Raises UserError for an unknown suffix, and for a place that cannot be written to.
+    Raises UserError for an unknown suffix, and for a path that cannot be written.
     """
     form = form_of(path)
     drawing = path.with_suffix(".png") if form else path
@@ -90,6 +89,6 @@ def write_comparison(comparison: Comparison, path: Path) -> dict[str, Path]:
         raise UserError(
             f"cannot be written: {error.strerror}",
             place=f"`output_path={path}`",
-            remedy="Name a file in a folder that can be written to.",
+            remedy="Choose a file in a folder that you can write to.",
         ) from None
     return {"written": path, "curves": drawing}

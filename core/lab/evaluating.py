@@ -1,4 +1,4 @@
-"""Evaluate a trained model and tell the listener what came out."""
+"""Evaluate a trained model and report the metrics to the listener."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ NOT_METRICS = ("experiment", "run", "step")
 
 
 def evaluate(model: LoadedModel) -> dict[str, Any]:
-    """All metrics of the checkpoint on the whole validation side; the listener hears them, and the first wrong answers."""
+    """Evaluate a checkpoint on the whole validation side. Reports the metrics and the first wrong answers."""
     found = model.evaluate()
     say = model.opened.listener.say
     say(f"evaluated {model.run.title} at step {model.step}:")

@@ -1,4 +1,4 @@
-"""Make runs from nanoGPT's checkpoints, and write runs as such."""
+"""Convert nanoGPT's checkpoints to runs, and runs to nanoGPT's checkpoints."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from core.training.progress import Progress
 
 
 def import_run(opened: Opened, path: Path, name: str, command: str = "") -> Run:
-    """A finished run with a ckpt.pt's weights. Raises UserError where the vocabularies differ or the name is taken."""
+    """Make a finished run from a ckpt.pt. Raises UserError if the vocabularies differ or the name is taken."""
     checkpoint = import_checkpoint(path)
     opened, dataset = prepared(opened)
     state, size = checkpoint.state, dataset.encoder.vocab_size
@@ -38,10 +38,10 @@ def import_run(opened: Opened, path: Path, name: str, command: str = "") -> Run:
         raise UserError(
             f"the checkpoint has {checkpoint.vocab_size:,} ids, but the dataset of {opened.experiment.name} has {size:,}",
             place=str(path),
-            remedy="Prepare the text that nanoGPT was trained on, with the same encoder, or point prepare.dataset_dir at nanoGPT's data folder.",
+            remedy="Prepare the text that nanoGPT was trained on, with the same encoder, or set prepare.dataset_dir to nanoGPT's data folder.",
         )
     given = Settings()
-    given.lay(opened.settings)  # not the resolved config: its optimizer would be that of the experiment's own preset
+    given.lay(opened.settings)  # not the resolved config: its optimizer follows the experiment's own preset
     merge(given.values, {"train": {"data": {"block_size": checkpoint.model["block_size"]}}})
     given.values["train"]["model"] = checkpoint.model
     # prepare may have found the dataset in another folder
@@ -51,11 +51,9 @@ def import_run(opened: Opened, path: Path, name: str, command: str = "") -> Run:
     with files.lock(lock_file(run.folder), f"run {run.title}"):
         if run.folder.exists():
             raise UserError(
-                "there is a run of this name already",
-                place=str(run.folder),
-                remedy="Choose another one: `run=NAME`.",
+                "there is a run of this name already", place=str(run.folder), remedy="Choose another name: `run=NAME`."
             )
-        # Not the experiment's own build_model: the weights are a GPT's.
+        # Without the experiment's own build_model: the weights are those of a GPT.
         model = build_model(run.config.train.model, size, replace(opened.plugins, code=None))
         weights = {key: tensor for key, tensor in state.items() if key in checkpoints.weights(model)}
         checkpoints.put_weights(model, weights, str(path))
@@ -77,7 +75,7 @@ def import_run(opened: Opened, path: Path, name: str, command: str = "") -> Run:
 
 
 def export_run(opened: Opened, path: Path, name: str | None) -> None:
-    """Write a run's best checkpoint as ckpt.pt. Raises UserError for a model that nanoGPT cannot build."""
+    """Write a run's best checkpoint as ckpt.pt. Raises UserError for a model that nanoGPT does not have."""
     loaded = load_model(opened, name)
     if not isinstance(loaded.module, GPT):
         raise UserError(

@@ -1,4 +1,4 @@
-"""What to say where a step does not fit into memory: the largest micro-batch that does, found by trying."""
+"""Errors for a model or step that does not fit into memory. They suggest the largest micro-batch that does."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from core.tracking.run import Run
 from core.training import memory
 from core.training.step import Array, Step
 
-MICRO_BATCHES = 4  # of a trial: memory is in pieces only after the first ones
+MICRO_BATCHES = 4  # in a trial: memory becomes fragmented only after the first ones
 SMALLER = "lower train.data.block_size, train.model.n_embd or train.model.n_layer"
 
 
 def model_does_not_fit(run: Run) -> UserError:
-    """Not even the model, or a single batch, finds the memory that it needs."""
+    """The error for a model, or a batch, that does not fit into memory."""
     config = run.config.train
     return UserError(
         f"the model of {run.title} does not fit into the memory of {config.runtime.device}",
@@ -26,10 +26,10 @@ def model_does_not_fit(run: Run) -> UserError:
 def step_does_not_fit(
     run: Run, take: Step, batch: tuple[Array, Array], error: BaseException, prefix: str = ""
 ) -> UserError:
-    """What to tell the user of a run that `error` ended. Its frames are emptied: they hold what was computed.
+    """The error for a run that `error` ended. Takes steps with fewer rows to find how many fit.
 
-    batch: inputs and targets (G, B, T). Takes steps with fewer and fewer of its rows; the weights in memory are of no use
-    afterwards. prefix: of the advice.
+    Clears the frames of `error`, which keep tensors alive. The weights in memory are useless afterwards. batch: inputs
+    and targets (G, B, T). prefix: of the settings in the advice.
     """
     for either in (error, error.__cause__):
         traceback.clear_frames(either.__traceback__ if either else None)
@@ -38,7 +38,7 @@ def step_does_not_fit(
     data, (inputs, targets) = run.config.train.data, batch
 
     def step(rows: int) -> None:
-        tried = rows + rows // 2  # room to spare: for an evaluation, the copy that is saved, and memory in pieces
+        tried = rows + rows // 2  # spare memory for an evaluation, the copy to be saved, and fragmentation
         parts_of_batch = min(MICRO_BATCHES, inputs[0].size // (tried * inputs.shape[-1]))
         shape = (parts_of_batch, tried, inputs.shape[-1])
         x, y = (side[0, : shape[0] * shape[1]].reshape(shape) for side in (inputs, targets))
@@ -53,7 +53,7 @@ def step_does_not_fit(
     else:
         accum = data.grad_accum_steps * data.batch_size // rows
         remedy = (
-            f"{rows} row{'s fit' if rows > 1 else ' fits'}. For the same step in parts: {prefix}"
+            f"{rows} row{'s fit' if rows > 1 else ' fits'}. For the same step in smaller parts: {prefix}"
             f"`train.data.batch_size={rows}` `train.data.grad_accum_steps={accum}`"
         )
     return UserError(

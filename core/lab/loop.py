@@ -1,4 +1,4 @@
-"""The main job: prepare, train, evaluate, sample, report."""
+"""The main command: prepare, train, evaluate, sample, report."""
 
 from __future__ import annotations
 
@@ -15,10 +15,9 @@ from core.lab.training import Wish, refuse_impossible, train_run
 
 
 def loop(opened: Opened, wish: Wish, show: Callable[[str], Any] | None = None) -> Path:
-    """Take one run all the way. Returns the report's page.
+    """Take a run through all five steps. Returns the report's page.
 
-    show: called with the first sample as it is written, where it is running text. Raises what the five steps raise:
-    UserError, RunFailed, Interrupted.
+    show: called with the pieces of the first sample, if it is running text. Raises UserError, RunFailed and Interrupted.
     """
     refuse_impossible(opened, wish)
     opened, dataset = prepared(opened)

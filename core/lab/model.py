@@ -1,4 +1,4 @@
-"""A trained model, loaded from its run: evaluate it, let it write, look inside."""
+"""A trained model, loaded from its run: evaluate it, sample from it, look inside."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from core.training.machine import choose_device
 
 @dataclass(frozen=True)
 class LoadedModel:
-    """The model of a checkpoint, with the run that it belongs to."""
+    """The model of a checkpoint, and its run."""
 
     opened: Opened
     run: Run
@@ -39,7 +39,7 @@ class LoadedModel:
 
     @property
     def config(self) -> Config:
-        """The run's config, with the overrides that the experiment was opened with."""
+        """The run's config, with the overrides of the open experiment."""
         return self.run.config
 
     @property
@@ -54,12 +54,12 @@ class LoadedModel:
 
     @property
     def step(self) -> int:
-        """The optimizer steps that the checkpoint has taken."""
+        """The checkpoint's optimizer step."""
         return self.trained.step
 
     @functools.cached_property
     def dataset(self) -> Dataset:
-        """The dataset that the run was trained on. Raises UserError if it has become another one."""
+        """The dataset that the run was trained on. Raises UserError if it has changed since."""
         folder = self.run.experiment.folder / Path(self.config.prepare.dataset_dir).expanduser()
         dataset = load_dataset(folder, self.opened.plugins)
         wrong = ""
@@ -78,7 +78,7 @@ class LoadedModel:
 
     @functools.cached_property
     def closing(self) -> tuple[dict[str, float], list[Answer]]:
-        """Metrics over the whole validation side, and the greedy answers to its prompts."""
+        """Metrics on the whole validation side, and the greedy answers to its prompts."""
         with self.trained.machine.computing():
             return Evaluation(self.dataset, self.config, self.trained.machine).closing(self.module)
 
@@ -88,51 +88,48 @@ class LoadedModel:
         return [answer for answer in self.closing[1] if not answer.correct]
 
     def evaluate(self) -> dict[str, Any]:
-        """All metrics of the checkpoint on the whole validation side, those of prepare.py's `evaluate` among them.
-
-        They are also written to evaluation.json of the run.
-        """
+        """Evaluate on the whole validation side, with prepare.py's `evaluate`. Also writes the run's evaluation.json."""
         metrics = dict(self.closing[0]) | self.own_metrics()
         files.write_json(self.run.folder / "evaluation.json", metrics)
         return {"experiment": self.run.experiment.name, "run": self.run.name, "step": self.step, **metrics}
 
     def own_metrics(self) -> dict[str, float | None]:
-        """What `evaluate` of prepare.py returns, as plain numbers; None where one is not finite. Raises UserError for anything else."""
+        """The metrics of prepare.py's `evaluate`; None for one that is not finite. Raises UserError for other values."""
         own = getattr(self.opened.code, "evaluate", None)
         values = own(self.run, self.module, self.encoder) if own else {}
         try:
             numbers = {str(name): float(value) for name, value in values.items()}
         except (AttributeError, TypeError, ValueError) as error:
             raise UserError(
-                f"evaluate returned something else than a dict of numbers: {error}",
+                f"evaluate did not return a dict of numbers: {error}",
                 place=str(self.run.experiment.folder / "prepare.py"),
-                remedy='Return a dict: name of a metric -> number, such as {"words": 0.9}.',
+                remedy='Return a dict from metric names to numbers, such as {"words": 0.9}.',
             ) from None
         return {name: value if math.isfinite(value) else None for name, value in numbers.items()}
 
     def complete(self, prompts: Sequence[str], *, seed: int = 0, **choices: Any) -> list[str]:
-        """The completion of each prompt, without the prompt.
+        """Complete each prompt. Returns the completions, without the prompts.
 
-        choices: max_new_tokens, temperature (0 is greedy), top_k, top_p, stop; what is left out is as in [sample.sample] of
-        the run's config. Raises UserError for a prompt that the encoder cannot encode, and for an unknown choice.
+        choices: max_new_tokens, temperature (0 is greedy), top_k, top_p, stop; the defaults are in [sample.sample] of the
+        run's config. Raises UserError for a prompt that the encoder cannot encode, and for an unknown choice.
         """
         settings = self.decoding(choices)
         with self.trained.machine.computing():
             return complete(self.module, self.encoder, list(prompts), seed=seed, **settings)
 
     def stream(self, prompt: str, *, seed: int = 0, **choices: Any) -> Iterator[str]:
-        """The completion of one prompt, piece by piece as it is written. choices: as for `complete`."""
+        """Yield the completion of one prompt in pieces. choices: as for `complete`."""
         settings = self.decoding(choices)
         steps = pieces(self.module, self.encoder, prompt, seed=seed, **settings)
         while True:
-            with self.trained.machine.computing():  # not around the yield, where it would reach into the caller
+            with self.trained.machine.computing():  # not around the yield, where it would affect the caller
                 piece = next(steps, None)
             if piece is None:
                 return
             yield piece
 
     def decoding(self, choices: dict[str, Any]) -> dict[str, Any]:
-        """How to draw: the run's own settings, with some choices on top. Raises UserError for an unknown choice."""
+        """The sampling settings: the run's own, overridden by `choices`. Raises UserError for an unknown choice."""
         own = self.config.sample.sample
         settings: dict[str, Any] = own.model_dump(include={"max_new_tokens", "temperature", "top_k", "top_p", "stop"})
         if unknown := choices.keys() - settings.keys():
@@ -141,18 +138,18 @@ class LoadedModel:
             )
         settings |= {name: value for name, value in choices.items() if value is not None}
         settings["stop"] = settings["stop"] or self.trained.stop
-        if settings["temperature"] is None:  # an answer is right or wrong: chance only spoils it
+        if settings["temperature"] is None:  # an answer is right or wrong, so randomness only hurts
             settings["temperature"] = 0.0 if self.trained.has_examples else 0.8
         return settings
 
 
 def load_model(opened: Opened, name: str | None = None, checkpoint: str = "best") -> LoadedModel:
-    """Load a run's checkpoint. The experiment's overrides are laid over the run's own config.
+    """Load a run's checkpoint. The experiment's overrides apply on top of the run's own config.
 
-    Raises UserError where there is no such run, or no whole checkpoint.
+    Raises UserError if there is no such run, or no whole checkpoint.
     """
     folder = find_run(opened.experiment, opened.out, name or opened.default_run)
     config = run_config(folder, opened.overrides)
-    with computing(choose_device(config.sample.runtime.device or "auto").type):  # fresh weights are drawn first
+    with computing(choose_device(config.sample.runtime.device or "auto").type):  # building draws random weights
         trained = load_run(folder, config, opened.plugins, checkpoint)
     return LoadedModel(opened, Run(opened.experiment, folder.name, config), trained)

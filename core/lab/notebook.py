@@ -1,4 +1,4 @@
-"""How work shows in a notebook: one live display instead of a hundred lines."""
+"""Show progress in a notebook: one live display instead of many lines."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ COLUMNS = ("step", "train_loss", "val_loss", "val_accuracy", "seconds", "tokens_
 
 
 def listener_here() -> Listener:
-    """A live display in a notebook, else silence."""
+    """A live display in a notebook, else a silent listener."""
     return LiveDisplay() if in_notebook() else SILENT
 
 
 def in_notebook() -> bool:
-    """Whether the code runs in a Jupyter kernel. IPython is not imported for that."""
+    """Whether the code runs in a Jupyter kernel. Does not import IPython."""
     ipython = sys.modules.get("IPython")
     shell = ipython.get_ipython() if ipython else None
     return shell is not None and hasattr(shell, "kernel")
 
 
 class LiveDisplay:
-    """A listener that keeps one output of a notebook's cell up to date: the last lines, a bar, the last evaluations."""
+    """A listener that updates one output of a notebook cell: the last lines, a progress bar, the last evaluations."""
 
     def __init__(self) -> None:
         self.lines: list[str] = []
@@ -37,29 +37,27 @@ class LiveDisplay:
         self.shown = 0.0
 
     def say(self, text: str) -> None:
-        """One line."""
+        """Show a line."""
         self.lines = [*self.lines, *filter(None, text.splitlines())][-SHOWN_LINES:]
         self.show(now=True)
 
     def row(self, metrics: dict[str, float]) -> None:
-        """A row of metrics: evaluations stay, the row after them is replaced by the next."""
+        """Show a row of metrics. Evaluations stay; other rows are replaced by the next row."""
         if self.rows and "val_loss" not in self.rows[-1]:
             self.rows.pop()
         self.rows = [*self.rows, metrics][-SHOWN_ROWS:]
         self.show(now="val_loss" in metrics)
 
     def progress(self, what: str, done: float, total: float) -> None:
-        """How much is done."""
+        """Show how much is done."""
         share = (
-            f' <progress value="{done}" max="{total}"></progress> {done:,.0f}/{total:,.0f}'
-            if total
-            else f" {done:,.0f}"
+            f'<progress value="{done}" max="{total}"></progress> {done:,.0f}/{total:,.0f}' if total else f"{done:,.0f}"
         )
-        self.bar = f"{html.escape(what)}{share}"
+        self.bar = f"{html.escape(what)} {share}"
         self.show(now=bool(total) and done >= total)
 
     def show(self, *, now: bool) -> None:
-        """Bring the display up to date, if it is due."""
+        """Update the display, at most every REFRESH seconds unless `now`."""
         if not now and time.monotonic() - self.shown < REFRESH:
             return
         from IPython.display import HTML, display
@@ -72,7 +70,7 @@ class LiveDisplay:
             self.handle.update(page)
 
     def page(self) -> str:
-        """What the display shows."""
+        """The display as HTML."""
         lines = "<br>".join(map(html.escape, self.lines))
         columns = [name for name in COLUMNS if any(name in row for row in self.rows)]
         head = "".join(f"<th>{name.replace('_', ' ')}</th>" for name in columns)

@@ -1,4 +1,4 @@
-"""An experiment with its settings, ready for work: what every command and every notebook starts from."""
+"""Open an experiment with its settings: the start of every command and notebook."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Opened:
-    """An experiment, opened.
+    """An open experiment.
 
-    experiment: the folder. config: resolved. settings: what the user gave, with places. overrides: `section.key=value`, laid
-    over config.toml. plugins: everyone's, and the hooks of this prepare.py. listener: is told how the work goes.
+    experiment: the folder. config: resolved. settings: what the user gave, with places. overrides: `section.key=value`,
+    on top of config.toml. plugins: with the hooks of prepare.py. listener: receives messages and progress.
     """
 
     experiment: Experiment
@@ -49,40 +49,38 @@ class Opened:
 
     @property
     def default_run(self) -> str:
-        """The name of a run that nobody names."""
+        """The name of a run if none is given."""
         return self.variant if self.variant not in ("", "basic") else DEFAULT
 
     def having(self, changes: Mapping[str, Any]) -> Opened:
-        """The same with other values for some dotted keys of the config, which are not checked again."""
+        """A copy with new values for some dotted config keys. The values are not checked."""
         return replace(self, config=replaced(self.config, changes))
 
 
 def open_folder(name: str, variant: str = "", overrides: Sequence[str] = (), listener: Listener = SILENT) -> Opened:
-    """Find an experiment by name or path, read its settings, import its prepare.py.
+    """Find an experiment by name or path, read its settings, and import its prepare.py.
 
-    Raises UserError for an unknown experiment, for wrong settings, and for functions of prepare.py that are named almost
-    like a hook.
+    Raises UserError for an unknown experiment, wrong settings, and functions in prepare.py with almost the name of a hook.
     """
     experiment = find(name)
     config, settings = load_config(experiment.folder, variant, overrides)
-    return Opened(
-        experiment, config, settings, tuple(overrides), plugins_with(load_code(experiment)), listener, variant
-    )
+    plugins = plugins_with(load_code(experiment))
+    return Opened(experiment, config, settings, tuple(overrides), plugins, listener, variant)
 
 
 def with_overrides(opened: Opened, overrides: Sequence[str]) -> Opened:
-    """The same experiment with other overrides, checked. prepare.py is not imported again."""
+    """A copy with other overrides, which are checked. prepare.py is not imported again."""
     config, settings = load_config(opened.experiment.folder, opened.variant, overrides)
     return replace(opened, config=config, settings=settings, overrides=tuple(overrides))
 
 
 def as_overrides(values: Mapping[str, Any]) -> tuple[str, ...]:
-    """`section.key=value` for each key of a dict, dotted or nested. None leaves a key at its default."""
+    """Write a dict with dotted or nested keys as `section.key=value`. None leaves a key at its default."""
     return tuple(f"{key}={toml_value(value)}" for key, value in flat(values).items())
 
 
 def prepared(opened: Opened, *, force: bool = False) -> tuple[Opened, Dataset]:
-    """Make the dataset if it is not current. Returns the experiment with the dataset's folder in its config, and the dataset."""
+    """Make the dataset if it is not current. Returns the experiment, with the dataset's folder set, and the dataset."""
     from core.data.pipeline import dataset_setting, prepare
 
     dataset = prepare(

@@ -1,4 +1,4 @@
-"""Predict how long a run will take and how much memory it needs, from a few seconds of its own steps."""
+"""Predict the time and memory that a run needs, from a few seconds of its steps."""
 
 from __future__ import annotations
 
@@ -21,15 +21,17 @@ from core.training.timing import step_speed
 from core.training.trainer import Parts
 from core.training.upkeep import row_seconds, save, shares
 
-STEPS_AT_LEAST = 5  # in the time for timing: step_speed takes so many
-TIMED_BATCHES, TIMED_PROMPTS = 3, 32  # of an evaluation, from which all of it is estimated
+STEPS_AT_LEAST = 5  # that step_speed takes: 2 to warm up, 3 timed
+TIMED_BATCHES, TIMED_PROMPTS = 3, 32  # of an evaluation, to estimate the rest
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """steps, seconds: of the whole run. shares: of its time, 0 to 1. rows: of a micro-batch, which were timed and had the
-    memory. memory_bytes: the highest so far, of the process or the GPU; None where the system does not say.
-    available_bytes: what is left beside that."""
+    """The expected cost of a run.
+
+    steps, seconds: of the whole run. shares: of its time, 0 to 1. rows: of a micro-batch, as they were timed and measured.
+    memory_bytes: the peak so far of the process or the GPU; None if unknown. available_bytes: still free.
+    """
 
     ms_per_step: float
     tokens_per_second: float
@@ -42,10 +44,10 @@ class Prediction:
 
 
 def predict(run: Run, parts: Parts, dataset: Dataset, seconds: float = 5.0) -> Prediction:
-    """Time the step for about so many seconds, then a part of an evaluation, and a save into the run's folder.
+    """Time the step for about `seconds`, then part of an evaluation, and a save into the run's folder.
 
-    Of a step that is too long for that, fewer rows are taken. Weights are fresh, so answers are as long as they may be: an
-    evaluation is seldom longer later on. Saving goes on beside the training, so its share is an upper bound.
+    A step that takes too long is timed with fewer rows. Fresh weights give the longest answers, so later evaluations
+    rarely take longer. Saving happens during training, so its share is an upper bound.
     """
     config, runtime = run.config.train, run.config.train.runtime
     part = part_of(config, parts, seconds / STEPS_AT_LEAST)
@@ -70,16 +72,16 @@ def predict(run: Run, parts: Parts, dataset: Dataset, seconds: float = 5.0) -> P
 
 
 def part_of(config: Train, parts: Parts, longest: float) -> Data:
-    """As much of a step as takes `longest` seconds at most: all of it, else some rows of one micro-batch.
+    """The part of a step that takes at most `longest` seconds: all of it, or some rows of one micro-batch.
 
-    Few rows cost more each, so their number is estimated twice.
+    A row costs more in a small batch, so we estimate the number of rows twice.
     """
     data, rows = config.data, 1
     # Not compiled: each number of rows would be compiled anew.
     take = parts.step(config).eager()
     inputs, targets = (side[:1] for side in parts.batch(0))
     for _ in range(2):
-        for _ in range(2):  # the first one prepares
+        for _ in range(2):  # the first one is warm-up
             began = time.perf_counter()
             take(inputs[:, :rows], targets[:, :rows])
             synchronise(parts.machine.device)
@@ -91,13 +93,13 @@ def part_of(config: Train, parts: Parts, longest: float) -> Data:
 
 
 def steps_of(config: Train, whole_step: float) -> int:
-    """Steps of a run, or those that its budget in time has room for. whole_step: seconds, with all that stands around a step."""
+    """The steps of a run, or of its time budget. whole_step: seconds, evaluations, saves and rows of metrics included."""
     minutes = config.runtime.max_minutes
     return config.schedule.max_iters if minutes is None else max(1, int(60 * minutes / whole_step))
 
 
 def evaluation_estimate(dataset: Dataset, config: Config, parts: Parts, rows: int) -> float:
-    """Seconds of one evaluation while training, from a few batches of so many rows and a few prompts."""
+    """Estimate the seconds of an evaluation in training, from a few batches of `rows` rows and a few prompts."""
     train = config.train
     batches = math.ceil(validation_batches(dataset, train) * train.data.batch_size / rows)
     evaluation = Evaluation(dataset, replaced(config, {"train.data.batch_size": rows}), parts.machine)
@@ -117,7 +119,7 @@ def evaluation_estimate(dataset: Dataset, config: Config, parts: Parts, rows: in
 
 
 def validation_batches(dataset: Dataset, config: Train) -> int:
-    """Batches of an evaluation: of the whole validation side, or `eval_iters`."""
+    """The number of batches in an evaluation: the whole validation side, or `eval_iters`."""
     val, data = dataset.val, config.data
     size = block_size(data)
     begins, _ = packed(val, size) if uses_rows(val, data) else windows(val.tokens, size)
@@ -126,7 +128,7 @@ def validation_batches(dataset: Dataset, config: Train) -> int:
 
 
 def peak_bytes(device: torch.device) -> int | None:
-    """The most memory so far: the GPU's, or of main memory this process's."""
+    """The peak memory so far, of the GPU or of this process."""
     if device.type == "cuda":
         return int(torch.cuda.max_memory_allocated(device))
     try:
@@ -138,7 +140,7 @@ def peak_bytes(device: torch.device) -> int | None:
 
 
 def available_bytes(device: torch.device) -> int | None:
-    """What is still free there."""
+    """The memory that is still free, of the GPU or the system."""
     if device.type == "cuda":
         return int(torch.cuda.mem_get_info(device)[0])
     return available_memory()

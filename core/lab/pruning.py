@@ -1,4 +1,4 @@
-"""List the runs of an experiment, choose those that can go, and remove them."""
+"""List an experiment's runs, choose those to remove, and remove them."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from core.errors import UserError
 from core.plugins.discovery import Experiment
 from core.tracking.run import DEFAULT, lock_file, read_summary, run_folders
 
-KEPT = DEFAULT  # what other runs are compared with, in EXPERIMENT_LOG.md too
+KEPT = DEFAULT  # other runs are compared with it, in EXPERIMENT_LOG.md too
 
 
 @dataclass(frozen=True)
 class Listed:
-    """A run's folder with its summary."""
+    """A run's folder and summary."""
 
     folder: Path
     summary: dict[str, Any]
@@ -29,13 +29,13 @@ class Listed:
 
     @property
     def started(self) -> str:
-        """Local time in ISO 8601; "" where it is not known, which counts as old."""
+        """Local time in ISO 8601; "" if unknown, which counts as old."""
         return str(self.summary.get("started") or "")
 
 
 @dataclass(frozen=True)
 class Condemned:
-    """A run that can go. why: the reason. size: of its files, bytes."""
+    """A run to remove. why: the reason. size: of its files, bytes."""
 
     run: Listed
     why: str
@@ -43,15 +43,15 @@ class Condemned:
 
 
 def listed_runs(experiment: Experiment, out: Path) -> list[Listed]:
-    """The experiment's runs, the newest last."""
+    """The experiment's runs, newest last."""
     found = [Listed(folder, read_summary(folder)) for folder in run_folders(experiment, out)]
     return sorted(found, key=lambda run: run.started)
 
 
 def chosen(runs: Sequence[Listed], older_than: float | None, keep: int | None) -> list[tuple[Listed, str]]:
-    """The runs to remove, each with the reason: those that failed, and those that are old.
+    """The runs to remove, each with the reason: failed runs, and old ones.
 
-    older_than: days. keep: so many of the newest runs stay. The run `default` always stays.
+    older_than: days. keep: the number of newest runs to keep. The run `default` is always kept.
     """
     others = [run for run in runs if run.name != KEPT]
     whole = [run for run in others if run.summary.get("status") != "failed"]
@@ -71,7 +71,7 @@ def chosen(runs: Sequence[Listed], older_than: float | None, keep: int | None) -
 
 
 def condemn(runs: Sequence[tuple[Listed, str]]) -> tuple[list[Condemned], list[str]]:
-    """The runs that nobody uses just now, and a sentence about each other one."""
+    """The runs that are not in use, and a sentence about each run that is."""
     free, kept = [], []
     for run, why in runs:
         try:
@@ -88,7 +88,7 @@ def size_of(folder: Path) -> int:
 
 
 def remove(folder: Path) -> None:
-    """Remove a run. A kill leaves it whole, or as a hidden folder that `files.tidy` removes."""
+    """Remove a run. If it is interrupted, the run is intact, or a hidden folder that `files.tidy` removes."""
     with files.lock(lock_file(folder), f"run {folder.name}"):
         hidden = files.temporary_name(folder)
         durable.rename(folder, hidden)

@@ -1,4 +1,4 @@
-"""The step of a run, taken by a model that is thrown away afterwards, to time how it is taken fastest."""
+"""Take a run's step with a temporary model, to find the fastest way to take it."""
 
 from __future__ import annotations
 
@@ -24,23 +24,23 @@ from core.training.peak import synchronise
 from core.training.step import Array, Step
 from core.training.tuning import Way, seconds_of, thread_counts
 
-LONG_STEP = 0.2  # seconds: of a longer step, fewer rows are timed
+LONG_STEP = 0.2  # seconds: a longer step is timed with fewer rows
 
 
 class Rehearsal:
-    """A model, an optimizer and a batch like those of a run."""
+    """A temporary model, optimizer and batch, like those of a run."""
 
     def __init__(
         self, config: Train, dataset: Dataset, plugins: Plugins, machine: Machine, own_code: str | None = None
     ) -> None:
-        """own_code: names the code of a model that is the experiment's own."""
+        """own_code: a hash of the experiment's code, if it builds its own model."""
         self.config, self.first, self.own_code = config, machine, own_code
         self.model = model_on(machine, config.model, dataset.encoder.vocab_size, plugins)
         self.optimizer = build_optimizer(self.model, config.optim, plugins)
         self.dataset = dataset
 
     def choices(self) -> dict[str, list[Any]]:
-        """The open fields of a Way, and their values. A field with one value is not open."""
+        """The fields of a Way that are to be chosen, with their possible values."""
         runtime, found = self.config.runtime, dict[str, list[Any]]()
         if runtime.dtype == "auto" and fastest_dtype(self.first.device) == torch.bfloat16:
             found["dtype"] = ["bfloat16", "float32"]
@@ -51,7 +51,7 @@ class Rehearsal:
         return found
 
     def first_way(self) -> Way:
-        """What is usually best on such hardware at such a shape."""
+        """What is usually best on this hardware for these shapes."""
         attention, model, data = self.first.attention, self.model, self.config.data
         if attention == "auto" and isinstance(model, GPT) and data.block_size:
             heads = data.batch_size * model.n_head
@@ -59,7 +59,7 @@ class Rehearsal:
         return Way(self.first.dtype_name, attention, self.first.threads)
 
     def key(self, way: Way, choices: dict[str, list[Any]]) -> str:
-        """Everything that the answer depends on."""
+        """Everything that the fastest way depends on."""
         config = self.config
         shape = {
             "model": config.model.model_dump(exclude={"init_from"}),
@@ -76,7 +76,7 @@ class Rehearsal:
         return Machine(self.first.device, DTYPES[way.dtype], self.first.compile, way.attention, way.threads)
 
     def step(self, way: Way) -> Callable[[], Any]:
-        """The step in one way: as many rows of a micro-batch as take a fifth of a second in the first way, for all ways."""
+        """The step in one way. All ways use the same rows: as many as take LONG_STEP seconds in the first way."""
         return self.taking(way, *self.rows)
 
     def taking(self, way: Way, inputs: Array, targets: Array) -> Callable[[], Any]:
@@ -92,7 +92,7 @@ class Rehearsal:
 
     @functools.cached_property
     def rows(self) -> tuple[Array, Array]:
-        """Inputs and targets (1, R, T) that every way is timed with. Few rows cost more each, so R is estimated twice."""
+        """Inputs and targets (1, R, T) for all ways. A row costs more in a small batch, so we estimate R twice."""
         (inputs, targets), count = (side[:1] for side in batch(self.dataset.train, self.config.data, 0, 0)), 1
         for _ in range(2):
             if count < inputs.shape[1]:

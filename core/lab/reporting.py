@@ -1,11 +1,10 @@
-"""Write the reports of a run and of an experiment."""
+"""Write the reports on a run and on an experiment."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
 
-from core.errors import UserError
 from core.lab.choosing import every_group, no_runs
 from core.lab.model import LoadedModel
 from core.listener import Listener
@@ -17,27 +16,27 @@ from core.report.plots import write_plots
 from core.report.run_report import SHOWN_MISTAKES, write_report
 from core.report.samples import Mistake, Sample, Written, after_first, as_text, write_samples
 
-MOST_SEARCHED = 20_000  # training examples, evenly spaced; decoding more would take seconds
+MOST_SEARCHED = 20_000  # training examples, evenly spaced; decoding more takes seconds
 
 
 def report_of_run(folder: Path) -> Path:
-    """Write curves and page of a run's folder. Returns the page's path."""
+    """Write the plots and the page of a run. Returns the page's path."""
     write_plots(folder)
     return write_report(folder)
 
 
 def report_of_model(model: LoadedModel, samples: Sequence[Sample]) -> Path:
-    """Write samples, curves, the page of the run and its entry in the log. Returns the page's path."""
+    """Write the samples, plots and page of a run, and its log entry. Returns the page's path."""
     folder = model.run.folder
     write_samples(folder, written(model, samples))
     page = report_of_run(folder)
-    write_log_entry(model.run)  # the samples are there now
+    write_log_entry(model.run)  # again, now with the samples
     model.opened.listener.say(f"report: {page}")
     return page
 
 
 def written(model: LoadedModel, samples: Sequence[Sample]) -> Written:
-    """Samples, and the wrong answers with the training examples nearest to them."""
+    """Samples, and wrong answers with the nearest training examples."""
     wrong = model.mistakes
     examples = model.dataset.examples("train", MOST_SEARCHED) if wrong else []
     mistakes = [
@@ -54,15 +53,15 @@ def written(model: LoadedModel, samples: Sequence[Sample]) -> Written:
 
 
 def report_of_experiment(experiment: Experiment, out: Path) -> Path:
-    """Write the page of all runs of an experiment. Returns its path. Raises UserError where there is no run."""
+    """Write the page of all runs of an experiment. Returns its path. Raises UserError if there are no runs."""
     groups = every_group(experiment, out)
     if not groups:
-        raise UserError(f"{experiment.name} has no runs yet", place=str(experiment.folder), remedy=no_runs(experiment))
+        raise no_runs(experiment, experiment.folder)
     sweeps = sorted(out.glob("sweeps/*/report.html"))
     return write_experiment_report(out, experiment.name, summary(experiment), groups, sweeps)
 
 
 def say_samples(listener: Listener, samples: Sequence[Sample], *, first_is_shown: bool) -> None:
-    """Tell the listener the samples, without the first one where it was shown as it was written."""
+    """Report the samples to the listener, without the first one if it was already shown while it was written."""
     streamed = first_is_shown and samples[0].truth is None
     listener.say((after_first(samples) if streamed else as_text(samples)).removesuffix("\n"))

@@ -1,4 +1,4 @@
-"""Draw samples from a trained model: held-out prompts beside the truth, or running text."""
+"""Sample from a trained model: answers to held-out prompts with the truth, or running text."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ FILE = "FILE:"  # start = "FILE:path" reads the text from a file, as in nanoGPT
 
 
 def sample(model: LoadedModel, *, show: Callable[[str], Any] | None = None, **choices: Any) -> list[Sample]:
-    """Samples of a model.
+    """Draw samples from a model.
 
-    choices: start, num_samples, seed, and those of `LoadedModel.complete`; None where not given. With Examples and no start:
-    greedy answers to held-out prompts, with the truth. show: called with the first sample piece by piece, where it is
+    choices: start, num_samples, seed, and those of `LoadedModel.complete`; None means not given. With Examples and no
+    start: greedy answers to held-out prompts, with the truth. show: called with the pieces of the first sample, if it is
     running text. Raises UserError for a start that cannot be read or encoded.
     """
     given = {key: value for key, value in choices.items() if value is not None}
@@ -32,7 +32,7 @@ def sample(model: LoadedModel, *, show: Callable[[str], Any] | None = None, **ch
         prompts = held_out(model, number, seed)
     else:
         text = start_text(model, start)
-        # Without chance all continuations of one text are the same.
+        # Without randomness all continuations of a text are the same.
         prompts = [Example(text, "")] * (number if decoding["temperature"] else 1)
         if show is not None:
             show(text)
@@ -46,8 +46,8 @@ def sample(model: LoadedModel, *, show: Callable[[str], Any] | None = None, **ch
                 show=None if answers else show,
                 **decoding,
             )
-    except UserError as error:  # the encoder's own advice is about preparing data
-        remedy = f"{model.run.title} was trained without it: start with text like its own."
+    except UserError as error:  # the encoder's own remedy is about preparing data
+        remedy = f"{model.run.title} was trained without it. Start with text like its training data."
         raise UserError(error.message, place="start", remedy=remedy) from None
     return [
         Sample(example.prompt, text, example.completion if answers else None)
@@ -56,7 +56,7 @@ def sample(model: LoadedModel, *, show: Callable[[str], Any] | None = None, **ch
 
 
 def held_out(model: LoadedModel, number: int, seed: int | None) -> list[Example]:
-    """Prompts of the validation side: evenly spaced, or drawn at random where a seed is given."""
+    """Prompts of the validation side: evenly spaced, or drawn at random if a seed is given."""
     if seed is None:
         return model.dataset.examples("val", number)
     everything = model.dataset.examples("val", 0)
@@ -64,9 +64,9 @@ def held_out(model: LoadedModel, number: int, seed: int | None) -> list[Example]
 
 
 def start_text(model: LoadedModel, given: str | None) -> str:
-    """The text to continue. None given: the config's, else a line break if the encoder knows it, else its first text.
+    """The text to continue: the given one, else the config's, else a line break, or id 0 if the encoder has no line break.
 
-    FILE:path is relative to the current folder where it is given, and to the experiment's where the config has it.
+    FILE:path is relative to the current folder if it is given, and to the experiment's folder if it is in the config.
     """
     start = given or model.config.sample.sample.start
     if start.startswith(FILE):

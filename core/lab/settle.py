@@ -1,4 +1,4 @@
-"""Choose what a config leaves to the machine and the data: device, precision, attention, threads, layout."""
+"""Choose the settings that are "auto": device, precision, compilation, attention, threads, layout."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from core.training import compiling, memory
 from core.training.machine import Machine, choose_machine
 from core.training.tuning import fastest_way
 
-CHOSEN = ("device", "dtype", "compile", "attention", "threads")  # keys of [train.runtime] that may be "auto"
+CHOSEN = ("device", "dtype", "compile", "attention", "threads")  # keys of [train.runtime] that can be "auto"
 
 
 @dataclass(frozen=True)
 class Settled:
-    """config: without "auto". timings: what was timed to choose the machine: name of a way to take the step -> milliseconds."""
+    """A config without "auto", and its machine. timings: name of a way to take the step -> milliseconds."""
 
     config: Config
     machine: Machine
@@ -31,10 +31,10 @@ class Settled:
 def settle(
     experiment: Experiment, config: Config, dataset: Dataset, plugins: Plugins, *, timing: bool = True
 ) -> Settled:
-    """The config with every choice made, and the machine that it names.
+    """Make every choice that the config leaves open.
 
-    timing: time the real step where that decides. Raises UserError for a device that is not available, for a missing
-    compiler where a step is to be compiled, and for data too short for its layout.
+    timing: time the real step if the choice depends on it. Raises UserError for a device that is not available, for a
+    missing compiler if the step is compiled, and for data that is too short for its layout.
     """
     config = replaced(config, {"train.data.layout": layout_of(dataset, config.train.data)})
     runtime = config.train.runtime
@@ -45,13 +45,13 @@ def settle(
     if timing and machine.compile:
         compiling.refuse_without_compiler(machine.device)
     elif timing:
-        with contextlib.suppress(memory.NoRoom), memory.noticing():  # then the run itself says what fits
+        with contextlib.suppress(memory.NoRoom), memory.noticing():  # the run itself will report what fits
             machine, timings = by_timing(experiment, config, dataset, plugins, machine)
     return Settled(with_choices(config, machine), machine, timings)
 
 
 def with_choices(config: Config, machine: Machine) -> Config:
-    """The config with a machine's choices; sampling inherits them where it leaves them open."""
+    """The config with a machine's choices. Sampling inherits them for its own "auto" settings."""
     chosen = {
         "device": str(machine.device), "dtype": machine.dtype_name, "compile": machine.compile,
         "attention": machine.attention, "threads": machine.threads,
@@ -64,7 +64,7 @@ def with_choices(config: Config, machine: Machine) -> Config:
 def by_timing(
     experiment: Experiment, config: Config, dataset: Dataset, plugins: Plugins, machine: Machine
 ) -> tuple[Machine, dict[str, float]]:
-    """The machine with the fastest of what is open, and what was timed."""
+    """The machine with the fastest choices for "auto", and the timings."""
     runtime = config.train.runtime
     if machine.device.type != "cpu" or "auto" not in (runtime.dtype, runtime.attention, runtime.threads):
         return machine, {}

@@ -1,8 +1,8 @@
-"""Propose a model size for a budget in time, from the measured speed of several sizes.
+"""Propose a model size for a time budget, from the measured speed of several sizes.
 
-A larger model learns more from a token, a smaller one sees more tokens: for minutes on a laptop the best one sees about
-`TOKENS_PER_PARAMETER` of them (docs/LOG.md). Compute-optimal models of large runs see 20 (arXiv:2203.15556); with data
-that repeats and minutes instead of weeks, it is fewer.
+A larger model learns more from each token, a smaller one sees more tokens. For minutes on a laptop, the best size sees
+about `TOKENS_PER_PARAMETER` tokens per parameter (docs/LOG.md). For large compute-optimal models it is 20
+(arXiv:2203.15556). With repeated data and minutes instead of weeks, it is fewer.
 """
 
 from __future__ import annotations
@@ -19,20 +19,19 @@ from core.lab.settle import settle
 from core.models.build import parameter_count
 from core.process import computing
 from core.training.machine import choose_device
-from core.training.step import Step
 from core.training.timing import step_speed
 
-MEASURED_SECONDS = 0.6  # for each size
+MEASURED_SECONDS = 0.6  # per size
 WIDTHS = (64, 128, 192, 256, 384, 512, 768, 1024)
 HEAD_WIDTH = 64
 TOKENS_PER_PARAMETER = 2.0
-FEWEST_STEPS = 100  # with fewer, even a good schedule has no time to act
-STEPPING = 0.95  # share of a budget that steps have; evaluations and saves take the rest
+FEWEST_STEPS = 100  # with fewer, a learning rate schedule has no effect
+STEPPING = 0.95  # share of the budget for steps; evaluations and saves take the rest
 
 
 @dataclass(frozen=True)
 class Fit:
-    """A size and what a budget is enough for. seconds: of a step; tokens: input tokens seen in all."""
+    """A size, and what fits into the budget. seconds: per step. tokens: input tokens in total."""
 
     n_embd: int
     n_head: int
@@ -52,9 +51,9 @@ def fits(
     measure: Callable[[int, int], tuple[int, float]],
     widths: Iterable[int] = WIDTHS,
 ) -> Iterator[Fit]:
-    """Sizes from narrow to wide, each as soon as it is measured, until one is too slow for the budget (seconds).
+    """Yield sizes from narrow to wide, as they are measured, until one is too slow for the budget (seconds).
 
-    measure(n_embd, n_head) -> parameters, and seconds of an optimizer step of `tokens_per_step` tokens.
+    measure(n_embd, n_head) -> parameters, and seconds of an optimizer step with `tokens_per_step` tokens.
     """
     for width in widths:
         heads = width // HEAD_WIDTH
@@ -62,11 +61,11 @@ def fits(
         steps = int(STEPPING * budget / seconds)
         yield Fit(width, heads, parameters, seconds, steps, steps * tokens_per_step)
         if steps < FEWEST_STEPS or steps * tokens_per_step < TOKENS_PER_PARAMETER * parameters / 2:
-            return  # wider ones are slower still
+            return  # wider ones are even slower
 
 
 def best(found: list[Fit]) -> Fit | None:
-    """The size whose tokens per parameter are nearest to the best, by ratio; None where there is time for none."""
+    """The size whose tokens per parameter are closest to the optimum, by ratio; None if there is too little time."""
     possible = [fit for fit in found if fit.steps >= FEWEST_STEPS]
 
     def distance(fit: Fit) -> float:
@@ -77,17 +76,17 @@ def best(found: list[Fit]) -> Fit | None:
 
 
 def refuse_other_models(opened: Opened) -> None:
-    """Raise UserError where the experiment trains a model whose sizes are not known here."""
+    """Raise UserError if the experiment does not train a model of kind gpt."""
     if opened.config.train.model.kind != "gpt" or hasattr(opened.code, "build_model"):
         raise UserError(
-            f"fit knows the sizes of kind gpt only, and {opened.experiment.name} trains another model",
+            f"fit only works for models of kind gpt, and {opened.experiment.name} trains another one",
             place="train.model.kind",
-            remedy="Measure it as it is: " + opened.experiment.command.format("bench"),
+            remedy="Measure the model as it is: " + opened.experiment.command.format("bench"),
         )
 
 
 def stopwatch(opened: Opened, dataset: Dataset, minutes: float) -> Callable[[int, int], tuple[int, float]]:
-    """What measures a width for a run of so many minutes: (n_embd, n_head) -> parameters, seconds of a step."""
+    """A function that measures a size for a run of `minutes`: (n_embd, n_head) -> parameters, seconds of a step."""
 
     def measure(n_embd: int, n_head: int) -> tuple[int, float]:
         size = {"train.model.n_embd": n_embd, "train.model.n_head": n_head, "train.runtime.max_minutes": minutes}
@@ -97,9 +96,8 @@ def stopwatch(opened: Opened, dataset: Dataset, minutes: float) -> Callable[[int
             train = settled.config.train
             with settled.machine.computing():
                 fresh = fresh_model(settled, dataset, sized.plugins)
-                step = Step.of(fresh.model, fresh.optimizer, settled.machine, train.optim.grad_clip)
                 first = batch(dataset.train, train.data, train.runtime.seed, 0)
-                figures = step_speed(step, train, first, MEASURED_SECONDS)
+                figures = step_speed(fresh.step, train, first, MEASURED_SECONDS)
         return parameter_count(fresh.model), figures["ms_per_step"] / 1000
 
     return measure

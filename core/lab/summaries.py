@@ -1,4 +1,4 @@
-"""What a run's summary.json says when the run starts and when it ends, and the lines that a user sees then."""
+"""The content of a run's summary.json at its start and end, and the lines printed then."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from core.training.speed import Speed
 
 
 def surroundings(run: Run) -> dict[str, Any]:
-    """What a run is trained in; the compiler too, where its step is compiled."""
+    """The environment of a run. It includes the compiler if the step is compiled."""
     found, runtime = environment(run.experiment.folder), run.config.train.runtime
     if runtime.compile is True:
         found["compiler"] = compiler_version(torch.device(runtime.device))
@@ -28,7 +28,7 @@ def surroundings(run: Run) -> dict[str, Any]:
 
 
 def opening(run: Run, dataset: Dataset, fresh: Fresh, command: str) -> dict[str, Any]:
-    """The summary from the start. A process that is killed can change nothing, so the status is "interrupted"."""
+    """The summary at the start. The status is "interrupted", because a killed process cannot write it later."""
     runtime = run.config.train.runtime
     started = read_summary(run.folder).get("started") or datetime.datetime.now().isoformat()
     return {
@@ -53,7 +53,7 @@ def opening(run: Run, dataset: Dataset, fresh: Fresh, command: str) -> dict[str,
 
 def closing(progress: Progress, speed: Speed) -> dict[str, Any]:
     """The summary at the end."""
-    best = progress.best_evaluation  # what sampling and evaluation go on with
+    best = progress.best_evaluation  # of the checkpoint that sampling and evaluation use
     return {
         "steps": progress.step,
         "tokens": progress.tokens,
@@ -75,7 +75,7 @@ def closing(progress: Progress, speed: Speed) -> dict[str, Any]:
 
 
 def first_line(run: Run, dataset: Dataset, model: torch.nn.Module, progress: Progress) -> str:
-    """What is about to be trained."""
+    """The line before training: what is trained."""
     config, minutes = run.config.train, run.config.train.runtime.max_minutes
     start = f"{config.schedule.max_iters} steps" if minutes is None else f"for {minutes:g} minute{'s' * (minutes != 1)}"
     if progress.step:
@@ -88,10 +88,10 @@ def first_line(run: Run, dataset: Dataset, model: torch.nn.Module, progress: Pro
 
 
 def last_line(run: Run, progress: Progress, speed: Speed) -> str:
-    """How it ended."""
+    """The line after training: the result."""
     figures = speed_text(speed.figures(progress.tokens / max(progress.seconds, 1e-9))).replace("  ", ", ")
     pace = f"{duration(progress.seconds)} of training, {figures}"
     if run.config.train.runtime.max_minutes is not None:
         pace += f", {duration(progress.wall_seconds)} in all"
     early = f" Stopped early: {progress.stopped_by}." if progress.stopped_by else ""
-    return f"trained {run.title}: lowest val loss {progress.best_val_loss:.4f}, checkpoint best is of step {progress.best_step}; {pace}{early}"
+    return f"trained {run.title}: lowest val loss {progress.best_val_loss:.4f}, checkpoint best from step {progress.best_step}; {pace}{early}"

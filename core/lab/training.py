@@ -1,4 +1,4 @@
-"""Train a run: open it, run the loop, conclude."""
+"""Train a run: open it, run the loop, write the summary."""
 
 from __future__ import annotations
 
@@ -33,14 +33,12 @@ from core.training import checkpoints, compiling, memory
 from core.training.machine import choose_device
 from core.training.progress import Progress, restore
 from core.training.saver import saving_thread
-from core.training.speed import Speed
-from core.training.step import Step
 from core.training.trainer import train
 
 
 @dataclass(frozen=True)
 class Started:
-    """A run that can train: its folder is there, and nothing is missing."""
+    """A run that is ready to train: its folder exists, and nothing is missing."""
 
     opened: Opened
     run: Run
@@ -48,24 +46,14 @@ class Started:
     fresh: Fresh
     progress: Progress
 
-    @property
-    def step(self) -> Step:
-        """The step of the run, alone."""
-        fresh, optim = self.fresh, self.run.config.train.optim
-        return Step.of(fresh.model, fresh.optimizer, fresh.settled.machine, optim.grad_clip)
-
-    @property
-    def speed(self) -> Speed:
-        return Speed.of(self.run.config.train, self.fresh.settled.machine, self.fresh.model)
-
 
 @dataclass(frozen=True)
 class Wish:
-    """How a run is to be trained.
+    """How to train a run.
 
-    name: of the run, None for the default one. resume: go on, schedule and runtime may differ. exact: resume bit for bit
-    or not at all. fresh: start again. command: what is recorded as the way to this run. again: how to go on after an
-    interrupt.
+    name: of the run; None: the default. resume: continue even if schedule and runtime settings changed. exact: fail if a
+    resume would not be bit-exact. fresh: start again. command: recorded with the run. again: the command that continues
+    an interrupted run.
     """
 
     name: str | None = None
@@ -86,14 +74,11 @@ def refuse_impossible(opened: Opened, wish: Wish) -> None:
 
 
 def train_run(opened: Opened, dataset: Dataset, wish: Wish) -> Run:
-    """Train one run to its end, or find that it is finished.
-
-    Raises Interrupted after a signal, RunFailed, UserError.
-    """
+    """Train a run to its end, unless it is finished already. Raises UserError, RunFailed, and Interrupted after a signal."""
     if wish.resume and wish.fresh:
         raise UserError(
             "`resume=True` and `fresh=True` exclude each other",
-            remedy="Choose one: go on with the run, or start it again.",
+            remedy="Choose one: continue the run, or start it again.",
         )
     run = Run(opened.experiment, wish.name or opened.default_run, opened.config, wish.description)
     busy = "Wait until it ends, or choose another name: `run=NAME`."
@@ -110,7 +95,7 @@ def train_run(opened: Opened, dataset: Dataset, wish: Wish) -> Run:
 
 
 def train_locked(opened: Opened, beginning: Beginning, dataset: Dataset, wish: Wish) -> Run:
-    """Train while this process holds the run's lock. summary.json tells how it ended, whatever happens."""
+    """Train while this process holds the run's lock. summary.json always records how the run ended."""
     with contextlib.ExitStack() as stack:
         started = open_run(stack, opened, beginning, dataset, wish)
         stop = StopRequest()
@@ -123,16 +108,16 @@ def train_locked(opened: Opened, beginning: Beginning, dataset: Dataset, wish: W
         conclude(started, "interrupted" if stop.number else "completed")
     if stop.number:
         raise Interrupted(stop.number, f"Go on with: {wish.again}" if wish.again else "")
-    opened.listener.say(last_line(started.run, started.progress, started.speed))
+    opened.listener.say(last_line(started.run, started.progress, started.fresh.speed))
     return started.run
 
 
 def open_run(
     stack: contextlib.ExitStack, opened: Opened, beginning: Beginning, dataset: Dataset, wish: Wish
 ) -> Started:
-    """Make everything that can fail, then the run's folder. stack: what lasts as long as the run computes.
+    """Do everything that can fail, then create the run's folder. stack: contexts that last until the run ends.
 
-    Raises UserError where the run cannot start; then nothing on disk has changed.
+    Raises UserError if the run cannot start. Then nothing on disk has changed.
     """
     run = beginning.run
     stack.enter_context(computing(choose_device(run.config.train.runtime.device).type))
@@ -143,7 +128,7 @@ def open_run(
             run = replace(run, config=settled.config)
             opened = replace(opened, config=settled.config)
             fresh = fresh_model(settled, dataset, opened.plugins)
-            batch(dataset.train, run.config.train.data, run.config.train.runtime.seed, 0)  # it must fit, too
+            batch(dataset.train, run.config.train.data, run.config.train.runtime.seed, 0)  # it must fit into memory too
     except memory.NoRoom:
         raise model_does_not_fit(run) from None
     progress = Progress()
@@ -164,7 +149,7 @@ def open_run(
 
 
 def run_loop(started: Started, stop: StopRequest) -> None:
-    """Train, with everything open that lasts as long as the loop. stop: is told of a signal."""
+    """Open everything that the loop needs, and train. stop: notes a signal."""
     run, progress, dataset = started.run, started.progress, started.dataset
     with contextlib.ExitStack() as stack:
         noted = stack.enter_context(noting_signals(stop))
@@ -179,14 +164,14 @@ def run_loop(started: Started, stop: StopRequest) -> None:
 
 @contextlib.contextmanager
 def explaining(started: Started, stop: StopRequest) -> Iterator[None]:
-    """Raise UserError or RunFailed, with what to do about it, for errors of a machine that lacks room or a compiler."""
+    """Turn errors about memory, disk space and the compiler into UserError or RunFailed, with a remedy."""
     run, progress = started.run, started.progress
     try:
         with memory.noticing():
             yield
     except memory.NoRoom as error:
         first = batch(started.dataset.train, run.config.train.data, run.config.train.runtime.seed, 0)
-        raise step_does_not_fit(run, started.step, first, error, "`fresh=True` ") from None
+        raise step_does_not_fit(run, started.fresh.step, first, error, "`fresh=True` ") from None
     except OSError as error:
         if error.errno not in durable.FULL:
             raise
@@ -197,27 +182,27 @@ def explaining(started: Started, stop: StopRequest) -> Iterator[None]:
         ) from None
     except checkpoints.Damaged as error:
         raise RunFailed(
-            f"{run.title}: a checkpoint does not come back from the disk as it was written: {error}.\n"
+            f"{run.title}: the disk does not return a checkpoint as it was written: {error}.\n"
             "  The checkpoint before is whole. Check the disk, or put train.runtime.out_dir on another one."
         ) from None
     except RuntimeError as error:
         if not (started.fresh.settled.machine.compile and compiling.is_compilers(error)):
             raise
-        if not stop.number:  # a signal reaches the compiler too: then what it says is no error
+        if not stop.number:  # a signal also stops the compiler, and then its error means nothing
             raise compiling.as_user_error(error, progress.step) from None
 
 
 def conclude(started: Started, status: Status) -> None:
-    """Write the summary and the log entry, and tell plugins. A failed run's own error matters more than one here."""
+    """Write the summary and the log entry, and call plugins. If the run failed, its error hides disk errors here."""
     run = started.run
     with contextlib.suppress(OSError) if status == "failed" else contextlib.nullcontext():
-        summary = run.write_summary({"status": status} | closing(started.progress, started.speed))
+        summary = run.write_summary({"status": status} | closing(started.progress, started.fresh.speed))
         write_log_entry(run)
         started.opened.plugins.manager.hook.on_train_end(run=run, summary=summary)
 
 
 def compare_machines(opened: Opened, run: Run, exact: bool) -> None:
-    """Say where a resume cannot be bit-exact, as the run began on something else. Raises UserError if it must be exact."""
+    """Report what makes a resume inexact: changes since the run began. Raises UserError if it must be exact."""
     summary = read_summary(run.folder)
     before = {**(summary.get("environment") or {}), **(summary.get("choices") or {}), "device": summary.get("device")}
     now = {**surroundings(run), **run.config.train.runtime.model_dump()}
@@ -227,14 +212,14 @@ def compare_machines(opened: Opened, run: Run, exact: bool) -> None:
         raise UserError(
             f"this resume would not be bit-exact: {'; '.join(found)}",
             place=str(run.folder),
-            remedy="Go on where the run began, or without `exact=True`.",
+            remedy="Continue where the run began, or leave out `exact=True`.",
         )
     opened.listener.say(f"This resume is not bit-exact: {'; '.join(found)}.")
 
 
 def warn_of_little_room(run: Run, model: torch.nn.Module) -> None:
-    """Warn where two checkpoints will not fit: the one being written and, until it is whole, the one before."""
-    # The two tensors of each parameter's shape that Adam keeps are the most that any built-in optimizer does.
+    """Warn if two checkpoints will not fit on the disk: a new one and the one before it, which is removed last."""
+    # Adam keeps two tensors per parameter, the most of all built-in optimizers.
     size = 3 * checkpoints.size(checkpoints.weights(model))
     free = files.free_bytes(run.folder)
     if free < 2 * size:
@@ -246,7 +231,7 @@ def warn_of_little_room(run: Run, model: torch.nn.Module) -> None:
 
 
 def start_from(run: Run, name: str, model: torch.nn.Module, dataset: Dataset) -> None:
-    """Put another run's best weights into the model. Raises UserError where its encoder or its shape is another one."""
+    """Put another run's best weights into the model. Raises UserError if its encoder or its shapes differ."""
     owner, _, other = name.rpartition("/")
     experiment = find(owner) if owner else run.experiment
     folder = find_run(experiment, out_folder(experiment, run.config), other)
@@ -255,7 +240,7 @@ def start_from(run: Run, name: str, model: torch.nn.Module, dataset: Dataset) ->
         raise UserError(
             f"{name} was trained with another vocabulary than this dataset has",
             place="train.model.init_from",
-            remedy="Prepare this dataset with the other one's encoder: "
+            remedy="Prepare this dataset with the other dataset's encoder: "
             f"`prepare.encoder_from={experiment.folder / run_config(folder).prepare.dataset_dir}`",
         )
     checkpoints.put_weights(model, checkpoint.model, f"train.model.init_from = {name}")

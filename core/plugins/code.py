@@ -1,4 +1,4 @@
-"""Import the prepare.py of one experiment."""
+"""Import an experiment's prepare.py."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from core.plugins.manager import EXPERIMENT_MODULE
 
 
 def load_code(experiment: Experiment) -> ModuleType | None:
-    """The module prepare.py as it is on disk now, or None if the experiment has none.
+    """Import prepare.py as it is on disk now. Returns None if the experiment has none.
 
-    The module is its own package, so it may import its neighbours (`from .words import NUMBERS`), and
-    sys.path stays as it is. What prepare.py raises while it is imported is the experiment's own bug and goes through.
+    The module is a package of its own, so it can import files next to it (`from .words import NUMBERS`), and sys.path
+    does not change. An exception in prepare.py is the experiment's own bug and is raised as it is.
     """
     path = experiment.folder / "prepare.py"
     if not path.is_file():
         return None
-    # The folder's whole path makes the name: two experiments of one name must not share a module.
+    # The module name has the folder's whole path, because two experiments of one name must not share a module.
     name = f"{EXPERIMENT_MODULE}{experiment.folder.resolve().as_posix().encode().hex()}"
     for stale in [module for module in sys.modules if module == name or module.startswith(f"{name}.")]:
         del sys.modules[stale]

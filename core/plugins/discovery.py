@@ -1,4 +1,4 @@
-"""Find experiment folders, without importing any of them."""
+"""Find experiment folders without importing them."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ BESIDE_CORE = Path(__file__).parents[2] / "experiments"
 
 @dataclass(frozen=True)
 class Experiment:
-    """A folder with an idea in it; the folder's name is the experiment's."""
+    """A folder with an experiment. Its name is the name of the folder."""
 
     folder: Path
-    address: str = ""  # how the user named it, where that is not its name
+    address: str = ""  # the path that the user gave; "" for a name
 
     @property
     def name(self) -> str:
@@ -29,12 +29,12 @@ class Experiment:
 
     @property
     def command(self) -> str:
-        """How a message tells the user to address it."""
+        """The command line for this experiment, for messages: `command.format("train")`."""
         return f"python -m core.cli {{}} {shlex.quote(self.address or self.name)}"
 
 
 def is_experiment(folder: Path) -> bool:
-    """Whether a folder has a config.toml, a prepare.py, or a dataset that needs neither."""
+    """Whether a folder has a config.toml, a prepare.py, or a prepared dataset."""
     if not folder.is_dir() or folder.name.startswith((".", "_")):
         return False
     if any((folder / name).is_file() for name in ("config.toml", "prepare.py", "train.bin")):
@@ -43,7 +43,7 @@ def is_experiment(folder: Path) -> bool:
 
 
 def home() -> Path:
-    """`experiments` of the current folder or of its nearest parent that has one, else the one beside core."""
+    """The folder `experiments` in the current folder or its nearest parent that has one, else the one next to core."""
     here = Path.cwd()
     for folder in (here, *here.parents):
         if (folder / "experiments").is_dir():
@@ -52,7 +52,7 @@ def home() -> Path:
 
 
 def roots() -> Iterator[Path]:
-    """Folders that hold experiments or are one: the home, $TERRARIUM_EXPERIMENTS, then those of plugins."""
+    """Folders that contain experiments or are one: `home`, $TERRARIUM_EXPERIMENTS, then those of plugins."""
     yield home()
     for entry in os.environ.get(VARIABLE, "").split(os.pathsep):
         if entry:
@@ -62,7 +62,7 @@ def roots() -> Iterator[Path]:
 
 
 def discover() -> list[Experiment]:
-    """Every experiment, by name. One folder counts once, however many roots lead to it."""
+    """Every experiment, by name. A folder that is in several roots is listed once."""
     found: dict[Path, Experiment] = {}
     for root in roots():
         candidates = [root] if is_experiment(root) else sorted(root.iterdir()) if root.is_dir() else []
@@ -72,7 +72,7 @@ def discover() -> list[Experiment]:
 
 
 def find(name: str) -> Experiment:
-    """The experiment of this name, or at this path. Raises UserError if there is none or more than one."""
+    """The experiment with this name or path. Raises UserError if there is none, or more than one."""
     path = Path(name).expanduser() if name.startswith("~/") else Path(name)
     if (os.sep in name or name in (".", "..")) and is_experiment(path.resolve()):
         return Experiment(path.resolve(), name)
@@ -83,7 +83,7 @@ def find(name: str) -> Experiment:
             f"no experiment is called '{name}'",
             place=str(home()),
             remedy=f"{did_you_mean(name, [experiment.name for experiment in everything])} "
-            f"An experiment is a folder with a config.toml or a prepare.py in it; `python -m core.cli list` shows them.".strip(),
+            f"An experiment is a folder with a config.toml or a prepare.py; `python -m core.cli list` shows them.".strip(),
         )
     if len(matches) > 1:
         raise UserError(
@@ -95,7 +95,7 @@ def find(name: str) -> Experiment:
 
 
 def summary(experiment: Experiment) -> str:
-    """One line on what it is: the docstring of prepare.py, else the Readme's first sentence. Nothing is imported."""
+    """A one-line summary: the docstring of prepare.py, else the Readme's first sentence. Nothing is imported."""
     try:
         tree = ast.parse((experiment.folder / "prepare.py").read_bytes())
         text = ast.get_docstring(tree) or ""
@@ -105,7 +105,7 @@ def summary(experiment: Experiment) -> str:
 
 
 def readme_line(folder: Path) -> str:
-    """The first line of Readme.md that is no heading."""
+    """The first line of Readme.md that is not a heading."""
     for name in ("Readme.md", "README.md"):
         if (folder / name).is_file():
             lines = (folder / name).read_text(encoding="utf-8", errors="replace").splitlines()

@@ -1,4 +1,4 @@
-"""Every hook that a plugin, or an experiment's prepare.py, may implement."""
+"""The hooks that a plugin or an experiment's prepare.py can implement."""
 
 from __future__ import annotations
 
@@ -17,30 +17,30 @@ Register = Callable[[str, Any], None]
 
 @hookspec
 def experiment_folders() -> list[Path]:  # type: ignore[empty-body]
-    """Return folders that are experiments, or that hold experiments."""
+    """Return folders that are experiments or contain experiments."""
 
 
 @hookspec
 def register_encoders(register: Register) -> None:
-    """Call `register(name, encoder)`: a class of the shape of `core.encoders.base.Encoder`; `prepare.encoder` names it."""
+    """Call `register(name, encoder)` with a class like `core.encoders.base.Encoder`. `prepare.encoder = name` selects it."""
 
 
 @hookspec
 def register_models(register: Register) -> None:
-    """Call `register(name, build)`: `build(config, vocab_size)` takes the section [train.model] and returns a
-    torch.nn.Module that maps token ids (B, T) to logits (B, T, V); `train.model.kind` names it."""
+    """Call `register(name, build)`: `build(config, vocab_size)` gets the section [train.model] and returns a
+    torch.nn.Module that maps token ids (B, T) to logits (B, T, V). `train.model.kind = name` selects it."""
 
 
 @hookspec
 def register_optimizers(register: Register) -> None:
-    """Call `register(name, build)`: `build(model, config)` takes the section [train.optim] and returns a
-    torch.optim.Optimizer; `train.optim.name` names it."""
+    """Call `register(name, build)`: `build(model, config)` gets the section [train.optim] and returns a
+    torch.optim.Optimizer. `train.optim.name = name` selects it."""
 
 
 @hookspec
 def register_trackers(register: Register) -> None:
-    """Call `register(name, open)`: `open(run)` returns an object with `log(step, metrics)` and `close()`, and `end(status)`
-    if it is to be told, just before that, how the run ended; `train.runtime.trackers` lists names."""
+    """Call `register(name, open)`: `open(run)` returns an object with `log(step, metrics)` and `close()`. It may also have
+    `end(status)`, which is called just before `close()` with how the run ended. `train.runtime.trackers` lists names."""
 
 
 @hookspec
@@ -50,7 +50,7 @@ def register_commands(cli: click.Group) -> None:
 
 @hookspec
 def on_train_start(run: Any) -> None:
-    """A run (`core.tracking.run.Run`) begins or goes on; nothing is trained yet."""
+    """A run (`core.tracking.run.Run`) starts or resumes. Nothing is trained yet."""
 
 
 @hookspec
@@ -60,9 +60,9 @@ def on_metrics(run: Any, step: int, metrics: dict[str, float]) -> None:
 
 @hookspec
 def on_checkpoint(run: Any, step: int, path: Path) -> None:
-    """A checkpoint is whole and on disk."""
+    """A checkpoint is complete and on disk."""
 
 
 @hookspec
 def on_train_end(run: Any, summary: dict[str, Any]) -> None:
-    """The run ended, and summary.json says how."""
+    """The run ended. `summary` is what summary.json contains."""

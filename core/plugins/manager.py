@@ -1,4 +1,4 @@
-"""Load plugins, and ask them for encoders, models, optimizers and trackers by name."""
+"""Load plugins, and look up the encoders, models, optimizers and trackers that they register."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ PROJECT = "terrarium"
 CORE = Path(__file__).parents[1]
 PACKAGE = "terrarium-lab"
 HOOKS = [name for name, value in vars(hookspecs).items() if hasattr(value, f"{PROJECT}_spec")]
-EXPERIMENT_MODULE = "terrarium_experiment_"  # how the modules of prepare.py files are called
+EXPERIMENT_MODULE = "terrarium_experiment_"  # prefix of the module names of prepare.py files
 KINDS = ("encoders", "models", "optimizers", "trackers")
 
 
 @dataclass
 class Plugin:
-    """A built-in package or an entry point, or why it did not load."""
+    """A built-in package or an entry point. error: why it failed to load."""
 
     name: str
     package: str
@@ -42,28 +42,26 @@ OWN = Plugin("prepare.py", "this experiment")
 
 @dataclass(frozen=True)
 class Plugins:
-    """The loaded plugins, and the prepare.py of one experiment: experiments do not see each other's hooks."""
+    """The loaded plugins and the prepare.py of one experiment. Experiments do not see each other's hooks."""
 
     manager: pluggy.PluginManager
     loaded: list[Plugin] = field(default_factory=list)
     code: ModuleType | None = None
 
     def failures(self) -> list[Plugin]:
-        """Plugins that could not be loaded."""
+        """Plugins that failed to load, or whose hooks failed."""
         return [plugin for plugin in self.loaded if plugin.error]
 
     def package_of(self, function: Any) -> str:
-        """The package whose plugin a function's module belongs to."""
+        """The package that a function belongs to; "?" if it is of no plugin."""
         module = str(getattr(function, "__module__", "")).partition(".")[0]
-        owners = [
-            plugin.package
-            for plugin in self.loaded
-            if getattr(plugin.module, "__name__", "").partition(".")[0] == module
-        ]
-        return owners[0] if owners else "?"
+        for plugin in self.loaded:
+            if getattr(plugin.module, "__name__", "").partition(".")[0] == module:
+                return plugin.package
+        return "?"
 
     def package_offering(self, folder: Path) -> str:
-        """The package whose plugin offers an experiment's folder, or the one around it; "" for a folder of the user's."""
+        """The package whose plugin provides an experiment's folder or its parent; "" for the user's own folder."""
         for implementation in self.manager.hook.experiment_folders.get_hookimpls():
             succeeded, folders, package = self.call(implementation)
             if succeeded and any(Path(offered).absolute() in (folder, folder.parent) for offered in folders):
@@ -71,9 +69,9 @@ class Plugins:
         return ""
 
     def call(self, implementation: pluggy.HookImpl, **arguments: Any) -> tuple[bool, Any, str]:
-        """Call one plugin's hook. Returns whether it went well, its result and its package.
+        """Call one plugin's hook. Returns whether it succeeded, its result and its package.
 
-        A stranger's package that raises is kept as a failure; what core or a prepare.py raises goes through.
+        If a third-party package raises, it is noted as a failure. Errors of core and of prepare.py are raised.
         """
         plugin = next((plugin for plugin in self.loaded if plugin.module is implementation.plugin), OWN)
         accepted = {name: arguments[name] for name in implementation.argnames}
@@ -86,18 +84,12 @@ class Plugins:
             return False, None, plugin.package
 
     def call_each(self, hook: str, **arguments: Any) -> list[Any]:
-        """Results of a hook of every plugin that did not fail."""
-        calls = [
-            self.call(implementation, **arguments)
-            for implementation in getattr(self.manager.hook, hook).get_hookimpls()
-        ]
+        """Call a hook of every plugin, and return the results of those that did not fail."""
+        calls = [self.call(found, **arguments) for found in getattr(self.manager.hook, hook).get_hookimpls()]
         return [result for succeeded, result, _ in calls if succeeded]
 
     def registered(self, kind: str) -> dict[str, tuple[Any, str]]:
-        """name -> (value, package) of everything that plugins register for one of KINDS.
-
-        Raises UserError where a name is registered twice.
-        """
+        """Everything registered for one of KINDS: name -> (value, package). Raises UserError for a name that occurs twice."""
         found: dict[str, tuple[Any, str]] = {}
         for implementation in getattr(self.manager.hook, f"register_{kind}").get_hookimpls():
             entries: list[tuple[str, Any]] = []
@@ -108,13 +100,13 @@ class Plugins:
                 if name in found:
                     raise UserError(
                         f"'{name}' is registered twice in {kind}: by {found[name][1]} and by {package}",
-                        remedy="Uninstall one of the two packages, or rename one of the two.",
+                        remedy="Uninstall one of the packages, or rename one of the two.",
                     )
                 found[name] = (value, package)
         return found
 
     def get(self, kind: str, name: str, key: str) -> Any:
-        """One registered value. key: the config key that names it, for the UserError when it is unknown."""
+        """Look up one registered value. Raises UserError at `key`, a config key, if it is unknown."""
         values = self.registered(kind)
         if name not in values:
             raise UserError(
@@ -126,7 +118,7 @@ class Plugins:
 
 
 class Manager(pluggy.PluginManager):
-    """pluggy's manager, which also takes a prepare.py's functions for hooks by their names alone."""
+    """pluggy's manager. In a prepare.py, functions with the name of a hook are hooks without a decorator."""
 
     def parse_hookimpl_opts(self, plugin: Any, name: str) -> Any:
         marked = super().parse_hookimpl_opts(plugin, name)
@@ -138,7 +130,7 @@ class Manager(pluggy.PluginManager):
 
 
 def check_hooks(manager: pluggy.PluginManager, plugin: Any) -> None:
-    """Raise UserError if a package marks a function as a hook that does not exist; pluggy would ignore it."""
+    """Raise UserError if a package marks a function as a hook that does not exist. pluggy would ignore it."""
     for name in dir(plugin):
         if getattr(getattr(plugin, name), f"{PROJECT}_impl", None) is not None and name not in HOOKS:
             manager.unregister(plugin)
@@ -146,20 +138,20 @@ def check_hooks(manager: pluggy.PluginManager, plugin: Any) -> None:
 
 
 def one_line(error: Exception) -> str:
-    """An exception's kind and text."""
+    """An exception's type and message."""
     return "".join(traceback.format_exception_only(error)).strip()
 
 
 def built_in() -> list[str]:
-    """Every package of core: those that have hooks register through them as everyone does."""
+    """The packages of core. They register through the same hooks as plugins."""
     return [f"core.{found.name}" for found in pkgutil.iter_modules([str(CORE)]) if found.ispkg]
 
 
 @functools.cache
 def plugins() -> Plugins:
-    """Load the packages of core and every entry point of the group `terrarium`, once per process.
+    """Load the packages of core and all entry points of the group `terrarium`, once per process.
 
-    A plugin that fails is kept with its error, and the rest goes on.
+    If a plugin fails, its error is kept and the others are still loaded.
     """
     manager = Manager(PROJECT)
     manager.add_hookspecs(hookspecs)
@@ -175,16 +167,16 @@ def plugins() -> Plugins:
             plugin.module = entry.load()
             manager.register(plugin.module, f"{package}:{entry.name}")
             check_hooks(manager, plugin.module)
-        except Exception as error:  # whatever a stranger's import raises, the rest must go on
+        except Exception as error:  # whatever a third-party import raises, the others must still load
             plugin.error = one_line(error)
         loaded.append(plugin)
     return Plugins(manager, loaded)
 
 
 def plugins_with(code: ModuleType | None) -> Plugins:
-    """All plugins, and the hooks of an experiment's prepare.py: plain functions with a hook's name, no decorator.
+    """All plugins, plus the hooks of an experiment's prepare.py: plain functions with the name of a hook.
 
-    Raises UserError for a function that is named almost like a hook.
+    Raises UserError for a function whose name is almost that of a hook.
     """
     everyone = plugins()
     if code is None:

@@ -1,4 +1,4 @@
-"""Let a model write: token by token, piece by piece of text, or whole completions.
+"""Sample from a model: tokens, pieces of text, or whole completions.
 
 Shapes: B rows, T tokens of the prompt, V ids.
 """
@@ -30,11 +30,11 @@ def generate(
     seeds: Sequence[int] | None = None,
     use_cache: bool = True,
 ) -> Generator[Tensor, None, None]:
-    """Yield the next token of every row, (B,), max_new_tokens times; a caller who has enough stops iterating.
+    """Yield the next token of every row, (B,), max_new_tokens times. The caller may stop iterating earlier.
 
     prompts: ids (B, T), T >= 1. temperature 0: the likeliest token. seeds: one per row; 0, 1, ... if not given.
-    When the context exceeds the model's block_size it is cut to its newer half, block_size // 2 tokens, and computed
-    again, with the cache as without. A model without `new_cache` computes the whole context at every step.
+    When the context exceeds the model's block_size, it is cut to the last block_size // 2 tokens and computed again,
+    with or without a cache. A model without `new_cache` computes the whole context at every step.
     The model is in evaluation mode until the iterator ends or is closed.
     """
     rows, begin, end = prompts.shape[0], 0, prompts.shape[1]
@@ -55,7 +55,7 @@ def generate(
                     cache.clear()
                 elif cache is not None:
                     cache = model.new_cache(rows)  # type: ignore[operator]
-            with torch.inference_mode():  # not around the yield, where it would reach into the caller
+            with torch.inference_mode():  # not around the yield, where it would affect the caller
                 if cache is not None:
                     logits = model(tokens[:, known:end], cache)[:, -1]
                     known = end
@@ -75,24 +75,20 @@ def complete(
     encoder: Encoder,
     prompts: Sequence[str],
     *,
-    max_new_tokens: int,
-    temperature: float = 1.0,
-    top_k: int = 0,
-    top_p: float = 1.0,
     seed: int = 0,
     stop: str = "",
     device: torch.device | None = None,
     batch_size: int = 256,
-    use_cache: bool = True,
     show: Callable[[str], Any] | None = None,
+    **choices: Any,
 ) -> list[str]:
-    """The completion of each prompt, without the prompt.
+    """Complete each prompt. Returns the completions, without the prompts.
 
     A completion ends after the first `stop`, which it includes, at the encoder's end token, which has no text, or after
-    max_new_tokens. Prompt i draws by seed + i, whatever stands beside it. device: that of the model if not given.
-    batch_size: rows at once at most; rows of one batch have prompts of one length in tokens.
+    max_new_tokens. choices: as for `generate`. Prompt i is drawn with seed + i, independently of the other prompts.
+    device: by default the model's. batch_size: the most rows at once; prompts in a batch have the same number of tokens.
     show: called with the pieces of the first prompt's completion as they come.
-    Raises UserError for a prompt that the encoder cannot encode, or that is empty where no end token can stand in for it.
+    Raises UserError for a prompt that the encoder cannot encode, and for an empty one if there is no end token.
     """
     device = next(model.parameters()).device if device is None else device
     by_length: dict[int, list[int]] = defaultdict(list)
@@ -106,12 +102,8 @@ def complete(
             steps = generate(
                 model,
                 torch.tensor([ids[number] for number in batch], device=device),
-                max_new_tokens=max_new_tokens,
-                temperature=temperature,
-                top_k=top_k,
-                top_p=top_p,
                 seeds=[seed + number for number in batch],
-                use_cache=use_cache,
+                **choices,
             )
             stops = Stops(encoder, [ids[number][-1] for number in batch], stop, show if batch[0] == 0 else None)
             for chosen in steps:
@@ -124,31 +116,11 @@ def complete(
 
 
 def pieces(
-    model: nn.Module,
-    encoder: Encoder,
-    prompt: str,
-    *,
-    max_new_tokens: int,
-    temperature: float = 1.0,
-    top_k: int = 0,
-    top_p: float = 1.0,
-    seed: int = 0,
-    stop: str = "",
+    model: nn.Module, encoder: Encoder, prompt: str, *, seed: int = 0, stop: str = "", **choices: Any
 ) -> Generator[str, None, None]:
-    """Yield the completion of one prompt as it is written: joined, the pieces are what `complete` returns.
-
-    Raises UserError as `complete` does.
-    """
+    """Yield the completion of one prompt in pieces. Joined, they are what `complete` returns. Raises the same errors."""
     ids, written = prompt_ids(encoder, prompt), list[str]()
-    steps = generate(
-        model,
-        torch.tensor([ids], device=next(model.parameters()).device),
-        max_new_tokens=max_new_tokens,
-        temperature=temperature,
-        top_k=top_k,
-        top_p=top_p,
-        seeds=[seed],
-    )
+    steps = generate(model, torch.tensor([ids], device=next(model.parameters()).device), seeds=[seed], **choices)
     stops = Stops(encoder, [ids[-1]], stop, written.append)
     shown, ended = 0, False
     while not ended:
@@ -157,18 +129,18 @@ def pieces(
         yield from written[shown:]
         shown = len(written)
     steps.close()
-    if rest := stops.text(0)[len("".join(written)) :]:  # a character whose last bytes did not come
+    if rest := stops.text(0)[len("".join(written)) :]:  # a character whose last bytes are missing
         yield rest
 
 
 def prompt_ids(encoder: Encoder, prompt: str) -> list[int]:
-    """Ids of a prompt; an empty one becomes the end token, after which a new document begins."""
+    """Ids of a prompt. An empty prompt becomes the end token, after which a new document begins."""
     if prompt:
         return [int(token) for token in encoder.encode(prompt)]
     if encoder.end_token is None:
         raise UserError(
-            "there is nothing to continue: the prompt is empty",
+            "the prompt is empty, so there is nothing to continue",
             place="start",
-            remedy='Give a text, such as `start="\\n"`.',
+            remedy='Give some text, such as `start="\\n"`.',
         )
     return [encoder.end_token]

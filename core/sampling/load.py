@@ -1,4 +1,4 @@
-"""Load a trained run from its folder: model, encoder and config, as they were when the checkpoint was written."""
+"""Load a trained run from its folder: model, encoder and config, as they were when the checkpoint was saved."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from core.training.progress import other_settings
 
 @dataclass(frozen=True)
 class Trained:
-    """folder: the run's; step: of the checkpoint; fingerprint, stop, has_examples: of the dataset it was trained on."""
+    """A loaded run. step: of the checkpoint. fingerprint, stop, has_examples: of the dataset it was trained on."""
 
     folder: Path
     config: Config
@@ -36,7 +36,7 @@ class Trained:
 
 
 def run_config(folder: Path, overrides: tuple[str, ...] = ()) -> Config:
-    """config.toml of a run, with overrides on top. Raises UserError."""
+    """Read config.toml of a run, with overrides on top. Raises UserError."""
     settings = Settings(read_config(folder))
     for text in overrides:
         settings.lay(read_override(text))
@@ -44,9 +44,9 @@ def run_config(folder: Path, overrides: tuple[str, ...] = ()) -> Config:
 
 
 def load_run(folder: Path, config: Config, plugins: Plugins, name: str = "best") -> Trained:
-    """Load checkpoint `name` of a run for sampling and evaluation.
+    """Load checkpoint `name` of a run for sampling and evaluation, or `last` if it does not exist.
 
-    Raises UserError where no checkpoint is whole or where the weights do not fit the model.
+    Raises UserError if no checkpoint is whole, or if the weights do not fit the model.
     """
     available = name if checkpoints.candidates(folder / "checkpoints", name) else "last"
     checkpoint = checkpoints.load(folder / "checkpoints", available)
@@ -64,7 +64,7 @@ def load_run(folder: Path, config: Config, plugins: Plugins, name: str = "best")
     machine = choose_machine(
         runtime.device or "auto",
         runtime.dtype or "auto",
-        False,  # a cache grows by a token a call, and each length would be compiled anew
+        False,  # the cache grows by a token per call, and torch would compile again for each length
         runtime.threads or "auto",
         runtime.attention or "auto",
     )

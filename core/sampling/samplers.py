@@ -1,4 +1,4 @@
-"""From logits to a token: greedy, or drawn with temperature, top-k and top-p.
+"""Choose a token from logits: greedy, or drawn with temperature, top-k and top-p.
 
 Shapes: B rows, V ids, K candidates.
 """
@@ -12,7 +12,7 @@ from torch import Tensor
 
 
 def uniform_draws(seeds: Sequence[int], steps: int, device: torch.device) -> Tensor:
-    """Numbers in [0, 1), (steps, B): column i follows seeds[i] alone, so a row's draws do not depend on its neighbours."""
+    """Random numbers in [0, 1), (steps, B). Column i depends on seeds[i] only, so rows do not influence each other."""
     columns = [torch.rand(steps, generator=torch.Generator().manual_seed(seed)) for seed in seeds]
     return torch.stack(columns, dim=1).to(device)
 
@@ -20,11 +20,11 @@ def uniform_draws(seeds: Sequence[int], steps: int, device: torch.device) -> Ten
 def choose(
     logits: Tensor, draw: Tensor | None, *, temperature: float = 1.0, top_k: int = 0, top_p: float = 1.0
 ) -> Tensor:
-    """One id per row (B,) from logits (B, V).
+    """Choose one id per row, (B,), from logits (B, V).
 
-    draw: a number in [0, 1) per row, which picks from the cumulative distribution; None or temperature 0: the likeliest id.
-    top_k: only from the k likeliest ids, 0: all. top_p: only from the fewest likeliest ids whose probabilities, after
-    temperature and top_k, sum to top_p or more (arXiv:1904.09751).
+    draw: a number in [0, 1) per row, which selects from the cumulative distribution. None or temperature 0: the likeliest id.
+    top_k: choose from the k likeliest ids; 0: all. top_p: choose from the fewest likeliest ids whose probabilities, after
+    temperature and top_k, add up to at least top_p (arXiv:1904.09751).
     """
     if draw is None or temperature == 0:
         return logits.argmax(dim=-1)
@@ -34,11 +34,11 @@ def choose(
         logits, ids = logits.topk(top_k, dim=-1)  # (B, K), the likeliest first
     elif top_p < 1:
         logits, ids = logits.sort(dim=-1, descending=True)  # (B, K) with K = V
-    # float64 holds every product of a float32 draw below 1 and a total, so that the total itself is never reached
+    # in float64, a float32 draw below 1 times the total is always below the total
     cumulative = logits.double().softmax(dim=-1).cumsum(dim=-1)  # (B, K)
     total = cumulative[:, -1:]
     if top_p < 1:
-        # the first candidate always stays; rounding must not let a sum just below top_p ask for one more
+        # the first candidate always stays; a sum just below top_p by rounding must not add another one
         last = (cumulative < top_p - 1e-9).sum(dim=-1, keepdim=True).clamp_(max=cumulative.shape[-1] - 1)
         total = cumulative.gather(-1, last)
     place = torch.searchsorted(cumulative, draw.double().unsqueeze(-1) * total, right=True)  # (B, 1)

@@ -1,4 +1,4 @@
-"""Where a completion ends: tokens of several rows go in step by step, texts come out."""
+"""Collect the sampled tokens of several rows, and decide where each completion ends."""
 
 from __future__ import annotations
 
@@ -7,25 +7,25 @@ from typing import Any
 
 from core.encoders.base import Encoder
 
-UNFINISHED = "\ufffd"  # a character whose last bytes are still to come
+UNFINISHED = "\ufffd"  # how a character decodes while bytes of it are missing
 
 
 class Stops:
-    """The rows of a batch, each until its end token or its first `stop` text."""
+    """The completions of a batch. Each ends at its end token or after its first `stop` text."""
 
     def __init__(
         self, encoder: Encoder, before: list[int], stop: str, show: Callable[[str], Any] | None = None
     ) -> None:
-        """before: the last token of each row's prompt. show: called with each new piece of row 0."""
+        """before: the last token of each row's prompt. show: called with each new piece of text of row 0."""
         self.encoder, self.before, self.stop, self.show = encoder, before, stop, show
         self.ids: list[list[int]] = [[] for _ in before]
         self.open = set(range(len(before)))
         self.shown = 0  # characters of row 0
-        self.span = len(stop.encode()) + 1  # tokens that can hold the stop text: each is a byte at least
+        self.span = len(stop.encode()) + 1  # the stop text fits into so many tokens: each is at least a byte
         self.may_end: dict[int, bool] = {}
 
     def take(self, tokens: list[int]) -> bool:
-        """One new token per row. True once every row has ended."""
+        """Add one token per row. Returns True when every row has ended."""
         for row in list(self.open):
             token = tokens[row]
             if token == self.encoder.end_token:
@@ -39,9 +39,9 @@ class Stops:
         return not self.open
 
     def ends_stop(self, token: int) -> bool:
-        """Whether the stop text can be complete with this token; spares decoding a row at every step."""
+        """Whether the stop text can end with this token. Avoids decoding the row at every step."""
         if token not in self.may_end:
-            text = self.encoder.decode([token, token])  # twice, for the space that goes without saying between words
+            text = self.encoder.decode([token, token])  # twice, to include an implicit space between words
             self.may_end[token] = UNFINISHED in text or self.stop[-1] in text
         return self.may_end[token]
 
@@ -53,8 +53,8 @@ class Stops:
             self.shown = len(whole)
 
     def text(self, row: int) -> str:
-        """A row's text so far, up to and with the stop text."""
-        # Decoded behind the prompt's last token: a space between words belongs to neither.
+        """A row's text so far, up to and including the stop text."""
+        # Decoded together with the prompt's last token, to include a space between the two words.
         text = self.encoder.decode([self.before[row], *self.ids[row]])[len(self.encoder.decode([self.before[row]])) :]
         at = text.find(self.stop) if self.stop else -1
         return text if at < 0 else text[: at + len(self.stop)]

@@ -1,4 +1,4 @@
-"""Run folders and metrics; registers the built-in trackers. `Tracker` writes the run folder of a user's own loop."""
+"""Run folders, metrics and the built-in trackers. `Tracker` writes a run folder from your own training loop."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["Tracker"]
 
 
 def __getattr__(name: str) -> Any:
-    if name == "Tracker":  # most commands load the plugins of this layer, and track no loop of the user's
+    if name == "Tracker":  # imported late: most commands load this package but do not need it
         from core.tracking.tracker import Tracker
 
         return Tracker
@@ -23,7 +23,7 @@ def __getattr__(name: str) -> Any:
 
 @hookimpl
 def register_trackers(register: Register) -> None:
-    """tensorboard: event files in logs/tb of the run. wandb: logs/wandb of the run. mlflow: a SQLite file beside the runs."""
+    """tensorboard: event files in the run's logs/tb. wandb: the run's logs/wandb. mlflow: a SQLite file next to the runs."""
     from core.tracking.mlflow import MLflow
     from core.tracking.tensorboard import TensorBoard
     from core.tracking.wandb import WandB

@@ -1,4 +1,4 @@
-"""Whether a run is new, goes on, or is finished. No run is ever overwritten."""
+"""Decide whether a run is new, resumed or finished. No run is ever overwritten."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from core.errors import UserError
 from core.private import without_home
 from core.roles import RESUMABLE, flat, role_of
 from core.toml import completed
-from core.tracking.run import Run, is_own, read_config, read_summary, set_aside
+from core.tracking.run import Run, owned, read_config, read_summary, set_aside
 
 Kind = Literal["new", "resumed", "finished"]
-SAME_ANYWAY = ("place", "shown")  # roles of keys that make no run another one, except what init_from names
+SAME_ANYWAY = ("place", "shown")  # roles of keys that may differ between tries of the same run
 
 
 @dataclass(frozen=True)
 class Beginning:
-    """How a run begins. run: with the choices that it made for "auto". aside: former runs to rename, and why.
+    """How a run begins. run: with its earlier choices for "auto". aside: folders to rename, each with its owner if copied.
 
-    Nothing is renamed before `make_way` is called: a run that cannot start leaves everything as it was.
+    Nothing is renamed before `make_way` is called, so a run that cannot start changes nothing.
     """
 
     kind: Kind
@@ -30,32 +30,31 @@ class Beginning:
     aside: tuple[tuple[Path, str], ...] = ()
 
     def make_way(self) -> list[str]:
-        """Rename the former runs. Returns a sentence about each."""
+        """Rename the folders in the way. Returns a sentence about each."""
         said = []
         for folder, owner in self.aside:
             if owner:
-                said.append(
-                    f"{folder.name} was copied along from {owner}; it is now {set_aside(folder, f'-of-{owner}').name}."
-                )
+                renamed = set_aside(folder, f"-of-{owner}").name
+                said.append(f"{folder.name} is a copied run of {owner}; it is now {renamed}.")
             else:
-                said.append(f"The former run {folder.name} is now {set_aside(folder).name}.")
+                said.append(f"The old run {folder.name} is now {set_aside(folder).name}.")
         return said
 
 
 def begin(run: Run, fingerprint: str, *, resume: bool, fresh: bool) -> Beginning:
-    """Find out how a run begins; nothing is changed on disk.
+    """Find out how a run begins. Changes nothing on disk.
 
-    A run that was copied along with another experiment's folder, or that `fresh` replaces, is to be renamed. Raises
-    UserError where the folder holds a run of other settings or data, and where there is nothing to resume.
+    A run that was copied together with another experiment's folder, or that `fresh` replaces, will be renamed. Raises
+    UserError if the folder has a run with other settings or data, and if there is nothing to resume.
     """
     summary = read_summary(run.folder)
-    owner = "" if not summary or is_own(run.folder, run.experiment) else str(summary["experiment"])
+    owner = "" if owned(summary, run.experiment) else str(summary["experiment"])
     if not summary or owner or fresh:
         if resume:
             raise UserError(
                 f"{run.experiment.name} has no run '{run.name}' to resume",
                 place=str(run.folder),
-                remedy="Leave out `resume=True` to start it.",
+                remedy="Leave out `resume=True` to start a new run.",
             )
         return Beginning("new", run, ((run.folder, owner),) if summary else ())
     stored = flat(completed(read_config(run.folder)))
@@ -72,14 +71,14 @@ def begin(run: Run, fingerprint: str, *, resume: bool, fresh: bool) -> Beginning
 
 
 def resumable(key: str) -> bool:
-    """Whether a resume may change this key of [train]: the run stays the same run."""
+    """Whether a resume may change this key of [train]."""
     return key.startswith("train.") and role_of(key) in RESUMABLE
 
 
 def wants_more(config: Config, summary: Mapping[str, Any], differences: Mapping[str, Any]) -> bool:
-    """Whether a completed run is to go on: for more steps, for more time, or past the condition that stopped it.
+    """Whether a completed run should continue: for more steps, more time, or past the condition that stopped it.
 
-    A run ends a little before or after its budget in time, so what is left of a budget is no reason to go on.
+    A run ends a little before or after its time budget, so a small rest of the budget does not count.
     """
     minutes = config.train.runtime.max_minutes
     if summary.get("stopped_by") and "train.runtime.stop_when" not in differences:
@@ -90,7 +89,7 @@ def wants_more(config: Config, summary: Mapping[str, Any], differences: Mapping[
 
 
 def changed(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
-    """Keys of [train] that differ, with both values. "auto" differs from nothing, nor does ~ from the home folder."""
+    """Keys of [train] that differ, with both values. "auto" equals anything, and ~ equals the home folder."""
     found = {}
     for key in {**before, **after}:
         if key.startswith("train.") and role_of(key) not in SAME_ANYWAY:
@@ -103,7 +102,7 @@ def changed(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str, tu
 
 
 def adopted(config: Config, stored: Mapping[str, Any]) -> Config:
-    """The config with the run's former choices where it says "auto": a resume must go on with the same ones."""
+    """The config with the run's earlier choices in place of "auto", because a resume must use the same ones."""
     chosen = {
         key: stored[key]
         for key, value in flat(config.model_dump()).items()
@@ -113,15 +112,15 @@ def adopted(config: Config, stored: Mapping[str, Any]) -> Config:
 
 
 def listed(differences: Mapping[str, tuple[Any, Any]]) -> str:
-    """The first differences, as text."""
+    """The first four differences, as text."""
     shown = "; ".join(f"{key}: {old} -> {new}" for key, (old, new) in list(differences.items())[:4])
     return f"{shown} ..." if len(differences) > 4 else shown
 
 
 def other_run(run: Run, differences: Mapping[str, tuple[Any, Any]]) -> UserError:
-    """The run of this name has other settings or data."""
+    """The error for a run of this name with other settings or data."""
     return UserError(
         f"the run '{run.name}' was made with other settings: {listed(differences)}",
         place=str(run.folder),
-        remedy="Give this one another name with `run=NAME`, or start again with `fresh=True` (the old run is kept under another name).",
+        remedy="Choose another name with `run=NAME`, or start again with `fresh=True` (the old run is kept under another name).",
     )

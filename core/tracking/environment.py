@@ -1,4 +1,4 @@
-"""What a run ran on and how it was started: versions, processor, commit, code, command. No user, host or home folder."""
+"""Record what a run ran on and how it was started: versions, processor, commit, code, command. No user, host or home."""
 
 from __future__ import annotations
 
@@ -16,11 +16,10 @@ from core import files
 
 
 def environment(folder: Path) -> dict[str, Any]:
-    """Python, torch, platform, cpu, git_commit (with "+changes" when the tree differs from it), git_dirty and code.
+    """Python, torch, platform, cpu, git_commit (with "+changes" if files differ from it), git_dirty and code.
 
-    code is a hash of the experiment's own *.py files: it tells two states of prepare.py apart where no commit does.
-
-    The git ones are null outside git. torch is asked for what only it knows where it is loaded; it is not loaded for that.
+    code is a hash of the experiment's *.py files, which tells versions of prepare.py apart without a commit. The git
+    values are None outside git. torch is not imported for this: some of its values are None if it is not loaded.
     """
     commit, dirty = git_state(folder)
     return {
@@ -35,7 +34,7 @@ def environment(folder: Path) -> dict[str, Any]:
 
 
 def torch_state() -> dict[str, Any]:
-    """torch's version, and what it makes of the processor."""
+    """torch's version, and the processor's features and threads that it uses."""
     torch = sys.modules.get("torch")
     if torch is None:
         return {"torch": version("torch"), "cpu_capability": None, "threads": None}
@@ -47,25 +46,25 @@ def torch_state() -> dict[str, Any]:
 
 
 def version(package: str) -> str | None:
-    """The version of an installed package; None where it is not there."""
+    """The version of an installed package; None if it is not installed."""
     try:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:
         return None
 
 
-# What a sum's last bits depend on. The same names stand in summary.json, in `environment` and in `choices`.
+# What can change the last bits of a result. summary.json has the same names, in `environment` and in `choices`.
 DECIDES_BITS = ("torch", "cpu", "cpu_capability", "threads", "device", "dtype", "attention", "compile", "compiler")
 
 
 def changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """What differs of that on which bits depend, in words; what one side does not know differs from nothing."""
+    """The differences in DECIDES_BITS, as text. Values that are unknown on one side are ignored."""
     known = [key for key in DECIDES_BITS if before.get(key) is not None and now.get(key) is not None]
     return [f"{key}: {before[key]} -> {now[key]}" for key in known if before[key] != now[key]]
 
 
 def cpu_name() -> str:
-    """The processor's name as the system gives it."""
+    """The processor's name, from the system."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
@@ -74,10 +73,7 @@ def cpu_name() -> str:
 
 
 def code_hash(folder: Path | None, script: Path | None = None) -> str | None:
-    """16 hexadecimal digits of a hash over the folder's *.py files, by name and content, and over a script's content.
-
-    None where there are none.
-    """
+    """16 hex digits of a hash over the names and content of a folder's *.py files, and a script. None if there are none."""
     found = {path.name: files.sha256(path) for path in sorted(folder.glob("*.py"))} if folder else {}
     if script:
         found["__main__"] = files.sha256(script)
@@ -85,7 +81,7 @@ def code_hash(folder: Path | None, script: Path | None = None) -> str | None:
 
 
 def git_state(folder: Path) -> tuple[str | None, bool | None]:
-    """Commit that a folder is at, and whether a tracked file differs from it; None, None outside git."""
+    """A folder's commit, and whether a tracked file differs from it; None, None outside git."""
 
     def git(*arguments: str) -> str | None:
         try:
@@ -100,13 +96,13 @@ def git_state(folder: Path) -> tuple[str | None, bool | None]:
 
 
 def own_script() -> Path | None:
-    """The file of the user's own that Python runs; None in a notebook, and for `python -c`."""
+    """The user's script that Python is running; None in a notebook and for `python -c`."""
     name = getattr(sys.modules.get("__main__"), "__file__", None)
     return Path(name).resolve() if name and Path(name).is_file() else None
 
 
 def own_command() -> list[str]:
-    """How Python was started: `python train.py --lr 3e-4`, with the script's path from the current folder."""
+    """How Python was started, such as `python train.py --lr 3e-4`; the script's path is relative to the current folder."""
     _, *arguments = sys.orig_argv or [""]
     if "-c" in arguments[:1]:  # the program's text may hold anything
         return ["python", "-c", "..."]
@@ -116,6 +112,6 @@ def own_command() -> list[str]:
 
 
 def from_here(path: str) -> str:
-    """A path from the current folder where it lies in there."""
+    """A path relative to the current folder, if it is inside it."""
     here = Path(path)
     return str(here.relative_to(Path.cwd())) if here.is_absolute() and here.is_relative_to(Path.cwd()) else path

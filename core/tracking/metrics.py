@@ -1,4 +1,4 @@
-"""Write and read metrics.csv and metrics.json of a run: one row per line, whole after a crash."""
+"""Write and read a run's metrics.csv and metrics.json: one row per line, intact after a crash."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ COLUMNS = (
 
 
 def accuracy_columns(groups: Sequence[str]) -> list[str]:
-    """Columns of exact match for a dataset of Examples with these groups."""
+    """The columns for exact match, for a dataset of Examples with these groups."""
     return [f"{side}_accuracy{group}" for side in ("val", "train") for group in ("", *(f"/{name}" for name in groups))]
 
 
 def accuracy_by_group(row: Mapping[str, float]) -> dict[str, float] | None:
-    """Validation accuracy per group in a row; None where there are no groups."""
+    """Validation accuracy per group in a row; None if there are no groups."""
     prefix = "val_accuracy/"
     return {name.removeprefix(prefix): value for name, value in row.items() if name.startswith(prefix)} or None
 
@@ -33,13 +33,13 @@ class MetricsFile:
     """metrics.csv, one row appended at a time."""
 
     def __init__(self, folder: Path, extra_columns: Sequence[str], keep_until: int) -> None:
-        """Open the run's metrics.csv; rows of a former try are kept up to a step, the rest is dropped."""
+        """Open the run's metrics.csv. Rows of an earlier try are kept up to a step."""
         self.path, self.folder = folder / "metrics.csv", folder
         self.columns = [*COLUMNS, *extra_columns]
         self.begin(keep_until)
 
     def begin(self, keep_until: int) -> None:
-        """Write the header and the rows up to a step, as they stand in the file, and open it for more."""
+        """Rewrite the file with the header and the rows up to a step, and open it to append."""
         self.rows = [row for row in read_rows(self.path) if row["step"] <= keep_until]
         files.write_text(
             self.path, "".join(map(self.line, [dict(zip(self.columns, self.columns, strict=True)), *self.rows]))
@@ -52,29 +52,29 @@ class MetricsFile:
         return text.getvalue()
 
     def append(self, row: dict[str, Any]) -> None:
-        """Write one row; columns that it lacks stay blank. Raises DiskFull."""
+        """Write one row. Missing columns stay blank. Raises DiskFull."""
         self.rows.append(row)
         line = self.line(row).encode()
         with files.room_for(self.folder, len(line)):
             durable.write_all(self.descriptor, line)
 
     def sync(self) -> None:
-        """Push all rows to the disk, as they must be there before a checkpoint that comes after them."""
+        """Flush all rows to the disk. They must be there before the next checkpoint."""
         durable.sync(self.descriptor)
 
     def rewind(self, step: int) -> None:
-        """Drop the rows behind a step, to which the run went back."""
+        """Drop the rows after a step, to which the run went back."""
         durable.close(self.descriptor)
         self.begin(step)
 
     def add_columns(self, names: Sequence[str]) -> None:
-        """Write the file anew with more columns, which are blank in the rows that are there."""
+        """Rewrite the file with more columns, which are blank in the existing rows."""
         durable.close(self.descriptor)
         self.columns += names
         self.begin(keep_until=self.rows[-1]["step"] if self.rows else 0)
 
     def close(self) -> None:
-        """Close metrics.csv and write metrics.json, the same rows as a list of objects; null where a number is not finite."""
+        """Close metrics.csv and write metrics.json: the rows as a list of objects, null for numbers that are not finite."""
         try:
             self.sync()
         finally:
@@ -83,12 +83,12 @@ class MetricsFile:
 
 
 def finite(row: Mapping[str, Any]) -> dict[str, Any]:
-    """A row as JSON can hold it, which has no NaN and no infinity."""
+    """A row for JSON, which has no NaN or infinity: None in their place."""
     return {key: None if isinstance(value, float) and not math.isfinite(value) else value for key, value in row.items()}
 
 
 def read_columns(path: Path) -> list[str]:
-    """The header of a metrics.csv; [] where there is none."""
+    """The header of a metrics.csv; [] if there is no file."""
     if not path.is_file():
         return []
     with path.open(encoding="utf-8", errors="replace", newline="") as file:
@@ -96,9 +96,9 @@ def read_columns(path: Path) -> list[str]:
 
 
 def read_rows(path: Path) -> list[dict[str, Any]]:
-    """Rows of a metrics.csv, numbers parsed and blanks left out; what a crash cut short or left as zeros is dropped.
+    """Rows of a metrics.csv, without blanks. A last line that a crash cut short or filled with zeros is dropped.
 
-    Raises UserError for a cell that is no number.
+    Raises UserError for a cell that is not a number.
     """
     if not path.is_file():
         return []
@@ -112,7 +112,7 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
             row = {column: number(value) for column, value in zip(table[0], cells, strict=False) if value != ""}
         except ValueError as error:
             raise UserError(
-                f"not a row of numbers: {error}", place=f"{path}:{line}", remedy="Mend or delete that line."
+                f"not a row of numbers: {error}", place=f"{path}:{line}", remedy="Fix or delete this line."
             ) from None
         if "step" in row:
             rows.append(row)
@@ -124,7 +124,7 @@ def number(text: str) -> float | int:
 
 
 def speed_text(row: Mapping[str, float]) -> str:
-    """The speed of a row for people: `21,034 tokens/s  36.5 ms/step  MFU 41.2%`, as far as it is known."""
+    """The speed of a row, as far as it is known: `21,034 tokens/s  36.5 ms/step  MFU 41.2%`."""
     parts = [f"{row['tokens_per_second']:,.0f} tokens/s"]
     parts += [f"{row['ms_per_step']:,.1f} ms/step"] if "ms_per_step" in row else []
     return "  ".join([*parts, f"MFU {row['mfu']:.1%}"] if "mfu" in row else parts)

@@ -1,6 +1,7 @@
-"""Rows of a run for MLflow: in a SQLite file beside the runs, or where $MLFLOW_TRACKING_URI says.
+"""Log a run to MLflow: in a SQLite file next to the runs, or at $MLFLOW_TRACKING_URI.
 
-https://mlflow.org/docs/latest: `mlflow ui --backend-store-uri sqlite:///EXPERIMENT/out/logs/mlflow/mlflow.db` shows them.
+To view it: `mlflow ui --backend-store-uri sqlite:///EXPERIMENT/out/logs/mlflow/mlflow.db`
+(https://mlflow.org/docs/latest).
 """
 
 from __future__ import annotations
@@ -21,11 +22,11 @@ if TYPE_CHECKING:
     from core.tracking.run import Run
 
 ADDRESS = "MLFLOW_TRACKING_URI"
-SEND_EVERY = 5.0  # seconds: a call takes about 20 ms, of one row as of many
-PATIENCE = 60.0  # seconds to wait for another process that makes the SQLite file
-PARAMETERS = 100  # in one call, at most
+SEND_EVERY = 5.0  # seconds: a call takes about 20 ms, for one row or for many
+PATIENCE = 60.0  # seconds to wait for another process that creates the SQLite file
+PARAMETERS = 100  # per call, at most
 MEASUREMENTS = 1000
-# The last: of artifacts there are none; a folder for them would be stored whole, and tell where the home folder is.
+# The last one: we store no artifacts, and MLflow would record the full path of a folder for them.
 QUIET = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "MLFLOW_LOGGING_LEVEL": "WARNING",
@@ -35,7 +36,7 @@ ENDINGS = {"completed": "FINISHED", "interrupted": "KILLED", "failed": "FAILED"}
 
 
 class MLflow:
-    """A tracker. The package is imported with the first row, so that it never stands before the first step."""
+    """A tracker. The package is imported with the first row, so that it does not delay the first step."""
 
     def __init__(self, run: Run) -> None:
         self.run, self.status = run, "interrupted"
@@ -47,19 +48,19 @@ class MLflow:
 
     @staticmethod
     def check() -> None:
-        """Raise UserError where MLflow, or what its SQLite file needs, is not installed."""
+        """Raise UserError if MLflow, or what its SQLite file needs, is not installed."""
         for module in ("mlflow", *([] if ADDRESS in os.environ else ["sqlalchemy", "alembic"])):
             need(module, "mlflow")
 
     def log(self, step: int, metrics: dict[str, float]) -> None:
-        """Keep each number of a row under its column's name; they are sent together every few seconds."""
+        """Queue each number of a row under its column's name. They are sent together every few seconds."""
         stamp = int(1000 * time.time())
         self.waiting += [(name, value, stamp, step) for name, value in metrics.items() if name != "step"]
         if time.monotonic() - self.sent > SEND_EVERY:
             self.send()
 
     def send(self) -> None:
-        """Hand over what waits."""
+        """Send the queued numbers."""
         if self.client is None:
             self.begin()
         from mlflow.entities import Metric
@@ -69,7 +70,7 @@ class MLflow:
         self.waiting, self.sent = [], time.monotonic()
 
     def begin(self) -> None:
-        """Start the run of MLflow, or go on with the one that this run has."""
+        """Start the MLflow run, or resume the one that belongs to this run."""
         for name, value in QUIET.items():
             os.environ.setdefault(name, value)
         from mlflow.entities import Param
@@ -91,7 +92,7 @@ class MLflow:
         files.write_text(path, self.identity)
 
     def own_store(self) -> Any:
-        """A client of the SQLite file, which is made if it is not there: by one process, while others wait."""
+        """A client of the SQLite file. If it does not exist, one process creates it while others wait."""
         from mlflow import MlflowClient
 
         until = time.monotonic() + PATIENCE
@@ -105,7 +106,7 @@ class MLflow:
                 time.sleep(0.2)
 
     def goes_on(self, identity: str) -> bool:
-        """Take up a run of MLflow again; False where the store does not have it."""
+        """Resume an MLflow run. Returns False if the store does not have it."""
         from mlflow.exceptions import MlflowException
 
         try:
@@ -116,7 +117,7 @@ class MLflow:
         return True
 
     def new_run(self) -> str:
-        """A run in the experiment of this name. Returns its id."""
+        """Create an MLflow run in the experiment of this name. Returns its id."""
         from mlflow.exceptions import MlflowException
 
         name = self.run.experiment.name
@@ -124,7 +125,7 @@ class MLflow:
             with contextlib.suppress(MlflowException):  # another process was faster
                 self.client.create_experiment(name)
             experiment = self.client.get_experiment_by_name(name)
-        # MLflow would put the user and the program's path into these.
+        # MLflow would record the user and the program's path in these.
         blank = {"mlflow.user": "", "mlflow.source.name": "terrarium"}
         tags = blank | {"experiment": name, "run": self.run.name, "mlflow.note.content": self.run.description}
         return str(self.client.create_run(experiment.experiment_id, run_name=self.run.name, tags=tags).info.run_id)
@@ -133,12 +134,12 @@ class MLflow:
         self.status = status
 
     def close(self) -> None:
-        """Hand over the rest, and say how the run ended."""
+        """Send the rest, and how the run ended."""
         if self.waiting or self.client is not None:
             self.send()
             self.client.set_terminated(self.identity, ENDINGS[self.status])
 
 
 def batches(values: list[Any], most: int) -> list[list[Any]]:
-    """The values in lists of so many at most."""
+    """Split values into lists of at most `most`."""
     return [values[start : start + most] for start in range(0, len(values), most)]

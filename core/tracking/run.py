@@ -1,4 +1,4 @@
-"""The run folder: its place, its config.toml and summary.json, and the runs that an experiment has."""
+"""The run folder: its place, its config.toml and summary.json, and the list of an experiment's runs."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ SUMMARY_FIELDS = (
 )  # fmt: skip
 
 
-DEFAULT = "default"  # the name of a run that nobody names
+DEFAULT = "default"  # the name of a run if none is given
 TEXTS = (
     "experiment", "run", "description", "status", "device", "dtype", "dataset_fingerprint", "command", "started",
     "stopped_by",
@@ -36,7 +36,7 @@ KINDS = {"text": (str,), "a dict": (dict,), "a number": (int, float)}
 
 @dataclass(frozen=True)
 class Run:
-    """One training of an experiment, with its settings. Plugins' hooks receive it."""
+    """One training of an experiment, with its settings. Hooks of plugins receive it."""
 
     experiment: Experiment
     name: str
@@ -44,12 +44,12 @@ class Run:
     description: str = ""
 
     def __post_init__(self) -> None:
-        """Raises UserError for a name that is not one visible folder in the out folder."""
+        """Raises UserError for a name that cannot be a visible folder in the out folder."""
         if not self.name.strip() or self.name.startswith(".") or set("/\\\0\n") & set(self.name):
             raise UserError(
-                f"'{self.name}' is no name of a run",
+                f"'{self.name}' is not a valid run name",
                 place="run",
-                remedy="Use letters, digits, - and _; it becomes the name of a folder.",
+                remedy="Use letters, digits, - and _. The run's folder gets this name.",
             )
 
     @property
@@ -62,19 +62,19 @@ class Run:
 
     @property
     def title(self) -> str:
-        """How messages name it: experiment/run."""
+        """The name in messages: experiment/run."""
         return f"{self.experiment.name}/{self.name}"
 
     def write_config(self) -> None:
         """Write config.toml with every key."""
-        from core.toml import dump  # brings pydantic, which `list` has no use for
+        from core.toml import dump  # imports pydantic, which `list` does not need
 
         private.write_text(self.folder / "config.toml", dump(self.config.model_dump()))
 
     def write_summary(self, values: dict[str, Any]) -> dict[str, Any]:
-        """Lay values over summary.json; fields that nobody has given yet are null. Returns the whole summary.
+        """Update summary.json with some values. Missing fields are null. Returns the whole summary.
 
-        Raises UserError, and writes nothing, where no command could read it again.
+        Raises UserError, and writes nothing, if a field has a type that no command could read.
         """
         summary = dict.fromkeys(SUMMARY_FIELDS) | read_summary(self.folder) | values
         check_fields(summary, str(self.folder / "summary.json"))
@@ -83,17 +83,17 @@ class Run:
 
 
 def out_folder(experiment: Experiment, config: Config) -> Path:
-    """The folder of an experiment's runs."""
+    """The folder that an experiment's runs are in."""
     return experiment.folder / Path(config.train.runtime.out_dir).expanduser()
 
 
 def lock_file(folder: Path) -> Path:
-    """Guards a run folder; it stands beside it, so that the folder itself can be renamed."""
+    """The lock of a run folder. It is next to the folder, so that the folder can be renamed."""
     return folder.parent / f".{folder.name}.lock"
 
 
 def read_summary(folder: Path) -> dict[str, Any]:
-    """summary.json of a run folder; {} where there is none. Raises UserError where it is damaged."""
+    """Read summary.json of a run folder; {} if there is none. Raises UserError if it is damaged."""
     path = folder / "summary.json"
     if not path.is_file():
         return {}
@@ -101,39 +101,34 @@ def read_summary(folder: Path) -> dict[str, Any]:
         summary = json.loads(path.read_bytes())
     except (ValueError, RecursionError):
         summary = None
-    if not is_summary(summary):
+    if not isinstance(summary, dict) or not isinstance(summary.get("experiment"), str) or misfits(summary):
         raise UserError(
             "not the summary of a run",
             place=str(path),
             remedy="Move the run folder away, or delete this file and resume the run.",
         )
-    return dict(summary)
-
-
-def is_summary(values: Any) -> bool:
-    """Whether a JSON value is of an experiment, and each field is of the kind that it must be of, or null."""
-    return isinstance(values, dict) and isinstance(values.get("experiment"), str) and not misfits(values)
+    return summary
 
 
 def misfits(summary: Mapping[str, Any]) -> dict[str, str]:
-    """Fields of a summary that are of another kind than they must be: name -> what each must be."""
+    """Fields of a summary with a wrong type: name -> what the field must be. Null is always allowed."""
     kinds = dict.fromkeys(SUMMARY_FIELDS, "a number") | dict.fromkeys(TEXTS, "text") | dict.fromkeys(TABLES, "a dict")
     given = {name: kind for name, kind in kinds.items() if summary.get(name) is not None}
     return {name: kind for name, kind in given.items() if type(summary[name]) not in KINDS[kind]}
 
 
 def check_fields(summary: Mapping[str, Any], place: str) -> None:
-    """Raises UserError that names the first field of a summary that is of another kind than it must be."""
+    """Raise UserError for the first field of a summary with a wrong type."""
     for name, kind in misfits(summary).items():
         raise UserError(
-            f"{name} is {summary[name]!r}, and it must be {kind}",
+            f"{name} is {summary[name]!r}, but it must be {kind}",
             place=place,
-            remedy=f"Give {kind}, or a field of another name.",
+            remedy=f"Give {kind}, or choose another name for the field.",
         )
 
 
 def read_config(folder: Path) -> dict[str, Any]:
-    """config.toml of a run folder, as nested values. Raises UserError where it is missing or damaged."""
+    """Read config.toml of a run folder, as nested values. Raises UserError if it is missing or damaged."""
     path = folder / "config.toml"
     try:
         return tomli.loads(path.read_bytes().decode())
@@ -148,30 +143,30 @@ def read_config(folder: Path) -> dict[str, Any]:
 
 
 def is_own(folder: Path, experiment: Experiment) -> bool:
-    """Whether a run folder was made by this experiment, and not copied here along with another's folder."""
+    """Whether a run folder belongs to this experiment. False if it was copied together with another one's folder."""
     return owned(read_summary(folder), experiment)
 
 
 def owned(summary: Mapping[str, Any], experiment: Experiment) -> bool:
-    """`is_own`, of a summary."""
+    """`is_own` for a summary."""
     return bool(summary.get("experiment", experiment.name) == experiment.name)
 
 
 def run_folders(experiment: Experiment, out: Path) -> list[Path]:
-    """The experiment's own run folders in its out folder, by name; hidden ones are on their way out.
+    """The experiment's own run folders in its out folder, by name. Hidden ones are being removed.
 
-    Those whose summary.json is damaged are left out, as they must not stand in the way of the others: `damaged_runs`.
+    Runs with a damaged summary.json are left out, so that the others still work; see `damaged_runs`.
     """
     return [folder for folder, found in summaries(out) if not isinstance(found, UserError) and owned(found, experiment)]
 
 
 def damaged_runs(out: Path) -> list[UserError]:
-    """What is wrong with each summary.json that cannot be read."""
+    """The error for each summary.json that cannot be read."""
     return [found for _, found in summaries(out) if isinstance(found, UserError)]
 
 
 def summaries(out: Path) -> Iterator[tuple[Path, dict[str, Any] | UserError]]:
-    """Folders that may be runs, by name, with what their summary.json says, or why it says nothing."""
+    """Folders that may be runs, by name, each with its summary or the error from reading it."""
     for path in sorted(out.glob("*/summary.json")):
         if not path.parent.name.startswith("."):
             try:
@@ -181,7 +176,7 @@ def summaries(out: Path) -> Iterator[tuple[Path, dict[str, Any] | UserError]]:
 
 
 def find_run(experiment: Experiment, out: Path, name: str) -> Path:
-    """The folder of a named run. Raises UserError that names the runs that exist."""
+    """The folder of a named run. Raises UserError, which suggests existing runs."""
     known = {folder.name: folder for folder in run_folders(experiment, out)}
     if name in known:
         return known[name]
@@ -192,12 +187,12 @@ def find_run(experiment: Experiment, out: Path, name: str) -> Path:
         remedy = f"Train it first: {train}" + ("" if name == DEFAULT else f" `run={name}`")
     if (out / name / "summary.json").is_file():
         owner = read_summary(out / name)["experiment"]
-        remedy = f"out/{name} is a run of '{owner}' that was copied along. " + remedy
+        remedy = f"out/{name} is a copied run of '{owner}'. " + remedy
     raise UserError(f"{experiment.name} has no run '{name}'", place=str(out), remedy=remedy)
 
 
 def set_aside(folder: Path, suffix: str = "") -> Path:
-    """Rename a run folder so that its name is free: default -> default-1. Nothing is deleted. Returns the new place."""
+    """Rename a run folder so that its name is free, such as default -> default-1. Returns the new path."""
     number = 1
     while (target := folder.with_name(f"{folder.name}{suffix}-{number}")).exists():
         number += 1

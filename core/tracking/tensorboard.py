@@ -1,4 +1,4 @@
-"""Scalars of a run as TensorBoard event files, in logs/tb."""
+"""Log a run's scalars as TensorBoard event files, in logs/tb."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 class TensorBoard:
-    """A tracker. The package is imported with the first row, so that it never stands before the first step."""
+    """A tracker. The package is imported with the first row, so that it does not delay the first step."""
 
     def __init__(self, run: Run) -> None:
         self.folder = run.folder / "logs" / "tb"
@@ -31,8 +31,8 @@ class TensorBoard:
         self.add(step=step, summary=Summary(value=values))
 
     def begin(self, step: int) -> None:
-        """Open a new event file; what a try before this one has logged from this step on, TensorBoard forgets."""
-        # EventFileWriter of the same package would put the host's name into the file's, and keep rows for minutes.
+        """Open a new event file. TensorBoard then drops what an earlier try logged from this step on."""
+        # The package's own EventFileWriter would put the host's name into the file name, and buffer rows for minutes.
         from tensorboard.compat.proto.event_pb2 import SessionLog
         from tensorboard.summary.writer.record_writer import RecordWriter
 
@@ -43,7 +43,7 @@ class TensorBoard:
         self.add(step=step, session_log=SessionLog(status=SessionLog.START))
 
     def add(self, **content: Any) -> None:
-        """Write one event, in sight of a TensorBoard that runs."""
+        """Write one event and flush it, so that a running TensorBoard shows it."""
         from tensorboard.compat.proto.event_pb2 import Event
 
         self.writer.write(Event(wall_time=time.time(), **content).SerializeToString())
@@ -56,7 +56,7 @@ class TensorBoard:
 
 
 def new_file(folder: Path) -> BinaryIO:
-    """A file that TensorBoard takes for one of events, read after those that are there."""
+    """Create a file that TensorBoard recognises as an event file and reads after the existing ones."""
     number = 0
     while True:
         path = folder / f"events.out.tfevents.{int(time.time()):010d}.{os.getpid()}.{number}"

@@ -1,4 +1,4 @@
-"""`Tracker` writes the run folder of a user's own training loop: metrics, pictures, a summary and a report.
+"""Track your own training loop: `Tracker` writes a run folder with metrics, plots, a summary and a report.
 
 with Tracker("experiments/mine/out/first", config={"lr": 3e-4}) as tracker:
     for step in range(1000):
@@ -29,13 +29,13 @@ from core.tracking.run import Run, check_fields, lock_file, read_summary, set_as
 from core.tracking.trackers import Status, close_trackers, ending, find_trackers
 from core.tracking.values import figure, number, plain, whole
 
-# plots and report are core.report's, which stands above this layer: they come through the same hook as a stranger's.
+# plots and report are in core.report, a higher layer, so they are registered through the hook like any plugin's.
 TRACKERS = ("tensorboard", "plots", "report")
 
 
 @dataclass(frozen=True)
 class OwnRun(Run):
-    """A run that stands where the user says, with the user's own settings: config is a dict."""
+    """A run in a folder that the user chose. Its config is a dict of the user's own settings."""
 
     place: Path = field(kw_only=True)
 
@@ -48,14 +48,14 @@ class OwnRun(Run):
 
 
 class Tracker:
-    """Writes a run folder, row by row. A context manager: what comes out of it decides how the run ended.
+    """Writes a run folder, row by row. A context manager: how its block ends decides the run's status.
 
-    folder: of the run, `EXPERIMENT/out/NAME` if `runs`, `compare` and `report` are to find it by name. config: any
-    settings, nested or not. seed: what draws were seeded with. trackers: names, as in `train.runtime.trackers`.
+    folder: of the run. With `EXPERIMENT/out/NAME`, the commands `runs`, `compare` and `report` find it by name. config:
+    any settings, nested or not. seed: of the random draws. trackers: names, as in `train.runtime.trackers`.
 
-    A run that is there is never overwritten: resume_at=STEP goes on with it and drops its rows behind that step,
-    fresh=True gives it another name. Raises UserError where neither is said, or another process writes this run; and,
-    before anything is made, for a description that is no text or a seed that is no whole number.
+    An existing run is never overwritten: resume_at=STEP goes on with it and drops its rows after that step, and
+    fresh=True renames it. Raises UserError if neither is given, and if another process writes this run. A description
+    that is not text or a seed that is not a whole number is refused before anything is created.
     """
 
     def __init__(
@@ -77,7 +77,7 @@ class Tracker:
         openers = find_trackers(trackers, plugins(), "trackers")
         self.held = contextlib.ExitStack()
         self.open = False
-        with contextlib.ExitStack() as stack:  # gives the lock back where the rest fails
+        with contextlib.ExitStack() as stack:  # releases the lock if the rest fails
             stack.enter_context(files.lock(lock_file(self.folder), f"run {self.run.title}"))
             self.prepare(resume_at, fresh)
             if config is not None or not (self.folder / "config.toml").is_file():
@@ -92,36 +92,38 @@ class Tracker:
             self.trackers = [opener(self.run) for opener in openers]
             self.held = stack.pop_all()
         self.open = True
-        self.former_seconds = float(self.latest("seconds") or 0.0)  # of the tries before this one
-        self.own_seconds = 0.0  # spent in here
+        self.former_seconds = float(self.latest("seconds") or 0.0)  # of earlier tries
+        self.own_seconds = 0.0  # spent in `log_step`
         self.start = time.perf_counter()
 
     def prepare(self, resume_at: int | None, fresh: bool) -> None:
-        """Make the folder ready. Raises UserError for a run that is there, and for one that is not."""
+        """Create the folder. Raises UserError if there is a run already, or none to resume."""
         summary = read_summary(self.folder)
         if summary and fresh:
             set_aside(self.folder)
         elif summary and resume_at is None:
             raise UserError(
-                f"there is a run already, which is {summary.get('status')} at step {summary.get('steps')}",
+                f"there is a run already: it is {summary.get('status')} at step {summary.get('steps')}",
                 place=str(self.folder),
-                remedy="Name another folder; or give fresh=True, which keeps this run under another name, or "
+                remedy="Choose another folder. Or set fresh=True, which keeps this run under another name, or "
                 "resume_at=STEP, which goes on with it.",
             )
         elif not summary and resume_at is not None:
             raise UserError(
-                "there is no run to go on with", place=str(self.folder), remedy="Leave out resume_at to start it."
+                "there is no run to go on with",
+                place=str(self.folder),
+                remedy="Leave out resume_at to start a new run.",
             )
         elif not summary and self.folder.is_dir() and any(self.folder.iterdir()):
             raise UserError(
-                "this folder is no run, and it is not empty",
+                "this folder is not a run, and it is not empty",
                 place=str(self.folder),
-                remedy="Name a folder that is not there yet; it is made.",
+                remedy="Choose a folder that does not exist yet. It is created for you.",
             )
         durable.make_folders(self.folder)
 
     def opening(self) -> dict[str, Any]:
-        """What summary.json says from the start. A process that is killed can change nothing: hence "interrupted"."""
+        """summary.json at the start. The status is "interrupted", because a killed process cannot write it later."""
         started = read_summary(self.folder).get("started") or datetime.datetime.now().isoformat()
         script, experiment = own_script(), self.run.experiment
         folder = experiment.folder if is_experiment(experiment.folder) else None
@@ -143,16 +145,16 @@ class Tracker:
         if self.open:
             try:
                 self.finalize(ending(kind))
-            finally:  # where no summary could be written, too
+            finally:  # even if the summary could not be written
                 self.open = False
                 self.held.close()
 
     def log_step(self, *, step: int, **values: Any) -> None:
-        """Write one row: any columns, of which the documented ones are drawn and compared; None is left blank.
+        """Write one row. Any columns are allowed; the documented ones are plotted and compared. None stays blank.
 
-        step: optimizer steps done, never fewer than in the row before. Numbers may be of numpy or torch. `seconds` are
-        those since the Tracker was made, without its own, and `tokens_per_second` follow from `tokens`, unless they are given.
-        Raises UserError for something else than a number.
+        step: optimizer steps done; it never decreases. Numbers may come from numpy or torch. If they are not given,
+        `seconds` is the time since the Tracker was created, without its own, and `tokens_per_second` follows from
+        `tokens`. Raises UserError for anything but a number.
         """
         begin = time.perf_counter()
         self.refuse_closed()
@@ -161,7 +163,7 @@ class Tracker:
             raise UserError(
                 f"step is {row['step']}" + (f" after step {latest}" if isinstance(row["step"], int) else ""),
                 place="log_step",
-                remedy="It is a whole number that never goes back; a loop that goes back opens the run with resume_at=STEP.",
+                remedy="It must be a whole number and never decrease. To go back, open the run with resume_at=STEP.",
             )
         row.setdefault("seconds", round(self.former_seconds + begin - self.start - self.own_seconds, 4))
         if "tokens" in row and "tokens_per_second" not in row:
@@ -175,24 +177,24 @@ class Tracker:
         self.own_seconds += time.perf_counter() - begin
 
     def finalize(self, status: Status = "completed", **figures: Any) -> dict[str, Any]:
-        """End the run: summary.json, metrics.json, pictures, report. Returns the summary.
+        """End the run: write summary.json, metrics.json, plots and report. Returns the summary.
 
-        figures: more for the summary, such as parameters=1_000_000 or accuracy=0.9; numbers may be of numpy or torch.
-        Raises UserError for another status, and for a figure that the summary cannot hold; the run is open still.
+        figures: more values for the summary, such as parameters=1_000_000 or accuracy=0.9. Raises UserError for an
+        unknown status, and for a value that JSON cannot hold; then the run stays open.
         """
         self.refuse_closed()
         if status not in get_args(Status):
-            raise UserError(f"no run ends as '{status}'", place="status", remedy=did_you_mean(status, get_args(Status)))
+            raise UserError(f"unknown status '{status}'", place="status", remedy=did_you_mean(status, get_args(Status)))
         more = {name: figure(name, value) for name, value in figures.items()}
-        self.metrics.sync()  # "completed" is not to stand on the disk before the rows do
+        self.metrics.sync()  # "completed" must not be on disk before the rows
         summary = self.run.write_summary(finite({"status": status, **self.closing(), **more}))
         self.open = False
-        with self.held:  # closes metrics.csv, then gives the lock back
-            close_trackers(self.trackers, status)  # after the summary, which the report is of
+        with self.held:  # closes metrics.csv, then releases the lock
+            close_trackers(self.trackers, status)  # after the summary, which the report reads
         return summary
 
     def closing(self) -> dict[str, Any]:
-        """What summary.json says at the end."""
+        """The figures of summary.json at the end."""
         rows = self.metrics.rows
         scored = [row for row in rows if math.isfinite(row.get("val_loss", math.nan))]
         best = min(scored, key=lambda row: float(row["val_loss"]), default={})
@@ -214,17 +216,17 @@ class Tracker:
         }
 
     def latest(self, column: str) -> Any:
-        """The last value of a column; None where there is none."""
+        """The last value of a column; None if there is none."""
         return next((row[column] for row in reversed(self.metrics.rows) if column in row), None)
 
     def refuse_closed(self) -> None:
         if not self.open:
             raise UserError(
-                "this run is finalized", place=str(self.folder), remedy="Make another Tracker; resume_at=STEP goes on."
+                "this run is finalized", place=str(self.folder), remedy="Open another Tracker with resume_at=STEP."
             )
 
 
 def owner(folder: Path) -> Experiment:
-    """The experiment that a run's folder lies in; else the folder around it, or around its `out`."""
+    """The experiment that contains a run's folder; if there is none, the parent folder (of `out`, if the run is in one)."""
     around = next((parent for parent in folder.parents[:3] if is_experiment(parent)), None)
     return Experiment(around or (folder.parent.parent if folder.parent.name == "out" else folder.parent))

@@ -1,8 +1,8 @@
-"""Open and close the trackers of a run, which take its rows besides metrics.csv.
+"""Open and close a run's trackers, which receive its rows in addition to metrics.csv.
 
-A tracker is what `open(run)` of `register_trackers` returns: `log(step, row)` for each row, then `close()`. One that also
-has `end(status)` is told there, just before it is closed, how the run ended. `open.check()`, where there is one, raises
-UserError for a package that is missing, before anything of the run is made.
+A tracker is what `open(run)` of `register_trackers` returns. It has `log(step, row)` and `close()`, and may have
+`end(status)`, which is called before `close()` with how the run ended. `open.check()`, if it exists, raises UserError
+for a missing package before the run is created.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ Status = Literal["completed", "interrupted", "failed"]
 
 
 def find_trackers(names: Sequence[str], plugins: Plugins, place: str = KEY) -> list[Any]:
-    """What opens each tracker. Raises UserError for an unknown name or a missing package; place: where the names stand."""
+    """The functions that open trackers. Raises UserError for an unknown name or missing package. place: of the names."""
     openers = [plugins.get("trackers", name, place) for name in names]
     for opener in openers:
         if check := getattr(opener, "check", None):
@@ -32,12 +32,12 @@ def find_trackers(names: Sequence[str], plugins: Plugins, place: str = KEY) -> l
 
 
 def open_trackers(run: Run, names: Sequence[str], plugins: Plugins) -> list[Any]:
-    """The trackers of a run."""
+    """Open the trackers of a run."""
     return [opener(run) for opener in find_trackers(names, plugins)]
 
 
 def close_trackers(trackers: Sequence[Any], status: Status) -> None:
-    """Tell each how the run ended, and close it; one that fails does not keep the others from it."""
+    """Tell each tracker how the run ended, and close it. If one fails, the others are still closed."""
     with contextlib.ExitStack() as stack:
         for tracker in trackers:
             stack.callback(tracker.close)
@@ -46,15 +46,15 @@ def close_trackers(trackers: Sequence[Any], status: Status) -> None:
 
 
 def ending(error: type[BaseException] | None) -> Status:
-    """How a run ended that an exception of this type came out of."""
+    """The status of a run that ended with this exception type."""
     if error is None:
         return "completed"
-    # sys.exit() in a loop is a person's way to stop it, as Ctrl-C is.
+    # sys.exit() in a loop is a way to stop it, like Ctrl-C.
     return "interrupted" if issubclass(error, (KeyboardInterrupt, SystemExit)) else "failed"
 
 
 def need(module: str, extra: str) -> None:
-    """Raise UserError unless a package is installed; it is not imported. extra: of terrarium-lab, which brings it."""
+    """Raise UserError if a package is not installed. extra: of terrarium-lab, which installs it. Nothing is imported."""
     try:
         found = importlib.util.find_spec(module) is not None
     except ModuleNotFoundError:  # of a parent package

@@ -1,4 +1,4 @@
-"""Convert what a user's own loop hands over (numpy, torch or Python) to what a run folder can hold."""
+"""Convert values from a user's training loop (numpy, torch or Python) for a run folder."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from core.private import without_home
 
 
 def number(name: str, value: Any) -> int | float:
-    """A number of Python, of numpy or of a tensor with one element. Raises UserError for anything else."""
+    """Convert a number of Python or numpy, or a tensor with one element. Raises UserError for anything else."""
     value = unwrapped(value)
     if not name.isprintable() or not isinstance(value, (int, float)):
         raise UserError(
-            f"{name!r} is {type(value).__name__}, and a row holds numbers",
+            f"{name!r} is {type(value).__name__}, but a row has only numbers",
             place="log_step",
             remedy="Give a number, or a tensor with one element.",
         )
@@ -25,7 +25,7 @@ def number(name: str, value: Any) -> int | float:
 
 
 def whole(name: str, value: Any) -> int:
-    """A whole number of Python, of numpy or of a tensor. Raises UserError for anything else."""
+    """Convert a whole number of Python, numpy or a tensor. Raises UserError for anything else."""
     value = unwrapped(value)
     if not isinstance(value, int):
         raise UserError(f"{name} is {value!r}", place="Tracker", remedy="Give a whole number, or leave it out.")
@@ -33,7 +33,7 @@ def whole(name: str, value: Any) -> int:
 
 
 def figure(name: str, value: Any) -> Any:
-    """A figure as JSON can hold it, null for a number that is not finite. Raises UserError for what JSON has no type for."""
+    """Convert a value for JSON; None for a number that is not finite. Raises UserError for types that JSON does not have."""
     value = unwrapped(value)
     if isinstance(value, Mapping):
         return {str(key): figure(f"{name}.{key}", item) for key, item in value.items()}
@@ -49,18 +49,16 @@ def figure(name: str, value: Any) -> Any:
 
 
 def unwrapped(value: Any) -> Any:
-    """A number of numpy, or a tensor with one element, as Python's own; anything else as it is."""
+    """Convert a numpy number or a tensor with one element to a Python number. Anything else is returned as it is."""
     item = getattr(value, "item", None)
     if callable(item):
-        with contextlib.suppress(
-            ValueError, RuntimeError, TypeError
-        ):  # more elements than one; an item of another sort
+        with contextlib.suppress(ValueError, RuntimeError, TypeError):  # several elements; `item` of another kind
             return item()
     return value
 
 
 def plain(value: Any) -> Any:
-    """A setting as TOML can hold it; what it has no type for as text. A path in the home folder starts with ~."""
+    """Convert a setting for TOML; other types become text. A path in the home folder starts with ~."""
     value = unwrapped(value)
     if isinstance(value, Mapping):
         return {str(key): plain(item) for key, item in value.items() if item is not None}

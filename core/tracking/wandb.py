@@ -1,6 +1,6 @@
-"""Rows of a run for Weights & Biases, in logs/wandb of the run; sent nowhere unless the user's environment says so.
+"""Log a run to Weights & Biases, in the run's logs/wandb. Nothing is sent unless the user's environment asks for it.
 
-https://docs.wandb.ai: `wandb sync out/RUN/logs/wandb/offline-run-*` sends what was written offline.
+To upload it later: `wandb sync out/RUN/logs/wandb/offline-run-*` (https://docs.wandb.ai).
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 class WandB:
-    """A tracker. The package is imported with the first row, so that it never stands before the first step."""
+    """A tracker. The package is imported with the first row, so that it does not delay the first step."""
 
     def __init__(self, run: Run) -> None:
         self.run, self.status = run, "interrupted"
@@ -29,18 +29,18 @@ class WandB:
 
     @staticmethod
     def check() -> None:
-        """Raise UserError where wandb is not installed."""
+        """Raise UserError if wandb is not installed."""
         need("wandb", "wandb")
 
     def log(self, step: int, metrics: dict[str, float]) -> None:
         """Write each number of a row under its column's name."""
         if self.remote is None:
             self.remote = self.begin()
-        # wandb's own count of steps may not go back, as a run after a resume or a loss that is not finite does.
+        # wandb's own step counter cannot go back, as a run does after a resume or a loss that is not finite.
         self.remote.log(metrics | {"step": step})
 
     def begin(self) -> Any:
-        """Start the run of wandb, or go on with the one that this run has."""
+        """Start the wandb run, or resume the one that belongs to this run."""
         import wandb
 
         durable.make_folders(self.folder)
@@ -60,13 +60,13 @@ class WandB:
         return remote
 
     def forget(self) -> None:
-        """Remove wandb's notes on its own doings: they tell where the home folder is."""
+        """Remove wandb's own logs, because they contain the path of the home folder."""
         for path in [*self.folder.glob("*run-*/logs"), *self.folder.glob("debug*.log")]:
-            with contextlib.suppress(PermissionError):  # Windows keeps an open file
+            with contextlib.suppress(PermissionError):  # Windows does not remove an open file
                 durable.remove_tree(path)
 
     def identity(self) -> str:
-        """The id of the run of wandb, the same after a resume."""
+        """The id of the wandb run, the same after a resume."""
         path = self.folder / "id"
         if not path.is_file():
             files.write_text(path, uuid.uuid4().hex[:12])
@@ -76,18 +76,18 @@ class WandB:
         self.status = status
 
     def close(self) -> None:
-        """Finish the run of wandb: as successful, or not."""
+        """Finish the wandb run, as successful or not."""
         if self.remote is not None:
             self.remote.finish(exit_code=int(self.status != "completed"))
             self.forget()
 
 
 def mode() -> str | None:
-    """None, for what $WANDB_MODE says or, with $WANDB_API_KEY, online; else offline."""
+    """None if $WANDB_MODE or $WANDB_API_KEY is set, so that wandb decides; else offline."""
     return None if {"WANDB_MODE", "WANDB_API_KEY"} & os.environ.keys() else "offline"
 
 
-# No host, user, path, code, list of packages or use of the machine; what the terminal shows stays there.
+# Record no host, user, path, code, packages or machine load, and do not capture the terminal.
 PRIVATE: dict[str, Any] = {
     "host": "", "username": "", "email": "", "silent": True, "console": "off", "disable_git": True, "disable_code": True,
     "disable_job_creation": True, "save_code": False, "x_disable_meta": True, "x_disable_machine_info": True,

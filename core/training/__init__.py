@@ -1,4 +1,4 @@
-"""Training: optimizers, schedules, precision, checkpoints and the loop."""
+"""Train models: the loop, optimizers, schedules, precision and checkpoints."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Checkpoints: weights and optimizer as safetensors, the rest as JSON with checksums. No pickle, nothing overwritten.
+"""Save and load checkpoints: weights and optimizer as safetensors, the rest as JSON. No pickle, nothing overwritten.
 
-A checkpoint is a folder with model.safetensors, optimizer.safetensors and state.json. state.json is written last
-and holds the checksums of the others and of itself, so a folder whose state.json verifies is whole.
+A checkpoint is a folder with model.safetensors, optimizer.safetensors and state.json. state.json is written last.
+It has the checksums of the other files and of itself. If it verifies, the checkpoint is whole.
 """
 
 from __future__ import annotations
@@ -26,19 +26,19 @@ from core.errors import RunFailed, UserError
 FORMAT = 1
 PARTS = ("model.safetensors", "optimizer.safetensors")
 MANIFEST = "state.json"
-MANIFEST_BYTES = 16_384  # roughly: most of it is the state of the random numbers and the config
+MANIFEST_BYTES = 16_384  # roughly: mostly the state of the random generators and the config
 Tensors = dict[str, torch.Tensor]
-# What content raises whose checksums are right and which this version has not written
+# Raised by content that another version wrote: its checksums are right.
 FOREIGN = (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, RuntimeError)
 
 
 class Damaged(Exception):
-    """A checkpoint that is not what was written; the text names the file and what is wrong with it."""
+    """A checkpoint is not what was written. The message names the file and says what is wrong."""
 
 
 @dataclass
 class Checkpoint:
-    """What a folder held: tensors by name, and everything else."""
+    """A checkpoint that was read: tensors by name, and everything else."""
 
     folder: Path
     model: Tensors
@@ -47,10 +47,10 @@ class Checkpoint:
 
 
 def save(parent: Path, name: str, model: Tensors, optimizer: Tensors, state: dict[str, Any]) -> Path:
-    """Write parent/name as a whole; the checkpoint that had the name is parent/name.previous from now on.
+    """Write checkpoint parent/name in one piece. The checkpoint that had this name becomes parent/name.previous.
 
-    state: JSON values; "step" must be among them. The one before the previous is removed last, when the new one has been
-    read back and all is on disk. Raises DiskFull, and Damaged where the disk gives back something else.
+    state: JSON values, "step" among them. An older previous checkpoint is removed last, after the new one was read back
+    and is on disk. Raises DiskFull, and Damaged if the disk returns something else than was written.
     """
     target, previous, old, temporary = names(parent, name)
     checksums = {}
@@ -61,7 +61,7 @@ def save(parent: Path, name: str, model: Tensors, optimizer: Tensors, state: dic
         try:
             for part, tensors in zip(PARTS, (model, optimizer), strict=True):
                 refuse_without_memory(parent / name, size(tensors))
-                # safetensors saves no two names for one storage, and wants rows in order.
+                # safetensors does not save two names for one storage, and needs contiguous tensors.
                 data = tensors_to_bytes({key: tensor.detach().cpu().contiguous() for key, tensor in tensors.items()})
                 durable.write_file(temporary / part, data)
                 checksums[part] = {"sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data)}
@@ -82,13 +82,13 @@ def save(parent: Path, name: str, model: Tensors, optimizer: Tensors, state: dic
 
 
 def refuse_without_memory(place: Path, size: int) -> None:
-    """Raise RunFailed where there is no memory for the bytes of a part and a copy of them: safetensors would abort the process."""
+    """Raise RunFailed if there is no memory for a part and a copy of it. safetensors would abort the process."""
     try:
-        np.empty(2 * size, np.uint8)  # it is taken and given back, and never touched
+        np.empty(2 * size, np.uint8)  # allocated and freed, never touched
     except MemoryError:
         raise RunFailed(
-            f"{place}: there is no memory to write it: {files.megabytes(2 * size)} are needed.\n"
-            "  The checkpoint before is whole. Train a smaller model, or in smaller parts of a batch."
+            f"{place}: not enough memory to write it: {files.megabytes(2 * size)} are needed.\n"
+            "  The checkpoint before is whole. Train a smaller model, or with smaller micro-batches."
         ) from None
 
 
@@ -98,12 +98,12 @@ def size(tensors: Tensors) -> int:
 
 
 def names(parent: Path, name: str) -> tuple[Path, Path, Path, Path]:
-    """Folders of a checkpoint: the last one, the one before, the one before that while it waits for its end, a new one."""
+    """Folders of a checkpoint: the current one, the previous, the one before that (to be removed), a new one."""
     return parent / name, parent / f"{name}.previous", parent / f".old-{name}", parent / f"{files.TEMPORARY}{name}"
 
 
 def tidy(parent: Path, name: str) -> None:
-    """Finish what a kill inside `save` has left: the two newest checkpoints get their names back, the rest goes."""
+    """Clean up after a kill inside `save`: give the two newest checkpoints their names back, remove the rest."""
     target, previous, old, temporary = names(parent, name)
     durable.remove_tree(temporary)
     for younger, older in ((target, previous), (previous, old)):
@@ -113,7 +113,7 @@ def tidy(parent: Path, name: str) -> None:
 
 
 def set_aside_damaged(parent: Path, name: str, used: Path) -> None:
-    """Rename the folders that `load` passed over before it came to `used`, so that the next `save` keeps that one."""
+    """Rename the damaged folders that `load` skipped before `used`, so that the next `save` keeps `used`."""
     for folder in candidates(parent, name):
         if folder == used:
             return
@@ -123,15 +123,12 @@ def set_aside_damaged(parent: Path, name: str, used: Path) -> None:
 
 
 def candidates(parent: Path, name: str) -> list[Path]:
-    """Folders that may hold checkpoint `name`, the newest first."""
+    """Folders that may hold checkpoint `name`, newest first."""
     return [folder for folder in names(parent, name)[:3] if folder.is_dir()]
 
 
 def load(parent: Path, name: str) -> Checkpoint:
-    """The newest whole checkpoint of this name; a damaged one is reported by a warning and the one before it is used.
-
-    Raises UserError where none is whole.
-    """
+    """Load the newest whole checkpoint of this name. Warns if a newer one is damaged. Raises UserError if none is whole."""
     problems = []
     for folder in candidates(parent, name):
         try:
@@ -140,7 +137,7 @@ def load(parent: Path, name: str) -> Checkpoint:
             problems.append(str(error))
             continue
         except (*FOREIGN, SafetensorError) as error:
-            problems.append(f"{folder}: no checkpoint of this version: {type(error).__name__}: {error}")
+            problems.append(f"{folder}: not a checkpoint of this version: {type(error).__name__}: {error}")
             continue
         if problems:
             warnings.warn(
@@ -164,14 +161,14 @@ def read(folder: Path) -> Checkpoint:
 
 
 def verify(folder: Path) -> None:
-    """Check one folder as `read` does, in little memory. Raises Damaged."""
+    """Check one folder as `read` does, without loading it. Raises Damaged."""
     for part, expected in read_state(folder)["files"].items():
         if files.sha256(folder / part) != expected["sha256"]:
             raise Damaged(f"{folder / part}: its checksum is not the one that was saved")
 
 
 def read_part(path: Path, expected: dict[str, Any]) -> bytes:
-    """A file with the size and checksum that state.json has for it. Raises Damaged."""
+    """Read a file and check its size and checksum against state.json. Raises Damaged."""
     try:
         data = path.read_bytes()
     except OSError as error:
@@ -184,7 +181,7 @@ def read_part(path: Path, expected: dict[str, Any]) -> bytes:
 
 
 def read_state(folder: Path) -> dict[str, Any]:
-    """state.json, verified to the byte. Raises Damaged."""
+    """Read and verify state.json. Raises Damaged."""
     path = folder / MANIFEST
     try:
         state = files.unsealed(path.read_bytes())
@@ -202,9 +199,9 @@ def read_state(folder: Path) -> dict[str, Any]:
 
 
 def flatten(optimizer: torch.optim.Optimizer) -> tuple[Tensors, dict[str, Any]]:
-    """An optimizer's state as tensors named "<parameter>.<name>" and, for what is no tensor, JSON values.
+    """Split an optimizer's state into tensors, named "<parameter>.<name>", and JSON values.
 
-    Raises TypeError for state that is neither.
+    Raises TypeError for anything else.
     """
     raw = optimizer.state_dict()
     tensors: Tensors = {}
@@ -223,7 +220,7 @@ def flatten(optimizer: torch.optim.Optimizer) -> tuple[Tensors, dict[str, Any]]:
 
 
 def unflatten(optimizer: torch.optim.Optimizer, tensors: Tensors, plain: dict[str, Any]) -> None:
-    """Put what `flatten` gave back into an optimizer of the same parameters."""
+    """Undo `flatten`: load the state into an optimizer of the same parameters."""
     state: dict[int, dict[str, Any]] = {}
     for key, value in {**tensors, **plain["state"]}.items():
         index, _, name = key.partition(".")
@@ -232,14 +229,14 @@ def unflatten(optimizer: torch.optim.Optimizer, tensors: Tensors, plain: dict[st
 
 
 def weights(model: torch.nn.Module) -> Tensors:
-    """Parameters and saved buffers by name; a tied parameter stands once, under its first name."""
+    """Parameters and saved buffers by name. A tied parameter is listed once, under its first name."""
     saved = model.state_dict(keep_vars=True)
     own = dict(model.named_parameters()) | {name: value for name, value in model.named_buffers() if name in saved}
     return {name: tensor.detach() for name, tensor in own.items()}
 
 
 def put_weights(model: torch.nn.Module, tensors: Tensors, place: str) -> None:
-    """Copy tensors into a model. Raises UserError, at `place`, where names or shapes differ."""
+    """Copy tensors into a model. Raises UserError at `place` if names or shapes differ."""
     own = weights(model)
     wrong = [
         name
@@ -250,7 +247,7 @@ def put_weights(model: torch.nn.Module, tensors: Tensors, place: str) -> None:
         raise UserError(
             f"the weights do not fit the model: {', '.join(sorted(wrong)[:3])}{' ...' if len(wrong) > 3 else ''}",
             place=place,
-            remedy="They come from a model of another shape or kind: use its config, or train with `fresh=True`.",
+            remedy="They are from a model of another shape or kind: use its config, or train with `fresh=True`.",
         )
     for name, tensor in own.items():
         tensor.copy_(tensors[name])
@@ -258,12 +255,12 @@ def put_weights(model: torch.nn.Module, tensors: Tensors, place: str) -> None:
 
 @contextlib.contextmanager
 def understanding(folder: Path) -> Iterator[None]:
-    """Raise UserError, which names the folder, where its content is not what this version writes."""
+    """Turn errors about the content of a checkpoint of another version into a UserError that names the folder."""
     try:
         yield
     except FOREIGN as error:
         raise UserError(
-            f"no checkpoint of this version: {type(error).__name__}: {error}",
+            f"not a checkpoint of this version: {type(error).__name__}: {error}",
             place=str(folder),
             remedy="Use the version that wrote it, or train again with `fresh=True`.",
         ) from None

@@ -1,14 +1,13 @@
-"""torch.compile: when a run's step is compiled, what it needs on this machine, and how its errors are told.
+"""Compile a run's step with torch.compile: when, what it needs on this machine, and its errors.
 
-A rule decides. On a GPU compiling pays in runs of more than a minute or so. On a CPU it spares a small modern model a
-quarter of its step and a large one nothing, and takes half a minute the first time (docs/LOG.md): there it is compiled
-only where the config says so.
+On a GPU compiling pays off in runs longer than about a minute. On a CPU it saves a small modern model a quarter of its
+step and a large one nothing, and takes half a minute the first time (docs/LOG.md). So on a CPU a step is compiled only
+if the config says so.
 """
 
 from __future__ import annotations
 
 import contextlib
-import functools
 import importlib.util
 import os
 import shutil
@@ -25,7 +24,7 @@ from core.config import Train
 from core.errors import UserError
 from core.training.machine import Machine
 
-LONG_STEPS, LONG_MINUTES = 1_000, 1.0  # from which on a run on a GPU is compiled
+LONG_STEPS, LONG_MINUTES = 1_000, 1.0  # on a GPU, runs at least this long are compiled
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 
@@ -37,9 +36,9 @@ def is_worth_compiling(config: Train, device: torch.device) -> bool:
 
 
 def compiled(function: Function, machine: Machine) -> Function:
-    """The function, compiled for one shape when it is first called, if the machine compiles.
+    """Compile a function for one shape, at its first call, if the machine compiles.
 
-    One function at a time: what was compiled before is dropped, and with it torch's limit on how many there may be.
+    What was compiled before is dropped, because torch limits the number of compiled functions.
     """
     if not machine.compile:
         return function
@@ -47,64 +46,59 @@ def compiled(function: Function, machine: Machine) -> Function:
         os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(files.cache_folder() / "compiled"))
     options: dict[str, Any] | None = None
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # of torch about its own parts, as it imports them
+        warnings.simplefilter("ignore", DeprecationWarning)  # torch's, about its own modules
         if machine.device.type == "cpu":
             process.be_deterministic(compiling=True)
-            options = {"cpp_wrapper": True}  # the calls between kernels in C++ too: 5 % of a small model's step
+            options = {"cpp_wrapper": True}  # calls kernels from C++ too: saves 5 % of a small model's step
         torch.compiler.reset()
         return torch.compile(function, dynamic=False, options=options)  # type: ignore[return-value]
 
 
 def compiler(device: torch.device) -> str:
-    """The program that torch.compile starts. For a GPU it makes what launches the kernels."""
+    """The compiler that torch.compile runs. On a GPU it builds the code that launches the kernels."""
     if device.type == "cuda":
         return os.environ.get("CC") or next(filter(shutil.which, ("gcc", "clang")), "gcc")
     return os.environ.get("CXX") or {"darwin": "clang++", "win32": "cl"}.get(sys.platform, "g++")
 
 
 def missing(device: torch.device) -> str:
-    """What torch.compile needs on this machine and cannot find; "" where nothing is known to be missing."""
+    """What torch.compile needs and this machine does not have; "" if nothing is known to be missing."""
     if device.type == "cuda" and not importlib.util.find_spec("triton"):
         return "triton"
     return "" if shutil.which(compiler(device)) else f"the compiler {compiler(device)}"
 
 
 def compiler_version(device: torch.device) -> str | None:
-    """What the compiler says of itself; None where it is not available."""
-    return version_of(compiler(device))
-
-
-@functools.cache
-def version_of(program: str) -> str | None:
+    """The first line of the compiler's --version; None if it is not available."""
     try:
-        said = subprocess.run([program, "--version"], capture_output=True, text=True, timeout=10).stdout
+        done = subprocess.run([compiler(device), "--version"], capture_output=True, text=True, timeout=10)
     except (OSError, subprocess.TimeoutExpired):
         return None
-    return said.partition("\n")[0] or None
+    return done.stdout.partition("\n")[0] or None
 
 
 def refuse_without_compiler(device: torch.device) -> None:
-    """Raise UserError where train.runtime.compile = true cannot work."""
+    """Raise UserError if train.runtime.compile = true cannot work here."""
     if found := missing(device):
         raise UserError(
-            f"steps are to be compiled, and {found} cannot be found",
+            f"the step cannot be compiled: {found} is not found",
             place="train.runtime.compile = true",
-            remedy="Install it, or train without: `train.runtime.compile=false`; a run that has begun, with `resume=True`.",
+            remedy="Install it, or do not compile: `train.runtime.compile=false`, with `resume=True` if the run has begun.",
         )
 
 
 def is_compilers(error: Exception) -> bool:
-    """Whether an error is torch.compile's."""
+    """Whether an error comes from torch.compile."""
     from torch._dynamo.exc import TorchDynamoException
 
     return isinstance(error, TorchDynamoException)
 
 
 def as_user_error(error: Exception, steps: int) -> UserError:
-    """What to tell the user where a run of so many steps cannot be compiled."""
+    """The message for a step that cannot be compiled. steps: taken so far."""
     first_line = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
     return UserError(
         f"the step cannot be compiled: {first_line}",
         place="train.runtime.compile",
-        remedy=f"Train without: {'`resume=True`' if steps else '`fresh=True`'} `train.runtime.compile=false`",
+        remedy=f"Do not compile: {'`resume=True`' if steps else '`fresh=True`'} `train.runtime.compile=false`",
     )

@@ -1,4 +1,4 @@
-"""Where and how a run computes: device, precision, compilation, form of attention, threads."""
+"""Where and how a run computes: device, precision, compilation, attention, threads."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 @dataclass(frozen=True)
 class Machine:
-    """Where tensors live and in which precision matrices are multiplied. Weights stay float32."""
+    """The device, the precision of matrix products (weights stay float32), and the other choices of a run."""
 
     device: torch.device
     dtype: torch.dtype
     compile: bool = False
-    attention: Attention = "auto"  # as in [train.runtime]; "auto": by shape
-    threads: int = 1  # of the CPU
+    attention: Attention = "auto"  # as in [train.runtime]; "auto" chooses by shape
+    threads: int = 1  # CPU threads
 
     @property
     def dtype_name(self) -> Literal["float32", "bfloat16"]:
@@ -33,21 +33,21 @@ class Machine:
         return "float32" if self.dtype == torch.float32 else "bfloat16"
 
     def autocast(self) -> contextlib.AbstractContextManager[Any]:
-        """Matrix products in `dtype` inside this context."""
+        """A context in which matrix products use `dtype`."""
         if self.dtype == torch.float32:
             return contextlib.nullcontext()
         return torch.autocast(self.device.type, dtype=self.dtype)
 
     @contextlib.contextmanager
     def computing(self) -> Any:
-        """Compute as this machine says inside this context; see `core.process.computing`."""
+        """A context that uses this device and its threads; see `core.process.computing`."""
         with process.computing(self.device.type):
             process.set_threads(self.threads)
             yield
 
 
 def model_on(machine: Machine, config: Model, vocab_size: int, plugins: Plugins) -> torch.nn.Module:
-    """A freshly initialised model on the machine's device, with its form of attention."""
+    """Build a freshly initialised model on the machine's device, with its attention."""
     model = build_model(config, vocab_size, plugins).to(machine.device)
     use_attention(model, machine.attention)
     return model
@@ -56,9 +56,9 @@ def model_on(machine: Machine, config: Model, vocab_size: int, plugins: Plugins)
 def choose_machine(
     device: str, dtype: str, compile: str | bool, threads: int | str, attention: Attention = "auto"
 ) -> Machine:
-    """The machine that the settings name. "auto" takes what is usually fastest on such hardware, not compiled.
+    """The machine for these settings. "auto" is what is usually fastest on this hardware, not compiled.
 
-    Raises UserError for a device that this machine does not have.
+    Raises UserError for a device that this computer does not have.
     """
     place = choose_device(device)
     precision = fastest_dtype(place) if dtype == "auto" else DTYPES[dtype]
@@ -67,7 +67,7 @@ def choose_machine(
 
 
 def choose_device(name: str) -> torch.device:
-    """The named device, or for "auto" the best one there is. Raises UserError if it is not available."""
+    """The named device; for "auto" the best one available. Raises UserError if it is not available."""
     if name == "auto":
         kind = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
         return torch.device(kind)
@@ -84,7 +84,7 @@ def choose_device(name: str) -> torch.device:
 
 
 def fastest_dtype(device: torch.device) -> torch.dtype:
-    """bfloat16 where the hardware multiplies it faster than float32, which a CPU without such instructions does not."""
+    """bfloat16 if the hardware multiplies it faster than float32. A CPU needs special instructions for that."""
     if device.type == "cuda":
         return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float32
     if device.type == "cpu" and torch.cpu._is_avx512_bf16_supported():

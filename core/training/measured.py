@@ -1,6 +1,6 @@
-"""Remember figures that are measured once per machine, in measured.json of the cache folder.
+"""Store what is measured once per machine, in measured.json of the cache folder.
 
-A store that is damaged or cannot be written counts as empty: what is missing is measured again.
+A file that is damaged or cannot be written counts as empty: the values are measured again.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from core.tracking.environment import cpu_name
 
 
 def recall(key: str) -> Any | None:
-    """What was remembered under a key: a JSON value, or None. Whoever asks checks that it is of the right kind."""
+    """The JSON value stored under a key, or None. The caller checks its type."""
     return read().get(key)
 
 
 def remember(key: str, value: Any) -> None:
-    """Keep a JSON value under a key. Does nothing where the store cannot be written, or another process writes it."""
+    """Store a JSON value under a key. Does nothing if the file cannot be written, or another process is writing it."""
     with contextlib.suppress(OSError, RuntimeError, UserError):
         path = store()
         with files.lock(path.with_name(".measured.lock"), "the store of measured figures"):
@@ -33,12 +33,12 @@ def remember(key: str, value: Any) -> None:
 
 
 def store() -> Path:
-    """The file. Raises RuntimeError where the user has no home."""
+    """The path of the file. Raises RuntimeError if the user has no home folder."""
     return files.cache_folder() / "measured.json"
 
 
 def read() -> dict[str, Any]:
-    """Everything that is remembered; {} where the store is missing or damaged."""
+    """Everything in the file; {} if it is missing or damaged."""
     try:
         values = json.loads(store().read_bytes())
     except (OSError, RuntimeError, ValueError):
@@ -48,7 +48,7 @@ def read() -> dict[str, Any]:
 
 @functools.cache
 def machine_key() -> str:
-    """Names what a figure depends on and no setting changes: processor, cores, version of torch, GPUs."""
+    """What a measurement depends on besides the settings: processor, cores, torch's version, GPUs."""
     parts = [cpu_name(), f"{cores()} cores", f"torch {torch.__version__}"]
     if torch.cuda.is_available():
         parts += sorted({torch.cuda.get_device_name(number) for number in range(torch.cuda.device_count())})
@@ -56,7 +56,7 @@ def machine_key() -> str:
 
 
 def cores() -> int:
-    """Cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):  # a container or a batch system may have given it some of them only
+    """CPU cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):  # a container or batch system may allow only some of them
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1

@@ -1,4 +1,4 @@
-"""Whether an error means that memory is used up, and how many rows of a batch fit."""
+"""Detect that memory ran out, and find how many rows of a batch fit."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from typing import Any
 
 import torch
 
-# torch raises a plain RuntimeError on a CPU; these words are its allocator's.
+# On a CPU torch raises a plain RuntimeError; its allocator uses these words.
 CPU_ALLOCATOR = ("DefaultCPUAllocator", "not enough memory", "can't allocate memory")
 
 
 class NoRoom(Exception):
-    """There is no memory left; the cause is what torch raised."""
+    """Memory ran out. The cause is the original error."""
 
 
 @contextlib.contextmanager
 def noticing() -> Iterator[None]:
-    """Raise NoRoom for every error that says that memory is used up."""
+    """Raise NoRoom in place of any error that means memory ran out."""
     try:
         yield
     except (RuntimeError, MemoryError) as error:
@@ -30,22 +30,17 @@ def noticing() -> Iterator[None]:
 
 
 def used_up(error: BaseException) -> bool:
-    """Whether an error says that there is no memory left."""
+    """Whether an error means that memory ran out."""
     if isinstance(error, MemoryError | torch.OutOfMemoryError):
         return True
     return isinstance(error, RuntimeError) and any(words in str(error) for words in CPU_ALLOCATOR)
 
 
-def divisors(number: int) -> list[int]:
-    """The smaller parts into which a number can be divided evenly, the largest first: 12 -> 6, 4, 3, 2, 1."""
-    return [part for part in range(number // 2, 0, -1) if number % part == 0]
-
-
 def most_rows(step: Callable[[int], Any], rows: int) -> int | None:
-    """The largest divisor of `rows` for which step(rows) does not run out of memory; None where not even one row fits."""
-    low, candidates = 0, divisors(rows)
-    high = len(candidates)
-    while low < high:  # what fits with many rows fits with fewer
+    """The largest proper divisor of `rows` for which step(rows) fits into memory; None if not even one row fits."""
+    candidates = [part for part in range(rows // 2, 0, -1) if rows % part == 0]  # 12 -> 6, 4, 3, 2, 1
+    low, high = 0, len(candidates)
+    while low < high:  # binary search: fewer rows need less memory
         middle = (low + high) // 2
         if fits(step, candidates[middle]):
             high = middle
@@ -55,7 +50,7 @@ def most_rows(step: Callable[[int], Any], rows: int) -> int | None:
 
 
 def fits(step: Callable[[int], Any], rows: int) -> bool:
-    """Whether a step with so many rows finds the memory that it needs."""
+    """Whether a step with this many rows fits into memory."""
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()

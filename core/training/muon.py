@@ -1,4 +1,4 @@
-"""Muon: an optimizer whose step for a matrix is about as long in every direction.
+"""Muon: an optimizer that moves a matrix about equally far in every direction.
 
 Legend: N matrices of one shape, R rows, C columns.
 Muon: Keller Jordan, https://kellerjordan.github.io/posts/muon/. Polar Express: arXiv:2505.16932.
@@ -14,11 +14,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-# Polar Express (arXiv:2505.16932, algorithm 1): quintics a x + b x^3 + c x^5, each the best one for what the one before
-# leaves of the singular values in [0.001, 1]; all but the last are damped by the paper's safety factor 1.01. These are
-# the first three of its table. They take values from 0.005 of the norm on into [0.18, 1.87]. Three that end closer to 1
-# (made for [0.01, 1]: within [0.72, 1.28]) learned more slowly, as they raise small values less: validation loss 1.893
-# instead of 1.874 after 240 steps on Tiny Shakespeare, mean of three seeds, whose spread is 0.005.
+# Polar Express (arXiv:2505.16932, algorithm 1): quintics a x + b x^3 + c x^5, applied in turn. Each is optimal for the
+# range in which the one before leaves singular values of [0.001, 1]; all but the last are damped by the paper's safety
+# factor 1.01. These are the first three of its table. They map values above 0.005 of the norm into [0.18, 1.87].
+# Three that end closer to 1 (made for [0.01, 1], within [0.72, 1.28]) learned more slowly, because they raise small
+# values less: validation loss 1.893 instead of 1.874 after 240 steps on Tiny Shakespeare (mean of three seeds, spread
+# 0.005).
 COEFFICIENTS = (
     (8.205160414005567, -22.901934987056027, 16.4607249101803),
     (4.066395159942768, -2.861154086755139, 0.5183995226694736),
@@ -27,7 +28,7 @@ COEFFICIENTS = (
 
 
 def product_dtype(device: torch.device) -> torch.dtype:
-    """bfloat16 where this device multiplies it in hardware, else float32 (emulated, it is several times slower)."""
+    """bfloat16 if this device multiplies it in hardware, else float32. Emulated bfloat16 is several times slower."""
     if device.type == "cuda":
         fast = torch.cuda.get_device_capability(device) >= (8, 0)
     else:
@@ -36,7 +37,7 @@ def product_dtype(device: torch.device) -> torch.dtype:
 
 
 def polar_express(matrices: Tensor) -> Tensor:
-    """The orthogonal factors, nearly, of (N, R, C) matrices with R <= C; a zero matrix stays zero."""
+    """Nearly orthogonal factors of (N, R, C) matrices with R <= C. A zero matrix stays zero."""
     # The Frobenius norm is at least the largest singular value; 1.01 leaves room for bfloat16's rounding.
     norm = torch.linalg.vector_norm(matrices, dim=(-2, -1), keepdim=True).float()
     x: Tensor = matrices * (1 / (norm * 1.01).clamp_min(1e-20)).to(matrices.dtype)
@@ -44,8 +45,8 @@ def polar_express(matrices: Tensor) -> Tensor:
         for a, b, c in COEFFICIENTS:
             x = quintic(x @ x.mT, a, b, c) @ x
         return x
-    # Wide matrices are touched twice only: the steps commute, so that they can be gathered in (N, R, R). A third fewer
-    # operations where C = 4 R, and the same validation loss.
+    # The steps commute, so for wide matrices we combine them in (N, R, R) and use the large matrix only twice. That is
+    # a third fewer operations where C = 4 R, with the same validation loss.
     gram = x @ x.mT
     gathered = quintic(gram, *COEFFICIENTS[0])
     factor = gathered
@@ -57,26 +58,27 @@ def polar_express(matrices: Tensor) -> Tensor:
 
 
 def quintic(gram: Tensor, a: float, b: float, c: float) -> Tensor:
-    """What takes x to a x + b (x x') x + c (x x')^2 x, from gram = x x' (N, R, R)."""
+    """The factor that maps x to a x + b (x x') x + c (x x')^2 x, from gram = x x' (N, R, R)."""
     factor = torch.baddbmm(gram, gram, gram, beta=b, alpha=c)
     factor.diagonal(dim1=-2, dim2=-1).add_(a)
     return factor
 
 
 def taken_apart(stacked: Tensor, pieces: int | list[int]) -> tuple[Tensor, ...]:
-    """The matrices in the rows of one: so many of equal height, or those of the heights given."""
+    """Split a parameter into the matrices stacked in its rows. pieces: their number, or the height of each."""
     return stacked.chunk(pieces) if isinstance(pieces, int) else stacked.split_with_sizes(pieces)
 
 
 class Muon(torch.optim.Optimizer):
-    """Muon for groups with `muon = True`, Adam for the others; every state is a tensor of its parameter's shape or an int.
+    """Muon for groups with `muon = True`, Adam for the others.
 
-    A muon group needs lr, momentum, weight_decay and `pieces`: for each parameter, how many matrices of equal shape are
-    stacked in its rows, or the heights of unequal ones. Another group needs lr, betas and eps. The gradients of muon groups are overwritten.
+    A muon group needs lr, momentum, weight_decay and `pieces`: for each parameter, the number of matrices of equal shape
+    stacked in its rows, or the height of each. Other groups need lr, betas and eps. The gradients of muon groups are
+    overwritten. All state is a tensor of its parameter's shape, or an int.
     """
 
-    # torch wraps these so that a compiler steps around them, and the wrapper imports its compiler when it is first called:
-    # 0.8 s in front of the first step of every run.
+    # torch wraps these to hide them from its compiler. The wrapper imports the compiler when it is first called, which
+    # would delay the first step of every run by 0.8 s.
     add_param_group = inspect.unwrap(torch.optim.Optimizer.add_param_group)
     load_state_dict = inspect.unwrap(torch.optim.Optimizer.load_state_dict)
     state_dict = inspect.unwrap(torch.optim.Optimizer.state_dict)
@@ -87,7 +89,7 @@ class Muon(torch.optim.Optimizer):
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
-        """One update from the gradients; parameters without one are left alone. Returns what `closure` returns."""
+        """Update the parameters that have a gradient. Returns what `closure` returns."""
         loss = None
         if closure is not None:
             with torch.enable_grad():
@@ -108,12 +110,12 @@ class Muon(torch.optim.Optimizer):
         buffers = [self._buffer(p, "momentum") for p in params]
         lr, momentum = group["lr"], group["momentum"]
         torch._foreach_lerp_(buffers, steps, 1 - momentum)
-        # Nesterov: look ahead along the momentum. In place, as new memory for every step would take longer than the sum.
+        # Nesterov: look ahead along the momentum. In place, because allocating memory takes longer than the sum.
         torch._foreach_lerp_(steps, buffers, momentum)
         if group["weight_decay"]:
             torch._foreach_mul_(params, 1 - lr * group["weight_decay"])
         dtype = product_dtype(params[0].device)
-        # Matrices of one shape, and those of its transpose, share the products of one stack.
+        # Matrices of one shape, and of its transpose, are multiplied together as one stack.
         stacks: dict[tuple[int, int], tuple[list[tuple[Tensor, Tensor]], list[tuple[Tensor, Tensor]]]] = {}
         for (p, pieces), step in zip(pairs, steps, strict=True):
             for target, update in zip(taken_apart(p, pieces), taken_apart(step.to(dtype), pieces), strict=True):
@@ -154,7 +156,7 @@ class Muon(torch.optim.Optimizer):
         torch._foreach_addcdiv_(params, means, spread, [-group["lr"] / (1 - beta1**count) for count in counts])
 
     def _buffer(self, p: Tensor, name: str) -> Tensor:
-        """The parameter's state tensor of that name, zeros at first."""
+        """The parameter's state tensor of this name, zeros at first."""
         state = self.state[p]
         if name not in state:
             state[name] = torch.zeros_like(p, memory_format=torch.preserve_format)

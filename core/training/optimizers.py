@@ -1,4 +1,4 @@
-"""Build the optimizer that [train.optim] names. Its groups have a `peak_lr`.
+"""Build the optimizer that [train.optim] names. Each of its groups has a `peak_lr`.
 
 Before each step the trainer sets group["lr"] = group["peak_lr"] * fraction(step, ...) of core.training.schedules.
 """
@@ -17,18 +17,18 @@ from core.plugins.manager import Plugins
 from core.plugins.manager import plugins as everyone
 from core.training.muon import Muon
 
-# Parameters that hold several matrices of one shape, one below the other. Orthogonalised apart, each gets a whole step.
+# Parameters with several matrices stacked in their rows. Muon orthogonalises each of them separately.
 FUSED = ("c_attn.weight", "in_proj_weight")  # queries, keys and values
 GATES: tuple[tuple[type[nn.Module], int], ...] = ((nn.LSTM, 4), (nn.LSTMCell, 4), (nn.GRU, 3), (nn.GRUCell, 3))
 HEADS = ("lm_head.weight", "head.weight")
 
 
 def build_optimizer(model: nn.Module, optim: config.Optim, plugins: Plugins | None = None) -> torch.optim.Optimizer:
-    """The registered optimizer that the settings name, whose groups have `peak_lr`. Raises UserError for an unknown name."""
+    """Build the optimizer that the settings name and give its groups a `peak_lr`. Raises UserError for an unknown name."""
     build = (plugins or everyone()).get("optimizers", str(optim.name), "train.optim.name")
     optimizer: torch.optim.Optimizer = build(model, optim)
     for entry in optimizer.param_groups:
-        entry.setdefault("peak_lr", entry["lr"])  # a plugin's optimizer need not know of schedules
+        entry.setdefault("peak_lr", entry["lr"])  # a plugin's optimizer need not know about schedules
     return optimizer
 
 
@@ -36,54 +36,49 @@ def adamw(model: nn.Module, optim: config.Optim) -> torch.optim.Optimizer:
     """AdamW as in nanoGPT: weight decay for parameters of two or more dimensions, none for the others."""
     assert optim.learning_rate is not None and optim.weight_decay is not None
     assert optim.beta1 is not None and optim.beta2 is not None
-    params = [p for p in model.parameters() if p.requires_grad]
+    params = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    matrices = {name: p for name, p in params.items() if p.dim() >= 2}
+    vectors = {name: p for name, p in params.items() if p.dim() < 2}
     groups = [
-        group("matrices", optim.learning_rate, [p for p in params if p.dim() >= 2], weight_decay=optim.weight_decay),
-        group("vectors", optim.learning_rate, [p for p in params if p.dim() < 2], weight_decay=0.0),
+        group("matrices", optim.learning_rate, matrices, weight_decay=optim.weight_decay),
+        group("vectors", optim.learning_rate, vectors, weight_decay=0.0),
     ]
-    # One pass over memory instead of ten: 3 times faster on a CPU too (tests/benchmarks/optimizers.py).
+    # Fused: one pass over memory instead of ten, 3 times faster on a CPU too (tests/benchmarks/optimizers.py).
     return torch.optim.AdamW([g for g in groups if g["params"]], betas=(optim.beta1, optim.beta2), fused=True)
 
 
 def muon(model: nn.Module, optim: config.Optim) -> torch.optim.Optimizer:
-    """Muon for the matrices inside the network, Adam for embeddings, the output head and everything else.
-
-    The state can be saved: for each parameter, tensors of its shape and an int.
-    """
+    """Muon for the matrices inside the network, Adam for embeddings, the output head and everything else."""
     assert optim.learning_rate is not None and optim.weight_decay is not None
     assert optim.embedding_lr is not None and optim.head_lr is not None and optim.ngram_lr is not None
     assert optim.beta1 is not None and optim.beta2 is not None
-    roles = roles_of(model)
-    matrices = {name: p for name, p in named(model).items() if roles[name] == "matrix"}
+    by_role: dict[str, dict[str, nn.Parameter]] = {"matrix": {}, "ngram": {}, "embedding": {}, "other": {}}
+    for name, role in roles_of(model).items():
+        by_role[role][name] = model.get_parameter(name)
     adam = {"muon": False, "betas": [optim.beta1, optim.beta2], "eps": 1e-10}
     groups = [
         group(
-            "matrices", optim.learning_rate, list(matrices.values()), muon=True, momentum=optim.momentum,
-            weight_decay=optim.weight_decay, pieces=[pieces_of(model, name) for name in matrices],
+            "matrices", optim.learning_rate, by_role["matrix"], muon=True, momentum=optim.momentum,
+            weight_decay=optim.weight_decay, pieces=[pieces_of(model, name) for name in by_role["matrix"]],
         ),
-        group("ngrams", optim.ngram_lr, [p for n, p in named(model).items() if roles[n] == "ngram"], **adam),
-        group("embeddings", optim.embedding_lr, [p for n, p in named(model).items() if roles[n] == "embedding"], **adam),
-        group("others", optim.head_lr, [p for n, p in named(model).items() if roles[n] == "other"], **adam),
+        group("ngrams", optim.ngram_lr, by_role["ngram"], **adam),
+        group("embeddings", optim.embedding_lr, by_role["embedding"], **adam),
+        group("others", optim.head_lr, by_role["other"], **adam),
     ]  # fmt: skip
     return Muon([g for g in groups if g["params"]])
 
 
-def group(name: str, peak_lr: float, params: list[nn.Parameter], **settings: Any) -> dict[str, Any]:
-    """A parameter group as torch wants it."""
-    return {"params": params, "name": name, "lr": peak_lr, "peak_lr": peak_lr, **settings}
-
-
-def named(model: nn.Module) -> dict[str, nn.Parameter]:
-    """The trainable parameters, a shared one once, under its first name."""
-    return {name: p for name, p in model.named_parameters() if p.requires_grad}
+def group(name: str, peak_lr: float, params: dict[str, nn.Parameter], **settings: Any) -> dict[str, Any]:
+    """A parameter group as torch expects it."""
+    return {"params": list(params.values()), "name": name, "lr": peak_lr, "peak_lr": peak_lr, **settings}
 
 
 def roles_of(model: nn.Module) -> dict[str, str]:
-    """Name of each trainable parameter -> "matrix" (Muon), or for Adam "embedding", "ngram" (a table of logits) or "other".
+    """Name of each trainable parameter -> its role. A shared parameter is listed once, under its first name.
 
-    An embedding is the weight of a torch Embedding. The head is called lm_head or head. An embedding that is also the
-    head moves at the head's rate: at its own, 75 times larger by default, the logits would run away; and then so do the
-    other embeddings, which are added to it.
+    Roles: "matrix" (Muon), and for Adam "embedding", "ngram" (a table of logits) or "other". An embedding is the weight
+    of a torch Embedding. The head is called lm_head or head. If an embedding is also the head, all embeddings, which are
+    added to it, train at the head's rate: at their own, 75 times larger by default, the logits would diverge.
     """
     names: dict[int, list[str]] = {}
     for name, p in model.named_parameters(remove_duplicate=False):
@@ -92,7 +87,9 @@ def roles_of(model: nn.Module) -> dict[str, str]:
     embeddings = {id(m.weight) for m in model.modules() if isinstance(m, nn.Embedding | nn.EmbeddingBag)}
     tied = any(len(names[key]) > 1 for key in embeddings)
     roles = {}
-    for name, p in named(model).items():
+    for name, p in model.named_parameters():
+        if not p.requires_grad:
+            continue
         if id(p) in tables:
             roles[name] = "ngram"
         elif id(p) in embeddings:
@@ -105,9 +102,9 @@ def roles_of(model: nn.Module) -> dict[str, str]:
 
 
 def pieces_of(model: nn.Module, name: str) -> int | list[int]:
-    """How many matrices of one height a 2-D parameter holds, one below the other, or the heights where they differ.
+    """The matrices stacked in the rows of a 2-D parameter: their number, or their heights if these differ.
 
-    3 for fused attention, the heights of queries, keys and values where queries are grouped, the gates of an LSTM or GRU.
+    3 for fused attention; the heights of queries, keys and values for grouped queries; the gates of an LSTM or GRU.
     """
     path = name.split(".")
     owner, outer = model.get_submodule(".".join(path[:-1])), model.get_submodule(".".join(path[:-2]))

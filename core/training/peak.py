@@ -1,6 +1,6 @@
-"""Measure the machine's own speed: FLOP/s of its matrix products.
+"""Measure the machine's peak speed: FLOP/s of its matrix products.
 
-It is what a model's speed is compared with: model FLOP utilisation (MFU, PaLM, arXiv:2204.02311, section 4.1).
+Model FLOP utilisation (MFU; PaLM, arXiv:2204.02311, section 4.1) compares a model's speed with it.
 """
 
 from __future__ import annotations
@@ -11,16 +11,16 @@ import torch
 
 from core.training.measured import machine_key, recall, remember
 
-SECONDS = 0.2  # that measuring may take, about
-# Rows of square matrices. Large ones reach the peak; from small to large, so that one too large for the budget is foreseen.
+SECONDS = 0.2  # for measuring, roughly
+# Rows of square matrices. Large ones reach the peak. We go from small to large and stop before one that takes too long.
 SIZES = {"cpu": (256, 512, 1024, 2048), "cuda": (1024, 2048, 4096, 8192)}
 
 
 def matmul_peak(device: torch.device, dtype: torch.dtype, *, again: bool = False) -> float:
     """FLOP/s of the fastest product of two square matrices, with torch's current threads and float32 precision.
 
-    Measured once per machine and then remembered. again: measure now, and remember the larger of both: a machine that
-    was busy the first time looks slower than it is. Raises RuntimeError or TypeError where the device cannot multiply so.
+    Measured once per machine, then stored. again: measure now and store the larger value, because a machine that was
+    busy the first time looks too slow. Raises RuntimeError or TypeError if the device does not support the product.
     """
     name = str(dtype).removeprefix("torch.")
     parts = ["matmul_peak", machine_key(), str(device), f"{torch.get_num_threads()} threads", name]
@@ -37,7 +37,7 @@ def matmul_peak(device: torch.device, dtype: torch.dtype, *, again: bool = False
 
 
 def peak_or_none(device: torch.device, dtype: torch.dtype, *, again: bool = False) -> float | None:
-    """`matmul_peak`, or None where it cannot be measured: a figure that is missing must not end a run."""
+    """`matmul_peak`, or None if it cannot be measured: a missing figure must not end a run."""
     try:
         return matmul_peak(device, dtype, again=again)
     except (RuntimeError, TypeError):
@@ -46,15 +46,15 @@ def peak_or_none(device: torch.device, dtype: torch.dtype, *, again: bool = Fals
 
 @torch.inference_mode()
 def measure_peak(device: torch.device, dtype: torch.dtype, seconds: float = SECONDS) -> float:
-    """FLOP/s of the fastest of several products (2 n^3 operations each), found in about that time."""
+    """FLOP/s of the fastest of several products (2 n^3 operations each), measured for about `seconds`."""
     sizes = SIZES.get(device.type, SIZES["cpu"])
-    generator = torch.Generator(device).manual_seed(0)  # of its own: a run's draws must not depend on being measured
+    generator = torch.Generator(device).manual_seed(0)  # a separate one: measuring must not change a run's draws
     numbers = torch.randn(sizes[-1] ** 2, generator=generator, device=device).to(dtype)
     out = torch.empty_like(numbers)
     best, end = 0.0, None
     for size in sizes:
         matrix, result = (place[: size * size].view(size, size) for place in (numbers, out))
-        timed_product(matrix, result)  # the first one of a size also chooses and prepares the routine
+        timed_product(matrix, result)  # the first product of a size also selects the kernel
         end = end or time.perf_counter() + seconds
         last = float("inf")
         for _ in range(20):
@@ -68,7 +68,7 @@ def measure_peak(device: torch.device, dtype: torch.dtype, seconds: float = SECO
 
 
 def timed_product(matrix: torch.Tensor, result: torch.Tensor) -> float:
-    """Seconds of one product, waited for."""
+    """Seconds of one product, including the wait for the device."""
     synchronise(matrix.device)
     begin = time.perf_counter()
     torch.matmul(matrix, matrix, out=result)
@@ -77,7 +77,7 @@ def timed_product(matrix: torch.Tensor, result: torch.Tensor) -> float:
 
 
 def synchronise(device: torch.device) -> None:
-    """Wait until the device has done what it was given; a CPU always has."""
+    """Wait until the device has finished its work. A CPU always has."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     elif device.type == "mps":

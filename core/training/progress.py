@@ -1,4 +1,4 @@
-"""How far a run is: everything that a resume needs besides weights and optimizer."""
+"""The progress of a run: everything that a resume needs besides weights and optimizer."""
 
 from __future__ import annotations
 
@@ -25,41 +25,41 @@ from core.training import checkpoints
 
 @dataclass
 class Progress:
-    """Counters of a run. step: optimizer steps done; tokens: input tokens seen; seconds: spent in steps; wall_seconds: in all."""
+    """Counters of a run, saved in its checkpoints."""
 
-    step: int = 0
-    tokens: int = 0
-    seconds: float = 0.0
-    wall_seconds: float = 0.0
+    step: int = 0  # optimizer steps done
+    tokens: int = 0  # input tokens seen
+    seconds: float = 0.0  # spent in steps
+    wall_seconds: float = 0.0  # in total
     best_val_loss: float | None = None  # the lowest of the run
     best_step: int | None = None  # of checkpoint `best`
     best_evaluation: dict[str, float] = field(default_factory=dict)  # metrics of checkpoint `best`
     train_loss: float | None = None
-    evaluation: dict[str, float] = field(default_factory=dict)  # the latest one's metrics
+    evaluation: dict[str, float] = field(default_factory=dict)  # metrics of the latest evaluation
     evaluated_step: int | None = None  # of the latest evaluation
-    evaluation_seconds: float = 0.0  # what the latest one took, hooks included, without checkpoint `best`
-    saving_seconds: float = 0.0  # what the latest checkpoint took
+    evaluation_seconds: float = 0.0  # of the latest evaluation, with hooks, without saving `best`
+    saving_seconds: float = 0.0  # of the latest checkpoint
     loss_sum: float = 0.0  # of the steps since the last row of metrics
     loss_count: int = 0
-    skipped: list[int] = field(default_factory=list)  # numbers of batches that are left out, ascending
+    skipped: list[int] = field(default_factory=list)  # numbers of the batches that are skipped, ascending
     reached: dict[str, dict[str, dict[str, float]]] = field(default_factory=dict)  # see `note_reached`
     stopped_by: str = ""  # the condition of train.runtime.stop_when that ended the run
 
     @property
     def batch(self) -> int:
-        """The number of the next step's batch: that of the step, past those that are left out."""
+        """The number of the next step's batch: the step's number, moved past the skipped batches."""
         number = self.step
         for left_out in self.skipped:
             number += number >= left_out
         return number
 
     def count(self, loss: float) -> None:
-        """Take one step's loss into the mean of the next row of metrics."""
+        """Add one step's loss to the mean of the next row of metrics."""
         self.loss_sum += loss
         self.loss_count += 1
 
     def take_mean_loss(self) -> float:
-        """Mean loss of the steps since the last call; starts the next mean."""
+        """Return the mean loss of the steps since the last call, and start the next mean."""
         self.train_loss = self.loss_sum / self.loss_count
         self.loss_sum, self.loss_count = 0.0, 0
         return self.train_loss
@@ -69,7 +69,7 @@ THRESHOLDS = (0.5, 0.9, 0.99, 1.0)  # of an accuracy
 
 
 def note_reached(progress: Progress, row: dict[str, float]) -> None:
-    """Note the first step and second at which each side's accuracy passed each of THRESHOLDS: side -> threshold -> both."""
+    """Note when each side's accuracy first passed each of THRESHOLDS: side -> threshold -> step and seconds."""
     for side in ("train", "val"):
         for threshold in THRESHOLDS:
             reached = progress.reached.setdefault(side, {}) if f"{side}_accuracy" in row else {}
@@ -78,9 +78,10 @@ def note_reached(progress: Progress, row: dict[str, float]) -> None:
 
 
 def score(metrics: dict[str, float]) -> list[float]:
-    """What makes one state better than another, larger first: exact match where it is known, then a lower loss.
+    """Rank a state, larger is better: by exact match if it is known, then by lower loss.
 
-    A loss alone would choose wrongly where prompts are learnt too: they cannot be foreseen, so it rises while answers improve.
+    The loss alone would choose wrongly if prompts are learnt too: they cannot be predicted, so the loss may rise while
+    answers improve.
     """
     return [metrics.get("val_accuracy", 0.0), -metrics["val_loss"]]
 
@@ -93,9 +94,9 @@ def copy(
     optimizer: torch.optim.Optimizer,
     identity: dict[str, Any],
 ) -> Callable[[], Path]:
-    """Copy all that a checkpoint holds. Returns what writes it: the run may go on before that is called.
+    """Copy everything for a checkpoint and return a function that writes it. Training may go on in the meantime.
 
-    identity: what the dataset is, kept in the checkpoint.
+    identity: of the dataset, kept in the checkpoint.
     """
     tensors, plain = checkpoints.flatten(optimizer)
     state = {
@@ -111,14 +112,15 @@ def copy(
 
 
 def copied(tensors: checkpoints.Tensors) -> checkpoints.Tensors:
-    """The tensors in main memory, apart from those that training changes."""
+    """Copies in main memory, which training does not change."""
     return {name: tensor.detach().to("cpu", copy=True) for name, tensor in tensors.items()}
 
 
 def restore(run: Run, model: torch.nn.Module, optimizer: torch.optim.Optimizer, identity: dict[str, Any]) -> Progress:
-    """Load the newest whole checkpoint into model and optimizer; a Progress at step 0 if the run ended before its first.
+    """Load the newest whole checkpoint into model and optimizer. Returns step 0 if the run ended before its first one.
 
-    A damaged one is renamed, and warned of. Raises UserError where the checkpoint was trained on other data than `identity` names.
+    Damaged checkpoints are renamed, with a warning. Raises UserError if the checkpoint was trained on other data than
+    `identity`.
     """
     if not checkpoints.candidates(run.checkpoints, "last"):
         return Progress()
@@ -134,7 +136,10 @@ def take(
     optimizer: torch.optim.Optimizer,
     identity: dict[str, Any],
 ) -> Progress:
-    """Put a checkpoint into model, optimizer and generators. Raises UserError for other data, and FOREIGN for other content."""
+    """Put a checkpoint into model, optimizer and random generators.
+
+    Raises UserError for other data or settings, and FOREIGN for content of another version.
+    """
     state = checkpoint.state
     progress = TypeAdapter(Progress).validate_json(json.dumps(asdict(Progress(**state["progress"]))), strict=True)
     if progress.step < 0:
@@ -142,7 +147,7 @@ def take(
     for key, value in identity.items():
         if state[key] != value:
             raise UserError(
-                f"the checkpoint was trained with another {key.replace('_', ' ')} than the dataset has now",
+                f"the dataset has another {key.replace('_', ' ')} now than when the checkpoint was trained",
                 place=str(checkpoint.folder),
                 remedy="Train with `fresh=True`, or under another name: `run=NAME`.",
             )
@@ -161,16 +166,16 @@ def take(
 
 
 def other_settings(folder: Path, differences: dict[str, tuple[Any, Any]]) -> UserError:
-    """The checkpoint is of another model than the run's config.toml describes, though its weights may fit."""
+    """The error for a checkpoint that does not match the run's config.toml, even if its weights fit."""
     return UserError(
         f"the checkpoint was trained with other settings: {listed(differences)}",
         place=str(folder),
-        remedy="Set them back in config.toml of the run, leave them out of the command, or train with `fresh=True`.",
+        remedy="Change them back in the run's config.toml, leave them out of the command, or train with `fresh=True`.",
     )
 
 
 def alike(one: Any, other: Any) -> bool:
-    """Whether JSON values have the same keys, lengths and kinds, whatever the numbers and texts are."""
+    """Whether two JSON values have the same structure: keys, lengths and types. Numbers and texts may differ."""
     if isinstance(one, dict) and isinstance(other, dict):
         return one.keys() == other.keys() and all(alike(one[key], other[key]) for key in one)
     if isinstance(one, (list, tuple)) and isinstance(other, (list, tuple)):
@@ -180,7 +185,7 @@ def alike(one: Any, other: Any) -> bool:
 
 
 def random_state() -> dict[str, str]:
-    """States of torch's generators (what dropout draws from), base64."""
+    """States of torch's random generators, which dropout uses, in base64."""
     states = {"cpu": torch.get_rng_state()}
     if torch.cuda.is_available():
         states["cuda"] = torch.cuda.get_rng_state()

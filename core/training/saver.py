@@ -1,4 +1,4 @@
-"""Write checkpoints in a thread of its own, from a copy of the state, while training goes on."""
+"""Write checkpoints in a second thread, from a copy of the state, while training goes on."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ MOST_WAITING = 2  # copies of the state in memory: `best` and `last` of one step
 
 
 class Saved(NamedTuple):
-    """A checkpoint that is on disk, the step that it holds, and the seconds that it took."""
+    """A checkpoint on disk: its step, its folder, and the seconds it took to write."""
 
     step: int
     path: Path
@@ -22,37 +22,37 @@ class Saved(NamedTuple):
 
 
 class Saver:
-    """Writes one checkpoint after another. What goes wrong with one is raised by the next call of any method."""
+    """Writes one checkpoint after another. An error while writing is raised by the next call of any method."""
 
     def __init__(self, thread: ThreadPoolExecutor) -> None:
         self.thread = thread
         self.waiting: deque[Future[Saved]] = deque()
 
     def make_room(self) -> list[Saved]:
-        """Wait until there is room for one more copy of the state. Returns what has been written by then."""
+        """Wait until there is room for one more copy of the state. Returns what was written meanwhile."""
         done = self.poll()
         while len(self.waiting) >= MOST_WAITING:
             done.append(self.waiting.popleft().result())
         return done
 
     def start(self, step: int, write: Callable[[], Path]) -> None:
-        """Have a checkpoint of a step written, behind those that are not yet."""
+        """Queue a checkpoint for writing."""
         self.waiting.append(self.thread.submit(timed, step, write))
 
     def poll(self) -> list[Saved]:
-        """What has been written since the last call."""
+        """Return what was written since the last call."""
         done = []
         while self.waiting and self.waiting[0].done():
             done.append(self.waiting.popleft().result())
         return done
 
     def finish(self) -> list[Saved]:
-        """Wait until all is written."""
+        """Wait until everything is written, and return it."""
         return [self.waiting.popleft().result() for _ in range(len(self.waiting))]
 
 
 def timed(step: int, write: Callable[[], Path]) -> Saved:
-    """Write, and time it."""
+    """Write a checkpoint and time it."""
     began = time.perf_counter()
     path = write()
     return Saved(step, path, time.perf_counter() - began)
@@ -60,7 +60,7 @@ def timed(step: int, write: Callable[[], Path]) -> Saved:
 
 @contextlib.contextmanager
 def saving_thread() -> Iterator[Saver]:
-    """A Saver. At the end all that it was given is written, also where training has failed."""
+    """A Saver. When the context ends, everything queued is written, even if training failed."""
     with ThreadPoolExecutor(max_workers=1, thread_name_prefix="save") as thread:
-        thread.submit(int).result()  # it starts now: once training has filled the memory it could not
+        thread.submit(int).result()  # start the thread now: it could not start once training has filled the memory
         yield Saver(thread)

@@ -1,4 +1,4 @@
-"""Learning rate schedules: the fraction of the peak rate, by step or by time. Pure functions without state."""
+"""Learning rate schedules: the fraction of the peak rate by step or by time. Pure functions."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from core import config
 
 
 def fraction(step: int, schedule: config.Schedule, peak: float, gone: float | None = None) -> float:
-    """The share of its peak at which a rate stands in optimizer step `step` (the first is 0).
+    """The fraction of its peak that a rate has in optimizer step `step` (the first is 0).
 
-    peak: the rate that min_lr is the end of (train.optim.learning_rate); other rates fall by the same fraction.
-    gone: the share of a budget in time that is used, 0 to 1; the fall then follows it instead of the step. A warm-up
-    that lasts into the fall is cut off by it: the lower of the two counts.
-    Expects a resolved schedule. Warm-up and cosine are nanoGPT's `get_lr`.
+    peak: train.optim.learning_rate, the rate that falls to min_lr; other rates fall by the same fraction.
+    gone: share of a time budget that is used, 0 to 1. The decay then follows it instead of the step. If warm-up and
+    decay overlap, the lower of the two counts.
+    Expects a resolved schedule. Warm-up and cosine are as in nanoGPT's `get_lr`.
     """
     assert schedule.warmup_iters is not None and schedule.min_lr is not None
     rise = min(1.0, (step + 1) / (schedule.warmup_iters + 1))
@@ -22,7 +22,7 @@ def fraction(step: int, schedule: config.Schedule, peak: float, gone: float | No
 
 
 def fallen_by_step(step: int, schedule: config.Schedule) -> float:
-    """How far the fall is in a step, from 0 where it begins to 1 where it ends; a long warm-up pushes its beginning back."""
+    """How far the decay is in a step, from 0 (start) to 1 (end). It starts after the warm-up at the earliest."""
     assert schedule.warmup_iters is not None and schedule.lr_decay_iters is not None
     warmup, end = schedule.warmup_iters, schedule.lr_decay_iters
     start = warmup if schedule.decay == "cosine" else max(warmup, end - round(schedule.decay_fraction * end))
@@ -32,13 +32,13 @@ def fallen_by_step(step: int, schedule: config.Schedule) -> float:
 
 
 def fallen_by_time(gone: float, schedule: config.Schedule) -> float:
-    """The same by the share of a budget in time that is gone; a cosine takes all of it."""
+    """How far the decay is by the used share of a time budget. A cosine takes the whole budget."""
     part = 1.0 if schedule.decay == "cosine" else schedule.decay_fraction
     return max(0.0, 1 - (1 - gone) / part)
 
 
 def fall(fallen: float, schedule: config.Schedule, lowest: float) -> float:
-    """The shape of the fall: 1 at its beginning (0), `lowest` at its end (1)."""
+    """The shape of the decay: from 1 at its start (fallen = 0) to `lowest` at its end (fallen = 1)."""
     if schedule.decay == "constant" or fallen <= 0:
         return 1.0
     if fallen >= 1:

@@ -1,4 +1,4 @@
-"""How fast a run is: milliseconds per step, and the share of the machine's peak speed (MFU)."""
+"""The speed of a run: milliseconds per step, and the share of the machine's peak speed (MFU)."""
 
 from __future__ import annotations
 
@@ -16,25 +16,25 @@ from core.training.peak import peak_or_none
 
 @dataclass
 class Speed:
-    """tokens_per_step: input tokens of an optimizer step; flops_per_token: operations of forward and backward for one.
+    """Converts tokens per second into other figures.
 
-    The peak is looked up when the first figure is asked for, which is after the first steps: measuring it, once per
-    machine, never stands between a command and its first step.
+    The machine's peak is looked up for the first figure, which comes after the first steps. So measuring it, once per
+    machine, does not delay the first step.
     """
 
     machine: Machine
-    tokens_per_step: int
-    flops_per_token: int
+    tokens_per_step: int  # input tokens of an optimizer step
+    flops_per_token: int  # operations of forward and backward
 
     @classmethod
     def of(cls, config: Train, machine: Machine, model: torch.nn.Module) -> Speed:
-        """What tokens per second mean for this model on this machine."""
+        """The Speed of a model on a machine."""
         assert config.data.block_size is not None
         return cls(machine, config.data.tokens_per_step, flops_per_token(model, config.data.block_size))
 
     @functools.cached_property
     def peak(self) -> float | None:
-        """FLOP/s of the machine's matrix products in the run's precision; None where that cannot be measured."""
+        """FLOP/s of the machine's matrix products in the run's precision; None if it cannot be measured."""
         return peak_or_none(self.machine.device, self.machine.dtype)
 
     def mfu(self, tokens_per_second: float) -> float | None:
@@ -42,17 +42,17 @@ class Speed:
         return tokens_per_second * self.flops_per_token / self.peak if self.peak else None
 
     def milliseconds(self, tokens_per_second: float) -> float:
-        """Milliseconds of a step; infinite where nothing moves."""
+        """Milliseconds per step; infinite at speed 0."""
         return 1000 * self.tokens_per_step / tokens_per_second if tokens_per_second > 0 else float("inf")
 
     def figures(self, tokens_per_second: float) -> dict[str, float]:
-        """tokens_per_second, ms_per_step and, where the peak is known, mfu."""
+        """tokens_per_second, ms_per_step and, if the peak is known, mfu."""
         mfu = self.mfu(tokens_per_second)
         found = {"tokens_per_second": tokens_per_second, "ms_per_step": self.milliseconds(tokens_per_second)}
         return found if mfu is None else found | {"mfu": mfu}
 
     def summary(self, tokens: int, seconds: float) -> dict[str, Any]:
-        """What summary.json says: ms_per_step, flops (of all steps), mfu and peak_flops (FLOP/s); null before the first step."""
+        """Figures for summary.json: ms_per_step, flops (of all steps), mfu, peak_flops (FLOP/s). None before the first step."""
         if not (tokens and seconds):
             return dict.fromkeys(("ms_per_step", "flops", "mfu", "peak_flops"))
         pace, mfu = tokens / seconds, self.mfu(tokens / seconds)

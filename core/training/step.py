@@ -1,4 +1,4 @@
-"""One optimizer step: the loop, the benchmarks and the timing of a run's settings take the same one.
+"""One optimizer step, used by the training loop, the benchmarks and the timing of a run's settings.
 
 Legend: G micro-batches of a step, B rows, T tokens.
 """
@@ -22,7 +22,7 @@ Loss = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 
 @dataclass(frozen=True)
 class Step:
-    """Takes optimizer steps. loss(inputs, targets) -> the objective's sum over a micro-batch; grad_clip: 0 is off."""
+    """Takes optimizer steps. loss(inputs, targets) -> sum of losses of a micro-batch. grad_clip: 0 means off."""
 
     model: torch.nn.Module
     optimizer: torch.optim.Optimizer
@@ -40,7 +40,7 @@ class Step:
         grad_clip: float | None,
         objective: Objective = tokens,
     ) -> Step:
-        """The step of a model. It is compiled when it is first taken, if the machine compiles."""
+        """The step of a model. If the machine compiles, it is compiled the first time it is taken."""
 
         def loss(inputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
             return objective(model, inputs, targets)
@@ -54,18 +54,18 @@ class Step:
     def gradient(self, inputs: Array, targets: Array) -> torch.Tensor:
         """Compute the gradient of the mean loss over all targets of (G, B, T) inputs, and clip it.
 
-        Returns that mean, nats per target, and the gradient's norm before clipping: (2,), on the device.
+        Returns (2,), on the device: the mean loss in nats per target, and the gradient's norm before clipping.
         """
         loss = accumulate_gradient(self.loss, inputs, targets, self.machine)
         return torch.stack((loss, clip_gradient(self.model, self.grad_clip)))
 
     def update(self) -> None:
-        """Move the weights along the gradient, which is gone then."""
+        """Update the weights and clear the gradient."""
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
 
     def __call__(self, inputs: Array, targets: Array) -> None:
-        """A whole step, for timing. Reading the loss costs a CPU nothing, so the loop does it there in each step."""
+        """Take a whole step, for timing. On a CPU it also reads the loss, as the training loop does there."""
         figures = self.gradient(inputs, targets)
         if self.machine.device.type == "cpu":
             figures.tolist()
@@ -73,7 +73,7 @@ class Step:
 
 
 def accumulate_gradient(loss: Loss, inputs: Array, targets: Array, machine: Machine) -> torch.Tensor:
-    """Gradients of the mean loss over all targets of (G, B, T) inputs. Returns that mean, nats per target, on the device."""
+    """Add up the gradient of the mean loss over all targets of (G, B, T) inputs. Returns the mean, nats, on the device."""
     total = int((targets >= 0).sum())
     x, y = to_device(inputs, machine), to_device(targets, machine)
     mean = torch.zeros((), device=machine.device)
@@ -87,7 +87,7 @@ def accumulate_gradient(loss: Loss, inputs: Array, targets: Array, machine: Mach
 
 
 def to_device(array: Array, machine: Machine) -> torch.Tensor:
-    """A tensor on the device; to a GPU through pinned memory, so that the copy overlaps with computing."""
+    """Copy an array to the device. For a GPU, pinned memory lets the copy overlap with computing."""
     tensor = torch.from_numpy(array)
     if machine.device.type == "cuda":
         return tensor.pin_memory().to(machine.device, non_blocking=True)
@@ -95,7 +95,7 @@ def to_device(array: Array, machine: Machine) -> torch.Tensor:
 
 
 def clip_gradient(model: torch.nn.Module, limit: float) -> torch.Tensor:
-    """Clip to a norm; 0: do not. Returns the norm before clipping, on the device."""
+    """Clip the gradient to a norm; 0 means off. Returns the norm before clipping, on the device."""
     if limit:
         return torch.nn.utils.clip_grad_norm_(model.parameters(), limit)
     return torch.nn.utils.get_total_norm([p.grad for p in model.parameters() if p.grad is not None])

@@ -1,4 +1,4 @@
-"""Time a function, or the step of a run, again and again."""
+"""Time a function or the step of a run, by repeating it."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from core.training.speed import Speed
 from core.training.step import Array, Step
 
 CPU = torch.device("cpu")
-GPU_WINDOW = 10  # calls between two waits for a GPU, which works ahead of Python while it trains
+GPU_WINDOW = 10  # calls between two waits for a GPU, which runs asynchronously while training
 
 
 @dataclass(frozen=True)
 class Timing:
-    """Seconds of one call: the median, and the range of `repeats` measurements."""
+    """Seconds per call: the median and the range of `repeats` measurements."""
 
     median: float
     fastest: float
@@ -33,7 +33,7 @@ def timed(
     call: Callable[[], Any], *, seconds: float = 1.0, least: int = 3, most: int = 200, warmup: int = 2,
     device: torch.device = CPU,
 ) -> Timing:  # fmt: skip
-    """Call for about that many seconds, `least` to `most` times, after `warmup` calls that do not count."""
+    """Time a function for about `seconds`, `least` to `most` times, after `warmup` calls that do not count."""
     window = 1 if device.type == "cpu" else GPU_WINDOW
     for _ in range(warmup):
         call()
@@ -50,9 +50,9 @@ def timed(
 
 
 def step_speed(step: Step, config: Train, batch: tuple[Array, Array], seconds: float = 1.0) -> dict[str, Any]:
-    """Time a step for about so many seconds. batch: inputs and targets (G, B, T).
+    """Time a step for about `seconds`. batch: inputs and targets (G, B, T).
 
-    Returns ms_per_step with its range, tokens_per_second, mfu (None where the machine's peak is not known), rows and dtype.
+    Returns ms_per_step with its range, tokens_per_second, mfu (None if the peak is not known), batch_size and dtype.
     """
     step.model.train()
     timing = timed(lambda: step(*batch), seconds=seconds, device=step.machine.device)

@@ -32,18 +32,18 @@ from core.training.speed import Speed
 from core.training.step import Array, Step
 
 Row = dict[str, float]
-MOST_ROLLBACKS = 10  # with the rates at a thousandth, the cause is another one
+MOST_ROLLBACKS = 10  # after ten halvings the rates are at a thousandth, so something else is wrong
 
 
 @dataclass(frozen=True)
 class Parts:
-    """What the loop works with; whoever starts a run puts it together.
+    """Everything that the loop needs; `core.lab.assemble` builds it.
 
     batch(step) -> inputs and targets (G, B, T), -1 where there is no target; a pure function of the step.
-    objective: what a step minimises. evaluate(model) -> metrics with at least val_loss.
+    objective: what a step minimises. evaluate(model) -> metrics, val_loss among them.
     trackers: objects with log(step, row). saver: writes checkpoints while training goes on.
     identity: the dataset's fingerprint and encoder, kept in every checkpoint.
-    listener: is told of rows and progress.
+    listener: receives rows and progress.
     """
 
     model: torch.nn.Module
@@ -60,16 +60,16 @@ class Parts:
     listener: Listener
 
     def step(self, config: Train) -> Step:
-        """The optimizer step of these parts."""
+        """The optimizer step of this model."""
         return Step.of(self.model, self.optimizer, self.machine, config.optim.grad_clip, self.objective)
 
 
 def train(run: Run, parts: Parts, progress: Progress, metrics: MetricsFile, stop: StopRequest) -> None:
-    """Train from `progress` on, which is kept current, until steps or minutes are used up or a stop request comes.
+    """Train from `progress`, and keep it up to date, until the steps or minutes are used up or a stop is requested.
 
-    A run also ends at the first evaluation where train.runtime.stop_when holds. The state is saved in any case, and all
-    of it is on disk at the end; it is evaluated unless a request cut the run short. A loss or gradient that is not finite
-    never reaches the weights: the run fails (RunFailed) or goes back, see `roll_back`.
+    A run also ends at the first evaluation where train.runtime.stop_when holds. The final state is always saved, and
+    evaluated unless a request ended the run. A loss or gradient that is not finite never reaches the weights: the run
+    fails (RunFailed) or goes back, see `roll_back`.
     """
     config, model, optimizer = run.config.train, parts.model, parts.optimizer
     pace = Pace(config, progress, compiling=parts.machine.compile)
@@ -81,14 +81,14 @@ def train(run: Run, parts: Parts, progress: Progress, metrics: MetricsFile, stop
         save(run, parts, progress, pace, "last")  # something to go back to
 
     if progress.stopped_by != config.runtime.stop_when:
-        progress.stopped_by = ""  # of an earlier try, which had another condition
+        progress.stopped_by = ""  # it is from an earlier try with another condition
     stopping, over = False, bool(progress.stopped_by) or pace.over()
     while not (stopping or over):
         due = pace.due()
         set_learning_rate(optimizer, config, progress, pace.gone())
         inputs, targets = parts.batch(progress.batch)
         unread.append(step.gradient(inputs, targets))
-        # Reading stalls a GPU, and costs a CPU nothing.
+        # Reading the losses stalls a GPU. On a CPU it is free.
         if due.losses or stop.number or parts.machine.device.type == "cpu":
             figures = torch.stack(unread).tolist()
             unread.clear()
@@ -118,21 +118,21 @@ def train(run: Run, parts: Parts, progress: Progress, metrics: MetricsFile, stop
                 progress.evaluation_seconds += publishing
         note_saved(run, parts, progress, parts.saver.poll())
         over = bool(progress.stopped_by) or pace.over()
-        # What is saved must have been looked at. A request that comes after this waits for the next step's save.
+        # Only losses that were read may be saved. A request that comes after this waits for the next step.
         stopping = bool(stop.number) and not unread
         if due.checkpoint or stopping or over:
             if stopping or over:
                 pace.count_rest()
-            metrics.sync()  # a resume keeps the rows up to its checkpoint, so these must not be lost before it
+            metrics.sync()  # a resume keeps the rows up to its checkpoint, so they must be on disk before it
             save(run, parts, progress, pace, "last")
     note_saved(run, parts, progress, parts.saver.finish())
     pace.lap()
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, config: Train, progress: Progress, gone: float | None) -> None:
-    """Scale every group's peak rate by the schedule, and halve it for each batch that was left out.
+    """Scale every group's peak rate by the schedule, and halve it for each skipped batch.
 
-    gone: share of a budget in time, None where steps are counted.
+    gone: used share of a time budget; None if the run is limited by steps.
     """
     scale = fraction(progress.step, config.schedule, config.optim.learning_rate or 0.0, gone)
     scale *= 0.5 ** len(progress.skipped)
@@ -143,11 +143,11 @@ def set_learning_rate(optimizer: torch.optim.Optimizer, config: Train, progress:
 def roll_back(
     run: Run, parts: Parts, progress: Progress, pace: Pace, metrics: MetricsFile, figures: list[list[float]]
 ) -> None:
-    """Go back to the last checkpoint, leave out the batch whose loss or gradient is not finite, and halve the rates.
+    """Go back to the last checkpoint, skip the batch whose loss or gradient is not finite, and halve the rates.
 
-    figures: loss and gradient norm of the steps since they were last read. Raises RunFailed where
-    train.runtime.on_nan = "stop", and after `MOST_ROLLBACKS`. What was saved is finite either way: no optimizer step was
-    taken with what is read here.
+    figures: loss and gradient norm of the steps since they were last read. Raises RunFailed if
+    train.runtime.on_nan = "stop", and after `MOST_ROLLBACKS`. Checkpoints are always finite, because losses are read
+    before anything is saved.
     """
     place = next(index for index, pair in enumerate(figures) if not all(map(math.isfinite, pair)))
     loss, gradient = figures[place]
@@ -164,7 +164,7 @@ def roll_back(
         "seconds": progress.seconds,
         "wall_seconds": progress.wall_seconds,
     }
-    vars(progress).update(vars(former) | kept)  # time that was spent stays spent
+    vars(progress).update(vars(former) | kept)  # the time used so far still counts
     pace.rewind()
     metrics.rewind(progress.step)
     parts.listener.say(
@@ -174,7 +174,7 @@ def roll_back(
 
 
 def diverged(run: Run, what: str, value: float, step: int, number: int | None = None) -> RunFailed:
-    """A figure is not finite: nothing can be learnt from here on."""
+    """The error for a figure that is not finite: training cannot continue from here."""
     batch = "" if number is None else f" (batch {number})"
     return RunFailed(
         f"{run.title}: the {what} is {value} at step {step}{batch}. What was saved before is whole.\n"
@@ -191,7 +191,7 @@ def norm(tensors: Iterable[torch.Tensor]) -> float:
 
 
 def evaluate(run: Run, parts: Parts, progress: Progress, pace: Pace) -> Row:
-    """Metrics of the validation side. The best state so far is kept as checkpoint `best`."""
+    """Evaluate on the validation side, and save checkpoint `best` if the state is the best so far. Returns the metrics."""
     parts.model.eval()
     with torch.inference_mode():
         row = parts.evaluate(parts.model)
@@ -211,24 +211,24 @@ def evaluate(run: Run, parts: Parts, progress: Progress, pace: Pace) -> Row:
 
 
 def save(run: Run, parts: Parts, progress: Progress, pace: Pace, name: str) -> None:
-    """Copy the state for checkpoint `name`, which is written while training goes on."""
+    """Copy the state and start writing it as checkpoint `name`."""
     note_saved(run, parts, progress, parts.saver.make_room())
     write = saving.copy(run, name, progress, parts.model, parts.optimizer, parts.identity)
     parts.saver.start(progress.step, write)
     if parts.machine.device.type == "cpu":
-        process.limit_memory()  # other processes may have given memory back since
+        process.limit_memory()  # other processes may have freed memory since
     pace.lap()
 
 
 def note_saved(run: Run, parts: Parts, progress: Progress, written: list[Saved]) -> None:
-    """Tell plugins of checkpoints that are on disk, and remember what one takes."""
+    """Tell plugins about checkpoints that are on disk, and note how long the last one took."""
     for checkpoint in written:
         parts.plugins.manager.hook.on_checkpoint(run=run, step=checkpoint.step, path=checkpoint.path)
         progress.saving_seconds = checkpoint.seconds
 
 
 def publish(run: Run, parts: Parts, row: Row, pace: Pace) -> None:
-    """Hand a row of metrics to the trackers and hooks and, with the speed and the time so far, to the listener."""
+    """Send a row of metrics to trackers, plugins and the listener. The listener also gets the speed and the time so far."""
     step = int(row["step"])
     for tracker in parts.trackers:
         tracker.log(step, row)

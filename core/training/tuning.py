@@ -1,8 +1,8 @@
 """Find the fastest way to take a run's step on this machine.
 
-Which precision, attention and number of threads are fastest depends on the processor, the shape and what else runs. So
-the real step is timed in each, for two seconds at most, once per machine and shape. The run keeps the choice, and a
-resume uses it again.
+Which precision, attention and number of threads are fastest depends on the processor, the shapes and what else is
+running. So we time the real step with each, for two seconds at most, once per machine and shape. The run keeps the
+choice, and a resume uses it again.
 """
 
 from __future__ import annotations
@@ -17,16 +17,16 @@ from core import process
 from core.config import Attention
 from core.training.measured import recall, remember
 
-SECONDS = 2.0  # for everything that is timed
-ROUNDS = 5  # of two ways in turn, at most
-WORTH = 0.97  # a way must take less than this share of another's time to replace it: the rest is timing noise
+SECONDS = 2.0  # for all timings together
+ROUNDS = 5  # for each pair of ways, at most
+WORTH = 0.97  # a way replaces another if it takes less than this share of its time; smaller differences are noise
 
 Step = Callable[[], Any]
 
 
 @dataclass(frozen=True)
 class Way:
-    """How a step is taken. dtype and attention are named as in [train.runtime]; threads: of the CPU."""
+    """How a step is taken. dtype and attention are as in [train.runtime]; threads: CPU threads."""
 
     dtype: str
     attention: Attention
@@ -40,10 +40,10 @@ class Way:
 def fastest_way(
     key: str, first: Way, choices: dict[str, list[Any]], step: Callable[[Way], Step]
 ) -> tuple[Way, dict[str, float]]:
-    """The fastest way found, starting from `first`, and what was timed: name of a way -> milliseconds.
+    """Find the fastest way, starting from `first`. Returns it and the timings: name of a way -> milliseconds.
 
-    key: what the choice depends on; a choice made before under the same key is taken again. choices: the values of each
-    field that is open. step: makes the step of a way. The number of threads is left as the way wants it.
+    key: everything the choice depends on; an earlier choice under the same key is used again. choices: the values to
+    try for each field. step: makes the step of a way. Leaves torch with the number of threads of the result.
     """
     known = remembered(key, choices)
     if known is not None:
@@ -63,15 +63,15 @@ def fastest_way(
             if found[1] < WORTH * found[0]:
                 best = other
     process.set_threads(best.threads)
-    if complete:  # else the next run may find the time
+    if complete:  # otherwise the next run tries again
         remember(key, {"way": asdict(best), "milliseconds": timings})
     return best, timings
 
 
 def in_turn(way: Way, other: Way, step: Callable[[Way], Step], end: float) -> tuple[float, float] | None:
-    """Median seconds of a step in both ways, timed alternately until `end` at most; None where there is no time left.
+    """Median seconds of a step in both ways, timed alternately until `end` at most; None if no time is left.
 
-    In turn, because another process that wakes up must not decide between them.
+    They alternate so that another process on the machine affects both.
     """
     if time.perf_counter() >= end:
         return None
@@ -85,7 +85,7 @@ def in_turn(way: Way, other: Way, step: Callable[[Way], Step], end: float) -> tu
             if since > end:
                 return None
             call()
-            if number:  # the first call also prepares
+            if number:  # the first call is warm-up
                 place.append(time.perf_counter() - since)
         now = time.perf_counter()
         if times[1] and now + (now - began) > end:
@@ -94,7 +94,7 @@ def in_turn(way: Way, other: Way, step: Callable[[Way], Step], end: float) -> tu
 
 
 def seconds_of(step: Step) -> float:
-    """What a step takes, after one that prepares."""
+    """Seconds of one step, after a warm-up step."""
     step()
     began = time.perf_counter()
     step()
@@ -102,7 +102,7 @@ def seconds_of(step: Step) -> float:
 
 
 def remembered(key: str, choices: dict[str, list[Any]]) -> tuple[Way, dict[str, float]] | None:
-    """What was chosen under a key before, if it is one of the choices."""
+    """The choice stored under a key, if it is still one of the choices."""
     stored = recall(key)
     try:
         way = Way(**stored["way"])  # type: ignore[index]
@@ -114,7 +114,7 @@ def remembered(key: str, choices: dict[str, list[Any]]) -> tuple[Way, dict[str, 
 
 
 def thread_counts(most: int) -> Iterator[int]:
-    """All threads, half of them, ..., one: small steps lose more by waiting for each other than they gain."""
+    """All threads, half of them, ..., one. In small steps, threads can cost more by waiting than they gain."""
     while most > 1:
         yield most
         most //= 2

@@ -1,4 +1,4 @@
-"""Time what a run does between its steps: evaluations, checkpoints, rows of metrics."""
+"""Time what a run does between steps: evaluations, checkpoints, rows of metrics."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from core.training.trainer import Parts, norm
 
 
 def evaluation_seconds(parts: Parts) -> float:
-    """One evaluation as training takes it. With fresh weights, which do not know where an answer ends: it is seldom longer."""
+    """Seconds of one evaluation while training. Fresh weights do not end their answers, so a later one rarely takes longer."""
     parts.model.eval()
     with torch.inference_mode():
         begin = time.perf_counter()
@@ -29,7 +29,7 @@ def evaluation_seconds(parts: Parts) -> float:
 
 
 def save(run: Run, parts: Parts) -> dict[str, Any]:
-    """seconds and megabytes of one checkpoint in the run's folder. Only after a step does the optimizer have state to save."""
+    """seconds and megabytes of one checkpoint in the run's folder. Take a step first: only then has the optimizer state."""
     timing = timed(
         lambda: saving.copy(run, "last", Progress(), parts.model, parts.optimizer, parts.identity)(),
         seconds=0.5, most=5, warmup=1,
@@ -39,7 +39,7 @@ def save(run: Run, parts: Parts) -> dict[str, Any]:
 
 
 def row_seconds(run: Run, parts: Parts) -> float:
-    """One row of metrics: two norms and a line of metrics.csv in the run's folder; trackers, hooks and the screen left out."""
+    """Seconds of one row of metrics: two norms and a line of metrics.csv, without trackers, hooks and the screen."""
     for parameter in parts.model.parameters():
         parameter.grad = torch.ones_like(parameter)
     metrics = MetricsFile(run.folder, [], keep_until=0)
@@ -55,9 +55,9 @@ def row_seconds(run: Run, parts: Parts) -> float:
 
 
 def shares(runtime: Runtime, step: float, evaluation: float, checkpoint: float, row: float) -> dict[str, float]:
-    """What share of training time, 0 to 1, each takes at the configured intervals. Arguments: seconds of one.
+    """The share of training time, 0 to 1, that each takes at the configured intervals. Arguments: seconds of one.
 
-    Every evaluation may find a best state and save it, too: it is taken to do so.
+    We assume that every evaluation finds a best state and saves it.
     """
     per_step = {
         "evaluations": evaluation / runtime.eval_interval,
