@@ -13,16 +13,21 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from core.data.documents import Conversation, Example, Message
-from core.errors import UserError
+from core.errors import Interrupted, RunFailed, UserError
+from core.listener import Listener
 
 if TYPE_CHECKING:
+    from core.data.dataset import Dataset
     from core.lab.api import OpenExperiment, TrainedRun, open_experiment, train_model
     from core.lab.comparing import compare_experiments
+    from core.lab.model import LoadedModel
     from core.plugins import hookimpl
     from core.sweeps.api import train_models
     from core.tracking.tracker import Tracker
 
 LAZY = {
+    "Dataset": "core.data.dataset",
+    "LoadedModel": "core.lab.model",
     "OpenExperiment": "core.lab.api",
     "TrainedRun": "core.lab.api",
     "open_experiment": "core.lab.api",
@@ -34,8 +39,9 @@ LAZY = {
 }
 
 __all__ = [
-    "Conversation", "Example", "Message", "OpenExperiment", "Tracker", "TrainedRun", "UserError", "compare_experiments",
-    "hookimpl", "open_experiment", "train_model", "train_models",
+    "Conversation", "Dataset", "Example", "Interrupted", "Listener", "LoadedModel", "Message", "OpenExperiment",
+    "RunFailed", "Tracker", "TrainedRun", "UserError", "compare_experiments", "hookimpl", "open_experiment", "train_model",
+    "train_models",
 ]  # fmt: skip
 
 

@@ -12,7 +12,9 @@ COMPARISONS: dict[str, Callable[[float, float], bool]] = {
 }  # fmt: skip
 # Columns of metrics.csv that every evaluation fills. An accuracy can also be of a group: val_accuracy/3 letters.
 METRICS = ("val_loss", "bits_per_byte", "val_accuracy", "train_accuracy")
-WRITTEN = re.compile(r"\s*(?P<metric>[a-z_]+(?:/.+?)?)\s*(?P<sign>>=|<=|>|<)\s*(?P<limit>[-+0-9.eE]+)\s*")
+WRITTEN = re.compile(
+    r"\s*(?P<metric>[a-z_]+(?:/.+?)?)\s*(?P<sign>>=|<=|>|<)\s*(?P<limit>[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)\s*"
+)
 
 
 @dataclass(frozen=True)

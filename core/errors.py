@@ -28,6 +28,10 @@ class UserError(Exception):
 class RunFailed(Exception):
     """A run could not go on (the loss is not finite, the disk is full). What it saved is complete. Exit code 1."""
 
+    def _render_traceback_(self) -> list[str]:
+        """What a notebook shows in place of a traceback."""
+        return [f"failed: {self}"]
+
 
 class Interrupted(Exception):
     """A signal stopped the work; everything done so far is saved. number: the signal. remedy: how to go on."""

@@ -22,6 +22,10 @@ class Listener(Protocol):
         """How much of some work is done. total: 0 if unknown."""
 
 
+class Advice(str):
+    """A line that names arguments of the Python API in backticks. The command line shows its options instead."""
+
+
 class Silent:
     """A listener that ignores everything."""
 
@@ -35,14 +39,21 @@ class Silent:
         pass
 
 
-class Listening(Silent):
-    """A listener that calls a function with each row."""
+class Listening:
+    """A listener that hands each row to a function, and everything to another listener."""
 
-    def __init__(self, on_row: Callable[[dict[str, float]], object]) -> None:
-        self.on_row = on_row
+    def __init__(self, on_row: Callable[[dict[str, float]], object], other: Listener) -> None:
+        self.on_row, self.other = on_row, other
+
+    def say(self, text: str) -> None:
+        self.other.say(text)
 
     def row(self, metrics: dict[str, float]) -> None:
+        self.other.row(metrics)
         self.on_row(metrics)
+
+    def progress(self, what: str, done: float, total: float) -> None:
+        self.other.progress(what, done, total)
 
 
 SILENT = Silent()

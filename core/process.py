@@ -21,6 +21,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+from core import files
 from core.errors import Interrupted, Stopped
 
 # Options of glibc's mallopt (malloc.h).
@@ -68,18 +69,21 @@ def computing(device: str) -> Iterator[None]:
     draws = torch.get_rng_state()
     cuda_draws = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else []  # type: ignore[no-untyped-call]
     threads, deterministic = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
+    warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
     fill = torch.utils.deterministic.fill_uninitialized_memory  # type: ignore[attr-defined]
     if device == "cpu":
         be_deterministic()
         if Owner.owned:
             keep_freed_memory()
             limit_memory()
+    if Owner.owned:
+        keep_compiled_code()
     try:
         yield
     finally:
         if not Owner.owned:
             torch.set_num_threads(threads)
-            torch._C._set_deterministic_algorithms(deterministic, warn_only=False)
+            torch._C._set_deterministic_algorithms(deterministic, warn_only=warn_only)
             torch.utils.deterministic.fill_uninitialized_memory = fill  # type: ignore[attr-defined]
             torch.set_rng_state(draws)
             if cuda_draws:
@@ -106,6 +110,12 @@ def be_deterministic(*, compiling: bool = False) -> None:
     else:  # the same without importing the compiler (0.8 s)
         torch._C._set_deterministic_algorithms(True, warn_only=False)
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+
+
+def keep_compiled_code() -> None:
+    """Keep what torch.compile makes in our cache folder, unless the user's environment names another."""
+    with contextlib.suppress(RuntimeError):  # a user without a home
+        os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(files.cache_folder() / "compiled"))
 
 
 @functools.cache

@@ -73,20 +73,35 @@ compare_experiments([run.folder, *(each.folder for each in runs)], output_path="
 ```
 
 Mistakes raise `UserError`, which says where, what and what to do. A run that could not go on raises `RunFailed`, and Ctrl-C
-raises `Interrupted` when the run is saved (both in `core.errors`).
+raises `Interrupted` when the run is saved.
 """
 
 
 def api_page() -> str:
     """Every public function and class with its signature and docstring."""
-    from core.data.dataset import Dataset
-    from core.lab.model import LoadedModel
-    from core.listener import Listener
+    from core.lab.comparing import Compared
 
     functions = [core.open_experiment, core.train_model, core.train_models, core.compare_experiments]
-    classes = [core.OpenExperiment, core.TrainedRun, LoadedModel, Dataset, core.Tracker, Listener, core.Example, core.Conversation, core.Message]  # fmt: skip
+    classes = [core.OpenExperiment, core.TrainedRun, core.LoadedModel, core.Dataset, Compared, core.Tracker, core.Listener, core.Example, core.Conversation, core.Message]  # fmt: skip
     parts = [API, *map(function_entry, functions), *map(class_entry, classes)]
     return "\n".join(parts)
+
+
+# Members that other parts of core use, and users need not.
+INTERNAL = {
+    "heard",
+    "call",
+    "opened",
+    "closing",
+    "mistakes",
+    "own_metrics",
+    "decoding",
+    "prepare_folder",
+    "opening",
+    "latest",
+    "refuse_closed",
+    "config",
+}
 
 
 def function_entry(function: Any, owner: str = "") -> str:
@@ -100,7 +115,11 @@ def function_entry(function: Any, owner: str = "") -> str:
 def class_entry(kind: type) -> str:
     """One class: docstring, properties, methods."""
     parts = [f"## {kind.__name__}\n\n{inspect.getdoc(kind)}\n"]
-    members = {name: value for name, value in vars(kind).items() if not name.startswith("_") and inspect.getdoc(value)}
+    members = {
+        name: value
+        for name, value in vars(kind).items()
+        if not name.startswith("_") and name not in INTERNAL and inspect.getdoc(value)
+    }
     properties = [
         (name, value) for name, value in members.items() if isinstance(value, (property, functools.cached_property))
     ]

@@ -15,7 +15,7 @@ import pytest
 from click.testing import Result
 
 from core.tracking.metrics import read_rows
-from core.tracking.run import SUMMARY_FIELDS
+from core.tracking.run import SUMMARY
 
 Terrarium = Callable[..., Result]
 ROOT = Path(__file__).parent.parent
@@ -51,7 +51,7 @@ def test_loop_makes_everything_that_the_contract_names(spaces: Path, terrarium: 
         for part in ("model.safetensors", "optimizer.safetensors", "state.json"):
             assert (run / "checkpoints" / kind / part).stat().st_size > 0
     summary = json.loads((run / "summary.json").read_text())
-    assert set(SUMMARY_FIELDS) <= summary.keys()
+    assert set(SUMMARY) <= summary.keys()
     assert (summary["status"], summary["steps"], summary["experiment"], summary["run"]) == (
         "completed",
         6,

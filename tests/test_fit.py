@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from click.testing import Result
 
-from core.lab.sizes import FEWEST_STEPS, STEPPING, TOKENS_PER_PARAMETER, best, fits
+from core.lab.fit import FEWEST_STEPS, STEPPING, TOKENS_PER_PARAMETER, best, fits
 
 Terrarium = Callable[..., Result]
 SETTINGS = ("-s", "train.model.n_layer=1")

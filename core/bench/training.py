@@ -17,6 +17,7 @@ from core.defaults import resolve
 from core.models.build import build_model
 from core.plugins.manager import plugins
 from core.training.machine import Machine
+from core.training.objectives import tokens
 from core.training.optimizers import build_optimizer
 from core.training.step import Step
 from core.training.timing import step_speed
@@ -63,7 +64,7 @@ def preset_speed(preset: str, shape: Shape, machine: Machine, seconds: float = 1
     config = config_of(preset, shape)
     model = build_model(config.train.model, shape.vocab_size, plugins()).to(machine.device)
     optimizer = build_optimizer(model, config.train.optim, plugins())
-    step = Step.of(model, optimizer, machine, config.train.optim.grad_clip)
+    step = Step.of(model, optimizer, machine, config.train.optim.grad_clip, tokens)
     try:
         return step_speed(step, config.train, random_batch(shape), seconds)
     except torch.OutOfMemoryError:

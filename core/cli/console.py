@@ -7,7 +7,7 @@ import sys
 import time
 from typing import TYPE_CHECKING, Any
 
-from core.listener import SECONDS, STEPS
+from core.listener import SECONDS, STEPS, Advice
 from core.tracking.metrics import speed_text
 
 if TYPE_CHECKING:
@@ -68,10 +68,11 @@ class Console:
         """Write one line."""
         if self.quiet:
             return
+        shown = phrased(text) if isinstance(text, Advice) else text
         if self.bar:
-            self.bar.print(phrased(text), highlight=False, markup=False, soft_wrap=True)
+            self.bar.print(shown, highlight=False, markup=False, soft_wrap=True)
         else:
-            print(phrased(text), file=self.stream, flush=True)
+            print(shown, file=self.stream, flush=True)
 
     def write(self, text: str) -> None:
         """Write part of a line."""

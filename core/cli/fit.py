@@ -30,8 +30,8 @@ def fit(experiment: str, minutes: float, as_json: bool, overrides: tuple[str, ..
     """
     from core.errors import UserError
     from core.lab.assemble import refuse_unknown
+    from core.lab.fit import best, fits, refuse_other_models, stopwatch
     from core.lab.opened import prepared
-    from core.lab.sizes import best, fits, refuse_other_models, stopwatch
 
     opened, console = options.opened(experiment, overrides, variant, quiet, as_json=as_json)
     refuse_other_models(opened)

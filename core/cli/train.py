@@ -31,16 +31,10 @@ def prepare(experiment: str, force: bool, overrides: tuple[str, ...], variant: s
 @options.settings
 def train(experiment: str, overrides: tuple[str, ...], variant: str, quiet: bool, **choices: Any) -> None:
     """Train a run, or continue an unfinished one."""
-    from core.lab.opened import prepared
-    from core.lab.reporting import report_of_run
-    from core.lab.training import refuse_impossible, train_run
+    from core.lab.loop import train as train_whole
 
     opened, _ = options.opened(experiment, overrides, variant, quiet)
-    wish = wished(opened, choices)
-    refuse_impossible(opened, wish)
-    opened, dataset = prepared(opened)
-    run = train_run(opened, dataset, wish)
-    report_of_run(run.folder)
+    train_whole(opened, wished(opened, choices))
 
 
 @click.command()

@@ -60,6 +60,9 @@ class Dataset:
     train: Split
     val: Split
 
+    def __repr__(self) -> str:
+        return f"Dataset({str(self.folder)!r}, {self.train.tokens:,} training tokens, {self.val.tokens:,} validation tokens)"
+
     @property
     def fingerprint(self) -> str:
         """A hash of what it was made from. For the user's own folder, a hash of its files."""

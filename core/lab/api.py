@@ -12,12 +12,13 @@ import html
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from core.errors import UserError
 from core.lab.notebook import listener_here
 from core.lab.opened import Opened, as_overrides, open_folder, prepared, with_overrides
 from core.listener import Listener, Listening
+from core.roles import role_of
 from core.tracking.metrics import read_rows
 from core.tracking.run import find_run, read_summary, run_folders
 
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from core.lab.model import LoadedModel
 
 SEED = "train.runtime.seed"
+HARMLESS = ("machine", "place", "shown")  # roles of keys that may differ from those a run was trained with
 
 
 @dataclass(frozen=True)
@@ -79,11 +81,23 @@ class TrainedRun:
             ) from None
         return pandas.DataFrame(self.metrics)
 
-    def load(self, checkpoint: str = "best") -> LoadedModel:
-        """Load the model of a checkpoint, "best" or "last". Raises UserError if no checkpoint is whole."""
+    def load(self, checkpoint: Literal["best", "last"] = "best") -> LoadedModel:
+        """The model of a checkpoint.
+
+        The run's own settings count; of those that the experiment was opened with, only what changes no model does, such
+        as the device. Raises UserError where no checkpoint is whole.
+        """
         from core.lab.model import load_model
 
-        return load_model(self.opened, self.name, checkpoint)
+        if checkpoint not in ("best", "last"):
+            raise UserError(
+                f"a run has no checkpoint '{checkpoint}'", place="checkpoint", remedy='Load "best" or "last".'
+            )
+        harmless = [text for text in self.opened.overrides if role_of(text.partition("=")[0]) in HARMLESS]
+        return load_model(replace(self.opened, overrides=tuple(harmless)), self.name, checkpoint)
+
+    def __fspath__(self) -> str:
+        return str(self.folder)
 
     def report(self) -> Page:
         """Write the run's report again."""
@@ -117,6 +131,11 @@ class OpenExperiment:
 
     opened: Opened
     call: str  # the call that opened it, recorded with its runs
+    listener: Listener | None = None  # None: a live display for each call in a notebook, else nothing
+
+    def heard(self) -> Listener:
+        """The listener of one call."""
+        return self.listener or listener_here()
 
     @property
     def name(self) -> str:
@@ -130,11 +149,11 @@ class OpenExperiment:
 
     def prepare(self, *, force: bool = False) -> Dataset:
         """Return the dataset, and make it if it is not current: .train, .val, .encoder, .examples("val", 5)."""
-        return prepared(self.opened, force=force)[1]
+        return prepared(replace(self.opened, listener=self.heard()), force=force)[1]
 
     def train(
         self,
-        name: str | None = None,
+        run: str | None = None,
         *,
         seed: int | None = None,
         on_row: Callable[[dict[str, float]], object] | None = None,
@@ -146,7 +165,7 @@ class OpenExperiment:
     ) -> TrainedRun:
         """Train a run to its end: a new one, or an unfinished one.
 
-        name: of the run; by default the variant's name or `default`, plus the seed if one is given. on_row: called with
+        run: its name; by default the variant's name or `default`, plus the seed if one is given. on_row: called with
         each row of metrics. resume: continue even if schedule and runtime settings have changed. exact: fail if a resume
         would not be bit-exact. fresh: start again; an old run of this name is renamed. listener: receives messages and
         progress; by default a live display in a notebook, else nothing.
@@ -154,22 +173,19 @@ class OpenExperiment:
         Raises UserError for wrong settings, RunFailed if training could not go on, and Interrupted after Ctrl-C, when
         everything is saved.
         """
-        from core.lab.reporting import report_of_run
-        from core.lab.training import Wish, refuse_impossible, train_run
+        from core.lab.loop import train
+        from core.lab.training import Wish
 
-        opened = replace(self.opened, listener=listener or (Listening(on_row) if on_row else listener_here()))
+        heard = listener or self.heard()
+        opened = replace(self.opened, listener=Listening(on_row, heard) if on_row else heard)
         if seed is not None:
             opened = with_overrides(opened, (*opened.overrides, *as_overrides({SEED: seed})))
-            name = name or f"{opened.default_run}-seed{seed}"
+            run = run or f"{opened.default_run}-seed{seed}"
         given = {"seed": seed, "resume": resume, "exact": exact, "fresh": fresh, "description": description}
-        command = f"{self.call}.train({call_arguments(name, given)})"
-        again = f"{self.call}.train({call_arguments(name, {'seed': seed})})"
-        wish = Wish(name, resume, exact, fresh, description, command, again)
-        refuse_impossible(opened, wish)
-        opened, dataset = prepared(opened)
-        run = train_run(opened, dataset, wish)
-        report_of_run(run.folder)
-        return TrainedRun(opened, run.folder)
+        command = f"{self.call}.train({call_arguments(run, given)})"
+        again = f"{self.call}.train({call_arguments(run, {'seed': seed})})"
+        trained = train(opened, Wish(run, resume, exact, fresh, description, command, again))
+        return TrainedRun(self.opened, trained.folder)
 
     def run(self, name: str | None = None) -> TrainedRun:
         """An existing run. Raises UserError, which suggests existing runs, if there is none of this name."""
@@ -184,7 +200,7 @@ class OpenExperiment:
         """Check the experiment before training: the data, n-gram baselines, the cost of the run, suspicious settings."""
         from core.lab.check import account_of
 
-        return account_of(self.opened, timing=timing)
+        return account_of(replace(self.opened, listener=self.heard()), timing=timing)
 
     def report(self) -> Page:
         """Write the report on all runs."""
@@ -209,10 +225,11 @@ def open_experiment(
     config.toml. listener: receives messages and progress. Raises UserError for an unknown experiment or wrong settings.
     """
     given = as_overrides(overrides or {})
-    opened = open_folder(str(name), variant, given, listener or listener_here())
+    place = name if isinstance(name, str) else str(name.expanduser().absolute())
+    opened = open_folder(place, variant, given, listener or listener_here())
     rest = {"variant": variant} if variant else {}
     positional = [repr(str(name)), *([repr(dict(overrides))] if overrides else [])]
-    return OpenExperiment(opened, f"open_experiment({', '.join([*positional, *named(rest)])})")
+    return OpenExperiment(opened, f"open_experiment({', '.join([*positional, *named(rest)])})", listener)
 
 
 def train_model(settings: Mapping[str, Any]) -> tuple[dict[str, Any], Path]:

@@ -22,7 +22,7 @@ from core.process import computing
 from core.tracking.run import Run
 from core.tracking.trackers import find_trackers, open_trackers
 from core.training.machine import choose_device, model_on
-from core.training.objectives import tokens
+from core.training.objectives import Objective, tokens
 from core.training.optimizers import build_optimizer
 from core.training.saver import Saver, saving_thread
 from core.training.speed import Speed
@@ -47,11 +47,13 @@ class Fresh:
     settled: Settled
     model: torch.nn.Module
     optimizer: torch.optim.Optimizer
+    objective: Objective
 
     @property
     def step(self) -> Step:
         """The optimizer step."""
-        return Step.of(self.model, self.optimizer, self.settled.machine, self.settled.config.train.optim.grad_clip)
+        grad_clip = self.settled.config.train.optim.grad_clip
+        return Step.of(self.model, self.optimizer, self.settled.machine, grad_clip, self.objective)
 
     @property
     def speed(self) -> Speed:
@@ -63,7 +65,7 @@ def fresh_model(settled: Settled, dataset: Dataset, plugins: Plugins) -> Fresh:
     train = settled.config.train
     torch.manual_seed(train.runtime.seed)
     model = model_on(settled.machine, train.model, dataset.encoder.vocab_size, plugins)
-    return Fresh(settled, model, build_optimizer(model, train.optim, plugins))
+    return Fresh(settled, model, build_optimizer(model, train.optim, plugins), tokens)
 
 
 def assemble(opened: Opened, run: Run, dataset: Dataset, fresh: Fresh, saver: Saver) -> Parts:
@@ -74,7 +76,7 @@ def assemble(opened: Opened, run: Run, dataset: Dataset, fresh: Fresh, saver: Sa
         optimizer=fresh.optimizer,
         machine=machine,
         batch=lambda step: batch(dataset.train, config.data, config.runtime.seed, step),
-        objective=tokens,
+        objective=fresh.objective,
         evaluate=Evaluation(dataset, run.config, machine).while_training,
         trackers=open_trackers(run, config.runtime.trackers, opened.plugins),
         plugins=opened.plugins,

@@ -13,7 +13,7 @@ from core.evaluation.loss import bits_per_byte
 from core.evaluation.overlap import overlaps, same_content
 from core.lab.assemble import refuse_unknown, throwaway
 from core.lab.cautions import cautions_of
-from core.lab.fitting import step_does_not_fit
+from core.lab.no_room import step_does_not_fit
 from core.lab.opened import Opened, prepared
 from core.lab.prediction import Prediction, predict
 from core.lab.settle import Settled, settle

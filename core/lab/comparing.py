@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import html
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from core import durable, files
 from core.errors import UserError
@@ -14,6 +15,9 @@ from core.report.comparison import Comparison, Group, as_dict, compare
 from core.report.comparison_forms import as_form, form_of, sentences
 from core.report.overlay import overlay, picture
 from core.report.runs import read_run
+
+# A run's folder, or what stands for it, such as a TrainedRun; or several, as one group of seeds.
+Runs: TypeAlias = "str | os.PathLike[str] | Sequence[str | os.PathLike[str]]"
 
 
 @dataclass(frozen=True)
@@ -32,6 +36,9 @@ class Compared:
         """Every figure, as JSON values."""
         return as_dict(self.comparison)
 
+    def __repr__(self) -> str:
+        return f"Compared({', '.join(self.comparison.names)})"
+
     def __str__(self) -> str:
         return as_form(self.comparison, "text")
 
@@ -45,7 +52,7 @@ def framed(page: str, height: int = 560) -> str:
 
 
 def compare_experiments(
-    folders: Sequence[str | Path | Sequence[str | Path]],
+    folders: Sequence[Runs],
     output_path: str | Path | None = None,
     experiment_names: Sequence[str] = (),
 ) -> Compared:
@@ -55,7 +62,12 @@ def compare_experiments(
     a plot (.png, .svg), or a table (.txt, .md, .csv, .tex, .json, .html) plus the plot. experiment_names: one for each
     folder. Raises UserError for a folder that is not a run, and for a wrong number of names.
     """
-    groups = [[Path(entry)] if isinstance(entry, (str, Path)) else [*map(Path, entry)] for entry in folders]
+    groups = [[Path(entry)] if isinstance(entry, (str, os.PathLike)) else [*map(Path, entry)] for entry in folders]
+    for folder in (folder for group in groups for folder in group):
+        if not (folder / "summary.json").is_file():
+            raise UserError(
+                "is not a run folder", place=str(folder), remedy="Give EXPERIMENT/out/RUN, or a TrainedRun."
+            )
     if len(groups) < 2:
         raise UserError("a comparison needs two runs", place="folders", remedy="Name the folders of two runs or more.")
     if experiment_names and len(experiment_names) != len(groups):

@@ -13,6 +13,7 @@ from core.lab.model import load_model
 from core.lab.opened import Opened, prepared
 from core.lab.settle import settle
 from core.lab.summaries import opening
+from core.listener import Advice
 from core.models.build import build_model
 from core.models.gpt import GPT
 from core.models.nanogpt import export_checkpoint, import_checkpoint
@@ -20,6 +21,7 @@ from core.toml import Settings, check, merge
 from core.tracking.run import Run, lock_file
 from core.training import checkpoints
 from core.training import progress as saving
+from core.training.objectives import tokens
 from core.training.optimizers import build_optimizer
 from core.training.progress import Progress
 
@@ -65,11 +67,11 @@ def import_run(opened: Opened, path: Path, name: str, command: str = "") -> Run:
         for which in ("best", "last"):
             saving.copy(run, which, progress, model, optimizer, identity_of(dataset))()
         run.write_summary(
-            opening(run, dataset, Fresh(settled, model, optimizer), command)
+            opening(run, dataset, Fresh(settled, model, optimizer, tokens), command)
             | {"status": "completed", "steps": checkpoint.step, "best_val_loss": loss}
         )
     opened.listener.say(
-        f"{run.title} is the model of {path}. Try it: {opened.experiment.command.format('sample')} `run={name}`"
+        Advice(f"{run.title} is the model of {path}. Try it: {opened.experiment.command.format('sample')} `run={name}`")
     )
     return run
 

@@ -1,4 +1,4 @@
-"""The main command: prepare, train, evaluate, sample, report."""
+"""The main job: prepare, train, evaluate, sample, report; and its first half."""
 
 from __future__ import annotations
 
@@ -9,9 +9,19 @@ from typing import Any
 from core.lab.evaluating import evaluate
 from core.lab.model import load_model
 from core.lab.opened import Opened, prepared
-from core.lab.reporting import report_of_model, say_samples
+from core.lab.reporting import report_of_model, report_of_run, say_samples
 from core.lab.sampling import sample
 from core.lab.training import Wish, refuse_impossible, train_run
+from core.tracking.run import Run
+
+
+def train(opened: Opened, wish: Wish) -> Run:
+    """Prepare, train, and write the run's curves and page. Raises UserError, RunFailed and Interrupted."""
+    refuse_impossible(opened, wish)
+    opened, dataset = prepared(opened)
+    run = train_run(opened, dataset, wish)
+    report_of_run(run.folder)
+    return run
 
 
 def loop(opened: Opened, wish: Wish, show: Callable[[str], Any] | None = None) -> Path:

@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic import ValidationError
 
 from core import files
-from core.config import Config
+from core.config import Config, Sampling
 from core.data.dataset import Dataset, load_dataset
 from core.encoders.base import Encoder, identity
 from core.errors import UserError
@@ -113,6 +114,8 @@ class LoadedModel:
         choices: max_new_tokens, temperature (0 is greedy), top_k, top_p, stop; the defaults are in [sample.sample] of the
         run's config. Raises UserError for a prompt that the encoder cannot encode, and for an unknown choice.
         """
+        if isinstance(prompts, str):
+            raise UserError("prompts is one text", place="prompts", remedy='Give a list of texts: ["cab: "].')
         settings = self.decoding(choices)
         with self.trained.machine.computing():
             return complete(self.module, self.encoder, list(prompts), seed=seed, **settings)
@@ -129,7 +132,7 @@ class LoadedModel:
             yield piece
 
     def decoding(self, choices: dict[str, Any]) -> dict[str, Any]:
-        """The sampling settings: the run's own, overridden by `choices`. Raises UserError for an unknown choice."""
+        """The sampling settings: the run's own, overridden by `choices`. Raises UserError for one that is unknown or wrong."""
         own = self.config.sample.sample
         settings: dict[str, Any] = own.model_dump(include={"max_new_tokens", "temperature", "top_k", "top_p", "stop"})
         if unknown := choices.keys() - settings.keys():
@@ -137,6 +140,15 @@ class LoadedModel:
                 f"no choice is called '{min(unknown)}'", place="complete", remedy=f"Choices: {', '.join(settings)}."
             )
         settings |= {name: value for name, value in choices.items() if value is not None}
+        try:
+            Sampling.model_validate(settings)
+        except ValidationError as error:
+            wrong = error.errors()[0]
+            raise UserError(
+                f"{wrong['loc'][0]} = {wrong['input']!r}: {wrong['msg'].lower()}",
+                place="complete",
+                remedy="docs/reference/config.md has the values of [sample.sample].",
+            ) from None
         settings["stop"] = settings["stop"] or self.trained.stop
         if settings["temperature"] is None:  # an answer is right or wrong, so randomness only hurts
             settings["temperature"] = 0.0 if self.trained.has_examples else 0.8

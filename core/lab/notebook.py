@@ -10,7 +10,7 @@ from typing import Any
 from core.listener import SILENT, Listener
 
 REFRESH = 0.5  # seconds
-SHOWN_LINES, SHOWN_ROWS = 3, 6
+SHOWN_MESSAGES, SHOWN_ROWS = 3, 6
 COLUMNS = ("step", "train_loss", "val_loss", "val_accuracy", "seconds", "tokens_per_second")
 
 
@@ -30,15 +30,15 @@ class LiveDisplay:
     """A listener that updates one output of a notebook cell: the last lines, a progress bar, the last evaluations."""
 
     def __init__(self) -> None:
-        self.lines: list[str] = []
+        self.said: list[str] = []
         self.rows: list[dict[str, float]] = []
         self.bar = ""
         self.handle: Any = None
         self.shown = 0.0
 
     def say(self, text: str) -> None:
-        """Show a line."""
-        self.lines = [*self.lines, *filter(None, text.splitlines())][-SHOWN_LINES:]
+        """Show a message, with the line breaks of a table."""
+        self.said = [*self.said, text][-SHOWN_MESSAGES:]
         self.show(now=True)
 
     def row(self, metrics: dict[str, float]) -> None:
@@ -71,14 +71,14 @@ class LiveDisplay:
 
     def page(self) -> str:
         """The display as HTML."""
-        lines = "<br>".join(map(html.escape, self.lines))
+        said = html.escape("\n".join(self.said))
         columns = [name for name in COLUMNS if any(name in row for row in self.rows)]
         head = "".join(f"<th>{name.replace('_', ' ')}</th>" for name in columns)
         body = "".join(
             f"<tr>{''.join(f'<td>{figure(row.get(name))}</td>' for name in columns)}</tr>" for row in self.rows
         )
         table = f"<table><tr>{head}</tr>{body}</table>" if self.rows else ""
-        return f"<div>{lines}</div><div>{self.bar}</div>{table}"
+        return f"<pre>{said}</pre><div>{self.bar}</div>{table}"
 
 
 def figure(value: float | None) -> str:

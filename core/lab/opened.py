@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import datetime
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -9,6 +11,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from core.config import Config, replaced
+from core.errors import UserError
 from core.listener import SILENT, Listener
 from core.plugins.code import load_code
 from core.plugins.discovery import Experiment, find
@@ -16,6 +19,7 @@ from core.plugins.manager import Plugins, plugins_with
 from core.roles import flat
 from core.toml import Settings, load_config, toml_value
 from core.tracking.run import DEFAULT, out_folder
+from core.tracking.values import unwrapped
 
 if TYPE_CHECKING:
     from core.data.dataset import Dataset
@@ -75,8 +79,27 @@ def with_overrides(opened: Opened, overrides: Sequence[str]) -> Opened:
 
 
 def as_overrides(values: Mapping[str, Any]) -> tuple[str, ...]:
-    """Write a dict with dotted or nested keys as `section.key=value`. None leaves a key at its default."""
-    return tuple(f"{key}={toml_value(value)}" for key, value in flat(values).items())
+    """`section.key=value` for each key of a dict, dotted or nested. None keeps a key at its default.
+
+    Raises UserError for a value that config.toml cannot hold.
+    """
+    return tuple(f"{key}={toml_value(plain(key, value))}" for key, value in flat(values).items())
+
+
+def plain(key: str, value: Any) -> Any:
+    """A value as config.toml can hold it: numbers of numpy as Python's, paths as text. Raises UserError for anything else."""
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
+    if isinstance(value, (list, tuple)):
+        return [plain(key, item) for item in value]
+    value = unwrapped(value)
+    if not isinstance(value, (str, bool, int, float, datetime.date, datetime.time)):
+        raise UserError(
+            f"{key} is {type(value).__name__}, which config.toml cannot hold",
+            place=key,
+            remedy="Give text, a number, true or false, or a list of these.",
+        )
+    return value
 
 
 def prepared(opened: Opened, *, force: bool = False) -> tuple[Opened, Dataset]:

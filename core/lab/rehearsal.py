@@ -19,6 +19,7 @@ from core.models.gpt import GPT
 from core.plugins.manager import Plugins
 from core.training.machine import DTYPES, Machine, fastest_dtype, model_on
 from core.training.measured import machine_key
+from core.training.objectives import tokens
 from core.training.optimizers import build_optimizer
 from core.training.peak import synchronise
 from core.training.step import Array, Step
@@ -81,7 +82,7 @@ class Rehearsal:
 
     def taking(self, way: Way, inputs: Array, targets: Array) -> Callable[[], Any]:
         machine = self.machine(way)
-        step = Step.of(self.model, self.optimizer, machine, self.config.optim.grad_clip)
+        step = Step.of(self.model, self.optimizer, machine, self.config.optim.grad_clip, tokens)
 
         def take() -> None:
             use_attention(self.model, way.attention)

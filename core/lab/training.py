@@ -15,10 +15,11 @@ from core.data.dataset import Dataset
 from core.errors import Interrupted, RunFailed, UserError
 from core.lab.assemble import Fresh, assemble, fresh_model, identity_of, refuse_unknown
 from core.lab.cautions import warn_before_training
-from core.lab.fitting import model_does_not_fit, step_does_not_fit
+from core.lab.no_room import model_does_not_fit, step_does_not_fit
 from core.lab.opened import Opened
 from core.lab.settle import settle
 from core.lab.summaries import closing, first_line, last_line, opening, surroundings
+from core.listener import Advice
 from core.models.build import parameter_count
 from core.plugins.discovery import find
 from core.process import StopRequest, computing, noting_signals
@@ -88,7 +89,7 @@ def train_run(opened: Opened, dataset: Dataset, wish: Wish) -> Run:
             if not has_log_entry(run):
                 write_log_entry(run)
             opened.listener.say(
-                f"{run.title} is finished. To train it again: `fresh=True`; to train another: `run=NAME`."
+                Advice(f"{run.title} is finished. To train it again: `fresh=True`; to train another: `run=NAME`.")
             )
             return beginning.run
         return train_locked(opened, beginning, dataset, wish)
@@ -137,12 +138,12 @@ def open_run(
         progress = restore(run, fresh.model, fresh.optimizer, identity_of(dataset))
     elif run.config.train.model.init_from:
         start_from(run, run.config.train.model.init_from, fresh.model, dataset)
-    for sentence in beginning.make_way():
-        opened.listener.say(sentence)
-    durable.make_folders(run.folder)
     warn_of_little_room(run, fresh.model)
     if beginning.kind == "new":
         warn_before_training(opened, dataset, parameter_count(fresh.model))
+    for sentence in beginning.make_way():
+        opened.listener.say(sentence)
+    durable.make_folders(run.folder)
     run.write_config()
     run.write_summary(opening(run, dataset, fresh, wish.command))
     return Started(opened, run, dataset, fresh, progress)

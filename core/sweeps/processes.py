@@ -24,9 +24,9 @@ from typing import Any, TextIO
 
 from core import process
 from core.exits import exit_of
-from core.lab.opened import open_folder, prepared
-from core.lab.reporting import report_of_run
-from core.lab.training import Wish, refuse_impossible, train_run
+from core.lab import loop
+from core.lab.opened import open_folder
+from core.lab.training import Wish
 from core.listener import Silent
 from core.private import hide_home_in
 from core.process import STOPPING
@@ -119,10 +119,7 @@ def train(request: Request, log: TextIO) -> int:
             if request.threads is not None:
                 process.set_threads(request.threads)
             opened = open_folder(request.experiment, request.variant, request.overrides, Lines(log))
-            refuse_impossible(opened, request.wish)
-            opened, dataset = prepared(opened)
-            run = train_run(opened, dataset, request.wish)
-            report_of_run(run.folder)
+            loop.train(opened, request.wish)
     except (Exception, KeyboardInterrupt) as error:
         ended = exit_of(error)
         if ended is None:

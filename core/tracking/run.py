@@ -17,21 +17,19 @@ from core.plugins.discovery import Experiment
 if TYPE_CHECKING:
     from core.config import Config
 
-SUMMARY_FIELDS = (
-    "experiment", "run", "description", "status", "seed", "steps", "tokens", "train_seconds", "wall_seconds",
-    "tokens_per_second", "ms_per_step", "flops", "mfu", "peak_flops", "parameters", "device", "dtype", "best_val_loss", "best_step", "final_train_loss",
-    "final_val_loss", "bits_per_byte", "accuracy", "accuracy_by_group", "reached", "stopped_by", "dataset_fingerprint",
-    "environment",
-)  # fmt: skip
-
-
 DEFAULT = "default"  # the name of a run if none is given
-TEXTS = (
-    "experiment", "run", "description", "status", "device", "dtype", "dataset_fingerprint", "command", "started",
-    "stopped_by",
-)  # fmt: skip
-TABLES = ("accuracy_by_group", "environment", "choices", "reached")
-KINDS = {"text": (str,), "a dict": (dict,), "a number": (int, float)}
+TEXT, NUMBER, TABLE = "text", "a number", "a dict"
+# Every documented field of summary.json and its type; each may also be null. A run may add more.
+SUMMARY = {
+    "experiment": TEXT, "run": TEXT, "description": TEXT, "status": TEXT, "seed": NUMBER, "steps": NUMBER,
+    "tokens": NUMBER, "train_seconds": NUMBER, "wall_seconds": NUMBER, "tokens_per_second": NUMBER,
+    "ms_per_step": NUMBER, "flops": NUMBER, "mfu": NUMBER, "peak_flops": NUMBER, "parameters": NUMBER, "device": TEXT,
+    "dtype": TEXT, "best_val_loss": NUMBER, "best_step": NUMBER, "final_train_loss": NUMBER, "final_val_loss": NUMBER,
+    "bits_per_byte": NUMBER, "accuracy": NUMBER, "accuracy_by_group": TABLE, "reached": TABLE, "stopped_by": TEXT,
+    "dataset_fingerprint": TEXT, "environment": TABLE, "command": TEXT, "started": TEXT, "choices": TABLE,
+}  # fmt: skip
+LATE = ("command", "started", "choices")  # fields that a summary may lack
+TYPES = {TEXT: (str,), TABLE: (dict,), NUMBER: (int, float)}
 
 
 @dataclass(frozen=True)
@@ -76,7 +74,7 @@ class Run:
 
         Raises UserError, and writes nothing, if a field has a type that no command could read.
         """
-        summary = dict.fromkeys(SUMMARY_FIELDS) | read_summary(self.folder) | values
+        summary = {name: None for name in SUMMARY if name not in LATE} | read_summary(self.folder) | values
         check_fields(summary, str(self.folder / "summary.json"))
         private.write_json(self.folder / "summary.json", summary)
         return summary
@@ -112,9 +110,8 @@ def read_summary(folder: Path) -> dict[str, Any]:
 
 def misfits(summary: Mapping[str, Any]) -> dict[str, str]:
     """Fields of a summary with a wrong type: name -> what the field must be. Null is always allowed."""
-    kinds = dict.fromkeys(SUMMARY_FIELDS, "a number") | dict.fromkeys(TEXTS, "text") | dict.fromkeys(TABLES, "a dict")
-    given = {name: kind for name, kind in kinds.items() if summary.get(name) is not None}
-    return {name: kind for name, kind in given.items() if type(summary[name]) not in KINDS[kind]}
+    given = {name: kind for name, kind in SUMMARY.items() if summary.get(name) is not None}
+    return {name: kind for name, kind in given.items() if type(summary[name]) not in TYPES[kind]}
 
 
 def check_fields(summary: Mapping[str, Any], place: str) -> None:

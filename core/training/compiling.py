@@ -7,7 +7,6 @@ if the config says so.
 
 from __future__ import annotations
 
-import contextlib
 import importlib.util
 import os
 import shutil
@@ -19,7 +18,7 @@ from typing import Any, TypeVar
 
 import torch
 
-from core import files, process
+from core import process
 from core.config import Train
 from core.errors import UserError
 from core.training.machine import Machine
@@ -42,15 +41,14 @@ def compiled(function: Function, machine: Machine) -> Function:
     """
     if not machine.compile:
         return function
-    with contextlib.suppress(RuntimeError):  # a user without a home
-        os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(files.cache_folder() / "compiled"))
     options: dict[str, Any] | None = None
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # torch's, about its own modules
         if machine.device.type == "cpu":
             process.be_deterministic(compiling=True)
             options = {"cpp_wrapper": True}  # calls kernels from C++ too: saves 5 % of a small model's step
-        torch.compiler.reset()
+        if process.Owner.owned:  # else it would drop what the caller has compiled, too
+            torch.compiler.reset()
         return torch.compile(function, dynamic=False, options=options)  # type: ignore[return-value]
 
 

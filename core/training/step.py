@@ -14,7 +14,7 @@ import torch
 
 from core.training.compiling import compiled
 from core.training.machine import Machine
-from core.training.objectives import Objective, tokens
+from core.training.objectives import Objective
 
 Array = npt.NDArray[np.int64]
 Loss = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
@@ -38,7 +38,7 @@ class Step:
         optimizer: torch.optim.Optimizer,
         machine: Machine,
         grad_clip: float | None,
-        objective: Objective = tokens,
+        objective: Objective,
     ) -> Step:
         """The step of a model. If the machine compiles, it is compiled the first time it is taken."""
 

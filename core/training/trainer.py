@@ -127,6 +127,8 @@ def train(run: Run, parts: Parts, progress: Progress, metrics: MetricsFile, stop
             save(run, parts, progress, pace, "last")
     note_saved(run, parts, progress, parts.saver.finish())
     pace.lap()
+    what, _, length = pace.position()
+    parts.listener.progress(what, length, length)  # over, whether all of it was needed or not
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, config: Train, progress: Progress, gone: float | None) -> None:

@@ -91,6 +91,7 @@ def our_call(case: Case, threads: int) -> Call:
     from core.plugins.manager import plugins
     from core.sampling.generate import generate
     from core.training.machine import choose_machine
+    from core.training.objectives import tokens
     from core.training.step import Step
 
     machine = choose_machine("cpu", "auto", case.kind == "compiled", threads or "auto")
@@ -101,7 +102,7 @@ def our_call(case: Case, threads: int) -> Call:
     if case.kind != "sample":
         optimizer = plugins().get("optimizers", str(config.optim.name), "")(model, config.optim)
         inputs, targets = random_batch(shape)
-        step = Step.of(model, optimizer, machine, config.optim.grad_clip)
+        step = Step.of(model, optimizer, machine, config.optim.grad_clip, tokens)
         return lambda: step(inputs, targets)
     start = torch.zeros(case.rows, 1, dtype=torch.long)
     return lambda: list(generate(model, start, max_new_tokens=case.block_size - 1, temperature=1.0))
