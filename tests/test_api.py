@@ -326,3 +326,91 @@ def test_the_shipped_tour_runs(lab: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert "val_accuracy" in done.stdout and (lab.parent / "comparison.png").is_file()
     assert json.loads((target / "out" / "tour" / "summary.json").read_text())["status"] == "completed"
+
+
+def test_a_run_is_loaded_with_its_own_settings(spaces: Path) -> None:
+    """Also by an experiment that is open with others, of which the device alone would count."""
+    open_experiment("spaces").train()
+    exp = open_experiment("spaces", {"train.model.n_embd": 32, "sample.runtime.threads": 1})
+    exp.train("wide", seed=3)
+    widths = {run.name: run.load().config.train.model.n_embd for run in exp.runs()}
+    assert widths == {"default": 16, "wide": 32}
+    assert exp.run("default").load("last").config.sample.runtime.threads == 1
+    with pytest.raises(UserError, match="a run has no checkpoint 'final'"):
+        exp.run("default").load("final")  # type: ignore[arg-type]
+
+
+def test_a_listener_of_the_experiment_hears_each_call_and_so_does_on_row(spaces: Path) -> None:
+    heard, rows = Heard(), list[dict[str, float]]()
+    exp = open_experiment("spaces", listener=heard)
+    exp.prepare()
+    assert any("the dataset is ready" in line for line in heard.lines)
+    exp.train(on_row=rows.append)
+    assert rows == heard.rows and rows
+    own = Heard()
+    exp.train("other", listener=own, on_row=rows.append)
+    assert own.rows and rows == heard.rows + own.rows
+
+
+def test_the_progress_of_a_run_that_stops_early_ends(spaces: Path) -> None:
+    heard = Heard()
+    open_experiment("spaces", {"train.runtime.stop_when": "val_loss > 0"}).train(listener=heard)
+    assert ("training, steps", 3, 6) in heard.told and heard.told[-1] == ("training, steps", 6, 6)
+
+
+def test_values_of_other_kinds(spaces: Path, tmp_path: Path) -> None:
+    numpy = pytest.importorskip("numpy")
+    run = open_experiment(spaces, {"train.runtime.out_dir": tmp_path / "elsewhere"}).train(seed=numpy.int64(4))
+    assert run.folder == tmp_path / "elsewhere" / "default-seed4" and run.summary["seed"] == 4
+    with pytest.raises(UserError, match=r"train\.model\.n_layer is set, which config\.toml cannot hold"):
+        open_experiment("spaces", {"train.model.n_layer": {1}})
+
+
+def test_a_path_is_a_folder(spaces: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    shutil.copytree(spaces, tmp_path / "elsewhere")
+    monkeypatch.chdir(tmp_path)
+    for name in (Path("elsewhere"), "./elsewhere", str(tmp_path / "elsewhere")):
+        assert open_experiment(name).folder == tmp_path / "elsewhere"
+
+
+@pytest.mark.parametrize(
+    ("choices", "message"),
+    [
+        ({"temperature": -1.0}, "temperature = -1.0"),
+        ({"max_new_tokens": 0}, "max_new_tokens = 0"),
+        ({"top_p": 2.0}, "top_p"),
+    ],
+)
+def test_wrong_choices_of_sampling_are_told(spaces: Path, choices: dict[str, Any], message: str) -> None:
+    exp = open_experiment("spaces")
+    exp.train()
+    model = exp.run().load()
+    with pytest.raises(UserError, match=message):
+        model.complete(["a: "], **choices)
+    with pytest.raises(UserError, match="prompts is one text"):
+        model.complete("a: ")
+
+
+def test_what_is_no_run_is_told_and_runs_may_stand_for_their_folders(spaces: Path, tmp_path: Path) -> None:
+    exp = open_experiment("spaces")
+    one, two = exp.train(seed=1), exp.train(seed=2)
+    with pytest.raises(UserError, match="nowhere: is not a run folder"):
+        compare_experiments([one, tmp_path / "nowhere"])
+    compared = compare_experiments([one, [two.folder]])
+    assert repr(compared) == "Compared(spaces/default-seed1, spaces/default-seed2)" and repr(exp.prepare()).startswith(
+        "Dataset("
+    )
+
+
+def test_nothing_is_renamed_by_a_listener_that_fails(spaces: Path) -> None:
+    exp = open_experiment("spaces")
+    exp.train()
+
+    class Failing(Heard):
+        def say(self, text: str) -> None:
+            if text.startswith("check: "):
+                raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        exp.train(fresh=True, listener=Failing())
+    assert [run.name for run in exp.runs()] == ["default"]

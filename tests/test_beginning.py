@@ -59,5 +59,5 @@ def test_a_run_that_starts_again_keeps_the_former_one(spaces: Path, terrarium: T
     assert terrarium("train", "spaces").exit_code == 0
     before = (spaces / "out" / "default" / "metrics.csv").read_bytes()
     result = terrarium("train", "spaces", "--fresh", "-s", "train.model.n_embd=32")
-    assert result.exit_code == 0 and "The former run default is now default-1." in result.stdout, result.output
+    assert result.exit_code == 0 and "The old run default is now default-1." in result.stdout, result.output
     assert (spaces / "out" / "default-1" / "metrics.csv").read_bytes() == before

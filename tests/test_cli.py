@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 from click.testing import Result
+from conftest import TINY
 
 from core.tracking.metrics import read_rows
 from core.tracking.run import SUMMARY
@@ -393,3 +394,18 @@ def test_running_text_is_shown_once_also_where_it_is_streamed(
     monkeypatch.setattr(Console, "interactive", True)
     assert terrarium(*command).stdout == at_once
     assert at_once.count("quick") >= 3
+
+
+def test_what_a_model_writes_is_shown_as_it_is(lab: Path, terrarium: Callable[..., Result]) -> None:
+    """Prompts and answers may look like arguments that messages name."""
+    folder = lab / "odd"
+    folder.mkdir()
+    (folder / "prepare.py").write_text(
+        "from core import Example\n\n\ndef documents(rng):\n    while True:\n        n = rng.randint(10, 99)\n"
+        "        yield Example(f'`a{n}=', f'{n} x `fresh=True`\\n')\n"
+    )
+    (folder / "config.toml").write_text(TINY.replace("block_size = 16", "block_size = 40"))
+    assert terrarium("train", "odd").exit_code == 0
+    for command in ("sample", "evaluate"):
+        shown = terrarium(command, "odd").stdout
+        assert "x `fresh=True`" in shown and "`a" in shown and "--fresh" not in shown and "-s a" not in shown

@@ -63,11 +63,6 @@ def compare_experiments(
     folder. Raises UserError for a folder that is not a run, and for a wrong number of names.
     """
     groups = [[Path(entry)] if isinstance(entry, (str, os.PathLike)) else [*map(Path, entry)] for entry in folders]
-    for folder in (folder for group in groups for folder in group):
-        if not (folder / "summary.json").is_file():
-            raise UserError(
-                "is not a run folder", place=str(folder), remedy="Give EXPERIMENT/out/RUN, or a TrainedRun."
-            )
     if len(groups) < 2:
         raise UserError("a comparison needs two runs", place="folders", remedy="Name the folders of two runs or more.")
     if experiment_names and len(experiment_names) != len(groups):
@@ -76,6 +71,11 @@ def compare_experiments(
             place="experiment_names",
             remedy="Give one name for each folder, or leave them out.",
         )
+    for folder in (folder for group in groups for folder in group):
+        if not (folder / "summary.json").is_file():
+            raise UserError(
+                "is not a run folder", place=str(folder), remedy="Give EXPERIMENT/out/RUN, or a TrainedRun."
+            )
     runs = [[read_run(folder) for folder in group] for group in groups]
     names = experiment_names or [group[0].title for group in runs]
     comparison = compare([Group(name, group) for name, group in zip(names, runs, strict=True)])
