@@ -196,6 +196,8 @@ def plain(**changes: Any) -> Facts:
          "lr_decay_iters = 500, but max_iters = 1,000: the last 500 steps are at the minimum learning rate"),
         ("train.schedule.lr_decay_iters", FACTS, {"train__schedule__lr_decay_iters": 5000},
          {"train__schedule__lr_decay_iters": 5000, "train__runtime__max_minutes": 3}, "lr_decay_iters = 5,000"),
+        ("train.schedule.lr_decay_iters", FACTS, {"train__schedule__lr_decay_iters": 500},
+         {"train__schedule__lr_decay_iters": 500, "train__runtime__stop_when": "val_loss < 1"}, "lr_decay_iters = 500"),
         ("train.data.block_size", FACTS, {"train__data__block_size": 256}, {"train__data__block_size": 160},
          "block_size = 256 is 13 times the longest document (20 tokens)"),
         ("train.data.block_size", changed(longest=100, longer=7), {}, changed(longest=100, longer=7, rows=False),

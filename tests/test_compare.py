@@ -107,10 +107,10 @@ def test_identical_settings_over_five_seeds_are_no_evidence(terrarium: Command, 
     assert "config  train.runtime.seed  0, 1, 2, 3, 4  10, 11, 12, 13, 14" in done.stdout
 
 
-def test_one_seed_cannot_tell(terrarium: Command, widths: None) -> None:
+def test_one_seed_gives_no_verdict(terrarium: Command, widths: None) -> None:
     done = terrarium("compare", "spaces/default", "spaces/wide-0")
     assert (
-        "One seed each cannot tell: val loss of wide-0 is lower by 0.100 than that of default, and another seed"
+        "No verdict with one seed each: val loss of wide-0 is lower by 0.100 than that of default. A verdict needs several"
         in done.stdout
     )
 
@@ -188,7 +188,7 @@ def test_other_data_is_warned_of_and_judged_in_bits_per_byte(
         "warning: the groups were not trained on the same data, so their losses per token cannot be compared"
         in done.stdout
     )
-    assert "One seed each cannot tell: bits per byte of two is higher by 0.714 than that of one" in done.stdout
+    assert "No verdict with one seed each: bits per byte of two is higher by 0.714 than that of one" in done.stdout
     assert [line.split() for line in done.stdout.splitlines()[-5:-2]] == [
         ["data", "fingerprint", "abababababab", "cdcdcdcdcdcd"], ["code", "experiment", "one", "two"],
         ["code", "prepare.py", "and", "other", "*.py", "222222222222", "333333333333"],

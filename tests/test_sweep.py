@@ -171,20 +171,20 @@ def test_names_say_the_settings() -> None:
         (("--seeds", "4..0"), "--seeds 4..0: seeds are whole numbers, or ranges of them"),
         (("--seeds", "0..99999"), "a sweep of 100,000 runs"),
         (("--seeds", "0..999", "--grid", "train.model.n_layer=1,2,3,4,5,6,7,8,9,10,11"), "a sweep of 11,000 runs"),
-        (("--grid", "n_layer=2"), "--grid n_layer=2: it is written section.key=..."),
+        (("--grid", "n_layer=2"), "--grid n_layer=2: it must have the form section.key=..."),
         (("--grid", "train.model.n_layer="), "no values to try"),
         (("--grid", "train.model.n_layer=2", "--grid", "train.model.n_layer=4"), "'train.model.n_layer' is swept twice"),
         (("--grid", "train.model.n_layers=2,4"), "--grid train.model.n_layers=2: unknown key 'train.model.n_layers'\n  Did you mean 'n_layer'?"),
         (("--grid", "train.model.n_layer=2,none"), '--grid train.model.n_layer="none": train.model.n_layer = "none"'),
         (("--grid", "train.model.n_head=2,3"), "--grid train.model.n_head=3: n_embd = 16 is not divisible by n_head = 3"),
         (("--grid", "train.optim.name=adamw,lamb"), 'unknown optimizer "lamb"'),
-        (("--grid", "train.runtime.seed=1,2"), "train.runtime.seed: seeds have an argument of their own\n  For example: --seeds 0..4"),
-        (("--grid", "train.runtime.out_dir=a,b"), "the runs of a sweep share one folder"),
+        (("--grid", "train.runtime.seed=1,2"), "train.runtime.seed: seeds have their own argument\n  For example: --seeds 0..4"),
+        (("--grid", "train.runtime.out_dir=a,b"), "all runs of a sweep are in one folder\n  Set it for all runs: -s train.runtime.out_dir=FOLDER"),
         (("--random", "3"), "--random N and --range KEY=LOW..HIGH go together"),
         (("--range", f"{LR}=1..2"), "--random N and --range KEY=LOW..HIGH go together"),
         (("--random", "3", "--range", f"{LR}=1"), "a range is KEY=LOW..HIGH or KEY=LOW..HIGH:log, with numbers"),
         (("--random", "3", "--range", f"{LR}=2..1"), "2 is not below 1"),
-        (("--random", "3", "--range", f"{LR}=0..1:log"), "a logarithmic range begins above 0"),
+        (("--random", "3", "--range", f"{LR}=0..1:log"), "a logarithmic range must start above 0"),
         (("--random", "3", "--range", f"{LR}=-2..-1"), f"--range {LR}=-"),
         (("--seeds", "0", "--name", "../a"), "--name: '../a' is not a valid name of a sweep"),
     ],
@@ -194,6 +194,31 @@ def test_a_mistake_is_told_at_once(spaces: Path, terrarium: Terrarium, options: 
     assert result.exit_code == 2
     assert said in result.stderr
     assert not (spaces / "out").exists()
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["list"], ["sweep", "--help"]])
+def test_the_command_is_registered_without_heavy_imports(spaces: Path, arguments: list[str]) -> None:
+    code = (
+        f"import sys\nfrom core.cli.main import cli\ncli({arguments!r}, standalone_mode=False)\n"
+        "found = {'pydantic', 'numpy', 'torch'} & set(sys.modules)\nassert not found, found"
+    )
+    done = subprocess.run([sys.executable, "-c", code], env=environment(), capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "sweep" in done.stdout or arguments == ["list"]
+
+
+def test_messages_name_the_arguments_of_the_api(spaces: Path) -> None:
+    settings = {"experiment": "spaces", "train.schedule.max_iters": 2}
+    with pytest.raises(UserError, match=r"^run: '\.\./a' is not a valid name of a sweep"):
+        train_models(settings | {"run": "../a"}, seeds=[0])
+    train_models(settings, seeds=[0])
+    with pytest.raises(UserError, match="Give this sweep another name: `run=NAME`"):
+        train_models(settings | {"train.data.batch_size": 2}, seeds=[0])
+    with (
+        files.lock(spaces / "out/sweeps/.seeds.lock", "it"),
+        pytest.raises(UserError, match="choose another name: `run=NAME`"),
+    ):
+        train_models(settings, seeds=[0])
 
 
 # Runs
@@ -351,7 +376,7 @@ def test_a_signal_saves_and_says_how_to_go_on(tmp_path: Path) -> None:
     sweep.send_signal(signal.SIGTERM)
     told, said = sweep.communicate(timeout=60)
     assert sweep.returncode == 143
-    assert "interrupted, and saved. Go on with: python -m core.cli sweep spaces --seeds 0..1" in said
+    assert "interrupted, and saved. Continue with: python -m core.cli sweep spaces --seeds 0..1" in said
     assert "[1/6] sweep-long-lr0.001-seed0: interrupted" in told
     assert "report so far: " in told
     assert "1 interrupted; 1 waiting" in (folder_of(home).with_name("long") / "report.md").read_text()
@@ -507,7 +532,8 @@ def test_runs_have_the_folder_and_the_environment_that_the_caller_has_now(
     first, second = (json.loads((tmp_path / f"sweep-{name}-seed0.json").read_text()) for name in ("first", "second"))
     assert (first["folder"], second["folder"]) == (str(tmp_path), str(tmp_path / "other"))
     assert first["environment"]["ONLY_ONCE"] == "here" and "LATER" not in first["environment"]
-    assert second["environment"] == dict(os.environ)
+    own = {"TORCHINDUCTOR_CACHE_DIR": str(files.cache_folder() / "compiled")}  # set in the process of the run
+    assert second["environment"] == own | dict(os.environ)
     assert str(tmp_path / "modules") in second["path"]
     assert second["process"] == second["session"] != os.getsid(0)  # Ctrl-C reaches the sweep alone
 
@@ -561,26 +587,37 @@ def test_runs_at_once_have_the_bits_of_runs_in_turn_and_of_a_run_in_this_process
 
 def test_seeds_and_jobs_of_the_api(spaces: Path) -> None:
     numbers: Any = np.arange(2)
+    begun_at: list[str] = []
     runs = train_models({"experiment": "spaces", "train.schedule.max_iters": 2}, seeds=numbers, jobs=2)
     assert [run.summary["seed"] for run in runs] == [0, 1]
     told = json.loads((spaces / "out/sweeps/seeds/sweep.json").read_text())
     assert told["command"] == (
         "train_models({'experiment': 'spaces', 'train.schedule.max_iters': 2}, seeds=[0, 1], jobs=2)"
     )
+    assert {run.summary["command"] for run in runs} == {told["command"]}
     again = train_models({"experiment": "spaces", "train.schedule.max_iters": 2}, seeds=[0, 1])
     assert [run.summary["started"] for run in again] == [run.summary["started"] for run in runs]
     for more, said in (
-        ({"seeds": [0], "jobs": 0}, "jobs: 0 runs at once\n  Give 1 or more."),
-        ({"seeds": []}, "there is nothing to sweep over"),
+        ({"seeds": [0], "jobs": 0}, "jobs: 0 runs at a time\n  Give 1 or more."),
+        ({"seeds": []}, "seeds: there are no seeds\n  For example: seeds=[0, 1, 2]"),
+        ({"seeds": [0, 1, np.int64(0)]}, "seeds: seed 0 is given 2 times\n  Give each seed once."),
         ({"seeds": [0.5]}, "`train.runtime.seed=0.5`: train.runtime.seed = 0.5: "),
     ):
         with pytest.raises(UserError) as caught:
             train_models({"experiment": "spaces"}, **more)
         assert str(caught.value).startswith(said)
-    with pytest.raises(
-        RunFailed, match=r"1 of 1 runs of spaces/sweeps/bad have no result:\n  sweep-bad-seed0: failed: "
-    ):
-        train_models({"experiment": "spaces", "run": "bad", "train.optim.name": "adamw", LR: 1e25}, seeds=[0])
+    for retry in (False, False, True):
+        with pytest.raises(
+            RunFailed, match=r"1 of 1 runs of spaces/sweeps/bad have no result:\n  sweep-bad-seed0: failed: "
+        ) as failed:
+            train_models(
+                {"experiment": "spaces", "run": "bad", "train.optim.name": "adamw", LR: 1e25}, seeds=[0], retry=retry
+            )
+        assert "`retry=True` trains failed runs again." in str(failed.value)
+        begun_at.append(json.loads((spaces / "out/sweep-bad-seed0/summary.json").read_text())["started"])
+        told = json.loads((spaces / "out/sweeps/bad/sweep.json").read_text())
+        assert told["command"].endswith("jobs=1, retry=True)" if retry else "jobs=1)")
+    assert begun_at[0] == begun_at[1]
 
 
 def processes_with(variable: str) -> list[int]:
@@ -634,8 +671,8 @@ def test_a_signal_to_all_processes_of_a_terminal_stops_a_sweep_as_one_to_it_alon
     os.killpg(sweep.pid, number)
     told, said = sweep.communicate(timeout=60)
     assert sweep.returncode == 128 + number, said
-    assert "stopping 1 run, which save first" in told and f"[1/6] {run.name}: interrupted" in told
-    assert said.startswith("interrupted, and saved. Go on with: ") and "Traceback" not in said
+    assert "stopping 1 run; first, progress is saved" in told and f"[1/6] {run.name}: interrupted" in told
+    assert said.startswith("interrupted, and saved. Continue with: ") and "Traceback" not in said
     points = json.loads((folder_of(home).with_name("long") / "sweep.json").read_text())["points"]
     assert [point["status"] for point in points[:2]] == ["interrupted", "waiting"]
     summary = json.loads((run / "summary.json").read_text())
@@ -699,7 +736,7 @@ def test_fewer_values_make_the_same_sweep_smaller(finished: Path, terrarium: Ter
 def test_another_sweep_needs_another_name(finished: Path, terrarium: Terrarium) -> None:
     result = terrarium(*SWEEP, "-s", "train.model.n_layer=2")
     assert result.exit_code == 2
-    assert "the sweep 'lr' was begun with other overrides" in result.stderr
+    assert "the sweep 'lr' was started with other overrides" in result.stderr
     assert "--name NAME" in result.stderr
 
 
@@ -719,7 +756,7 @@ def test_a_damaged_state_is_told(finished: Path, terrarium: Terrarium) -> None:
     path.write_text(path.read_text()[:100])
     result = terrarium(*SWEEP)
     assert result.exit_code == 2
-    assert "not the state of a sweep" in result.stderr
+    assert "the state of the sweep is damaged" in result.stderr
     path.unlink()
     assert terrarium(*SWEEP[:4], "--grid", f"{LR}=1e-3,3e-3", *SWEEP[6:]).exit_code == 0
 
@@ -837,7 +874,7 @@ def test_a_report_that_cannot_be_written_does_not_hide_an_interrupt(finished: Pa
     )
     (finished / "out" / RUNS[0] / "summary.json").write_text("{")
     report_so_far(state)
-    assert told.lines and told.lines[-1].startswith("no report of what is finished: ")
+    assert told.lines and told.lines[-1].startswith("the report so far could not be written: ")
 
 
 class Said(Silent):
@@ -1022,8 +1059,11 @@ def test_halving_without_optuna_says_what_to_install(
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        (("train.runtime.max_minutes=1",), "halving counts steps, and this run ends by the clock"),
-        (("train.runtime.eval_interval=4",), "with an evaluation every 4 steps there is none before the half of 6"),
+        (("train.runtime.max_minutes=1",), "halving needs a number of steps, but this run is limited by time"),
+        (
+            ("train.runtime.eval_interval=4",),
+            "with an evaluation every 4 steps there is none in the first half of 6 steps",
+        ),
     ],
 )
 def test_halving_needs_steps_to_judge_at(

@@ -70,23 +70,23 @@ def test_no_interval_of_an_accuracy_is_wider_than_its_scale() -> None:
     assert "(95 % interval 100 lower to 100 higher; 2 seeds each, paired)" in found.sentence
 
 
-def test_one_seed_cannot_tell() -> None:
+def test_one_seed_gives_no_verdict() -> None:
     found = verdict([(0, 1.5)], [(0, 1.377)])
     assert not found.evidence and found.low is None and found.difference == pytest.approx(-0.123)
     assert found.sentence == (
-        "One seed each cannot tell: val loss of B is lower by 0.123 than that of A, and another seed may reverse it."
+        "No verdict with one seed each: val loss of B is lower by 0.123 than that of A. A verdict needs several seeds of each."
     )
     assert verdict([(0, 1.5)], seeded(1.3, 1.31, 1.32)).sentence.startswith(
-        "One seed of A cannot tell: val loss of B is lower by "
+        "No verdict with one seed of A: val loss of B is lower by "
     )
-    assert verdict(seeded(1.3, 1.31), [(7, 1.5)]).sentence.startswith("One seed of B cannot tell: ")
+    assert verdict(seeded(1.3, 1.31), [(7, 1.5)]).sentence.startswith("No verdict with one seed of B: ")
     assert "val loss of B equals that of A" in verdict([(0, 1.5)], [(1, 1.5)]).sentence
 
 
 def test_the_same_run_over_again_is_one_seed() -> None:
     """Copies of one run are no evidence, however many they are."""
     found = verdict([(0, 1.5)] * 5, [(0, 1.4)] * 5)
-    assert found.seeds == (1, 1) and found.sentence.startswith("One seed each cannot tell")
+    assert found.seeds == (1, 1) and found.sentence.startswith("No verdict with one seed each: ")
     assert "5 runs of A have the seed 0: their mean counts as one." in found.notes
 
 

@@ -1,4 +1,4 @@
-"""Options of `sweep` that say what it tries: --seeds, --grid and --range."""
+"""Read the options --seeds, --grid and --range of `sweep`. Imported only when a sweep starts: it needs pydantic."""
 
 from __future__ import annotations
 
@@ -6,27 +6,13 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-import click
-
 from core.errors import UserError
 from core.sweeps.space import MOST_POINTS, Grid, Range
 from core.toml import NoToml, parsed, read_override, shortened
 
 
-class Read(click.ParamType[Any]):
-    """An option that a function reads."""
-
-    name = "text"
-
-    def __init__(self, read: Any) -> None:
-        self.read = read
-
-    def convert(self, value: Any, param: click.Parameter | None, context: click.Context | None) -> Any:
-        return self.read(value) if isinstance(value, str) else value
-
-
 def read_seeds(text: str) -> tuple[int, ...]:
-    """`0..4`, both ends included, or `0,1,2`, or both: `0..2,7`. Raises UserError."""
+    """Read `0..4` (both ends included), `0,1,2`, or a mixture: `0..2,7`. Repeated seeds count once. Raises UserError."""
     seeds: list[int] = []
     for part in text.split(","):
         found = re.fullmatch(r"\s*(\d{1,18})\s*(?:\.\.\s*(\d{1,18})\s*)?", part, re.ASCII)
@@ -42,7 +28,7 @@ def read_seeds(text: str) -> tuple[int, ...]:
 
 
 def read_grid(text: str) -> Grid:
-    """`KEY=V1,V2`; the values are TOML, and text that is no TOML stands for itself. Raises UserError."""
+    """Read `KEY=V1,V2`. The values are TOML; anything that is not valid TOML is a string. Raises UserError."""
     key, raw = parts_of(text, "--grid", "train.optim.learning_rate=1e-3,3e-3")
     try:
         found = parsed(f"value = [{raw}]")
@@ -59,7 +45,7 @@ def read_grid(text: str) -> Grid:
 
 
 def read_range(text: str) -> Range:
-    """`KEY=LOW..HIGH` or `KEY=LOW..HIGH:log`. Raises UserError."""
+    """Read `KEY=LOW..HIGH` or `KEY=LOW..HIGH:log`. Raises UserError."""
     example = "train.optim.learning_rate=1e-4..1e-2:log"
     key, raw = parts_of(text, "--range", example)
     found = re.fullmatch(r"([^:]+?)\.\.([^:]+?)(:log)?", raw.strip())
@@ -70,16 +56,16 @@ def read_range(text: str) -> Range:
     if not low < high:
         raise UserError(f"{low:g} is not below {high:g}", place=place, remedy=f"For example: --range {example}")
     if found[3] and low <= 0:
-        raise UserError("a logarithmic range begins above 0", place=place, remedy=f"For example: --range {example}")
+        raise UserError("a logarithmic range must start above 0", place=place, remedy=f"For example: --range {example}")
     return Range(key, low, high, bool(found[3]))
 
 
 def parts_of(text: str, option: str, example: str) -> tuple[str, str]:
-    """KEY and the rest of `KEY=...`. Raises UserError."""
+    """Split `KEY=...` into the key and the rest. Raises UserError."""
     key, equals, raw = text.partition("=")
     if not equals or not re.fullmatch(r"[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)+", key.strip()):
         raise UserError(
-            "it is written section.key=...",
+            "it must have the form section.key=...",
             place=f"{option} {shortened(text)}",
             remedy=f"For example: {option} {example}",
         )
@@ -87,7 +73,7 @@ def parts_of(text: str, option: str, example: str) -> tuple[str, str]:
 
 
 def number(text: str) -> int | float | None:
-    """A finite number, whole where it is written so; None for anything else."""
+    """A finite number, an int if it is written as one; None for anything else."""
     try:
         value = parsed(f"value = {text.strip()}").get("value")
     except NoToml:
@@ -100,6 +86,3 @@ def value_at(values: Mapping[str, Any], key: str) -> Any:
     for part in key.split("."):
         values = values[part]
     return values
-
-
-SEEDS, GRID, RANGE = Read(read_seeds), Read(read_grid), Read(read_range)

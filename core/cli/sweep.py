@@ -3,37 +3,45 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from collections.abc import Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from core.cli import options
-from core.cli.spaces import GRID, RANGE, SEEDS
+from core.private import command_line
+
+if TYPE_CHECKING:
+    from core.lab.opened import Opened
 
 
 @click.command()
 @options.experiment
 @click.option(
-    "--seeds", metavar="0..4|0,1,2", type=SEEDS, default=None, help="Seeds of every setting.  [default: the config's]"
+    "--seeds", metavar="0..4|0,1,2", help="Train every setting with each of these seeds.  [default: the config's seed]"
 )
 @click.option(
     "--grid",
     "grids",
     metavar="KEY=V1,V2",
-    type=GRID,
     multiple=True,
-    help="Values of one key; repeated, every combination.",
+    help="Try these values of a key. Repeatable: every combination is tried.",
 )
 @click.option(
-    "--random", "draws", metavar="N", type=click.IntRange(min=1), default=None, help="Draw N settings from the ranges."
+    "--random",
+    "draws",
+    metavar="N",
+    type=click.IntRange(min=1),
+    default=None,
+    help="Draw N random settings from the ranges.",
 )
 @click.option(
     "--range",
     "ranges",
     metavar="KEY=LOW..HIGH[:log]",
-    type=RANGE,
     multiple=True,
-    help="What --random draws one key from. Repeatable.",
+    help="The range of a key for --random. Repeatable.",
 )
 @click.option(
     "--jobs",
@@ -41,44 +49,62 @@ from core.cli.spaces import GRID, RANGE, SEEDS
     type=click.IntRange(min=1),
     default=1,
     show_default=True,
-    help="Runs at once; threads are divided among them.",
+    help="Number of runs at a time. The CPU threads are divided among them.",
 )
 @click.option(
     "--halving",
     is_flag=True,
-    help="Stop runs that are behind at an eighth, a quarter and a half of their steps (needs Optuna).",
+    help="Stop the worse runs after an eighth, a quarter and a half of their steps (needs Optuna).",
 )
-@click.option("--name", metavar="NAME", default="", help="Name of the sweep.  [default: the keys]")
-@click.option("--retry", is_flag=True, help="Try runs that failed once more.")
+@click.option("--name", metavar="NAME", default="", help="Name of the sweep.  [default: from its keys]")
+@click.option("--retry", is_flag=True, help="Train failed runs again.")
 @click.option(
-    "--description", metavar="TEXT", default="", help="What the sweep is to find out; kept with it and its runs."
+    "--description", metavar="TEXT", default="", help="The question behind the sweep, stored with it and its runs."
 )
 @options.as_json
 @options.settings
 def sweep(
     experiment: str, overrides: tuple[str, ...], variant: str, quiet: bool, as_json: bool, **choices: Any
 ) -> None:
-    """Train many runs: seeds, grids, random draws. The same command goes on after an end of any kind."""
+    """Train many runs: seeds, grids, random draws.
+
+    Give the same command again to continue after an interruption or failure.
+    """
     from core.cli.console import phrased
+    from core.cli.spaces import read_grid, read_range, read_seeds
     from core.sweeps import results
     from core.sweeps.live import Screen
-    from core.sweeps.plan import plan
+    from core.sweeps.plan import Call, plan
     from core.sweeps.running import refuse_unfinished, run_sweep
     from core.sweeps.space import Space, check_space
 
     space = check_space(
-        Space(choices["seeds"] or (), tuple(choices["grids"]), tuple(choices["ranges"]), choices["draws"] or 0)
+        Space(
+            () if choices["seeds"] is None else read_seeds(choices["seeds"]),
+            tuple(map(read_grid, choices["grids"])),
+            tuple(map(read_range, choices["ranges"])),
+            choices["draws"] or 0,
+        )
     )
     opened, console = options.opened(experiment, overrides, variant, quiet, as_json=as_json)
-    planned = plan(
-        opened, space, name=choices["name"], halving=choices["halving"], description=choices["description"],
-        command=options.this_command(),
-    )  # fmt: skip
+    description = choices["description"]
+    call = Call(options.this_command(), "name", partial(train_command, opened, description))
+    planned = plan(opened, space, name=choices["name"], halving=choices["halving"], description=description, call=call)
     screen = Screen(console.stream, phrased) if console.interactive else None
     state = run_sweep(planned, choices["jobs"], retry=choices["retry"], screen=screen)
     if as_json:
         click.echo(json.dumps(results.as_json(state, results.results_of(state)), indent=2, ensure_ascii=False))
     refuse_unfinished(state)
+
+
+def train_command(opened: Opened, description: str, run: str, overrides: Sequence[str]) -> str:
+    """The command that trains one run of the sweep alone."""
+    return command_line([
+        *options.PROGRAM, "train", opened.experiment.address or opened.experiment.name, "--run", run,
+        *(["--variant", opened.variant] if opened.variant else []),
+        *(["--description", description] if description else []),
+        *(part for text in overrides for part in ("-s", text)),
+    ])  # fmt: skip
 
 
 COMMANDS = (sweep,)

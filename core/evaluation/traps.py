@@ -113,7 +113,7 @@ def of_steps(config: Config, given: Collection[str], facts: Facts) -> Iterator[T
         return
     steps, decay = schedule.max_iters, schedule.lr_decay_iters or schedule.max_iters
     explicit = "train.schedule.lr_decay_iters" in given and schedule.decay != "constant"
-    if explicit and abs(decay - steps) > 0.2 * steps:
+    if explicit and not runtime.stop_when and abs(decay - steps) > 0.2 * steps:  # else max_iters is only a limit
         yield Trap(
             "train.schedule.lr_decay_iters",
             f"lr_decay_iters = {decay:,}, but max_iters = {steps:,}: "

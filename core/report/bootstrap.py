@@ -69,7 +69,9 @@ def interval(sides: Sides, difference: float) -> tuple[float, float]:
 def freedom(sides: Sides) -> float:
     """Degrees of freedom of the standard error: n - 1 for pairs, Welch's (1947) for two sides."""
     errors = [(float(values.var(ddof=1)) / len(values), len(values) - 1) for values in samples(sides)]
-    return sum(error for error, _ in errors) ** 2 / sum(error**2 / count for error, count in errors)
+    largest = max(error for error, _ in errors)  # dividing by it keeps the squares of tiny errors from becoming zero
+    shares = [(error / largest, count) for error, count in errors]
+    return sum(share for share, _ in shares) ** 2 / sum(share**2 / count for share, count in shares)
 
 
 @functools.lru_cache(maxsize=64)

@@ -186,14 +186,13 @@ def wanted(more: int | None) -> str:
 
 def one_seed(measure: Measure, names: tuple[str, str], seeds: tuple[int, int], difference: float) -> str:
     """The sentence for a group with one seed."""
-    who = "One seed each" if seeds == (1, 1) else f"One seed of {names[seeds[0] > 1]}"
+    who = "one seed each" if seeds == (1, 1) else f"one seed of {names[seeds[0] > 1]}"
     (by,) = measure.written(abs(difference))
     how = "lower" if difference < 0 else "higher"
     what = (
         f"is {how} by {with_unit(measure, by)} than that of {names[0]}" if difference else f"equals that of {names[0]}"
     )
-    another = "reverse it" if difference else "tell them apart"
-    return f"{who} cannot tell: {measure.title} of {names[1]} {what}, and another seed may {another}."
+    return f"No verdict with {who}: {measure.title} of {names[1]} {what}. A verdict needs several seeds of each."
 
 
 def sentence_of(

@@ -1,30 +1,41 @@
-"""`train_models`: many runs of one experiment from Python."""
+"""`train_models`: train several runs of one experiment from Python."""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from numbers import Integral
 from typing import Any
 
+from core.errors import UserError
 from core.lab.api import TrainedRun, split_settings
-from core.sweeps.plan import plan
+from core.sweeps.plan import Call, plan
 from core.sweeps.running import refuse_unfinished, run_sweep
-from core.sweeps.space import Space, check_space
+from core.sweeps.space import Space
 
 
-def train_models(settings: Mapping[str, Any], *, seeds: Sequence[int], jobs: int = 1) -> list[TrainedRun]:
-    """Train one setting with several seeds. Returns a run for each seed, in their order.
+def train_models(
+    settings: Mapping[str, Any], *, seeds: Sequence[int], jobs: int = 1, retry: bool = False
+) -> list[TrainedRun]:
+    """Train one setting with several seeds. Returns one run for each seed, in their order.
 
-    settings: as for `train_model`; "run" is the name of the sweep that the runs belong to. jobs: runs at once, each in a
-    process of its own; CPU threads are divided among them. What is finished stays: the same call goes on.
+    settings: as for `train_model`, but "run" is the name of the sweep that the runs belong to. jobs: number of runs at a
+    time, each in its own process; the CPU threads are divided among them. retry: train failed runs again.
 
-    Raises UserError for what cannot be trained so, RunFailed where a run has failed, and Interrupted after Ctrl-C, when
-    all is saved.
+    Finished runs are not repeated: make the same call again to continue after an interruption or failure.
+
+    Raises UserError for wrong settings or arguments, RunFailed if a run failed, and Interrupted after Ctrl-C, when
+    everything is saved.
     """
     experiment, name = split_settings(settings)
-    plain = tuple(int(seed) if isinstance(seed, Integral) else seed for seed in seeds)  # NumPy's numbers, too
-    command = f"train_models({dict(settings)!r}, seeds={list(plain)!r}, jobs={jobs})"
-    space = check_space(Space(seeds=plain))
-    sweep = plan(experiment.opened, space, name=name or "", command=command)
-    refuse_unfinished(run_sweep(sweep, jobs))
+    plain = tuple(int(seed) if isinstance(seed, Integral) else seed for seed in seeds)  # NumPy's integers, too
+    if not plain:
+        raise UserError("there are no seeds", place="seeds", remedy="For example: seeds=[0, 1, 2]")
+    seed, times = Counter(map(repr, plain)).most_common(1)[0]
+    if times > 1:
+        raise UserError(f"seed {seed} is given {times} times", place="seeds", remedy="Give each seed once.")
+    command = f"train_models({dict(settings)!r}, seeds={list(plain)!r}, jobs={jobs}{', retry=True' if retry else ''})"
+    call = Call(command, "run", lambda run, overrides: command)
+    sweep = plan(experiment.opened, Space(seeds=plain), name=name or "", call=call)
+    refuse_unfinished(run_sweep(sweep, jobs, retry=retry))
     return [TrainedRun(experiment.opened, sweep.out / point.run) for point in sweep.points]

@@ -1,7 +1,7 @@
-"""Successive halving: runs that are behind at a rung are told to stop (arXiv:1810.05934), by Optuna.
+"""Asynchronous successive halving (arXiv:1810.05934), done by Optuna: stop the worse half of the runs at each rung.
 
-A rung is an eighth, a quarter and a half of max_iters, from the first evaluation on. Each run trains by its whole schedule,
-so what it shows at a rung is what it would show there on its way to the end.
+The rungs are an eighth, a quarter and a half of max_iters; a run is judged at its first evaluation from there on. Each run
+follows its full learning rate schedule, so its loss at a rung is the one it would have there if it trained to the end.
 """
 
 from __future__ import annotations
@@ -19,22 +19,22 @@ if TYPE_CHECKING:
     from optuna.trial import Trial
 
 FIRST_RUNG = 8  # an eighth of max_iters
-FACTOR = 2  # the better half goes on
+FACTOR = 2  # the better half continues
 STUDY = "study.db"
 
 
 class Halving:
-    """The study of a sweep, in SQLite in its folder. A trial is a run."""
+    """The Optuna study of a sweep, stored with SQLite in the sweep's folder. Each trial is a run."""
 
     def __init__(self, state: State) -> None:
-        """Open the study, or begin it. Raises UserError where Optuna is missing, and where a run has no step to be judged at."""
+        """Open or create the study. Raises UserError if Optuna is missing, or a run has no step at which it can be judged."""
         optuna = load_optuna()
         sweep = self.sweep = state.sweep
         self.trials: dict[str, Trial] = {}
         self.reported: dict[str, set[int]] = {}
         durable.make_folders(sweep.folder)
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of Optuna, about itself
+            warnings.simplefilter("ignore")  # Optuna's, about its experimental features
             pruner = optuna.pruners.SuccessiveHalvingPruner(first_rung(sweep), FACTOR, 0)
             self.study = optuna.create_study(
                 storage=f"sqlite:///{(sweep.folder / STUDY).absolute()}", study_name=sweep.name, direction="minimize",
@@ -42,13 +42,13 @@ class Halving:
             )  # fmt: skip
         self.states = optuna.trial.TrialState
         for trial in self.study.get_trials(deepcopy=False):
-            if trial.state == self.states.RUNNING and "run" in trial.user_attrs:  # a kill has left it so
+            if trial.state == self.states.RUNNING and "run" in trial.user_attrs:  # left by a killed sweep
                 run = trial.user_attrs["run"]
                 self.trials[run] = optuna.trial.Trial(self.study, trial._trial_id)
                 self.reported[run] = set(trial.intermediate_values)
 
     def watch(self, point: Point, rows: list[dict[str, Any]]) -> Standing | None:
-        """Report the losses of a run. Returns how it stands when it is to stop."""
+        """Report the losses of a run to Optuna. Returns its new standing if it should stop."""
         trial, reported = self.trial(point), self.reported.setdefault(point.run, set())
         for row in rows:
             step, loss = int(row["step"]), row.get("val_loss", math.nan)
@@ -61,7 +61,7 @@ class Halving:
         return None
 
     def trial(self, point: Point) -> Trial:
-        """The trial of a run, begun if need be."""
+        """The trial of a run, created if there is none."""
         if (found := self.trials.get(point.run)) is not None:
             return found
         trial: Trial = self.study.ask()
@@ -81,7 +81,7 @@ class Halving:
 
 
 def load_optuna() -> Any:
-    """Optuna, silent. Raises UserError where it is not installed."""
+    """Import Optuna and silence it. Raises UserError if it is not installed."""
     try:
         import optuna
     except ImportError:
@@ -93,16 +93,16 @@ def load_optuna() -> Any:
 
 
 def first_rung(sweep: Sweep) -> int:
-    """The step of the first rung. Raises UserError where a run is not measured by steps, or not evaluated before its half."""
+    """The step of the first rung. Raises UserError if a run is limited by time, or not evaluated in the first half of its steps."""
     if any(point.config.train.runtime.max_minutes is not None for point in sweep.points):
         raise UserError(
-            "halving counts steps, and this run ends by the clock", place="train.runtime.max_minutes", remedy="Set train.schedule.max_iters instead."
+            "halving needs a number of steps, but this run is limited by time", place="train.runtime.max_minutes", remedy="Set train.schedule.max_iters instead."
         )  # fmt: skip
     steps = min(point.config.train.schedule.max_iters for point in sweep.points)
     between = max(point.config.train.runtime.eval_interval for point in sweep.points)
     if between > steps // FACTOR:
         raise UserError(
-            f"with an evaluation every {between} steps there is none before the half of {steps}",
+            f"with an evaluation every {between} steps there is none in the first half of {steps} steps",
             place="train.runtime.eval_interval",
             remedy=f"Evaluate more often: `train.runtime.eval_interval={max(1, steps // FIRST_RUNG)}`",
         )

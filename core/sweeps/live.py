@@ -1,4 +1,4 @@
-"""What a person sees of a sweep while it runs: a table on a terminal, a line for each run that ends elsewhere."""
+"""Show a running sweep: a live table on a terminal; elsewhere one line for each run that ends."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TextIO
 
+from core.listener import Advice
 from core.sweeps.plan import Point
 from core.sweeps.state import State
 from core.sweeps.workers import Job
@@ -16,13 +17,13 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 REFRESH = 0.5  # seconds
-MOST_ROWS = 12  # of runs that are finished or wait
+MOST_ROWS = 12  # of the table, if no more runs than that are training
 Show = Callable[[Sequence[Job]], None]
 
 
 @dataclass(frozen=True)
 class Screen:
-    """A terminal for the live table. phrase: puts a sentence into the words of whoever reads it."""
+    """A terminal for the live table. phrase: replaces Python arguments in a message by command-line options."""
 
     stream: TextIO
     phrase: Callable[[str], str] = str
@@ -30,7 +31,7 @@ class Screen:
 
 @contextlib.contextmanager
 def live_table(state: State, screen: Screen) -> Iterator[tuple[Show, Callable[[str], None]]]:
-    """Yields a function that shows which runs are where, and one that says a sentence above the table."""
+    """Show a live table. Yields a function that updates it, and one that prints a line above it."""
     from rich.console import Console
     from rich.live import Live
 
@@ -50,7 +51,7 @@ def live_table(state: State, screen: Screen) -> Iterator[tuple[Show, Callable[[s
 
 
 def drawn(state: State, jobs: Sequence[Job]) -> Table:
-    """Running runs, the last ones that ended, the next ones, and how many there are of each."""
+    """Draw the table: the running runs and their neighbours; the title counts the runs of each status."""
     from rich.box import SIMPLE_HEAD
     from rich.markup import escape
     from rich.table import Table
@@ -74,13 +75,13 @@ def drawn(state: State, jobs: Sequence[Job]) -> Table:
 
 
 def position(step: float, point: Point) -> str:
-    """`20/1000`; the step alone where a run ends by the clock."""
+    """`20/1000`; only the step if the run is limited by time."""
     train = point.config.train
     return f"{step}/{train.schedule.max_iters}" if train.runtime.max_minutes is None else str(step)
 
 
 def chosen(state: State, running: list[str]) -> list[Point]:
-    """The points that fit on a screen: those that run, and those around them."""
+    """The points to show: those that are running, and as many around them as fit."""
     points = state.sweep.points
     if len(points) <= MOST_ROWS:
         return list(points)
@@ -90,11 +91,11 @@ def chosen(state: State, running: list[str]) -> list[Point]:
 
 
 def sentence(state: State, point: Point, seconds: float) -> str:
-    """A run that has ended, in one line."""
+    """One line about a run that has ended."""
     standing = state.standings[point.run]
     head = f"[{state.done()}/{len(state.standings)}] {point.run}"
     if standing.status == "failed":
-        return f"{head}: failed: {standing.error}"
+        return Advice(f"{head}: failed: {standing.error}")
     loss = state.loss(point)
     at = f" at step {standing.step}" if standing.step is not None else ""
     return f"{head}: {standing.status}{at}{'' if loss is None else f', val loss {loss:.4f}'}, {seconds:.1f} s"

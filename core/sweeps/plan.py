@@ -1,9 +1,9 @@
-"""Plan a sweep: every point of its space is a run with a name and a checked config."""
+"""Plan a sweep: give every point of its space a run name and a checked config."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,28 +14,47 @@ from core.lab.opened import Opened
 from core.plugins.discovery import Experiment
 from core.private import hidden, without_home
 from core.sweeps import names
-from core.sweeps.space import SEED_KEY, Settings, Space
+from core.sweeps.space import SEED_KEY, Space, Values
 from core.toml import load_config, toml_value
 from core.tracking.run import out_folder
 
-FOLDER = "sweeps"  # in the out folder: a run has a summary.json there, and a sweep has none
+FOLDER = "sweeps"  # in the out folder; not taken for a run, because it has no summary.json
 
 
 @dataclass(frozen=True)
 class Point:
-    """One run: its name, what it varies (without the home folder), its seed (None: the config's), its overrides in order, and
-    its config."""
+    """One run. settings: the varied values, without the home folder. seed: None for the config's. overrides: all, in order."""
 
     run: str
-    settings: Settings
+    settings: Values
     seed: int | None
     overrides: tuple[str, ...]
     config: Config
 
 
 @dataclass(frozen=True)
+class Call:
+    """How a sweep was started.
+
+    command: the command line or Python call; repeated, it continues the sweep. naming: the argument that names a sweep.
+    of_run: takes a run's name and overrides, returns the command that is recorded with the run.
+    """
+
+    command: str = ""
+    naming: str = "name"
+    of_run: Callable[[str, Sequence[str]], str] = lambda run, overrides: ""
+
+    def another_name(self) -> str:
+        """The argument for another name, as it appears in messages."""
+        return f"`{self.naming}=NAME`"
+
+
+UNKNOWN = Call()
+
+
+@dataclass(frozen=True)
 class Sweep:
-    """opened: the experiment. halving: stop runs early that are behind. command: how it was started; it goes on with it."""
+    """A planned sweep. halving: stop the worse runs early."""
 
     opened: Opened
     name: str
@@ -43,11 +62,11 @@ class Sweep:
     points: tuple[Point, ...]
     halving: bool = False
     description: str = ""
-    command: str = ""
+    call: Call = UNKNOWN
 
     @property
     def experiment(self) -> Experiment:
-        """The folder."""
+        """The experiment's folder and its name."""
         return self.opened.experiment
 
     @property
@@ -57,24 +76,24 @@ class Sweep:
 
     @property
     def folder(self) -> Path:
-        """The sweep's own folder. It stands among the runs, where a user looks for results."""
+        """The sweep's own folder, next to the runs, where users look for results."""
         return self.out / FOLDER / self.name
 
     @property
     def title(self) -> str:
-        """How messages name it."""
+        """Its name in messages."""
         return f"{self.experiment.name}/{FOLDER}/{self.name}"
 
 
 def plan(
-    opened: Opened, space: Space, *, name: str = "", halving: bool = False, description: str = "", command: str = ""
+    opened: Opened, space: Space, *, name: str = "", halving: bool = False, description: str = "", call: Call = UNKNOWN
 ) -> Sweep:
-    """Every point, checked. Raises UserError for the first that is wrong, and for a name that is none."""
+    """Plan a sweep and check every point. Raises UserError for the first wrong point, and for an invalid name."""
     experiment, variant, overrides = opened.experiment, opened.variant, opened.overrides
     name = name or default_name(space, variant, halving)
     if name != names.safe(name) or name.startswith(".") or len(name) > names.LONGEST:
         raise UserError(
-            f"'{name}' is not a valid name of a sweep", place="name", remedy="Use letters, digits, - and _; it becomes the name of a folder."
+            f"'{name}' is not a valid name of a sweep", place=call.naming, remedy="Use letters, digits, - and _; it becomes the name of a folder."
         )  # fmt: skip
     found = {repr((hidden(settings), seed)): (settings, seed) for settings, seed in space.points()}.values()
     runs = names.run_names(name, [(hidden(settings), seed) for settings, seed in found])
@@ -87,11 +106,11 @@ def plan(
         if dataset := datasets.get(prepared_by(settings)):
             together = (*together, f"prepare.dataset_dir={toml_value(dataset)}")
         points.append(Point(run, hidden(settings), seed, together, checked(experiment, variant, together, space)))
-    return Sweep(opened, name, space, tuple(points), halving, without_home(description), command)
+    return Sweep(opened, name, space, tuple(points), halving, without_home(description), call)
 
 
 def default_name(space: Space, variant: str, halving: bool) -> str:
-    """What is varied: `lr-n_layer`, `seeds`."""
+    """Name a sweep after what it varies: `lr-n_layer`, `seeds`."""
     keys = names.short_keys(space.keys)
     parts = [variant if variant != "basic" else "", "halving" if halving else "", "random" if space.draws else ""]
     parts += [names.SHORT.get(key, key) for key in keys.values()] or ["seeds"]
@@ -100,7 +119,7 @@ def default_name(space: Space, variant: str, halving: bool) -> str:
 
 
 def checked(experiment: Experiment, variant: str, overrides: Sequence[str], space: Space) -> Config:
-    """The config of a point. Raises UserError that names the argument at fault."""
+    """The config of a point. Raises UserError, which names the argument with the mistake."""
     try:
         return load_config(experiment.folder, variant, overrides)[0]
     except UserError as error:
@@ -111,13 +130,16 @@ def checked(experiment: Experiment, variant: str, overrides: Sequence[str], spac
         raise
 
 
-def prepared_by(settings: Settings) -> str:
-    """The part of the settings that decides what the dataset is, as a key."""
+def prepared_by(settings: Values) -> str:
+    """The settings that decide which dataset is used, as a text for comparison."""
     return repr(sorted((key, value) for key, value in settings.items() if key.startswith("prepare.")))
 
 
 def own_datasets(experiment: Experiment, variant: str, overrides: Sequence[str], space: Space) -> dict[str, str]:
-    """prepared_by -> dataset folder, where points vary [prepare]: else each would make the other's dataset again."""
+    """Map `prepared_by` of each setting to a dataset folder. Empty if no key of [prepare] varies.
+
+    In a shared folder, runs would replace each other's datasets.
+    """
     keys = [key for key in space.keys if key.startswith("prepare.")]
     if not keys or "prepare.dataset_dir" in keys:
         return {}
@@ -131,7 +153,7 @@ def own_datasets(experiment: Experiment, variant: str, overrides: Sequence[str],
 
 
 def plain(value: Any) -> Any:
-    """A setting as JSON can hold it, without the home folder."""
+    """A setting without the home folder, as a TOML text if JSON cannot hold it."""
     value = hidden(value)
     try:
         json.dumps(value, allow_nan=False)

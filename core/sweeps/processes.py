@@ -1,7 +1,7 @@
-"""Train runs in processes of their own.
+"""Train each run in its own process.
 
-On Linux they are forked from a process that has everything imported already, elsewhere each imports for itself: only there
-is a fork safe. Killed with SIGKILL, a sweep can tell its runs nothing; they see it, save and end.
+On Linux, runs are forked from a process that has already imported everything. Elsewhere a fork is not safe, so each process
+imports for itself. If the sweep is killed with SIGKILL, its runs notice it, save and end.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from core.process import STOPPING
 
 @dataclass(frozen=True)
 class Request:
-    """A run to train, as another process needs it. log: the file for what it says. threads: None for torch's own choice."""
+    """All that another process needs to train a run. log: the file for its output. threads: None for torch's own choice."""
 
     experiment: str
     variant: str
@@ -47,7 +47,7 @@ class Request:
 
 
 def start(request: Request) -> BaseProcess:
-    """Train in another process, which has a session of its own: Ctrl-C reaches the sweep alone, which passes it on once."""
+    """Train in another process. It has its own session: Ctrl-C reaches only the sweep, which passes it on once."""
     with without_main(), holding_signals():
         started = context().Process(target=work, args=(request,))
         started.start()
@@ -55,7 +55,7 @@ def start(request: Request) -> BaseProcess:
 
 
 def context() -> ForkServerContext | SpawnContext:
-    """How processes are started here."""
+    """The way to start processes on this system."""
     if not sys.platform.startswith("linux"):
         return multiprocessing.get_context("spawn")
     found = multiprocessing.get_context("forkserver")
@@ -65,7 +65,7 @@ def context() -> ForkServerContext | SpawnContext:
 
 @contextlib.contextmanager
 def without_main() -> Iterator[None]:
-    """Hide the main module: multiprocessing would run the user's script again in each process."""
+    """Hide the main module, because multiprocessing would run the user's script again in each process."""
     main = sys.modules["__main__"]
     sys.modules["__main__"] = types.ModuleType("__main__")
     try:
@@ -76,15 +76,15 @@ def without_main() -> Iterator[None]:
 
 @contextlib.contextmanager
 def holding_signals() -> Iterator[None]:
-    """Hold SIGINT and SIGTERM back. What is started here inherits that.
+    """Hold back SIGINT and SIGTERM. Processes started here inherit this.
 
-    Ctrl-C and `timeout` signal all processes of a terminal. The one that runs are forked from must outlive that: without
-    it nobody learns how they end.
+    Ctrl-C and `timeout` signal all processes of a terminal. The process that runs are forked from must survive that,
+    because without it the sweep does not learn how the runs end.
     """
     if not hasattr(signal, "pthread_sigmask"):  # Windows
         yield
         return
-    resource_tracker.ensure_running()  # it would let them through when it starts
+    resource_tracker.ensure_running()  # because it lets the signals through when it starts
     former = signal.pthread_sigmask(signal.SIG_BLOCK, STOPPING)
     try:
         yield
@@ -93,7 +93,7 @@ def holding_signals() -> Iterator[None]:
 
 
 def work(request: Request) -> None:
-    """Train the run in this process, and end it with the exit code that `train` would have."""
+    """Train the run in this process and end the process, with the exit codes of the command `train`."""
     if hasattr(signal, "pthread_sigmask"):
         signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPPING)
     end_with_parent()
@@ -108,7 +108,7 @@ def work(request: Request) -> None:
         warnings.showwarning = lambda message, *_, **__: tell(log, f"warning: {message}")
         ended = train(request, log)
     if ended:
-        hide_home_in(request.log)  # here, as a sweep that has been killed cannot
+        hide_home_in(request.log)  # here, because a killed sweep cannot do it
         sys.exit(ended)
 
 
@@ -140,13 +140,13 @@ class Lines(Silent):
 
 
 def tell(log: TextIO, text: Any) -> None:
-    """Write one line, to be seen at once."""
+    """Write one line at once."""
     log.write(f"{text}\n")
     log.flush()
 
 
 def end_with_parent() -> None:
-    """Have this process stop, as by SIGTERM, when the one that started it ends."""
+    """Stop this process, as SIGTERM does, when the process that started it ends."""
     parent = multiprocessing.parent_process()
     assert parent is not None
 

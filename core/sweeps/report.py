@@ -45,7 +45,7 @@ def write_results(state: State) -> list[Result]:
     }
     for name, figure in figures.items():
         if figure is None:
-            (sweep.folder / name).unlink(missing_ok=True)  # of an earlier time
+            (sweep.folder / name).unlink(missing_ok=True)  # of an earlier report
         else:
             files.write_bytes(sweep.folder / name, png(figure))
     told = supported(groups, len(whole))
@@ -54,7 +54,7 @@ def write_results(state: State) -> list[Result]:
 
 
 def document(state: State, results: list[Result], told: list[Part], figures: dict[str, Figure | None]) -> Document:
-    """All that is to be said of a sweep. told: what its runs support; figures: by the names of their files."""
+    """The content of the report. told: which differences are real. figures: by file name."""
     sweep = state.sweep
     shown: list[Part] = [grid(table(sweep, results)), Paragraph(EXPLAINED, "soft")]
     shown += [Paragraph(remark, "notice") for remark in remarks(state, results)]
@@ -68,7 +68,7 @@ def document(state: State, results: list[Result], told: list[Part], figures: dic
             PageSection("What the runs support", told),
             PageSection("Curves", drawn("Validation loss by step, by tokens and by time", CURVES, figures)),
             PageSection("Runs", [runs(state)]),
-            PageSection("Run it again", [Code(sweep.command)]),
+            PageSection("Run it again", [Code(sweep.call.command)]),
             PageSection("Settings", base(state)),
             PageSection("Environment", machine(state)),
         ],
@@ -76,7 +76,7 @@ def document(state: State, results: list[Result], told: list[Part], figures: dic
 
 
 def cost(state: State) -> Cards:
-    """How many runs, and what they took together."""
+    """The number of runs, and what they cost in total."""
     summaries = [state.summary(point) for point in state.sweep.points]
     done = sum(summary.get("status") == "completed" for summary in summaries)
     seconds, flops = (sum(summary.get(key) or 0 for summary in summaries) for key in ("wall_seconds", "flops"))
@@ -99,7 +99,7 @@ def drawn(label: str, name: str, figures: dict[str, Figure | None]) -> list[Part
 
 
 def groups_of(state: State, results: list[Result]) -> list[Group]:
-    """Settings as they are compared."""
+    """A group of runs for each setting, for the comparison."""
     keys = short_keys(state.sweep.space.keys)
     return [
         Group(
@@ -111,7 +111,7 @@ def groups_of(state: State, results: list[Result]) -> list[Group]:
 
 
 def supported(groups: list[Group], settings: int) -> list[Part]:
-    """What the seeds support, the first setting against each other one. settings: how many could be compared."""
+    """Compare the first setting with each of the others, in sentences. settings: how many could be compared."""
     if len(groups) < 2:
         return []
     told: list[Part] = [Paragraph(sentence) for sentence in sentences(compare(groups))]
@@ -121,7 +121,7 @@ def supported(groups: list[Group], settings: int) -> list[Part]:
 
 
 def runs(state: State) -> PageTable:
-    """Every run, with a link to its own report."""
+    """All runs, with links to their own reports."""
     found = runs_table(state)
     rows = []
     for point, row in zip(state.sweep.points, found.rows, strict=True):
@@ -138,11 +138,11 @@ def base(state: State) -> list[Part]:
     same = {
         key: plain(value) for key, value in first.items() if all(key in each and each[key] == value for each in rest)
     }
-    return [Paragraph("What is the same in all runs.", "soft"), *settings(same)]
+    return [Paragraph("These keys are the same in all runs.", "soft"), *settings(same)]
 
 
 def machine(state: State) -> list[Part]:
-    """What one of the runs ran on, a completed one if there is one."""
+    """The environment of one run, a completed one if possible."""
     begun = [(point.run, summary) for point in state.sweep.points if (summary := state.summary(point))]
     if not begun:
         return []

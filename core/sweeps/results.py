@@ -1,4 +1,4 @@
-"""What a sweep found: a row per setting with mean and spread over seeds, as tables."""
+"""The results of a sweep as tables: for each setting, mean and standard deviation over seeds."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from core.report.grid import Spot
 from core.report.tables import Table
 from core.sweeps import names
 from core.sweeps.plan import Point, Sweep, plain
-from core.sweeps.space import Settings
+from core.sweeps.space import Values
 from core.sweeps.state import Standing, State
 
-MARK = "*"  # of a mean over the seeds that halving has kept
+MARK = "*"  # marks a mean over only the seeds that halving did not stop
 KEPT = (
-    f"{MARK} Of the seeds that halving kept: too good, for those that were stopped are missing. Such a setting is never "
-    "best, and is not compared."
+    f"{MARK} Mean over the seeds that halving did not stop. It is too good, because the stopped seeds are missing. Such a "
+    "setting is never marked as best, and it is not compared with others."
 )
-NO_BEST = "No setting has all its seeds: none is best."
+NO_BEST = "No setting is marked as best, because none has all its seeds."
 # Column -> field of summary.json. Means are over completed runs.
 MEASURES = {
     "val_loss": "best_val_loss", "accuracy": "accuracy", "bits_per_byte": "bits_per_byte", "train_seconds": "train_seconds",
@@ -29,7 +29,7 @@ MEASURES = {
 class Result:
     """One setting. runs: (point, standing, summary.json)."""
 
-    settings: Settings
+    settings: Values
     runs: list[tuple[Point, Standing, dict[str, Any]]] = field(default_factory=list)
     best: bool = False
 
@@ -40,25 +40,25 @@ class Result:
 
     @property
     def whole(self) -> bool:
-        """Whether each seed has completed."""
+        """Whether all seeds have completed."""
         return self.count("completed") == len(self.runs)
 
     @property
     def chosen(self) -> bool:
-        """Whether halving has stopped some of the seeds: what the others say is too good to be the setting's."""
+        """Whether halving stopped some seeds, but not all. The mean of the others is then too good."""
         return bool(self.count("stopped") and self.count("completed"))
 
     def mean(self, measure: str) -> float | None:
-        """None also where halving has chosen among the seeds."""
+        """The mean over completed runs; None if there are none, or if halving stopped some seeds."""
         return None if self.chosen else self.mean_of_kept(measure)
 
     def mean_of_kept(self, measure: str) -> float | None:
-        """The mean over completed runs, whichever they are."""
+        """The mean over completed runs, even if halving stopped others."""
         values = self.values(measure)
         return statistics.fmean(values) if values else None
 
     def deviation(self, measure: str) -> float | None:
-        """Standard deviation of a sample (n - 1); None for fewer than two values, and where halving has chosen."""
+        """Sample standard deviation (n - 1); None for fewer than two values, or if halving stopped some seeds."""
         values = self.values(measure)
         return statistics.stdev(values) if len(values) > 1 and not self.chosen else None
 
@@ -67,13 +67,13 @@ class Result:
 
     @property
     def score(self) -> tuple[float, float]:
-        """What makes one setting better than another, larger first, as a run chooses its best checkpoint."""
+        """Higher is better: exact match, then loss. A run chooses its checkpoint `best` by the same rule."""
         loss = self.mean("val_loss")
         return (self.mean("accuracy") or 0.0, -loss if loss is not None else float("-inf"))
 
 
 def results_of(state: State) -> list[Result]:
-    """One for each setting, in the order of the grid; the best one that has a loss is marked; with halving, that has all its seeds."""
+    """One result for each setting, in the order of the grid. Marks the best one; with halving, only if all its seeds completed."""
     found: dict[str, Result] = {}
     for point in state.sweep.points:
         result = found.setdefault(repr(point.settings), Result(point.settings))
@@ -86,7 +86,7 @@ def results_of(state: State) -> list[Result]:
 
 
 def table(sweep: Sweep, results: list[Result]) -> Table:
-    """For people: settings, number of completed runs, mean ± standard deviation over seeds, and a note."""
+    """The table for people: settings, number of completed runs, mean ± standard deviation over seeds, and a note."""
     keys = names.short_keys(sweep.space.keys)
     has_accuracy = any(result.values("accuracy") for result in results)
     columns = [*keys.values(), "runs", "val loss", *(["exact match"] if has_accuracy else []), "seconds", "note"]
@@ -105,7 +105,7 @@ def table(sweep: Sweep, results: list[Result]) -> Table:
 
 
 def with_spread(result: Result, measure: str, form: str) -> str:
-    """`0.4734 ± 0.0012`, without the ± for a single run, `-` for none; `0.4734*` for the seeds that halving kept."""
+    """`0.4734 ± 0.0012`; `0.4734` for a single run, `-` for none, `0.4734*` if halving stopped some seeds."""
     mean, deviation = result.mean_of_kept(measure), result.deviation(measure)
     if mean is None:
         return "-"
@@ -115,7 +115,7 @@ def with_spread(result: Result, measure: str, form: str) -> str:
 
 
 def remarks(state: State, results: list[Result]) -> list[str]:
-    """What a reader of the table has to know besides."""
+    """Sentences that a reader of the table needs to know."""
     found = [KEPT] if any(result.chosen for result in results) else []
     if state.sweep.halving and len(results) > 1 and not any(result.best for result in results):
         found.append(NO_BEST)
@@ -128,7 +128,7 @@ def remarks(state: State, results: list[Result]) -> list[str]:
 
 
 def note(result: Result) -> str:
-    """What else is to be said of a setting."""
+    """The note on a setting: best, and how many runs are not complete."""
     parts = ["best"] if result.best else []
     steps = [str(standing.step) for _, standing, _ in result.runs if standing.status == "stopped"]
     if steps:
@@ -138,7 +138,7 @@ def note(result: Result) -> str:
 
 
 def runs_table(state: State) -> Table:
-    """Every run: its name, status, loss, and what went wrong."""
+    """All runs: name, seed, status, loss and error."""
     rows = []
     for point in state.sweep.points:
         standing, loss = state.standings[point.run], state.loss(point)
@@ -150,14 +150,14 @@ def runs_table(state: State) -> Table:
 
 
 def figures_table(sweep: Sweep, results: list[Result]) -> Table:
-    """For programs: dotted keys, and plain numbers; train_seconds stand last, as they alone differ from time to time."""
+    """The table for programs: dotted keys and plain numbers. train_seconds is last: only it varies between equal sweeps."""
     measured = [f"{measure}{end}" for measure in MEASURES if measure != "train_seconds" for end in ("", "_std")]
     columns = [*sweep.space.keys, "completed", "failed", "stopped", "best", *measured, "train_seconds"]
     return Table(columns, [[cell(figures(result)[column]) for column in columns] for result in results])
 
 
 def figures(result: Result) -> dict[str, Any]:
-    """All of one result, by column."""
+    """The figures of one result, by column."""
     counts = {status: result.count(status) for status in ("completed", "failed", "stopped")}
     spread: dict[str, float | None] = {}
     for measure in MEASURES:
@@ -172,7 +172,7 @@ def cell(value: Any) -> str:
 
 
 def as_json(state: State, results: list[Result]) -> dict[str, Any]:
-    """The sweep for a program: settings with their figures, and runs."""
+    """The results for programs: settings with their figures, and runs."""
     sweep = state.sweep
     return {
         "experiment": sweep.experiment.name,
@@ -189,7 +189,7 @@ def as_json(state: State, results: list[Result]) -> dict[str, Any]:
 
 
 def spots(sweep: Sweep, results: list[Result]) -> list[Spot]:
-    """What the picture shows: losses by setting; of seeds alone, by seed."""
+    """The points of the picture: losses by setting; if only seeds vary, by seed."""
     if sweep.space.keys:
         return [
             Spot(result.settings, [] if result.chosen else result.values("val_loss"), result.best) for result in results

@@ -23,16 +23,16 @@ Show = Callable[[Sequence[Job]], None]
 
 
 def run_sweep(sweep: Sweep, jobs: int, *, retry: bool = False, screen: Screen | None = None) -> State:
-    """Train every point of a sweep, so many at once, and write the results.
+    """Train every point of a sweep, `jobs` at a time, and write the results.
 
-    retry: try runs that failed once more. screen: a terminal for the live table. Raises Interrupted after a signal, when
-    all is saved, and UserError for what cannot be trained.
+    retry: train failed runs again. screen: a terminal for the live table. Raises Interrupted after a signal, when
+    everything is saved, and UserError for wrong settings or arguments.
     """
     if jobs < 1:
-        raise UserError(f"{jobs} runs at once", place="jobs", remedy="Give 1 or more.")
+        raise UserError(f"{jobs} runs at a time", place="jobs", remedy="Give 1 or more.")
     listener = sweep.opened.listener
     points = opened_points(sweep)
-    busy = "Wait until it ends, or choose another name: `name=NAME`."
+    busy = f"Wait until it ends, or choose another name: {sweep.call.another_name()}."
     with files.lock(lock_file(sweep.folder), f"sweep {sweep.title}", busy):
         state = open_state(sweep, fingerprints(sweep, points), retry=retry)
         try:
@@ -47,7 +47,7 @@ def run_sweep(sweep: Sweep, jobs: int, *, retry: bool = False, screen: Screen | 
 
 
 def refuse_unfinished(state: State) -> None:
-    """Raise RunFailed where not every run has come to an end."""
+    """Raise RunFailed if a run failed or was interrupted."""
     wrong = [
         (run, standing) for run, standing in state.standings.items() if standing.status in ("failed", "interrupted")
     ]
@@ -55,7 +55,7 @@ def refuse_unfinished(state: State) -> None:
         listed = "".join(f"\n  {run}: {standing.error or standing.status}" for run, standing in wrong[:5])
         raise RunFailed(
             f"{len(wrong)} of {len(state.standings)} runs of {state.sweep.title} have no result:{listed}\n"
-            f"  The others are whole. {FILE} beside the results lists all; `retry=True` tries failed runs once more."
+            f"  The others are complete. {FILE} in the sweep's folder lists all runs; `retry=True` trains failed runs again."
         )
 
 
@@ -80,7 +80,7 @@ def fingerprints(sweep: Sweep, points: Sequence[Opened]) -> dict[str, str]:
 
 
 def train_all(state: State, jobs: int, screen: Screen | None) -> None:
-    """Train what is left. Raises Interrupted, whose remedy is the command to go on with."""
+    """Train the remaining runs. Raises Interrupted, whose remedy is the command that continues."""
     left, sweep = state.left(), state.sweep
     halving = None
     if sweep.halving:
@@ -89,7 +89,7 @@ def train_all(state: State, jobs: int, screen: Screen | None) -> None:
         halving = Halving(state)
     done = len(sweep.points) - len(left)
     sweep.opened.listener.say(
-        f"sweep {sweep.title}: {len(sweep.points)} runs, {done} of them done, {min(jobs, max(len(left), 1))} at once"
+        f"sweep {sweep.title}: {len(sweep.points)} runs, {done} of them done, {min(jobs, max(len(left), 1))} at a time"
     )
     with showing(state, screen if left else None) as (show, say):
 
@@ -99,12 +99,12 @@ def train_all(state: State, jobs: int, screen: Screen | None) -> None:
             say(sentence(state, point, seconds))
 
         crew = Crew(state, jobs, show=show, ended=ended, say=say, watch=halving.watch if halving else None)
-        crew.work(left, f"Go on with: {sweep.command}")
+        crew.work(left, f"Continue with: {sweep.call.command}")
 
 
 @contextlib.contextmanager
 def showing(state: State, screen: Screen | None) -> Iterator[tuple[Show, Callable[[str], None]]]:
-    """What shows the jobs that run, and what says a line: a live table on a terminal, else the listener."""
+    """Yields a function that shows the running jobs, and one that prints a line: a live table on a terminal, else the listener."""
     if screen is None:
         yield lambda jobs: None, state.sweep.opened.listener.say
         return
@@ -113,11 +113,11 @@ def showing(state: State, screen: Screen | None) -> Iterator[tuple[Show, Callabl
 
 
 def report_so_far(state: State) -> None:
-    """Write the results of an interrupted sweep. That it was interrupted is what counts, whatever becomes of this."""
+    """Write the results of an interrupted sweep. A failure here must not hide the interrupt."""
     say = state.sweep.opened.listener.say
     try:
         write_results(state)
     except Exception as error:
-        say(f"no report of what is finished: {error}")
+        say(f"the report so far could not be written: {error}")
     else:
         say(f"report so far: {state.sweep.folder / 'report.html'}")

@@ -1,4 +1,4 @@
-"""What a sweep tries: seeds, grids of values, and ranges to draw from."""
+"""The space of a sweep: seeds, grids of values, and ranges for random draws."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from typing import Any
 from core.errors import UserError
 
 SEED_KEY = "train.runtime.seed"
-MOST_POINTS = 10_000  # more is a slip of the pen: so many runs of three seconds take eight hours
-DRAW_SEED = 1337  # of random draws: the first N are the same whatever N is
-TRIES = 20  # draws for each one that is to differ from the others
-Settings = dict[str, Any]  # dotted key -> value
+MOST_POINTS = 10_000  # more is probably a mistake: 10,000 runs of three seconds take eight hours
+DRAW_SEED = 1337  # of random draws; fixed, so that more draws keep the earlier ones
+TRIES = 20  # at most, for each draw that differs from the others
+Values = dict[str, Any]  # dotted key -> value
 
 
 @dataclass(frozen=True)
 class Grid:
-    """One key, and the values that it takes."""
+    """A key and the values to try."""
 
     key: str
     values: tuple[Any, ...]
@@ -27,7 +27,7 @@ class Grid:
 
 @dataclass(frozen=True)
 class Range:
-    """One key, and a range to draw from: evenly, of the logarithm if `log`; whole numbers where both ends are."""
+    """A key and a range to draw from: evenly, or evenly on a log scale; whole numbers if both ends are whole."""
 
     key: str
     low: float
@@ -39,7 +39,7 @@ class Range:
         return isinstance(self.low, int) and isinstance(self.high, int)
 
     def draw(self, rng: random.Random) -> float | int:
-        """One value; of three significant digits where it is no whole number, for people read it."""
+        """Draw one value. Numbers that are not whole are rounded to three significant digits, for readability."""
         if self.whole:
             if not self.log:
                 return rng.randint(int(self.low), int(self.high))
@@ -52,7 +52,7 @@ class Range:
 
 @dataclass(frozen=True)
 class Space:
-    """Everything that a sweep combines. seeds: empty for the config's own; draws: number of points drawn from `ranges`."""
+    """All that a sweep combines. seeds: empty for the config's seed. draws: number of settings drawn from `ranges`."""
 
     seeds: tuple[int, ...] = ()
     grids: tuple[Grid, ...] = ()
@@ -61,13 +61,13 @@ class Space:
 
     @property
     def keys(self) -> list[str]:
-        """Dotted keys that vary, besides the seed."""
+        """The dotted keys that vary, without the seed."""
         return [grid.key for grid in self.grids] + [entry.key for entry in self.ranges]
 
-    def settings(self) -> list[Settings]:
-        """Every combination, in the order of the grid, the last key fastest; each with each draw."""
+    def settings(self) -> list[Values]:
+        """Every combination of the grids with every draw, in order; the draws vary fastest, then the last grid."""
         rng = random.Random(DRAW_SEED)
-        drawn: dict[str, Settings] = {}
+        drawn: dict[str, Values] = {}
         for _ in range(TRIES * self.draws):  # a small range has fewer values than draws
             if len(drawn) < self.draws:
                 draw = {entry.key: entry.draw(rng) for entry in self.ranges}
@@ -76,28 +76,30 @@ class Space:
         keys = [grid.key for grid in self.grids]
         return [dict(zip(keys, values, strict=True)) | draw for values in products for draw in (drawn.values() or [{}])]
 
-    def points(self) -> list[tuple[Settings, int | None]]:
-        """Settings with seeds; the seeds of one setting stand together. Raises UserError for more than MOST_POINTS."""
+    def points(self) -> list[tuple[Values, int | None]]:
+        """Every setting with every seed; the seeds of a setting are together. Raises UserError for more than MOST_POINTS."""
         count = math.prod(len(grid.values) for grid in self.grids) * max(self.draws, 1) * max(len(self.seeds), 1)
         if count > MOST_POINTS:
-            raise UserError(f"a sweep of {count:,} runs", remedy=f"Take fewer values: {MOST_POINTS:,} runs at most.")
+            raise UserError(
+                f"a sweep of {count:,} runs", remedy=f"Take fewer values or seeds: {MOST_POINTS:,} runs at most."
+            )
         return [(settings, seed) for settings in self.settings() for seed in self.seeds or (None,)]
 
 
 def check_space(space: Space) -> Space:
-    """The space. Raises UserError for what cannot be swept, and for keys that are given twice."""
+    """Return the space. Raises UserError for an empty one, for keys that cannot vary, and for keys given twice."""
     for key in space.keys:
         if space.keys.count(key) > 1:
             raise UserError(
                 f"'{key}' is swept twice", place="grid", remedy=f"Give all values at once: `grid={key}=V1,V2`"
             )
     if SEED_KEY in space.keys:
-        raise UserError("seeds have an argument of their own", place=SEED_KEY, remedy="For example: `seeds=0..4`")
+        raise UserError("seeds have their own argument", place=SEED_KEY, remedy="For example: `seeds=0..4`")
     if "train.runtime.out_dir" in space.keys:
         raise UserError(
-            "the runs of a sweep share one folder",
+            "all runs of a sweep are in one folder",
             place="train.runtime.out_dir",
-            remedy="Set it for all of them.",
+            remedy="Set it for all runs: `train.runtime.out_dir=FOLDER`",
         )
     if bool(space.ranges) != bool(space.draws):
         raise UserError(

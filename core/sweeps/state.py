@@ -1,4 +1,4 @@
-"""How far a sweep is: sweep.json in its folder, written at every change, so that a kill loses nothing."""
+"""The state of a sweep: sweep.json in its folder, written at every change, so that nothing is lost if it is killed."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ FINAL = ("completed", "failed", "stopped")  # nothing is left to do
 
 @dataclass(frozen=True)
 class Standing:
-    """How one point stands. status: waiting, running, interrupted, or one of FINAL; step: where halving stopped it."""
+    """The state of one point. status: waiting, running, interrupted, or one of FINAL. step: where halving stopped it."""
 
     status: str = "waiting"
     error: str = ""
@@ -33,10 +33,10 @@ class Standing:
 
 @dataclass
 class State:
-    """A sweep and how each of its runs stands, by name.
+    """A sweep and the standing of each run, by name.
 
-    ended: runs that came to an end of any kind since the command was given. others: entries of sweep.json for runs that
-    were begun, and are not asked for now; they stay there, so that the sweep knows them when they are asked for again.
+    ended: runs that have ended in any way since the command was given. others: entries of sweep.json for runs that were
+    started earlier and are not part of this command. They are kept for later commands that include them again.
     """
 
     sweep: Sweep
@@ -45,7 +45,7 @@ class State:
     others: list[dict[str, Any]] = field(default_factory=list)
 
     def set(self, point: Point, standing: Standing) -> None:
-        """Note a change, on disk too."""
+        """Change the standing of a run, and save the state."""
         self.standings[point.run] = standing
         if standing.status not in ("waiting", "running"):
             self.ended.add(point.run)
@@ -59,7 +59,7 @@ class State:
                 "experiment": sweep.experiment.name,
                 "name": sweep.name,
                 "description": sweep.description,
-                "command": sweep.command,
+                "command": sweep.call.command,
                 **definition(sweep),
                 "seeds": list(sweep.space.seeds),
                 "grid": {grid.key: [plain(value) for value in grid.values] for grid in sweep.space.grids},
@@ -78,27 +78,27 @@ class State:
         )
 
     def summary(self, point: Point) -> dict[str, Any]:
-        """summary.json of a point's run; {} where it has not begun."""
+        """summary.json of a point's run; {} if it has not started."""
         return read_summary(self.sweep.out / point.run)
 
     def loss(self, point: Point) -> float | None:
-        """The lowest val loss of a completed run, or what halving judged one by."""
+        """The lowest val loss of a completed run, or the one for which halving stopped it."""
         standing = self.standings[point.run]
         found = self.summary(point).get("best_val_loss") if standing.status == "completed" else standing.val_loss
         return None if found is None else float(found)
 
     def done(self) -> int:
-        """How many runs have nothing left to do in this session."""
+        """The number of runs that have nothing left to do now."""
         return sum(entry.status in FINAL or run in self.ended for run, entry in self.standings.items())
 
     def left(self) -> list[Point]:
-        """Points with something to do, those that have begun first."""
+        """The points that are not finished; those that have started come first."""
         points = [point for point in self.sweep.points if self.standings[point.run].status not in FINAL]
         return sorted(points, key=lambda point: self.standings[point.run].status == "waiting")
 
 
 def definition(sweep: Sweep) -> dict[str, Any]:
-    """What one name stands for. Values and seeds are no part of it: more of them make the same sweep larger."""
+    """What makes two sweeps different. Values and seeds do not: more of them enlarge the same sweep."""
     return {
         "variant": sweep.opened.variant,
         "overrides": list(map(without_home, sweep.opened.overrides)),
@@ -110,18 +110,18 @@ def definition(sweep: Sweep) -> dict[str, Any]:
 
 
 def open_state(sweep: Sweep, fingerprints: dict[str, str], *, retry: bool) -> State:
-    """The state of a sweep as its folder and its runs tell it. fingerprints: run -> that of its dataset.
+    """Read the state of a sweep from its folder and its runs. fingerprints: run -> fingerprint of its dataset.
 
-    retry: failures wait again. Raises UserError where the name stands for another sweep, and where a run of it
-    has other settings or other data.
+    retry: failed runs are to be trained again. Raises UserError if the name belongs to another sweep, or if one of its runs
+    has other settings or another dataset.
     """
     leave_strangers(sweep)
     found = read_sweep(sweep.folder)
     if found and (differences := [key for key, value in definition(sweep).items() if found.get(key) != value]):
         raise UserError(
-            f"the sweep '{sweep.name}' was begun with other {' and '.join(differences)}",
+            f"the sweep '{sweep.name}' was started with other {' and '.join(differences)}",
             place=str(sweep.folder / FILE),
-            remedy="Give this one another name: `name=NAME`. (More seeds or values of the same keys would do as they are.)",
+            remedy=f"Give this sweep another name: {sweep.call.another_name()}. (Only seeds and the values of its keys may change.)",
         )
     known = {str(entry["run"]): entry for entry in (*found.get("others", ()), *found.get("points", ()))}
     asked = {point.run for point in sweep.points}
@@ -136,7 +136,7 @@ def open_state(sweep: Sweep, fingerprints: dict[str, str], *, retry: bool) -> St
 
 
 def standing_of(sweep: Sweep, point: Point, fingerprint: str, entry: dict[str, Any], retry: bool) -> Standing:
-    """How a point stands before the sweep goes on. entry: what sweep.json said. Raises UserError for a run that is another one."""
+    """The standing of a point when a sweep starts. entry: from sweep.json. Raises UserError for a run with other settings or data."""
     folder = sweep.out / point.run
     summary = read_summary(folder) if is_own(folder, sweep.experiment) else {}
     if summary:
@@ -147,7 +147,7 @@ def standing_of(sweep: Sweep, point: Point, fingerprint: str, entry: dict[str, A
             raise UserError(
                 f"the run '{point.run}' of this sweep was made with other settings: {', '.join(differences[:4])}",
                 place=str(folder),
-                remedy="config.toml or prepare.py has changed since. Give the sweep another name: `name=NAME`.",
+                remedy=f"config.toml or prepare.py has changed since. Give the sweep another name: {sweep.call.another_name()}.",
             )
     status = entry.get("status")
     if summary.get("status") == "completed":
@@ -158,14 +158,14 @@ def standing_of(sweep: Sweep, point: Point, fingerprint: str, entry: dict[str, A
 
 
 def leave_strangers(sweep: Sweep) -> None:
-    """Rename a sweep's folder that was copied here along with another experiment's."""
+    """Rename the folder of a sweep that was copied here with another experiment."""
     owner = read_sweep(sweep.folder).get("experiment", sweep.experiment.name)
     if owner != sweep.experiment.name:
         set_aside(sweep.folder, f"-of-{owner}")
 
 
 def read_sweep(folder: Path) -> dict[str, Any]:
-    """sweep.json of a sweep's folder; {} where there is none. Raises UserError where it is damaged."""
+    """Read sweep.json; {} if there is none. Raises UserError if it is damaged."""
     path = folder / FILE
     if not path.is_file():
         return {}
@@ -177,4 +177,4 @@ def read_sweep(folder: Path) -> dict[str, Any]:
             return dict(values)
     except (ValueError, RecursionError, LookupError, TypeError):
         pass
-    raise UserError("not the state of a sweep", place=str(path), remedy="Delete this file, and give the command again: what is finished stays.")  # fmt: skip
+    raise UserError("the state of the sweep is damaged", place=str(path), remedy="Delete this file and start the sweep again. Finished runs are kept.")  # fmt: skip

@@ -1,4 +1,4 @@
-"""Import all that training needs, for the process that the runs of a sweep are forked from."""
+"""Import all that training needs, in the process from which the runs of a sweep are forked."""
 
 from __future__ import annotations
 
@@ -22,5 +22,5 @@ import core.encoders.gpt2  # noqa: E402
 import core.lab.reporting  # noqa: E402
 import core.lab.training  # noqa: E402, F401
 
-gc.freeze()  # else a run would copy the memory of all that is imported when it collects garbage
+gc.freeze()  # else garbage collection in a run would copy the memory of everything imported
 warnings.filterwarnings("ignore", "This process .* is multi-threaded", DeprecationWarning)  # numpy's threads, idle

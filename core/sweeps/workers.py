@@ -1,4 +1,4 @@
-"""Run the points of a sweep: each in a process of its own, as `train` does it, so many at once."""
+"""Train the points of a sweep, several at a time, each in its own process and in the same way as `train`."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from typing import Any
 from core import durable, files
 from core.errors import Interrupted, UserError
 from core.lab.training import Wish
-from core.private import command_line, hide_home_in, without_home
+from core.private import hide_home_in, without_home
 from core.process import STOPPING, StopRequest, noting_signals
 from core.sweeps import processes
 from core.sweeps.plan import Point, Sweep
@@ -28,17 +28,17 @@ from core.tracking.run import lock_file
 from core.training.measured import cores
 
 POLL = 0.05  # seconds between two looks at the processes
-LOST = 255  # multiprocessing's code where nobody saw the end: what the run was forked from has been killed
-# Exit codes: of a run that has saved, and of one that was stopped before it began, or by a second signal.
+LOST = 255  # multiprocessing's exit code if the process that the run was forked from was killed
+# Exit codes of a run that has saved, and of one that was stopped before it started or by a second signal.
 STOPPED = (*(code for number in STOPPING for code in (128 + number, -number)), LOST)
 ERROR_LENGTH = 300  # characters of an error in the table
-# Rows of metrics so far -> how the run stands if it is to stop.
+# Takes a point and its metrics so far. Returns its new standing if it should stop.
 Watch = Callable[[Point, list[dict[str, Any]]], Standing | None]
 
 
 @dataclass
 class Job:
-    """A run that is being trained. size: of its metrics.csv at the last look; asked: what halving has told it to stop as."""
+    """A run that is being trained. size: of metrics.csv when last read. asked: its standing, if halving told it to stop."""
 
     point: Point
     process: BaseProcess
@@ -51,7 +51,7 @@ class Job:
 
     def look(self) -> bool:
         """Read metrics.csv if it has grown. Returns whether it has."""
-        with contextlib.suppress(OSError, UserError):  # the run itself will tell what is wrong with it
+        with contextlib.suppress(OSError, UserError):  # the run itself reports what is wrong
             size = self.metrics.stat().st_size
             if size != self.size:
                 self.size, self.rows = size, read_rows(self.metrics)
@@ -60,7 +60,7 @@ class Job:
 
 
 class Crew:
-    """At most `jobs` processes at once. show: called often, with the jobs that run; say: a sentence."""
+    """At most `jobs` processes at a time. show: called often, with the running jobs. say: prints a line."""
 
     def __init__(
         self,
@@ -74,12 +74,12 @@ class Crew:
     ) -> None:
         self.state, self.jobs, self.watch = state, jobs, watch
         self.show, self.ended, self.say = show, ended, say
-        self.threads = max(1, cores() // jobs) if jobs > 1 else None  # one alone takes what is fastest
+        self.threads = max(1, cores() // jobs) if jobs > 1 else None  # a single run chooses the fastest number
         self.running: list[Job] = []
         self.waited: set[str] = set()
 
     def work(self, points: Sequence[Point], remedy: str) -> None:
-        """Train all points. Raises Interrupted, with the remedy, when a signal came and the runs have saved."""
+        """Train all points. After a signal, when the runs have saved, raises Interrupted with the remedy."""
         waiting = list(points)
         with noting_signals() as stop:
             try:
@@ -94,7 +94,7 @@ class Crew:
             raise Interrupted(stop.number, remedy)
 
     def start_some(self, waiting: list[Point]) -> None:
-        """Start what may start now, in order."""
+        """Start the points that may start now, in order."""
         for point in list(waiting):
             if len(self.running) >= self.jobs:
                 return
@@ -104,7 +104,7 @@ class Crew:
                 self.state.set(point, Standing("running"))
 
     def start(self, point: Point) -> Job:
-        """Begin to train a point."""
+        """Start to train a point."""
         sweep = self.state.sweep
         log = sweep.folder / "logs" / f"{point.run}.txt"
         durable.make_folders(log.parent)
@@ -112,7 +112,7 @@ class Crew:
         return Job(point, process, log, sweep.out / point.run / "metrics.csv")
 
     def may_start(self, point: Point) -> bool:
-        """Not while a process that a killed sweep has left trains it, nor while another times the ways of the same model."""
+        """Whether no process left by a killed sweep trains this run, and no other run is timing the same model."""
         out = self.state.sweep.out
         unsettled = [job for job in self.running if not (out / job.point.run / "config.toml").exists()]
         if any(shape(job.point) == shape(point) for job in unsettled):
@@ -125,7 +125,7 @@ class Crew:
         return True
 
     def look(self) -> None:
-        """Take in what has ended, and stop what halving gives up."""
+        """Collect the jobs that have ended, and stop those that halving rejects."""
         for job in list(self.running):
             if job.look() and self.watch and not job.asked:
                 job.asked = self.watch(job.point, job.rows)
@@ -135,13 +135,13 @@ class Crew:
                 self.take(job, code)
 
     def take(self, job: Job, code: int) -> None:
-        """Note how a job ended."""
+        """Record how a job ended."""
         self.running.remove(job)
         if code == 0:
             standing = Standing("completed")
         elif job.asked and code in STOPPED:
             standing = job.asked
-        elif code in STOPPED:  # by this sweep, or by somebody else: the same command goes on
+        elif code in STOPPED:  # by this sweep or by the user; the same command continues it
             standing = Standing("interrupted")
         else:
             standing = Standing("failed", error_of(self.state.sweep, job.log, code))
@@ -153,41 +153,37 @@ class Crew:
         self.ended(job.point, time.monotonic() - job.began)
 
     def end_all(self, stop: StopRequest) -> None:
-        """Have every process save and end."""
+        """Tell every process to save and end, and wait for it."""
         for job in self.running:
             if job.asked is None:  # a second signal would end it before it has saved
                 job.process.terminate()
         if self.running and stop.number:
-            self.say(f"stopping {len(self.running)} run{'s' * (len(self.running) > 1)}, which save first")
+            self.say(f"stopping {len(self.running)} run{'s' * (len(self.running) > 1)}; first, progress is saved")
         for job in list(self.running):
             job.process.join()
             self.take(job, job.process.exitcode or 0)
 
 
 def request_for(sweep: Sweep, point: Point, threads: int | None, log: Path) -> Request:
-    """What a process needs to train a point. threads: of a new run, where its config leaves them open."""
+    """The request to train a point. threads: for a new run whose config says "auto"."""
     experiment, variant, overrides = sweep.experiment, sweep.opened.variant, point.overrides
-    is_new = not (sweep.out / point.run / "config.toml").exists()  # else it goes on with its own number
+    is_new = not (sweep.out / point.run / "config.toml").exists()  # an existing run keeps its number
     if threads is not None and is_new and point.config.train.runtime.threads == "auto":
         overrides = (*overrides, f"train.runtime.threads={threads}")
     name = experiment.address or experiment.name
-    command = command_line([
-        "python", "-m", "core.cli", "train", name, "--run", point.run, *(["--variant", variant] if variant else []),
-        *(["--description", sweep.description] if sweep.description else []),
-        *(part for text in overrides for part in ("-s", text)),
-    ])  # fmt: skip
+    command = sweep.call.of_run(point.run, overrides)
     wish = Wish(point.run, description=sweep.description, command=command)
     return Request(name, variant, overrides, wish, log, threads)
 
 
 def shape(point: Point) -> str:
-    """All that the choice of the fastest way depends on, and more: points of one shape share the choice."""
+    """What the choice of the fastest settings depends on. Points of the same shape share the choice."""
     train = point.config.train
     return json.dumps([train.model.model_dump(), train.data.model_dump(), train.optim.name], sort_keys=True)
 
 
 def user_of(folder: Path) -> str:
-    """The process that trains a run just now, "" if none does."""
+    """The process that is training a run now; "" if there is none."""
     path = lock_file(folder)
     if not path.exists():
         return ""
@@ -199,7 +195,7 @@ def user_of(folder: Path) -> str:
 
 
 def error_of(sweep: Sweep, log: Path, code: int) -> str:
-    """Why a run failed, on one line, without the paths of this machine."""
+    """Why a run failed, on one line, without paths of this machine."""
     if code < 0:
         return f"ended by signal {-code} ({signal.Signals(-code).name})"
     text = log.read_text(encoding="utf-8", errors="replace") if log.exists() else ""

@@ -15,4 +15,5 @@ def documents(rng, *, below: int = 100, step: int = 2, numbers: int = 4):
     while True:
         start = rng.randrange(below)
         first, *rest = (str(start + step * i) for i in range(numbers))
-        yield Example(prompt=f"{first} ", completion=" ".join(rest) + "\n")
+        digits = f"{len(first)} digit{'s' * (len(first) > 1)}"
+        yield Example(prompt=f"{first} ", completion=" ".join(rest) + "\n", group=digits)
