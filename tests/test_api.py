@@ -154,7 +154,7 @@ def test_mistakes_are_told(spaces: Path) -> None:
         run.load().complete(["a: "], temprature=0)
     with pytest.raises(UserError, match=r"other settings: train\.model\.n_embd: 16 -> 32"):
         open_experiment("spaces", {"train.model.n_embd": 32}).train()
-    with pytest.raises(UserError, match="there is nothing to sweep over"):
+    with pytest.raises(UserError, match="there are no seeds"):
         train_models({"experiment": "spaces"}, seeds=[])
 
 

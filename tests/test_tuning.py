@@ -186,7 +186,9 @@ class Rows:
     def __init__(self, clock: Clock) -> None:
         self.clock, self.taken, self.clips = clock, list[int](), set[Any]()
 
-    def of(self, model: Any, optimizer: Any, machine: Any, grad_clip: float | None) -> Callable[[Any, Any], None]:
+    def of(
+        self, model: Any, optimizer: Any, machine: Any, grad_clip: float | None, objective: Any
+    ) -> Callable[[Any, Any], None]:
         def take(inputs: Any, targets: Any) -> None:
             self.taken.append(inputs.shape[1])
             self.clock.now += 0.010 + 0.020 * inputs.shape[1]
