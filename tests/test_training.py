@@ -132,6 +132,20 @@ def test_metrics_survive_a_line_that_was_cut_short(tmp_path: Path) -> None:
     assert json.loads((tmp_path / "metrics.json").read_text()) == [{"step": 1, "train_loss": 0.5}]
 
 
+def test_another_vocabulary_is_told_with_the_folder_that_a_tilde_means(
+    spaces: Path, terrarium: Terrarium, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert terrarium("prepare", "spaces").exit_code == 0
+    shutil.copytree(spaces / "datasets" / "basic", tmp_path / "mine")
+    assert terrarium("train", "spaces", "--run", "far", "-s", "prepare.dataset_dir=~/mine").exit_code == 0
+    assert terrarium("new", "other", "--from", "spaces").exit_code == 0
+    changed = ("-s", "prepare.params.alphabet=xyz", "-s", "train.model.init_from=spaces/far")
+    refused = terrarium("train", "other", *changed)
+    assert refused.exit_code == 2
+    assert f"prepare.encoder_from={tmp_path / 'mine'}" in refused.stderr
+
+
 def test_finetuning_needs_the_same_vocabulary(spaces: Path, terrarium: Terrarium) -> None:
     assert terrarium("train", "spaces").exit_code == 0
     assert terrarium("new", "other", "--from", "spaces").exit_code == 0

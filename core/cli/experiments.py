@@ -38,7 +38,7 @@ def account(experiment: Experiment) -> dict[str, Any]:
     """One experiment for `list`. Its config is not checked, so a broken experiment does not break the list."""
     row: dict[str, Any] = {"name": experiment.name, "summary": summary(experiment), "path": str(experiment.folder)}
     try:
-        dataset, out = places(experiment.folder)
+        dataset, out = places(experiment)
         summaries = [read_summary(folder) for folder in run_folders(experiment, out)]
         losses = [found["best_val_loss"] for found in summaries if found.get("best_val_loss") is not None]
     except (UserError, ValueError, AttributeError, TypeError, OSError):
@@ -48,14 +48,14 @@ def account(experiment: Experiment) -> dict[str, Any]:
     return row | {"prepared": prepared, "runs": len(summaries), "best_loss": min(losses, default=None)}
 
 
-def places(folder: Path) -> tuple[Path, Path]:
+def places(experiment: Experiment) -> tuple[Path, Path]:
     """The folders of the dataset and of the runs, from config.toml."""
-    path = folder / "config.toml"
+    path = experiment.folder / "config.toml"
     values = tomli.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
     prepare = values.get("prepare", {})
     dataset = prepare.get("dataset_dir") or f"datasets/{prepare.get('variant', 'basic')}"
     out = values.get("train", {}).get("runtime", {}).get("out_dir") or "out"
-    return folder / Path(dataset).expanduser(), folder / Path(out).expanduser()
+    return experiment.path(dataset), experiment.path(out)
 
 
 @click.command()

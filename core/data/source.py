@@ -68,21 +68,17 @@ class Source:
         """Whether the function of prepare.py may read files of "raw_dir", or of its own "folder"."""
         return self.kind == "prepare" or (self.function is not None and wants(self.function, name))
 
-    def path(self, setting: str) -> Path:
-        """A path of the config. Relative ones start at the experiment's folder."""
-        return self.experiment.folder / Path(setting).expanduser()
-
     @property
     def dataset_dir(self) -> Path:
-        return self.path(self.config.prepare.dataset_dir)
+        return self.experiment.path(self.config.prepare.dataset_dir)
 
     def borrowed_encoder(self) -> Encoder:
         """The encoder of the dataset that `prepare.encoder_from` names."""
-        return load_dataset(self.path(self.config.prepare.encoder_from), self.plugins).encoder
+        return load_dataset(self.experiment.path(self.config.prepare.encoder_from), self.plugins).encoder
 
     @property
     def raw_dir(self) -> Path:
-        return self.path(self.config.prepare.raw_dir)
+        return self.experiment.path(self.config.prepare.raw_dir)
 
     @property
     def is_address(self) -> bool:
@@ -94,7 +90,7 @@ class Source:
         name = self.config.prepare.input
         if self.is_address:
             return self.raw_dir / (PurePosixPath(unquote(urlsplit(name).path)).name or "input")
-        file = self.path(name)
+        file = self.experiment.path(name)
         # A path that exists only relative to the current folder means that file: it was typed in a shell.
         return Path(name).absolute() if not file.exists() and Path(name).is_file() else file
 

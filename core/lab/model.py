@@ -6,7 +6,6 @@ import functools
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -61,7 +60,7 @@ class LoadedModel:
     @functools.cached_property
     def dataset(self) -> Dataset:
         """The dataset that the run was trained on. Raises UserError if it has changed since."""
-        folder = self.run.experiment.folder / Path(self.config.prepare.dataset_dir).expanduser()
+        folder = self.run.experiment.path(self.config.prepare.dataset_dir)
         dataset = load_dataset(folder, self.opened.plugins)
         wrong = ""
         if identity(dataset.encoder) != identity(self.encoder):

@@ -110,6 +110,6 @@ def prepared(opened: Opened, *, force: bool = False) -> tuple[Opened, Dataset]:
         opened.experiment, opened.config, opened.settings, opened.plugins, force=force, listener=opened.listener
     )
     folder = dataset_setting(opened.experiment, dataset)
-    if opened.experiment.folder / Path(opened.config.prepare.dataset_dir).expanduser() == dataset.folder:
+    if opened.experiment.path(opened.config.prepare.dataset_dir) == dataset.folder:
         return opened, dataset
     return opened.having({"prepare.dataset_dir": folder}), dataset

@@ -242,6 +242,6 @@ def start_from(run: Run, name: str, model: torch.nn.Module, dataset: Dataset) ->
             f"{name} was trained with another vocabulary than this dataset has",
             place="train.model.init_from",
             remedy="Prepare this dataset with the other dataset's encoder: "
-            f"`prepare.encoder_from={experiment.folder / run_config(folder).prepare.dataset_dir}`",
+            f"`prepare.encoder_from={experiment.path(run_config(folder).prepare.dataset_dir)}`",
         )
     checkpoints.put_weights(model, checkpoint.model, f"train.model.init_from = {name}")

@@ -27,6 +27,10 @@ class Experiment:
     def name(self) -> str:
         return self.folder.name
 
+    def path(self, setting: str) -> Path:
+        """A path of the config. Relative ones start at the experiment's folder."""
+        return self.folder / Path(setting).expanduser()
+
     @property
     def command(self) -> str:
         """The command line for this experiment, for messages: `command.format("train")`."""

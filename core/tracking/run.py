@@ -82,7 +82,7 @@ class Run:
 
 def out_folder(experiment: Experiment, config: Config) -> Path:
     """The folder that an experiment's runs are in."""
-    return experiment.folder / Path(config.train.runtime.out_dir).expanduser()
+    return experiment.path(config.train.runtime.out_dir)
 
 
 def lock_file(folder: Path) -> Path:
