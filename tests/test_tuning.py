@@ -186,7 +186,7 @@ class Rows:
     def __init__(self, clock: Clock) -> None:
         self.clock, self.taken, self.clips = clock, list[int](), set[Any]()
 
-    def of(
+    def __call__(
         self, model: Any, optimizer: Any, machine: Any, grad_clip: float | None, objective: Any
     ) -> Callable[[Any, Any], None]:
         def take(inputs: Any, targets: Any) -> None:

@@ -71,7 +71,7 @@ def experiment_cases(run: Run, parts: Parts) -> list[Case]:
     config, seconds = run.config.train, dict[str, float]()
 
     def step() -> dict[str, Any]:
-        figures = step_speed(parts.step(config), config, parts.batch(0))
+        figures = step_speed(parts.step, config, parts.batch(0))
         seconds["step"] = figures["ms_per_step"] / 1000
         return figures
 

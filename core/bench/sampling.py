@@ -7,17 +7,16 @@ from typing import Any
 import torch
 
 from core.bench.training import Shape, config_of
-from core.models.build import build_model
 from core.plugins.manager import plugins
 from core.sampling.generate import generate
-from core.training.machine import Machine
+from core.training.machine import Machine, model_on
 from core.training.timing import timed
 
 
 def preset_sampling(preset: str, shape: Shape, rows: int, machine: Machine, seconds: float = 1.0) -> dict[str, Any]:
     """`sampling_speed` of a preset with fresh weights."""
     torch.manual_seed(0)
-    model = build_model(config_of(preset, shape).train.model, shape.vocab_size, plugins()).to(machine.device)
+    model = model_on(machine, config_of(preset, shape).train.model, shape.vocab_size, plugins())
     return sampling_speed(model, rows, machine, seconds)
 
 

@@ -14,9 +14,8 @@ import torch
 
 from core.config import Config, Data, Model, Train
 from core.defaults import resolve
-from core.models.build import build_model
 from core.plugins.manager import plugins
-from core.training.machine import Machine
+from core.training.machine import Machine, model_on
 from core.training.objectives import tokens
 from core.training.optimizers import build_optimizer
 from core.training.step import Step
@@ -62,9 +61,9 @@ def preset_speed(preset: str, shape: Shape, machine: Machine, seconds: float = 1
     """Time a preset's training step. If it does not fit into the GPU's memory, half the rows are tried, and so on."""
     torch.manual_seed(0)
     config = config_of(preset, shape)
-    model = build_model(config.train.model, shape.vocab_size, plugins()).to(machine.device)
+    model = model_on(machine, config.train.model, shape.vocab_size, plugins())
     optimizer = build_optimizer(model, config.train.optim, plugins())
-    step = Step.of(model, optimizer, machine, config.train.optim.grad_clip, tokens)
+    step = Step(model, optimizer, machine, config.train.optim.grad_clip, tokens)
     try:
         return step_speed(step, config.train, random_batch(shape), seconds)
     except torch.OutOfMemoryError:

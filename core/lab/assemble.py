@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -49,13 +50,13 @@ class Fresh:
     optimizer: torch.optim.Optimizer
     objective: Objective
 
-    @property
+    @functools.cached_property
     def step(self) -> Step:
         """The optimizer step."""
         grad_clip = self.settled.config.train.optim.grad_clip
-        return Step.of(self.model, self.optimizer, self.settled.machine, grad_clip, self.objective)
+        return Step(self.model, self.optimizer, self.settled.machine, grad_clip, self.objective)
 
-    @property
+    @functools.cached_property
     def speed(self) -> Speed:
         return Speed.of(self.settled.config.train, self.settled.machine, self.model)
 
@@ -76,7 +77,7 @@ def assemble(opened: Opened, run: Run, dataset: Dataset, fresh: Fresh, saver: Sa
         optimizer=fresh.optimizer,
         machine=machine,
         batch=lambda step: batch(dataset.train, config.data, config.runtime.seed, step),
-        objective=fresh.objective,
+        step=fresh.step,
         evaluate=Evaluation(dataset, run.config, machine).while_training,
         trackers=open_trackers(run, config.runtime.trackers, opened.plugins),
         plugins=opened.plugins,
@@ -103,6 +104,15 @@ def never_compiled(config: Config) -> Config:
 
 
 @contextlib.contextmanager
+def temporary_model(opened: Opened, config: Config, dataset: Dataset) -> Iterator[Fresh]:
+    """A model with fresh weights, on the machine that is chosen for it. Compute with it inside this context."""
+    with computing(choose_device(config.train.runtime.device).type):
+        settled = settle(opened.experiment, config, dataset, opened.plugins)
+        with settled.machine.computing():
+            yield fresh_model(settled, dataset, opened.plugins)
+
+
+@contextlib.contextmanager
 def throwaway(opened: Opened, dataset: Dataset, *, compiling: bool = True) -> Iterator[tuple[Run, Parts]]:
     """A temporary run in a folder next to the real ones, with the parts of its loop. It is removed at the end.
 
@@ -115,13 +125,10 @@ def throwaway(opened: Opened, dataset: Dataset, *, compiling: bool = True) -> It
         with tempfile.TemporaryDirectory(prefix=".bench-", dir=out) as folder, saving_thread() as saver:
             changes = {"train.runtime.trackers": [], "train.runtime.out_dir": folder}
             config = replaced(opened.config if compiling else never_compiled(opened.config), changes)
-            with computing(choose_device(config.train.runtime.device).type):
-                settled = settle(opened.experiment, config, dataset, opened.plugins)
-                run = Run(opened.experiment, "bench", settled.config)
+            with temporary_model(opened, config, dataset) as fresh:
+                run = Run(opened.experiment, "bench", fresh.settled.config)
                 run.folder.mkdir()
-                with settled.machine.computing():
-                    fresh = fresh_model(settled, dataset, opened.plugins)
-                    yield run, assemble(replace(opened, listener=SILENT), run, dataset, fresh, saver)
+                yield run, assemble(replace(opened, listener=SILENT), run, dataset, fresh, saver)
     finally:
         with contextlib.suppress(OSError):  # fails if the folder is not empty
             out.rmdir()

@@ -61,7 +61,7 @@ def timed(opened: Opened, dataset: Dataset) -> tuple[Prediction, int]:
             with memory.noticing():
                 return predict(run, parts, dataset, TIMED_SECONDS), parameter_count(parts.model)
         except memory.NoRoom as error:
-            raise step_does_not_fit(run, parts.step(run.config.train), parts.batch(0), error) from None
+            raise step_does_not_fit(run, parts.step, parts.batch(0), error) from None
 
 
 def untimed(settled: Settled, dataset: Dataset, plugins: Plugins) -> int:

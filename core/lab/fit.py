@@ -13,12 +13,9 @@ from dataclasses import dataclass
 from core.data.batches import batch
 from core.data.dataset import Dataset
 from core.errors import UserError
-from core.lab.assemble import fresh_model, never_compiled
+from core.lab.assemble import never_compiled, temporary_model
 from core.lab.opened import Opened, as_overrides, with_overrides
-from core.lab.settle import settle
 from core.models.build import parameter_count
-from core.process import computing
-from core.training.machine import choose_device
 from core.training.timing import step_speed
 
 MEASURED_SECONDS = 0.6  # per size
@@ -91,13 +88,10 @@ def stopwatch(opened: Opened, dataset: Dataset, minutes: float) -> Callable[[int
     def measure(n_embd: int, n_head: int) -> tuple[int, float]:
         size = {"train.model.n_embd": n_embd, "train.model.n_head": n_head, "train.runtime.max_minutes": minutes}
         sized = with_overrides(opened, (*opened.overrides, *as_overrides(size)))
-        with computing(choose_device(sized.config.train.runtime.device).type):
-            settled = settle(sized.experiment, never_compiled(sized.config), dataset, sized.plugins)
-            train = settled.config.train
-            with settled.machine.computing():
-                fresh = fresh_model(settled, dataset, sized.plugins)
-                first = batch(dataset.train, train.data, train.runtime.seed, 0)
-                figures = step_speed(fresh.step, train, first, MEASURED_SECONDS)
+        with temporary_model(sized, never_compiled(sized.config), dataset) as fresh:
+            train = fresh.settled.config.train
+            first = batch(dataset.train, train.data, train.runtime.seed, 0)
+            figures = step_speed(fresh.step, train, first, MEASURED_SECONDS)
         return parameter_count(fresh.model), figures["ms_per_step"] / 1000
 
     return measure

@@ -17,11 +17,16 @@ from core.tracking.run import Run
 
 def train(opened: Opened, wish: Wish) -> Run:
     """Prepare, train, and write the run's curves and page. Raises UserError, RunFailed and Interrupted."""
-    refuse_impossible(opened, wish)
-    opened, dataset = prepared(opened)
-    run = train_run(opened, dataset, wish)
+    _, run = trained(opened, wish)
     report_of_run(run.folder)
     return run
+
+
+def trained(opened: Opened, wish: Wish) -> tuple[Opened, Run]:
+    """Prepare and train. Returns the experiment, with the dataset's folder set, and the run."""
+    refuse_impossible(opened, wish)
+    opened, dataset = prepared(opened)
+    return opened, train_run(opened, dataset, wish)
 
 
 def loop(opened: Opened, wish: Wish, show: Callable[[str], Any] | None = None) -> Path:
@@ -29,9 +34,7 @@ def loop(opened: Opened, wish: Wish, show: Callable[[str], Any] | None = None) -
 
     show: called with the pieces of the first sample, if it is running text. Raises UserError, RunFailed and Interrupted.
     """
-    refuse_impossible(opened, wish)
-    opened, dataset = prepared(opened)
-    run = train_run(opened, dataset, wish)
+    opened, run = trained(opened, wish)
     model = load_model(opened, run.name)
     evaluate(model)
     samples = sample(model, show=show)

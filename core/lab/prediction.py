@@ -19,6 +19,7 @@ from core.tracking.run import Run
 from core.training.peak import synchronise
 from core.training.timing import step_speed
 from core.training.trainer import Parts
+from core.training.tuning import rows_within, seconds_of
 from core.training.upkeep import row_seconds, save, shares
 
 STEPS_AT_LEAST = 5  # that step_speed takes: 2 to warm up, 3 timed
@@ -50,10 +51,10 @@ def predict(run: Run, parts: Parts, dataset: Dataset, seconds: float = 5.0) -> P
     rarely take longer. Saving happens during training, so its share is an upper bound.
     """
     config, runtime = run.config.train, run.config.train.runtime
-    part = part_of(config, parts, seconds / STEPS_AT_LEAST)
+    part = part_of(config.data, parts, seconds / STEPS_AT_LEAST)
     inputs, targets = (side[: part.grad_accum_steps, : part.batch_size] for side in parts.batch(0))
     small = config.model_copy(update={"data": part})
-    speed = step_speed(parts.step(config), small, (inputs, targets), seconds)
+    speed = step_speed(parts.step, small, (inputs, targets), seconds)
     step = speed["ms_per_step"] / 1000 * config.data.tokens_per_step / part.tokens_per_step
     evaluation = evaluation_estimate(dataset, run.config, parts, part.batch_size)
     parts_of_time = shares(runtime, step, evaluation, save(run, parts)["seconds"], row_seconds(run, parts))
@@ -71,25 +72,20 @@ def predict(run: Run, parts: Parts, dataset: Dataset, seconds: float = 5.0) -> P
     )
 
 
-def part_of(config: Train, parts: Parts, longest: float) -> Data:
-    """The part of a step that takes at most `longest` seconds: all of it, or some rows of one micro-batch.
-
-    A row costs more in a small batch, so we estimate the number of rows twice.
-    """
-    data, rows = config.data, 1
-    # Not compiled: each number of rows would be compiled anew.
-    take = parts.step(config).eager()
+def part_of(data: Data, parts: Parts, longest: float) -> Data:
+    """The part of a step that takes at most `longest` seconds: all of it, or some rows of one micro-batch."""
+    step = parts.step.eager()  # each number of rows would be compiled anew
     inputs, targets = (side[:1] for side in parts.batch(0))
-    for _ in range(2):
-        for _ in range(2):  # the first one is warm-up
-            began = time.perf_counter()
-            take(inputs[:, :rows], targets[:, :rows])
+
+    def seconds(rows: int) -> float:
+        def take() -> None:
+            step(inputs[:, :rows], targets[:, :rows])
             synchronise(parts.machine.device)
-            seconds = time.perf_counter() - began
-        if seconds * data.grad_accum_steps * data.batch_size / rows <= longest:
-            return data
-        rows = max(rows, min(data.batch_size, int(rows * longest / seconds)))
-    return data.model_copy(update={"batch_size": rows, "grad_accum_steps": 1})
+
+        return seconds_of(take)
+
+    rows = rows_within(longest, data.batch_size, seconds, parts=data.grad_accum_steps)
+    return data if rows is None else data.model_copy(update={"batch_size": rows, "grad_accum_steps": 1})
 
 
 def steps_of(config: Train, whole_step: float) -> int:

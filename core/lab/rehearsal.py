@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import json
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 import torch
@@ -23,7 +23,7 @@ from core.training.objectives import tokens
 from core.training.optimizers import build_optimizer
 from core.training.peak import synchronise
 from core.training.step import Array, Step
-from core.training.tuning import Way, seconds_of, thread_counts
+from core.training.tuning import Way, rows_within, seconds_of, thread_counts
 
 LONG_STEP = 0.2  # seconds: a longer step is timed with fewer rows
 
@@ -74,7 +74,7 @@ class Rehearsal:
         return f"step; {machine_key()}; {json.dumps(shape, sort_keys=True)}"
 
     def machine(self, way: Way) -> Machine:
-        return Machine(self.first.device, DTYPES[way.dtype], self.first.compile, way.attention, way.threads)
+        return replace(self.first, dtype=DTYPES[way.dtype], attention=way.attention, threads=way.threads)
 
     def step(self, way: Way) -> Callable[[], Any]:
         """The step in one way. All ways use the same rows: as many as take LONG_STEP seconds in the first way."""
@@ -82,7 +82,7 @@ class Rehearsal:
 
     def taking(self, way: Way, inputs: Array, targets: Array) -> Callable[[], Any]:
         machine = self.machine(way)
-        step = Step.of(self.model, self.optimizer, machine, self.config.optim.grad_clip, tokens)
+        step = Step(self.model, self.optimizer, machine, self.config.optim.grad_clip, tokens)
 
         def take() -> None:
             use_attention(self.model, way.attention)
@@ -93,10 +93,11 @@ class Rehearsal:
 
     @functools.cached_property
     def rows(self) -> tuple[Array, Array]:
-        """Inputs and targets (1, R, T) for all ways. A row costs more in a small batch, so we estimate R twice."""
-        (inputs, targets), count = (side[:1] for side in batch(self.dataset.train, self.config.data, 0, 0)), 1
-        for _ in range(2):
-            if count < inputs.shape[1]:
-                seconds = seconds_of(self.taking(self.first_way(), inputs[:, :count], targets[:, :count]))
-                count = max(count, min(inputs.shape[1], int(count * LONG_STEP / seconds)))
+        """Inputs and targets (1, R, T) for all ways."""
+        inputs, targets = (side[:1] for side in batch(self.dataset.train, self.config.data, 0, 0))
+
+        def seconds(rows: int) -> float:
+            return seconds_of(self.taking(self.first_way(), inputs[:, :rows], targets[:, :rows]))
+
+        count = rows_within(LONG_STEP, inputs.shape[1], seconds)
         return inputs[:, :count], targets[:, :count]

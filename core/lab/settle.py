@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from core.config import Config, replaced
 from core.data.batches import layout_of
@@ -40,7 +40,7 @@ def settle(
     runtime = config.train.runtime
     machine = choose_machine(runtime.device, runtime.dtype, runtime.compile, runtime.threads, runtime.attention)
     if runtime.compile == "auto" and compiling.is_worth_compiling(config.train, machine.device):
-        machine = Machine(machine.device, machine.dtype, True, machine.attention, machine.threads)
+        machine = replace(machine, compile=True)
     timings: dict[str, float] = {}
     if timing and machine.compile:
         compiling.refuse_without_compiler(machine.device)

@@ -146,7 +146,7 @@ def without_spread(
         sentence = f"{winner(measure, names, difference)} is better than {loser(measure, names, difference)}: {measure.title} {direction(measure, True)} {same}."
         return verdict(sentence, difference, low=difference, high=difference, evidence=True, better=winner(measure, names, difference))  # fmt: skip
     more = next(n for n in range(several + 1, several + 10) if chance(n, n) < 1 - LEVEL) - several
-    how = direction(measure, winner(measure, names, difference) == names[1])
+    how = "lower" if difference < 0 else "higher"
     sentence = (
         f"Too few seeds to tell: {measure.title} of {names[1]} is {how} than that of {names[0]} {same}; {wanted(more)}."
     )

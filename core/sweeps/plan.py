@@ -97,7 +97,7 @@ def plan(
         )  # fmt: skip
     found = {repr((hidden(settings), seed)): (settings, seed) for settings, seed in space.points()}.values()
     runs = names.run_names(name, [(hidden(settings), seed) for settings, seed in found])
-    datasets = own_datasets(experiment, variant, overrides, space)
+    datasets = own_datasets(opened.config.prepare.dataset_dir, space)
     points = []
     for run, (settings, seed) in zip(runs, found, strict=True):
         given = tuple(f"{key}={toml_value(value)}" for key, value in settings.items())
@@ -135,20 +135,19 @@ def prepared_by(settings: Values) -> str:
     return repr(sorted((key, value) for key, value in settings.items() if key.startswith("prepare.")))
 
 
-def own_datasets(experiment: Experiment, variant: str, overrides: Sequence[str], space: Space) -> dict[str, str]:
-    """Map `prepared_by` of each setting to a dataset folder. Empty if no key of [prepare] varies.
+def own_datasets(shared: str, space: Space) -> dict[str, str]:
+    """Map `prepared_by` of each setting to a dataset folder, named after `shared`. Empty if no key of [prepare] varies.
 
     In a shared folder, runs would replace each other's datasets.
     """
     keys = [key for key in space.keys if key.startswith("prepare.")]
     if not keys or "prepare.dataset_dir" in keys:
         return {}
-    base, _ = load_config(experiment.folder, variant, overrides)
     short = names.short_keys(keys)
     found: dict[str, str] = {}
     for settings in space.settings():
         part = {key: hidden(value) for key, value in settings.items() if key in keys}
-        found[prepared_by(settings)] = f"{base.prepare.dataset_dir}-{names.label(part, short)}"
+        found[prepared_by(settings)] = f"{shared}-{names.label(part, short)}"
     return found
 
 

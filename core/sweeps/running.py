@@ -5,11 +5,12 @@ from __future__ import annotations
 import contextlib
 import json
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 
 from core import files
 from core.errors import Interrupted, RunFailed, UserError
 from core.lab.assemble import refuse_unknown
-from core.lab.opened import Opened, prepared, with_overrides
+from core.lab.opened import prepared, with_overrides
 from core.report.tables import as_text
 from core.sweeps import results
 from core.sweeps.live import Screen, live_table, sentence
@@ -31,10 +32,11 @@ def run_sweep(sweep: Sweep, jobs: int, *, retry: bool = False, screen: Screen | 
     if jobs < 1:
         raise UserError(f"{jobs} runs at a time", place="jobs", remedy="Give 1 or more.")
     listener = sweep.opened.listener
-    points = opened_points(sweep)
+    for point in sweep.points:
+        refuse_unknown(replace(sweep.opened, config=point.config))
     busy = f"Wait until it ends, or choose another name: {sweep.call.another_name()}."
     with files.lock(lock_file(sweep.folder), f"sweep {sweep.title}", busy):
-        state = open_state(sweep, fingerprints(sweep, points), retry=retry)
+        state = open_state(sweep, fingerprints(sweep), retry=retry)
         try:
             train_all(state, jobs, screen)
         except Interrupted:
@@ -59,22 +61,14 @@ def refuse_unfinished(state: State) -> None:
         )
 
 
-def opened_points(sweep: Sweep) -> list[Opened]:
-    """The experiment with the settings of each point. Raises UserError for an unknown model, optimizer or device."""
-    found = [with_overrides(sweep.opened, point.overrides) for point in sweep.points]
-    for opened in found:
-        refuse_unknown(opened)
-    return found
-
-
-def fingerprints(sweep: Sweep, points: Sequence[Opened]) -> dict[str, str]:
+def fingerprints(sweep: Sweep) -> dict[str, str]:
     """Make every dataset that the runs need, once. Returns run -> fingerprint."""
     made: dict[str, str] = {}
     result: dict[str, str] = {}
-    for point, opened in zip(sweep.points, points, strict=True):
-        key = json.dumps(opened.config.prepare.model_dump(), sort_keys=True, default=str)
+    for point in sweep.points:
+        key = json.dumps(point.config.prepare.model_dump(), sort_keys=True, default=str)
         if key not in made:
-            made[key] = prepared(opened)[1].fingerprint
+            made[key] = prepared(with_overrides(sweep.opened, point.overrides))[1].fingerprint
         result[point.run] = made[key]
     return result
 

@@ -5,6 +5,7 @@ Legend: G micro-batches of a step, B rows, T tokens.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
@@ -22,34 +23,27 @@ Loss = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 
 @dataclass(frozen=True)
 class Step:
-    """Takes optimizer steps. loss(inputs, targets) -> sum of losses of a micro-batch. grad_clip: 0 means off."""
+    """Takes optimizer steps. grad_clip: 0 or None means off."""
 
     model: torch.nn.Module
     optimizer: torch.optim.Optimizer
     machine: Machine
-    loss: Loss
-    grad_clip: float
+    grad_clip: float | None
     objective: Objective
 
-    @classmethod
-    def of(
-        cls,
-        model: torch.nn.Module,
-        optimizer: torch.optim.Optimizer,
-        machine: Machine,
-        grad_clip: float | None,
-        objective: Objective,
-    ) -> Step:
-        """The step of a model. If the machine compiles, it is compiled the first time it is taken."""
+    @functools.cached_property
+    def loss(self) -> Loss:
+        """Inputs and targets (B, T) -> sum of losses. If the machine compiles, it is compiled the first time it is used."""
+        model, objective = self.model, self.objective
 
         def loss(inputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
             return objective(model, inputs, targets)
 
-        return cls(model, optimizer, machine, compiled(loss, machine), grad_clip or 0.0, objective)
+        return compiled(loss, self.machine)
 
     def eager(self) -> Step:
         """The same step, not compiled."""
-        return Step.of(self.model, self.optimizer, replace(self.machine, compile=False), self.grad_clip, self.objective)
+        return replace(self, machine=replace(self.machine, compile=False))
 
     def gradient(self, inputs: Array, targets: Array) -> torch.Tensor:
         """Compute the gradient of the mean loss over all targets of (G, B, T) inputs, and clip it.
@@ -94,8 +88,8 @@ def to_device(array: Array, machine: Machine) -> torch.Tensor:
     return tensor.to(machine.device)
 
 
-def clip_gradient(model: torch.nn.Module, limit: float) -> torch.Tensor:
-    """Clip the gradient to a norm; 0 means off. Returns the norm before clipping, on the device."""
+def clip_gradient(model: torch.nn.Module, limit: float | None) -> torch.Tensor:
+    """Clip the gradient to a norm; 0 or None means off. Returns the norm before clipping, on the device."""
     if limit:
         return torch.nn.utils.clip_grad_norm_(model.parameters(), limit)
     return torch.nn.utils.get_total_norm([p.grad for p in model.parameters() if p.grad is not None])

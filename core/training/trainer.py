@@ -23,7 +23,6 @@ from core.tracking.metrics import MetricsFile
 from core.tracking.run import Run
 from core.training import progress as saving
 from core.training.machine import Machine
-from core.training.objectives import Objective
 from core.training.pace import Pace
 from core.training.progress import Progress, note_reached
 from core.training.saver import Saved, Saver
@@ -40,7 +39,7 @@ class Parts:
     """Everything that the loop needs; `core.lab.assemble` builds it.
 
     batch(step) -> inputs and targets (G, B, T), -1 where there is no target; a pure function of the step.
-    objective: what a step minimises. evaluate(model) -> metrics, val_loss among them.
+    step: the optimizer step of the model. evaluate(model) -> metrics, val_loss among them.
     trackers: objects with log(step, row). saver: writes checkpoints while training goes on.
     identity: the dataset's fingerprint and encoder, kept in every checkpoint.
     listener: receives rows and progress.
@@ -50,7 +49,7 @@ class Parts:
     optimizer: torch.optim.Optimizer
     machine: Machine
     batch: Callable[[int], tuple[Array, Array]]
-    objective: Objective
+    step: Step
     evaluate: Callable[[torch.nn.Module], Row]
     trackers: list[Any]
     plugins: Plugins
@@ -58,10 +57,6 @@ class Parts:
     saver: Saver
     speed: Speed
     listener: Listener
-
-    def step(self, config: Train) -> Step:
-        """The optimizer step of this model."""
-        return Step.of(self.model, self.optimizer, self.machine, config.optim.grad_clip, self.objective)
 
 
 def train(run: Run, parts: Parts, progress: Progress, metrics: MetricsFile, stop: StopRequest) -> None:
@@ -73,7 +68,7 @@ def train(run: Run, parts: Parts, progress: Progress, metrics: MetricsFile, stop
     """
     config, model, optimizer = run.config.train, parts.model, parts.optimizer
     pace = Pace(config, progress, compiling=parts.machine.compile)
-    step = parts.step(config)
+    step = parts.step
     parts.plugins.manager.hook.on_train_start(run=run)
     unread: list[torch.Tensor] = []  # losses and gradient norms that a device may still be computing
     model.train()

@@ -101,6 +101,22 @@ def seconds_of(step: Step) -> float:
     return time.perf_counter() - began
 
 
+def rows_within(longest: float, most: int, seconds: Callable[[int], float], parts: int = 1) -> int | None:
+    """How many rows a step can have to take `longest` seconds at most; None if `parts` steps of `most` rows fit into that.
+
+    seconds(rows) -> of one step. A row costs more in a small batch, so we estimate twice.
+    """
+    rows = 1
+    if most * parts == 1:
+        return None
+    for _ in range(2):
+        taken = seconds(rows)
+        if taken * parts * most / rows <= longest:
+            return None
+        rows = max(rows, min(most, int(rows * longest / taken)))
+    return rows
+
+
 def remembered(key: str, choices: dict[str, list[Any]]) -> tuple[Way, dict[str, float]] | None:
     """The choice stored under a key, if it is still one of the choices."""
     stored = recall(key)

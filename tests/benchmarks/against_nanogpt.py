@@ -102,7 +102,7 @@ def our_call(case: Case, threads: int) -> Call:
     if case.kind != "sample":
         optimizer = plugins().get("optimizers", str(config.optim.name), "")(model, config.optim)
         inputs, targets = random_batch(shape)
-        step = Step.of(model, optimizer, machine, config.optim.grad_clip, tokens)
+        step = Step(model, optimizer, machine, config.optim.grad_clip, tokens)
         return lambda: step(inputs, targets)
     start = torch.zeros(case.rows, 1, dtype=torch.long)
     return lambda: list(generate(model, start, max_new_tokens=case.block_size - 1, temperature=1.0))
