@@ -684,8 +684,9 @@ def test_a_signal_to_all_processes_of_a_terminal_stops_a_sweep_as_one_to_it_alon
 )
 def test_a_signal_while_the_first_process_starts_is_no_crash(tmp_path: Path, number: int, seconds: float) -> None:
     home = new_home(tmp_path)
+    endless = ("-s", "train.schedule.max_iters=1_000_000")  # no run is to be complete before the signal
     sweep = subprocess.Popen(
-        *command(home), env=environment(), start_new_session=True, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+        *command(home, *endless), env=environment(), start_new_session=True, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
     )  # fmt: skip
     patience = time.monotonic() + 60
     while not (folder_of(home) / "sweep.json").exists():
