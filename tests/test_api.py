@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import shutil
@@ -60,8 +61,9 @@ def test_the_block_of_the_reference(lab: Path, capsys: pytest.CaptureFixture[str
     run = exp.train("wide", seed=1, on_row=rows.append)
     assert run.summary["best_val_loss"] < 0.5 and run.summary["seed"] == 1
     assert run.metrics[-1]["step"] == rows[-1]["step"] == run.summary["steps"]
-    assert list(run.frame().columns)[:2] == ["step", "tokens"]
-    assert len(run.frame()) == len(run.metrics)
+    if importlib.util.find_spec("pandas"):
+        assert list(run.frame().columns)[:2] == ["step", "tokens"]
+        assert len(run.frame()) == len(run.metrics)
     model = run.load()
     assert model.evaluate()["val_accuracy"] > 0.5
     assert model.complete(["cab: "], temperature=0) == ["c a b\n"]
@@ -85,6 +87,13 @@ def test_the_block_of_the_reference(lab: Path, capsys: pytest.CaptureFixture[str
     assert Path("comparison.png").read_bytes().startswith(b"\x89PNG")
     assert len(compared.verdicts) >= 2 and "wide" in str(compared)
     assert capsys.readouterr().out == ""
+
+
+def test_a_frame_without_pandas_says_what_to_do(spaces: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = open_experiment("spaces").train()
+    monkeypatch.setitem(sys.modules, "pandas", None)
+    with pytest.raises(UserError, match=r"a frame needs pandas, which is not installed\n  pip install pandas, or use `met"):
+        run.frame()
 
 
 def test_many_at_once_are_those_in_turn(spaces: Path) -> None:
