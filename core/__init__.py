@@ -10,6 +10,7 @@ Importing core is cheap: what is heavy is imported when it is used.
 from __future__ import annotations
 
 import importlib
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from core.data.documents import Conversation, Example, Message
@@ -43,9 +44,15 @@ __all__ = [
     "RunFailed", "Tracker", "TrainedRun", "UserError", "compare_experiments", "hookimpl", "open_experiment", "train_model",
     "train_models",
 ]  # fmt: skip
+if not Path(__file__).with_name("sweeps").is_dir():  # a capability may be taken out
+    __all__.remove("train_models")
 
 
 def __getattr__(name: str) -> Any:
     if name in LAZY:
         return getattr(importlib.import_module(LAZY[name]), name)
     raise AttributeError(f"module 'core' has no attribute '{name}'")
+
+
+def __dir__() -> list[str]:
+    return __all__

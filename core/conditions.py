@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import operator
 import re
 from collections.abc import Callable, Mapping
@@ -28,6 +29,12 @@ class Condition:
     def holds(self, row: Mapping[str, float]) -> bool:
         """Whether the row has the metric and it meets the condition."""
         return self.metric in row and COMPARISONS[self.sign](row[self.metric], self.limit)
+
+    @property
+    def can_hold(self) -> bool:
+        """Whether some value of the metric meets it: an accuracy is from 0 to 1, a loss is not negative."""
+        values = (0.0, 1.0) if "accuracy" in self.metric else (0.0, math.inf)
+        return any(COMPARISONS[self.sign](value, self.limit) for value in values)
 
 
 def read_condition(text: str) -> Condition:

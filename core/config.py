@@ -299,7 +299,7 @@ class Runtime(Section):
     compile: Literal["auto"] | bool = Field(
         "auto",
         role="machine",
-        description="use torch.compile; auto: on a GPU in runs of at least 1,000 steps or a minute, never on a CPU",
+        description="use torch.compile; auto: on a GPU in runs of at least 1,000 steps or a minute without stop_when, never on a CPU",
     )
     threads: Literal["auto"] | Count = Field(
         "auto", role="machine", description="number of CPU threads; auto: the fastest, by timing"

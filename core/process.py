@@ -15,7 +15,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
@@ -41,6 +41,7 @@ class Owner:
 def owned() -> Iterator[None]:
     """Mark the process as ours inside this context: `computing` may then also set what cannot be restored."""
     former, Owner.owned = Owner.owned, True
+    allow_forks()
     try:
         yield
     finally:
@@ -57,6 +58,29 @@ def spin_briefly() -> None:
         os.environ.setdefault("GOMP_SPINCOUNT", "6000")
 
 
+@functools.cache
+def allow_forks() -> None:
+    """Keep the library tokenizers quiet and working in forked processes.
+
+    If unset, it prints a warning at every fork. "true" in a forked child would wait for threads that are not there.
+    """
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
+    if hasattr(os, "register_at_fork"):  # not on Windows, which has no fork
+        os.register_at_fork(after_in_child=lambda: os.environ.update(TOKENIZERS_PARALLELISM="false"))
+
+
+@contextlib.contextmanager
+def environment(values: Mapping[str, str]) -> Iterator[None]:
+    """Set environment variables that are not set, and unset them at the end unless the process is owned."""
+    added = {name: value for name, value in values.items() if name not in os.environ}
+    os.environ.update(added)
+    try:
+        yield
+    finally:
+        for name in () if Owner.owned else added:
+            os.environ.pop(name, None)
+
+
 @contextlib.contextmanager
 def computing(device: str) -> Iterator[None]:
     """Compute on a device ("cpu", "cuda", ...) inside this context, with bit-exact results on a CPU.
@@ -67,7 +91,7 @@ def computing(device: str) -> Iterator[None]:
     import torch
 
     draws = torch.get_rng_state()
-    cuda_draws = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else []  # type: ignore[no-untyped-call]
+    cuda_draws = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else None  # type: ignore[no-untyped-call]
     threads, deterministic = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
     warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
     fill = torch.utils.deterministic.fill_uninitialized_memory  # type: ignore[attr-defined]
@@ -84,10 +108,14 @@ def computing(device: str) -> Iterator[None]:
         if not Owner.owned:
             torch.set_num_threads(threads)
             torch._C._set_deterministic_algorithms(deterministic, warn_only=warn_only)
+            if inductor := sys.modules.get("torch._inductor.config"):
+                inductor.deterministic = deterministic  # type: ignore[attr-defined]  # use_deterministic_algorithms sets it
             torch.utils.deterministic.fill_uninitialized_memory = fill  # type: ignore[attr-defined]
             torch.set_rng_state(draws)
-            if cuda_draws:
+            if cuda_draws is not None:
                 torch.cuda.set_rng_state_all(cuda_draws)
+            elif torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
+                torch.cuda.manual_seed_all(torch.initial_seed())  # as they would be, had we not used them
 
 
 def set_threads(count: int) -> None:

@@ -50,10 +50,12 @@ class Settings:
 
 
 def merge(below: dict[str, Any], above: Mapping[str, Any]) -> None:
-    """Merge one nested dict into another, in place. Tables are merged, other values replaced."""
+    """Merge one nested dict into another, in place. Tables are merged, other values replaced. `above` is not changed later."""
     for key, value in above.items():
-        if isinstance(value, dict) and isinstance(below.get(key), dict):
-            merge(below[key], value)
+        if isinstance(value, dict):
+            own = below.get(key)
+            below[key] = merged = dict(own) if isinstance(own, dict) else {}
+            merge(merged, value)
         else:
             below[key] = value
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import inspect
 import json
@@ -79,10 +80,11 @@ raises `Interrupted` when the run is saved.
 
 def api_page() -> str:
     """Every public function and class with its signature and docstring."""
+    from core.lab.api import Page
     from core.lab.comparing import Compared
 
     functions = [core.open_experiment, core.train_model, core.train_models, core.compare_experiments]
-    classes = [core.OpenExperiment, core.TrainedRun, core.LoadedModel, core.Dataset, Compared, core.Tracker, core.Listener, core.Example, core.Conversation, core.Message]  # fmt: skip
+    classes = [core.OpenExperiment, core.TrainedRun, core.LoadedModel, core.Dataset, Compared, Page, core.Tracker, core.Listener, core.Example, core.Conversation, core.Message]  # fmt: skip
     parts = [API, *map(function_entry, functions), *map(class_entry, classes)]
     return "\n".join(parts)
 
@@ -96,11 +98,22 @@ INTERNAL = {
     "mistakes",
     "own_metrics",
     "decoding",
-    "prepare_folder",
+    "make_folder",
     "opening",
     "latest",
     "refuse_closed",
     "config",
+}
+
+
+# Fields of dataclasses that have no sentence in their class's docstring.
+FIELDS = {
+    "train": "The training side, a Split; `tokens` is its length.",
+    "val": "The validation side, a Split.",
+    "encoder": "Text to ids and back.",
+    "folder": "The folder.",
+    "files": "What was written, by name.",
+    "path": "The page's file.",
 }
 
 
@@ -120,13 +133,14 @@ def class_entry(kind: type) -> str:
         for name, value in vars(kind).items()
         if not name.startswith("_") and name not in INTERNAL and inspect.getdoc(value)
     }
-    properties = [
-        (name, value) for name, value in members.items() if isinstance(value, (property, functools.cached_property))
+    names = [field.name for field in dataclasses.fields(kind)] if dataclasses.is_dataclass(kind) else []
+    described = [f"- `{name}`: {FIELDS[name]}" for name in names if name in FIELDS and kind is not core.Tracker]
+    described += [
+        f"- `{name}`: {(inspect.getdoc(value) or '').splitlines()[0]}"
+        for name, value in members.items()
+        if isinstance(value, (property, functools.cached_property))
     ]
-    for name, value in properties:
-        parts.append(f"- `{name}`: {(inspect.getdoc(value) or '').splitlines()[0]}")
-    if properties:
-        parts.append("")
+    parts += [*described, *([""] if described else [])]
     parts += [function_entry(value, kind.__name__) for value in members.values() if inspect.isfunction(value)]
     return "\n".join(parts)
 

@@ -92,7 +92,9 @@ def test_the_block_of_the_reference(lab: Path, capsys: pytest.CaptureFixture[str
 def test_a_frame_without_pandas_says_what_to_do(spaces: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = open_experiment("spaces").train()
     monkeypatch.setitem(sys.modules, "pandas", None)
-    with pytest.raises(UserError, match=r"a frame needs pandas, which is not installed\n  pip install pandas, or use `met"):
+    with pytest.raises(
+        UserError, match=r"a frame needs pandas, which is not installed\n  pip install pandas, or use `met"
+    ):
         run.frame()
 
 
@@ -203,7 +205,7 @@ def test_ctrl_c_saves_and_leaves_the_handlers_as_they_were(spaces: Path) -> None
 def test_the_process_is_as_it_was(spaces: Path) -> None:
     """Threads, determinism, random numbers and the memory limit, in a process of the user's own."""
     script = f"""
-import json, random, resource, torch
+import json, multiprocessing, os, random, resource, sys, time, torch
 from core import open_experiment
 torch.set_num_threads(2)
 torch.manual_seed(5)
@@ -212,14 +214,32 @@ def state():
     return [torch.get_num_threads(), torch.are_deterministic_algorithms_enabled(),
             torch.utils.deterministic.fill_uninitialized_memory, torch.get_rng_state().tolist(),
             random.getstate() == random.Random(5).getstate(), resource.getrlimit(resource.RLIMIT_DATA)]
-before = state()
+def surroundings():  # torch's and ours are allowed to add to them only what is theirs
+    return {{name: value for name, value in os.environ.items() if name.startswith(("TOKENIZERS", "MLFLOW", "_MLFLOW", "GOMP"))}}
+before, around = state(), surroundings()
 exp = open_experiment({str(spaces)!r}, {{"train.runtime.threads": 1, "train.model.dropout": 0.1}})
 model = exp.train().load()
 model.evaluate()
 model.complete(["a: "], temperature=1.0)
 next(model.stream("a: "))
 exp.check(timing=False)
+import core.encoders.bpe
+from core import train_models
+train_models({{"experiment": {str(spaces)!r}, "train.runtime.threads": 1}}, seeds=[0, 1], jobs=2)
+import core.process
+with core.process.computing("cpu"):
+    core.process.be_deterministic(compiling=True)
+assert not sys.modules["torch._inductor.config"].deterministic
 assert state() == before, (state(), before)
+assert surroundings() == around, surroundings()
+if sys.platform == "linux":  # a process of the user's own is not ours
+    context = multiprocessing.get_context("forkserver")
+    process = context.Process(target=time.sleep, args=(60,))
+    process.start()
+    time.sleep(0.5)
+    process.terminate()
+    process.join(20)
+    assert process.exitcode == -15, process.exitcode
 """
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, env=os.environ | {"PYTHONPATH": str(ROOT)})  # fmt: skip
     assert done.returncode == 0, done.stderr
@@ -236,6 +256,19 @@ def test_every_public_name_is_there() -> None:
         assert getattr(core, name) is not None
     with pytest.raises(AttributeError, match="has no attribute 'nothing'"):
         _ = core.nothing
+
+
+def test_a_notebook_can_complete_the_names() -> None:
+    assert dir(core) == sorted(core.__all__)
+
+
+def test_the_command_of_many_runs_holds_text_and_no_home(
+    lab: Path, spaces: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(lab.parent))
+    train_models({"experiment": spaces, "run": "many", **ONE_THREAD}, seeds=[0])
+    page = (spaces / "out" / "sweeps" / "many" / "report.md").read_text()
+    assert "train_models({'experiment': '~/" in page and str(lab.parent) not in page
 
 
 def test_two_open_experiments_do_not_see_each_others_hooks(lab: Path) -> None:

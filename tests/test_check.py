@@ -30,6 +30,7 @@ from core.roles import flat
 
 Terrarium = Callable[..., Result]
 FACTS = Facts(
+    groups=["short"],
     kind="examples", encoder="char", vocab_size=30, rows=True, train_tokens=1_000_000, val_tokens=100_000,
     train_documents=50_000, val_documents=5_000, train_prompts=1_000, val_prompts=100, longest=20, longer=0,
     val_in_train=0.0, parameters=400_000,
@@ -167,6 +168,24 @@ def trap(key: str, facts: Facts = FACTS, **settings: Any) -> str:
     config = resolve(Config.model_validate(nested(settings, "__")))
     given_keys = {name.replace("__", ".") for name in settings}
     return next((found.message for found in traps(config, given_keys, facts) if found.key == key), "")
+
+
+@pytest.mark.parametrize(
+    ("condition", "facts", "reason"),
+    [
+        ("val_accuracy >= 1", FACTS, ""),
+        ("val_accuracy/short < 0.5", FACTS, ""),
+        ("val_loss < 1.5", TEXT, ""),
+        ("val_accuracy > 99", FACTS, "an accuracy is from 0 to 1"),
+        ("val_accuracy > 1", FACTS, "an accuracy is from 0 to 1"),
+        ("val_loss < 0", FACTS, "val_loss is never negative"),
+        ("val_accuracy/long > 0.5", FACTS, "there is no group 'long'. Groups: short"),
+        ("train_accuracy > 0.5", TEXT, "there is no accuracy with text"),
+    ],
+)
+def test_a_condition_that_never_holds(condition: str, facts: Facts, reason: str) -> None:
+    expected = f'stop_when = "{condition}" never holds: {reason}' if reason else ""
+    assert trap("train.runtime.stop_when", facts, train__runtime__stop_when=condition) == expected
 
 
 @pytest.mark.parametrize("facts", [FACTS, TEXT])

@@ -64,6 +64,12 @@ def test_long_runs_on_a_gpu_are_worth_it(steps: int, minutes: float | None, wort
     assert not is_worth_compiling(config, CPU) and not is_worth_compiling(config, MPS)
 
 
+@pytest.mark.usefixtures("has_compiler")
+def test_a_run_that_a_condition_may_end_early_is_not_worth_it() -> None:
+    ending = replaced(of_length(10_000), {"train.runtime.stop_when": "val_accuracy >= 1"})
+    assert not is_worth_compiling(ending.train, GPU)
+
+
 def test_without_a_compiler_no_run_is_worth_it(monkeypatch: pytest.MonkeyPatch) -> None:
     asked = []
 
@@ -254,7 +260,9 @@ def test_a_finished_run_needs_no_compiler_and_a_resume_says_how_to_go_on_without
     assert "This resume is not bit-exact: " in result.stdout and "compile: True -> False" in result.stdout
 
 
-def test_what_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_missing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr("sysconfig.get_path", lambda name: str(tmp_path))
+    (tmp_path / "Python.h").touch()
     for variable in ("CC", "CXX"):
         monkeypatch.setenv(variable, sys.executable)
     monkeypatch.setattr("importlib.util.find_spec", lambda name: name)
@@ -264,6 +272,8 @@ def test_what_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "")
     assert compiling.missing(CPU).startswith("the compiler ")
     assert compiling.missing(GPU) == "the compiler gcc"
+    (tmp_path / "Python.h").unlink()
+    assert compiling.missing(GPU) == "Python's header Python.h"
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     assert compiling.missing(GPU) == "triton"
 

@@ -17,7 +17,7 @@ from core.config import ROLES, Config, Data, Model, Optim, Train, replaced
 from core.defaults import resolve
 from core.errors import UserError
 from core.roles import is_setting, known_keys, role_of, roles
-from core.toml import completed, dump, key_lines, load_config
+from core.toml import completed, dump, key_lines, load_config, merge
 
 
 def write(folder: Path, text: str, name: str = "config.toml") -> Path:
@@ -56,6 +56,16 @@ def test_layers_lie_over_each_other(tmp_path: Path) -> None:
     assert config.prepare.input == "/a/b.txt"
     assert settings.place_of("train.model.n_layer") == f"{tmp_path}/config.long.toml:2"
     assert settings.place_of("prepare.params.a") == f"{tmp_path}/config.toml:5"
+
+
+def test_what_lies_below_keeps_its_values() -> None:
+    """Nested tables are copied: who merges into the result does not change the settings that it came from."""
+    above = {"train": {"model": {"n_layer": 2}}}
+    below: dict[str, Any] = {}
+    merge(below, above)
+    merge(below, {"train": {"model": {"n_layer": 3}}})
+    below["train"]["model"]["n_embd"] = 64
+    assert above == {"train": {"model": {"n_layer": 2}}}
 
 
 @pytest.mark.parametrize("preset", ["modern", "gpt2", "llama"])

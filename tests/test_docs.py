@@ -183,6 +183,16 @@ def test_python_blocks_compile(page: Path) -> None:
         assert ast.parse(block).body
 
 
+def test_the_look_inside_works(
+    spaces: Path, terrarium: Callable[..., Result], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The block of docs/how-to/look-inside.md, for another experiment."""
+    assert terrarium("train", "spaces").exit_code == 0
+    [code] = blocks((ROOT / "docs" / "how-to" / "look-inside.md").read_text(encoding="utf-8"), "python")
+    exec(code.replace('"insert_spaces"', '"spaces"').replace('"cab: "', '"ab: "'), {})
+    assert capsys.readouterr().out.splitlines()[0] == "torch.Size([1, 2, 4, 4])"
+
+
 def prepare_files() -> Iterator[tuple[str, str]]:
     """Every prepare.py that a page shows, with the page and its number there."""
     for page in WRITTEN:

@@ -132,6 +132,11 @@ def test_a_capability_is_a_folder(capability: str, tmp_path: Path) -> None:
     (experiment / "prepare.py").write_text(PREPARE)
     (experiment / "config.toml").write_text(TINY)
 
+    # An editable install would find the folder that was taken out in the place that it was installed from.
+    (tmp_path / "sitecustomize.py").write_text(
+        "import sys\nsys.meta_path[:] = [each for each in sys.meta_path if '__editable__' not in str(each.__module__)]\n"
+    )
+
     def run(*arguments: str) -> str:
         environment = os.environ | {"PYTHONPATH": str(tmp_path)}
         done = subprocess.run([sys.executable, "-m", "core.cli", *arguments], capture_output=True, text=True, cwd=tmp_path, env=environment)  # fmt: skip
@@ -142,3 +147,6 @@ def test_a_capability_is_a_folder(capability: str, tmp_path: Path) -> None:
     assert capability.removesuffix("s") not in commands and {"loop", "check", "compare", "plugins"} <= set(commands)
     run("loop", "spaces")
     assert "n-gram baselines" in run("check", "spaces")
+    script = f"import importlib.util\nfrom core import *\nassert not importlib.util.find_spec('core.{capability}')"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=tmp_path, env=os.environ | {"PYTHONPATH": str(tmp_path)})  # fmt: skip
+    assert done.returncode == 0, done.stderr

@@ -51,6 +51,18 @@ def test_a_step_that_does_not_fit_names_the_rows_that_do(spaces: Path) -> None:
     assert followed.returncode == 0, followed.stderr
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="needs Linux's limit of memory")
+def test_a_first_step_that_does_not_fit_gives_the_old_run_its_name_back(spaces: Path) -> None:
+    assert train(spaces.parents[1]).returncode == 0
+    out = spaces / "out"
+    before = {path: path.read_bytes() for path in (out / "default").rglob("*") if path.is_file()}
+    failed = train(spaces.parents[1], *BIG, "--fresh")
+    assert failed.returncode == 2 and "does not fit into the memory of cpu" in failed.stderr, failed.stderr
+    assert "The new run could not start, so default-1 is default again.\n" in failed.stdout
+    assert [path.name for path in out.iterdir() if not path.name.startswith(".")] == ["default"]
+    assert {path: path.read_bytes() for path in (out / "default").rglob("*") if path.is_file()} == before
+
+
 @pytest.mark.parametrize(
     "error",
     [

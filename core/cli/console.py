@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 import sys
 import time
 from typing import TYPE_CHECKING, Any
@@ -30,7 +31,7 @@ def phrased(text: str) -> str:
     def option(found: re.Match[str]) -> str:
         name, value = found.groups()
         if name not in OPTIONS:
-            return f"-s {name}={value}"
+            return f"-s {shlex.quote(f'{name}={value}')}"
         return OPTIONS[name] if value == "True" else f"{OPTIONS[name]} {value}"
 
     text = re.sub(r"^(error: )`([^`]*)`: ", lambda found: f"{found[1]}{override(found[2])}: ", text)

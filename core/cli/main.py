@@ -79,7 +79,7 @@ def cli() -> None:
 
 def show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
     """Print a warning on one line, without its place in the code."""
-    click.echo(f"warning: {phrased(str(message))}", err=True)
+    click.echo(f"warning: {message}", err=True)
 
 
 def main() -> None:

@@ -6,7 +6,6 @@ but only once for each distinct piece of text: it costs far more per token than 
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain
@@ -16,11 +15,6 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 
 from core.encoders.base import Ids
 from core.encoders.text import WHITESPACE, spans, utf8
-
-# If unset, tokenizers prints a warning at every fork. "true" in a forked child would wait for threads that are not there.
-os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
-if hasattr(os, "register_at_fork"):  # not on Windows, which has no fork
-    os.register_at_fork(after_in_child=lambda: os.environ.update(TOKENIZERS_PARALLELISM="false"))
 
 # Cuts text at some of the places where GPT-2's pattern cuts it. ASCII is cut at all of them. A run with other
 # characters stays whole, so no table of Unicode's letters is needed (it differs between Python versions).

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,6 +28,7 @@ class Facts:
     """
 
     kind: str
+    groups: Sequence[str]
     encoder: str
     vocab_size: int
     rows: bool
@@ -51,6 +53,7 @@ def facts_of(dataset: Dataset, data: Data) -> Facts:
     overlap, prompts = dataset.info.get("split", {}).get("overlap"), count(val.prompts)
     return Facts(
         kind=str(dataset.info["kind"]),
+        groups=dataset.groups,
         encoder=dataset.encoder.kind,
         vocab_size=dataset.encoder.vocab_size,
         rows=uses_rows(train, data),

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator
+from itertools import chain
 from typing import NamedTuple
 
+from core.conditions import read_condition
 from core.config import Config
 from core.evaluation.facts import Facts
 
@@ -26,7 +28,13 @@ class Trap(NamedTuple):
 
 def traps(config: Config, given: Collection[str], facts: Facts) -> list[Trap]:
     """Every setting that looks like a mistake. given: dotted keys that the user set; defaults give no warning."""
-    return [*of_data(config, given, facts), *of_rows(config, facts), *of_steps(config, given, facts)]
+    found = (
+        of_data(config, given, facts),
+        of_rows(config, facts),
+        of_end(config, facts),
+        of_steps(config, given, facts),
+    )
+    return [*chain.from_iterable(found)]
 
 
 def of_data(config: Config, given: Collection[str], facts: Facts) -> Iterator[Trap]:
@@ -96,6 +104,27 @@ def of_rows(config: Config, facts: Facts) -> Iterator[Trap]:
             f"block_size = {size} is {size / facts.longest:.0f} times the longest document ({facts.longest:,} tokens): each row holds "
             "many unrelated documents, and attention between them takes time",
             f"Lower it towards {facts.longest:,}, and raise train.data.batch_size instead.",
+        )
+
+
+def of_end(config: Config, facts: Facts) -> Iterator[Trap]:
+    """Warnings about a condition that ends the run."""
+    if not (written := config.train.runtime.stop_when):
+        return
+    condition = read_condition(written)
+    measure, _, group = condition.metric.partition("/")
+    reason = ""
+    if "accuracy" in measure and facts.kind != "examples":
+        reason = f"there is no accuracy with {facts.kind}"
+    elif group and group not in facts.groups:
+        reason = f"there is no group '{group}'. Groups: {', '.join(facts.groups) or 'none'}"
+    elif not condition.can_hold:
+        reason = "an accuracy is from 0 to 1" if "accuracy" in measure else f"{measure} is never negative"
+    if reason:
+        yield Trap(
+            "train.runtime.stop_when",
+            f'stop_when = "{written}" never holds: {reason}',
+            "Change it, or leave it out; the run ends after train.schedule.max_iters steps.",
         )
 
 

@@ -25,7 +25,7 @@ from core.plugins.discovery import find
 from core.process import StopRequest, computing, noting_signals
 from core.report.log import has_log_entry, write_log_entry
 from core.sampling.load import run_config
-from core.tracking.begin import Beginning, begin
+from core.tracking.begin import Beginning, Moved, begin
 from core.tracking.environment import changes
 from core.tracking.metrics import MetricsFile, accuracy_columns
 from core.tracking.run import Run, find_run, lock_file, out_folder, read_summary
@@ -39,13 +39,14 @@ from core.training.trainer import train
 
 @dataclass(frozen=True)
 class Started:
-    """A run that is ready to train: its folder exists, and nothing is missing."""
+    """A run that is ready to train: its folder exists, and nothing is missing. moved: the runs that made way for it."""
 
     opened: Opened
     run: Run
     dataset: Dataset
     fresh: Fresh
     progress: Progress
+    moved: list[Moved]
 
 
 @dataclass(frozen=True)
@@ -104,6 +105,10 @@ def train_locked(opened: Opened, beginning: Beginning, dataset: Dataset, wish: W
             with explaining(started, stop):
                 run_loop(started, stop)
         except BaseException as error:
+            if isinstance(error, UserError) and started.moved and not started.progress.step:
+                for moved in started.moved:  # its first step does not fit, or cannot be compiled
+                    opened.listener.say(moved.back())
+                raise
             conclude(started, "interrupted" if isinstance(error, KeyboardInterrupt) else "failed")
             raise
         conclude(started, "interrupted" if stop.number else "completed")
@@ -141,12 +146,13 @@ def open_run(
     warn_of_little_room(run, fresh.model)
     if beginning.kind == "new":
         warn_before_training(opened, dataset, parameter_count(fresh.model))
-    for sentence in beginning.make_way():
-        opened.listener.say(sentence)
+    moved = beginning.make_way()
+    for each in moved:
+        opened.listener.say(str(each))
     durable.make_folders(run.folder)
     run.write_config()
     run.write_summary(opening(run, dataset, fresh, wish.command))
-    return Started(opened, run, dataset, fresh, progress)
+    return Started(opened, run, dataset, fresh, progress, moved)
 
 
 def run_loop(started: Started, stop: StopRequest) -> None:

@@ -1,4 +1,4 @@
-"""Causal self-attention: in go queries, keys and values, out comes their mix (B, T, C).
+"""Causal self-attention: queries, keys and values -> a weighted mean of the values for each token (B, T, C).
 
 A `Scheme` says what a layer's attention computes, and every way of computing it reads it there: training in three forms,
 the cache, the decoder of single tokens and `GPT.trace`. They share one function each for the cut into heads

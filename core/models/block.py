@@ -1,4 +1,4 @@
-"""A block of GPT: hidden states (B, T, C) in and out, attention then feed-forward, each added to what came in.
+"""A block of GPT: attention, then feed-forward, each added to the hidden states (B, T, C).
 
 Shapes: B rows, T tokens, C channels, H heads of queries, K of keys and values, D channels of a head.
 """

@@ -1,4 +1,4 @@
-"""Keys and values of the tokens seen so far, so that a new token costs one token's work; memory is taken once.
+"""A cache of keys and values, so that a new token costs the work of one token. Its memory is allocated once.
 
 Shapes: L layers, B rows, K heads of keys and values, G queries that share a key, T new tokens, S tokens in all, D channels
 of a head.
@@ -29,7 +29,7 @@ class KVCache:
         self.length, self.recent = 0, None
 
     def recall(self, tokens: Tensor, lookback: int) -> Tensor:
-        """Ids (B, T) behind the last `lookback` ones before them, which they then join."""
+        """Put the last `lookback` ids in front of new ids (B, T), and remember the last ones of the result."""
         if not lookback:
             return tokens
         recent = tokens if self.recent is None else torch.cat((self.recent, tokens), dim=1)
@@ -37,7 +37,7 @@ class KVCache:
         return recent
 
     def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor, scheme: Scheme) -> Tensor:
-        """Take in k and v (B K, T, D), then mix for q (B K, G T, D). The model raises `length` after its last layer."""
+        """Store k and v (B K, T, D), then attend with q (B K, G T, D). The model raises `length` after its last layer."""
         keys, values = self.memory[:, layer, :, : self.length + k.shape[1]]  # (B K, S, D) each
         keys[:, self.length :].copy_(k)
         values[:, self.length :].copy_(v)

@@ -1,7 +1,8 @@
-"""One new token per row: hidden states (B, C) of its embedding in, logits (B, V) out, the same as from the blocks.
+"""Decode one token per row: embeddings (B, C) -> logits (B, V), the same as the blocks give.
 
-At this size a step is nearly all dispatch: so no modules, weights that are laid out for the product with one token, one
-copy for a key and its value, and no operation that a single token has no use for (docs/LOG.md has the figures).
+For a single token, calling an operation costs more than computing it. So this code uses no modules, keeps the weights in
+the layout that one token needs, copies a key and its value together, and leaves out every operation that a single token
+does not need (docs/LOG.md has the figures).
 Shapes: B rows, K heads of keys and values, G queries that share a key, D channels of a head, C channels, L layers,
 S tokens with the new one.
 """

@@ -1,4 +1,4 @@
-"""GPT: token ids (B, T) in, logits (B, T, V) out; norms, positions, activation and the rest as core.config.Model says.
+"""GPT: token ids (B, T) -> logits (B, T, V). core.config.Model has its settings: norms, positions, activation and more.
 
 Parameters are named as in nanoGPT, so that preset "gpt2" exchanges weights with it.
 Shapes: B rows, T tokens, C channels, H heads, D channels of a head, V ids, S tokens of context.

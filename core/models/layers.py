@@ -1,4 +1,4 @@
-"""The small parts of a block: norms and feed-forward, tensors (..., C) in and out.
+"""The small parts of a block: norms and feed-forward layers, for tensors (..., C).
 
 Shapes: N rows (tokens), C channels, F channels of the feed-forward layer.
 """

@@ -1,4 +1,4 @@
-"""Cross-entropy of next tokens: logits and targets in, nats out."""
+"""Cross-entropy of next tokens, in nats."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""LSTM: token ids (B, T) in, logits (B, T, V) out; the baseline before attention (Hochreiter and Schmidhuber, 1997).
+"""LSTM: token ids (B, T) -> logits (B, T, V). The baseline without attention (Hochreiter and Schmidhuber, 1997).
 
 Shapes: B rows, T tokens, C channels, V ids, L layers.
 """

@@ -1,6 +1,6 @@
-"""Exchange of weights with nanoGPT: its ckpt.pt in, a model's config and state out, and back.
+"""Read and write nanoGPT's ckpt.pt.
 
-The names and shapes of preset "gpt2" are nanoGPT's own, so that nothing is transposed or renamed on the way.
+The names and shapes of preset "gpt2" are those of nanoGPT, so no weight is transposed or renamed.
 """
 
 from __future__ import annotations

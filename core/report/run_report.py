@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from core import files
+from core import private
 from core.report.document import Cards, Cell, Code, Document, PageSection, PageTable, Paragraph, Part, Picture
 from core.report.markdown import markdown
 from core.report.page import page
@@ -30,8 +30,8 @@ def write_report(folder: Path) -> Path:
 
 def write_document(folder: Path, name: str, document: Document) -> Path:
     """Write name.html and name.md into a folder. Returns the page's path."""
-    files.write_text(folder / f"{name}.html", page(document))
-    files.write_text(folder / f"{name}.md", markdown(document))
+    private.write_text(folder / f"{name}.html", page(document))
+    private.write_text(folder / f"{name}.md", markdown(document))
     return folder / f"{name}.html"
 
 

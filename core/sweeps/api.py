@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from numbers import Integral
@@ -34,7 +35,8 @@ def train_models(
     seed, times = Counter(map(repr, plain)).most_common(1)[0]
     if times > 1:
         raise UserError(f"seed {seed} is given {times} times", place="seeds", remedy="Give each seed once.")
-    command = f"train_models({dict(settings)!r}, seeds={list(plain)!r}, jobs={jobs}{', retry=True' if retry else ''})"
+    given = {key: os.fspath(value) if isinstance(value, os.PathLike) else value for key, value in settings.items()}
+    command = f"train_models({given!r}, seeds={list(plain)!r}, jobs={jobs}{', retry=True' if retry else ''})"
     call = Call(command, "run", lambda run, overrides: command)
     sweep = plan(experiment.opened, Space(seeds=plain), name=name or "", call=call)
     refuse_unfinished(run_sweep(sweep, jobs, retry=retry))

@@ -1,7 +1,8 @@
 """Train each run in its own process.
 
-On Linux, runs are forked from a process that has already imported everything. Elsewhere a fork is not safe, so each process
-imports for itself. If the sweep is killed with SIGKILL, its runs notice it, save and end.
+The command line on Linux forks runs from a process that has already imported everything. Python has one such process for
+the whole program, and under the Python API it is the caller's; on other systems a fork is not safe. There each run imports
+for itself. If the sweep is killed with SIGKILL, its runs notice it, save and end.
 """
 
 from __future__ import annotations
@@ -55,8 +56,8 @@ def start(request: Request) -> BaseProcess:
 
 
 def context() -> ForkServerContext | SpawnContext:
-    """The way to start processes on this system."""
-    if not sys.platform.startswith("linux"):
+    """The way to start processes here."""
+    if not (sys.platform.startswith("linux") and process.Owner.owned):
         return multiprocessing.get_context("spawn")
     found = multiprocessing.get_context("forkserver")
     found.set_forkserver_preload(["core.sweeps.warm"])

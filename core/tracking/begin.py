@@ -7,12 +7,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from core import durable
 from core.config import Config, replaced
 from core.errors import UserError
 from core.private import without_home
 from core.roles import RESUMABLE, flat, role_of
 from core.toml import completed
-from core.tracking.run import Run, owned, read_config, read_summary, set_aside
+from core.tracking.run import Run, owned, read_config, read_summary, rename, set_aside
 
 Kind = Literal["new", "resumed", "finished"]
 SAME_ANYWAY = ("place", "shown")  # roles of keys that may differ between tries of the same run
@@ -29,16 +30,31 @@ class Beginning:
     run: Run
     aside: tuple[tuple[Path, str], ...] = ()
 
-    def make_way(self) -> list[str]:
-        """Rename the folders in the way. Returns a sentence about each."""
-        said = []
-        for folder, owner in self.aside:
-            if owner:
-                renamed = set_aside(folder, f"-of-{owner}").name
-                said.append(f"{folder.name} is a copied run of {owner}; it is now {renamed}.")
-            else:
-                said.append(f"The old run {folder.name} is now {set_aside(folder).name}.")
-        return said
+    def make_way(self) -> list[Moved]:
+        """Rename the folders in the way."""
+        return [
+            Moved(folder, set_aside(folder, f"-of-{owner}" if owner else ""), owner) for folder, owner in self.aside
+        ]
+
+
+@dataclass(frozen=True)
+class Moved:
+    """A run folder that was renamed to make way. owner: the experiment that it was copied from, or ""."""
+
+    folder: Path
+    renamed: Path
+    owner: str
+
+    def __str__(self) -> str:
+        if self.owner:
+            return f"{self.folder.name} is a copied run of {self.owner}; it is now {self.renamed.name}."
+        return f"The old run {self.folder.name} is now {self.renamed.name}."
+
+    def back(self) -> str:
+        """Remove the run that took the place, and give the old one its name back. Returns a sentence about it."""
+        durable.remove_tree(self.folder)
+        rename(self.renamed, self.folder)
+        return f"The new run could not start, so {self.renamed.name} is {self.folder.name} again."
 
 
 def begin(run: Run, fingerprint: str, *, resume: bool, fresh: bool) -> Beginning:

@@ -12,7 +12,7 @@ import os
 import time
 from typing import TYPE_CHECKING, Any
 
-from core import durable, files
+from core import durable, files, process
 from core.errors import UserError
 from core.roles import flat
 from core.tracking.run import read_config
@@ -71,8 +71,11 @@ class MLflow:
 
     def begin(self) -> None:
         """Start the MLflow run, or resume the one that belongs to this run."""
-        for name, value in QUIET.items():
-            os.environ.setdefault(name, value)
+        with process.environment(QUIET):
+            self.connect()
+
+    def connect(self) -> None:
+        """Find or create the MLflow run."""
         from mlflow.entities import Param
 
         if ADDRESS in os.environ:

@@ -193,9 +193,14 @@ def set_aside(folder: Path, suffix: str = "") -> Path:
     number = 1
     while (target := folder.with_name(f"{folder.name}{suffix}-{number}")).exists():
         number += 1
+    rename(folder, target)
+    return target
+
+
+def rename(folder: Path, target: Path) -> None:
+    """Rename a run folder, and the run in its summary.json."""
     durable.rename(folder, target)
     durable.sync_path(folder.parent)
     summary = read_summary(target)
     if summary:
         files.write_json(target / "summary.json", summary | {"run": target.name})
-    return target

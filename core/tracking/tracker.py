@@ -79,7 +79,7 @@ class Tracker:
         self.open = False
         with contextlib.ExitStack() as stack:  # releases the lock if the rest fails
             stack.enter_context(files.lock(lock_file(self.folder), f"run {self.run.title}"))
-            self.prepare(resume_at, fresh)
+            self.make_folder(resume_at, fresh)
             if config is not None or not (self.folder / "config.toml").is_file():
                 self.run.write_config()
             self.run.write_summary(self.opening())
@@ -96,7 +96,7 @@ class Tracker:
         self.own_seconds = 0.0  # spent in `log_step`
         self.start = time.perf_counter()
 
-    def prepare(self, resume_at: int | None, fresh: bool) -> None:
+    def make_folder(self, resume_at: int | None, fresh: bool) -> None:
         """Create the folder. Raises UserError if there is a run already, or none to resume."""
         summary = read_summary(self.folder)
         if summary and fresh:

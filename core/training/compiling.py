@@ -12,8 +12,10 @@ import os
 import shutil
 import subprocess
 import sys
+import sysconfig
 import warnings
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
@@ -28,10 +30,10 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 
 
 def is_worth_compiling(config: Train, device: torch.device) -> bool:
-    """Whether train.runtime.compile = "auto" means to compile."""
+    """Whether train.runtime.compile = "auto" means to compile. Not if a condition may end the run early."""
     minutes = config.runtime.max_minutes
     is_long = config.schedule.max_iters >= LONG_STEPS if minutes is None else minutes >= LONG_MINUTES
-    return device.type == "cuda" and is_long and not missing(device)
+    return device.type == "cuda" and is_long and not config.runtime.stop_when and not missing(device)
 
 
 def compiled(function: Function, machine: Machine) -> Function:
@@ -63,6 +65,8 @@ def missing(device: torch.device) -> str:
     """What torch.compile needs and this machine does not have; "" if nothing is known to be missing."""
     if device.type == "cuda" and not importlib.util.find_spec("triton"):
         return "triton"
+    if device.type == "cuda" and not (Path(sysconfig.get_path("include")) / "Python.h").exists():
+        return "Python's header Python.h"
     return "" if shutil.which(compiler(device)) else f"the compiler {compiler(device)}"
 
 
