@@ -33,6 +33,7 @@ from core.errors import RunFailed, UserError
 from core.lab.opened import open_folder
 from core.lab.training import Wish
 from core.listener import Silent
+from core.process import Owner
 from core.report.grid import Spot, picture
 from core.report.plots import png
 from core.sweeps import names, processes, workers
@@ -493,8 +494,12 @@ def test_elsewhere_a_process_that_imports_for_itself_does_the_same(
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere nothing is forked")
-def test_a_run_that_nobody_saw_end_has_not_failed(spaces: Path, tmp_path: Path) -> None:
+@pytest.mark.skipif(sys.platform != "linux", reason="runs are forked on Linux only")
+def test_a_run_that_nobody_saw_end_has_not_failed(
+    spaces: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The process that runs are forked from is killed. The run goes on, and the next one gets another such process."""
+    monkeypatch.setattr(Owner, "owned", True)  # as under the command line
     asked = request("long", tmp_path / "log.txt", "train.schedule.max_iters=1000000")
     process, patience = start(asked), time.monotonic() + 60
     while not (spaces / "out/long/checkpoints/last").exists():
@@ -514,10 +519,12 @@ def test_a_run_that_nobody_saw_end_has_not_failed(spaces: Path, tmp_path: Path) 
     assert asked.log.read_text().endswith("interrupted, and saved.\n")
 
 
+@pytest.mark.parametrize("owned", [True, False])
 def test_runs_have_the_folder_and_the_environment_that_the_caller_has_now(
-    spaces: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    spaces: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, owned: bool
 ) -> None:
     """Though the process that they are forked from was started before, somewhere else."""
+    monkeypatch.setattr(Owner, "owned", owned)
     with (spaces / "prepare.py").open("a") as file:
         file.write(TRACE)
     (tmp_path / "other").mkdir()
@@ -532,8 +539,9 @@ def test_runs_have_the_folder_and_the_environment_that_the_caller_has_now(
     first, second = (json.loads((tmp_path / f"sweep-{name}-seed0.json").read_text()) for name in ("first", "second"))
     assert (first["folder"], second["folder"]) == (str(tmp_path), str(tmp_path / "other"))
     assert first["environment"]["ONLY_ONCE"] == "here" and "LATER" not in first["environment"]
-    own = {"TORCHINDUCTOR_CACHE_DIR": str(files.cache_folder() / "compiled")}  # set in the process of the run
-    assert second["environment"] == own | dict(os.environ)
+    own = {"TORCHINDUCTOR_CACHE_DIR": str(files.cache_folder() / "compiled"), "TOKENIZERS_PARALLELISM": "true"}
+    added = second["environment"].items() - dict(os.environ).items()  # set in the process of the run
+    assert added <= own.items() and os.environ.items() <= second["environment"].items()
     assert str(tmp_path / "modules") in second["path"]
     assert second["process"] == second["session"] != os.getsid(0)  # Ctrl-C reaches the sweep alone
 
