@@ -94,7 +94,15 @@ class Prepare(Section):
     )
     size: Count = Field(1_000_000, role="data", description="size of the dataset, characters drawn from documents()")
     val_fraction: Annotated[float, pydantic.Field(gt=0, lt=1)] = Field(
-        0.1, role="data", description="fraction of the characters or prompts held out for validation"
+        0.1,
+        role="data",
+        description="fraction of the characters or prompts held out for validation, which chooses checkpoints",
+    )
+    test_fraction: Fraction | None = Field(
+        None,
+        role="data",
+        description="fraction of the characters or prompts held out for the test side, which is measured once, at the end; "
+        "0: no test side; None: 0.1 if the split is by hash, else 0",
     )
     split: Literal["auto", "hash", "tail", "shuffle"] = Field(
         "auto",

@@ -55,6 +55,11 @@ def refuse_contradictions(config: Config) -> None:
         and schedule.lr_decay_iters is not None
         and schedule.warmup_iters is not None
     )
+    if (held_out := config.prepare.val_fraction + (config.prepare.test_fraction or 0)) >= 1:
+        raise Contradiction(
+            ("prepare.test_fraction", "prepare.val_fraction"), f"val_fraction and test_fraction hold out {held_out:.0%}, so nothing is left to train on.",
+            "Lower one of them.",
+        )  # fmt: skip
     if model.ngram == 1:
         raise Contradiction(
             ("train.model.ngram",), "there is no table of 1-grams.", "Use 2 for a table of pairs of ids, or 0 for none.",

@@ -68,7 +68,7 @@ def test_examples_are_different_prompts_evenly_spaced(made: Path) -> None:
 def test_a_prompt_with_two_answers_stands_once(tmp_path: Path) -> None:
     code = CODE.replace('f"{number}+1="', 'f"{number // 100}?"').replace(', group="odd" if number % 2 else "even"', "")
     dataset = run(write(tmp_path / "one", code))
-    assert sorted(example.prompt for side in ("train", "val") for example in dataset.examples(side, 0)) == [
+    assert sorted(example.prompt for side in ("train", "val", "test") for example in dataset.examples(side, 0)) == [
         "1?",
         "2?",
         "3?",
@@ -85,7 +85,7 @@ def test_nanogpts_files_are_a_dataset(tmp_path: Path) -> None:
     assert not dataset.has_examples
     assert (dataset.stop, dataset.end_token, dataset.groups) == ("", None, [])
     assert dataset.examples("val", 3) == []
-    assert dataset.target_size(masked=True) == (3, 3)
+    assert dataset.target_size("val", masked=True) == (3, 3)
     assert dataset.longest_completion == 0
     fingerprint = dataset.fingerprint
     np.array([2, 0, 2], dtype=np.uint16).tofile(tmp_path / "theirs" / "val.bin")

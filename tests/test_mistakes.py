@@ -261,7 +261,7 @@ def on_metrics(run, step, metrics):
     finally:
         Answer.correct = whole  # type: ignore[method-assign]
     summary = json.loads((spaces / "out" / "default" / "summary.json").read_text())
-    assert (summary["best_step"], summary["accuracy"]) == (3, 1.0)
+    assert (summary["best_step"], summary["val_accuracy"]) == (3, 1.0)
 
 
 def test_a_signal_just_behind_a_step_is_saved_too(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -26,6 +27,7 @@ from preparing import (
 
 from core import Example
 from core.data import encode
+from core.data.dataset import Dataset
 from core.data.text import pieces
 
 
@@ -58,7 +60,7 @@ def test_any_text_comes_back_from_the_bins(tmp_path_factory: pytest.TempPathFact
         assert (train, val) == (text[: int(len(text) * 0.9)], text[int(len(text) * 0.9) :])
     else:
         assert train + val == text
-    assert dataset.target_size(masked=True) == (dataset.val.tokens, len(val.encode()))
+    assert dataset.target_size("val", masked=True) == (dataset.val.tokens, len(val.encode()))
 
 
 def test_a_long_text_has_the_ids_of_the_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -101,11 +103,12 @@ def test_documents_of_text_can_be_split_one_by_one(tmp_path: Path, split: str) -
             f'[prepare]\nsplit = "{split}"\n',
         )
     )
-    train, val = (dataset.encoder.decode(side.ids.tolist()).split() for side in (dataset.train, dataset.val))
-    assert sorted(train + val) == sorted(str(number % 50) for number in range(200))
+    sides = [each for each in (dataset.train, dataset.val, dataset.test) if each]
+    train, val, *test = (dataset.encoder.decode(side.ids.tolist()).split() for side in sides)
+    assert sorted([*train, *val, *chain(*test)]) == sorted(str(number % 50) for number in range(200))
     overlap = len(set(train) & set(val))
     assert dataset.info["split"]["overlap"] == overlap
-    assert (overlap == 0) == (split == "hash")
+    assert (overlap == 0) == (split == "hash") == bool(test)
 
 
 def test_more_than_65535_ids_take_four_bytes(tmp_path: Path) -> None:
@@ -120,7 +123,8 @@ def test_more_than_65535_ids_take_four_bytes(tmp_path: Path) -> None:
 def test_examples_become_ids_masks_and_starts(tmp_path: Path) -> None:
     dataset = run(write(tmp_path / "one", SPACES, SMALL))
     seen: list[Example] = []
-    for side in (dataset.train, dataset.val):
+    for side in (dataset.train, dataset.val, dataset.test):
+        assert side is not None
         assert side.starts is not None
         assert side.mask is not None
         assert side.group is not None
@@ -143,10 +147,10 @@ def test_examples_become_ids_masks_and_starts(tmp_path: Path) -> None:
     assert sorted(dataset.groups) == ["1 letters", "2 letters", "3 letters"]
     characters = sum(len(example.prompt + example.completion) for example in seen)
     assert 3000 <= characters < 3000 + 11
-    assert dataset.info["train"]["characters"] + dataset.info["val"]["characters"] == characters
-    targets = sum(len(example.completion) for example in seen[-len(dataset.val.starts) :])  # type: ignore[arg-type]
-    assert dataset.target_size(masked=True) == (targets, targets)
-    assert dataset.target_size(masked=False) == (dataset.val.tokens, dataset.val.tokens)
+    assert sum(dataset.info[side]["characters"] for side in ("train", "val", "test")) == characters
+    targets = sum(len(dataset.example(dataset.val, number).completion) for number in range(len(dataset.val.starts)))  # type: ignore[arg-type]
+    assert dataset.target_size("val", masked=True) == (targets, targets)
+    assert dataset.target_size("val", masked=False) == (dataset.val.tokens, dataset.val.tokens)
 
 
 @settings(max_examples=30, deadline=None)
@@ -167,12 +171,14 @@ def test_the_split_of_examples_never_leaks(
         return
     dataset = run(folder)
     sides = [
-        [dataset.example(side, number)[:2] for number in range(len(side.starts))]
-        for side in (dataset.train, dataset.val)
-    ]  # type: ignore[arg-type]
-    assert sorted(sides[0] + sides[1]) == sorted(pairs)
-    prompts = [{prompt for prompt, _ in side} for side in sides]
-    assert not prompts[0] & prompts[1]
+        [dataset.example(side, number)[:2] for number in range(len(side.starts))]  # type: ignore[arg-type]
+        for side in (dataset.train, dataset.val, dataset.test)
+        if side
+    ]
+    assert sorted(chain(*sides)) == sorted(pairs)
+    prompts = [prompt for side in sides for prompt in {prompt for prompt, _ in side}]
+    assert len(set(prompts)) == len(prompts)
+    assert (dataset.test is None) == (len(set(prompts)) < 3)
     assert dataset.info["split"]["overlap"] == 0
     for side, name in ((sides[0], "train"), (sides[1], "val")):
         unique = [prompt for prompt, _, _ in dataset.examples(name, 0)]  # type: ignore[arg-type]
@@ -213,7 +219,11 @@ def test_a_completion_ends_with_a_text_of_its_own_or_an_end_token(
     if not stop:
         assert int(ids[-1]) == dataset.end_token
         assert int(mask[-1]) == 1
-    assert sorted(example[:2] for example in dataset.examples("train", 0) + dataset.examples("val", 0)) == sorted(pairs)
+    assert sorted(example[:2] for example in everything(dataset)) == sorted(pairs)
+
+
+def everything(dataset: Dataset) -> list[Example]:
+    return [example for side in ("train", "val", "test") for example in dataset.examples(side, 0)]
 
 
 CONVERSATIONS = """from core import Conversation, Message
@@ -247,8 +257,11 @@ def test_pairs_of_a_file_become_examples(tmp_path: Path) -> None:
     folder = write(tmp_path / "one", config=FROM_FILE + 'format = "pairs"\n')
     (folder / "input.txt").write_bytes("\ufeffdrb=DRB\r\n\nabc=ABC=\n   \nxyz=XYZ".encode())
     dataset = run(folder)
-    everything = dataset.examples("train", 0) + dataset.examples("val", 0)
-    assert sorted(everything) == [Example("abc=", "ABC=\n"), Example("drb=", "DRB\n"), Example("xyz=", "XYZ\n")]
+    assert sorted(everything(dataset)) == [
+        Example("abc=", "ABC=\n"),
+        Example("drb=", "DRB\n"),
+        Example("xyz=", "XYZ\n"),
+    ]
 
 
 def test_a_pair_without_separator_is_named_with_its_line(tmp_path: Path) -> None:

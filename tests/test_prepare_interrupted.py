@@ -128,5 +128,5 @@ def test_dataset_json_says_what_is_in_the_files(tmp_path: Path) -> None:
     for name, entry in info["files"].items():
         assert entry["sha256"] == hashlib.sha256((dataset.folder / name).read_bytes()).hexdigest()
     assert info["train"]["tokens"] == dataset.train.tokens
-    assert info["split"] == {"kind": "hash", "val_fraction": 0.1, "seed": 1337, "overlap": 0}
+    assert info["split"] == {"kind": "hash", "val_fraction": 0.1, "test_fraction": 0.1, "seed": 1337, "overlap": 0}
     assert info["vocab_size"] == dataset.encoder.vocab_size

@@ -124,7 +124,6 @@ def permute_info(home: Path) -> None:
 DATA = "spaces/datasets/basic"
 REMADE: list[tuple[str, str, Change]] = [
     ("prepare.py is edited", "spaces", replace("spaces/prepare.py", '" ".join', '"-".join')),
-    ("a neighbour of prepare.py is new", "spaces", lambda home: (home / "spaces/words.py").write_text("A = 1\n")),
     ("size", "spaces", replace("spaces/config.toml", "size = 2000", "size = 2100")),
     ("val_fraction", "spaces", replace("spaces/config.toml", "0.3", "0.4")),
     ("encoder", "spaces", replace("spaces/config.toml", "[prepare]", "[prepare]\nencoder = 'bytes'")),
@@ -140,7 +139,6 @@ REMADE: list[tuple[str, str, Change]] = [
     ("dataset.json is cut off", "spaces", cut(f"{DATA}/dataset.json")),
     ("the input is edited", "text", replace("text/input.txt", "quick", "quack")),
     ("a raw file is edited", "raw", lambda home: (home / "raw/datasets/raw/letters.txt").write_text("abd")),
-    ("a raw file is new", "raw", lambda home: (home / "raw/datasets/raw/more.txt").write_text("x")),
 ]  # fmt: skip
 
 
@@ -164,6 +162,85 @@ def test_a_stale_dataset_is_made_again(home: Path, terrarium: Terrarium, what: s
             assert (home / name / "out/default/summary.json").read_text() == summary
 
 
+@pytest.mark.parametrize(
+    ("name", "change", "reason"),
+    [
+        (
+            "spaces",
+            lambda home: append(home / "spaces/prepare.py", "# a comment\n"),
+            "its code or settings have changed",
+        ),
+        ("spaces", lambda home: (home / "spaces/words.py").write_text("A = 1\n"), "its code or settings have changed"),
+        ("raw", lambda home: (home / "raw/datasets/raw/more.txt").write_text("x"), "its input raw/more.txt is new"),
+    ],
+)
+def test_runs_go_on_where_the_same_data_is_made_again(
+    home: Path, terrarium: Terrarium, name: str, change: Change, reason: str
+) -> None:
+    change(home)
+    result = terrarium("prepare", name)
+    assert f"preparing {home / name / 'datasets/basic'} ({reason})" in result.stdout
+    assert f"{name}: the data is the same as before, so its runs go on" in result.stdout
+    for command in ("train", "evaluate", "sample"):
+        result = terrarium(command, name)
+        assert result.exit_code == 0, result.output
+
+
+def append(path: Path, text: str) -> None:
+    with path.open("a") as file:
+        file.write(text)
+
+
+READS_A_TABLE = """import csv, pathlib
+from core import Example
+
+def documents(rng):
+    here = pathlib.Path(__file__).parent
+    for number, row in enumerate(csv.reader((here / "tables" / "one.csv").read_text().splitlines())):
+        yield Example(f"{number} {row[0]}=", row[1] + "\\n")
+"""
+
+
+def test_files_that_documents_opens_are_watched(lab: Path, terrarium: Terrarium) -> None:
+    folder = lab / "reads"
+    (folder / "tables").mkdir(parents=True)
+    (folder / "prepare.py").write_text(READS_A_TABLE)
+    table = folder / "tables" / "one.csv"
+    table.write_text("".join(f"{number},{number + 1}\n" for number in range(30)))
+    assert terrarium("prepare", "reads").exit_code == 0
+    assert "the dataset is up to date" in terrarium("prepare", "reads").stdout
+    table.write_text("".join(f"{number},{number + 1}\n" for number in range(15)))
+    assert "(its input tables/one.csv has changed)" in terrarium("prepare", "reads").stdout
+    assert "the dataset is up to date" in terrarium("prepare", "reads").stdout
+    table.rename(folder / "tables" / "two.csv")
+    (folder / "prepare.py").write_text(READS_A_TABLE.replace("one.csv", "two.csv"))
+    assert "its input tables/one.csv is missing" in terrarium("prepare", "reads").stdout
+    assert "the dataset is up to date" in terrarium("prepare", "reads").stdout
+
+
+def test_files_that_inputs_declares_are_watched(lab: Path, terrarium: Terrarium, tmp_path: Path) -> None:
+    folder = lab / "declares"
+    folder.mkdir()
+    (tmp_path / "words.txt").write_text("one two three")
+    code = f"""
+def inputs():
+    return [{str(tmp_path / "words.txt")!r}]
+
+def documents(rng):
+    yield from ["some words. " * 40, "more words. " * 40]
+"""
+    (folder / "prepare.py").write_text(code)
+    assert terrarium("prepare", "declares").exit_code == 0
+    (tmp_path / "words.txt").write_text("one two")
+    assert f"(its input {tmp_path / 'words.txt'} has changed)" in terrarium("prepare", "declares").stdout
+    (tmp_path / "words.txt").unlink()
+    result = terrarium("prepare", "declares")
+    assert (
+        result.exit_code == 2
+        and f"inputs() names '{tmp_path / 'words.txt'}', and there is no such file" in result.stderr
+    )
+
+
 RUN = "spaces/out/half"
 RESUME = "train spaces --run half --resume -s train.schedule.max_iters=6 -s train.schedule.lr_decay_iters=4"
 REFUSED: list[tuple[str, Change, str, str]] = [
@@ -171,7 +248,7 @@ REFUSED: list[tuple[str, Change, str, str]] = [
     ("other ids in meta.pkl, then scoring", permute_meta, "evaluate old", "another encoder than the checkpoint"),
     ("other ids in meta.pkl, then training on", permute_meta, "train old --resume -s train.schedule.max_iters=8", "the dataset: "),
     ("other data of nanoGPT's", flip("old/datasets/basic/train.bin", 0), "evaluate old", "is not the one that old/default was trained on"),
-    ("a checkpoint of another vocabulary", swap(f"{RUN}/checkpoints", "twin/out/default/checkpoints"), RESUME, "another dataset fingerprint"),
+    ("a checkpoint of another vocabulary", swap(f"{RUN}/checkpoints", "twin/out/default/checkpoints"), RESUME, "another data hash"),
     ("that checkpoint, then scoring", swap(f"{RUN}/checkpoints", "twin/out/default/checkpoints"), "evaluate spaces --run half", "another encoder"),
     ("a checkpoint of another shape", swap(f"{RUN}/checkpoints", "spaces/out/wide/checkpoints"), RESUME, "train.model.n_ff: 80 -> 64"),
     ("that checkpoint, then sampling", swap(f"{RUN}/checkpoints", "spaces/out/wide/checkpoints"), "sample spaces --run half", "train.model.n_ff: 80 -> 64"),
@@ -179,7 +256,7 @@ REFUSED: list[tuple[str, Change, str, str]] = [
     ("another activation in the run's config", replace(f"{RUN}/config.toml", '"relu2"', '"gelu"'), "evaluate spaces --run half", "train.model.activation: relu2 -> gelu"),
     ("heads by -s", lambda home: None, "sample spaces -s train.model.n_head=4", "train.model.n_head: 2 -> 4"),
     ("another batch in the run's config", replace(f"{RUN}/config.toml", "batch_size = 4", "batch_size = 5"), RESUME, "train.data.batch_size: 5 -> 4"),
-    ("another fingerprint in the summary", replace(f"{RUN}/summary.json", '"dataset_fingerprint": "', '"dataset_fingerprint": "0'), RESUME, "the dataset: "),
+    ("another fingerprint in the summary", replace(f"{RUN}/summary.json", '"data_hash": "', '"data_hash": "0'), RESUME, "the dataset: "),
     ("a run of another experiment", swap("spaces/out/half", "twin/out/default"), "evaluate spaces --run half", "is a copied run of 'twin'"),
     ("another vocabulary to start from", lambda home: None, "train twin --run tuned -s train.model.init_from=spaces/default", "another vocabulary than this dataset has"),
     ("another shape to start from", lambda home: None, "train spaces --run tuned -s train.model.init_from=wide", "the weights do not fit the model"),

@@ -56,7 +56,7 @@ def test_a_run_ends_where_the_condition_holds(spaces: Path, terrarium: Terrarium
     assert result.exit_code == 0, result.output
     found = summary(spaces)
     assert (found["status"], found["steps"], found["stopped_by"]) == ("completed", 9, "val_accuracy >= 0.9")
-    assert found["best_step"] == 9 and found["accuracy"] == 0.95
+    assert found["best_step"] == 9 and found["val_accuracy"] == 0.95
     assert "Stopped early: val_accuracy >= 0.9." in result.stdout
     assert checkpoints.load(spaces / "out" / "default" / "checkpoints", "last").state["step"] == 9
     assert {side: list(passed) for side, passed in found["reached"].items()} == {

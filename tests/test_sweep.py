@@ -29,6 +29,7 @@ from hypothesis import strategies as st
 
 from core import files, open_experiment, train_models
 from core.cli.spaces import read_grid, read_range, read_seeds
+from core.data.dataset import Dataset, load_dataset
 from core.errors import RunFailed, UserError
 from core.lab.opened import open_folder
 from core.lab.training import Wish
@@ -426,7 +427,7 @@ def test_a_run_in_a_process_ends_with_the_code_of_train_and_its_log_says_why(spa
         )
     code, said = ended(request("good", log))
     assert code == 0, said
-    assert "training spaces/good: " in said and "trained spaces/good: lowest val loss " in said
+    assert "training spaces/good: " in said and "trained spaces/good: best checkpoint at step " in said
     assert {"printed", "warning: odd"} <= set(said.splitlines())
     summary = json.loads((spaces / "out/good/summary.json").read_text())
     assert (summary["status"], summary["command"]) == ("completed", "by hand")
@@ -777,7 +778,7 @@ def test_a_sweep_that_was_copied_along_is_left_alone(finished: Path, terrarium: 
     assert result.exit_code == 2  # the config, and nothing is touched before it is good
     assert (copy / "out/sweeps/lr").exists()
     sweep = planned(copy, space_of(seeds="0"), name="lr")
-    state = open_state(sweep, {point.run: "" for point in sweep.points}, retry=False)
+    state = open_state(sweep, dict.fromkeys((point.run for point in sweep.points), NO_DATA), retry=False)
     assert (copy / "out/sweeps/lr-of-spaces-1/results.csv").exists()
     assert [standing.status for standing in state.standings.values()] == ["waiting"]
 
@@ -807,9 +808,9 @@ def test_points_that_prepare_otherwise_have_datasets_of_their_own(spaces: Path) 
 
 def test_a_failure_may_be_tried_once_more(finished: Path) -> None:
     sweep = planned(finished, space_of(f"{LR}=1e-3,1e25,3e-3", seeds="0..1"), *GIVEN)
-    fingerprints = dict.fromkeys(RUNS, fingerprint_of(finished))
-    assert open_state(sweep, fingerprints, retry=False).left() == []
-    again = open_state(sweep, fingerprints, retry=True)
+    datasets = dict.fromkeys(RUNS, dataset_of(finished))
+    assert open_state(sweep, datasets, retry=False).left() == []
+    again = open_state(sweep, datasets, retry=True)
     assert [point.run for point in again.left()] == [run for run in RUNS if "1e+25" in run]
 
 
@@ -844,15 +845,18 @@ def test_what_is_said_above_the_table_has_the_words_of_the_command_line(finished
     assert "Train it again with --fresh -s train.data.batch_size=4.\n" in stream.getvalue()
 
 
-def fingerprint_of(folder: Path) -> str:
-    """That of the dataset of the finished runs."""
-    return str(json.loads((folder / "out" / RUNS[0] / "summary.json").read_text())["dataset_fingerprint"])
+NO_DATA: Any = None  # of runs that are not there yet
+
+
+def dataset_of(folder: Path) -> Dataset:
+    """That of the finished runs."""
+    return load_dataset(folder / "datasets" / "basic")
 
 
 def state_of(folder: Path, space: Space, **more: Any) -> State:
     """A sweep in the folder of the finished runs, begun anew, which finds them."""
     sweep = planned(folder, space, *GIVEN, name="lr", **more)
-    return open_state(sweep, {point.run: fingerprint_of(folder) for point in sweep.points}, retry=False)
+    return open_state(sweep, {point.run: dataset_of(folder) for point in sweep.points}, retry=False)
 
 
 THREE = space_of(f"{LR}=1e-3,1e25,3e-3", seeds="0..1")
@@ -878,7 +882,7 @@ def test_a_report_that_cannot_be_written_does_not_hide_an_interrupt(finished: Pa
     told = Said()
     state = open_state(
         plan(open_folder(str(finished), "", GIVEN, told), THREE, name="lr"),
-        dict.fromkeys(RUNS, fingerprint_of(finished)),
+        dict.fromkeys(RUNS, dataset_of(finished)),
         retry=False,
     )
     (finished / "out" / RUNS[0] / "summary.json").write_text("{")
@@ -1008,7 +1012,7 @@ def test_the_worse_half_is_stopped_at_a_rung_also_after_a_kill(spaces: Path) -> 
 
     steps = ("train.schedule.max_iters=80", "train.runtime.eval_interval=10")
     sweep = planned(spaces, space_of(seeds="0..3"), *steps, halving=True)
-    state = open_state(sweep, dict.fromkeys((point.run for point in sweep.points), ""), retry=False)
+    state = open_state(sweep, dict.fromkeys((point.run for point in sweep.points), NO_DATA), retry=False)
     first, second, third, _ = sweep.points
     halving = Halving(state)
     rows = [{"step": step, "val_loss": 2 - step / 80} for step in range(10, 80, 10)]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,6 @@ from core.data.documents import segments
 from core.data.encode import Side, token_type
 from core.data.meta_pkl import write_meta
 from core.data.source import Source
-from core.data.split import Numbers
 from core.data.spool import Spool
 from core.data.text import pieces
 from core.encoders.base import Encoder
@@ -80,19 +79,20 @@ def fit(build: Build, texts: Iterable[str], *, end_token: bool = False) -> Encod
 
 
 def compose_text(
-    build: Build, encoder: Encoder, train: Iterable[str], val: Iterable[str], characters: int, about: dict[str, Any]
+    build: Build, encoder: Encoder, texts: Mapping[str, Iterable[str]], characters: int, about: dict[str, Any]
 ) -> Made:
-    """Write running text. characters: of both sides, for the progress. about: the split, for dataset.json."""
+    """Write running text. texts: of each side. characters: of all sides, for the progress. about: the split, for dataset.json."""
     tell = build.counter("encoding", characters)
-    sides = [Side(build.folder, "train", encoder, tell), Side(build.folder, "val", encoder, tell)]
-    for side, texts in zip(sides, (train, val), strict=True):
-        side.write_text(texts)
+    sides = []
+    for name, text in texts.items():
+        sides.append(Side(build.folder, name, encoder, tell))
+        sides[-1].write_text(text)
     return finish(build, encoder, sides, {"kind": "text", "stop": "", "end_token": None, "groups": [], "split": about})
 
 
-def compose_documents(build: Build, spool: Spool, train: Numbers, val: Numbers, about: dict[str, Any]) -> Made:
+def compose_documents(build: Build, spool: Spool, numbers: split.Sides, about: dict[str, Any]) -> Made:
     """Write documents, given the numbers of each side. Raises UserError where a side is empty."""
-    keys, numbers = spool.keys(), {"train": train, "val": val}
+    keys = spool.keys()
     for name, chosen in numbers.items():
         if not len(chosen):
             raise UserError(
@@ -101,10 +101,11 @@ def compose_documents(build: Build, spool: Spool, train: Numbers, val: Numbers, 
                 place=spool.what,
                 remedy='Yield at least two different documents. If all prompts are the same, use split = "shuffle".',
             )
-    about = {**about, "overlap": split.overlap(keys[train], keys[val])}
+    about = {**about, "overlap": split.overlap(keys[numbers["train"]], keys[numbers["val"]])}
     if spool.kind == "text":
         encoder = fit(build, pieces(spool.texts()))
-        return compose_text(build, encoder, spool.texts(train), spool.texts(val), spool.characters, about)
+        of_sides = {name: spool.texts(chosen) for name, chosen in numbers.items()}
+        return compose_text(build, encoder, of_sides, spool.characters, about)
     stop = spool.ending or ""
     texts: Iterable[str] = (text for document in spool.read() for text, _ in segments(document))
     if build.config.prepare.encoder in CUT_ANYWHERE:  # a few long texts are faster to learn from than many short ones
@@ -130,4 +131,5 @@ def finish(build: Build, encoder: Encoder, sides: list[Side], info: dict[str, An
         "dtype": token_type(encoder.vocab_size).name,
     }
     checksums = {name: checksum for side in sides for name, checksum in side.checksums.items()}
-    return Made(described | info | {side.name: side.counts for side in sides}, checksums)
+    texts = {side.name: side.text.hexdigest() for side in sides}
+    return Made(described | info | {side.name: side.counts for side in sides} | {"texts": texts}, checksums)

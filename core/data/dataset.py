@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import functools
+import hashlib
+import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -12,13 +15,14 @@ import numpy.typing as npt
 
 from core import files
 from core.data.documents import Example
-from core.data.info import AGAIN, SIDES, describe, read_info
-from core.encoders.base import Encoder
+from core.data.info import AGAIN, SIDES, TEST, describe, read_info
+from core.encoders.base import Encoder, identity
 from core.errors import UserError
 from core.plugins.manager import Plugins
 from core.plugins.manager import plugins as everyone
 
 Array = npt.NDArray[Any]
+Side = Literal["train", "val", "test"]
 BLOCK = 1 << 20  # tokens of a file that are compared with the vocabulary at once
 
 
@@ -51,7 +55,7 @@ class Split:
 
 @dataclass(frozen=True, eq=False)
 class Dataset:
-    """What training, sampling and evaluation read. owned: prepare made it, and may replace it."""
+    """What training, sampling and evaluation read. owned: prepare made it, and may replace it. test: None if it has none."""
 
     folder: Path
     encoder: Encoder
@@ -59,6 +63,7 @@ class Dataset:
     owned: bool
     train: Split
     val: Split
+    test: Split | None = None
 
     def __repr__(self) -> str:
         return f"Dataset({str(self.folder)!r}, {self.train.tokens:,} training tokens, {self.val.tokens:,} validation tokens)"
@@ -67,6 +72,31 @@ class Dataset:
     def fingerprint(self) -> str:
         """A hash of what it was made from. For the user's own folder, a hash of its files."""
         return str(self.info["fingerprint"])
+
+    @functools.cached_property
+    def data_hash(self) -> str:
+        """A hash of its tokens, masks and encoder: what a model is trained on, whatever code and settings made it."""
+        made = self.info.get("files", {})
+        names = [f"{side}{part}.bin" for side in (*SIDES, TEST) for part in ("", ".mask", ".idx")]
+        found = {name: made[name]["sha256"] for name in names if name in made}
+        content = json.dumps([found or self.fingerprint, identity(self.encoder)])
+        return hashlib.sha256(content.encode()).hexdigest()
+
+    def is_of(self, stored: Mapping[str, Any]) -> bool:
+        """Whether a run or checkpoint with these records was trained on this data. Older ones know only the fingerprint."""
+        if known := stored.get("data_hash"):
+            return bool(known == self.data_hash)
+        return bool(stored.get("dataset_fingerprint") == self.fingerprint)
+
+    @property
+    def reported_side(self) -> Literal["test", "val"]:
+        """The side whose figures are reported: the test side if there is one."""
+        return "val" if self.test is None else "test"
+
+    def text_hash(self, side: Side) -> str | None:
+        """A hash of a side's text, whatever the encoder; None if it is not known."""
+        found: str | None = self.info.get("texts", {}).get(side)
+        return found
 
     @property
     def has_examples(self) -> bool:
@@ -91,40 +121,58 @@ class Dataset:
 
     @property
     def longest_prompt(self) -> int:
-        """Tokens of the longest prompt of both sides. 0 for running text."""
-        return max(int(self.info[side].get("longest_prompt", 0)) for side in SIDES)
+        """Tokens of the longest prompt of all sides. 0 for running text."""
+        return max(int(self.info.get(side, {}).get("longest_prompt", 0)) for side in (*SIDES, TEST))
 
     @property
     def longest_completion(self) -> int:
-        """Tokens of the longest completion of both sides, with its end. 0 for running text."""
-        return max(int(self.info[side].get("longest_completion", 0)) for side in SIDES)
+        """Tokens of the longest completion of all sides, with its end. 0 for running text."""
+        return max(int(self.info.get(side, {}).get("longest_completion", 0)) for side in (*SIDES, TEST))
 
-    def target_size(self, *, masked: bool) -> tuple[int, int]:
-        """Tokens of the validation side that the loss is over, and UTF-8 bytes of their text.
+    def side(self, name: Side) -> Split:
+        """One side. Raises UserError if there is no test side."""
+        split: Split | None = getattr(self, name)
+        if split is None:
+            raise UserError(
+                "this dataset has no test side",
+                place=str(self.folder),
+                remedy="Set prepare.test_fraction, and prepare it again.",
+            )
+        return split
+
+    def target_size(self, side: Side, *, masked: bool) -> tuple[int, int]:
+        """Tokens of a side that the loss is over, and UTF-8 bytes of their text.
 
         masked: count only what is learnt. For a folder without dataset.json the bytes are decoded, from the first
         2**20 tokens at most, and scaled up.
         """
-        counts, part = self.info["val"], "target_" if masked and self.val.mask is not None else ""
+        counts, split = self.info[side], self.side(side)
+        part = "target_" if masked and split.mask is not None else ""
         if f"{part}bytes" in counts:
             return int(counts[f"{part}tokens"]), int(counts[f"{part}bytes"])
-        return self.val.tokens, self.decoded_bytes
+        if side not in self.decoded_bytes:
+            self.decoded_bytes[side] = self.decode_bytes(split)
+        return split.tokens, self.decoded_bytes[side]
 
     @functools.cached_property
-    def decoded_bytes(self) -> int:
-        """UTF-8 bytes of the validation side's text, by decoding."""
-        some = self.val.ids[: 1 << 20]
+    def decoded_bytes(self) -> dict[Side, int]:
+        """UTF-8 bytes of the text of the sides that were decoded."""
+        return {}
+
+    def decode_bytes(self, split: Split) -> int:
+        """UTF-8 bytes of a side's text, by decoding its first tokens."""
+        some = split.ids[: 1 << 20]
         text_bytes = sum(
             len(self.encoder.decode(some[i : i + 65_536].tolist()).encode()) for i in range(0, len(some), 65_536)
         )
-        return round(text_bytes * self.val.tokens / max(len(some), 1))
+        return round(text_bytes * split.tokens / max(len(some), 1))
 
-    def examples(self, side: Literal["train", "val"], at_most: int) -> list[Example]:
+    def examples(self, side: Side, at_most: int) -> list[Example]:
         """Examples with different prompts, evenly spaced over a side, the same every time. Empty if the data has none.
 
         at_most: 0 for all. If a prompt has several completions, the first one is used.
         """
-        split: Split = getattr(self, side)
+        split = self.side(side)
         if not self.has_examples or split.starts is None:
             return []
         numbers = np.arange(len(split.starts)) if split.prompts is None else split.prompts
@@ -151,10 +199,10 @@ def load_dataset(folder: Path, plugins: Plugins | None = None) -> Dataset:
     owned = (folder / "dataset.json").exists()
     info = read_info(folder) if owned else describe(folder)
     encoder = build_encoder(info["encoder"], folder / ("dataset.json" if owned else "meta.pkl"), plugins)
-    train, val = (open_split(folder, side, info) for side in SIDES)
-    for split in (train, val):
+    sides = [open_split(folder, side, info) for side in (*SIDES, TEST) if side in info]
+    for split in sides:
         refuse_foreign_ids(split, encoder)
-    return Dataset(folder, encoder, info, owned, train, val)
+    return Dataset(folder, encoder, info, owned, *sides)
 
 
 def build_encoder(described: dict[str, Any], path: Path, plugins: Plugins | None = None) -> Encoder:

@@ -62,6 +62,7 @@ class Side:
     ):
         self.folder, self.name, self.encoder, self.on_characters = folder, name, encoder, on_characters
         self.checksums: dict[str, str] = {}
+        self.text = hashlib.sha256()
         self.counts = dict.fromkeys(("tokens", "documents", "characters", "bytes", "target_tokens", "target_bytes"), 0)
 
     @contextlib.contextmanager
@@ -79,7 +80,10 @@ class Side:
                 for ids in self.encoder.encode_batch(group):
                     file.add(ids)
                 self.counts["characters"] += sum(map(len, group))
-                self.counts["bytes"] += sum(map(utf8_length, group))
+                for text in group:
+                    data = text.encode()
+                    self.counts["bytes"] += len(data)
+                    self.text.update(data)
                 self.on_characters(sum(map(len, group)))
         self.counts |= {"tokens": file.length, "target_tokens": file.length, "target_bytes": self.counts["bytes"]}
 
@@ -102,6 +106,9 @@ class Side:
                 starts.add(ids.length + block.starts)
                 ids.add(block.ids)
                 mask.add(block.mask)
+                self.text.update(
+                    "".join([f"{text}\0" for piece_list in pieces_of_each for text, _ in piece_list]).encode()
+                )
                 group.add(np.array([groups.get(getattr(document, "group", None), 0) for document in batch]))
                 longest = {name: max(length, getattr(block, name)) for name, length in longest.items()}
                 for name, count in block.counts.items():

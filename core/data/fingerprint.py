@@ -45,21 +45,25 @@ def code_and_settings(source: Source) -> dict[str, Any]:
     """
     places = {key for key in Prepare.model_fields if role_of(f"prepare.{key}") == "place"}
     settings = source.config.prepare.model_dump(exclude=places)
+    if settings["test_fraction"] is None:
+        del settings["test_fraction"]  # so that a dataset without a test side, of an earlier version, stays current
     code = {path.name: sha256(path) for path in sorted(source.experiment.folder.glob("*.py"))}
     if source.config.prepare.encoder_from:
         settings["encoder"] = identity(source.borrowed_encoder())
     return {"format": FORMAT, "kind": source.kind, "settings": settings, "code": code}
 
 
-def raw_files(source: Source) -> dict[str, Path]:
+def raw_files(source: Source, opened: Iterable[str] = ()) -> dict[str, Path]:
     """The files that the documents come from, named relative to raw_dir or the experiment's folder.
 
-    That is `input`. For a function that asks for them, it is every file in raw_dir, and the files beside
-    prepare.py that are not code, settings or notes. Hidden and temporary files are left out.
+    That is `input`. For a function, it is what `inputs()` declares and what it `opened` when it ran, names below the
+    experiment's folder. If it asks for them, it is also every file in raw_dir, and the files beside prepare.py that are
+    not code, settings or notes. Hidden and temporary files are left out.
     """
     if source.kind == "input":
         return {"input": source.input_file}
-    found: dict[str, Path] = {}
+    below = {name: source.experiment.folder / name for name in opened}
+    found = source.declared() | {name: path for name, path in below.items() if path.is_file()}
     if source.may_read("raw_dir"):
         for path in visible(source.raw_dir.rglob("*")):
             found[f"raw/{path.relative_to(source.raw_dir).as_posix()}"] = path
@@ -67,6 +71,21 @@ def raw_files(source: Source) -> dict[str, Path]:
         beside = visible(source.experiment.folder.glob("*"))
         found |= {path.name: path for path in beside if path.suffix not in (".py", ".toml", ".md", ".bin")}
     return dict(sorted(found.items()))
+
+
+def opened_below(source: Source, paths: Iterable[str]) -> list[str]:
+    """Names of the opened files that are inputs: below the experiment's folder, and not code, datasets or runs."""
+    folder = source.experiment.folder.resolve()
+    made = (source.dataset_dir.parent, source.experiment.path(source.config.train.runtime.out_dir))
+    names = []
+    for path in (Path(name).resolve() for name in paths):
+        ours = any(path.is_relative_to(place.resolve()) for place in made) and not path.is_relative_to(
+            source.raw_dir.resolve()
+        )
+        code = path.suffix in (".py", ".pyc")
+        if path.is_file() and path.is_relative_to(folder) and not ours and not code and not path.name.startswith("."):
+            names.append(path.relative_to(folder).as_posix())
+    return sorted(names)
 
 
 def visible(paths: Iterable[Path]) -> list[Path]:

@@ -12,10 +12,11 @@ from core.data.meta_pkl import read_meta
 from core.errors import UserError
 
 AGAIN = "Prepare it again with `force=True`."
-SIDES = ("train", "val")
+SIDES = ("train", "val")  # that every dataset has
+TEST = "test"  # the side that a dataset may have too
 STANDARD_FILES = {
     "meta.pkl",
-    *(f"{side}{part}.bin" for side in SIDES for part in ("", ".mask", ".idx", ".prompts", ".group")),
+    *(f"{side}{part}.bin" for side in (*SIDES, TEST) for part in ("", ".mask", ".idx", ".prompts", ".group")),
 }
 
 
@@ -55,7 +56,7 @@ def check_info(info: dict[str, Any]) -> None:
         raise ValueError("encoder has no kind")
     if dtype not in ("uint16", "uint32"):
         raise ValueError(f"dtype is {dtype!r}, neither 'uint16' nor 'uint32'")
-    for side in SIDES:
+    for side in (*SIDES, TEST) if TEST in info else SIDES:
         if not isinstance(info[side], dict):
             raise ValueError(f"{side} is not an object")
         if not all(is_count(number) for number in info[side].values()):
@@ -67,6 +68,8 @@ def check_info(info: dict[str, Any]) -> None:
         "stop": isinstance(info.get("stop", ""), str),
         "end_token": end is None or is_count(end),
         **{key: is_table_of_files(info.get(key, {})) for key in ("raw", "files")},
+        "texts": isinstance(info.get("texts", {}), dict)
+        and all(isinstance(one, str) for one in info.get("texts", {}).values()),
     }
     if wrong := [key for key, is_right in right.items() if not is_right]:
         raise ValueError(f"{wrong[0]} has a wrong type")
@@ -103,7 +106,7 @@ def describe(folder: Path) -> dict[str, Any]:
 
         info["encoder"] = {"kind": "gpt2", "sha256": SHA256}
         info["note"] = f"{folder}: there is no meta.pkl, so the ids are taken to be GPT-2's, as in nanoGPT."
-    info |= {side: {} for side in SIDES}
+    info |= {side: {} for side in (*SIDES, TEST) if (folder / f"{side}.bin").is_file()}
     if all((folder / f"{side}.{part}.bin").exists() for side in SIDES for part in ("mask", "idx")):
         info["kind"] = "examples"
     info["fingerprint"] = sampled_hash([folder / "train.bin", folder / "val.bin", *([meta] if meta.exists() else [])])

@@ -14,7 +14,7 @@ import numpy as np
 from core.config import Config
 from core.data.compose import Build, Made, compose_documents
 from core.data.documents import Document
-from core.data.info import check_info, describe, parsed
+from core.data.info import TEST, check_info, describe, parsed
 from core.data.make import SPOOL, offered
 from core.data.params import bind, source_of, title
 from core.data.spool import Spool
@@ -35,11 +35,16 @@ class PrepareJob:
     rng: random.Random
     params: dict[str, Any]
     config: Config
-    _write: Callable[[Iterable[Document], Iterable[Document]], None]
+    _write: Callable[[dict[str, Iterable[Document]]], None]
 
-    def write(self, train_documents: Iterable[Document], val_documents: Iterable[Document]) -> None:
-        """Encode documents as usual, with this split instead of prepare.split. Both must be finite."""
-        self._write(train_documents, val_documents)
+    def write(
+        self,
+        train_documents: Iterable[Document],
+        val_documents: Iterable[Document],
+        test_documents: Iterable[Document] = (),
+    ) -> None:
+        """Encode documents as usual, with this split instead of prepare.split. All must be finite. No test documents: no test side."""
+        self._write({"train": train_documents, "val": val_documents, "test": test_documents})
 
 
 def make_by_prepare(build: Build) -> Made:
@@ -49,22 +54,23 @@ def make_by_prepare(build: Build) -> Made:
     assert function is not None
     place = f"{source_of(function)}, {title(function)}"
 
-    def write(train_documents: Iterable[Document], val_documents: Iterable[Document]) -> None:
+    def write(documents: dict[str, Iterable[Document]]) -> None:
         with Spool(build.folder / SPOOL, settings.seed, "job.write()") as spool:
-            for document in train_documents:
-                spool.add(document)
-            first = len(spool)
-            for document in val_documents:
-                spool.add(document)
+            sides = {}
+            for side, given in documents.items():
+                first = len(spool)
+                for document in given:
+                    spool.add(document)
+                if side != TEST or len(spool) > first:
+                    sides[side] = np.arange(first, len(spool))
             spool.close()
-            if not 0 < first < len(spool):
+            if empty := [side for side, numbers in sides.items() if not len(numbers)]:
                 raise UserError(
-                    f"job.write() got no documents for {'train' if not first else 'val'}",
+                    f"job.write() got no documents for {empty[0]}",
                     place=place,
                     remedy="Give it at least one for each side: job.write(train_documents, val_documents).",
                 )
-            train, val = np.arange(first), np.arange(first, len(spool))
-            made.append(compose_documents(build, spool, train, val, {"kind": "prepare"}))
+            made.append(compose_documents(build, spool, sides, {"kind": "prepare"}))
 
     job = PrepareJob(**offered(build), params=dict(settings.params), config=build.config, _write=write)
     own_settings = any(p.kind is p.KEYWORD_ONLY for p in inspect.signature(function).parameters.values())

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import random
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from itertools import pairwise
 from typing import Any
 
 from core.data import split
@@ -14,6 +15,7 @@ from core.data.params import bind, title
 from core.data.source import check_sum, draw, fetch_input, pairs
 from core.data.spool import Spool
 from core.data.text import first_and_rest, pieces, read_text
+from core.encoders.base import Encoder
 from core.errors import UserError
 
 SPOOL = ".spool"
@@ -104,10 +106,9 @@ def make_from_text(build: Build) -> Made:
 
     encoder = fit(build, pieces(first_reading()))
     reading.check()
-    cut = tail_cut(characters, settings.val_fraction, str(reading.path))
-    about = {"kind": "tail", "val_fraction": settings.val_fraction}
-    train, val = first_and_rest(read_text(reading.path), cut, exact=encoder.kind in CUT_ANYWHERE)
-    made = compose_text(build, encoder, train, val, characters, about)
+    about = {"kind": "tail", **fractions(build, "tail")}
+    sides = cut_in_sides(build, read_text(reading.path), characters, str(reading.path), encoder)
+    made = compose_text(build, encoder, sides, characters, about)
     made.raw = reading.entry()
     return made
 
@@ -116,34 +117,54 @@ def split_and_compose(build: Build, spool: Spool) -> Made:
     """Split the documents by `prepare.split`, then encode them."""
     settings = build.config.prepare
     kind = settings.split if settings.split != "auto" else "tail" if spool.kind == "text" else "hash"
-    about = {"kind": kind, "val_fraction": settings.val_fraction, "seed": settings.seed}
+    val, test = fractions(build, kind).values()
+    about = {"kind": kind, **fractions(build, kind), "seed": settings.seed}
     spool.close()
     if kind == "hash":
-        train, val = split.by_hash(spool.keys(), settings.val_fraction)
+        sides = split.by_hash(spool.keys(), val, test)
     elif kind == "shuffle":
-        train, val = split.by_shuffle(spool.sizes(), settings.val_fraction, settings.seed)
+        sides = split.by_shuffle(spool.sizes(), val, test, settings.seed)
     else:
-        train, val = split.by_tail(spool.sizes(), settings.val_fraction)
+        sides = split.by_tail(spool.sizes(), val, test)
         if spool.kind == "text":
-            return compose_stream(build, spool, train, val, about)
-    return compose_documents(build, spool, train, val, about)
+            return compose_stream(build, spool, sides, about)
+    return compose_documents(build, spool, sides, about)
 
 
-def compose_stream(build: Build, spool: Spool, train: split.Numbers, val: split.Numbers, about: dict[str, Any]) -> Made:
-    """Write running text, cut where nanoGPT cuts it. If the document there is short, the cut is before it instead of inside."""
-    cut = tail_cut(spool.characters, build.config.prepare.val_fraction, spool.what)
-    if len(train) and spool.sizes()[val[0]] * 10 <= spool.characters - cut:
-        return compose_documents(build, spool, train, val, about)
+def fractions(build: Build, kind: str) -> dict[str, float]:
+    """The fractions held out by a split of this kind."""
+    settings = build.config.prepare
+    default = split.TEST_FRACTION if kind == "hash" else 0.0
+    test = default if settings.test_fraction is None else settings.test_fraction
+    return {"val_fraction": settings.val_fraction, "test_fraction": test}
+
+
+def compose_stream(build: Build, spool: Spool, sides: split.Sides, about: dict[str, Any]) -> Made:
+    """Write running text, cut where nanoGPT cuts it. If the documents there are short, the cuts are between them."""
+    sizes = spool.sizes()
+    held_out = [numbers for side, numbers in sides.items() if side != "train"]
+    if len(sides["train"]) and all(
+        sizes[numbers[0]] * 10 <= sizes[numbers].sum() for numbers in held_out if len(numbers)
+    ):
+        return compose_documents(build, spool, sides, about)
     encoder = fit(build, pieces(spool.texts()))
-    train_text, val_text = first_and_rest(spool.texts(), cut, exact=encoder.kind in CUT_ANYWHERE)
-    return compose_text(build, encoder, train_text, val_text, spool.characters, about)
+    texts = cut_in_sides(build, spool.texts(), spool.characters, spool.what, encoder)
+    return compose_text(build, encoder, texts, spool.characters, about)
 
 
-def tail_cut(characters: int, val_fraction: float, place: str) -> int:
-    """Where running text is cut. Raises UserError where a side would be empty."""
-    cut = split.tail_cut(characters, val_fraction)
-    if not 0 < cut < characters:
+def cut_in_sides(
+    build: Build, texts: Iterable[str], characters: int, place: str, encoder: Encoder
+) -> dict[str, Iterable[str]]:
+    """Running text of this length as sides, which must be read in order. Raises UserError where one would be empty."""
+    val, test = fractions(build, "tail").values()
+    cuts = [split.tail_cut(characters, val + test), *([split.tail_cut(characters, test)] if test else [])]
+    if not all(low < high for low, high in pairwise([0, *cuts, characters])):
         raise UserError(
             f"{characters:,} characters are too few to hold some out", place=place, remedy="Give it more text."
         )
-    return cut
+    exact = encoder.kind in CUT_ANYWHERE
+    train, rest = first_and_rest(texts, cuts[0], exact=exact)
+    if not test:
+        return {"train": train, "val": rest}
+    held_out, last = first_and_rest(rest, cuts[1] - cuts[0], exact=exact)
+    return {"train": train, "val": held_out, "test": last}

@@ -7,14 +7,15 @@ Everything is written into a temporary folder, which replaces the old one at the
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Iterable
 from pathlib import Path
 
-from core import files
+from core import files, process
 from core.config import Config
 from core.contradictions import leaves_folder
 from core.data.compose import Build
 from core.data.dataset import Dataset, load_dataset
-from core.data.fingerprint import Known, checksums, code_and_settings, fingerprint, raw_files, stamp
+from core.data.fingerprint import Known, checksums, code_and_settings, fingerprint, opened_below, raw_files, stamp
 from core.data.info import STANDARD_FILES, read_info, write_info
 from core.data.job import make_by_prepare
 from core.data.make import make_from_function, make_from_pairs, make_from_text
@@ -70,13 +71,42 @@ def prepare(
             if reason:
                 refuse_strangers(target)
                 listener.say(f"{experiment.name}: preparing {target} ({reason})")
+                former = data_hash(target, plugins)
                 make(source, target)
+                if former == data_hash(target, plugins):
+                    listener.say(f"{experiment.name}: the data is the same as before, so its runs go on")
     dataset = load_dataset(target, plugins)
-    listener.say(
-        f"{experiment.name}: the dataset is {'ready' if reason else 'up to date'}: {dataset.train.tokens:,} training tokens, "
-        f"{dataset.val.tokens:,} validation tokens, vocabulary {dataset.encoder.vocab_size:,}"
-    )
+    listener.say(f"{experiment.name}: the dataset is {'ready' if reason else 'up to date'}: {sizes(dataset)}")
+    if note := without_test(source, dataset):
+        listener.say(note)
     return dataset
+
+
+def sizes(dataset: Dataset) -> str:
+    """The sizes of a dataset in words."""
+    test = f"{dataset.test.tokens:,} test tokens, " if dataset.test else ""
+    return (
+        f"{dataset.train.tokens:,} training tokens, {dataset.val.tokens:,} validation tokens, {test}"
+        f"vocabulary {dataset.encoder.vocab_size:,}"
+    )
+
+
+def without_test(source: Source, dataset: Dataset) -> str:
+    """A sentence about a dataset of Examples that has no test side, or ""."""
+    if dataset.test or not dataset.has_examples:
+        return ""
+    if source.config.prepare.test_fraction is None and "test_fraction" not in dataset.info.get("split", {}):
+        why = "made before there was one; `force=True` makes it again with one"
+    else:
+        why = "test_fraction = 0" if source.config.prepare.test_fraction == 0 else "too few different prompts"
+    return f"There is no test side ({why}), so the reported exact match is that of validation, which also chooses the checkpoint."
+
+
+def data_hash(folder: Path, plugins: Plugins) -> str:
+    """The hash of a dataset's content, or "" if it cannot be read."""
+    with contextlib.suppress(UserError):
+        return load_dataset(folder, plugins).data_hash
+    return ""
 
 
 def dataset_setting(experiment: Experiment, dataset: Dataset) -> str:
@@ -139,9 +169,9 @@ def reason_to_make(source: Source, target: Path) -> str:
     except UserError as error:
         return f"dataset.json is {error.message}"
     known_raw, known_files = info.get("raw", {}), info.get("files", {})
-    raw = raw_checksums(source, known_raw, info.get("address"))
+    raw = raw_checksums(source, known_raw, info.get("address"), info.get("opened", ()))
     if fingerprint(code_and_settings(source), raw) != info.get("fingerprint"):
-        return "its code, settings or input have changed"
+        return what_changed(known_raw, raw)
     made = checksums({name: target / name for name in known_files if (target / name).is_file()}, known_files)
     for name, entry in known_files.items():
         if name not in made:
@@ -153,10 +183,20 @@ def reason_to_make(source: Source, target: Path) -> str:
     return ""
 
 
-def raw_checksums(source: Source, known: Known, address: str | None) -> Known:
-    """Checksums of the raw files as they are now. address: where the known ones were downloaded from."""
+def what_changed(before: Known, now: Known) -> str:
+    """Which input differs from the one that the dataset was made from; without one, it is the code or the settings."""
+    content = [{name: entry["sha256"] for name, entry in raw.items()} for raw in (before, now)]
+    names = [name for name in {**content[0], **content[1]} if content[0].get(name) != content[1].get(name)]
+    if not names:
+        return "its code or settings have changed"
+    how = "is missing" if names[0] not in now else "has changed" if names[0] in before else "is new"
+    return f"its input {names[0]} {how}{f', and {len(names) - 1} more' if len(names) > 1 else ''}"
+
+
+def raw_checksums(source: Source, known: Known, address: str | None, opened: Iterable[str]) -> Known:
+    """Checksums of the raw files as they are now. address: where the known ones were downloaded from. opened: see `raw_files`."""
     if source.kind != "input":
-        return checksums(raw_files(source), known)
+        return checksums(raw_files(source, opened), known)
     if source.is_address and not source.input_file.exists() and address == source.config.prepare.input:
         raw = known  # the download was deleted, but its checksum is recorded
     else:
@@ -197,15 +237,17 @@ def make(source: Source, target: Path) -> None:
     make_from_file = make_from_pairs if source.config.prepare.format == "pairs" else make_from_text
     try:
         with files.new_folder(target) as folder:
-            made = makers.get(source.kind, make_from_file)(Build(source, folder))
-            raw = checksums(raw_files(source), {}) if made.raw is None else made.raw
+            with process.noting_opened_files() as paths_opened:
+                made = makers.get(source.kind, make_from_file)(Build(source, folder))
+            opened = opened_below(source, paths_opened) if source.function else []
+            raw = checksums(raw_files(source, opened), {}) if made.raw is None else made.raw
             paths = paths_in(folder)
             paths.pop("dataset.json", None)
             just_written = {
                 name: {"stamp": stamp(paths[name]), "sha256": found} for name, found in made.checksums.items()
             }
             made.info["fingerprint"] = fingerprint(made_by, raw)
-            made.info |= {"raw": raw, "files": checksums(paths, just_written)}
+            made.info |= {"opened": opened, "raw": raw, "files": checksums(paths, just_written)}
             if source.is_address:
                 made.info["address"] = source.config.prepare.input
             write_info(folder, made.info)

@@ -26,7 +26,7 @@ from core.plugins.discovery import Experiment
 from core.plugins.manager import Plugins
 
 MAKERS = ("documents", "prepare")  # functions of a prepare.py that make data
-FUNCTIONS = (*MAKERS, "evaluate", "build_model")  # all functions that it may have besides hooks
+FUNCTIONS = (*MAKERS, "inputs", "evaluate", "build_model")  # all functions that it may have besides hooks
 
 
 @dataclass(frozen=True)
@@ -71,6 +71,18 @@ class Source:
     @property
     def dataset_dir(self) -> Path:
         return self.experiment.path(self.config.prepare.dataset_dir)
+
+    def declared(self) -> dict[str, Path]:
+        """The files that `inputs()` of prepare.py names, by these names. Raises UserError if one does not exist."""
+        found = {str(name): self.experiment.path(str(name)) for name in getattr(self.code, "inputs", tuple)()}
+        for name, path in found.items():
+            if not path.is_file():
+                raise UserError(
+                    f"inputs() names '{name}', and there is no such file",
+                    place=str(self.experiment.folder / "prepare.py"),
+                    remedy=f"Relative paths start at the experiment's folder: {path}",
+                )
+        return found
 
     def borrowed_encoder(self) -> Encoder:
         """The encoder of the dataset that `prepare.encoder_from` names."""

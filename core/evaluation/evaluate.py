@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import functools
-from typing import Literal
+from collections import Counter
+from typing import Any
 
 import torch
 
 from core.config import Config
 from core.data.batches import validation_rows
-from core.data.dataset import Dataset
+from core.data.dataset import Dataset, Side
 from core.data.documents import Example
 from core.evaluation.exact_match import Answer, accuracies, greedy_answers
 from core.evaluation.loss import bits_per_byte, mean_loss
 from core.training.machine import Machine
 
-Side = Literal["val", "train"]
-SIDES: tuple[Side, ...] = ("val", "train")
+SIDES: tuple[Side, ...] = ("val", "train")  # that are measured while a run trains
 
 
 class Evaluation:
@@ -38,17 +38,44 @@ class Evaluation:
         return metrics
 
     def closing(self, model: torch.nn.Module) -> tuple[dict[str, float], list[Answer]]:
-        """The same on the whole validation file and at most `evaluate.max_prompts` prompts, and the held-out answers."""
+        """The same on the whole sides, the test side among them, and the answers to validation prompts.
+
+        At most `evaluate.max_prompts` prompts of a side are asked; `<side>_prompts` says how many.
+        """
         metrics, answers = self.losses(model, 0), {}
-        for side in SIDES:
-            examples = self.dataset.examples(side, self.config.evaluate.max_prompts)
-            answers[side] = greedy_answers(model, self.dataset, examples, self.machine)
+        if self.dataset.test:
+            metrics |= {
+                f"test_{name.removeprefix('test_')}": value for name, value in self.losses(model, 0, "test").items()
+            }
+        for side in (*SIDES, "test") if self.dataset.test else SIDES:
+            answers[side] = self.answers(model, side)
             metrics |= accuracies(answers[side], side)
+            metrics |= {f"{side}_prompts": len(answers[side])} if answers[side] else {}
         return metrics, answers["val"]
 
-    def losses(self, model: torch.nn.Module, eval_iters: int) -> dict[str, float]:
-        """val_loss in nats per target, and bits per byte of the targets' text."""
-        data, val = self.config.train.data, self.dataset.val
-        loss = mean_loss(model, validation_rows(val, data, eval_iters), self.machine)
-        targets, text_bytes = self.dataset.target_size(masked=data.mask_prompt)
-        return {"val_loss": loss, "bits_per_byte": bits_per_byte(loss, targets, text_bytes)}
+    def answers(self, model: torch.nn.Module, side: Side) -> list[Answer]:
+        """Greedy answers to at most `evaluate.max_prompts` prompts of a side."""
+        examples = self.dataset.examples(side, self.config.evaluate.max_prompts)
+        return greedy_answers(model, self.dataset, examples, self.machine)
+
+    def reported(self, model: torch.nn.Module) -> dict[str, Any]:
+        """The figures for summary.json, of the side that is reported: accuracies with their numbers of prompts, bits per byte."""
+        side = self.dataset.reported_side
+        answers = self.answers(model, side)
+        found = accuracies(answers, side)
+        groups = Counter(answer.example.group for answer in answers if answer.example.group is not None)
+        return {
+            "side": side,
+            "accuracy": found.get(f"{side}_accuracy"),
+            "accuracy_by_group": {group: found[f"{side}_accuracy/{group}"] for group in groups} or None,
+            "prompts": len(answers) or None,
+            "prompts_by_group": dict(groups) or None,
+            "bits_per_byte": self.losses(model, self.config.train.runtime.eval_iters, side)["bits_per_byte"],
+        }
+
+    def losses(self, model: torch.nn.Module, eval_iters: int, side: Side = "val") -> dict[str, float]:
+        """`<side>_loss` in nats per target, and bits per byte of the targets' text."""
+        data = self.config.train.data
+        loss = mean_loss(model, validation_rows(self.dataset.side(side), data, eval_iters), self.machine)
+        targets, text_bytes = self.dataset.target_size(side, masked=data.mask_prompt)
+        return {f"{side}_loss": loss, "bits_per_byte": bits_per_byte(loss, targets, text_bytes)}

@@ -92,6 +92,7 @@ def identity_of(dataset: Dataset) -> dict[str, Any]:
     """What a checkpoint stores about its dataset: enough to sample without it and to detect another one."""
     return {
         "dataset_fingerprint": dataset.fingerprint,
+        "data_hash": dataset.data_hash,
         "encoder": {"kind": dataset.encoder.kind, "state": dataset.encoder.state()},
         "stop": dataset.stop,
         "has_examples": dataset.has_examples,

@@ -77,7 +77,7 @@ def baseline_losses(dataset: Dataset, data: Data) -> Account:
         train.ids, val.ids,
         targets_of(train, data, TRAIN_TOKENS), targets_of(val, data, VAL_TOKENS), dataset.encoder.vocab_size,
     )  # fmt: skip
-    targets, text_bytes = dataset.target_size(masked=data.mask_prompt)
+    targets, text_bytes = dataset.target_size("val", masked=data.mask_prompt)
     return {
         "nats": nats,
         "bits_per_byte": {name: bits_per_byte(loss, targets, text_bytes) for name, loss in nats.items()},

@@ -7,7 +7,7 @@ from typing import Any
 from core.lab.model import LoadedModel
 
 SHOWN_MISTAKES = 5
-NOT_METRICS = ("experiment", "run", "step")
+NOT_METRICS = ("experiment", "run", "step", *(f"{side}_prompts" for side in ("val", "train", "test")))
 
 
 def evaluate(model: LoadedModel) -> dict[str, Any]:
@@ -18,7 +18,8 @@ def evaluate(model: LoadedModel) -> dict[str, Any]:
     for name, value in found.items():
         if name not in NOT_METRICS:
             shown = f"{value:.1%}" if "accuracy" in name else f"{value:.4f}" if isinstance(value, float) else value
-            say(f"  {name:<28} {shown}")
+            prompts = found.get(f"{name.partition('_')[0]}_prompts") if name.endswith("_accuracy") else None
+            say(f"  {name:<28} {shown}{'' if prompts is None else f' of {prompts:,} prompts'}")
     for answer in model.mistakes[:SHOWN_MISTAKES]:
         say(f"  wrong: {answer.example.prompt!r} -> {answer.text!r}, not {answer.example.completion!r}")
     return found

@@ -65,7 +65,7 @@ class LoadedModel:
         wrong = ""
         if identity(dataset.encoder) != identity(self.encoder):
             wrong = "the dataset was made with another encoder than the checkpoint"
-        elif dataset.fingerprint != self.trained.fingerprint:
+        elif not dataset.is_of(self.trained.data):
             wrong = f"the dataset is not the one that {self.run.title} was trained on"
         if wrong:
             raise UserError(

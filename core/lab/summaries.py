@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -46,14 +47,16 @@ def opening(run: Run, dataset: Dataset, fresh: Fresh, command: str) -> dict[str,
             "milliseconds": fresh.settled.timings,
         },
         "dataset_fingerprint": dataset.fingerprint,
+        "data_hash": dataset.data_hash,
+        "val_text": dataset.text_hash("val"),
         "environment": surroundings(run),
         "command": command,
     } | ({"description": run.description} if run.description else {})
 
 
 def closing(progress: Progress, speed: Speed) -> dict[str, Any]:
-    """The summary at the end."""
-    best = progress.best_evaluation  # of the checkpoint that sampling and evaluation use
+    """The summary at the end, with the validation figures of checkpoint `best`."""
+    best = progress.best_evaluation
     return {
         "steps": progress.step,
         "tokens": progress.tokens,
@@ -66,9 +69,13 @@ def closing(progress: Progress, speed: Speed) -> dict[str, Any]:
         "best_step": progress.best_step,
         "final_train_loss": progress.train_loss,
         "final_val_loss": progress.evaluation.get("val_loss"),
+        "side": "val",
         "bits_per_byte": best.get("bits_per_byte"),
         "accuracy": best.get("val_accuracy"),
         "accuracy_by_group": accuracy_by_group(best),
+        "prompts": None,
+        "prompts_by_group": None,
+        "val_accuracy": best.get("val_accuracy"),
         "reached": progress.reached or None,
         "stopped_by": progress.stopped_by or None,
     }
@@ -87,11 +94,15 @@ def first_line(run: Run, dataset: Dataset, model: torch.nn.Module, progress: Pro
     )
 
 
-def last_line(run: Run, progress: Progress, speed: Speed) -> str:
-    """The line after training: the result."""
+def last_line(run: Run, progress: Progress, speed: Speed, summary: Mapping[str, Any]) -> str:
+    """The line after training: the result, of checkpoint `best`."""
     figures = speed_text(speed.figures(progress.tokens / max(progress.seconds, 1e-9))).replace("  ", ", ")
     pace = f"{duration(progress.seconds)} of training, {figures}"
     if run.config.train.runtime.max_minutes is not None:
         pace += f", {duration(progress.wall_seconds)} in all"
     early = f" Stopped early: {progress.stopped_by}." if progress.stopped_by else ""
-    return f"trained {run.title}: lowest val loss {progress.best_val_loss:.4f}, checkpoint best from step {progress.best_step}; {pace}{early}"
+    best = f"val loss {progress.best_val_loss:.4f}"
+    if summary.get("prompts"):
+        side = "test" if summary["side"] == "test" else "validation"
+        best += f", exact match {summary['accuracy']:.1%} of {summary['prompts']:,} {side} prompts"
+    return f"trained {run.title}: best checkpoint at step {progress.best_step}, {best}; {pace}{early}"

@@ -6,6 +6,7 @@ import contextlib
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 
@@ -13,6 +14,7 @@ from core import durable, files
 from core.data.batches import batch
 from core.data.dataset import Dataset
 from core.errors import Interrupted, RunFailed, UserError
+from core.evaluation.evaluate import Evaluation
 from core.lab.assemble import Fresh, assemble, fresh_model, identity_of, refuse_unknown
 from core.lab.cautions import warn_before_training
 from core.lab.no_room import model_does_not_fit, step_does_not_fit
@@ -85,7 +87,7 @@ def train_run(opened: Opened, dataset: Dataset, wish: Wish) -> Run:
     run = Run(opened.experiment, wish.name or opened.default_run, opened.config, wish.description)
     busy = "Wait until it ends, or choose another name: `run=NAME`."
     with files.lock(lock_file(run.folder), f"run {run.title}", busy):
-        beginning = begin(run, dataset.fingerprint, resume=wish.resume, fresh=wish.fresh)
+        beginning = begin(run, dataset, resume=wish.resume, fresh=wish.fresh)
         if beginning.kind == "finished":
             if not has_log_entry(run):
                 write_log_entry(run)
@@ -111,10 +113,10 @@ def train_locked(opened: Opened, beginning: Beginning, dataset: Dataset, wish: W
                 raise
             conclude(started, "interrupted" if isinstance(error, KeyboardInterrupt) else "failed")
             raise
-        conclude(started, "interrupted" if stop.number else "completed")
+        summary = conclude(started, "interrupted" if stop.number else "completed")
     if stop.number:
         raise Interrupted(stop.number, f"Go on with: {wish.again}" if wish.again else "")
-    opened.listener.say(last_line(started.run, started.progress, started.fresh.speed))
+    opened.listener.say(last_line(started.run, started.progress, started.fresh.speed, summary))
     return started.run
 
 
@@ -199,13 +201,33 @@ def explaining(started: Started, stop: StopRequest) -> Iterator[None]:
             raise compiling.as_user_error(error, progress.step) from None
 
 
-def conclude(started: Started, status: Status) -> None:
-    """Write the summary and the log entry, and call plugins. If the run failed, its error hides disk errors here."""
-    run = started.run
+def conclude(started: Started, status: Status) -> dict[str, Any]:
+    """Measure a completed run, write the summary and the log entry, and call plugins. Returns the summary.
+
+    If the run failed, its error hides disk errors here.
+    """
+    run, summary = started.run, dict[str, Any]()
     with contextlib.suppress(OSError) if status == "failed" else contextlib.nullcontext():
-        summary = run.write_summary({"status": status} | closing(started.progress, started.fresh.speed))
+        figures = closing(started.progress, started.fresh.speed) | (measured(started) if status == "completed" else {})
+        summary = run.write_summary({"status": status} | figures)
         write_log_entry(run)
         started.opened.plugins.manager.hook.on_train_end(run=run, summary=summary)
+    return summary
+
+
+def measured(started: Started) -> dict[str, Any]:
+    """The figures of checkpoint `best` on the side that is reported. Leaves the model with the weights of `best`.
+
+    Running text without a test side was measured completely while the run trained.
+    """
+    run, dataset, model, progress = started.run, started.dataset, started.fresh.model, started.progress
+    if not (dataset.test or dataset.has_examples):
+        return {}
+    if progress.best_step != progress.step:
+        best = checkpoints.load(run.checkpoints, "best")
+        checkpoints.put_weights(model, best.model, str(best.folder))
+    model.eval()
+    return Evaluation(dataset, run.config, started.fresh.settled.machine).reported(model)
 
 
 def compare_machines(opened: Opened, run: Run, exact: bool) -> None:

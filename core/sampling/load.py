@@ -22,7 +22,7 @@ from core.training.progress import other_settings
 
 @dataclass(frozen=True)
 class Trained:
-    """A loaded run. step: of the checkpoint. fingerprint, stop, has_examples: of the dataset it was trained on."""
+    """A loaded run. step: of the checkpoint. data, stop, has_examples: of the dataset it was trained on, see `Dataset.is_of`."""
 
     folder: Path
     config: Config
@@ -30,7 +30,7 @@ class Trained:
     encoder: Encoder
     machine: Machine
     step: int
-    fingerprint: str
+    data: dict[str, Any]
     stop: str
     has_examples: bool
 
@@ -57,7 +57,8 @@ def load_run(folder: Path, config: Config, plugins: Plugins, name: str = "best")
         encoder: Encoder = kind.from_state(stored["state"])
         differences = changed(flat(completed(state["config"])), flat(config.model_dump()))
         step, stop = int(state["step"]), str(state["stop"])
-        fingerprint, has_examples = str(state["dataset_fingerprint"]), bool(state["has_examples"])
+        data = {key: state.get(key) for key in ("data_hash", "dataset_fingerprint")}
+        has_examples = bool(state["has_examples"])
     if foreign := {key: values for key, values in differences.items() if role_of(key) == "model"}:
         raise other_settings(checkpoint.folder, foreign)
     runtime = config.sample.runtime
@@ -70,4 +71,4 @@ def load_run(folder: Path, config: Config, plugins: Plugins, name: str = "best")
     )
     model = model_on(machine, config.train.model, encoder.vocab_size, plugins)
     checkpoints.put_weights(model, checkpoint.model, str(checkpoint.folder))
-    return Trained(folder, config, model.eval(), encoder, machine, step, fingerprint, stop, has_examples)
+    return Trained(folder, config, model.eval(), encoder, machine, step, data, stop, has_examples)

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
 from core import files
+from core.data.dataset import Dataset
 from core.errors import Interrupted, RunFailed, UserError
 from core.lab.assemble import refuse_unknown
 from core.lab.opened import prepared, with_overrides
@@ -36,7 +37,7 @@ def run_sweep(sweep: Sweep, jobs: int, *, retry: bool = False, screen: Screen | 
         refuse_unknown(replace(sweep.opened, config=point.config))
     busy = f"Wait until it ends, or choose another name: {sweep.call.another_name()}."
     with files.lock(lock_file(sweep.folder), f"sweep {sweep.title}", busy):
-        state = open_state(sweep, fingerprints(sweep), retry=retry)
+        state = open_state(sweep, datasets(sweep), retry=retry)
         try:
             train_all(state, jobs, screen)
         except Interrupted:
@@ -61,14 +62,14 @@ def refuse_unfinished(state: State) -> None:
         )
 
 
-def fingerprints(sweep: Sweep) -> dict[str, str]:
-    """Make every dataset that the runs need, once. Returns run -> fingerprint."""
-    made: dict[str, str] = {}
-    result: dict[str, str] = {}
+def datasets(sweep: Sweep) -> dict[str, Dataset]:
+    """Make every dataset that the runs need, once. Returns run -> its dataset."""
+    made: dict[str, Dataset] = {}
+    result: dict[str, Dataset] = {}
     for point in sweep.points:
         key = json.dumps(point.config.prepare.model_dump(), sort_keys=True, default=str)
         if key not in made:
-            made[key] = prepared(with_overrides(sweep.opened, point.overrides))[1].fingerprint
+            made[key] = prepared(with_overrides(sweep.opened, point.overrides))[1]
         result[point.run] = made[key]
     return result
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from core import durable, private
+from core.data.dataset import Dataset
 from core.errors import UserError
 from core.private import without_home
 from core.roles import flat
@@ -109,8 +111,8 @@ def definition(sweep: Sweep) -> dict[str, Any]:
     }
 
 
-def open_state(sweep: Sweep, fingerprints: dict[str, str], *, retry: bool) -> State:
-    """Read the state of a sweep from its folder and its runs. fingerprints: run -> fingerprint of its dataset.
+def open_state(sweep: Sweep, datasets: Mapping[str, Dataset], *, retry: bool) -> State:
+    """Read the state of a sweep from its folder and its runs. datasets: run -> the dataset that it trains on.
 
     retry: failed runs are to be trained again. Raises UserError if the name belongs to another sweep, or if one of its runs
     has other settings or another dataset.
@@ -129,19 +131,19 @@ def open_state(sweep: Sweep, fingerprints: dict[str, str], *, retry: bool) -> St
     state.others = [entry for run, entry in known.items() if run not in asked and entry.get("status") != "waiting"]
     for point in sweep.points:
         entry = known.get(point.run, {})
-        state.standings[point.run] = standing_of(sweep, point, fingerprints[point.run], entry, retry)
+        state.standings[point.run] = standing_of(sweep, point, datasets[point.run], entry, retry)
     durable.make_folders(sweep.folder)
     state.write()
     return state
 
 
-def standing_of(sweep: Sweep, point: Point, fingerprint: str, entry: dict[str, Any], retry: bool) -> Standing:
+def standing_of(sweep: Sweep, point: Point, dataset: Dataset, entry: dict[str, Any], retry: bool) -> Standing:
     """The standing of a point when a sweep starts. entry: from sweep.json. Raises UserError for a run with other settings or data."""
     folder = sweep.out / point.run
     summary = read_summary(folder) if is_own(folder, sweep.experiment) else {}
     if summary:
         differences = list(changed(flat(completed(read_config(folder))), flat(point.config.model_dump())))
-        if summary.get("dataset_fingerprint") != fingerprint:
+        if not dataset.is_of(summary):
             differences.append("the dataset")
         if differences:
             raise UserError(

@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from core import durable
 from core.config import Config, replaced
+from core.data.dataset import Dataset
 from core.errors import UserError
 from core.private import without_home
 from core.roles import RESUMABLE, flat, role_of
@@ -57,7 +58,7 @@ class Moved:
         return f"The new run could not start, so {self.renamed.name} is {self.folder.name} again."
 
 
-def begin(run: Run, fingerprint: str, *, resume: bool, fresh: bool) -> Beginning:
+def begin(run: Run, dataset: Dataset, *, resume: bool, fresh: bool) -> Beginning:
     """Find out how a run begins. Changes nothing on disk.
 
     A run that was copied together with another experiment's folder, or that `fresh` replaces, will be renamed. Raises
@@ -75,9 +76,9 @@ def begin(run: Run, fingerprint: str, *, resume: bool, fresh: bool) -> Beginning
         return Beginning("new", run, ((run.folder, owner),) if summary else ())
     stored = flat(completed(read_config(run.folder)))
     differences = changed(stored, flat(run.config.model_dump()))
-    trained_on = summary.get("dataset_fingerprint")
-    if trained_on != fingerprint:
-        differences["the dataset"] = (str(trained_on)[:12], fingerprint[:12])
+    if not dataset.is_of(summary):
+        known = summary.get("data_hash") or summary.get("dataset_fingerprint")
+        differences["the dataset"] = (str(known)[:12], dataset.data_hash[:12])
     if differences and not (resume and all(map(resumable, differences))):
         raise other_run(run, differences)
     run = replace(run, config=adopted(run.config, stored))

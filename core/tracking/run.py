@@ -25,8 +25,9 @@ SUMMARY = {
     "tokens": NUMBER, "train_seconds": NUMBER, "wall_seconds": NUMBER, "tokens_per_second": NUMBER,
     "ms_per_step": NUMBER, "flops": NUMBER, "mfu": NUMBER, "peak_flops": NUMBER, "parameters": NUMBER, "device": TEXT,
     "dtype": TEXT, "best_val_loss": NUMBER, "best_step": NUMBER, "final_train_loss": NUMBER, "final_val_loss": NUMBER,
-    "bits_per_byte": NUMBER, "accuracy": NUMBER, "accuracy_by_group": TABLE, "reached": TABLE, "stopped_by": TEXT,
-    "dataset_fingerprint": TEXT, "environment": TABLE, "command": TEXT, "started": TEXT, "choices": TABLE,
+    "side": TEXT, "bits_per_byte": NUMBER, "accuracy": NUMBER, "prompts": NUMBER, "accuracy_by_group": TABLE,
+    "prompts_by_group": TABLE, "val_accuracy": NUMBER, "reached": TABLE, "stopped_by": TEXT,
+    "dataset_fingerprint": TEXT, "data_hash": TEXT, "val_text": TEXT, "environment": TABLE, "command": TEXT, "started": TEXT, "choices": TABLE,
 }  # fmt: skip
 LATE = ("command", "started", "choices")  # fields that a summary may lack
 TYPES = {TEXT: (str,), TABLE: (dict,), NUMBER: (int, float)}

@@ -31,7 +31,7 @@ class Progress:
     tokens: int = 0  # input tokens seen
     seconds: float = 0.0  # spent in steps
     wall_seconds: float = 0.0  # in total
-    best_val_loss: float | None = None  # the lowest of the run
+    best_val_loss: float | None = None  # of checkpoint `best`
     best_step: int | None = None  # of checkpoint `best`
     best_evaluation: dict[str, float] = field(default_factory=dict)  # metrics of checkpoint `best`
     train_loss: float | None = None
@@ -144,8 +144,11 @@ def take(
     progress = TypeAdapter(Progress).validate_json(json.dumps(asdict(Progress(**state["progress"]))), strict=True)
     if progress.step < 0:
         raise ValueError("step is below 0")
+    unused = (
+        "dataset_fingerprint" if "data_hash" in state else "data_hash"
+    )  # checkpoints of earlier versions have no hash
     for key, value in identity.items():
-        if state[key] != value:
+        if key != unused and state[key] != value:
             raise UserError(
                 f"the dataset has another {key.replace('_', ' ')} now than when the checkpoint was trained",
                 place=str(checkpoint.folder),

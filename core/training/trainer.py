@@ -196,13 +196,11 @@ def evaluate(run: Run, parts: Parts, progress: Progress, pace: Pace) -> Row:
     if not math.isfinite(row["val_loss"]):
         raise diverged(run, "validation loss", row["val_loss"], progress.step)
     progress.evaluation, progress.evaluated_step, progress.evaluation_seconds = row, progress.step, pace.lap()
-    best = math.inf if progress.best_val_loss is None else progress.best_val_loss
-    progress.best_val_loss = min(row["val_loss"], best)
     note_reached(progress, row)
     condition = run.config.train.runtime.stop_when
     progress.stopped_by = condition if condition and read_condition(condition).holds(row) else ""
     if not progress.best_evaluation or saving.score(row) > saving.score(progress.best_evaluation):
-        progress.best_evaluation, progress.best_step = row, progress.step
+        progress.best_evaluation, progress.best_step, progress.best_val_loss = row, progress.step, row["val_loss"]
         save(run, parts, progress, pace, "best")
     return row
 
