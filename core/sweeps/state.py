@@ -84,7 +84,7 @@ class State:
         return read_summary(self.sweep.out / point.run)
 
     def loss(self, point: Point) -> float | None:
-        """The lowest val loss of a completed run, or the one for which halving stopped it."""
+        """The val loss of a completed run's checkpoint `best`, or the one for which halving stopped it."""
         standing = self.standings[point.run]
         found = self.summary(point).get("best_val_loss") if standing.status == "completed" else standing.val_loss
         return None if found is None else float(found)
