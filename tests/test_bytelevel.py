@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from itertools import pairwise
@@ -140,8 +141,14 @@ with process.owned() if {owned} else contextlib.nullcontext():
     assert os.waitpid(child, 0)[1] == 0
 assert os.environ.get("TOKENIZERS_PARALLELISM") == ("true" if {owned} else None)
 """
+    unset = {name: value for name, value in os.environ.items() if name != "TOKENIZERS_PARALLELISM"}
     done = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", script], capture_output=True, text=True, timeout=60, check=False
+        [sys.executable, "-W", "ignore", "-c", script],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+        env=unset,
     )
     assert (done.returncode, done.stdout) == (0, "")
     assert not (owned and done.stderr), done.stderr
