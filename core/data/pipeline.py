@@ -22,7 +22,7 @@ from core.data.make import make_from_function, make_from_pairs, make_from_text
 from core.data.params import title
 from core.data.source import Source, check_sum, fetch_input, own_functions
 from core.errors import RunFailed, UserError
-from core.listener import SILENT, Listener
+from core.listener import SILENT, Advice, Listener
 from core.plugins.discovery import Experiment
 from core.plugins.manager import Plugins
 from core.toml import Settings
@@ -78,7 +78,7 @@ def prepare(
     dataset = load_dataset(target, plugins)
     listener.say(f"{experiment.name}: the dataset is {'ready' if reason else 'up to date'}: {sizes(dataset)}")
     if note := without_test(source, dataset):
-        listener.say(note)
+        listener.say(Advice(note))
     return dataset
 
 
