@@ -1,9 +1,9 @@
-"""Put a space between the letters of a word: `bed: b e d`."""
+"""Put a space between the letters of a word: `cebe: c e b e`."""
 
 from core import Example, UserError
 
 
-def documents(rng, *, alphabet: str = "abcdefgh", max_letters: int = 3):
+def documents(rng, *, alphabet: str = "abcdefgh", max_letters: int = 4):
     if not alphabet or max_letters < 1:
         raise UserError("there are no such words", place="prepare.params", remedy="Give a letter and max_letters >= 1.")
     while True:
