@@ -30,8 +30,7 @@ def not_one_text(runs: Sequence[RunData]) -> list[str]:
         reasons.append("other validation text")
     if len({run.summary.get("side") for run in runs}) > 1:
         reasons.append("other side")
-    on_test = all(run.summary.get("side") == "test" for run in runs)  # the test side is always measured as a whole
-    return reasons + settings_that_differ(runs, (*TARGETS, *(() if on_test else part_read(runs))))
+    return reasons + settings_that_differ(runs, (*TARGETS, *part_read(runs)))
 
 
 def part_read(runs: Sequence[RunData]) -> tuple[str, ...]:

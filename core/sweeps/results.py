@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 import statistics
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+from core.report.comparable import not_one_loss
 from core.report.grid import Spot
+from core.report.runs import RunData
 from core.report.tables import Table
+from core.roles import flat
 from core.sweeps import names
 from core.sweeps.plan import Point, Sweep, plain
 from core.sweeps.space import Values
 from core.sweeps.state import Standing, State
+from core.tracking.figures import exact_match_columns, loss_text, share_text
 
 MARK = "*"  # marks a mean over only the seeds that halving did not stop
 KEPT = (
     f"{MARK} Mean over the seeds that halving did not stop. It is too good, because the stopped seeds are missing. Such a "
     "setting is never marked as best, and it is not compared with others."
 )
+NOT_ALIKE = "The losses of these settings cannot be compared ({}), so none is marked as best by its loss."
 NO_BEST = "No setting is marked as best, because none has all its seeds."
 # Column -> field of summary.json. Means are over completed runs.
 MEASURES = {
@@ -81,42 +87,57 @@ def results_of(state: State) -> list[Result]:
     results = list(found.values())
     judged = [result for result in results if result.values("val_loss") and (result.whole or not state.sweep.halving)]
     if judged and len(results) > 1:
-        max(judged, key=lambda result: result.score).best = True
+        best = max(judged, key=lambda result: result.score)
+        equal = [result for result in judged if result.score[0] == best.score[0]]  # only a loss would choose among them
+        best.best = len(equal) == 1 or not losses_differ(state)
     return results
+
+
+def losses_differ(state: State) -> list[str]:
+    """Why the losses of the settings cannot be compared: they are means over other tokens. Empty if they can."""
+    runs = [
+        RunData(state.sweep.out / point.run, state.summary(point), flat(point.config.model_dump()))
+        for point in state.sweep.points
+        if state.summary(point)
+    ]
+    return not_one_loss(runs)
 
 
 def table(sweep: Sweep, results: list[Result]) -> Table:
     """The table for people: settings, number of completed runs, mean ± standard deviation over seeds, and a note."""
     keys = names.short_keys(sweep.space.keys)
     has_accuracy = any(result.values("accuracy") for result in results)
-    columns = [*keys.values(), "runs", "val loss", *(["exact match"] if has_accuracy else []), "seconds", "note"]
+    title, prompts = exact_match_columns([[summary for _, _, summary in result.runs] for result in results])
+    columns = [*keys.values(), "runs", *([title] if has_accuracy else []), "val loss", "seconds", "note"]
     rows = [
         [
             *(names.shown(result.settings[key]) for key in keys),
             f"{result.count('completed')}{f' of {len(result.runs)}' if result.chosen else ''}",
-            with_spread(result, "val_loss", ".4f"),
-            *([with_spread(result, "accuracy", ".1%")] if has_accuracy else []),
-            with_spread(result, "train_seconds", ".1f"),
+            *([with_spread(result, "accuracy", share_text) + of] if has_accuracy else []),
+            with_spread(result, "val_loss", loss_text),
+            with_spread(result, "train_seconds", "{:.1f}".format),
             note(result),
         ]
-        for result in results
+        for result, of in zip(results, prompts, strict=True)
     ]
     return Table(columns, rows)
 
 
-def with_spread(result: Result, measure: str, form: str) -> str:
+def with_spread(result: Result, measure: str, form: Callable[[float], str]) -> str:
     """`0.4734 ± 0.0012`; `0.4734` for a single run, `-` for none, `0.4734*` if halving stopped some seeds."""
     mean, deviation = result.mean_of_kept(measure), result.deviation(measure)
     if mean is None:
         return "-"
     if result.chosen:
-        return f"{mean:{form}}{MARK}"
-    return f"{mean:{form}}" if deviation is None else f"{mean:{form}} ± {deviation:{form}}"
+        return form(mean) + MARK
+    return form(mean) if deviation is None else f"{form(mean)} ± {form(deviation)}"
 
 
 def remarks(state: State, results: list[Result]) -> list[str]:
     """Sentences that a reader of the table needs to know."""
     found = [KEPT] if any(result.chosen for result in results) else []
+    if len(results) > 1 and (reasons := losses_differ(state)):
+        found.append(NOT_ALIKE.format("; ".join(reasons)))
     if state.sweep.halving and len(results) > 1 and not any(result.best for result in results):
         found.append(NO_BEST)
     if count := len(state.others):
@@ -144,7 +165,7 @@ def runs_table(state: State) -> Table:
         standing, loss = state.standings[point.run], state.loss(point)
         status = f"stopped at step {standing.step}" if standing.status == "stopped" else standing.status
         rows.append(
-            [point.run, "" if point.seed is None else str(point.seed), status, "-" if loss is None else f"{loss:.4f}", standing.error]
+            [point.run, "" if point.seed is None else str(point.seed), status, "-" if loss is None else loss_text(loss), standing.error]
         )  # fmt: skip
     return Table(["run", "seed", "status", "val loss", "error"], rows)
 

@@ -25,7 +25,7 @@ def read_figures(folder: Path) -> dict[str, Any]:
         return summary
     status, best = current_status(folder, summary), summary.get("best_step")
     under_way = status in ("running", "interrupted")
-    old = "side" not in summary and best is not None
+    old = summary.get("side") is None and best is not None
     rows = read_rows(folder / "metrics.csv") if under_way or old else []
     if under_way and rows:
         summary["steps"] = max(summary.get("steps") or 0, rows[-1]["step"])
