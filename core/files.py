@@ -245,14 +245,15 @@ def lock(path: Path, what: str, remedy: str = "Wait until it ends.") -> Iterator
 
 
 def is_locked(path: Path) -> bool:
-    """Whether a process holds the lock of this file. It is not kept from taking or releasing it."""
+    """Whether another process holds the lock of this file. Asking keeps nobody from taking or releasing it."""
     if fcntl is None or not path.is_file():
         return False
     with path.open(encoding="utf-8") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
         except OSError as error:
-            return error.errno in (errno.EAGAIN, errno.EACCES)
+            held = error.errno in (errno.EAGAIN, errno.EACCES)
+            return held and not file.read().startswith(f"process {os.getpid()} ")
     return False
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import json
 import os
@@ -9,7 +10,7 @@ import pty
 import re
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -163,11 +164,25 @@ def test_options_that_do_not_fit(arguments: tuple[str, ...], message: str, space
     assert message in result.stderr
 
 
+@contextlib.contextmanager
+def another_process_that_locks(path: Path) -> Iterator[None]:
+    """As one that trains."""
+    code = f"import sys; from pathlib import Path; from core import files\nwith files.lock(Path({str(path)!r}), 'run'):\n    print(flush=True); input()"
+    with subprocess.Popen(
+        [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=ROOT
+    ) as process:
+        assert process.stdout and process.stdin
+        process.stdout.readline()
+        yield
+        process.stdin.write(b"\n")
+        process.stdin.close()
+
+
 def test_a_run_that_a_process_trains_is_running(many: Path, terrarium: Terrarium) -> None:
     half = many / "out" / "half"
     (half / "metrics.csv").write_text("step,val_loss\n4,2.5\n8,\n")
     assert re.search(r"half .* interrupted +- +8 ", terrarium("runs", "spaces").stdout)
-    with files.lock(lock_file(half), "run half"):
+    with another_process_that_locks(lock_file(half)):
         shown = terrarium("runs", "spaces")
         assert re.search(r"half .* running +- +8 ", shown.stdout), shown.output
         told = json.loads(terrarium("runs", "spaces", "--json").stdout)

@@ -14,6 +14,7 @@ from core.report.log import write_log_entry
 from core.report.nearest import nearest
 from core.report.plots import write_plots
 from core.report.run_report import SHOWN_MISTAKES, write_report
+from core.report.runs import read_run
 from core.report.samples import Mistake, Sample, Written, after_first, as_text, write_samples
 
 MOST_SEARCHED = 20_000  # training examples, evenly spaced; decoding more takes seconds
@@ -21,8 +22,9 @@ MOST_SEARCHED = 20_000  # training examples, evenly spaced; decoding more takes 
 
 def report_of_run(folder: Path) -> Path:
     """Write the plots and the page of a run. Returns the page's path."""
-    write_plots(folder)
-    return write_report(folder)
+    run = read_run(folder)
+    write_plots(folder, run.rows)
+    return write_report(folder, run)
 
 
 def report_of_model(model: LoadedModel, samples: Sequence[Sample]) -> Path:

@@ -115,7 +115,7 @@ def fill(ax: Axes, panel: Panel, names: Sequence[str], bands: Sequence[Band | No
         if found.seeds > 1:
             ax.fill_between(found.x, found.low, found.high, color=colour, alpha=0.18, linewidth=0, zorder=1)
         ax.plot(found.x, found.mean, color=colour, linestyle=line, linewidth=1.6, marker=dots, markersize=3.5, zorder=2)
-        last = f"{found.last:.1%}" if panel is ACCURACY else f"{found.last:.3f}"
+        last = plots.shown(found.last, plots.ACCURACY if panel is ACCURACY else panel)
         ends.append((f"{name} {last}", colour, float(found.x[-1]), float(found.mean[-1])))
     if panel is ACCURACY:
         ax.set_ylim(-0.03, 1.03)
