@@ -25,7 +25,7 @@ from core.defaults import resolve
 from core.lab.comparing import compare_experiments
 from core.report.comparison import Group
 from core.report.naming import names_of
-from core.report.overlay import PALETTE, PANELS, band, in_short, overlay, shortened
+from core.report.overlay import PALETTE, PANELS, band, in_short, labels, overlay, shortened
 from core.report.runs import RunData, by_settings, read_run
 from core.roles import flat
 from core.toml import dump
@@ -524,7 +524,10 @@ def test_a_run_without_any_evaluation_leaves_the_picture_empty(terrarium: Comman
 
 
 def test_names_and_counts_that_fit_beside_an_axis() -> None:
-    assert shortened("a" * 12 + "b" * 20) == "a" * 10 + "…" + "b" * 11
+    assert shortened("a" * 22 + "b" * 20) == "a" * 16 + "…" + "b" * 17
+    assert labels(["rate=0.1, max_iters=30", "rate=0.2, max_iters=30"]) == ["rate=0.1", "rate=0.2"]
+    assert labels(["a" * 30 + letter + "b" * 30 for letter in "xy"])[1].startswith("2: aaa")
+    assert labels(["same, same"]) == ["same, same"]
     assert shortened("cost in $") == r"cost in \$"
     assert [in_short(count) for count in (0, 500, 12_500, 2_000_000, 3.5e9)] == ["0", "500", "12.5k", "2M", "3.5B"]
 

@@ -28,7 +28,7 @@ COLOURS = {"val": "#0072b2", "train": "#d55e00", "": "#0072b2"}
 INK = "#444444"  # text and axes
 # The colours of a web page that replace them and follow light and dark mode.
 PAGE_COLOURS = {"#0072b2": "var(--blue, #0072b2)", "#d55e00": "var(--orange, #d55e00)", INK: "currentColor"}
-WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 4.4, 3.1, 0.6, 0.95, 0.35, 0.5  # of a panel and its margins, inches
+WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 4.6, 3.1, 0.85, 0.95, 0.35, 0.5  # of a panel and its margins, inches
 DPI = 150
 LABEL_GAP = 0.075  # of an axis' height, between two labels
 MOST_POINTS = 2_000  # of a curve: more than a panel has pixels
@@ -37,17 +37,19 @@ LOG_FROM = 10  # a loss that falls by more than this factor is drawn on a logari
 
 @dataclass(frozen=True)
 class Panel:
-    """One pair of axes. x: a column of metrics.csv; curves: name in the picture -> column."""
+    """One pair of axes. x: a column of metrics.csv; curves: name in the picture -> column; y: the name of their axis."""
 
     title: str
     x: str
     curves: dict[str, str]
+    y: str
 
 
 LOSS = {"train": "train_loss", "val": "val_loss"}
-BY_STEP, BY_SECONDS = Panel("loss, nats per token", "step", LOSS), Panel("loss by time", "seconds", LOSS)
-ACCURACY = Panel("exact match", "step", {"train": "train_accuracy", "val": "val_accuracy"})
-LEARNING_RATE = Panel("learning rate", "step", {"": "learning_rate"})
+NATS, SHARE = "loss, nats per token", "exact match, % of prompts"
+BY_STEP, BY_SECONDS = Panel("loss by step", "step", LOSS, NATS), Panel("loss by time", "seconds", LOSS, NATS)
+ACCURACY = Panel("exact match by step", "step", {"train": "train_accuracy", "val": "val_accuracy"}, SHARE)
+LEARNING_RATE = Panel("learning rate by step", "step", {"": "learning_rate"}, "learning rate")
 
 
 def write_plots(folder: Path, rows: Sequence[Row] | None = None) -> list[Path]:
@@ -150,7 +152,8 @@ def frame(ax: Axes, title: str, x: str) -> None:
 
 def style(ax: Axes, panel: Panel) -> None:
     """The frame, with thousands separated by commas."""
-    frame(ax, panel.title, {"step": "steps"}.get(panel.x, panel.x))
+    frame(ax, panel.title, {"step": "optimizer steps", "seconds": "seconds of training"}.get(panel.x, panel.x))
+    ax.set_ylabel(panel.y, color=INK, fontsize=9)
     ax.set_facecolor("none")
     ax.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}" if value == int(value) else f"{value:g}")
     ax.locator_params(axis="y", nbins=6)
