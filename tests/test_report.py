@@ -24,7 +24,18 @@ from core.data.documents import Example
 from core.defaults import resolve
 from core.errors import UserError
 from core.report.nearest import nearest
-from core.report.plots import ACCURACY, BY_STEP, draw, loss_curves, lr_schedule, present, spread, svg, thinned, write_plots
+from core.report.plots import (
+    ACCURACY,
+    BY_STEP,
+    draw,
+    loss_curves,
+    lr_schedule,
+    present,
+    spread,
+    svg,
+    thinned,
+    write_plots,
+)
 from core.report.run_report import duration, write_report
 from core.report.samples import Mistake, Sample, Written, read_samples, write_samples
 from core.roles import flat
@@ -236,7 +247,14 @@ def test_each_share_stands_with_its_prompts_and_all_figures_are_of_one_step(tmp_
 def test_an_older_run_has_the_figures_of_its_checkpoint(tmp_path: Path) -> None:
     """It recorded the lowest loss of the run beside the step of checkpoint best, and exact match of 100 prompts."""
     rows = [row(100, val_loss=0.4889, val_accuracy=0.03), row(200, val_loss=0.6638, val_accuracy=0.08)]
-    older = {"best_val_loss": 0.4889, "best_step": 200, "accuracy": 0.08, "side": None, "prompts": None, "prompts_by_group": None}
+    older = {
+        "best_val_loss": 0.4889,
+        "best_step": 200,
+        "accuracy": 0.08,
+        "side": None,
+        "prompts": None,
+        "prompts_by_group": None,
+    }
     _, reader = read(run_folder(tmp_path, rows, **older))
     text = reader.text.replace("\n", "")
     assert "0.6638validation loss" in text and "200step of these figures" in text and "0.4889" not in text
@@ -264,7 +282,9 @@ def test_a_report_on_many_rows_is_quick_and_small(tmp_path: Path) -> None:
     """100,000 rows: of the curve, what can be seen is drawn. The highest and lowest values are."""
     rows = [row(step, val_loss=2.0 + (step == 51_234)) for step in range(1, 100_001)]
     folder = run_folder(tmp_path, [])
-    lines = ["step,seconds,train_loss,val_loss"] + [f"{r['step']},{r['seconds']},{r['train_loss']},{r['val_loss']}" for r in rows]
+    lines = ["step,seconds,train_loss,val_loss"] + [
+        f"{r['step']},{r['seconds']},{r['train_loss']},{r['val_loss']}" for r in rows
+    ]
     files.write_text(folder / "metrics.csv", "\n".join(lines) + "\n")
     begin = time.monotonic()
     page = write_report(folder)
@@ -282,7 +302,9 @@ def test_an_unfinished_run_says_so(tmp_path: Path) -> None:
     )
     assert "This run is not complete (interrupted): it is at step 1,200." in reader.text
     assert (
-        "Curves" not in reader.text and "Exact match by group" not in reader.text and "validation loss" not in reader.text
+        "Curves" not in reader.text
+        and "Exact match by group" not in reader.text
+        and "validation loss" not in reader.text
     )
 
 
