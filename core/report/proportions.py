@@ -4,7 +4,7 @@ Each group has Wilson's interval (1927). Seeds differ by more than prompts would
 prompts than it has: as many as give the spread over seeds that both groups show, and at most those that there are. The
 quantile is that of Student's t, as in surveys (Korn and Graubard 1998, Survey Methodology 24; Dean and Pagano 2015, Journal
 of Survey Statistics and Methodology 3). The two intervals are then added in squares (Newcombe 1998, Statistics in Medicine
-17). docs/LOG.md has its false alarms beside those of other intervals.
+17). docs/LOG.md has the false alarms in simulations, before and since.
 """
 
 from __future__ import annotations
