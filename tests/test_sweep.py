@@ -1038,7 +1038,7 @@ def test_the_seeds_that_halving_kept_do_not_speak_for_their_setting(finished: Pa
     results = write_results(state)
     kept = state.loss(state.sweep.points[1])
     first, second = table(state.sweep, results).rows
-    assert first[1:3] == ["1 of 2", f"{kept:.4f}*"] and first[-1] == "1 stopped at step 8"
+    assert [first[1], first[3]] == ["1 of 2", f"{kept:.4f}*"] and first[-1] == "1 stopped at step 8"
     assert "±" in second[2] and second[-1] == "best"
     rows = list(csv.DictReader(io.StringIO((finished / "out/sweeps/lr/results.csv").read_text())))
     assert [(row["val_loss"] != "", row["stopped"]) for row in rows] == [(False, "1"), (True, "0")]
@@ -1088,6 +1088,17 @@ def test_halving_needs_steps_to_judge_at(
     )
     assert result.exit_code == 2
     assert said in result.stderr
+
+
+def test_halving_compares_no_losses_over_other_tokens(spaces: Path, terrarium: Terrarium) -> None:
+    pytest.importorskip("optuna")
+    done = terrarium("sweep", "spaces", "--grid", "train.data.mask_prompt=true,false", "--halving")
+    assert done.exit_code == 2
+    assert (
+        "losses, and those of these settings are means over other tokens (train.data.mask_prompt is true and"
+        in done.output
+    )
+    assert "Sweep without halving. Exact match is compared at the end." in done.output
 
 
 @pytest.mark.slow

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from core.report.runs import RunData, datasets_of
@@ -20,7 +20,12 @@ def not_one_loss(runs: Sequence[RunData]) -> list[str]:
     does not say, as that of a loop of one's own, does not count.
     """
     reasons = ["other data"] if len(known(datasets_of([run.summary for run in runs]))) > 1 else []
-    return reasons + settings_that_differ(runs, (*TARGETS, "train.data.block_size", *part_read(runs)))
+    return reasons + other_tokens([run.config for run in runs])
+
+
+def other_tokens(configs: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Settings, with dotted keys, that make losses on the same data means over other tokens."""
+    return settings_that_differ(configs, (*TARGETS, "train.data.block_size", *part_read(configs)))
 
 
 def not_one_text(runs: Sequence[RunData]) -> list[str]:
@@ -30,18 +35,19 @@ def not_one_text(runs: Sequence[RunData]) -> list[str]:
         reasons.append("other validation text")
     if len({run.summary.get("side") for run in runs}) > 1:
         reasons.append("other side")
-    return reasons + settings_that_differ(runs, (*TARGETS, *part_read(runs)))
+    configs = [run.config for run in runs]
+    return reasons + settings_that_differ(configs, (*TARGETS, *part_read(configs)))
 
 
-def part_read(runs: Sequence[RunData]) -> tuple[str, ...]:
+def part_read(configs: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
     """The settings that decide which part of the validation side is read. The size of a batch matters only for a part."""
-    parts = {run.config.get(READ) for run in runs}
+    parts = {config.get(READ) for config in configs}
     return (READ, *BATCH) if parts - {None, 0} else (READ,)
 
 
-def settings_that_differ(runs: Sequence[RunData], keys: Sequence[str]) -> list[str]:
+def settings_that_differ(configs: Sequence[Mapping[str, Any]], keys: Sequence[str]) -> list[str]:
     """`train.data.mask_prompt is true and false` for each key whose values differ."""
-    values = {key: known([run.config.get(key) for run in runs]) for key in dict.fromkeys(keys)}
+    values = {key: known([config.get(key) for config in configs]) for key in dict.fromkeys(keys)}
     return [
         f"{key} is {' and '.join(str(value).lower() for value in found)}"
         for key, found in values.items()

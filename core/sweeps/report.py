@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 PICTURE, CURVES = "results.png", "curves.png"
 EXPLAINED = (
-    "Mean ± standard deviation (n - 1) over the seeds of completed runs; val loss: the lowest of a run, nats per token. "
+    "Mean ± standard deviation (n - 1) over the seeds of completed runs; val loss: of checkpoint best, nats per token. "
     "Best is the highest exact match, then the lowest loss."
 )
 
