@@ -19,7 +19,7 @@ from core.roles import flat
 from core.sweeps.names import short_keys
 from core.sweeps.names import shown as value_shown
 from core.sweeps.plan import plain
-from core.sweeps.results import Result, figures_table, losses_differ, remarks, results_of, runs_table, spots, table
+from core.sweeps.results import Result, comparable_measure, figures_table, remarks, results_of, runs_table, spots, table
 from core.sweeps.state import State
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ def write_results(state: State) -> list[Result]:
     groups = groups_of(state, sorted(whole, key=lambda result: not result.best)[:MOST_GROUPS])
     figures = {
         PICTURE: None
-        if losses_differ(state)
+        if comparable_measure(results) != "val_loss"
         else picture(sweep.space.keys, spots(sweep, results), scattered=bool(sweep.space.draws)),
         CURVES: overlay(groups) if len(groups) > 1 else None,
     }

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
-from core.report.comparable import not_one_loss
+from core.report.comparable import not_one_loss, not_one_text
 from core.report.grid import Spot
 from core.report.runs import RunData
 from core.report.tables import Table
@@ -23,7 +24,8 @@ KEPT = (
     f"{MARK} Mean over the seeds that halving did not stop. It is too good, because the stopped seeds are missing. Such a "
     "setting is never marked as best, and it is not compared with others."
 )
-NOT_ALIKE = "The losses of these settings cannot be compared ({}), so none is marked as best by its loss."
+NOT_ALIKE = "The losses of these settings cannot be compared ({}), {}."
+RANKED = "so bits per byte of the same text take their place"
 NO_BEST = "No setting is marked as best, because none has all its seeds."
 # Column -> field of summary.json. Means are over completed runs.
 MEASURES = {
@@ -71,10 +73,9 @@ class Result:
     def count(self, status: str) -> int:
         return sum(standing.status == status for _, standing, _ in self.runs)
 
-    @property
-    def score(self) -> tuple[float, float]:
-        """Higher is better: exact match, then loss. A run chooses its checkpoint `best` by the same rule."""
-        loss = self.mean("val_loss")
+    def score(self, measure: str | None) -> tuple[float, float]:
+        """Higher is better: exact match, then a loss. A run chooses its checkpoint `best` by the same rule."""
+        loss = self.mean(measure) if measure else None
         return (self.mean("accuracy") or 0.0, -loss if loss is not None else float("-inf"))
 
 
@@ -87,20 +88,30 @@ def results_of(state: State) -> list[Result]:
     results = list(found.values())
     judged = [result for result in results if result.values("val_loss") and (result.whole or not state.sweep.halving)]
     if judged and len(results) > 1:
-        best = max(judged, key=lambda result: result.score)
-        equal = [result for result in judged if result.score[0] == best.score[0]]  # only a loss would choose among them
-        best.best = len(equal) == 1 or not losses_differ(state)
+        measure = comparable_measure(results)
+        best = max(judged, key=lambda result: result.score(measure))
+        equal = [result for result in judged if result.mean("accuracy") == best.mean("accuracy")]
+        best.best = bool(measure) or len(equal) == 1
     return results
 
 
-def losses_differ(state: State) -> list[str]:
-    """Why the losses of the settings cannot be compared: they are means over other tokens. Empty if they can."""
-    runs = [
-        RunData(state.sweep.out / point.run, state.summary(point), flat(point.config.model_dump()))
-        for point in state.sweep.points
-        if state.summary(point)
+def comparable_measure(results: Sequence[Result]) -> str | None:
+    """The loss that settings can be ranked by: val_loss, or bits per byte of the same text; None if neither is comparable."""
+    runs = runs_of(results)
+    if not not_one_loss(runs):
+        return "val_loss"
+    same_text = not not_one_text(runs) and all(run.summary.get("val_text") for run in runs)
+    return "bits_per_byte" if same_text and all(run.summary.get("bits_per_byte") is not None for run in runs) else None
+
+
+def runs_of(results: Sequence[Result]) -> list[RunData]:
+    """The completed runs."""
+    return [
+        RunData(Path(point.run), summary, flat(point.config.model_dump()))
+        for result in results
+        for point, standing, summary in result.runs
+        if standing.status == "completed"
     ]
-    return not_one_loss(runs)
 
 
 def table(sweep: Sweep, results: list[Result]) -> Table:
@@ -108,13 +119,23 @@ def table(sweep: Sweep, results: list[Result]) -> Table:
     keys = names.short_keys(sweep.space.keys)
     has_accuracy = any(result.values("accuracy") for result in results)
     title, prompts = exact_match_columns([[summary for _, _, summary in result.runs] for result in results])
-    columns = [*keys.values(), "runs", *([title] if has_accuracy else []), "val loss", "seconds", "note"]
+    has_bits = comparable_measure(results) == "bits_per_byte"
+    columns = [
+        *keys.values(),
+        "runs",
+        *([title] if has_accuracy else []),
+        "val loss",
+        *(["bits per byte"] if has_bits else []),
+        "seconds",
+        "note",
+    ]
     rows = [
         [
             *(names.shown(result.settings[key]) for key in keys),
             f"{result.count('completed')}{f' of {len(result.runs)}' if result.chosen else ''}",
             *([with_spread(result, "accuracy", share_text) + of] if has_accuracy else []),
             with_spread(result, "val_loss", loss_text),
+            *([with_spread(result, "bits_per_byte", loss_text)] if has_bits else []),
             with_spread(result, "train_seconds", "{:.1f}".format),
             note(result),
         ]
@@ -136,8 +157,9 @@ def with_spread(result: Result, measure: str, form: Callable[[float], str]) -> s
 def remarks(state: State, results: list[Result]) -> list[str]:
     """Sentences that a reader of the table needs to know."""
     found = [KEPT] if any(result.chosen for result in results) else []
-    if len(results) > 1 and (reasons := losses_differ(state)):
-        found.append(NOT_ALIKE.format("; ".join(reasons)))
+    if len(results) > 1 and (reasons := not_one_loss(runs_of(results))):
+        ranked = RANKED if comparable_measure(results) else "so none is marked as best by its loss"
+        found.append(NOT_ALIKE.format("; ".join(reasons), ranked))
     if state.sweep.halving and len(results) > 1 and not any(result.best for result in results):
         found.append(NO_BEST)
     if count := len(state.others):
