@@ -571,7 +571,7 @@ def test_real_runs(terrarium: Command, spaces: Path) -> None:
     assert terrarium("train", "spaces", "--run", "other", "-q").exit_code == 0
     done = terrarium("compare", "spaces/w16-0", "spaces/other")
     assert "warning: the groups were not trained on the same data" in done.stdout
-    assert {"fingerprint", "prepare.py and other *.py"} <= {
+    assert {"hash", "prepare.py and other *.py"} <= {
         line[6:].strip().split("  ")[0] for line in done.stdout.splitlines()
     }
 
