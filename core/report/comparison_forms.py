@@ -106,6 +106,8 @@ def document(comparison: Comparison, picture: str, figure: Figure | None = None)
     rest = [*(verdict.sentence for verdict in comparison.details), *comparison.notes]
     warned = [Paragraph(note, "notice") for note in rest if note.startswith("warning: ")]
     details = [Paragraph(note, "soft") for note in rest if not note.startswith("warning: ")]
+    if not concluded:  # notes are all that there is to say about one group
+        concluded, details = details, []
     sections = [
         PageSection("Figures", [grid(figures), Paragraph("Mean ± standard deviation over seeds.", "soft"), *details]),
         PageSection("Curves", [drawing]),
