@@ -244,6 +244,19 @@ def lock(path: Path, what: str, remedy: str = "Wait until it ends.") -> Iterator
                 write_holder(file, "")
 
 
+def is_locked(path: Path) -> bool:
+    """Whether another process holds the lock of this file. Asking keeps nobody from taking or releasing it."""
+    if fcntl is None or not path.is_file():
+        return False
+    with path.open(encoding="utf-8") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except OSError as error:
+            held = error.errno in (errno.EAGAIN, errno.EACCES)
+            return held and not file.read().startswith(f"process {os.getpid()} ")
+    return False
+
+
 @contextlib.contextmanager
 def turn(folder: Path) -> Iterator[None]:
     """Wait until no other process is in this context for the same folder. For short work on a file that many update.

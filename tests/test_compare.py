@@ -22,12 +22,14 @@ from click.testing import Result
 from core import durable, files
 from core.config import Config, replaced
 from core.defaults import resolve
+from core.lab.comparing import compare_experiments
 from core.report.comparison import Group
 from core.report.naming import names_of
-from core.report.overlay import PALETTE, PANELS, band, in_short, overlay, shortened
+from core.report.overlay import PALETTE, PANELS, band, in_short, labels, overlay, shortened
 from core.report.runs import RunData, by_settings, read_run
 from core.roles import flat
 from core.toml import dump
+from core.tracking import Tracker
 from core.tracking.environment import code_hash, environment
 from core.tracking.metrics import MetricsFile, accuracy_columns
 
@@ -80,10 +82,16 @@ def widths(made: Callable[..., Path]) -> None:
         made("spaces", f"wide-{seed}", seed=seed, loss=1.4 + shift + 0.01 * (seed % 2), n_embd=128)
 
 
+def rows(done: Result) -> list[str]:
+    """The lines of the table of groups."""
+    return done.stdout.partition("\ngroup ")[2].partition("\n\n")[0].splitlines()[1:]
+
+
 def test_a_clear_difference_of_five_seeds(terrarium: Command, widths: None, lab: Path) -> None:
     done = terrarium("compare", "spaces", "spaces/wide-*")
     assert done.exit_code == 0, done.output
-    assert done.stdout.splitlines()[0].split("  ")[0] == "group"
+    assert done.stdout.startswith("spaces/wide-* is better than spaces: val loss lower by 0.096 ")  # first of all
+    assert len(rows(done)) == 2
     assert "spaces/wide-*      5  1.4034 ± 0.0210" in done.stdout
     assert (
         "spaces/wide-* is better than spaces: val loss lower by 0.096 (95 % interval 0.090 to 0.102; 5 seeds each, paired)."
@@ -117,7 +125,7 @@ def test_one_seed_gives_no_verdict(terrarium: Command, widths: None) -> None:
 
 def test_single_runs_stay_apart_though_they_differ_in_nothing_but_their_seed(terrarium: Command, widths: None) -> None:
     done = terrarium("compare", "spaces/default", "spaces/narrow-1")
-    assert [line.split()[:2] for line in done.stdout.splitlines()[1:3]] == [["default", "1"], ["narrow-1", "1"]]
+    assert [line.split()[:2] for line in rows(done)] == [["default", "1"], ["narrow-1", "1"]]
     assert "config  train.runtime.seed        0         1" in done.stdout
     assert "sample.runtime" not in done.stdout
 
@@ -126,7 +134,7 @@ def test_an_experiment_alone_is_all_its_settings_named_by_what_tells_them_apart(
     terrarium: Command, widths: None
 ) -> None:
     done = terrarium("compare", "spaces")
-    assert [line.split()[:2] for line in done.stdout.splitlines()[1:3]] == [["n_embd=32", "5"], ["n_embd=128", "5"]]
+    assert [line.split()[:2] for line in rows(done)] == [["n_embd=32", "5"], ["n_embd=128", "5"]]
     assert "n_embd=128 is better than n_embd=32: val loss lower by " in done.stdout
 
 
@@ -134,7 +142,7 @@ def test_a_name_has_the_settings_that_were_chosen_and_not_what_follows(made: Cal
     def group(name: str, **settings: Any) -> list[RunData]:
         run = read_run(made("spaces", name, seed=0, loss=1.0))
         config = replaced(Config(), {f"train.{key.replace('__', '.')}": value for key, value in settings.items()})
-        return [RunData(run.folder, run.summary, flat(resolve(config).model_dump()), [])]
+        return [RunData(run.folder, run.summary, flat(resolve(config).model_dump()))]
 
     assert names_of([group("a"), group("b", model__n_embd=256)]) == ["n_embd=128", "n_embd=256"]
     assert names_of([group("c", data__block_size=32), group("d", data__block_size=64)]) == [
@@ -161,7 +169,7 @@ def test_a_run_whose_name_is_a_pattern_is_that_run(terrarium: Command, made: Cal
     for name in ("a[1]", "a,b", "a"):
         made("spaces", name, seed=0, loss=1.5)
     done = terrarium("compare", "spaces/a[1]", "spaces/a,b", "spaces/a")
-    assert [line.split()[:2] for line in done.stdout.splitlines()[1:4]] == [["a[1]", "1"], ["a,b", "1"], ["a", "1"]]
+    assert [line.split()[:2] for line in rows(done)] == [["a[1]", "1"], ["a,b", "1"], ["a", "1"]]
 
 
 def test_an_experiment_may_be_a_path(terrarium: Command, widths: None) -> None:
@@ -175,7 +183,11 @@ def test_exact_match_has_a_verdict_of_its_own(terrarium: Command, made: Callable
         made("spaces", f"b-{seed}", seed=seed, loss=1.5 - shift, accuracy=0.7 + 1.1 * shift)
     done = terrarium("compare", "spaces/a-*", "spaces/b-*")
     assert "No evidence of a difference: val loss of b-* is" in done.stdout
-    assert "b-* is better than a-*: accuracy higher by 20.0 points (95 % interval 19." in done.stdout
+    assert (
+        "b-* is better than a-*: exact match higher by 20.0 points, 70.3% instead of 50.3% (95 % interval 15."
+        in done.stdout
+    )
+    assert done.stdout.index("b-* is better") < done.stdout.index("No evidence")
 
 
 def test_other_data_is_warned_of_and_judged_in_bits_per_byte(
@@ -194,6 +206,134 @@ def test_other_data_is_warned_of_and_judged_in_bits_per_byte(
         ["code", "prepare.py", "and", "other", "*.py", "222222222222", "333333333333"],
     ]  # fmt: skip
     assert (lab / "one" / "out" / "compare.png").is_file()
+
+
+def test_losses_over_other_tokens_are_no_verdict(terrarium: Command, made: Callable[..., Path]) -> None:
+    """With and without the prompts in the loss, and with other contexts: exact match is compared, the loss is not."""
+    for seed, shift in enumerate(SHIFTS):
+        made("spaces", f"a-{seed}", seed=seed, loss=0.5 + shift, accuracy=0.97, prompts=106, side="test")
+        for name, key, value in (("b", "data.mask_prompt", False), ("c", "data.block_size", 32)):
+            folder = made(
+                "spaces", f"{name}-{seed}", seed=seed, loss=1.0 + 0.9 * shift, accuracy=0.97, prompts=106, side="test"
+            )
+            config = replaced(resolve(Config()), {f"train.{key}": value, "train.runtime.seed": seed})
+            files.write_text(folder / "config.toml", dump(config.model_dump()))
+    done = terrarium("compare", "spaces/a-*", "spaces/b-*")
+    assert done.stdout.startswith(
+        "No evidence of a difference: exact match is the same in every run, 97.0% of 106 test prompts (5 seeds each).\n"
+    )
+    assert re.search(r"\ngroup +seeds +exact match of 106 test prompts +val loss", done.stdout)
+    assert (
+        "No verdict on val loss: b-* and a-* do not measure it alike (train.data.mask_prompt is true and false)."
+        in done.stdout
+    )
+    assert "better" not in done.stdout
+    done = terrarium("compare", "spaces/a-*", "spaces/c-*", "--json")
+    told = json.loads(done.stdout)["verdicts"]
+    assert [(verdict["measure"], verdict["evidence"]) for verdict in told] == [
+        ("accuracy", False), ("bits_per_byte", True), ("best_val_loss", False),
+    ]  # fmt: skip  # bits per byte are of the same text, whatever the context
+    assert told[2]["sentence"].endswith("(train.data.block_size is 64 and 32).")
+
+
+def test_losses_of_parts_of_the_validation_side_are_no_verdict(terrarium: Command, made: Callable[..., Path]) -> None:
+    for seed, shift in enumerate(SHIFTS):
+        made("spaces", f"a-{seed}", seed=seed, loss=1.5 + shift)
+        folder = made("spaces", f"b-{seed}", seed=seed, loss=1.4 + shift)
+        config = replaced(resolve(Config()), {"train.runtime.eval_iters": 1, "train.runtime.seed": seed})
+        files.write_text(folder / "config.toml", dump(config.model_dump()))
+    done = terrarium("compare", "spaces/a-*", "spaces/b-*")
+    assert done.stdout.startswith(
+        "No verdict on val loss: b-* and a-* do not measure it alike (train.runtime.eval_iters is 0 and 1).\n"
+    )
+    assert "better" not in done.stdout  # bits per byte of older runs are of the same part
+
+
+@pytest.mark.parametrize(
+    ("texts", "verdict"), [(("v", "v"), "b is higher by"), (("v", "w"), ""), ((None, "w"), "b is higher")]
+)
+def test_bits_per_byte_need_the_same_text(
+    terrarium: Command, made: Callable[..., Path], texts: tuple[str | None, str], verdict: str
+) -> None:
+    for name, loss, data, text in (("a", 1.5, "d1", texts[0]), ("b", 2.5, "d2", texts[1])):
+        made("spaces", name, seed=0, loss=loss, data_hash=data, val_text=text, side="test")
+    told = terrarium("compare", "spaces/a", "spaces/b").stdout
+    assert "No verdict on val loss: b and a do not measure it alike (other data)." in told
+    assert ("bits per byte of " + verdict in told) if verdict else ("bits per byte of" not in told)
+    assert ("Bits per byte cannot either: their validation texts differ." in told) == (not verdict)
+    assert re.search(r"data +hash +d1 +d2", told)
+
+
+def test_the_bytes_of_a_dataset_decide_not_the_code_that_made_it(terrarium: Command, made: Callable[..., Path]) -> None:
+    for seed, shift in enumerate(SHIFTS):
+        made("spaces", f"a-{seed}", seed=seed, loss=1.5 + shift, data_hash="d", side="val", data=f"{seed}" * 64)
+        made(
+            "spaces", f"b-{seed}", seed=seed, loss=1.4 + 0.9 * shift, data="1" * 64, n_embd=64
+        )  # before data_hash: that of a-1
+    done = terrarium("compare", "spaces")
+    assert [line.split()[:2] for line in rows(done)] == [["n_embd=32", "5"], ["n_embd=64", "5"]]
+    assert "n_embd=64 is better than n_embd=32: val loss lower by 0.100" in done.stdout and "warning" not in done.stdout
+
+
+def test_exact_match_of_other_sides_is_warned_of(terrarium: Command, made: Callable[..., Path]) -> None:
+    made("spaces", "a", seed=0, loss=1.5, accuracy=0.5)
+    made("spaces", "b", seed=0, loss=1.5, accuracy=0.6, side="test", prompts=200)
+    told = terrarium("compare", "spaces/a", "spaces/b").stdout
+    assert "warning: exact match is measured on test prompts in some runs and on validation prompts in others." in told
+    assert "60.0% of 200 test prompts" in told
+
+
+def test_figures_of_an_older_run_are_of_one_checkpoint(terrarium: Command, made: Callable[..., Path]) -> None:
+    """Its summary has the lowest loss of the run beside the step of checkpoint best."""
+    folder = made("spaces", "old", seed=0, loss=1.0, accuracy=0.5, best_step=50)
+    made("spaces", "new", seed=1, loss=1.25, accuracy=0.5, best_step=50, side="test", prompts=9)
+    groups = json.loads(terrarium("compare", "spaces/old", "spaces/new", "--json").stdout)["groups"]
+    at_50 = next(row["val_loss"] for row in read_run(folder).rows if row["step"] == 50)
+    assert [group["runs"][0]["best_val_loss"] for group in groups] == [at_50, 1.25] and at_50 != 1.0
+    assert groups[0]["runs"][0]["accuracy"] == 0.25
+
+
+def test_seeds_of_one_setting_stand_as_one_group_without_asking(terrarium: Command, made: Callable[..., Path]) -> None:
+    for seed, shift in enumerate(SHIFTS):
+        made("spaces", f"a-{seed}", seed=seed, loss=1.5 + shift)
+    done = terrarium("compare", "spaces")
+    assert done.exit_code == 0, done.output
+    [row] = done.stdout.splitlines()[1:2]
+    assert re.match(r"a-0 +5  1\.4994 ± 0\.0161", row)
+    assert "All runs have the same settings and data (5 seeds), so there is nothing to compare yet." in done.stdout
+    assert done.stdout.splitlines()[-1].startswith("curves: ")
+
+
+def test_three_runs_of_one_seed_are_one_seed(terrarium: Command, made: Callable[..., Path]) -> None:
+    for name, accuracy in (("a-0", 0.95), ("a-1", 0.97), ("a-2", 0.99)):
+        made("spaces", name, seed=7, loss=1.5, accuracy=accuracy)
+    made("spaces", "b", seed=7, loss=1.5, accuracy=0.9)
+    done = terrarium("compare", "spaces/a-*", "spaces/b")
+    assert re.match(r"a-\*    1 \(3 runs\) +97\.0%  ", rows(done)[0]), rows(done)
+    assert (
+        "No verdict with one seed each: exact match of b is lower by 7.00 points than that of a-*, 90.0% instead of 97.0%."
+        in done.stdout
+    )
+
+
+def test_run_folders_of_any_place_are_compared(
+    terrarium: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a Tracker writes them in another repository, with settings of its own."""
+    monkeypatch.chdir(tmp_path)
+    for name, loss in (("baseline", 1.5), ("wide", 1.25)):
+        with Tracker(f"runs/{name}", config={"learning_rate": 0.1, "width": loss}, seed=0, trackers=()) as tracker:
+            tracker.log_step(step=10, train_loss=loss, val_loss=loss)
+    for arguments in (["runs/baseline", "runs/wide"], ["runs/basel*", str(tmp_path / "runs" / "wide")]):
+        done = terrarium("compare", *arguments)
+        assert done.exit_code == 0, done.output
+        assert "lower by 0.250 than that of" in done.stdout and "config  width" in done.stdout
+        assert (tmp_path / "runs" / "compare.png").is_file()
+    whole = terrarium("compare", "runs")
+    assert [line.split()[0] for line in rows(whole)] == ["width=1.5", "width=1.25"]
+    assert "runs/wide is one group of runs" in terrarium("compare", "runs/wide").stderr
+    compared = compare_experiments(["runs/baseline", "runs/wide"])
+    assert "val loss of" in compared.verdicts[0]
 
 
 def test_code_and_environment_that_differ_are_named(terrarium: Command, made: Callable[..., Path]) -> None:
@@ -254,7 +394,7 @@ def test_many_tests_find_something_by_chance(terrarium: Command, made: Callable[
         (["spaces/wide-*"], "spaces/wide-* is one group of runs, and a comparison needs two"),
         (["spaces/wide-0", "spaces/wide-0"], "spaces/wide-0 and spaces/wide-0 are the same run\n  Name runs that differ"),
         (["spaces/wide-*", "spaces/wide-[0-9]"], "spaces/wide-* and spaces/wide-[0-9] are the same runs\n"),
-        (["lone"], "all runs of lone have the same settings and data, and a comparison needs two groups\n  Train another: "),
+        (["lone"], "lone has one run, and a comparison needs two\n  Train another: "),
         (["mixed", "spaces"], "mixed has runs with 2 different settings, and none of them is called default\n  Choose one: mixed/a, mixed/b."),
         (["empty"], "empty has no runs yet\n  Train one: python -m core.cli train empty"),
         (["spaces", "empty"], "empty has no runs yet\n  Train one: python -m core.cli train empty"),
@@ -302,7 +442,7 @@ def test_forms_for_other_programs_have_stdout_to_themselves(terrarium: Command, 
 @pytest.mark.parametrize(
     ("name", "start"),
     [
-        ("t.txt", "group "), ("t.md", "# n\\_embd=32 / n\\_embd=128\n"), ("t.csv", "group,seeds,"), ("t.tex", "% n_embd=128 is"),
+        ("t.txt", "n_embd=128 is better than n_embd=32: "), ("t.md", "# n\\_embd=32 / n\\_embd=128\n"), ("t.csv", "group,seeds,"), ("t.tex", "% n_embd=128 is"),
         ("t.json", "{\n"), ("t.html", "<!doctype html>"),
     ],
 )  # fmt: skip
@@ -384,7 +524,10 @@ def test_a_run_without_any_evaluation_leaves_the_picture_empty(terrarium: Comman
 
 
 def test_names_and_counts_that_fit_beside_an_axis() -> None:
-    assert shortened("a" * 12 + "b" * 20) == "a" * 10 + "…" + "b" * 11
+    assert shortened("a" * 22 + "b" * 20) == "a" * 16 + "…" + "b" * 17
+    assert labels(["rate=0.1, max_iters=30", "rate=0.2, max_iters=30"]) == ["rate=0.1", "rate=0.2"]
+    assert labels(["a" * 30 + letter + "b" * 30 for letter in "xy"])[1].startswith("2: aaa")
+    assert labels(["same, same"]) == ["same, same"]
     assert shortened("cost in $") == r"cost in \$"
     assert [in_short(count) for count in (0, 500, 12_500, 2_000_000, 3.5e9)] == ["0", "500", "12.5k", "2M", "3.5B"]
 
@@ -418,8 +561,8 @@ def test_real_runs(terrarium: Command, spaces: Path) -> None:
     done = terrarium("compare", "spaces", "--json")
     found = json.loads(done.stdout)
     assert [(group["group"], group["seeds"]) for group in found["groups"]] == [("n_embd=16", 2), ("n_embd=32", 2)]
-    assert [verdict["measure"] for verdict in found["verdicts"]] == ["best_val_loss", "accuracy"]
-    assert found["verdicts"][0]["paired"] and found["verdicts"][0]["seeds"] == [2, 2]
+    assert [verdict["measure"] for verdict in found["verdicts"]] == ["accuracy", "best_val_loss"]
+    assert found["verdicts"][1]["paired"] and found["verdicts"][1]["seeds"] == [2, 2]
     assert all(set(run) >= {"best_val_loss", "bits_per_byte", "train_seconds"} for run in found["groups"][0]["runs"])
     kinds = {(difference["kind"], difference["key"]) for difference in found["differences"]}
     assert ("config", "train.model.n_embd") in kinds and not any(kind in ("data", "code") for kind, _ in kinds)
@@ -428,7 +571,7 @@ def test_real_runs(terrarium: Command, spaces: Path) -> None:
     assert terrarium("train", "spaces", "--run", "other", "-q").exit_code == 0
     done = terrarium("compare", "spaces/w16-0", "spaces/other")
     assert "warning: the groups were not trained on the same data" in done.stdout
-    assert {"fingerprint", "prepare.py and other *.py"} <= {
+    assert {"hash", "prepare.py and other *.py"} <= {
         line[6:].strip().split("  ")[0] for line in done.stdout.splitlines()
     }
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from html.parser import HTMLParser
 from pathlib import Path
@@ -71,7 +72,11 @@ def test_all_runs_stand_on_one_page_with_what_they_support(trained: Path, terrar
 def test_a_single_setting_has_nothing_to_be_set_against(spaces: Path, terrarium: Terrarium) -> None:
     train(terrarium, "default")
     assert terrarium("report", "spaces").exit_code == 0
-    assert "nothing to compare yet" in (spaces / "out" / "report.md").read_text()
+    text = (spaces / "out" / "report.md").read_text()
+    assert (
+        "## What the runs support\n\nAll runs have the same settings and data (1 seed), so there is nothing to compare yet."
+        in text
+    )
 
 
 def test_the_report_of_a_run_is_written_again(trained: Path, terrarium: Terrarium) -> None:
@@ -90,3 +95,73 @@ def test_nothing_to_report_on(spaces: Path, terrarium: Terrarium) -> None:
     unknown = terrarium("report", "spaces", "--run", "wide")
     assert unknown.exit_code == 2
     assert "spaces has no run 'wide'" in unknown.output
+
+
+def browser(folder: Path, monkeypatch: pytest.MonkeyPatch, script: str) -> None:
+    """A `chromium` that does what a line of shell says; "$pdf" is the file that it is asked for."""
+    folder.mkdir()
+    path = folder / "chromium"
+    path.write_text(
+        f'#!/bin/sh\nfor o in "$@"; do case $o in --print-to-pdf=*) pdf=${{o#*=}};; esac; last=$o; done\n{script}\n'
+    )
+    path.chmod(0o755)
+    monkeypatch.setenv("PATH", str(folder), prepend=os.pathsep)
+
+
+def test_a_folder_to_hand_in(
+    trained: Path, terrarium: Terrarium, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Everything is in the folder; the student's own conclusion stays, and is in the PDF."""
+    assert (
+        terrarium(
+            "loop", "spaces", "--run", "wide0", "-s", "train.model.n_embd=32", "-s", "train.runtime.seed=0"
+        ).exit_code
+        == 0
+    )
+    monkeypatch.setattr("core.report.pdf.BROWSERS", ())
+    done = terrarium("report", "spaces", "--to", "my work")
+    assert done.exit_code == 0, done.output
+    assert "No PDF: there is no Chromium" in done.output
+    folder = Path("my work")
+    assert sorted(path.name for path in folder.iterdir()) == [
+        "curves.png",
+        "loss_curves.png",
+        "report.html",
+        "report.md",
+    ]
+    text = (folder / "report.md").read_text()
+    for said in (
+        "**Put a space between the letters of a word.**", "## What the runs support", "(curves.png)", "(loss_curves.png)", "## My conclusion\n\n(Write here",
+        "## Samples: ", json.loads((trained / "out" / "wide0" / "summary.json").read_text())["command"], "train.model.n\\_embd", "## Settings of wide0",
+    ):  # fmt: skip
+        assert said in text, said
+    assert "](default/" not in text and "../" not in text
+    own = "# Width helps.\n\n## Because\n\nI say *so*, {my conclusion} and <b>."
+    (folder / "report.md").write_text(
+        text.replace("(Write here what you conclude, and why. This text stays when the report is written again.)", own)
+    )
+    monkeypatch.undo()
+    monkeypatch.chdir(tmp_path)
+    browser(tmp_path / "bin", monkeypatch, 'echo "%PDF $(cat ${last#file://} | grep -c Because)" > "$pdf"')
+    (tmp_path / "my work").rename(tmp_path / "work")
+    done = terrarium("report", "spaces", "--to", "work")
+    assert done.exit_code == 0 and f"pdf:    {Path('work/report.pdf')}" in done.output, done.output
+    assert own in Path("work/report.md").read_text()
+    assert Path("work/report.md").read_text().count("end of my conclusion") == 1
+    assert Path("work/report.pdf").read_text() == "%PDF 1\n"
+    assert "<b>." not in Path("work/report.html").read_text()
+
+    browser(tmp_path / "broken", monkeypatch, "exit 1")
+    assert "No PDF" in terrarium("report", "spaces", "--to", "work", "--run", "default").output
+    assert not Path("work/report.pdf").exists() and own in Path("work/report.md").read_text()
+
+
+def test_a_report_of_the_students_own_is_not_overwritten(trained: Path, terrarium: Terrarium) -> None:
+    Path("work").mkdir()
+    Path("work/report.md").write_text("# Mine\n")
+    done = terrarium("report", "spaces", "--to", "work")
+    assert done.exit_code == 2 and Path("work/report.md").read_text() == "# Mine\n"
+    assert (
+        "work/report.md: the part from '## My conclusion' to '<!-- end of my conclusion -->' is missing" in done.output
+    )
+    assert "Choose another folder, or move the file away." in done.output

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import re
 import struct
+import time
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Callable
 from html.parser import HTMLParser
@@ -23,7 +24,18 @@ from core.data.documents import Example
 from core.defaults import resolve
 from core.errors import UserError
 from core.report.nearest import nearest
-from core.report.plots import ACCURACY, BY_STEP, draw, loss_curves, lr_schedule, present, spread, svg, write_plots
+from core.report.plots import (
+    ACCURACY,
+    BY_STEP,
+    draw,
+    loss_curves,
+    lr_schedule,
+    present,
+    spread,
+    svg,
+    thinned,
+    write_plots,
+)
 from core.report.run_report import duration, write_report
 from core.report.samples import Mistake, Sample, Written, read_samples, write_samples
 from core.roles import flat
@@ -35,6 +47,7 @@ SUMMARY = {
     "experiment": "insert_spaces", "run": "wide", "description": "Does width help?", "status": "completed", "seed": 7, "steps": 30,
     "train_seconds": 6.25, "tokens_per_second": 73012.3, "parameters": 805632, "device": "cpu", "dtype": "bfloat16",
     "best_val_loss": 0.01314, "best_step": 30, "bits_per_byte": 0.0421, "accuracy": 0.993, "accuracy_by_group": {"short": 1.0, "long": 0.912},
+    "side": "test", "prompts": 1520, "prompts_by_group": {"short": 1000, "long": 520},
     "dataset_fingerprint": "d3adb33f" * 8, "environment": {"python": "3.11.7", "torch": "2.13.0", "git_commit": "7add6dd"},
     "command": "python -m core.cli loop insert_spaces --run wide",
 }  # fmt: skip
@@ -223,6 +236,64 @@ def test_nothing_is_loaded_from_elsewhere(tmp_path: Path) -> None:
     assert not re.search(r"https?://|@import|url\((?!#)", page)
 
 
+def test_each_share_stands_with_its_prompts_and_all_figures_are_of_one_step(tmp_path: Path) -> None:
+    _, reader = read(run_folder(tmp_path, EVALUATED))
+    for said in ("exact match1,520 test prompts", "bits per bytetest text", "30step of these figurescheckpoint best"):
+        assert said in reader.text.replace("\n", "")
+    assert "| group | exact match | test prompts |  |" in (tmp_path / "report.md").read_text()
+    assert "| long | 91.2% | 520 |" in (tmp_path / "report.md").read_text()
+
+
+def test_an_older_run_has_the_figures_of_its_checkpoint(tmp_path: Path) -> None:
+    """It recorded the lowest loss of the run beside the step of checkpoint best, and exact match of 100 prompts."""
+    rows = [row(100, val_loss=0.4889, val_accuracy=0.03), row(200, val_loss=0.6638, val_accuracy=0.08)]
+    older = {
+        "best_val_loss": 0.4889,
+        "best_step": 200,
+        "accuracy": 0.08,
+        "side": None,
+        "prompts": None,
+        "prompts_by_group": None,
+    }
+    _, reader = read(run_folder(tmp_path, rows, **older))
+    text = reader.text.replace("\n", "")
+    assert "0.6638validation loss" in text and "200step of these figures" in text and "0.4889" not in text
+    assert "8.0%exact matchvalidation prompts" in text
+
+
+def test_small_losses_are_not_shown_as_zero(tmp_path: Path) -> None:
+    run_folder(tmp_path, [row(10, val_loss=4.2e-6)], best_val_loss=4.2e-6, bits_per_byte=3.1e-5, accuracy=0.99999)
+    _, reader = read(tmp_path)
+    assert "4.2e-06" in reader.text and "3.1e-05" in reader.text and "99.999%" in reader.text
+    assert "0.0000" not in reader.text and "100.0%exact" not in reader.text.replace("\n", "")
+
+
+def test_a_group_without_a_name_or_with_a_line_break_keeps_its_row(tmp_path: Path) -> None:
+    groups = {"": 0.5, "a\nb": 0.25, " c": 1.0, "ä b": 0.75}
+    run_folder(tmp_path, EVALUATED, accuracy_by_group=groups, prompts_by_group=dict.fromkeys(groups, 4))
+    _, reader = read(tmp_path)
+    twin = (tmp_path / "report.md").read_text()
+    for shown in ('| "" | 50.0% | 4 |', r'| "a\\nb" | 25.0% | 4 |', '| " c" | 100.0% | 4 |', "| ä b | 75.0% | 4 |"):
+        assert shown in twin
+    assert r'"a\nb"' in reader.text
+
+
+def test_a_report_on_many_rows_is_quick_and_small(tmp_path: Path) -> None:
+    """100,000 rows: of the curve, what can be seen is drawn. The highest and lowest values are."""
+    rows = [row(step, val_loss=2.0 + (step == 51_234)) for step in range(1, 100_001)]
+    folder = run_folder(tmp_path, [])
+    lines = ["step,seconds,train_loss,val_loss"] + [
+        f"{r['step']},{r['seconds']},{r['train_loss']},{r['val_loss']}" for r in rows
+    ]
+    files.write_text(folder / "metrics.csv", "\n".join(lines) + "\n")
+    begin = time.monotonic()
+    page = write_report(folder)
+    assert time.monotonic() - begin < 5
+    assert page.stat().st_size < 500_000
+    assert (51_234, 3.0) in thinned([(r["step"], r["val_loss"]) for r in rows])
+    assert thinned([(1.0, 2.0), (2.0, 3.0)]) == [(1.0, 2.0), (2.0, 3.0)]
+
+
 def test_an_unfinished_run_says_so(tmp_path: Path) -> None:
     _, reader = read(
         run_folder(
@@ -231,7 +302,9 @@ def test_an_unfinished_run_says_so(tmp_path: Path) -> None:
     )
     assert "This run is not complete (interrupted): it is at step 1,200." in reader.text
     assert (
-        "Curves" not in reader.text and "Accuracy by group" not in reader.text and "validation loss" not in reader.text
+        "Curves" not in reader.text
+        and "Exact match by group" not in reader.text
+        and "validation loss" not in reader.text
     )
 
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
+import json
 import os
 import pty
 import re
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +24,7 @@ from core.tracking.run import lock_file, read_summary
 
 Terrarium = Callable[..., Result]
 ROOT = Path(__file__).parent.parent
-HEAD = "run      started           status       seed  steps  val loss  accuracy  seconds  description"
+HEAD = "run      started           status       seed  steps  exact match  val loss  seconds  description"
 
 
 def run_folder(experiment: Path, name: str, days: float = 0, **summary: Any) -> Path:
@@ -68,7 +70,7 @@ def test_the_table_has_the_newest_last(many: Path, terrarium: Terrarium) -> None
     assert [line.split()[0] for line in lines] == ["default", "good", "half", "bad", "new"]
     day = (datetime.datetime.now() - datetime.timedelta(days=30)).date().isoformat()
     assert lines[1].startswith(f"good     {day} ")
-    assert lines[1].endswith("  completed       1      6    1.2346     50.0%      6.2  Is it so?")
+    assert lines[1].endswith("  completed       1      6        50.0%    1.2346      6.2  Is it so?")
 
 
 def test_the_run_of_a_loop_of_ones_own_is_one_among_others(spaces: Path, terrarium: Terrarium) -> None:
@@ -76,7 +78,7 @@ def test_the_run_of_a_loop_of_ones_own_is_one_among_others(spaces: Path, terrari
         tracker.log_step(step=10, train_loss=1.5, val_loss=1.25, val_accuracy=0.75)
     assert read_summary(tracker.folder)["experiment"] == "spaces"
     line = terrarium("runs", "spaces").stdout.splitlines()[1]
-    assert re.fullmatch(r"mine  \S+ \S+  completed     4     10    1\.2500     75\.0%      0\.0 +-", line)
+    assert re.fullmatch(r"mine  \S+ \S+  completed     4     10        75\.0%    1\.2500      0\.0 +-", line)
     assert "depth" in write_report(tracker.folder).read_text()
     assert '"best_loss": 1.25' in terrarium("list", "--json").stdout
 
@@ -160,3 +162,65 @@ def test_options_that_do_not_fit(arguments: tuple[str, ...], message: str, space
     result = terrarium("runs", "spaces", *arguments)
     assert result.exit_code == 2
     assert message in result.stderr
+
+
+@contextlib.contextmanager
+def another_process_that_locks(path: Path) -> Iterator[None]:
+    """As one that trains."""
+    code = f"import sys; from pathlib import Path; from core import files\nwith files.lock(Path({str(path)!r}), 'run'):\n    print(flush=True); input()"
+    with subprocess.Popen(
+        [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=ROOT
+    ) as process:
+        assert process.stdout and process.stdin
+        process.stdout.readline()
+        yield
+        process.stdin.write(b"\n")
+        process.stdin.close()
+
+
+def test_a_run_that_a_process_trains_is_running(many: Path, terrarium: Terrarium) -> None:
+    half = many / "out" / "half"
+    (half / "metrics.csv").write_text("step,val_loss\n4,2.5\n8,\n")
+    assert re.search(r"half .* interrupted +- +8 ", terrarium("runs", "spaces").stdout)
+    with another_process_that_locks(lock_file(half)):
+        shown = terrarium("runs", "spaces")
+        assert re.search(r"half .* running +- +8 ", shown.stdout), shown.output
+        told = json.loads(terrarium("runs", "spaces", "--json").stdout)
+        assert [run["status"] for run in told if run["run"] == "half"] == ["running"]
+        assert re.search(r"default .* completed ", shown.stdout)
+    assert re.search(r"half .* interrupted ", terrarium("runs", "spaces").stdout)
+    assert read_summary(half)["status"] == "interrupted"  # looking changes nothing
+
+
+def test_watch_shows_the_table_until_ctrl_c(many: Path, terrarium: Terrarium, monkeypatch: pytest.MonkeyPatch) -> None:
+    slept: list[float] = []
+
+    def sleep(seconds: float) -> None:
+        slept.append(seconds)
+        if len(slept) == 2:
+            raise KeyboardInterrupt
+        run_folder(many, "later")
+
+    monkeypatch.setattr("core.cli.runs.time.sleep", sleep)
+    done = terrarium("runs", "spaces", "--watch")
+    assert done.exit_code == 130
+    assert done.stdout.count(HEAD) == 2 and done.stdout.count("\nlater") == 1 and slept == [2, 2]
+    both = terrarium("runs", "spaces", "--watch", "--json")
+    assert both.exit_code == 2 and "--json and --watch exclude each other" in both.output
+
+
+def test_seeds_of_one_setting_are_one_group_below_the_table(spaces: Path, terrarium: Terrarium) -> None:
+    for seed in (0, 1):
+        settings = ("-s", f"train.runtime.seed={seed}", "-q")
+        assert terrarium("train", "spaces", "--run", f"a{seed}", *settings).exit_code == 0
+    assert terrarium("train", "spaces", "--run", "again", "-q", "-s", "train.runtime.seed=1").exit_code == 0
+    table, _, groups = terrarium("runs", "spaces").stdout.partition("\n\n")
+    assert table.count("\n") == 3
+    head, columns, row = groups.splitlines()
+    assert head == "Mean ± standard deviation over seeds:" and columns.split()[:4] == [
+        "group",
+        "seeds",
+        "exact",
+        "match",
+    ]
+    assert re.match(r"a0 +2 \(3 runs\) .* ± ", row)  # of the same seed twice: one seed

@@ -29,7 +29,9 @@ from hypothesis import strategies as st
 
 from core import files, open_experiment, train_models
 from core.cli.spaces import read_grid, read_range, read_seeds
+from core.config import Config
 from core.data.dataset import Dataset, load_dataset
+from core.defaults import resolve
 from core.errors import RunFailed, UserError
 from core.lab.opened import open_folder
 from core.lab.training import Wish
@@ -38,7 +40,7 @@ from core.process import Owner
 from core.report.grid import Spot, picture
 from core.report.plots import png
 from core.sweeps import names, processes, workers
-from core.sweeps.plan import Sweep, plan
+from core.sweeps.plan import Point, Sweep, plan
 from core.sweeps.processes import Request, start
 from core.sweeps.space import Grid, Range, Space, check_space
 from core.sweeps.state import Standing, State, open_state
@@ -1003,6 +1005,27 @@ def test_processes_take_turns(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["count"]
 
 
+def test_settings_with_other_tokens_are_ranked_by_bits_of_the_same_text() -> None:
+    from core.sweeps.results import Result as OfSetting
+    from core.sweeps.results import comparable_measure
+
+    def result(encoder: str, loss: float, bits: float, text: str | None) -> OfSetting:
+        point = Point(encoder, {"prepare.encoder": encoder}, 0, (), resolve(Config()))
+        summary = {
+            "status": "completed",
+            "best_val_loss": loss,
+            "bits_per_byte": bits,
+            "data_hash": encoder,
+            "val_text": text,
+        }
+        return OfSetting(point.settings, [(point, Standing("completed"), summary)])
+
+    assert comparable_measure([result("char", 1.0, 2.0, "t"), result("bpe", 3.0, 1.0, "t")]) == "bits_per_byte"
+    assert comparable_measure([result("char", 1.0, 2.0, "t"), result("bpe", 3.0, 1.0, "u")]) is None
+    assert comparable_measure([result("char", 1.0, 2.0, None), result("bpe", 3.0, 1.0, None)]) is None
+    assert comparable_measure([result("char", 1.0, 2.0, "t"), result("char", 3.0, 1.0, "t")]) == "val_loss"
+
+
 # Halving
 
 
@@ -1038,7 +1061,7 @@ def test_the_seeds_that_halving_kept_do_not_speak_for_their_setting(finished: Pa
     results = write_results(state)
     kept = state.loss(state.sweep.points[1])
     first, second = table(state.sweep, results).rows
-    assert first[1:3] == ["1 of 2", f"{kept:.4f}*"] and first[-1] == "1 stopped at step 8"
+    assert [first[1], first[3]] == ["1 of 2", f"{kept:.4f}*"] and first[-1] == "1 stopped at step 8"
     assert "±" in second[2] and second[-1] == "best"
     rows = list(csv.DictReader(io.StringIO((finished / "out/sweeps/lr/results.csv").read_text())))
     assert [(row["val_loss"] != "", row["stopped"]) for row in rows] == [(False, "1"), (True, "0")]
@@ -1088,6 +1111,17 @@ def test_halving_needs_steps_to_judge_at(
     )
     assert result.exit_code == 2
     assert said in result.stderr
+
+
+def test_halving_compares_no_losses_over_other_tokens(spaces: Path, terrarium: Terrarium) -> None:
+    pytest.importorskip("optuna")
+    done = terrarium("sweep", "spaces", "--grid", "train.data.mask_prompt=true,false", "--halving")
+    assert done.exit_code == 2
+    assert (
+        "losses, and those of these settings are means over other tokens (train.data.mask_prompt is true and"
+        in done.output
+    )
+    assert "Sweep without halving. Exact match is compared at the end." in done.output
 
 
 @pytest.mark.slow

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,10 +11,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from core.report.bootstrap import Sides, interval, needed, t_quantile
+from core.report.proportions import wilson
 from core.report.verdict import Measure, Verdict, judge
 
 LOSS = Measure("best_val_loss", "val loss")
-ACCURACY = Measure("accuracy", "accuracy", lower_is_better=False, unit="points", factor=100.0, most=1.0)
+EXACT = Measure("accuracy", "exact match", lower_is_better=False, unit="points", factor=100.0, share=True)
 
 
 def seeded(*values: float | None, start: int = 0) -> list[tuple[int | None, float | None]]:
@@ -39,9 +41,11 @@ def test_a_clear_difference_has_its_interval_in_the_sentence() -> None:
 def test_the_better_one_stands_first_whichever_was_given_first() -> None:
     found = verdict(seeded(1.38, 1.39, 1.37), seeded(1.50, 1.52, 1.49))
     assert found.sentence.startswith("A is better than B: val loss lower by 0.123 (95 % interval 0.")
-    found = verdict(seeded(0.5, 0.51, 0.52), seeded(0.9, 0.91, 0.92, start=3), ACCURACY)
+    found = verdict(seeded(0.5, 0.51, 0.52), seeded(0.9, 0.91, 0.92, start=3), EXACT)
     assert found.better == "B" and not found.paired
-    assert found.sentence.startswith("B is better than A: accuracy higher by 40.0 points (95 % interval 3")
+    assert found.sentence.startswith(
+        "B is better than A: exact match higher by 40.0 points, 91.0% instead of 51.0% (95 % interval 3"
+    )
     assert found.sentence.endswith("; 3 seeds each).")
 
 
@@ -60,14 +64,63 @@ def test_no_evidence_says_how_many_more_seeds() -> None:
 def test_a_tiny_difference_needs_more_seeds_than_are_counted() -> None:
     found = verdict(seeded(1.0, 2.0, 3.0), seeded(3.0, 1.0001, 2.0))
     assert found.sentence.endswith(
-        "more than 1,000 more seeds per group would be needed to see a difference of this size."
+        "; 1,000 more seeds per group would be too few to see a difference as small as this."
     )
 
 
-def test_no_interval_of_an_accuracy_is_wider_than_its_scale() -> None:
-    found = verdict(seeded(0.1, 0.9), seeded(1.0, 1.0), ACCURACY)
-    assert (found.low, found.high) == (-1.0, 1.0)
-    assert "(95 % interval 100 lower to 100 higher; 2 seeds each, paired)" in found.sentence
+def test_a_difference_of_zero_asks_for_no_seeds() -> None:
+    found = verdict(seeded(1.0, 2.0, 3.0), seeded(3.0, 1.0, 2.0))
+    assert (found.difference, found.more_seeds) == (0.0, None)
+    assert found.sentence.startswith("No evidence of a difference: val loss has the same mean in both groups (95 % ")
+    assert found.sentence.endswith(" higher; 3 seeds each, paired).")
+
+
+def shares(a: list[float], b: list[float], prompts: int | None = 100) -> Verdict:
+    return judge(replace(EXACT, of="100 test prompts"), "A", seeded(*a), "B", seeded(*b), (prompts, prompts))
+
+
+def test_no_interval_of_a_share_is_wider_than_its_scale() -> None:
+    for a, b in (([0.1, 0.5, 0.9], [1.0] * 3), ([0.0] * 3, [1.0] * 3), ([0.0, 0.0, 1.0], [1.0, 0.0, 0.0])):
+        found = shares(a, b)
+        assert found.low is not None and found.high is not None and -1 <= found.low <= found.high <= 1
+
+
+def test_a_share_has_its_values_and_its_prompts_in_the_sentence() -> None:
+    found = shares([0.5, 0.52, 0.51], [0.97, 0.99, 0.98])
+    assert found.better == "B" and not found.paired
+    assert found.sentence.startswith(
+        "B is better than A: exact match higher by 47.0 points, 98.0% instead of 51.0% of 100 test prompts (95 % interval "
+    )
+    one = judge(EXACT, "A", [(0, 0.97)], "B", [(0, 0.086)])
+    assert one.sentence == (
+        "No verdict with one seed each: exact match of B is lower by 88.4 points than that of A, 8.6% instead of 97.0%. "
+        "A verdict needs several seeds of each."
+    )
+
+
+def test_shares_near_one_have_room_on_the_side_of_the_others_only() -> None:
+    """Three seeds without a mistake in 100 prompts are not without a spread: the next seed may make one."""
+    found = shares([1.0, 1.0, 1.0], [0.99, 1.0, 1.0])
+    assert not found.evidence and found.difference == pytest.approx(-1 / 300)
+    assert found.low is not None and found.low < -0.01 and found.high is not None and found.high > 0.01
+    assert shares([1.0, 1.0, 1.0], [0.9, 0.9, 0.9]).evidence  # by the prompts, though no seed differs from another
+    assert not shares([1.0, 1.0, 1.0], [0.97, 0.97, 0.97]).evidence
+    assert not shares([1.0, 1.0, 1.0], [0.9, 0.9, 0.9], prompts=None).evidence  # 3 seeds without a spread
+
+
+def test_two_seeds_of_a_share_are_too_few() -> None:
+    found = shares([0.98, 0.99], [0.01, 0.02])
+    assert not found.evidence and found.more_seeds == 1
+    assert found.sentence == (
+        "Too few seeds to tell: exact match of B is lower by 97.0 points than that of A, 1.5% instead of 98.5% of 100 test "
+        "prompts (2 seeds each). A verdict on exact match needs 3 seeds of each."
+    )
+
+
+def test_wilsons_interval_is_that_of_the_paper() -> None:
+    """Newcombe 1998, table I: 81 of 263, and 15 of 148, with z = 1.96."""
+    assert wilson(np.array([81 / 263]), 263, 1.96) == pytest.approx((0.2553, 0.3662), abs=1e-4)
+    assert wilson(np.array([15 / 148]), 148, 1.96) == pytest.approx((0.0624, 0.1605), abs=1e-4)
 
 
 def test_one_seed_gives_no_verdict() -> None:
@@ -94,8 +147,8 @@ def test_equal_values_are_no_evidence() -> None:
     found = verdict(seeded(1.5, 1.6, 1.7), seeded(1.5, 1.6, 1.7))
     assert found.sentence == "No evidence of a difference: val loss is the same seed by seed (3 seeds each, paired)."
     assert not found.evidence and (found.low, found.high, found.more_seeds) == (0.0, 0.0, None)
-    found = verdict(seeded(1.0, 1.0), seeded(1.0, 1.0), ACCURACY)
-    assert found.sentence == "No evidence of a difference: accuracy is the same in every run (2 seeds each, paired)."
+    found = verdict(seeded(1.0, 1.0), seeded(1.0, 1.0), EXACT)
+    assert found.sentence == "No evidence of a difference: exact match is the same in every run, 100.0% (2 seeds each)."
 
 
 @pytest.mark.parametrize(("count", "evidence"), [(2, False), (3, False), (4, True)])
@@ -172,6 +225,26 @@ def test_no_difference_is_seen_as_one_in_about_5_percent(paired: bool, seeds: in
         low, high = interval(Sides(a, b, paired, ()), float(b.mean() - a.mean()))
         alarms += not low <= 0 <= high
     assert 0.005 < alarms / tries < 0.08
+
+
+# How the exact match of seeds may be spread: chance alone near 1, a little more, seeds that fail, and either all or nothing.
+SPREADS = {
+    "chance": lambda random, size: np.full(size, 0.97),
+    "more": lambda random, size: random.beta(38.8, 1.2, size),
+    "failing": lambda random, size: np.where(random.random(size) < 0.3, 0.3, 0.99),
+    "bimodal": lambda random, size: np.where(random.random(size) < 0.5, 0.02, 0.98),
+}
+
+
+@pytest.mark.parametrize("spread", SPREADS)
+@pytest.mark.parametrize("seeds", [2, 3, 5, 15])
+def test_shares_that_do_not_differ_are_rarely_called_different(spread: str, seeds: int) -> None:
+    """300 pairs of groups of the same kind, each seed scored on 106 prompts; docs/LOG.md has 3,000."""
+    random, tries, alarms = np.random.default_rng(3), 300, 0
+    for _ in range(tries):
+        a, b = random.binomial(106, SPREADS[spread](random, (2, seeds))) / 106
+        alarms += shares(list(a), list(b), 106).evidence
+    assert alarms / tries < 0.08 and (seeds > 2 or not alarms)
 
 
 def test_a_difference_of_two_standard_deviations_is_mostly_seen() -> None:

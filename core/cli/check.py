@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from core.cli import options
+from core.tracking.figures import loss_text
 
 if TYPE_CHECKING:
     from core.lab.check import Account
@@ -95,9 +96,9 @@ def overlap_lines(account: Account) -> Iterator[str]:
 def loss_lines(account: Account) -> Iterator[str]:
     found, data = account["baselines"], account["data"]
     for name, nats in found["nats"].items():
-        yield line(name, f"{nats:.4f}  ({found['bits_per_byte'][name]:.3f})")
+        yield line(name, f"{loss_text(nats)}  ({found['bits_per_byte'][name]:.3f})")
     if account["optimal_loss"] is not None:
-        yield line("optimal", f"{account['optimal_loss']:.4f}  from evaluate.optimal_loss")
+        yield line("optimal", f"{loss_text(account['optimal_loss'])}  from evaluate.optimal_loss")
     if (found["train_tokens"], found["val_tokens"]) != (data["train_tokens"], data["val_tokens"]):
         yield f"  From the first {found['train_tokens']:,} training and {found['val_tokens']:,} validation tokens."
     tables = [nats for name, nats in found["nats"].items() if name != "uniform"]

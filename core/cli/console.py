@@ -9,6 +9,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from core.listener import SECONDS, STEPS, Advice
+from core.tracking.figures import loss_text, share_text
 from core.tracking.metrics import speed_text
 
 if TYPE_CHECKING:
@@ -87,7 +88,7 @@ class Console:
             if "val_loss" in metrics:
                 self.say(self.sentence(metrics))
             if self.bar and self.unit in self.tasks:
-                text = f"{self.position(metrics)}  loss {metrics['train_loss']:.3f}  {speed_text(metrics)}"
+                text = f"{self.position(metrics)}  loss {loss_text(metrics['train_loss'])}  {speed_text(metrics)}"
                 self.bar.update(self.tasks[self.unit], description=text)
         elif "val_loss" in metrics or time.monotonic() - self.last_line > LINE_SECONDS:
             self.last_line = time.monotonic()
@@ -123,11 +124,11 @@ class Console:
 
     def sentence(self, metrics: Row) -> str:
         """A row of metrics as one line."""
-        parts = [self.position(metrics), f"loss {metrics['train_loss']:.4f}"]
+        parts = [self.position(metrics), f"loss {loss_text(metrics['train_loss'])}"]
         if "val_loss" in metrics:
-            parts.append(f"val {metrics['val_loss']:.4f}")
+            parts.append(f"val {loss_text(metrics['val_loss'])}")
         if "val_accuracy" in metrics:
-            parts.append(f"exact {metrics['val_accuracy']:.1%}")
+            parts.append(f"exact {share_text(metrics['val_accuracy'])}")
         of_budget = f"{metrics.get('wall_seconds', 0.0):.1f}/{self.length:g} s"
         clock = f"{metrics['seconds']:.1f} s" if self.unit == STEPS else of_budget
         return "  ".join([*parts, clock, speed_text(metrics)])

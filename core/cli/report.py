@@ -1,6 +1,8 @@
-"""The command report: a page about an experiment or one of its runs, from the files on disk."""
+"""The command report: a page about an experiment or one of its runs, from the files on disk, or a folder to hand in."""
 
 from __future__ import annotations
+
+from pathlib import Path
 
 import click
 
@@ -10,20 +12,36 @@ from core.cli import options
 @click.command()
 @options.experiment
 @click.option("--run", "name", metavar="NAME", help="Report on this run only.")
+@click.option(
+    "--to", type=click.Path(path_type=Path, file_okay=False), metavar="DIR", help="Write a folder to hand in."
+)
 @options.settings
-def report(experiment: str, name: str | None, overrides: tuple[str, ...], variant: str, quiet: bool) -> None:
+def report(
+    experiment: str, name: str | None, to: Path | None, overrides: tuple[str, ...], variant: str, quiet: bool
+) -> None:
     """Write a report on all runs of an experiment, or on one run.
 
     A report is one HTML page, which opens from disk, and the same in Markdown. Runs and sweeps write their own reports;
-    this command updates them.
+    this command updates them. --to writes a folder to hand in: Markdown with its pictures as files, room for your own
+    conclusion, which stays when the report is written again, a page, and a PDF where a browser or WeasyPrint is there.
     """
     from core.lab.choosing import out_of
-    from core.lab.reporting import report_of_experiment, report_of_run
+    from core.lab.reporting import hand_in, report_of_experiment, report_of_run
     from core.plugins.discovery import find
     from core.tracking.run import find_run
 
     found = find(experiment)
     out = out_of(found, variant, overrides)
+    if to is not None:
+        written = hand_in(found, out, to, name)
+        if not quiet:
+            click.echo("\n".join(f"{kind + ':':<8}{path}" for kind, path in written.items()))
+            click.echo(f"Write your conclusion into {written['md']}, under My conclusion.")
+            if "pdf" not in written:
+                click.echo(
+                    "No PDF: there is no Chromium, Chrome, Edge or WeasyPrint here. Print the page from your browser."
+                )
+        return
     page = report_of_experiment(found, out) if name is None else report_of_run(find_run(found, out, name))
     if not quiet:
         click.echo(f"report: {page}\n        {page.with_suffix('.md')}")

@@ -1,26 +1,29 @@
-"""The command runs: a table of an experiment's runs. --prune removes failed or old ones."""
+"""The command runs: a table of an experiment's runs and their groups of seeds. --prune removes failed or old ones."""
 
 from __future__ import annotations
 
 import json
-import sys
+import time
 from collections.abc import Sequence
-from pathlib import Path
 
 import click
 
-from core import files
 from core.cli import options
+from core.cli.prune import date, prune_runs
 from core.errors import UserError
-from core.lab.pruning import KEPT, Condemned, Listed, chosen, condemn, listed_runs, remove
+from core.lab.pruning import KEPT, Listed, chosen, listed_runs
 from core.plugins.discovery import find
 from core.report.tables import Table, as_text, shown
+from core.tracking.figures import exact_match_columns, share_text
 from core.tracking.run import damaged_runs, out_folder
+
+EVERY = 2  # seconds between two tables of --watch
 
 
 @click.command()
 @options.experiment
 @options.as_json
+@click.option("--watch", is_flag=True, help=f"Show the table again every {EVERY} seconds, until Ctrl-C.")
 @click.option("--prune", is_flag=True, help=f"Remove failed runs, but never '{KEPT}' or a run in use. Asks first.")
 @click.option(
     "--older-than", metavar="DAYS", type=click.FloatRange(min=0), help="With --prune: also remove older runs."
@@ -36,6 +39,7 @@ from core.tracking.run import damaged_runs, out_folder
 def runs(
     experiment: str,
     as_json: bool,
+    watch: bool,
     prune: bool,
     older_than: float | None,
     keep: int | None,
@@ -44,13 +48,17 @@ def runs(
     variant: str,
     quiet: bool,
 ) -> None:
-    """List the runs of an experiment, newest last."""
+    """List the runs of an experiment, newest last, and each setting with mean ± deviation over its seeds.
+
+    A run is `running` while a process trains it, and `interrupted` if its process ended before the run did.
+    """
     from core.toml import load_config
 
     if not prune and (yes or older_than is not None or keep is not None):
         raise UserError("--older-than, --keep and --yes only work with --prune", remedy="Add --prune.")
-    if prune and as_json:
-        raise UserError("--json and --prune exclude each other", remedy="Leave out one of them.")
+    chosen_ones = [name for name, given in (("--json", as_json), ("--prune", prune), ("--watch", watch)) if given]
+    if len(chosen_ones) > 1:
+        raise UserError(f"{' and '.join(chosen_ones)} exclude each other", remedy="Leave out one of them.")
     found = find(experiment)
     config, _ = load_config(found.folder, variant, overrides)
     out = out_folder(found, config)
@@ -62,63 +70,49 @@ def runs(
         click.echo(json.dumps([run.summary for run in by_name], indent=2, ensure_ascii=False))
     elif prune:
         prune_runs(out, chosen(listed, older_than, keep), yes)
+    elif watch:
+        while True:
+            click.clear()
+            click.echo(as_seen(listed_runs(found, out)))
+            time.sleep(EVERY)
     elif listed:
-        click.echo(as_text(table(listed)))
+        click.echo(as_seen(listed))
     else:
         click.echo(f"{experiment} has no runs yet. Train one: {found.command.format('train')}")
 
 
+def as_seen(listed: Sequence[Listed]) -> str:
+    """The table of runs, and under it the settings that have several runs."""
+    from core.lab.choosing import groups_of_seeds
+    from core.report.comparison import Comparison
+    from core.report.comparison import table as table_of_groups
+
+    groups = groups_of_seeds([run.folder for run in listed])
+    if all(len(group.runs) == 1 for group in groups):
+        return as_text(table(listed))
+    figures = as_text(table_of_groups(Comparison(groups, [], [], [])))
+    return f"{as_text(table(listed))}\n\nMean ± standard deviation over seeds:\n{figures}"
+
+
 def table(listed: Sequence[Listed]) -> Table:
     """A table of runs, newest last."""
-    columns = ("run", "started", "status", "seed", "steps", "val loss", "accuracy", "seconds", "description")
-    return Table(columns, [cells(run) for run in listed])
+    title, prompts = exact_match_columns([[run.summary] for run in listed])
+    columns = ("run", "started", "status", "seed", "steps", title, "val loss", "seconds", "description")
+    return Table(columns, [cells(run, of) for run, of in zip(listed, prompts, strict=True)])
 
 
-def cells(run: Listed) -> list[str]:
-    """One row of the table."""
+def cells(run: Listed, prompts: str) -> list[str]:
+    """One row of the table. prompts: what its exact match is of, if the title does not say it."""
     summary, accuracy, seconds = run.summary, run.summary.get("accuracy"), run.summary.get("train_seconds")
     return [
         run.name,
         date(run),
-        *(shown(summary.get(key)) for key in ("status", "seed", "steps", "best_val_loss")),
-        "-" if accuracy is None else f"{accuracy:.1%}",
+        *(shown(summary.get(key)) for key in ("status", "seed", "steps")),
+        "-" if accuracy is None else share_text(accuracy) + prompts,
+        shown(summary.get("best_val_loss")),
         "-" if seconds is None else f"{seconds:.1f}",
         shown(summary.get("description")),
     ]
-
-
-def date(run: Listed) -> str:
-    """When a run was started, to the minute."""
-    return run.started[:16].replace("T", " ") or "-"
-
-
-def prune_runs(out: Path, candidates: list[tuple[Listed, str]], yes: bool) -> None:
-    """List what will be removed, ask, and remove it. Raises UserError if there is no terminal to ask on."""
-    files.tidy(out)
-    condemned, kept = condemn(candidates)
-    for sentence in kept:
-        click.echo(f"kept: {sentence}")
-    if not condemned:
-        click.echo(f"Nothing to remove in {out}.")
-        return
-    click.echo(as_text(Table(("run", "started", "why", "size", "description"), list(map(reasons, condemned)))))
-    total = files.megabytes(sum(each.size for each in condemned))
-    what = f"{len(condemned)} run{'s' * (len(condemned) != 1)}, {total}"
-    if not yes:
-        if not sys.stdin.isatty():
-            raise UserError(f"cannot ask whether to remove {what}: no terminal", place=str(out), remedy="Add --yes.")
-        if not click.confirm(f"Remove {what}, permanently?"):
-            click.echo("Nothing was removed.")
-            return
-    for each in condemned:
-        remove(each.run.folder)
-    click.echo(f"removed {what}. EXPERIMENT_LOG.md keeps their entries.")
-
-
-def reasons(each: Condemned) -> list[str]:
-    """One row of the table of runs to remove."""
-    description = shown(each.run.summary.get("description"))
-    return [each.run.name, date(each.run), each.why, files.megabytes(each.size), description]
 
 
 COMMANDS = (runs,)

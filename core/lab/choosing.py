@@ -1,7 +1,8 @@
-"""Find the groups of runs for a comparison: EXP, EXP/RUN, EXP/RUN,RUN or EXP/PATTERN*."""
+"""Find the groups of runs for a comparison: EXP, EXP/RUN, EXP/RUN,RUN, EXP/PATTERN*, or the path of a run folder."""
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -16,37 +17,69 @@ from core.tracking.run import DEFAULT, find_run, out_folder, run_folders
 
 
 def choose(arguments: Sequence[str], variant: str, overrides: Sequence[str]) -> tuple[list[Group], Path]:
-    """At least two groups of runs, and the folder of the first experiment's runs.
+    """Groups of runs, and the folder in which the first one's runs are. An argument may be the path of a run folder, too.
 
-    A single EXP means all its groups of settings. variant, overrides: settings of the experiments, which have the folder
-    of runs. Raises UserError for unknown names, and for fewer than two groups.
+    A single EXP, or a single folder of runs, means all its groups of settings: at least two, or one of several runs.
+    variant, overrides: settings of the experiments, which have the folder of runs. Raises UserError for unknown names, and
+    for fewer than two groups.
     """
-    asked = [split(argument) for argument in arguments]
-    outs = [out_of(experiment, variant, overrides) for experiment, _ in asked]
-    if len(asked) == 1 and asked[0][1] is None:
-        experiment = asked[0][0]
-        groups = every_group(experiment, outs[0])
-        if not groups:
-            raise no_runs(experiment, experiment.folder)
-        if len(groups) == 1:
-            raise UserError(
-                f"all runs of {experiment.name} have the same settings and data, and a comparison needs two groups",
-                place=str(experiment.folder),
-                remedy=f"Train another: {experiment.command.format('train')} `run=NAME` `KEY=VALUE`. "
-                "Or name single runs: EXP/RUN EXP/RUN.",
-            )
-    else:
-        groups = [
-            Group(argument.rstrip("/"), named(experiment, out, runs))
-            for argument, (experiment, runs), out in zip(arguments, asked, outs, strict=True)
-        ]
-        if len(groups) == 1:
-            raise UserError(
-                f"{arguments[0]} is one group of runs, and a comparison needs two",
-                remedy="Name another: EXP, EXP/RUN, EXP/RUN,RUN or EXP/PATTERN*, in quotation marks.",
-            )
-        refuse_twice(groups)
-    return without_common_prefix(groups), outs[0]
+    if len(arguments) == 1 and (found := alone(arguments[0], variant, overrides)):
+        return found
+    chosen = [chosen_by(argument, variant, overrides) for argument in arguments]
+    groups = [Group(argument.rstrip("/"), runs) for argument, (runs, _) in zip(arguments, chosen, strict=True)]
+    if len(groups) == 1:
+        raise UserError(
+            f"{arguments[0]} is one group of runs, and a comparison needs two",
+            remedy="Name another: EXP, EXP/RUN, EXP/RUN,RUN or EXP/PATTERN*, in quotation marks.",
+        )
+    refuse_twice(groups)
+    return without_common_prefix(groups), chosen[0][1]
+
+
+def alone(argument: str, variant: str, overrides: Sequence[str]) -> tuple[list[Group], Path] | None:
+    """All groups of the only argument, if it is an experiment or a folder of runs. Raises UserError where they are one run."""
+    if folders := inside(Path(argument)):
+        return grouped([read_run(folder) for folder in folders]), Path(argument)
+    if run_folders_at(argument):
+        return None
+    experiment, runs = split(argument)
+    if runs is not None:
+        return None
+    out = out_of(experiment, variant, overrides)
+    groups = every_group(experiment, out)
+    if not groups:
+        raise no_runs(experiment, experiment.folder)
+    if len(groups) == 1 and len(groups[0].runs) == 1:
+        raise UserError(
+            f"{experiment.name} has one run, and a comparison needs two",
+            place=str(experiment.folder),
+            remedy=f"Train another: {experiment.command.format('train')} `run=NAME` `KEY=VALUE`. "
+            "Or name single runs: EXP/RUN EXP/RUN.",
+        )
+    return groups, out
+
+
+def chosen_by(argument: str, variant: str, overrides: Sequence[str]) -> tuple[list[RunData], Path]:
+    """The runs of one argument among several, and the folder that they are in."""
+    if folders := run_folders_at(argument):
+        return [read_run(folder) for folder in folders], folders[0].parent
+    experiment, runs = split(argument)
+    out = out_of(experiment, variant, overrides)
+    return named(experiment, out, runs), out
+
+
+def run_folders_at(path: str) -> list[Path]:
+    """Run folders that a path names; its last part may be a pattern. [] if it names none."""
+    given = Path(path)
+    candidates = [given] if given.exists() else sorted(given.parent.glob(given.name))
+    return [folder for folder in candidates if (folder / "summary.json").is_file()]
+
+
+def inside(folder: Path) -> list[Path]:
+    """The run folders in a folder that is neither a run nor an experiment."""
+    if is_experiment(folder.resolve()) or not folder.is_dir():
+        return []
+    return sorted(path.parent for path in folder.glob("*/summary.json") if not path.parent.name.startswith("."))
 
 
 def split(argument: str) -> tuple[Experiment, str | None]:
@@ -110,7 +143,21 @@ def like_default(experiment: Experiment, out: Path) -> list[RunData]:
 
 def every_group(experiment: Experiment, out: Path) -> list[Group]:
     """All groups of an experiment's runs, the group of `default` first, named by the settings in which they differ."""
-    found = by_settings(map(read_run, run_folders(experiment, out)))
+    return grouped([read_run(folder) for folder in run_folders(experiment, out)])
+
+
+def groups_of_seeds(folders: Sequence[Path]) -> list[Group]:
+    """`grouped` for run folders. A run whose settings cannot be read is left out."""
+    runs = []
+    for folder in folders:
+        with contextlib.suppress(UserError):
+            runs.append(read_run(folder))
+    return grouped(runs)
+
+
+def grouped(runs: Sequence[RunData]) -> list[Group]:
+    """Runs in groups that differ only in their seed, as `every_group` has them."""
+    found = by_settings(runs)
     found.sort(key=lambda group: all(run.name != DEFAULT for run in group))
     return [Group(name, group) for name, group in zip(names_of(found), found, strict=True)]
 

@@ -11,7 +11,8 @@ from typing import Any
 from core import durable, files
 from core.errors import UserError
 from core.plugins.discovery import Experiment
-from core.tracking.run import DEFAULT, lock_file, read_summary, run_folders
+from core.tracking.figures import read_figures
+from core.tracking.run import DEFAULT, lock_file, run_folders
 
 KEPT = DEFAULT  # other runs are compared with it, in EXPERIMENT_LOG.md too
 
@@ -44,7 +45,7 @@ class Condemned:
 
 def listed_runs(experiment: Experiment, out: Path) -> list[Listed]:
     """The experiment's runs, newest last."""
-    found = [Listed(folder, read_summary(folder)) for folder in run_folders(experiment, out)]
+    found = [Listed(folder, read_figures(folder)) for folder in run_folders(experiment, out)]
     return sorted(found, key=lambda run: run.started)
 
 

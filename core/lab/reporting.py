@@ -9,20 +9,24 @@ from core.lab.choosing import every_group, no_runs
 from core.lab.model import LoadedModel
 from core.listener import Listener
 from core.plugins.discovery import Experiment, summary
+from core.report.comparison import Group
 from core.report.experiment_report import write_experiment_report
 from core.report.log import write_log_entry
 from core.report.nearest import nearest
 from core.report.plots import write_plots
 from core.report.run_report import SHOWN_MISTAKES, write_report
+from core.report.runs import read_run
 from core.report.samples import Mistake, Sample, Written, after_first, as_text, write_samples
+from core.tracking.run import find_run
 
 MOST_SEARCHED = 20_000  # training examples, evenly spaced; decoding more takes seconds
 
 
 def report_of_run(folder: Path) -> Path:
     """Write the plots and the page of a run. Returns the page's path."""
-    write_plots(folder)
-    return write_report(folder)
+    run = read_run(folder)
+    write_plots(folder, run.rows)
+    return write_report(folder, run)
 
 
 def report_of_model(model: LoadedModel, samples: Sequence[Sample]) -> Path:
@@ -59,6 +63,20 @@ def report_of_experiment(experiment: Experiment, out: Path) -> Path:
         raise no_runs(experiment, experiment.folder)
     sweeps = sorted(out.glob("sweeps/*/report.html"))
     return write_experiment_report(out, experiment.name, summary(experiment), groups, sweeps)
+
+
+def hand_in(experiment: Experiment, out: Path, folder: Path, run: str | None = None) -> dict[str, Path]:
+    """Write a folder to hand in, about all runs or one. Returns its files by ending; without "pdf" if none can be printed.
+
+    Raises UserError if there is no such run, and if the folder has a report.md that is not of this function.
+    """
+    from core.report.hand_in import write_hand_in
+
+    one = [] if run is None else [Group(run, [read_run(find_run(experiment, out, run))])]
+    groups = one or every_group(experiment, out)
+    if not groups:
+        raise no_runs(experiment, experiment.folder)
+    return write_hand_in(folder, experiment.name, summary(experiment), groups)
 
 
 def say_samples(listener: Listener, samples: Sequence[Sample], *, first_is_shown: bool) -> None:

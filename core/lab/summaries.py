@@ -13,6 +13,7 @@ from core.lab.assemble import Fresh
 from core.models.build import parameter_count
 from core.report.run_report import duration
 from core.tracking.environment import environment
+from core.tracking.figures import loss_text, prompts_in_words, share_text
 from core.tracking.metrics import accuracy_by_group, speed_text
 from core.tracking.run import Run, read_summary
 from core.training.compiling import compiler_version
@@ -101,8 +102,8 @@ def last_line(run: Run, progress: Progress, speed: Speed, summary: Mapping[str, 
     if run.config.train.runtime.max_minutes is not None:
         pace += f", {duration(progress.wall_seconds)} in all"
     early = f" Stopped early: {progress.stopped_by}." if progress.stopped_by else ""
-    best = f"val loss {progress.best_val_loss:.4f}"
-    if summary.get("prompts"):
-        side = "test" if summary["side"] == "test" else "validation"
-        best += f", exact match {summary['accuracy']:.1%} of {summary['prompts']:,} {side} prompts"
+    assert progress.best_val_loss is not None  # a run that ends by itself was evaluated at its last step
+    best = f"val loss {loss_text(progress.best_val_loss)}"
+    if prompts := prompts_in_words([summary]):
+        best += f", exact match {share_text(summary['accuracy'])} of {prompts}"
     return f"trained {run.title}: best checkpoint at step {progress.best_step}, {best}; {pace}{early}"

@@ -86,7 +86,7 @@ def t_quantile(freedom: float, level: float = LEVEL) -> float:
     return math.sqrt(freedom) * math.tan(float(np.interp(level * shares[-1], shares, angles)))
 
 
-def needed(sides: Sides, difference: float) -> int | None:
+def needed(sides: Sides, difference: float, least_variance: float = 0.0) -> int | None:
     """How many more seeds per group would show a difference of this size with 80 % power at 5 %; None if it is zero.
 
     n = (z_0.975 + z_0.8)² s² / difference², where s² is the variance of the paired differences or the sum of both sides';
@@ -94,7 +94,7 @@ def needed(sides: Sides, difference: float) -> int | None:
     """
     if difference == 0:
         return None
-    variance = sum(float(values.var(ddof=1)) for values in samples(sides))
+    variance = max(least_variance, sum(float(values.var(ddof=1)) for values in samples(sides)))
     reach = (Z + NormalDist().inv_cdf(POWER)) ** 2
     seeds = reach * variance / difference**2 + Z**2 / (2 if sides.paired else 4)
     return max(1, math.ceil(seeds) - min(sides.seeds)) if math.isfinite(seeds) else None

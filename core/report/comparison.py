@@ -9,14 +9,16 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from core.report.bootstrap import LEVEL
-from core.report.differences import Difference, differences, fingerprints, mixed_settings
+from core.report.comparable import not_one_loss, not_one_text, other_data
+from core.report.differences import Difference, differences, mixed_settings
 from core.report.runs import RunData
 from core.report.tables import Table
-from core.report.verdict import Measure, Seeded, Verdict, judge
+from core.report.verdict import Measure, Prompts, Seeded, Verdict, judge
+from core.tracking.figures import exact_match_columns, loss_text, prompts_in_words, share_text
 
 LOSS = Measure("best_val_loss", "val loss")
 BITS = Measure("bits_per_byte", "bits per byte")
-ACCURACY = Measure("accuracy", "accuracy", lower_is_better=False, unit="points", factor=100.0, most=1.0)
+EXACT = Measure("accuracy", "exact match", lower_is_better=False, unit="points", factor=100.0, share=True)
 Form = Callable[[float], str]
 
 
@@ -30,10 +32,10 @@ class Column:
 
 
 COLUMNS = (
-    Column("best_val_loss", "val loss", "{:.4f}".format),
-    Column("final_val_loss", "final val loss", "{:.4f}".format),
-    Column("bits_per_byte", "bits per byte", "{:.4f}".format),
-    Column("accuracy", "accuracy", "{:.1%}".format),
+    Column("accuracy", "exact match", share_text),
+    Column("best_val_loss", "val loss", loss_text),
+    Column("final_val_loss", "final val loss", loss_text),
+    Column("bits_per_byte", "bits per byte", loss_text),
     Column("train_seconds", "seconds", "{:,.1f}".format),
     Column("tokens_per_second", "tokens/s", "{:,.0f}".format),
     Column("parameters", "parameters", "{:,.0f}".format),
@@ -58,8 +60,17 @@ class Group:
         return self.counted or self.runs
 
     def values(self, key: str) -> list[float]:
-        """A figure of the counted runs that have it."""
-        return [value for run in self.counted if (value := finite(run.summary.get(key))) is not None]
+        """A figure of the counted runs that have it, by seed. Several runs of one seed count as one, by their mean."""
+        found: dict[int | str, list[float]] = {}
+        for run in self.counted:
+            if (value := finite(run.summary.get(key))) is not None:
+                found.setdefault(run.name if run.seed is None else run.seed, []).append(value)
+        return [statistics.fmean(values) for values in found.values()]
+
+    @property
+    def seeds(self) -> int:
+        """How many seeds the counted runs have. A run without a seed counts as one."""
+        return len({run.name if run.seed is None else run.seed for run in self.counted})
 
     def seeded(self, key: str) -> list[Seeded]:
         """(seed, value) of every counted run."""
@@ -79,6 +90,17 @@ class Comparison:
     def names(self) -> list[str]:
         return [group.name for group in self.groups]
 
+    @property
+    def conclusions(self) -> list[Verdict]:
+        """The verdict that counts of each pair: on exact match where there is one."""
+        return [verdict for index, verdict in enumerate(self.verdicts) if not index or self.verdicts[index - 1].second != verdict.second]  # fmt: skip
+
+    @property
+    def details(self) -> list[Verdict]:
+        """The other verdicts."""
+        leading = self.conclusions
+        return [verdict for verdict in self.verdicts if verdict not in leading]
+
 
 def compare(groups: Sequence[Group]) -> Comparison:
     """Compare each group with the first one."""
@@ -86,6 +108,8 @@ def compare(groups: Sequence[Group]) -> Comparison:
     verdicts = [verdict for other in others for verdict in verdicts_of(first, other)]
     notes = [f"warning: {note}" for note in warnings(groups)]
     notes += dict.fromkeys(note for verdict in verdicts for note in verdict.notes)
+    if not others:
+        notes.append(f"All runs have the same settings and data ({seeds(first)} {'seed' if first.seeds == 1 else 'seeds'}), so there is nothing to compare yet.")  # fmt: skip
     tested = sum(verdict.low is not None for verdict in verdicts)
     if tested >= 5:
         notes.append(f"{tested} differences are tested at {LEVEL:.0%} each: of {round(1 / (1 - LEVEL))} that do not exist, about one shows up by chance.")  # fmt: skip
@@ -93,25 +117,42 @@ def compare(groups: Sequence[Group]) -> Comparison:
 
 
 def verdicts_of(first: Group, other: Group) -> list[Verdict]:
-    """On loss, and on accuracy if both groups have it.
+    """On exact match if both groups have it, then on the loss, or on bits per byte where losses are not comparable.
 
-    Losses per token on different data cannot be compared, so bits per byte are used there. With accuracy the loss still
-    comes first: it can tell groups apart whose accuracy is 100 %.
+    A loss is no verdict where it averages other tokens; the sentence says which setting makes them differ.
     """
-    same_data = len(fingerprints([*first.runs, *other.runs])) == 1
-    loss = LOSS if same_data or not (first.values(BITS.key) and other.values(BITS.key)) else BITS
-    measures = [loss, *([ACCURACY] if first.values(ACCURACY.key) and other.values(ACCURACY.key) else [])]
-    return [
-        judge(measure, first.name, first.seeded(measure.key), other.name, other.seeded(measure.key))
-        for measure in measures
-    ]
+    runs = [*first.drawn, *other.drawn]
+    found = []
+    if first.values(EXACT.key) and other.values(EXACT.key):
+        found.append(
+            judge(
+                *sides(first, other, replace(EXACT, of=prompts_in_words([run.summary for run in runs]))),
+                prompts_of(first, other),
+            )
+        )
+    reasons = not_one_loss(runs)
+    if not reasons:
+        return [*found, judge(*sides(first, other, LOSS))]
+    bits = first.values(BITS.key) and other.values(BITS.key) and not not_one_text(runs)
+    found += [judge(*sides(first, other, BITS))] if bits else []
+    said = f"No verdict on {LOSS.title}: {other.name} and {first.name} do not measure it alike ({'; '.join(reasons)})."
+    return [*found, Verdict(LOSS, first.name, other.name, (first.seeds, other.seeds), False, (), said)]
+
+
+def sides(first: Group, other: Group, measure: Measure) -> tuple[Measure, str, list[Seeded], str, list[Seeded]]:
+    """The arguments of `judge`."""
+    return measure, first.name, first.seeded(measure.key), other.name, other.seeded(measure.key)
+
+
+def prompts_of(first: Group, other: Group) -> Prompts:
+    """How many prompts exact match is measured on, in each group: the fewest of its runs. None: not recorded."""
+    a, b = (min((run.summary.get("prompts") or 0 for run in group.counted), default=0) for group in (first, other))
+    return a or None, b or None
 
 
 def warnings(groups: Sequence[Group]) -> list[str]:
     """Reasons why the comparison says less than it seems to."""
-    found = []
-    if len(fingerprints(run for group in groups for run in group.runs)) > 1:
-        found.append("the groups were not trained on the same data, so their losses per token cannot be compared. Bits per byte can, if the texts are of one kind.")  # fmt: skip
+    found = other_data([run for group in groups for run in group.runs])
     for group in groups:
         for run in group.runs:
             if run not in group.counted:
@@ -130,11 +171,14 @@ def warnings(groups: Sequence[Group]) -> list[str]:
 def table(comparison: Comparison) -> Table:
     """For reading: one row per group, mean ± standard deviation over its seeds. Figures that no group has are left out."""
     columns = present(comparison)
-    rows = [
-        (group.name, seeds(group), *(mean_and_deviation(group.values(column.key), column.form) for column in columns))
-        for group in comparison.groups
-    ]
-    return Table(("group", "seeds", *(column.title for column in columns)), rows)
+    title, prompts = exact_match_columns([[run.summary for run in group.counted] for group in comparison.groups])
+    rows = []
+    for group, of in zip(comparison.groups, prompts, strict=True):
+        cells = {column.key: mean_and_deviation(group.values(column.key), column.form) for column in columns}
+        if EXACT.key in cells and cells[EXACT.key] != "-":
+            cells[EXACT.key] += of
+        rows.append((group.name, seeds(group), *cells.values()))
+    return Table(("group", "seeds", *(title if column.key == EXACT.key else column.title for column in columns)), rows)
 
 
 def numbers(comparison: Comparison) -> Table:
@@ -161,7 +205,7 @@ def as_dict(comparison: Comparison) -> dict[str, Any]:
             | {column.key: finite(run.summary.get(column.key)) for column in columns}
             for run in group.runs
         ]
-        groups.append({"group": group.name, "seeds": len(group.counted), "figures": figures, "runs": runs})
+        groups.append({"group": group.name, "seeds": group.seeds, "figures": figures, "runs": runs})
     verdicts = [
         asdict(replace(verdict, notes=())) | {"measure": verdict.measure.key, "notes": list(verdict.notes)}
         for verdict in comparison.verdicts
@@ -178,9 +222,11 @@ def present(comparison: Comparison) -> list[Column]:
 
 
 def seeds(group: Group) -> str:
-    """5, or 4 (of 5) where a run does not count."""
+    """5; 4 (of 5) where a run does not count; 1 (3 runs) where several runs have one seed."""
     counted, given = len(group.counted), len(group.runs)
-    return str(counted) if counted == given else f"{counted} (of {given})"
+    rest = [f"{counted} runs"] if counted != group.seeds else []
+    rest += [f"of {given}"] if counted != given else []
+    return f"{group.seeds} ({' '.join(rest)})" if rest else str(group.seeds)
 
 
 def mean_and_deviation(values: Sequence[float], form: Form) -> str:

@@ -55,22 +55,26 @@ def form_of(path: Path) -> str | None:
 
 
 def sentences(comparison: Comparison) -> list[str]:
-    """Verdicts, then notes."""
-    return [*(verdict.sentence for verdict in comparison.verdicts), *comparison.notes]
+    """The conclusion about each pair, then the other verdicts, then notes."""
+    return [*(verdict.sentence for verdict in (*comparison.conclusions, *comparison.details)), *comparison.notes]
 
 
 def text(comparison: Comparison) -> str:
-    """For a terminal: figures, verdicts, and what differed."""
-    parts = [as_text(table(comparison)), "\n".join(sentences(comparison))]
+    """For a terminal: the conclusions, figures, the details, and what differed."""
+    concluded = [verdict.sentence for verdict in comparison.conclusions]
+    rest = sentences(comparison)[len(concluded) :]
+    parts = ["\n".join(concluded), as_text(table(comparison)), "\n".join(rest)]
     if comparison.differences:
         found = as_table(comparison.differences, comparison.names)
         rows = [[narrow(cell) for cell in row] for row in found.rows[:MOST_DIFFERENCES]]
         more = len(found.rows) - MOST_DIFFERENCES
-        rest = f"\n... and {more} more; a page (.html) or a Markdown file (.md) lists all of them" if more > 0 else ""
-        parts.append("What differed:\n" + as_text(Table(found.columns, rows)) + rest)
-    else:
+        left_out = (
+            f"\n... and {more} more; a page (.html) or a Markdown file (.md) lists all of them" if more > 0 else ""
+        )
+        parts.append("What differed:\n" + as_text(Table(found.columns, rows)) + left_out)
+    elif len(comparison.groups) > 1:
         parts.append("Nothing differed: settings, data, code and environment are the same.")
-    return "\n\n".join(parts)
+    return "\n\n".join(filter(None, parts))
 
 
 def narrow(cell: str, width: int = 44) -> str:
@@ -98,17 +102,20 @@ def document(comparison: Comparison, picture: str, figure: Figure | None = None)
         {"curves": lambda: figure or overlay(comparison.groups)},
         picture,
     )
-    verdicts = [Paragraph(verdict.sentence) for verdict in comparison.verdicts]
-    notes = [Paragraph(note, "notice" if note.startswith("warning: ") else "soft") for note in comparison.notes]
+    concluded = [Paragraph(verdict.sentence) for verdict in comparison.conclusions]
+    rest = [*(verdict.sentence for verdict in comparison.details), *comparison.notes]
+    warned = [Paragraph(note, "notice") for note in rest if note.startswith("warning: ")]
+    details = [Paragraph(note, "soft") for note in rest if not note.startswith("warning: ")]
+    if not concluded:  # notes are all that there is to say about one group
+        concluded, details = details, []
     sections = [
-        PageSection("Figures", [grid(figures), Paragraph("Mean ± standard deviation over seeds.", "soft")]),
+        PageSection("Figures", [grid(figures), Paragraph("Mean ± standard deviation over seeds.", "soft"), *details]),
         PageSection("Curves", [drawing]),
-        PageSection(
-            "What differed",
-            [grid(found) if found.rows else Paragraph("Nothing: settings, data, code and environment are the same.")],
-        ),
     ]
-    return Document(" / ".join(comparison.names), [*verdicts, *notes], sections)
+    if len(comparison.groups) > 1:
+        nothing = Paragraph("Nothing: settings, data, code and environment are the same.")
+        sections.append(PageSection("What differed", [grid(found) if found.rows else nothing]))
+    return Document(" / ".join(comparison.names), [*concluded, *warned], sections)
 
 
 def grid(shown: Table) -> PageTable:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from core.report.runs import RunData
+from core.report.runs import RunData, datasets_of
 from core.report.tables import Table
 from core.roles import is_setting
 
@@ -78,9 +78,12 @@ def listed(values: Sequence[str]) -> str:
 
 
 def data(run: RunData) -> Facts:
-    """The dataset's fingerprint: a hash of the experiment's code, [prepare] and the raw inputs."""
-    fingerprint = run.summary.get("dataset_fingerprint")
-    return {"fingerprint": fingerprint and str(fingerprint)[:SHOWN_DIGITS]}
+    """The hash of the dataset's bytes. Older runs have its fingerprint: a hash of code, [prepare] and the raw inputs."""
+    whole, fingerprint = run.summary.get("data_hash"), run.summary.get("dataset_fingerprint")
+    return {
+        "hash": whole and str(whole)[:SHOWN_DIGITS],
+        "fingerprint": None if whole else fingerprint and str(fingerprint)[:SHOWN_DIGITS],
+    }
 
 
 def code(run: RunData) -> Facts:
@@ -103,12 +106,8 @@ def environment(run: RunData) -> Facts:
 def mixed_settings(group: Sequence[RunData]) -> list[str]:
     """Settings, and the data, that differ within a group. Its runs should differ in their seed only."""
     found = of_kind("config", [[{k: v for k, v in run.config.items() if is_setting(k)}] for run in group])
-    return [difference.key for difference in found] + (["the data"] if len(fingerprints(group)) > 1 else [])
-
-
-def fingerprints(runs: Iterable[RunData]) -> set[str]:
-    """The datasets that runs were trained on."""
-    return {str(run.summary.get("dataset_fingerprint")) for run in runs}
+    several = len(set(datasets_of([run.summary for run in group]))) > 1
+    return [difference.key for difference in found] + (["the data"] if several else [])
 
 
 def as_table(found: Sequence[Difference], names: Sequence[str]) -> Table:

@@ -140,7 +140,7 @@ def ring(ax: Axes, x: float, spot: Spot) -> None:
     """Mark the best setting and write its mean."""
     ax.plot([x], [spot.mean], "o", markersize=11, markerfacecolor="none", markeredgecolor=MARK, markeredgewidth=1.6, zorder=4)  # fmt: skip
     ax.annotate(
-        f"{spot.mean:.3f}", (x, spot.mean), xytext=(11, 9), textcoords="offset points", ha="left", color=MARK, fontsize=9, bbox={"facecolor": "white", "alpha": 0.8, "edgecolor": "none", "pad": 1},
+        digits(spot.mean), (x, spot.mean), xytext=(11, 9), textcoords="offset points", ha="left", color=MARK, fontsize=9, bbox={"facecolor": "white", "alpha": 0.8, "edgecolor": "none", "pad": 1},
     )  # fmt: skip
 
 
@@ -190,7 +190,12 @@ def written(spot: Spot) -> str:
     """Mean and deviation on two lines."""
     if not spot.losses:
         return "-"
-    return f"{spot.mean:.3f}" + (f"\n± {spot.deviation:.3f}" if len(spot.losses) > 1 else "")
+    return digits(spot.mean) + (f"\n± {digits(spot.deviation)}" if len(spot.losses) > 1 else "")
+
+
+def digits(loss: float) -> str:
+    """Three decimals, or three digits of a small number."""
+    return f"{loss:.3g}" if 0 < abs(loss) < 0.1 else f"{loss:.3f}"
 
 
 def is_number(value: Any) -> bool:

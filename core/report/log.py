@@ -13,6 +13,7 @@ from core import files
 from core.errors import UserError
 from core.report.tables import markdown_text, one_line
 from core.roles import flat, role_of
+from core.tracking.figures import loss_text, prompts_in_words, read_figures, share_text
 from core.tracking.run import DEFAULT, Run, read_config, read_summary, run_folders
 
 # An entry: a heading with an invisible mark, and the lines up to "- Files". What follows belongs to the user.
@@ -74,7 +75,7 @@ def followed(old: re.Match[str], runs: Mapping[str, str]) -> str:
 
 def entry(run: Run, started: str) -> str:
     """One run in Markdown."""
-    summary = read_summary(run.folder)
+    summary = read_figures(run.folder)
     place = quote(Path(os.path.relpath(run.folder, run.experiment.folder)).as_posix())
     names = {"report": "report.html", "curves": "loss_curves.png"}  # written after the entry
     names |= {"samples": "samples.txt"} if (run.folder / "samples.txt").is_file() else {}
@@ -111,9 +112,10 @@ def result(summary: Mapping[str, Any]) -> str:
     """The figures of a summary in one line."""
     parts = [str(summary["status"])]
     if summary.get("accuracy") is not None:
-        parts.append(f"exact match {summary['accuracy']:.1%}")
+        prompts = prompts_in_words([summary])
+        parts.append(f"exact match {share_text(summary['accuracy'])}" + (f" of {prompts}" if prompts else ""))
     if summary.get("best_val_loss") is not None:
-        parts.append(f"val loss {summary['best_val_loss']:.4f} at step {summary['best_step']}")
+        parts.append(f"val loss {loss_text(summary['best_val_loss'])} at step {summary['best_step']}")
     if summary.get("train_seconds") is not None:
         parts.append(f"{summary['train_seconds']:.1f} s of training")
     return ", ".join(parts)

@@ -24,11 +24,17 @@ def names_of(groups: Sequence[Sequence[RunData]]) -> list[str]:
     keys = chosen_keys(configs, differing_keys(configs))
     if 0 < len(keys) <= MOST:
         shown = [
-            ", ".join(f"{key.rpartition('.')[2]}={config[key]}" for key in keys if key in config) for config in configs
+            ", ".join(f"{key.rpartition('.')[2]}={in_toml(config[key])}" for key in keys if key in config)
+            for config in configs
         ]
         if all(shown) and len(set(shown)) == len(shown):
             return shown
     return [next((run.name for run in group if run.name == DEFAULT), group[0].name) for group in groups]
+
+
+def in_toml(value: Any) -> str:
+    """A value as config.toml has it, without quotation marks: true, not True."""
+    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def differing_keys(configs: Sequence[Facts]) -> list[str]:

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from core.report import plots
 from core.report.comparison import Group
-from core.report.plots import BOTTOM, HEIGHT, INK, LEFT, LOG_FROM, RIGHT, TOP, WIDTH, Panel, points_of
+from core.report.plots import BOTTOM, HEIGHT, INK, LEFT, RIGHT, TOP, WIDTH, Panel, points_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -21,15 +21,16 @@ Values = npt.NDArray[np.float64]
 # Okabe and Ito's palette (2008), safe for colour blindness, without its yellow, which is hard to see on white.
 PALETTE = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", INK)
 DASHES = ("-", "--", ":")  # when the colours repeat, the line style changes
-STEEP, MANY_POINTS = 0.1, 8  # first part of a curve that may leave the panel, if the curve has this many points
+LOG_FROM = 3  # losses that fall by more than this factor are drawn on a logarithmic axis, so that their ends stay apart
 MARGIN = 0.06  # of the height, above and below
-LABEL_CHARACTERS, CHARACTER = 22, 0.078  # of a group's name in the picture; inches of one at 9 points
+LABEL_CHARACTERS, CHARACTER = 34, 0.078  # of a group's name in the picture; inches of one at 9 points
 FOOT = 0.25  # inches below the panels, for the line that explains the band
-ACCURACY = Panel("exact match", "step", {"val": "val_accuracy"})
+LOSS = {"val": "val_loss"}
+ACCURACY = Panel("exact match by step, validation", "step", {"val": "val_accuracy"}, plots.SHARE)
 PANELS = (
-    Panel("val loss by step, nats per token", "step", {"val": "val_loss"}),
-    Panel("by tokens", "tokens", {"val": "val_loss"}),
-    Panel("by time", "seconds", {"val": "val_loss"}),
+    Panel("val loss by step", "step", LOSS, plots.NATS),
+    Panel("val loss by tokens", "tokens", LOSS, plots.NATS),
+    Panel("val loss by time", "seconds", LOSS, plots.NATS),
     ACCURACY,
 )
 
@@ -52,7 +53,7 @@ def overlay(groups: Sequence[Group]) -> Figure:
 
     bands = {panel.title: [band(group, panel) for group in groups] for panel in PANELS}
     panels = [panel for panel in PANELS if panel is not ACCURACY or any(bands[panel.title])]
-    names = [shortened(group.name) for group in groups]
+    names = labels([group.name for group in groups])
     right = 0.2 + CHARACTER * (max(map(len, names)) + 6)
     columns = 2  # more would be too small to read on a page
     wide, high = (WIDTH - RIGHT + right) * columns, HEIGHT * -(-len(panels) // columns) + FOOT  # inches
@@ -86,6 +87,7 @@ def band(group: Group, panel: Panel) -> Band | None:
         return None
     every = np.unique(np.concatenate([[start, end], *(curve[:, 0] for curve in curves)]))
     x = every[(every >= start) & (every <= end)]
+    x = x[np.unique(np.linspace(0, len(x) - 1, plots.MOST_POINTS).round().astype(np.int64))]
     ys = np.array([np.interp(x, curve[:, 0], curve[:, 1]) for curve in curves])  # (seeds, points)
     return Band(x, ys.mean(0), ys.min(0), ys.max(0), len(curves), float(np.mean([curve[-1, 1] for curve in curves])))
 
@@ -115,7 +117,7 @@ def fill(ax: Axes, panel: Panel, names: Sequence[str], bands: Sequence[Band | No
         if found.seeds > 1:
             ax.fill_between(found.x, found.low, found.high, color=colour, alpha=0.18, linewidth=0, zorder=1)
         ax.plot(found.x, found.mean, color=colour, linestyle=line, linewidth=1.6, marker=dots, markersize=3.5, zorder=2)
-        last = f"{found.last:.1%}" if panel is ACCURACY else f"{found.last:.3f}"
+        last = plots.shown(found.last, plots.ACCURACY if panel is ACCURACY else panel)
         ends.append((f"{name} {last}", colour, float(found.x[-1]), float(found.mean[-1])))
     if panel is ACCURACY:
         ax.set_ylim(-0.03, 1.03)
@@ -130,13 +132,11 @@ def fill(ax: Axes, panel: Panel, names: Sequence[str], bands: Sequence[Band | No
 
 
 def fit_losses(ax: Axes, bands: Sequence[Band]) -> None:
-    """Set the limits for losses, ignoring the steep first tenth of the curves, which would hide all other differences."""
+    """Set the limits for losses, so that every curve is in the panel as a whole."""
     if not bands:
         return
-    late = [found.x >= found.x[0] + STEEP * (found.x[-1] - found.x[0]) for found in bands]
-    cut = all(len(found.x) >= MANY_POINTS for found in bands)
     low = min(float(found.low.min()) for found in bands)
-    high = max(float(found.high[kept if cut else slice(None)].max()) for found, kept in zip(bands, late, strict=True))
+    high = max(float(found.high.max()) for found in bands)
     if low > 0 and high > LOG_FROM * low:
         plots.use_log_scale(ax)
         ax.set_ylim(low / 1.1, high * 1.1)
@@ -150,6 +150,19 @@ def in_short(count: float) -> str:
         if count >= size:
             return f"{count / size:.4g}{letter}"
     return f"{count:g}"
+
+
+def labels(names: Sequence[str]) -> list[str]:
+    """Names as the picture shows them: settings that all have are left out, and names that would look alike are numbered."""
+    parts = [name.split(", ") for name in names]
+    common = set(parts[0]).intersection(*parts[1:]) if len(parts) > 1 else set()
+    short = [
+        shortened(", ".join(part for part in each if part not in common) or name)
+        for each, name in zip(parts, names, strict=True)
+    ]
+    if len(set(short)) == len(short):
+        return short
+    return [f"{number}: {name}" for number, name in enumerate(short, 1)]
 
 
 def shortened(name: str) -> str:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from core import files
+from core.tracking.figures import share_text
 from core.tracking.metrics import read_rows
 
 if TYPE_CHECKING:
@@ -27,30 +28,36 @@ COLOURS = {"val": "#0072b2", "train": "#d55e00", "": "#0072b2"}
 INK = "#444444"  # text and axes
 # The colours of a web page that replace them and follow light and dark mode.
 PAGE_COLOURS = {"#0072b2": "var(--blue, #0072b2)", "#d55e00": "var(--orange, #d55e00)", INK: "currentColor"}
-WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 4.4, 3.1, 0.6, 0.95, 0.35, 0.5  # of a panel and its margins, inches
+WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 4.6, 3.1, 0.85, 0.95, 0.35, 0.5  # of a panel and its margins, inches
 DPI = 150
 LABEL_GAP = 0.075  # of an axis' height, between two labels
+MOST_POINTS = 2_000  # of a curve: more than a panel has pixels
 LOG_FROM = 10  # a loss that falls by more than this factor is drawn on a logarithmic axis
 
 
 @dataclass(frozen=True)
 class Panel:
-    """One pair of axes. x: a column of metrics.csv; curves: name in the picture -> column."""
+    """One pair of axes. x: a column of metrics.csv; curves: name in the picture -> column; y: the name of their axis."""
 
     title: str
     x: str
     curves: dict[str, str]
+    y: str
 
 
 LOSS = {"train": "train_loss", "val": "val_loss"}
-BY_STEP, BY_SECONDS = Panel("loss, nats per token", "step", LOSS), Panel("loss by time", "seconds", LOSS)
-ACCURACY = Panel("exact match", "step", {"train": "train_accuracy", "val": "val_accuracy"})
-LEARNING_RATE = Panel("learning rate", "step", {"": "learning_rate"})
+NATS, SHARE = "loss, nats per token", "exact match, % of prompts"
+BY_STEP, BY_SECONDS = Panel("loss by step", "step", LOSS, NATS), Panel("loss by time", "seconds", LOSS, NATS)
+ACCURACY = Panel("exact match by step", "step", {"train": "train_accuracy", "val": "val_accuracy"}, SHARE)
+LEARNING_RATE = Panel("learning rate by step", "step", {"": "learning_rate"}, "learning rate")
 
 
-def write_plots(folder: Path) -> list[Path]:
-    """Draw loss_curves.png and lr_schedule.png of a run folder from its metrics.csv. Returns their paths."""
-    rows = read_rows(folder / "metrics.csv")
+def write_plots(folder: Path, rows: Sequence[Row] | None = None) -> list[Path]:
+    """Draw loss_curves.png and lr_schedule.png of a run folder. rows: of its metrics.csv, if they are read already.
+
+    Returns their paths.
+    """
+    rows = read_rows(folder / "metrics.csv") if rows is None else rows
     paths = []
     for name, figure in (("loss_curves.png", loss_curves(rows)), ("lr_schedule.png", lr_schedule(rows))):
         paths.append(folder / name)
@@ -70,7 +77,7 @@ def lr_schedule(rows: Sequence[Row]) -> Figure:
 
 def present(rows: Sequence[Row], panels: Sequence[Panel]) -> list[Panel]:
     """The panels that have points to show."""
-    return [panel for panel in panels if any(points_of(rows, panel.x, column) for column in panel.curves.values())]
+    return [panel for panel in panels if any(has_points(rows, panel.x, column) for column in panel.curves.values())]
 
 
 def draw(rows: Sequence[Row], panels: Sequence[Panel]) -> Figure:
@@ -92,7 +99,7 @@ def fill(ax: Axes, rows: Sequence[Row], panel: Panel) -> None:
     ends: list[tuple[str, str, float, float]] = []
     values: list[float] = []
     for name, column in panel.curves.items():
-        points = points_of(rows, panel.x, column)
+        points = thinned(points_of(rows, panel.x, column))
         if not points:
             continue
         xs, ys = zip(*points, strict=True)
@@ -128,7 +135,7 @@ def use_log_scale(ax: Axes) -> None:
 def shown(value: float, panel: Panel) -> str:
     """A final value as it is written in the plot."""
     if panel is ACCURACY:
-        return f"{value:.1%}"
+        return share_text(value)
     return f"{value:.3g}" if panel is LEARNING_RATE or value < 0.1 else f"{value:.3f}"
 
 
@@ -145,7 +152,8 @@ def frame(ax: Axes, title: str, x: str) -> None:
 
 def style(ax: Axes, panel: Panel) -> None:
     """The frame, with thousands separated by commas."""
-    frame(ax, panel.title, {"step": "steps"}.get(panel.x, panel.x))
+    frame(ax, panel.title, {"step": "optimizer steps", "seconds": "seconds of training"}.get(panel.x, panel.x))
+    ax.set_ylabel(panel.y, color=INK, fontsize=9)
     ax.set_facecolor("none")
     ax.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}" if value == int(value) else f"{value:g}")
     ax.locator_params(axis="y", nbins=6)
@@ -182,9 +190,30 @@ def spread(heights: list[float], gap: float) -> list[float]:
     return result
 
 
+def has_points(rows: Sequence[Row], x: str, y: str) -> bool:
+    """Whether `points_of` would find any."""
+    return any(x in row and y in row and math.isfinite(row[y]) for row in rows)
+
+
 def points_of(rows: Sequence[Row], x: str, y: str) -> list[tuple[float, float]]:
     """(x, y) of the rows that have both, with finite y."""
     return [(row[x], row[y]) for row in rows if x in row and y in row and math.isfinite(row[y])]
+
+
+def thinned(points: Sequence[tuple[float, float]]) -> Sequence[tuple[float, float]]:
+    """At most about MOST_POINTS of a curve: the first and last, and the lowest and highest of each stretch between them."""
+    if len(points) <= MOST_POINTS:
+        return points
+    size = -(-2 * len(points) // MOST_POINTS)
+    kept = [points[0]]
+    for begin in range(1, len(points) - 1, size):
+        stretch = points[begin : min(begin + size, len(points) - 1)]
+        kept += sorted({min(stretch, key=height), max(stretch, key=height)})
+    return [*kept, points[-1]]
+
+
+def height(point: tuple[float, float]) -> float:
+    return point[1]
 
 
 def png(figure: Figure) -> bytes:

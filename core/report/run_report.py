@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,17 +15,18 @@ from core.report.page import page
 from core.report.plots import ACCURACY, BY_SECONDS, BY_STEP, LEARNING_RATE, draw, present
 from core.report.runs import RunData, read_run
 from core.report.samples import Mistake, Sample, Written, escaped, read_samples
+from core.tracking.figures import loss_text, prompts_in_words, share_text, side_name
 
 SHOWN_SAMPLES, SHOWN_MISTAKES = 50, 20
 Summary = Mapping[str, Any]
 
 
-def write_report(folder: Path) -> Path:
-    """Write both into a run's folder, from the files there. Returns the page's path.
+def write_report(folder: Path, run: RunData | None = None) -> Path:
+    """Write both into a run's folder, from the files there. Returns the page's path. run: if it is read already.
 
     Raises UserError where config.toml, summary.json or samples.json is damaged, or one of the first two is missing.
     """
-    return write_document(folder, "report", about(read_run(folder), read_samples(folder)))
+    return write_document(folder, "report", about(run or read_run(folder), read_samples(folder)))
 
 
 def write_document(folder: Path, name: str, document: Document) -> Path:
@@ -44,7 +45,7 @@ def about(run: RunData, written: Written) -> Document:
         [
             PageSection("Curves", curves(run)),
             PageSection(sample_title(written.samples), samples(written.samples)),
-            PageSection("Accuracy by group", accuracy(summary.get("accuracy_by_group") or {})),
+            PageSection("Exact match by group", accuracy(summary)),
             PageSection("Wrong answers", mistakes(written)),
             PageSection("Cost", cost(summary)),
             PageSection("Run it again", again(summary)),
@@ -67,12 +68,17 @@ def head(run: RunData) -> list[Part]:
 
 def figures(summary: Summary, optimal: float | None) -> list[tuple[str, str, str]]:
     """(value, name, remark) of the results that the run has. optimal: the lowest possible loss, if it is known."""
-    best, seconds = shown(summary, "best_step", ","), summary.get("train_seconds")
+    best, side, seconds = shown(summary, "best_step", ","), summary.get("side"), summary.get("train_seconds")
     candidates = [
-        (shown(summary, "accuracy", ".1%"), "exact match", "held-out prompts"),
-        (shown(summary, "best_val_loss", ".4f"), "validation loss", f"nats per token, step {best}" if best else ""),
-        ("" if optimal is None else f"{optimal:.4f}", "lowest possible loss", "given by the experiment"),
-        (shown(summary, "bits_per_byte", ".4f"), "bits per byte", ""),
+        (written(summary, "accuracy", share_text), "exact match", prompts_in_words([summary]) or side_name(side)),
+        (written(summary, "best_val_loss", loss_text), "validation loss", "nats per token"),
+        ("" if optimal is None else loss_text(optimal), "lowest possible loss", "given by the experiment"),
+        (
+            written(summary, "bits_per_byte", loss_text),
+            "bits per byte",
+            f"{'test' if side == 'test' else 'validation'} text",
+        ),
+        (best, "step of these figures", "checkpoint best"),
         ("" if seconds is None else duration(seconds), "of training", f"{shown(summary, 'steps', ',')} steps"),
         (shown(summary, "tokens_per_second", ",.0f"), "tokens per second", ""),
         (shown(summary, "parameters", ","), "parameters", ""),
@@ -84,6 +90,11 @@ def shown(summary: Summary, key: str, form: str) -> str:
     """A field in a format; "" if the run does not have it."""
     value = summary.get(key)
     return "" if value is None else format(value, form)
+
+
+def written(summary: Summary, key: str, form: Callable[[float], str]) -> str:
+    """A figure as text; "" if the run does not have it."""
+    return "" if summary.get(key) is None else form(summary[key])
 
 
 def duration(seconds: float) -> str:
@@ -128,10 +139,24 @@ def answer(sample: Sample) -> list[Cell]:
     return [mark, *(Cell(escaped(text), kind) for text, kind in texts)]
 
 
-def accuracy(groups: Mapping[str, float]) -> list[Part]:
-    """Exact match of each group with a bar."""
-    rows = [[Cell(name), Cell(f"{value:.1%}", "mark"), Cell("", share=value)] for name, value in groups.items()]
-    return [PageTable(("group", "exact match", ""), rows)]
+def accuracy(summary: Summary) -> list[Part]:
+    """Exact match of each group with the number of its prompts and a bar."""
+    groups, prompts = summary.get("accuracy_by_group") or {}, summary.get("prompts_by_group") or {}
+    rows = [
+        [
+            Cell(named(name)),
+            Cell(share_text(value), "mark"),
+            Cell(shown(prompts, name, ","), "mark"),
+            Cell("", share=value),
+        ]
+        for name, value in groups.items()
+    ]
+    return [PageTable(("group", "exact match", side_name(summary.get("side")) if prompts else "", ""), rows)]
+
+
+def named(group: str) -> str:
+    """A group's name in one line: quoted, with escapes, if it is empty or has characters that cannot be seen."""
+    return group if group.strip() == group != "" and group.isprintable() else json.dumps(group, ensure_ascii=False)
 
 
 def mistakes(written: Written) -> list[Part]:

@@ -8,12 +8,14 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from core.tracking.figures import loss_text
+
 # Characters that LaTeX reads as commands, and how to write them as text.
 LATEX = {
     "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
     "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}", ">": r"\textgreater{}", "±": r"$\pm$",
 }  # fmt: skip
-NUMBER = re.compile(r"^[-+]?[\d,.]+([eE][-+]?\d+)?( ?%)?( ±.*)?( \(.*\))?$|^$|^-$")
+NUMBER = re.compile(r"^[-+]?[\d,.]+([eE][-+]?\d+)?( ?%)?( ±.*)?( of .*)?( \(.*\))?$|^$|^-$")
 
 
 @dataclass(frozen=True)
@@ -90,7 +92,7 @@ def shown(value: object) -> str:
         return "-"
     if isinstance(value, bool):
         return "yes" if value else "no"
-    return f"{value:.4f}" if isinstance(value, float) else one_line(str(value))
+    return loss_text(value) if isinstance(value, float) else one_line(str(value))
 
 
 def one_line(text: str) -> str:

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from core import durable
 from core.errors import UserError
+from core.report.comparable import other_tokens
+from core.roles import flat
 from core.sweeps.plan import Point, Sweep
 from core.sweeps.state import Standing, State
 
@@ -93,7 +95,17 @@ def load_optuna() -> Any:
 
 
 def first_rung(sweep: Sweep) -> int:
-    """The step of the first rung. Raises UserError if a run is limited by time, or not evaluated in the first half of its steps."""
+    """The step of the first rung.
+
+    Raises UserError if a run is limited by time, or not evaluated in the first half of its steps, and if the losses of the
+    settings cannot be compared.
+    """
+    if reasons := other_tokens([flat(point.config.model_dump()) for point in sweep.points]):
+        raise UserError(
+            f"halving compares losses, and those of these settings are means over other tokens ({'; '.join(reasons)})",
+            place="halving",
+            remedy="Sweep without halving. Exact match is compared at the end.",
+        )
     if any(point.config.train.runtime.max_minutes is not None for point in sweep.points):
         raise UserError(
             "halving needs a number of steps, but this run is limited by time", place="train.runtime.max_minutes", remedy="Set train.schedule.max_iters instead."

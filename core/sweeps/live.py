@@ -12,6 +12,7 @@ from core.listener import Advice
 from core.sweeps.plan import Point
 from core.sweeps.state import State
 from core.sweeps.workers import Job
+from core.tracking.figures import loss_text
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -70,7 +71,7 @@ def drawn(state: State, jobs: Sequence[Job]) -> Table:
         loss = losses[-1] if losses else state.loss(point)
         seconds = f"{time.monotonic() - job.began:.0f}" if job else ""
         status = state.standings[point.run].status
-        table.add_row(escape(point.run), status, step, "" if loss is None else f"{loss:.4f}", seconds)
+        table.add_row(escape(point.run), status, step, "" if loss is None else loss_text(loss), seconds)
     return table
 
 
@@ -98,4 +99,4 @@ def sentence(state: State, point: Point, seconds: float) -> str:
         return Advice(f"{head}: failed: {standing.error}")
     loss = state.loss(point)
     at = f" at step {standing.step}" if standing.step is not None else ""
-    return f"{head}: {standing.status}{at}{'' if loss is None else f', val loss {loss:.4f}'}, {seconds:.1f} s"
+    return f"{head}: {standing.status}{at}{'' if loss is None else f', val loss {loss_text(loss)}'}, {seconds:.1f} s"

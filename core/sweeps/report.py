@@ -19,7 +19,7 @@ from core.roles import flat
 from core.sweeps.names import short_keys
 from core.sweeps.names import shown as value_shown
 from core.sweeps.plan import plain
-from core.sweeps.results import Result, figures_table, remarks, results_of, runs_table, spots, table
+from core.sweeps.results import Result, comparable_measure, figures_table, remarks, results_of, runs_table, spots, table
 from core.sweeps.state import State
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 PICTURE, CURVES = "results.png", "curves.png"
 EXPLAINED = (
-    "Mean ± standard deviation (n - 1) over the seeds of completed runs; val loss: the lowest of a run, nats per token. "
+    "Mean ± standard deviation (n - 1) over the seeds of completed runs; val loss: of checkpoint best, nats per token. "
     "Best is the highest exact match, then the lowest loss."
 )
 
@@ -40,7 +40,9 @@ def write_results(state: State) -> list[Result]:
     whole = [result for result in results if result.count("completed") and not result.chosen]
     groups = groups_of(state, sorted(whole, key=lambda result: not result.best)[:MOST_GROUPS])
     figures = {
-        PICTURE: picture(sweep.space.keys, spots(sweep, results), scattered=bool(sweep.space.draws)),
+        PICTURE: None
+        if comparable_measure(results) != "val_loss"
+        else picture(sweep.space.keys, spots(sweep, results), scattered=bool(sweep.space.draws)),
         CURVES: overlay(groups) if len(groups) > 1 else None,
     }
     for name, figure in figures.items():

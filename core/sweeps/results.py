@@ -3,21 +3,29 @@
 from __future__ import annotations
 
 import statistics
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
+from core.report.comparable import not_one_loss, not_one_text
 from core.report.grid import Spot
+from core.report.runs import RunData
 from core.report.tables import Table
+from core.roles import flat
 from core.sweeps import names
 from core.sweeps.plan import Point, Sweep, plain
 from core.sweeps.space import Values
 from core.sweeps.state import Standing, State
+from core.tracking.figures import exact_match_columns, loss_text, share_text
 
 MARK = "*"  # marks a mean over only the seeds that halving did not stop
 KEPT = (
     f"{MARK} Mean over the seeds that halving did not stop. It is too good, because the stopped seeds are missing. Such a "
     "setting is never marked as best, and it is not compared with others."
 )
+NOT_ALIKE = "The losses of these settings cannot be compared ({}), {}."
+RANKED = "so bits per byte of the same text take their place"
 NO_BEST = "No setting is marked as best, because none has all its seeds."
 # Column -> field of summary.json. Means are over completed runs.
 MEASURES = {
@@ -65,10 +73,9 @@ class Result:
     def count(self, status: str) -> int:
         return sum(standing.status == status for _, standing, _ in self.runs)
 
-    @property
-    def score(self) -> tuple[float, float]:
-        """Higher is better: exact match, then loss. A run chooses its checkpoint `best` by the same rule."""
-        loss = self.mean("val_loss")
+    def score(self, measure: str | None) -> tuple[float, float]:
+        """Higher is better: exact match, then a loss. A run chooses its checkpoint `best` by the same rule."""
+        loss = self.mean(measure) if measure else None
         return (self.mean("accuracy") or 0.0, -loss if loss is not None else float("-inf"))
 
 
@@ -81,42 +88,78 @@ def results_of(state: State) -> list[Result]:
     results = list(found.values())
     judged = [result for result in results if result.values("val_loss") and (result.whole or not state.sweep.halving)]
     if judged and len(results) > 1:
-        max(judged, key=lambda result: result.score).best = True
+        measure = comparable_measure(results)
+        best = max(judged, key=lambda result: result.score(measure))
+        equal = [result for result in judged if result.mean("accuracy") == best.mean("accuracy")]
+        best.best = bool(measure) or len(equal) == 1
     return results
+
+
+def comparable_measure(results: Sequence[Result]) -> str | None:
+    """The loss that settings can be ranked by: val_loss, or bits per byte of the same text; None if neither is comparable."""
+    runs = runs_of(results)
+    if not not_one_loss(runs):
+        return "val_loss"
+    same_text = not not_one_text(runs) and all(run.summary.get("val_text") for run in runs)
+    return "bits_per_byte" if same_text and all(run.summary.get("bits_per_byte") is not None for run in runs) else None
+
+
+def runs_of(results: Sequence[Result]) -> list[RunData]:
+    """The completed runs."""
+    return [
+        RunData(Path(point.run), summary, flat(point.config.model_dump()))
+        for result in results
+        for point, standing, summary in result.runs
+        if standing.status == "completed"
+    ]
 
 
 def table(sweep: Sweep, results: list[Result]) -> Table:
     """The table for people: settings, number of completed runs, mean ± standard deviation over seeds, and a note."""
     keys = names.short_keys(sweep.space.keys)
     has_accuracy = any(result.values("accuracy") for result in results)
-    columns = [*keys.values(), "runs", "val loss", *(["exact match"] if has_accuracy else []), "seconds", "note"]
+    title, prompts = exact_match_columns([[summary for _, _, summary in result.runs] for result in results])
+    has_bits = comparable_measure(results) == "bits_per_byte"
+    columns = [
+        *keys.values(),
+        "runs",
+        *([title] if has_accuracy else []),
+        "val loss",
+        *(["bits per byte"] if has_bits else []),
+        "seconds",
+        "note",
+    ]
     rows = [
         [
             *(names.shown(result.settings[key]) for key in keys),
             f"{result.count('completed')}{f' of {len(result.runs)}' if result.chosen else ''}",
-            with_spread(result, "val_loss", ".4f"),
-            *([with_spread(result, "accuracy", ".1%")] if has_accuracy else []),
-            with_spread(result, "train_seconds", ".1f"),
+            *([with_spread(result, "accuracy", share_text) + of] if has_accuracy else []),
+            with_spread(result, "val_loss", loss_text),
+            *([with_spread(result, "bits_per_byte", loss_text)] if has_bits else []),
+            with_spread(result, "train_seconds", "{:.1f}".format),
             note(result),
         ]
-        for result in results
+        for result, of in zip(results, prompts, strict=True)
     ]
     return Table(columns, rows)
 
 
-def with_spread(result: Result, measure: str, form: str) -> str:
+def with_spread(result: Result, measure: str, form: Callable[[float], str]) -> str:
     """`0.4734 ± 0.0012`; `0.4734` for a single run, `-` for none, `0.4734*` if halving stopped some seeds."""
     mean, deviation = result.mean_of_kept(measure), result.deviation(measure)
     if mean is None:
         return "-"
     if result.chosen:
-        return f"{mean:{form}}{MARK}"
-    return f"{mean:{form}}" if deviation is None else f"{mean:{form}} ± {deviation:{form}}"
+        return form(mean) + MARK
+    return form(mean) if deviation is None else f"{form(mean)} ± {form(deviation)}"
 
 
 def remarks(state: State, results: list[Result]) -> list[str]:
     """Sentences that a reader of the table needs to know."""
     found = [KEPT] if any(result.chosen for result in results) else []
+    if len(results) > 1 and (reasons := not_one_loss(runs_of(results))):
+        ranked = RANKED if comparable_measure(results) else "so none is marked as best by its loss"
+        found.append(NOT_ALIKE.format("; ".join(reasons), ranked))
     if state.sweep.halving and len(results) > 1 and not any(result.best for result in results):
         found.append(NO_BEST)
     if count := len(state.others):
@@ -144,7 +187,7 @@ def runs_table(state: State) -> Table:
         standing, loss = state.standings[point.run], state.loss(point)
         status = f"stopped at step {standing.step}" if standing.status == "stopped" else standing.status
         rows.append(
-            [point.run, "" if point.seed is None else str(point.seed), status, "-" if loss is None else f"{loss:.4f}", standing.error]
+            [point.run, "" if point.seed is None else str(point.seed), status, "-" if loss is None else loss_text(loss), standing.error]
         )  # fmt: skip
     return Table(["run", "seed", "status", "val loss", "error"], rows)
 

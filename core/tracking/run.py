@@ -91,6 +91,12 @@ def lock_file(folder: Path) -> Path:
     return folder.parent / f".{folder.name}.lock"
 
 
+def current_status(folder: Path, summary: Mapping[str, Any]) -> str | None:
+    """The status of a run at this moment. A process that trains it holds its lock; a killed one left "interrupted"."""
+    status: str | None = summary.get("status")
+    return "running" if status == "interrupted" and files.is_locked(lock_file(folder)) else status
+
+
 def read_summary(folder: Path) -> dict[str, Any]:
     """Read summary.json of a run folder; {} if there is none. Raises UserError if it is damaged."""
     path = folder / "summary.json"
