@@ -198,7 +198,7 @@ def limit_memory() -> None:
     resource.setrlimit(resource.RLIMIT_DATA, (limit if hard == resource.RLIM_INFINITY else min(limit, hard), hard))
 
 
-class Opened:
+class OpenedFiles:
     """The paths of files that were opened for reading, while anybody asks. Python cannot remove an audit hook again."""
 
     paths: set[str] | None = None
@@ -210,21 +210,21 @@ def noting_opened_files() -> Iterator[set[str]]:
     """Note the path of each file that this process opens for reading inside this context, by Python or with its help."""
 
     def note(event: str, arguments: tuple[Any, ...]) -> None:
-        if Opened.paths is None or event not in ("open", "sqlite3.connect") or not arguments:
+        if OpenedFiles.paths is None or event not in ("open", "sqlite3.connect") or not arguments:
             return
         path, mode, flags = (*arguments, None, None)[:3]
         writes = set(mode) & set("wax+") if isinstance(mode, str) else isinstance(flags, int) and flags & 3  # O_ACCMODE
         if isinstance(path, (str, bytes, os.PathLike)) and not writes:
-            Opened.paths.add(os.path.abspath(os.fsdecode(path)))  # noqa: PTH100 - resolving would open more
+            OpenedFiles.paths.add(os.path.abspath(os.fsdecode(path)))  # noqa: PTH100 - resolving would open more
 
-    if not Opened.hooked:
+    if not OpenedFiles.hooked:
         sys.addaudithook(note)
-        Opened.hooked = True
-    former, Opened.paths = Opened.paths, set()
+        OpenedFiles.hooked = True
+    former, OpenedFiles.paths = OpenedFiles.paths, set()
     try:
-        yield Opened.paths
+        yield OpenedFiles.paths
     finally:
-        Opened.paths = former
+        OpenedFiles.paths = former
 
 
 @dataclass
