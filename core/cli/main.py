@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import warnings
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import click
@@ -85,4 +86,6 @@ def show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
 def main() -> None:
     """Entry point of `terrarium`."""
     warnings.showwarning = show_warning
-    cli(prog_name="python -m core.cli")
+    if Path(sys.argv[0]).stem == "terrarium":  # the installed script
+        process.Program.words = ("terrarium",)
+    cli(prog_name=process.Program.name())

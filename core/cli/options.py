@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from core.private import command_line
+from core.process import Program
 
 if TYPE_CHECKING:
     from core.cli.console import Console
     from core.lab.opened import Opened
 
-PROGRAM = ("python", "-m", "core.cli")
 F = TypeVar("F", bound=Callable[..., Any])
 
 
@@ -73,7 +73,7 @@ def opened(
 
 def this_command() -> str:
     """The command line of this process."""
-    return command_line([*PROGRAM, *sys.argv[1:]])
+    return command_line([*Program.words, *sys.argv[1:]])
 
 
 def train_command(opened: Opened, name: str | None, more: Sequence[str] = ()) -> str:
