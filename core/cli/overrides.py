@@ -48,9 +48,9 @@ def full_key(key: str) -> str:
 
     keys = list(known_keys())
     section = key.partition(".")[0]
-    if any(known.startswith(f"{section}.") for known in keys):
-        return key
     meant = [known for known in keys if known.endswith(f".{key}")]
+    if any(known.startswith(f"{section}.") for known in keys) or ("." in key and not meant):
+        return key  # if it is wrong, the check of the config says where it belongs
     if len(meant) > 1:
         raise UserError(f"'{key}' is in several sections", place=f"`{key}`", remedy=f"Write {' or '.join(meant)}.")
     if not meant:
