@@ -69,10 +69,10 @@ def test_the_screen_of_a_run(slow: Path, tmp_path: Path, columns: int, environme
         joined = terminal.tmux("capture-pane", "-p", "-J").splitlines()
     finally:
         terminal.tmux("kill-server")
-    status = [line for lines in seen for line in lines if re.match(r"(\[[#.]+\] )?step \d/6  loss \d\.\d{3}  ", line)]
+    status = [line for lines in seen for line in lines if re.match(r"(\[[#.]+\] )?step \d/6  loss \d\.\d{4}  (?!val)", line)]
     assert status, seen[-1]
     for lines in seen:
-        assert sum(bool(re.match(r"(\[[#.]+\] )?step \d/6  loss \d\.\d{3}  ", line)) for line in lines) <= 1, lines
+        assert sum(bool(re.match(r"(\[[#.]+\] )?step \d/6  loss \d\.\d{4}  (?!val)", line)) for line in lines) <= 1, lines
     assert all(len(line) < columns for line in status)
     if columns == 120:
         assert any("left" in line for line in status)
@@ -133,7 +133,7 @@ def test_a_pty_gets_whole_lines(slow: Path) -> None:
     assert process.wait() == 0
     texts = [part for part in re.split(r"\r\n|\r|\x1b\[K", said.decode()) if part]
     assert "\x1b" not in "".join(texts)
-    status = [text for text in texts if text.startswith("step ") and re.search(r"loss \d\.\d{3}(  |$)", text)]
+    status = [text for text in texts if text.startswith("step ") and re.search(r"loss \d\.\d{4}(  (?!val)|$)", text)]
     assert status and max(map(len, status)) < 60
     assert sum(text.startswith("warning: a warning at step ") for text in texts) == 6
 
