@@ -37,6 +37,16 @@ class Owner:
     owned = False
 
 
+class Program:
+    """How this program was called: the first words of the commands in messages and records."""
+
+    words: tuple[str, ...] = ("python", "-m", "core.cli")
+
+    @classmethod
+    def name(cls) -> str:
+        return " ".join(cls.words)
+
+
 @contextlib.contextmanager
 def owned() -> Iterator[None]:
     """Mark the process as ours inside this context: `computing` may then also set what cannot be restored."""

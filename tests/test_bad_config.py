@@ -183,7 +183,7 @@ OVERRIDES = [
     ("train.model.n_layer", "an override must have the form section.key=value"),
     ("train model.n_layer=3", "an override must have the form section.key=value"),
     ("train.optim.learning_rat=1", "Did you mean 'learning_rate'?"),
-    ("learning_rate=1", "It belongs to another section: train.optim.learning_rate"),
+    ("train.learning_rate=1", "It belongs to another section: train.optim.learning_rate"),
     ("train.model=3", "write [train.model] in the file"),
     ("train.model.n_layer=", "Give n_layer as a whole number"),
     ("train.model.n_layer=two", "Give n_layer as a whole number"),

@@ -243,8 +243,8 @@ def test_lines_and_bar_show_the_share_of_the_budget(monkeypatch: pytest.MonkeyPa
         console = Console()
         console.progress(*length)
         console.row(row)
-        assert console.bar is not None
-        [task] = console.bar.tasks
-        assert (task.completed, task.total) == length[1:] and "loss 1.500" in task.description
+        assert console.status is not None
+        assert (console.status.done, console.status.total) == length[1:]
+        assert "loss 1.500" in console.latest
         console.progress(length[0], length[2], length[2])
-        assert console.bar is None, "the bar goes when the run is over"
+        assert console.status is None, "the bar goes when the run is over"

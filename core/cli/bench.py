@@ -11,6 +11,7 @@ import click
 
 from core.cli import options
 from core.errors import UserError
+from core.process import Program
 
 if TYPE_CHECKING:
     from core.bench.cases import Case
@@ -87,7 +88,7 @@ def refuse(experiment: str | None, full: bool, overrides: tuple[str, ...], varia
         raise UserError(
             "there is no config to change without an experiment",
             place="-s" if overrides else "--variant",
-            remedy="Name an experiment: python -m core.cli bench EXP",
+            remedy=f"Name an experiment: {Program.name()} bench EXP",
         )
     if experiment and full:
         raise UserError(

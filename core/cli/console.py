@@ -6,14 +6,12 @@ import re
 import shlex
 import sys
 import time
-from typing import TYPE_CHECKING, Any
+from typing import ClassVar, TextIO
 
+from core.cli.status import StatusLine, is_terminal
 from core.listener import SECONDS, STEPS, Advice
 from core.tracking.figures import loss_text, share_text
 from core.tracking.metrics import speed_text
-
-if TYPE_CHECKING:
-    from rich.progress import Progress, TaskID
 
 Row = dict[str, float]
 LINE_SECONDS = 5.0  # between plain lines of progress, at least
@@ -49,8 +47,10 @@ def override(place: str) -> str:
 class Console:
     """A listener that writes to a terminal, or plain lines to a file or pipe.
 
-    quiet: write nothing. json: write to stderr, because stdout has the JSON.
+    quiet: write nothing. json: write to stderr, because stdout has the JSON. showing: the console with a status line now.
     """
+
+    showing: ClassVar[Console | None] = None
 
     def __init__(self, *, quiet: bool = False, json: bool = False) -> None:
         self.quiet = quiet
@@ -58,23 +58,28 @@ class Console:
         self.length: float = 0  # of a run, in `unit`
         self.unit = STEPS
         self.last_line = time.monotonic()
-        self.bar: Progress | None = None
-        self.tasks: dict[str, TaskID] = {}
+        self.status: StatusLine | None = None
+        self.tasks: dict[str, tuple[float, float]] = {}  # what -> done, total; the newest is shown
+        self.latest = ""  # metrics of the run, for the status line
 
     @property
     def interactive(self) -> bool:
         """Whether the output is a terminal."""
-        return not self.quiet and self.stream.isatty()
+        return not self.quiet and is_terminal(self.stream)
 
     def say(self, text: str = "") -> None:
         """Write one line."""
         if self.quiet:
             return
-        shown = phrased(text) if isinstance(text, Advice) else text
-        if self.bar:
-            self.bar.print(shown, highlight=False, markup=False, soft_wrap=True)
-        else:
-            print(shown, file=self.stream, flush=True)
+        self.above(phrased(text) if isinstance(text, Advice) else text, self.stream)
+
+    def above(self, text: str, stream: TextIO) -> None:
+        """Write a line above the status line, if there is one."""
+        if self.status:
+            self.status.clear()
+        print(text, file=stream, flush=True)
+        if self.status:
+            self.status.draw()
 
     def write(self, text: str) -> None:
         """Write part of a line."""
@@ -87,9 +92,8 @@ class Console:
         if self.interactive:
             if "val_loss" in metrics:
                 self.say(self.sentence(metrics))
-            if self.bar and self.unit in self.tasks:
-                text = f"{self.position(metrics)}  loss {loss_text(metrics['train_loss'])}  {speed_text(metrics)}"
-                self.bar.update(self.tasks[self.unit], description=text)
+            self.latest = f"{self.position(metrics)}  loss {loss_text(metrics['train_loss'])}  {speed_text(metrics)}"
+            self.show()
         elif "val_loss" in metrics or time.monotonic() - self.last_line > LINE_SECONDS:
             self.last_line = time.monotonic()
             self.say(self.sentence(metrics))
@@ -100,22 +104,26 @@ class Console:
             self.unit, self.length = what, total
         if not self.interactive:
             return
-        if self.bar is None:
-            self.bar = new_bar(self.stream)
-            self.bar.start()
-        if what not in self.tasks:
-            self.tasks[what] = self.bar.add_task(what, total=total or None)
-        self.bar.update(self.tasks[what], completed=done)
+        self.tasks[what] = done, total
         if total and done >= total:
-            self.bar.remove_task(self.tasks.pop(what))
-            if not self.tasks:
-                self.close()
+            del self.tasks[what]
+        self.show()
+
+    def show(self) -> None:
+        """Show the newest task in the status line, or remove it if there is none."""
+        if not self.tasks:
+            self.close()
+            return
+        if self.status is None:
+            self.status, Console.showing = StatusLine(self.stream), self
+        what, (done, total) = list(self.tasks.items())[-1]
+        self.status.update(what, self.latest if what == self.unit and self.latest else what, done, total)
 
     def close(self) -> None:
-        """Remove the bars."""
-        if self.bar:
-            self.bar.stop()
-        self.bar, self.tasks = None, {}
+        """Remove the status line."""
+        if self.status:
+            self.status.clear()
+        self.status, self.tasks, self.latest, Console.showing = None, {}, "", None
 
     def position(self, metrics: Row) -> str:
         """`step  20/1000`; only the step if the run is limited by time."""
@@ -132,12 +140,3 @@ class Console:
         of_budget = f"{metrics.get('wall_seconds', 0.0):.1f}/{self.length:g} s"
         clock = f"{metrics['seconds']:.1f} s" if self.unit == STEPS else of_budget
         return "  ".join([*parts, clock, speed_text(metrics)])
-
-
-def new_bar(stream: Any) -> Progress:
-    """Create progress bars that disappear when they stop."""
-    from rich.console import Console as RichConsole
-    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
-
-    columns = (BarColumn(), TextColumn("{task.description}"), TimeRemainingColumn())
-    return Progress(*columns, console=RichConsole(file=stream), transient=True)

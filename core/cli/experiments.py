@@ -1,9 +1,8 @@
-"""The commands list, new and plugins. They import neither experiments nor torch."""
+"""The commands list, new, init and plugins. They import neither experiments nor torch."""
 
 from __future__ import annotations
 
 import json
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +11,12 @@ import tomli
 
 from core.cli import options
 from core.errors import UserError
-from core.plugins.discovery import Experiment, discover, find, home, summary
+from core.lab.making import make_experiment, make_home
+from core.plugins.discovery import Experiment, discover, examples, home, summary
 from core.plugins.manager import KINDS, plugins
+from core.process import Program
 from core.report.tables import Table, as_text, shown
 from core.tracking.run import read_summary, run_folders
-
-# What `new` does not copy: everything that commands have made.
-MADE = ("datasets", "out", "EXPERIMENT_LOG.md", "__pycache__")
 
 
 @click.command("list")
@@ -32,6 +30,8 @@ def list_experiments(as_json: bool) -> None:
         click.echo(listed(["name", "prepared", "runs", "best_loss", "summary"], rows))
     else:
         click.echo(f"No experiments in {home()}. An experiment is a folder with a config.toml or a prepare.py.")
+        click.echo(f"Make one: {Program.name()} new NAME")
+        click.echo(f"Copy one: {Program.name()} new NAME --from {'|'.join(found.name for found in examples())}")
 
 
 def account(experiment: Experiment) -> dict[str, Any]:
@@ -60,30 +60,44 @@ def places(experiment: Experiment) -> tuple[Path, Path]:
 
 @click.command()
 @click.argument("name")
-@click.option(
-    "--from", "source", metavar="EXPERIMENT", default="insert_spaces", show_default=True, help="The experiment to copy."
-)
-def new(name: str, source: str) -> None:
-    """Create an experiment by copying another one's source files."""
-    original = find(source)
-    if Path(name).name != name or name.startswith((".", "_")):
-        raise UserError(
-            f"'{name}' is not a valid folder name",
-            remedy="Use letters, digits and _. The folder is created in experiments/.",
-        )
-    target = home() / name
-    if target.exists():
-        raise UserError("this folder exists already", place=str(target), remedy="Choose another name.")
-    target.parent.mkdir(parents=True, exist_ok=True)
-    shutil.copytree(original.folder, target, ignore=lambda folder, names: [entry for entry in names if entry in MADE])
+@click.option("--from", "source", metavar="EXP", default="", help="Copy this experiment.  [default: a template]")
+@options.as_json
+def new(name: str, source: str, as_json: bool) -> None:
+    """Make an experiment: from a template that runs as it is, or by copying another one's source files.
+
+    EXP may also be one of the experiments that come with Terrarium.
+    """
+    made, original = make_experiment(name, source)
+    if as_json:
+        click.echo(json.dumps({"experiment": made.name, "folder": str(made.folder)}, indent=2, ensure_ascii=False))
+        return
+    click.echo(f"{made.folder} is a copy of {original.name}." if original else f"{made.folder} is ready to run.")
+    click.echo(f"Edit its prepare.py and config.toml, then: {made.command.format('loop')}")
+
+
+@click.command()
+@click.argument("folder", type=click.Path(file_okay=False, path_type=Path), default=".")
+@options.as_json
+def init(folder: Path, as_json: bool) -> None:
+    """Make a folder `experiments` in FOLDER, or in the current folder.
+
+    Commands that run there, or in a folder below, look for experiments in it and write into it. Its .gitignore keeps
+    datasets and runs out of git.
+    """
+    experiments = folder.absolute() / "experiments"
+    made = make_home(experiments)
+    if as_json:
+        click.echo(json.dumps({"folder": str(experiments), "made": made}, indent=2, ensure_ascii=False))
+        return
     click.echo(
-        f"{target} is a copy of {original.name}. Edit its prepare.py and config.toml, then: python -m core.cli loop {name}"
+        f"{experiments} is {'ready' if made else 'there already'}. Make an experiment: {Program.name()} new NAME"
     )
 
 
 @click.command("plugins")
+@options.as_json
 @click.pass_context
-def list_plugins(context: click.Context) -> None:
+def list_plugins(context: click.Context, as_json: bool) -> None:
     """List what is registered, and by which package."""
     found = plugins()
     rows = [
@@ -101,8 +115,8 @@ def list_plugins(context: click.Context) -> None:
         {"kind": "experiment", "name": entry.name, "package": found.package_offering(entry.folder)}
         for entry in discover()
     ]
-    click.echo(listed(["kind", "name", "package"], rows))
-    for plugin in found.failures():
+    click.echo(json.dumps(rows, indent=2) if as_json else listed(["kind", "name", "package"], rows))
+    for plugin in [] if as_json else found.failures():
         click.echo(f"skipped: plugin '{plugin.name}' of {plugin.package}: {plugin.error}")
 
 
@@ -111,4 +125,4 @@ def listed(columns: list[str], rows: list[dict[str, Any]]) -> str:
     return as_text(Table(columns, [[shown(row.get(column)) for column in columns] for row in rows]))
 
 
-COMMANDS = (list_experiments, new, list_plugins)
+COMMANDS = (list_experiments, new, init, list_plugins)

@@ -5,12 +5,15 @@ from __future__ import annotations
 import sys
 import warnings
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import click
 
 from core import process
-from core.cli.console import phrased
+from core.cli.console import Console, phrased
+from core.cli.overrides import as_options
+from core.cli.status import may_colour
 from core.exits import exit_of
 
 process.spin_briefly()
@@ -44,6 +47,13 @@ class Commands(click.Group):
         self.fill()
         return super().get_command(context, name)
 
+    def resolve_command(
+        self, context: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """The command and its arguments, with `-s` before each setting."""
+        name, command, rest = super().resolve_command(context, args)
+        return name, command, as_options(command, rest) if command else rest
+
     def main(self, args: Sequence[str] | None = None, *, standalone_mode: bool = True, **extra: Any) -> Any:  # type: ignore[override]
         """Run a command and exit. A bug keeps its traceback."""
         try:
@@ -56,7 +66,7 @@ class Commands(click.Group):
             ended = exit_of(KeyboardInterrupt() if isinstance(error, click.Abort) else error)
             if ended is None:
                 raise
-            red = ended.code == 2 and sys.stderr.isatty()
+            red = ended.code == 2 and may_colour(sys.stderr)
             click.secho(phrased(ended.message), fg="red" if red else None, err=True)
             sys.exit(ended.code)
         if standalone_mode:
@@ -79,10 +89,15 @@ def cli() -> None:
 
 def show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
     """Print a warning on one line, without its place in the code."""
-    click.echo(f"warning: {message}", err=True)
+    if Console.showing:
+        Console.showing.above(f"warning: {message}", sys.stderr)
+    else:
+        click.echo(f"warning: {message}", err=True)
 
 
 def main() -> None:
     """Entry point of `terrarium`."""
     warnings.showwarning = show_warning
-    cli(prog_name="python -m core.cli")
+    if Path(sys.argv[0]).stem == "terrarium":  # the installed script
+        process.Program.words = ("terrarium",)
+    cli(prog_name=process.Program.name())

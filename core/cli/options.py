@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from core.cli.overrides import full_overrides
 from core.private import command_line
+from core.process import Program
 
 if TYPE_CHECKING:
     from core.cli.console import Console
     from core.lab.opened import Opened
 
-PROGRAM = ("python", "-m", "core.cli")
 F = TypeVar("F", bound=Callable[..., Any])
 
 
@@ -35,7 +36,7 @@ run = click.option("--run", "name", metavar="NAME", help="Name of the run.  [def
 as_json = click.option("--json", "as_json", is_flag=True, help="Machine-readable output on stdout.")
 force = click.option("--force", is_flag=True, help="Make the dataset even if it is current.")
 settings = together(
-    click.option("-s", "--set", "overrides", metavar="KEY=VALUE", multiple=True, help="Set one config key, such as train.optim.learning_rate=3e-4. Repeatable."),
+    click.option("-s", "--set", "overrides", metavar="KEY=VALUE", multiple=True, callback=full_overrides, help="Set one config key, such as train.optim.learning_rate=3e-4, or learning_rate=3e-4 if only one section has it. -s may be left out. Repeatable."),
     click.option("--variant", metavar="NAME", default="", help="Apply config.NAME.toml on top of config.toml."),
     click.option("-q", "--quiet", is_flag=True, help="Print only errors."),
 )  # fmt: skip
@@ -73,7 +74,7 @@ def opened(
 
 def this_command() -> str:
     """The command line of this process."""
-    return command_line([*PROGRAM, *sys.argv[1:]])
+    return command_line([*Program.words, *sys.argv[1:]])
 
 
 def train_command(opened: Opened, name: str | None, more: Sequence[str] = ()) -> str:

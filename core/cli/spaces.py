@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from core.cli.overrides import full_key
 from core.errors import UserError
 from core.sweeps.space import MOST_POINTS, Grid, Range
 from core.toml import NoToml, parsed, read_override, shortened
@@ -63,13 +64,13 @@ def read_range(text: str) -> Range:
 def parts_of(text: str, option: str, example: str) -> tuple[str, str]:
     """Split `KEY=...` into the key and the rest. Raises UserError."""
     key, equals, raw = text.partition("=")
-    if not equals or not re.fullmatch(r"[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)+", key.strip()):
+    if not equals or not re.fullmatch(r"[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*", key.strip()):
         raise UserError(
             "it must have the form section.key=...",
             place=f"{option} {shortened(text)}",
             remedy=f"For example: {option} {example}",
         )
-    return key.strip(), raw
+    return full_key(key.strip()), raw
 
 
 def number(text: str) -> int | float | None:

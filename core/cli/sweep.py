@@ -11,6 +11,7 @@ import click
 
 from core.cli import options
 from core.private import command_line
+from core.process import Program
 
 if TYPE_CHECKING:
     from core.lab.opened import Opened
@@ -100,7 +101,7 @@ def sweep(
 def train_command(opened: Opened, description: str, run: str, overrides: Sequence[str]) -> str:
     """The command that trains one run of the sweep alone."""
     return command_line([
-        *options.PROGRAM, "train", opened.experiment.address or opened.experiment.name, "--run", run,
+        *Program.words, "train", opened.experiment.address or opened.experiment.name, "--run", run,
         *(["--variant", opened.variant] if opened.variant else []),
         *(["--description", description] if description else []),
         *(part for text in overrides for part in ("-s", text)),

@@ -11,9 +11,11 @@ from pathlib import Path
 
 from core.errors import UserError, did_you_mean
 from core.plugins.manager import plugins
+from core.process import Program
 
 VARIABLE = "TERRARIUM_EXPERIMENTS"
-BESIDE_CORE = Path(__file__).parents[2] / "experiments"
+SHIPPED = Path(__file__).parents[2] / "experiments"  # of a checkout, or installed beside core
+INSTALLED = ("site-packages", "dist-packages")
 
 
 @dataclass(frozen=True)
@@ -34,7 +36,12 @@ class Experiment:
     @property
     def command(self) -> str:
         """The command line for this experiment, for messages: `command.format("train")`."""
-        return f"python -m core.cli {{}} {shlex.quote(self.address or self.name)}"
+        return f"{Program.name()} {{}} {shlex.quote(self.address or self.name)}"
+
+    @property
+    def is_installed(self) -> bool:
+        """Whether it is part of an installed package. Nothing is written there."""
+        return is_installed(self.folder)
 
 
 def is_experiment(folder: Path) -> bool:
@@ -46,13 +53,21 @@ def is_experiment(folder: Path) -> bool:
     return any((folder / "datasets").glob("*/train.bin"))
 
 
+def is_installed(folder: Path) -> bool:
+    """Whether a folder is where Python installs packages."""
+    return any(part in INSTALLED for part in folder.resolve().parts)
+
+
 def home() -> Path:
-    """The folder `experiments` in the current folder or its nearest parent that has one, else the one next to core."""
+    """The folder `experiments` in the current folder or its nearest parent that has one.
+
+    If there is none: the one next to core; if core is installed, the one that the current folder would have.
+    """
     here = Path.cwd()
     for folder in (here, *here.parents):
-        if (folder / "experiments").is_dir():
+        if (folder / "experiments").is_dir() and not is_installed(folder):
             return folder / "experiments"
-    return BESIDE_CORE
+    return here / "experiments" if is_installed(SHIPPED) else SHIPPED
 
 
 def roots() -> Iterator[Path]:
@@ -75,19 +90,39 @@ def discover() -> list[Experiment]:
     return sorted(found.values(), key=lambda experiment: experiment.name)
 
 
-def find(name: str) -> Experiment:
-    """The experiment with this name or path. Raises UserError if there is none, or more than one."""
+def examples() -> list[Experiment]:
+    """The experiments that come with Terrarium."""
+    folders = sorted(SHIPPED.iterdir()) if SHIPPED.is_dir() else []
+    return [Experiment(folder) for folder in folders if is_experiment(folder)]
+
+
+def find(name: str, *, to_copy: bool = False) -> Experiment:
+    """The experiment with this name or path. to_copy: also those that come with Terrarium or another package.
+
+    Raises UserError if there is none, more than one, or one of a package, where no data and no runs may be written.
+    """
     path = Path(name).expanduser() if name.startswith("~/") else Path(name)
     if (os.sep in name or name in (".", "..")) and is_experiment(path.resolve()):
-        return Experiment(path.resolve(), name)
-    everything = discover()
-    matches = [experiment for experiment in everything if experiment.name == name]
+        found = [Experiment(path.resolve(), name)]
+    else:
+        found = [experiment for experiment in discover() if experiment.name == name]
+    own = [experiment for experiment in found if not experiment.is_installed]
+    foreign = found or [experiment for experiment in examples() if experiment.name == name]
+    if foreign and not own and not to_copy:
+        package = plugins().package_offering(foreign[0].folder) or "Terrarium"
+        raise UserError(
+            f"'{foreign[0].name}' comes with {package}; it is not among your experiments",
+            place=str(home()),
+            remedy=f"Copy it: {Program.name()} new {shlex.quote(foreign[0].name)} --from {shlex.quote(name)}",
+        )
+    matches = own or foreign
     if not matches:
+        known = [experiment.name for experiment in discover() + (examples() if to_copy else [])]
         raise UserError(
             f"no experiment is called '{name}'",
             place=str(home()),
-            remedy=f"{did_you_mean(name, [experiment.name for experiment in everything])} "
-            f"An experiment is a folder with a config.toml or a prepare.py; `python -m core.cli list` shows them.".strip(),
+            remedy=f"{did_you_mean(name, known)} "
+            f"An experiment is a folder with a config.toml or a prepare.py; `{Program.name()} list` shows them.".strip(),
         )
     if len(matches) > 1:
         raise UserError(

@@ -1,0 +1,160 @@
+"""The screen while a run trains: in a real terminal of several widths, with and without colour."""
+
+from __future__ import annotations
+
+import io
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from core.cli.status import StatusLine
+
+ROOT = Path(__file__).parents[1]
+LONG = "count_by_twos_with_a_very_long_name"
+# Slow enough to be seen between two evaluations.
+SLOW = "\n\ndef on_metrics(run, step, metrics):\n    import time, warnings\n\n    time.sleep(0.3)\n    warnings.warn('a warning at step %d' % step)\n"
+needs_tmux = pytest.mark.skipif(shutil.which("tmux") is None, reason="needs tmux")
+
+
+@pytest.fixture
+def slow(spaces: Path) -> Path:
+    """An experiment with a long name, whose steps take a while and warn."""
+    folder = spaces.rename(spaces.parent / LONG)
+    (folder / "prepare.py").write_text((folder / "prepare.py").read_text() + SLOW)
+    (folder / "config.toml").write_text(
+        (folder / "config.toml").read_text().replace("log_interval = 2", "log_interval = 1")
+    )
+    return folder
+
+
+class Terminal:
+    """A tmux session of its own."""
+
+    def __init__(self, folder: Path, columns: int, environment: dict[str, str]) -> None:
+        self.base = ["tmux", "-S", str(folder / "tmux.socket"), "-f", "/dev/null"]
+        given = " ".join(f"{name}={shlex.quote(value)}" for name, value in environment.items())
+        command = f"env {given} {shlex.quote(sys.executable)} -m core.cli train {LONG}; echo 'ended with' $?; sleep 60"
+        self.tmux("new-session", "-d", "-x", str(columns), "-y", "40", "-c", str(folder), command)
+
+    def tmux(self, *arguments: str) -> str:
+        return subprocess.run([*self.base, *arguments], capture_output=True, text=True, check=True).stdout
+
+    def screen(self, *, colours: bool = False) -> str:
+        return self.tmux("capture-pane", "-p", *(["-e"] if colours else []))
+
+    def screens(self) -> Iterator[str]:
+        """What stands on the screen, again and again until the command has ended."""
+        for _ in range(1200):
+            yield (screen := self.screen())
+            if "ended with" in screen:
+                return
+            time.sleep(0.05)
+        raise AssertionError(f"did not end: {screen}")
+
+
+@needs_tmux
+@pytest.mark.parametrize(("columns", "environment"), [(60, {}), (80, {}), (120, {}), (80, {"NO_COLOR": "1"})])
+def test_the_screen_of_a_run(slow: Path, tmp_path: Path, columns: int, environment: dict[str, str]) -> None:
+    terminal = Terminal(tmp_path, columns, environment | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"})
+    try:
+        seen = [screen.rstrip("\n").splitlines() for screen in terminal.screens()]
+        joined = terminal.tmux("capture-pane", "-p", "-J").splitlines()
+    finally:
+        terminal.tmux("kill-server")
+    status = [line for lines in seen for line in lines if re.match(r"(\[[#.]+\] )?step \d/6  loss \d\.\d{4}  (?!val)", line)]
+    assert status, seen[-1]
+    for lines in seen:
+        assert sum(bool(re.match(r"(\[[#.]+\] )?step \d/6  loss \d\.\d{4}  (?!val)", line)) for line in lines) <= 1, lines
+    assert all(len(line) < columns for line in status)
+    if columns == 120:
+        assert any("left" in line for line in status)
+    lines = [line.rstrip() for line in joined]
+    assert lines[-1] == "" or "ended with 0" in "\n".join(lines)
+    # Everything that was said stands there once, whole, and the status line is gone.
+    assert sum(line.startswith(f"training {LONG}/default: ") for line in lines) == 1
+    for step in (3, 6):
+        assert (
+            sum(bool(re.match(rf"step {step}/6  loss \d\.\d{{4}}  val \d\.\d{{4}}  exact ", line)) for line in lines)
+            == 1
+        )
+    assert [line for line in lines if line.startswith("warning: ")] == [
+        f"warning: a warning at step {n}" for n in range(1, 7)
+    ]
+    assert not any(re.search(r"\[[#.]+\]|left", line) for line in lines)
+
+
+@needs_tmux
+@pytest.mark.parametrize(("environment", "red"), [({}, True), ({"NO_COLOR": "1"}, False), ({"TERM": "dumb"}, False)])
+def test_an_error_is_red_unless_colour_is_off(
+    lab: Path, tmp_path: Path, environment: dict[str, str], red: bool
+) -> None:
+    terminal = Terminal(tmp_path, 80, environment | {"PYTHONPATH": str(ROOT)})
+    try:
+        *_, _ = terminal.screens()
+        screen = terminal.screen(colours=True)
+    finally:
+        terminal.tmux("kill-server")
+    assert f"no experiment is called '{LONG}'" in screen.replace("\n", "")
+    assert ("\x1b[31m" in screen) is red
+
+
+def test_a_pty_gets_whole_lines(slow: Path) -> None:
+    """Without tmux: what is written between two clearings of the line is a line or the status."""
+    pty = pytest.importorskip("pty")
+    import fcntl
+    import struct
+    import termios
+
+    own, other = pty.openpty()
+    fcntl.ioctl(other, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 60, 0, 0))
+    process = subprocess.Popen(
+        [sys.executable, "-m", "core.cli", "train", LONG], stdout=other, stderr=other, stdin=other,
+        env=os.environ | {"PYTHONPATH": str(ROOT), "TERM": "xterm"},
+    )  # fmt: skip
+    os.close(other)
+    said = b""
+    while True:
+        try:
+            piece = os.read(own, 65536)
+        except OSError:  # the other end is closed
+            break
+        if not piece:
+            break
+        said += piece
+    os.close(own)
+    assert process.wait() == 0
+    texts = [part for part in re.split(r"\r\n|\r|\x1b\[K", said.decode()) if part]
+    assert "\x1b" not in "".join(texts)
+    status = [text for text in texts if text.startswith("step ") and re.search(r"loss \d\.\d{4}(  (?!val)|$)", text)]
+    assert status and max(map(len, status)) < 60
+    assert sum(text.startswith("warning: a warning at step ") for text in texts) == 6
+
+
+@pytest.mark.parametrize(
+    ("width", "shown"),
+    [
+        (79, "[###############...............] step 50/100  loss 0.123"),
+        (50, "[############............] step 50/100  loss 0.123"),
+        (30, "step 50/100  loss 0.123"),
+        (12, "step 50/100"),
+    ],
+)
+def test_the_bar_gives_way_to_the_text(width: int, shown: str) -> None:
+    line = StatusLine(io.StringIO())
+    line.update("training", "step 50/100  loss 0.123", 50, 100)
+    assert line.line(width).rstrip() == shown
+    assert len(line.line(width)) <= width
+
+
+def test_the_status_line_of_unknown_length() -> None:
+    line = StatusLine(io.StringIO())
+    line.update("download", "download", 5, 0)
+    assert line.line(40) == "download"
