@@ -14,17 +14,19 @@ import torch
 from core.config import Config, replaced
 from core.data.batches import batch
 from core.data.dataset import Dataset
+from core.data.params import keywords
 from core.evaluation.evaluate import Evaluation
 from core.lab.opened import Opened
 from core.lab.settle import Settled, settle
 from core.listener import SILENT
+from core.models.build import MODEL_PARAMS, builder
 from core.plugins.manager import Plugins
 from core.process import computing
 from core.tracking.run import Run
 from core.tracking.trackers import find_trackers, open_trackers
 from core.training.machine import choose_device, model_on
 from core.training.objectives import Objective, tokens
-from core.training.optimizers import build_optimizer
+from core.training.optimizers import OPTIM_PARAMS, build_optimizer
 from core.training.saver import Saver, saving_thread
 from core.training.speed import Speed
 from core.training.step import Step
@@ -32,11 +34,14 @@ from core.training.trainer import Parts
 
 
 def refuse_unknown(opened: Opened) -> None:
-    """Raise UserError for a model, optimizer, tracker or device that is not available. Call it before making anything."""
-    config, plugins = opened.config.train, opened.plugins
-    if not hasattr(opened.code, "build_model"):
-        plugins.get("models", config.model.kind, "train.model.kind")
-    plugins.get("optimizers", str(config.optim.name), "train.optim.name")
+    """Raise UserError for a model, optimizer, tracker or device that is not available, and for params that these do not have.
+
+    Call it before making anything.
+    """
+    config, plugins, place_of = opened.config.train, opened.plugins, opened.settings.place_of
+    keywords(builder(config.model, plugins), config.model.params, MODEL_PARAMS, place_of)
+    optimizer = plugins.get("optimizers", str(config.optim.name), "train.optim.name")
+    keywords(optimizer, config.optim.params, OPTIM_PARAMS, place_of)
     find_trackers(config.runtime.trackers, plugins)
     choose_device(config.runtime.device)
 
