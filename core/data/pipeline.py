@@ -65,7 +65,8 @@ def prepare(
                 place=source.place_of("prepare.dataset_dir") or "prepare.dataset_dir",
                 remedy="Choose a folder inside it, or give the whole path if you mean another place.",
             )
-        with files.lock(target.parent / f".lock-{target.name}", f"dataset {target.name}"):
+        lock = target.parent / f".lock-{target.name}"
+        with files.lock(lock, f"{experiment.name}: dataset {target.name}", waiting=listener.say):
             files.recover(target)
             reason = "as asked" if force else reason_to_make(source, target)  # another process may just have made it
             if reason:
