@@ -243,7 +243,9 @@ class Optim(Section):
     momentum: Fraction = Field(0.85, role="learning", description="Nesterov momentum of Muon")
     grad_clip: NotNegative | None = Field(None, role="learning", description="maximum norm of the gradient; 0: off")
     params: dict[str, Any] = Field(
-        role="learning", default_factory=dict, description="keyword-only parameters of a plugin's or prepare.py's optimizer"
+        role="learning",
+        default_factory=dict,
+        description="keyword-only parameters of a plugin's or prepare.py's optimizer",
     )
 
 
@@ -375,6 +377,11 @@ class Evaluate(Section):
     )
     training_prompts: CountOrZero = Field(
         100, role="steering", description="the same for evaluations in training; 0: all"
+    )
+    every: CountOrZero = Field(
+        1,
+        role="steering",
+        description="evaluations in training between two calls of prepare.py's evaluate(); 0: only after training",
     )
     optimal_loss: NotNegative | None = Field(
         None,

@@ -45,6 +45,7 @@ def about(run: RunData, written: Written) -> Document:
         [
             PageSection("Curves", curves(run)),
             PageSection(sample_title(written.samples), samples(written.samples)),
+            PageSection("Own metrics", own_metrics(summary)),
             PageSection("Exact match by group", accuracy(summary)),
             PageSection("Wrong answers", mistakes(written)),
             PageSection("Cost", cost(summary)),
@@ -137,6 +138,14 @@ def answer(sample: Sample) -> list[Cell]:
     kind = "text bad" if sample.correct is False else "text"
     texts = (sample.start, "text"), (sample.text, kind), (sample.truth or "", "text")
     return [mark, *(Cell(escaped(text), kind) for text, kind in texts)]
+
+
+def own_metrics(summary: Summary) -> list[Part]:
+    """The metrics of prepare.py's evaluate(), of checkpoint best."""
+    if not (found := summary.get("metrics")):
+        return []
+    rows = [[Cell(name), Cell(f"{value:.4g}")] for name, value in found.items()]
+    return [Paragraph("Measured by evaluate() of prepare.py, for checkpoint best.", "soft"), PageTable((), rows)]
 
 
 def accuracy(summary: Summary) -> list[Part]:
