@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import warnings
 from collections.abc import Sequence
@@ -43,6 +44,24 @@ class Commands(click.Group):
     def get_command(self, context: click.Context, name: str) -> click.Command | None:
         self.fill()
         return super().get_command(context, name)
+
+    def resolve_command(
+        self, context: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Find the command. Raises UsageError for an option that is given twice and counts once."""
+        name, command, rest = super().resolve_command(context, args)
+        if command is not None and not isinstance(command, click.Group):
+            inner = click.Context(command, info_name=name, parent=context)
+            given: list[click.Parameter] = []
+            with contextlib.suppress(click.UsageError):  # it is raised again later
+                given = command.make_parser(inner).parse_args(list(rest))[2]
+            for option in given:
+                once = isinstance(option, click.Option) and not (option.multiple or option.is_flag or option.count)
+                if once and given.count(option) > 1:
+                    raise click.UsageError(
+                        f"{option.opts[-1]} is given more than once, and only one would count.", inner
+                    )
+        return name, command, rest
 
     def main(self, args: Sequence[str] | None = None, *, standalone_mode: bool = True, **extra: Any) -> Any:  # type: ignore[override]
         """Run a command and exit. A bug keeps its traceback."""

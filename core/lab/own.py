@@ -39,7 +39,8 @@ def own_function(code: ModuleType | None, name: str) -> Callable[..., Any] | Non
     if not callable(found):
         return None
     if tuple(inspect.signature(found).parameters)[: len(wanted)] == wanted:
-        return found
+        function: Callable[..., Any] = found
+        return function
     warnings.warn(
         f"prepare.py has a function {name}, which is not used: only `def {name}({', '.join(wanted)})` is.", stacklevel=2
     )
