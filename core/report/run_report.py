@@ -62,9 +62,16 @@ def head(run: RunData) -> list[Part]:
     parts: list[Part] = [Paragraph(summary.get("description") or "", "lead")]
     status = summary.get("status")
     if status != "completed":
-        step = summary.get("steps") or 0
-        parts.append(Paragraph(f"This run is not complete ({status}): it is at step {step:,}.", "notice"))
+        parts.append(Paragraph(f"This run is not complete ({status}): {position(run)}.", "notice"))
     return [*parts, Cards(figures(summary, run.config.get("evaluate.optimal_loss")))]
+
+
+def position(run: RunData) -> str:
+    """Where a run is that is not complete. A killed run could not write its step into the summary."""
+    step = max(run.summary.get("steps") or 0, int(run.rows[-1]["step"]) if run.rows else 0)
+    if (run.folder / "checkpoints" / "last").is_dir() or not step:
+        return f"it is at step {step:,}"
+    return f"it ended at about step {step:,}, before its first checkpoint, so it starts again from step 0"
 
 
 def figures(summary: Summary, optimal: float | None) -> list[tuple[str, str, str]]:
