@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -113,3 +114,16 @@ def test_mps_on_a_machine_without_it(trained: Path, terrarium: Terrarium) -> Non
     assert (
         'device "mps" is not available: this machine has no Apple GPU, or torch was built without it' in result.stderr
     )
+
+
+def test_evaluate_needs_no_disk_to_write_on(
+    trained: Path, terrarium: Terrarium, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from core import files
+
+    def read_only(path: Path, value: object) -> None:
+        raise OSError(errno.EROFS, "Read-only file system", str(path))
+
+    monkeypatch.setattr(files, "write_json", read_only)
+    with pytest.warns(UserWarning, match="evaluation.json is not written: Read-only file system"):
+        assert "val_loss" in terrarium("evaluate", "spaces").stdout

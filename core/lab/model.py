@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import functools
+import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -95,7 +97,12 @@ class LoadedModel:
         """Evaluate on the whole validation side, with prepare.py's `evaluate`. Also writes the run's evaluation.json."""
         metrics: dict[str, float | None] = dict(self.closing[0])
         metrics |= own_metrics(self.opened, self.run, self.module, self.encoder, metrics)
-        files.write_json(self.run.folder / "evaluation.json", metrics)
+        try:
+            files.write_json(self.run.folder / "evaluation.json", metrics)
+        except OSError as error:
+            if error.errno not in (errno.EROFS, errno.EACCES):
+                raise
+            warnings.warn(f"evaluation.json is not written: {error.strerror}, {self.run.folder}", stacklevel=2)
         return {"experiment": self.run.experiment.name, "run": self.run.name, "step": self.step, **metrics}
 
     def complete(self, prompts: Sequence[str], *, seed: int = 0, **choices: Any) -> list[str]:
