@@ -58,7 +58,8 @@ def test_a_mistyped_dataset_dir_is_named(lab: Path, terrarium: Terrarium) -> Non
 def test_a_killed_run_says_where_it_was(tmp_path: Path, steps: int, rows: list[int], saved: bool, told: str) -> None:
     if saved:
         (tmp_path / "checkpoints" / "last").mkdir(parents=True)
-    assert position(RunData(tmp_path, {"steps": steps}, {}, [{"step": step} for step in rows])) == told
+    (tmp_path / "metrics.csv").write_text("step\n" + "".join(f"{step}\n" for step in rows))
+    assert position(RunData(tmp_path, {"steps": steps}, {})) == told
 
 
 def test_tensorboard_reads_a_resumed_run_without_a_warning(

@@ -69,7 +69,7 @@ def head(run: RunData) -> list[Part]:
 def position(run: RunData) -> str:
     """Where a run is that is not complete. A killed run could not write its step into the summary."""
     step = max(run.summary.get("steps") or 0, int(run.rows[-1]["step"]) if run.rows else 0)
-    if (run.folder / "checkpoints" / "last").is_dir() or not step:
+    if (run.folder / "checkpoints" / "last").is_dir() or not step or run.summary.get("status") == "running":
         return f"it is at step {step:,}"
     return f"it ended at about step {step:,}, before its first checkpoint, so it starts again from step 0"
 
