@@ -188,6 +188,11 @@ class Model(Section):
         role="model",
         description="longest n-gram with a learnt table of logits, tokens; 2: bigrams; 0: no tables",
     )
+    params: dict[str, Any] = Field(
+        role="model",
+        default_factory=dict,
+        description="keyword-only parameters of build_model() in prepare.py, or of a plugin's model",
+    )
 
 
 class Data(Section):
@@ -237,6 +242,11 @@ class Optim(Section):
     beta2: Fraction | None = Field(None, role="learning", description="Adam's decay of the squared gradient")
     momentum: Fraction = Field(0.85, role="learning", description="Nesterov momentum of Muon")
     grad_clip: NotNegative | None = Field(None, role="learning", description="maximum norm of the gradient; 0: off")
+    params: dict[str, Any] = Field(
+        role="learning",
+        default_factory=dict,
+        description="keyword-only parameters of a plugin's or prepare.py's optimizer",
+    )
 
 
 class Schedule(Section):
@@ -367,6 +377,11 @@ class Evaluate(Section):
     )
     training_prompts: CountOrZero = Field(
         100, role="steering", description="the same for evaluations in training; 0: all"
+    )
+    every: CountOrZero = Field(
+        1,
+        role="steering",
+        description="evaluations in training between two calls of prepare.py's evaluate(); 0: only after training",
     )
     optimal_loss: NotNegative | None = Field(
         None,

@@ -15,7 +15,7 @@ import os
 import re
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -218,11 +218,13 @@ def recover(target: Path) -> None:
 
 
 @contextlib.contextmanager
-def lock(path: Path, what: str, remedy: str = "Wait until it ends.") -> Iterator[None]:
+def lock(
+    path: Path, what: str, remedy: str = "Wait until it ends.", waiting: Callable[[str], object] | None = None
+) -> Iterator[None]:
     """Hold an exclusive lock on a file. The system releases it when the process ends, in any way.
 
-    what: names the guarded thing in the message, such as "run default". Raises UserError if another process holds the
-    lock. The message says which one, and since when.
+    what: names the guarded thing in the message, such as "run default". waiting: called once with a message if another
+    process holds the lock; then this one waits. Without it, raises UserError. The message says who holds it, and since when.
     """
     try:
         durable.make_folders(path.parent)
@@ -232,8 +234,12 @@ def lock(path: Path, what: str, remedy: str = "Wait until it ends.") -> Iterator
         ) from None
     with path.open("a+") as file:
         holder = take(file)
-        if holder is not None:
+        if holder is not None and waiting is None:
             raise UserError(f"{what} is in use by {holder}", place=str(path.parent), remedy=remedy)
+        if holder is not None and waiting is not None:
+            waiting(f"{what} is in use by {holder}; waiting until it ends")
+            while take(file) is not None:
+                time.sleep(0.1)
         started = datetime.datetime.now().isoformat(" ", timespec="seconds")
         with contextlib.suppress(OSError):  # on a full disk the lock works without a name in it
             write_holder(file, f"process {os.getpid()} since {started}")

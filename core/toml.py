@@ -278,7 +278,10 @@ def advice_on_unknown(path: list[str]) -> str:
         annotation = section.model_fields[part].annotation
         assert is_section(annotation)
         section = annotation
-    return did_you_mean(path[-1], section.model_fields)
+    advice = did_you_mean(path[-1], section.model_fields)
+    if "params" in section.model_fields:
+        advice += f" A key of your own function goes under [{'.'.join([*path[:-1], 'params'])}]."
+    return advice
 
 
 def dump(values: Mapping[str, Any], table: str = "") -> str:

@@ -96,7 +96,7 @@ INTERNAL = {
     "opened",
     "closing",
     "mistakes",
-    "own_metrics",
+    "evaluation",
     "decoding",
     "make_folder",
     "opening",

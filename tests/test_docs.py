@@ -166,7 +166,9 @@ def test_keys_are_known(page: Path) -> None:
         if not re.search(r"\.(py|bin|txt)$", key)
     ]
     for key in {*overrides, *dotted} - NO_KEYS:
-        assert key in KEYS | PREFIXES or key.startswith("prepare.params."), key
+        assert key in KEYS | PREFIXES or key.startswith(
+            ("prepare.params.", "train.model.params.", "train.optim.params.")
+        ), key
 
 
 @every_written_page

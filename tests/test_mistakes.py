@@ -158,7 +158,11 @@ def test_evaluate_of_prepare_returns_numbers(spaces: Path, terrarium: Terrarium,
     (spaces / "prepare.py").write_text(
         f"{source}\ndef evaluate(run, model, encoder):\n    import torch\n    return {returned}\n"
     )
-    assert terrarium("train", "spaces").exit_code == 0
+    trained = terrarium("train", "spaces")
+    assert (
+        trained.exit_code == (2 if told else 0) and told in trained.stderr
+    )  # at the first evaluation, not after the run
+    assert terrarium("train", "spaces", "--fresh", "-s", "evaluate.every=0").exit_code == 0
     result = terrarium("evaluate", "spaces", "--json")
     assert result.exit_code == (2 if told else 0)
     assert told in result.stderr

@@ -128,27 +128,48 @@ def start(folder: Path, *arguments: str) -> subprocess.Popen[str]:
     )
 
 
-@pytest.mark.parametrize("command", ["train", "prepare"])
-def test_a_second_process_is_told_and_changes_nothing(command: str, tmp_path: Path) -> None:
-    folder = tmp_path / "experiments" / "spaces"
+def slow_first(folder: Path, command: str, code: str) -> tuple[subprocess.Popen[str], dict[Path, bytes]]:
+    """A process that is in the midst of a command on experiment `spaces`, and the experiment's files then."""
     folder.mkdir(parents=True)
     (folder / "config.toml").write_text(TINY)
-    slow = "    print('drawing', flush=True); __import__('time').sleep(60)\n"
-    code = PREPARE.replace("    while True:", slow + "    while True:") if command == "prepare" else PREPARE + SLOW
     (folder / "prepare.py").write_text(code)
-    first = start(tmp_path, command, "spaces")
+    first = start(folder.parents[1], command, "spaces")
     assert first.stdout is not None
     while "ing\n" not in (line := first.stdout.readline()) or " " in line:
         assert line
-    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
-    second = start(tmp_path, command, "spaces")
+    return first, {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_a_second_process_is_told_and_changes_nothing(tmp_path: Path) -> None:
+    folder = tmp_path / "experiments" / "spaces"
+    first, before = slow_first(folder, "train", PREPARE + SLOW)
+    second = start(tmp_path, "train", "spaces")
     _, told = second.communicate()
     assert second.returncode == 2
-    what = "run spaces/default" if command == "train" else "dataset basic"
-    assert re.search(rf"{what} is in use by process {first.pid} since \d{{4}}-\d\d-\d\d \d\d:\d\d:\d\d\n", told)
+    since = r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d"
+    assert re.search(rf"run spaces/default is in use by process {first.pid} since {since}\n", told)
     assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
     first.kill()
     first.communicate()
+
+
+def test_a_second_prepare_waits_for_the_first_and_goes_on(tmp_path: Path) -> None:
+    folder = tmp_path / "experiments" / "spaces"
+    slow = "    print('drawing', flush=True); open('go').read() if __import__('os').path.exists('go') else "
+    slow += "__import__('time').sleep(60)\n"
+    first, before = slow_first(folder, "prepare", PREPARE.replace("    while True:", slow + "    while True:"))
+    second = start(tmp_path, "prepare", "spaces")
+    assert second.stdout is not None
+    told = second.stdout.readline()
+    since = r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d"
+    wanted = f"spaces: dataset basic is in use by process {first.pid} since {since}; waiting until it ends"
+    assert re.fullmatch(wanted, told.rstrip())
+    assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
+    (tmp_path / "go").touch()  # the second one need not sleep
+    first.kill()
+    first.communicate()
+    said, _ = second.communicate()
+    assert second.returncode == 0 and "the dataset is ready" in said
 
 
 def test_two_processes_may_write_one_file(tmp_path: Path) -> None:

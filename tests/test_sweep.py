@@ -774,8 +774,7 @@ def test_a_damaged_state_is_told(finished: Path, terrarium: Terrarium) -> None:
 
 
 def test_a_sweep_that_was_copied_along_is_left_alone(finished: Path, terrarium: Terrarium) -> None:
-    finished.rename(finished.with_name("mine"))
-    copy = finished.with_name("mine")
+    copy = shutil.copytree(finished, finished.with_name("mine"))
     result = terrarium("sweep", "mine", *SWEEP[2:6], *SWEEP[8:], "-s", "train.schedule.max_iters=0")
     assert result.exit_code == 2  # the config, and nothing is touched before it is good
     assert (copy / "out/sweeps/lr").exists()

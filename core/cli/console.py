@@ -19,7 +19,7 @@ LINE_SECONDS = 5.0  # between plain lines of progress, at least
 OPTIONS = {
     "run": "--run", "name": "--name", "variant": "--variant", "force": "--force", "fresh": "--fresh", "resume": "--resume",
     "exact": "--exact", "start": "--start", "output_path": "--out", "seeds": "--seeds", "grid": "--grid", "ranges": "--range",
-    "draws": "--random", "halving": "--halving", "retry": "--retry", "minutes": "--minutes",
+    "data": "--data", "prompts": "--prompts", "samples": "--samples", "temperature": "--temperature", "draws": "--random", "halving": "--halving", "retry": "--retry", "minutes": "--minutes",
 }  # fmt: skip
 QUOTED = re.compile(r"`([A-Za-z_][\w.-]*)=([^`]*)`")
 

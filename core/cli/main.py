@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import warnings
 from collections.abc import Sequence
@@ -50,9 +51,13 @@ class Commands(click.Group):
     def resolve_command(
         self, context: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        """The command and its arguments, with `-s` before each setting."""
+        """The command and its arguments, with `-s` before each setting. Raises UsageError for an option given twice."""
         name, command, rest = super().resolve_command(context, args)
-        return name, command, as_options(command, rest) if command else rest
+        if command is None:
+            return name, command, rest
+        rest = as_options(command, rest)
+        refuse_repeated(command, click.Context(command, info_name=name, parent=context), rest)
+        return name, command, rest
 
     def main(self, args: Sequence[str] | None = None, *, standalone_mode: bool = True, **extra: Any) -> Any:  # type: ignore[override]
         """Run a command and exit. A bug keeps its traceback."""
@@ -85,6 +90,17 @@ def underscores_too(name: str) -> str:
 @click.version_option(package_name="terrarium-lab", prog_name="terrarium")
 def cli() -> None:
     """A lab for small language models. An experiment is a folder, and these commands run it."""
+
+
+def refuse_repeated(command: click.Command, context: click.Context, arguments: list[str]) -> None:
+    """Raise UsageError for an option that is given twice and counts once."""
+    given: list[click.Parameter] = []
+    with contextlib.suppress(click.UsageError):  # it is raised again later
+        given = command.make_parser(context).parse_args(list(arguments))[2]
+    for option in given:
+        once = isinstance(option, click.Option) and not (option.multiple or option.is_flag or option.count)
+        if once and given.count(option) > 1:
+            raise click.UsageError(f"{option.opts[-1]} is given more than once, and only one would count.", context)
 
 
 def show_warning(message: Warning | str, *_: Any, **__: Any) -> None:

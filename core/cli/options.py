@@ -72,6 +72,21 @@ def opened(
     return open_folder(experiment, variant, overrides, console), console
 
 
+# What the keys after -s can change in a trained run. The others were decided when it was trained.
+EFFECTIVE = {
+    "evaluate": ("evaluate.", "sample.runtime.", "train.model.", "train.data.", "train.runtime.out_dir", "prepare.dataset_dir"),
+    "sample": ("sample.", "train.model.", "train.runtime.out_dir", "prepare.dataset_dir"),
+}  # fmt: skip
+
+
+def tell_of_no_effect(command: str, overrides: Sequence[str]) -> None:
+    """Warn of each override that a command on a trained run does not use."""
+    for text in overrides:
+        if not text.strip().startswith(EFFECTIVE[command]):
+            more = "; to draw answers, give --temperature" if text.startswith("sample.sample.temperature") else ""
+            click.echo(f"warning: -s {text} has no effect on {command}{more}", err=True)
+
+
 def this_command() -> str:
     """The command line of this process."""
     return command_line([*Program.words, *sys.argv[1:]])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import click
@@ -13,17 +14,38 @@ from core.cli import options
 @click.command()
 @options.experiment
 @options.run
+@click.option("--data", metavar="FOLDER|VARIANT", help="Evaluate on another dataset, made with the same encoder.")
+@click.option(
+    "--prompts",
+    metavar="FILE",
+    type=click.Path(path_type=Path),
+    help="Evaluate on all prompts of a file: JSON lines, or PROMPT, a tab, ANSWER.",
+)
+@click.option("--temperature", metavar="T", type=click.FloatRange(min=0), help="Also draw answers at this temperature.")
+@click.option("--samples", metavar="N", type=click.IntRange(min=1), help="Drawn answers to each prompt.  [default: 5]")
 @options.as_json
 @options.settings
 def evaluate(
-    experiment: str, name: str | None, as_json: bool, overrides: tuple[str, ...], variant: str, quiet: bool
+    experiment: str,
+    name: str | None,
+    as_json: bool,
+    overrides: tuple[str, ...],
+    variant: str,
+    quiet: bool,
+    **choices: Any,
 ) -> None:
-    """Evaluate a run on the whole validation side: loss, bits per byte and exact match."""
+    """Evaluate a run on whole sides of its dataset: loss, bits per byte and exact match of greedy answers.
+
+    Or on other data: another dataset, or a file of prompts. Exact match of drawn answers stands beside that of the
+    greedy ones: of all of them, and of prompts with at least one right answer (drawn_any_accuracy).
+    """
+    from core.lab.evaluating import Question
     from core.lab.evaluating import evaluate as evaluate_model
     from core.lab.model import load_model
 
     opened, _ = options.opened(experiment, overrides, variant, quiet, as_json=as_json)
-    metrics = evaluate_model(load_model(opened, name))
+    options.tell_of_no_effect("evaluate", overrides)
+    metrics = evaluate_model(load_model(opened, name), Question(**choices))
     if as_json:
         click.echo(json.dumps(metrics, indent=2))
 
@@ -49,6 +71,7 @@ def sample(
     from core.lab.sampling import sample as draw
 
     opened, console = options.opened(experiment, overrides, variant, quiet, as_json=as_json)
+    options.tell_of_no_effect("sample", overrides)
     show = console.write if console.interactive else None
     samples = draw(load_model(opened, name), show=show, **choices)
     say_samples(console, samples, first_is_shown=show is not None)

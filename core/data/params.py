@@ -1,4 +1,4 @@
-"""Bind [prepare.params] and the offered values to the parameters of a function of prepare.py."""
+"""Bind a table of params, such as [prepare.params], to the keyword-only parameters of a function, with its types checked."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from core.errors import UserError, did_you_mean
 
 SECTION = "prepare.params"
 PlaceOf = Callable[[str], str]
+POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
 
 
 def wants(function: Callable[..., Any], name: str) -> bool:
@@ -33,10 +34,7 @@ def bind(
     that is not offered, an unknown or missing key, and a value that does not match the annotation.
     """
     signature = inspect.signature(function)
-    of_kind = {kind: [p for p in signature.parameters.values() if p.kind is kind] for kind in inspect._ParameterKind}
-    settings = of_kind[inspect.Parameter.KEYWORD_ONLY]
-    names = [parameter.name for parameter in settings]
-    positional = of_kind[inspect.Parameter.POSITIONAL_ONLY] + of_kind[inspect.Parameter.POSITIONAL_OR_KEYWORD]
+    positional = [parameter for parameter in signature.parameters.values() if parameter.kind in POSITIONAL]
     for parameter in positional:
         if parameter.name not in offered:
             raise UserError(
@@ -45,40 +43,55 @@ def bind(
                 remedy=f"Offered: {', '.join(offered)}. Put a setting of your own after a *: "
                 f"def {function.__name__}({next(iter(offered))}, *, {parameter.name}).",
             )
+    values = keywords(function, params, SECTION, place_of)
+    return signature.bind(*(offered[parameter.name] for parameter in positional), **values)
+
+
+def keywords(
+    function: Callable[..., Any], params: Mapping[str, Any], section: str, place_of: PlaceOf = lambda key: ""
+) -> dict[str, Any]:
+    """The keyword arguments of a function or class from the table `section`, checked against its keyword-only parameters.
+
+    Raises UserError for an unknown or missing key, and for a value that does not match the annotation.
+    """
+    parameters = inspect.signature(function).parameters.values()
+    settings = [parameter for parameter in parameters if parameter.kind is inspect.Parameter.KEYWORD_ONLY]
+    names = [parameter.name for parameter in settings]
+    takes_any = any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in parameters)
     for name in params:
-        if name not in names and not of_kind[inspect.Parameter.VAR_KEYWORD]:
-            key = f"{SECTION}.{name}"
-            advice = did_you_mean(name, names) or f"{title(function)} has no keyword-only parameters."
-            raise UserError(
-                f"unknown key '{key}'",
-                place=place_of(key) or key,
-                remedy=f"{advice} The keys are the parameters after * of {title(function)} in prepare.py.",
-            )
+        if name not in names and not takes_any:
+            key = f"{section}.{name}"
+            remedy = f"{title(function)} has no keyword-only parameters, and the keys are these."
+            if names:
+                remedy = f"{did_you_mean(name, names)} The keys are the parameters after * of {title(function)}."
+            raise UserError(f"unknown key '{key}'", place=place_of(key) or key, remedy=remedy)
     for parameter in settings:
         if parameter.default is parameter.empty and parameter.name not in params:
             raise UserError(
-                f"{SECTION}.{parameter.name} is missing, and {title(function)} has no default for it",
-                place=place_of(SECTION) or source_of(function),
-                remedy=f"Set it under [{SECTION}] in config.toml, or give the parameter a default.",
+                f"{section}.{parameter.name} is missing, and {title(function)} has no default for it",
+                place=place_of(section) or source_of(function),
+                remedy=f"Set it under [{section}] in config.toml, or give the parameter a default.",
             )
     types = annotated(function, names)
-    values = {name: checked(function, name, value, types.get(name, Any), place_of) for name, value in params.items()}
-    return signature.bind(*(offered[parameter.name] for parameter in positional), **values)
+    return {
+        name: checked(function, f"{section}.{name}", value, types.get(name, Any), place_of)
+        for name, value in params.items()
+    }
 
 
 def annotated(function: Callable[..., Any], names: list[str]) -> dict[str, Any]:
     """Types of some parameters. The others are not evaluated: they may name what only a type checker imports."""
-    written = {name: note for name, note in inspect.get_annotations(function).items() if name in names}
+    body = body_of(function)
+    written = {name: note for name, note in inspect.get_annotations(body).items() if name in names}
     hints: dict[str, Any] = typing.get_type_hints(
-        SimpleNamespace(__annotations__=written), getattr(function, "__globals__", {}), include_extras=True
+        SimpleNamespace(__annotations__=written), getattr(body, "__globals__", {}), include_extras=True
     )
     return hints
 
 
-def checked(function: Callable[..., Any], name: str, value: Any, annotation: Any, place_of: PlaceOf) -> Any:
+def checked(function: Callable[..., Any], key: str, value: Any, annotation: Any, place_of: PlaceOf) -> Any:
     """A value of the annotated type. int widens to float, a list becomes a tuple or set; nothing else is converted."""
-    key = f"{SECTION}.{name}"
-    wanted = inspect.formatannotation(annotation)
+    name, wanted = key.rpartition(".")[2], inspect.formatannotation(annotation)
     try:
         # TOML has no tuples. In strict mode, pydantic turns a list into one only when it reads JSON.
         return TypeAdapter(annotation).validate_json(json.dumps(value, default=str), strict=True)
@@ -100,10 +113,17 @@ def checked(function: Callable[..., Any], name: str, value: Any, annotation: Any
 
 
 def title(function: Callable[..., Any]) -> str:
-    return f"{function.__name__}()"
+    return f"{getattr(function, '__name__', type(function).__name__)}()"
+
+
+def body_of(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The function itself, without decorators; of a class its __init__."""
+    body: Callable[..., Any] = inspect.unwrap(function)
+    return vars(body).get("__init__", body) if inspect.isclass(body) else body
 
 
 def source_of(function: Callable[..., Any]) -> str:
     """File and line where a function is defined."""
-    code = inspect.unwrap(function).__code__
-    return f"{code.co_filename}:{code.co_firstlineno}"
+    body = body_of(function)
+    code = getattr(body, "__code__", None)
+    return f"{code.co_filename}:{code.co_firstlineno}" if code else str(getattr(body, "__module__", title(function)))

@@ -21,7 +21,7 @@ from core.data.job import make_by_prepare
 from core.data.make import make_from_function, make_from_pairs, make_from_text
 from core.data.params import title
 from core.data.source import Source, check_sum, fetch_input, own_functions
-from core.errors import RunFailed, UserError
+from core.errors import RunFailed, UserError, did_you_mean
 from core.listener import SILENT, Advice, Listener
 from core.plugins.discovery import Experiment
 from core.plugins.manager import Plugins
@@ -65,7 +65,8 @@ def prepare(
                 place=source.place_of("prepare.dataset_dir") or "prepare.dataset_dir",
                 remedy="Choose a folder inside it, or give the whole path if you mean another place.",
             )
-        with files.lock(target.parent / f".lock-{target.name}", f"dataset {target.name}"):
+        lock = target.parent / f".lock-{target.name}"
+        with files.lock(lock, f"{experiment.name}: dataset {target.name}", waiting=listener.say):
             files.recover(target)
             reason = "as asked" if force else reason_to_make(source, target)  # another process may just have made it
             if reason:
@@ -129,6 +130,13 @@ def find_own(source: Source, *, named: bool) -> Path | None:
     if named and (target / "train.bin").exists():
         return target
     others = sorted(path.parent for path in (folder / "datasets").glob("*/train.bin"))
+    if named:
+        setting, known = source.config.prepare.dataset_dir, [path.relative_to(folder).as_posix() for path in others]
+        raise UserError(
+            f'dataset_dir = "{setting}" has no train.bin, and there is nothing to make it from',
+            place=source.place_of("prepare.dataset_dir") or "prepare.dataset_dir",
+            remedy=did_you_mean(setting, known) or "Name a folder with train.bin and val.bin.",
+        )
     for candidate in (folder, *(others if len(others) == 1 else [])):
         if is_foreign(candidate):
             return candidate

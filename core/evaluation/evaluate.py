@@ -12,7 +12,7 @@ from core.config import Config
 from core.data.batches import validation_rows
 from core.data.dataset import Dataset, Side
 from core.data.documents import Example
-from core.evaluation.exact_match import Answer, accuracies, greedy_answers
+from core.evaluation.exact_match import Answer, Part, accuracies, greedy_answers
 from core.evaluation.loss import bits_per_byte, mean_loss
 from core.training.machine import Machine
 
@@ -22,8 +22,9 @@ SIDES: tuple[Side, ...] = ("val", "train")  # that are measured while a run trai
 class Evaluation:
     """The metrics of a dataset, with the same prompts and batches in every row of a run's metrics."""
 
-    def __init__(self, dataset: Dataset, config: Config, machine: Machine) -> None:
-        self.dataset, self.config, self.machine = dataset, config, machine
+    def __init__(self, dataset: Dataset, config: Config, machine: Machine, part: Part | None = None) -> None:
+        """part: says which part of a completion counts; None: all of it."""
+        self.dataset, self.config, self.machine, self.part = dataset, config, machine, part
 
     @functools.cached_property
     def examples(self) -> dict[Side, list[Example]]:
@@ -34,7 +35,7 @@ class Evaluation:
         """val_loss, bits_per_byte and accuracies, on the part of the data that the config names."""
         metrics = self.losses(model, self.config.train.runtime.eval_iters)
         for side, examples in self.examples.items():
-            metrics |= accuracies(greedy_answers(model, self.dataset, examples, self.machine), side)
+            metrics |= accuracies(greedy_answers(model, self.dataset, examples, self.machine, self.part), side)
         return metrics
 
     def closing(self, model: torch.nn.Module) -> tuple[dict[str, float], list[Answer]]:
@@ -56,7 +57,7 @@ class Evaluation:
     def answers(self, model: torch.nn.Module, side: Side) -> list[Answer]:
         """Greedy answers to at most `evaluate.max_prompts` prompts of a side."""
         examples = self.dataset.examples(side, self.config.evaluate.max_prompts)
-        return greedy_answers(model, self.dataset, examples, self.machine)
+        return greedy_answers(model, self.dataset, examples, self.machine, self.part)
 
     def reported(self, model: torch.nn.Module) -> dict[str, Any]:
         """The figures for summary.json, of the side that is reported: accuracies with their numbers of prompts, bits per byte."""

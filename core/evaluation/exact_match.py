@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -13,21 +13,30 @@ from core.data.documents import Example
 from core.sampling.generate import complete
 from core.training.machine import Machine
 
+Part = Callable[[str], str]  # a completion -> the part of it that counts
+
 
 @dataclass(frozen=True)
 class Answer:
-    """A model's answer to one example's prompt."""
+    """A model's answer to one example's prompt. part: says what counts in it and in the truth; None: every character."""
 
     example: Example
     text: str
+    part: Part | None = None
 
     @property
     def correct(self) -> bool:
-        return self.text == self.example.completion
+        if self.part is None:
+            return self.text == self.example.completion
+        return self.part(self.text) == self.part(self.example.completion)
 
 
 def greedy_answers(
-    model: torch.nn.Module, dataset: Dataset, examples: Sequence[Example], machine: Machine
+    model: torch.nn.Module,
+    dataset: Dataset,
+    examples: Sequence[Example],
+    machine: Machine,
+    part: Part | None = None,
 ) -> list[Answer]:
     """The model's greedy completion of each prompt, up to the dataset's end or one token more than the longest truth."""
     texts = complete(
@@ -39,7 +48,7 @@ def greedy_answers(
         stop=dataset.stop,
         device=machine.device,
     )
-    return [Answer(example, text) for example, text in zip(examples, texts, strict=True)]
+    return [Answer(example, text, part) for example, text in zip(examples, texts, strict=True)]
 
 
 def accuracies(answers: Sequence[Answer], side: str) -> dict[str, float]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -14,17 +14,21 @@ import torch
 from core.config import Config, replaced
 from core.data.batches import batch
 from core.data.dataset import Dataset
+from core.data.params import keywords
 from core.evaluation.evaluate import Evaluation
 from core.lab.opened import Opened
+from core.lab.own import objective_of, own_function, own_metrics
 from core.lab.settle import Settled, settle
 from core.listener import SILENT
+from core.models.build import MODEL_PARAMS, builder
 from core.plugins.manager import Plugins
 from core.process import computing
+from core.tracking.metrics import COLUMNS
 from core.tracking.run import Run
 from core.tracking.trackers import find_trackers, open_trackers
-from core.training.machine import choose_device, model_on
+from core.training.machine import Machine, choose_device, model_on
 from core.training.objectives import Objective, tokens
-from core.training.optimizers import build_optimizer
+from core.training.optimizers import OPTIM_PARAMS, build_optimizer
 from core.training.saver import Saver, saving_thread
 from core.training.speed import Speed
 from core.training.step import Step
@@ -32,11 +36,14 @@ from core.training.trainer import Parts
 
 
 def refuse_unknown(opened: Opened) -> None:
-    """Raise UserError for a model, optimizer, tracker or device that is not available. Call it before making anything."""
-    config, plugins = opened.config.train, opened.plugins
-    if not hasattr(opened.code, "build_model"):
-        plugins.get("models", config.model.kind, "train.model.kind")
-    plugins.get("optimizers", str(config.optim.name), "train.optim.name")
+    """Raise UserError for a model, optimizer, tracker or device that is not available, and for params that these do not have.
+
+    Call it before making anything.
+    """
+    config, plugins, place_of = opened.config.train, opened.plugins, opened.settings.place_of
+    keywords(builder(config.model, plugins), config.model.params, MODEL_PARAMS, place_of)
+    optimizer = plugins.get("optimizers", str(config.optim.name), "train.optim.name")
+    keywords(optimizer, config.optim.params, OPTIM_PARAMS, place_of)
     find_trackers(config.runtime.trackers, plugins)
     choose_device(config.runtime.device)
 
@@ -66,7 +73,7 @@ def fresh_model(settled: Settled, dataset: Dataset, plugins: Plugins) -> Fresh:
     train = settled.config.train
     torch.manual_seed(train.runtime.seed)
     model = model_on(settled.machine, train.model, dataset.encoder.vocab_size, plugins)
-    return Fresh(settled, model, build_optimizer(model, train.optim, plugins), tokens)
+    return Fresh(settled, model, build_optimizer(model, train.optim, plugins), objective_of(plugins.code) or tokens)
 
 
 def assemble(opened: Opened, run: Run, dataset: Dataset, fresh: Fresh, saver: Saver) -> Parts:
@@ -78,7 +85,7 @@ def assemble(opened: Opened, run: Run, dataset: Dataset, fresh: Fresh, saver: Sa
         machine=machine,
         batch=lambda step: batch(dataset.train, config.data, config.runtime.seed, step),
         step=fresh.step,
-        evaluate=Evaluation(dataset, run.config, machine).while_training,
+        evaluate=evaluation_of(opened, run, dataset, machine),
         trackers=open_trackers(run, config.runtime.trackers, opened.plugins),
         plugins=opened.plugins,
         identity=identity_of(dataset),
@@ -86,6 +93,23 @@ def assemble(opened: Opened, run: Run, dataset: Dataset, fresh: Fresh, saver: Sa
         speed=fresh.speed,
         listener=opened.listener,
     )
+
+
+def evaluation_of(
+    opened: Opened, run: Run, dataset: Dataset, machine: Machine
+) -> Callable[[torch.nn.Module, int], dict[str, float]]:
+    """What measures a model at a step of training: the built-in metrics, and at some steps prepare.py's `evaluate`."""
+    measured = Evaluation(dataset, run.config, machine, own_function(opened.code, "answer"))
+    every, interval = run.config.evaluate.every, run.config.train.runtime.eval_interval
+
+    def evaluate(model: torch.nn.Module, step: int) -> dict[str, float]:
+        row = measured.while_training(model)
+        if every and (step % interval or step // interval % every == 0):  # the closing one may be at any step
+            own = own_metrics(opened, run, model, dataset.encoder, {*COLUMNS, *row})
+            row |= {name: value for name, value in own.items() if value is not None}
+        return row
+
+    return evaluate
 
 
 def identity_of(dataset: Dataset) -> dict[str, Any]:

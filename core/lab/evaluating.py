@@ -2,26 +2,77 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
+from core.errors import UserError
+from core.evaluation.exact_match import Answer
+from core.lab import elsewhere
 from core.lab.model import LoadedModel
 from core.tracking.figures import loss_text, share_text
 
 SHOWN_MISTAKES = 5
-NOT_METRICS = ("experiment", "run", "step", *(f"{side}_prompts" for side in ("val", "train", "test")))
+SAMPLES = 5  # answers to each prompt, if a temperature is given
+NOT_METRICS = ("experiment", "run", "step", *(f"{side}_prompts" for side in ("val", "train", "test")), "prompts")
 
 
-def evaluate(model: LoadedModel) -> dict[str, Any]:
-    """Evaluate a checkpoint on the whole validation side. Reports the metrics and the first wrong answers."""
-    found = model.evaluate()
+@dataclass(frozen=True)
+class Question:
+    """What to evaluate on. data: a dataset folder or a variant; prompts: a file; neither: the run's own dataset.
+
+    temperature: also draw `samples` answers to each prompt; None: only greedy answers.
+    """
+
+    data: str | None = None
+    prompts: Path | None = None
+    temperature: float | None = None
+    samples: int | None = None
+
+
+def evaluate(model: LoadedModel, question: Question = Question()) -> dict[str, Any]:
+    """Evaluate a checkpoint. Reports the metrics and the first wrong answers to the listener.
+
+    Raises UserError for a dataset of another encoder, for prompts that cannot be read, and for options without effect.
+    """
+    found, mistakes = measured(model, question)
     say = model.opened.listener.say
-    say(f"evaluated {model.run.title} at step {model.step}:")
+    where = question.data or question.prompts
+    say(f"evaluated {model.run.title} at step {model.step}{f' on {where}' if where else ''}:")
     for name, value in found.items():
         if name not in NOT_METRICS:
             text = share_text if "accuracy" in name else loss_text
             shown = text(value) if isinstance(value, float) else value
-            prompts = found.get(f"{name.partition('_')[0]}_prompts") if name.endswith("_accuracy") else None
+            side = name.removesuffix("accuracy")
+            prompts = found.get(f"{side}prompts") if name.endswith("accuracy") else None
             say(f"  {name:<28} {shown}{'' if prompts is None else f' of {prompts:,} prompts'}")
-    for answer in model.mistakes[:SHOWN_MISTAKES]:
+    for answer in mistakes[:SHOWN_MISTAKES]:
         say(f"  wrong: {answer.example.prompt!r} -> {answer.text!r}, not {answer.example.completion!r}")
     return found
+
+
+def measured(model: LoadedModel, question: Question) -> tuple[dict[str, Any], list[Answer]]:
+    """The metrics, and the wrong answers."""
+    if question.data and question.prompts:
+        raise UserError("`data` and `prompts` exclude each other", remedy="Evaluate on one of them at a time.")
+    if question.samples and not question.temperature:
+        raise UserError(
+            "`samples` has no effect without a temperature above 0: greedy answers are always the same",
+            remedy="Give a temperature, such as `temperature=0.8`.",
+        )
+    names: dict[str, Any] = {"experiment": model.run.experiment.name, "run": model.run.name, "step": model.step}
+    dataset = elsewhere.other_dataset(model, question.data) if question.data else None
+    if question.prompts:
+        examples = elsewhere.prompts_of(model, question.prompts)
+        found, answers = elsewhere.evaluate_prompts(model, examples)
+        wrong = [answer for answer in answers if not answer.correct]
+    elif dataset:
+        found, wrong = elsewhere.evaluate_dataset(model, dataset), []
+    else:
+        found, wrong = model.evaluate(), model.mistakes
+    if question.temperature:
+        if not question.prompts:
+            asked = dataset or model.dataset
+            examples = asked.examples(asked.reported_side, model.config.evaluate.max_prompts)
+        found |= elsewhere.evaluate_drawn(model, examples, question.temperature, question.samples or SAMPLES)
+    return names | found, wrong

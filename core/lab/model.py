@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import functools
-import math
+import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -19,6 +20,7 @@ from core.errors import UserError
 from core.evaluation.evaluate import Evaluation
 from core.evaluation.exact_match import Answer
 from core.lab.opened import Opened
+from core.lab.own import own_function, own_metrics
 from core.process import computing
 from core.sampling.generate import complete, pieces
 from core.sampling.load import Trained, load_run, run_config
@@ -80,7 +82,11 @@ class LoadedModel:
     def closing(self) -> tuple[dict[str, float], list[Answer]]:
         """Metrics on the whole validation side, and the greedy answers to its prompts."""
         with self.trained.machine.computing():
-            return Evaluation(self.dataset, self.config, self.trained.machine).closing(self.module)
+            return self.evaluation(self.dataset).closing(self.module)
+
+    def evaluation(self, dataset: Dataset) -> Evaluation:
+        """What measures the model on a dataset, with prepare.py's `answer`."""
+        return Evaluation(dataset, self.config, self.trained.machine, own_function(self.opened.code, "answer"))
 
     @property
     def mistakes(self) -> list[Answer]:
@@ -89,23 +95,15 @@ class LoadedModel:
 
     def evaluate(self) -> dict[str, Any]:
         """Evaluate on the whole validation side, with prepare.py's `evaluate`. Also writes the run's evaluation.json."""
-        metrics = dict(self.closing[0]) | self.own_metrics()
-        files.write_json(self.run.folder / "evaluation.json", metrics)
-        return {"experiment": self.run.experiment.name, "run": self.run.name, "step": self.step, **metrics}
-
-    def own_metrics(self) -> dict[str, float | None]:
-        """The metrics of prepare.py's `evaluate`; None for one that is not finite. Raises UserError for other values."""
-        own = getattr(self.opened.code, "evaluate", None)
-        values = own(self.run, self.module, self.encoder) if own else {}
+        metrics: dict[str, float | None] = dict(self.closing[0])
+        metrics |= own_metrics(self.opened, self.run, self.module, self.encoder, metrics)
         try:
-            numbers = {str(name): float(value) for name, value in values.items()}
-        except (AttributeError, TypeError, ValueError) as error:
-            raise UserError(
-                f"evaluate did not return a dict of numbers: {error}",
-                place=str(self.run.experiment.folder / "prepare.py"),
-                remedy='Return a dict from metric names to numbers, such as {"words": 0.9}.',
-            ) from None
-        return {name: value if math.isfinite(value) else None for name, value in numbers.items()}
+            files.write_json(self.run.folder / "evaluation.json", metrics)
+        except OSError as error:
+            if error.errno not in (errno.EROFS, errno.EACCES):
+                raise
+            warnings.warn(f"evaluation.json is not written: {error.strerror}, {self.run.folder}", stacklevel=2)
+        return {"experiment": self.run.experiment.name, "run": self.run.name, "step": self.step, **metrics}
 
     def complete(self, prompts: Sequence[str], *, seed: int = 0, **choices: Any) -> list[str]:
         """Complete each prompt. Returns the completions, without the prompts.

@@ -13,6 +13,7 @@ import torch
 from core.config import Train
 from core.data.batches import batch
 from core.data.dataset import Dataset
+from core.lab.own import objective_of
 from core.models.attention import choose_attention
 from core.models.build import parameter_count, use_attention
 from core.models.gpt import GPT
@@ -34,11 +35,11 @@ class Rehearsal:
     def __init__(
         self, config: Train, dataset: Dataset, plugins: Plugins, machine: Machine, own_code: str | None = None
     ) -> None:
-        """own_code: a hash of the experiment's code, if it builds its own model."""
+        """own_code: a hash of the experiment's code, if it has a model or a loss of its own."""
         self.config, self.first, self.own_code = config, machine, own_code
         self.model = model_on(machine, config.model, dataset.encoder.vocab_size, plugins)
         self.optimizer = build_optimizer(self.model, config.optim, plugins)
-        self.dataset = dataset
+        self.dataset, self.objective = dataset, objective_of(plugins.code) or tokens
 
     def choices(self) -> dict[str, list[Any]]:
         """The fields of a Way that are to be chosen, with their possible values."""
@@ -82,7 +83,7 @@ class Rehearsal:
 
     def taking(self, way: Way, inputs: Array, targets: Array) -> Callable[[], Any]:
         machine = self.machine(way)
-        step = Step(self.model, self.optimizer, machine, self.config.optim.grad_clip, tokens)
+        step = Step(self.model, self.optimizer, machine, self.config.optim.grad_clip, self.objective)
 
         def take() -> None:
             use_attention(self.model, way.attention)

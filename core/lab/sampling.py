@@ -9,7 +9,9 @@ from typing import Any
 
 from core.data.documents import Example
 from core.errors import UserError
+from core.evaluation.exact_match import Answer
 from core.lab.model import LoadedModel
+from core.lab.own import own_function
 from core.report.samples import Sample
 from core.sampling.generate import complete
 
@@ -49,9 +51,13 @@ def sample(model: LoadedModel, *, show: Callable[[str], Any] | None = None, **ch
     except UserError as error:  # the encoder's own remedy is about preparing data
         remedy = f"{model.run.title} was trained without it. Start with text like its training data."
         raise UserError(error.message, place="start", remedy=remedy) from None
+    if not answers:
+        return [Sample(example.prompt, text) for example, text in zip(prompts, texts, strict=True)]
+    part = own_function(model.opened.code, "answer")
+    found = [Answer(example, text, part) for example, text in zip(prompts, texts, strict=True)]
     return [
-        Sample(example.prompt, text, example.completion if answers else None)
-        for example, text in zip(prompts, texts, strict=True)
+        Sample(answer.example.prompt, answer.text, answer.example.completion, answer.correct if part else None)
+        for answer in found
     ]
 
 

@@ -68,7 +68,8 @@ def by_timing(
     runtime = config.train.runtime
     if machine.device.type != "cpu" or "auto" not in (runtime.dtype, runtime.attention, runtime.threads):
         return machine, {}
-    own_code = code_hash(experiment.folder) if hasattr(plugins.code, "build_model") else None
+    own = any(hasattr(plugins.code, name) for name in ("build_model", "loss"))
+    own_code = code_hash(experiment.folder) if own else None
     rehearsal = Rehearsal(config.train, dataset, plugins, machine, own_code)
     way = rehearsal.first_way()
     timings: dict[str, float] = {}

@@ -14,7 +14,7 @@ from core.models.build import parameter_count
 from core.report.run_report import duration
 from core.tracking.environment import environment
 from core.tracking.figures import loss_text, prompts_in_words, share_text
-from core.tracking.metrics import accuracy_by_group, speed_text
+from core.tracking.metrics import COLUMNS, accuracy_by_group, speed_text
 from core.tracking.run import Run, read_summary
 from core.training.compiling import compiler_version
 from core.training.progress import Progress
@@ -77,9 +77,16 @@ def closing(progress: Progress, speed: Speed) -> dict[str, Any]:
         "prompts": None,
         "prompts_by_group": None,
         "val_accuracy": best.get("val_accuracy"),
+        "metrics": own_of(best) or None,
         "reached": progress.reached or None,
         "stopped_by": progress.stopped_by or None,
     }
+
+
+def own_of(row: dict[str, float]) -> dict[str, float]:
+    """The metrics of prepare.py's `evaluate` in a row of metrics."""
+    ours = (*COLUMNS, "val_accuracy", "train_accuracy")
+    return {name: value for name, value in row.items() if name.partition("/")[0] not in ours}
 
 
 def first_line(run: Run, dataset: Dataset, model: torch.nn.Module, progress: Progress) -> str:

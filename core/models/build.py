@@ -2,28 +2,32 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import torch
 from torch import nn
 
 from core.config import Model
+from core.data.params import keywords
 from core.errors import UserError
 from core.models.attention import scheme_of
 from core.models.gpt import GPT
 from core.plugins.manager import Plugins
 from core.plugins.manager import plugins as everyone
 
+MODEL_PARAMS = "train.model.params"
+
 
 def build_model(config: Model, vocab_size: int, plugins: Plugins | None = None) -> torch.nn.Module:
     """A freshly initialised model: by `build_model(config, vocab_size)` of an experiment's prepare.py, else of the kind.
 
-    plugins: with the experiment's; without any experiment if not given.
-
-    Raises UserError for an unknown kind and for a build_model that returns no torch.nn.Module.
+    Its keyword-only parameters are the keys of [train.model.params]. plugins: with the experiment's; without any experiment
+    if not given. Raises UserError for an unknown kind or key, and for a build_model that returns no torch.nn.Module.
     """
     plugins = plugins or everyone()
-    own = getattr(plugins.code, "build_model", None)
-    build = own or plugins.get("models", config.kind, "train.model.kind")
-    model = build(config, vocab_size)
+    build = builder(config, plugins)
+    model = build(config, vocab_size, **keywords(build, config.params, MODEL_PARAMS))
     if not isinstance(model, torch.nn.Module):
         raise UserError(
             f"build_model returned {type(model).__name__}, not a torch.nn.Module",
@@ -33,6 +37,13 @@ def build_model(config: Model, vocab_size: int, plugins: Plugins | None = None) 
     if not hasattr(model, "block_size"):
         model.block_size = config.block_size  # type: ignore[assignment]
     return model
+
+
+def builder(config: Model, plugins: Plugins) -> Callable[..., Any]:
+    """The function or class that builds the model. Raises UserError for an unknown kind."""
+    own = getattr(plugins.code, "build_model", None)
+    found: Callable[..., Any] = own or plugins.get("models", config.kind, "train.model.kind")
+    return found
 
 
 def use_attention(model: torch.nn.Module, form: str) -> None:

@@ -133,6 +133,12 @@ def find(name: str, *, to_copy: bool = False) -> Experiment:
     return matches[0]
 
 
+def stands_beside(experiment: Experiment, name: str) -> bool:
+    """Whether another folder, next to this one or found by name, is an experiment of this name."""
+    others = [experiment.folder.parent / name, *(other.folder for other in discover() if other.name == name)]
+    return any(is_experiment(other) and other.resolve() != experiment.folder.resolve() for other in others)
+
+
 def summary(experiment: Experiment) -> str:
     """A one-line summary: the docstring of prepare.py, else the Readme's first sentence. Nothing is imported."""
     try:

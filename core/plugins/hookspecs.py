@@ -28,13 +28,15 @@ def register_encoders(register: Register) -> None:
 @hookspec
 def register_models(register: Register) -> None:
     """Call `register(name, build)`: `build(config, vocab_size)` gets the section [train.model] and returns a
-    torch.nn.Module that maps token ids (B, T) to logits (B, T, V). `train.model.kind = name` selects it."""
+    torch.nn.Module that maps token ids (B, T) to logits (B, T, V). `train.model.kind = name` selects it. Keyword-only
+    parameters of `build` are keys of [train.model.params]."""
 
 
 @hookspec
 def register_optimizers(register: Register) -> None:
     """Call `register(name, build)`: `build(model, config)` gets the section [train.optim] and returns a
-    torch.optim.Optimizer. `train.optim.name = name` selects it."""
+    torch.optim.Optimizer. `train.optim.name = name` selects it. Keyword-only parameters of `build` are keys of
+    [train.optim.params]."""
 
 
 @hookspec

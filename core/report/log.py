@@ -11,6 +11,7 @@ from urllib.parse import quote
 
 from core import files
 from core.errors import UserError
+from core.plugins.discovery import stands_beside
 from core.report.tables import markdown_text, one_line
 from core.roles import flat, role_of
 from core.tracking.figures import loss_text, prompts_in_words, read_figures, share_text
@@ -28,7 +29,7 @@ LEFT_OUT = ("machine", "place", "shown")  # roles of keys that say nothing about
 def write_log_entry(run: Run) -> Path:
     """Add the run's entry to the log, or update it. Returns the log's path.
 
-    Entries of renamed runs get the new name. Entries of another experiment, which came with a copied folder, are removed.
+    Entries of renamed runs and experiments get the new name. Entries of another experiment, which came with a copied folder, are removed.
     Everything else in the file stays, including what the user has written between entries.
     """
     with files.turn(run.experiment.folder):  # runs that train at the same time may end at the same time
@@ -47,9 +48,11 @@ def renew_log(run: Run) -> Path:
     renewed = entry(run, started) + "\n"
 
     def kept(old: re.Match[str]) -> str:
-        if old["experiment"] != run.experiment.name:
+        if old["experiment"] != run.experiment.name and stands_beside(run.experiment, old["experiment"]):
             return ""
-        return renewed if old["started"] == started else followed(old, runs)
+        if old["started"] == started:
+            return renewed
+        return followed(old, runs).replace(f"<!-- {old['experiment']}/", f"<!-- {run.experiment.name}/", 1)
 
     text = ENTRY.sub(kept, text).rstrip() + ("\n" if has_log_entry(run) else f"\n\n{renewed}")
     files.write_text(path, re.sub(r"\n{3,}(?=## )", "\n\n", text))

@@ -45,6 +45,7 @@ def about(run: RunData, written: Written) -> Document:
         [
             PageSection("Curves", curves(run)),
             PageSection(sample_title(written.samples), samples(written.samples)),
+            PageSection("Own metrics", own_metrics(summary)),
             PageSection("Exact match by group", accuracy(summary)),
             PageSection("Wrong answers", mistakes(written)),
             PageSection("Cost", cost(summary)),
@@ -61,9 +62,16 @@ def head(run: RunData) -> list[Part]:
     parts: list[Part] = [Paragraph(summary.get("description") or "", "lead")]
     status = summary.get("status")
     if status != "completed":
-        step = summary.get("steps") or 0
-        parts.append(Paragraph(f"This run is not complete ({status}): it is at step {step:,}.", "notice"))
+        parts.append(Paragraph(f"This run is not complete ({status}): {position(run)}.", "notice"))
     return [*parts, Cards(figures(summary, run.config.get("evaluate.optimal_loss")))]
+
+
+def position(run: RunData) -> str:
+    """Where a run is that is not complete. A killed run could not write its step into the summary."""
+    step = max(run.summary.get("steps") or 0, int(run.rows[-1]["step"]) if run.rows else 0)
+    if (run.folder / "checkpoints" / "last").is_dir() or not step or run.summary.get("status") == "running":
+        return f"it is at step {step:,}"
+    return f"it ended at about step {step:,}, before its first checkpoint, so it starts again from step 0"
 
 
 def figures(summary: Summary, optimal: float | None) -> list[tuple[str, str, str]]:
@@ -137,6 +145,14 @@ def answer(sample: Sample) -> list[Cell]:
     kind = "text bad" if sample.correct is False else "text"
     texts = (sample.start, "text"), (sample.text, kind), (sample.truth or "", "text")
     return [mark, *(Cell(escaped(text), kind) for text, kind in texts)]
+
+
+def own_metrics(summary: Summary) -> list[Part]:
+    """The metrics of prepare.py's evaluate(), of checkpoint best."""
+    if not (found := summary.get("metrics")):
+        return []
+    rows = [[Cell(name), Cell(f"{value:.4g}")] for name, value in found.items()]
+    return [Paragraph("Measured by evaluate() of prepare.py, for checkpoint best.", "soft"), PageTable((), rows)]
 
 
 def accuracy(summary: Summary) -> list[Part]:

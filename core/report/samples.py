@@ -18,19 +18,23 @@ RULE = f"\n{'-' * 15}\n"
 
 @dataclass(frozen=True)
 class Sample:
-    """start: the given text. text: what the model wrote. truth: the right answer, if known."""
+    """start: the given text. text: what the model wrote. truth: the right answer, if known. judged: whether prepare.py's
+    `answer` finds the text right; None: it is right if it is the truth, character by character."""
 
     start: str
     text: str
     truth: str | None = None
+    judged: bool | None = None
 
     @property
     def correct(self) -> bool | None:
-        return None if self.truth is None else self.text == self.truth
+        if self.truth is None or self.judged is not None:
+            return self.judged
+        return self.text == self.truth
 
     def as_dict(self) -> dict[str, Any]:
         """As JSON values."""
-        return {**asdict(self), "correct": self.correct}
+        return {"start": self.start, "text": self.text, "truth": self.truth, "correct": self.correct}
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from core.sweeps.plan import Point, Sweep, plain
 from core.sweeps.space import DRAW_SEED
 from core.toml import completed
 from core.tracking.begin import changed
-from core.tracking.run import is_own, read_config, read_summary, set_aside
+from core.tracking.run import is_own, owned, read_config, read_summary, set_aside
 
 FILE = "sweep.json"
 FINAL = ("completed", "failed", "stopped")  # nothing is left to do
@@ -161,9 +161,9 @@ def standing_of(sweep: Sweep, point: Point, dataset: Dataset, entry: dict[str, A
 
 def leave_strangers(sweep: Sweep) -> None:
     """Rename the folder of a sweep that was copied here with another experiment."""
-    owner = read_sweep(sweep.folder).get("experiment", sweep.experiment.name)
-    if owner != sweep.experiment.name:
-        set_aside(sweep.folder, f"-of-{owner}")
+    found = read_sweep(sweep.folder)
+    if not owned(found, sweep.experiment):
+        set_aside(sweep.folder, f"-of-{found['experiment']}")
 
 
 def read_sweep(folder: Path) -> dict[str, Any]:

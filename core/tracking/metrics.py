@@ -33,7 +33,7 @@ class MetricsFile:
     """metrics.csv, one row appended at a time."""
 
     def __init__(self, folder: Path, extra_columns: Sequence[str], keep_until: int) -> None:
-        """Open the run's metrics.csv. Rows of an earlier try are kept up to a step."""
+        """Open the run's metrics.csv. Rows of an earlier try are kept up to a step, with their columns."""
         self.path, self.folder = folder / "metrics.csv", folder
         self.columns = [*COLUMNS, *extra_columns]
         self.begin(keep_until)
@@ -41,6 +41,7 @@ class MetricsFile:
     def begin(self, keep_until: int) -> None:
         """Rewrite the file with the header and the rows up to a step, and open it to append."""
         self.rows = [row for row in read_rows(self.path) if row["step"] <= keep_until]
+        self.columns = list(dict.fromkeys([*self.columns, *(name for row in self.rows for name in row)]))
         files.write_text(
             self.path, "".join(map(self.line, [dict(zip(self.columns, self.columns, strict=True)), *self.rows]))
         )
@@ -52,7 +53,9 @@ class MetricsFile:
         return text.getvalue()
 
     def append(self, row: dict[str, Any]) -> None:
-        """Write one row. Missing columns stay blank. Raises DiskFull."""
+        """Write one row. Missing columns stay blank, new ones are added. Raises DiskFull."""
+        if new := [name for name in row if name not in self.columns]:
+            self.add_columns(new)
         self.rows.append(row)
         line = self.line(row).encode()
         with files.room_for(self.folder, len(line)):
@@ -85,14 +88,6 @@ class MetricsFile:
 def finite(row: Mapping[str, Any]) -> dict[str, Any]:
     """A row for JSON, which has no NaN or infinity: None in their place."""
     return {key: None if isinstance(value, float) and not math.isfinite(value) else value for key, value in row.items()}
-
-
-def read_columns(path: Path) -> list[str]:
-    """The header of a metrics.csv; [] if there is no file."""
-    if not path.is_file():
-        return []
-    with path.open(encoding="utf-8", errors="replace", newline="") as file:
-        return next(csv.reader(file), [])
 
 
 def read_rows(path: Path) -> list[dict[str, Any]]:

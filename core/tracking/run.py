@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ import tomli
 
 from core import durable, files, private
 from core.errors import UserError, did_you_mean
-from core.plugins.discovery import Experiment
+from core.plugins.discovery import Experiment, stands_beside
 
 if TYPE_CHECKING:
     from core.config import Config
@@ -26,7 +27,7 @@ SUMMARY = {
     "ms_per_step": NUMBER, "flops": NUMBER, "mfu": NUMBER, "peak_flops": NUMBER, "parameters": NUMBER, "device": TEXT,
     "dtype": TEXT, "best_val_loss": NUMBER, "best_step": NUMBER, "final_train_loss": NUMBER, "final_val_loss": NUMBER,
     "side": TEXT, "bits_per_byte": NUMBER, "accuracy": NUMBER, "prompts": NUMBER, "accuracy_by_group": TABLE,
-    "prompts_by_group": TABLE, "val_accuracy": NUMBER, "reached": TABLE, "stopped_by": TEXT,
+    "prompts_by_group": TABLE, "val_accuracy": NUMBER, "metrics": TABLE, "reached": TABLE, "stopped_by": TEXT,
     "dataset_fingerprint": TEXT, "data_hash": TEXT, "val_text": TEXT, "environment": TABLE, "command": TEXT, "started": TEXT, "choices": TABLE,
 }  # fmt: skip
 LATE = ("command", "started", "choices")  # fields that a summary may lack
@@ -152,8 +153,17 @@ def is_own(folder: Path, experiment: Experiment) -> bool:
 
 
 def owned(summary: Mapping[str, Any], experiment: Experiment) -> bool:
-    """`is_own` for a summary."""
-    return bool(summary.get("experiment", experiment.name) == experiment.name)
+    """`is_own` for a summary: it names this experiment, or one that is nowhere, because this one had that name before."""
+    owner = summary.get("experiment", experiment.name)
+    return bool(owner == experiment.name) or not stands_beside(experiment, owner)
+
+
+def adopt(folder: Path, summary: Mapping[str, Any], experiment: Experiment) -> Path:
+    """Write a renamed experiment's new name into its run, so that it keeps it when the old name is used again."""
+    if summary["experiment"] != experiment.name:
+        with contextlib.suppress(OSError):  # the disk may be read-only
+            files.write_json(folder / "summary.json", {**summary, "experiment": experiment.name})
+    return folder
 
 
 def run_folders(experiment: Experiment, out: Path) -> list[Path]:
@@ -161,7 +171,11 @@ def run_folders(experiment: Experiment, out: Path) -> list[Path]:
 
     Runs with a damaged summary.json are left out, so that the others still work; see `damaged_runs`.
     """
-    return [folder for folder, found in summaries(out) if not isinstance(found, UserError) and owned(found, experiment)]
+    return [
+        adopt(folder, found, experiment)
+        for folder, found in summaries(out)
+        if not isinstance(found, UserError) and owned(found, experiment)
+    ]
 
 
 def damaged_runs(out: Path) -> list[UserError]:

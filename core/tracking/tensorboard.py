@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import os
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
-from core import durable
+from core import durable, files
 
 if TYPE_CHECKING:
     from core.tracking.run import Run
@@ -31,12 +32,14 @@ class TensorBoard:
         self.add(step=step, summary=Summary(value=values))
 
     def begin(self, step: int) -> None:
-        """Open a new event file. TensorBoard then drops what an earlier try logged from this step on."""
+        """Open a new event file. What an earlier try logged from this step on is dropped, here and in an open TensorBoard."""
         # The package's own EventFileWriter would put the host's name into the file name, and buffer rows for minutes.
         from tensorboard.compat.proto.event_pb2 import SessionLog
         from tensorboard.summary.writer.record_writer import RecordWriter
 
         durable.make_folders(self.folder)
+        for path in self.folder.glob("events.out.tfevents.*"):
+            drop_from(path, step)
         self.file = new_file(self.folder)
         self.writer = RecordWriter(self.file)
         self.add(file_version="brain.Event:2")
@@ -53,6 +56,21 @@ class TensorBoard:
         """Close the event file."""
         if self.file is not None:
             self.file.close()
+
+
+def drop_from(path: Path, step: int) -> None:
+    """Remove the events of a file from a step on. TensorBoard would hide them, with a warning about step -1."""
+    from tensorboard.backend.event_processing.event_file_loader import RawEventFileLoader
+    from tensorboard.compat.proto.event_pb2 import Event
+    from tensorboard.summary.writer.record_writer import RecordWriter
+
+    records = [bytes(record) for record in RawEventFileLoader(str(path)).Load()]
+    kept = [record for record in records if (event := Event.FromString(record)).step < step or not event.step]
+    if len(kept) < len(records):
+        data = io.BytesIO()
+        for record in kept:
+            RecordWriter(data).write(record)
+        files.write_bytes(path, data.getvalue())
 
 
 def new_file(folder: Path) -> BinaryIO:

@@ -24,7 +24,7 @@ from core.plugins.discovery import Experiment, is_experiment
 from core.plugins.manager import plugins
 from core.toml import dump
 from core.tracking.environment import code_hash, environment, own_command, own_script
-from core.tracking.metrics import COLUMNS, MetricsFile, accuracy_by_group, finite, read_columns
+from core.tracking.metrics import MetricsFile, accuracy_by_group, finite
 from core.tracking.run import Run, check_fields, lock_file, read_summary, set_aside
 from core.tracking.trackers import Status, close_trackers, ending, find_trackers
 from core.tracking.values import figure, number, plain, whole
@@ -83,11 +83,7 @@ class Tracker:
             if config is not None or not (self.folder / "config.toml").is_file():
                 self.run.write_config()
             self.run.write_summary(self.opening())
-            self.metrics = MetricsFile(
-                self.folder,
-                [name for name in read_columns(self.folder / "metrics.csv") if name not in COLUMNS],
-                -1 if resume_at is None else resume_at,
-            )
+            self.metrics = MetricsFile(self.folder, [], -1 if resume_at is None else resume_at)
             stack.callback(self.metrics.close)
             self.trackers = [opener(self.run) for opener in openers]
             self.held = stack.pop_all()
@@ -169,8 +165,6 @@ class Tracker:
         if "tokens" in row and "tokens_per_second" not in row:
             elapsed = row["seconds"] - (self.latest("seconds") or 0.0)
             row["tokens_per_second"] = round((row["tokens"] - (self.latest("tokens") or 0)) / max(elapsed, 1e-9), 1)
-        if more := [name for name in row if name not in self.metrics.columns]:
-            self.metrics.add_columns(more)
         self.metrics.append(row)
         for tracker in self.trackers:
             tracker.log(row["step"], row)

@@ -74,9 +74,13 @@ def choose_device(name: str) -> torch.device:
     try:
         device = torch.device(name)
         torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        if name.partition(":")[0] == "mps":  # torch would list every backend and operator
+            reason = "this machine has no Apple GPU, or torch was built without it"
+        else:
+            reason = str(error).splitlines()[0]
         raise UserError(
-            f'device "{name}" is not available: {str(error).splitlines()[0]}',
+            f'device "{name}" is not available: {reason}',
             place="train.runtime.device",
             remedy='"auto" takes the best device of this machine; "cpu" always works.',
         ) from None

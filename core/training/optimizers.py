@@ -11,12 +11,14 @@ import torch
 from torch import nn
 
 from core import config
+from core.data.params import keywords
 from core.models.block import Attention
 from core.models.ngrams import NGrams
 from core.plugins.manager import Plugins
 from core.plugins.manager import plugins as everyone
 from core.training.muon import Muon
 
+OPTIM_PARAMS = "train.optim.params"
 # Parameters with several matrices stacked in their rows. Muon orthogonalises each of them separately.
 FUSED = ("c_attn.weight", "in_proj_weight")  # queries, keys and values
 GATES: tuple[tuple[type[nn.Module], int], ...] = ((nn.LSTM, 4), (nn.LSTMCell, 4), (nn.GRU, 3), (nn.GRUCell, 3))
@@ -24,9 +26,12 @@ HEADS = ("lm_head.weight", "head.weight")
 
 
 def build_optimizer(model: nn.Module, optim: config.Optim, plugins: Plugins | None = None) -> torch.optim.Optimizer:
-    """Build the optimizer that the settings name and give its groups a `peak_lr`. Raises UserError for an unknown name."""
+    """Build the optimizer that the settings name and give its groups a `peak_lr`.
+
+    The builder's keyword-only parameters are the keys of [train.optim.params]. Raises UserError for an unknown name or key.
+    """
     build = (plugins or everyone()).get("optimizers", str(optim.name), "train.optim.name")
-    optimizer: torch.optim.Optimizer = build(model, optim)
+    optimizer: torch.optim.Optimizer = build(model, optim, **keywords(build, optim.params, OPTIM_PARAMS))
     for entry in optimizer.param_groups:
         entry.setdefault("peak_lr", entry["lr"])  # a plugin's optimizer need not know about schedules
     return optimizer

@@ -25,6 +25,7 @@ class Speed:
     machine: Machine
     tokens_per_step: int  # input tokens of an optimizer step
     flops_per_token: int  # operations of forward and backward
+    measured_again: bool = False  # the peak, in this run
 
     @classmethod
     def of(cls, config: Train, machine: Machine, model: torch.nn.Module) -> Speed:
@@ -38,8 +39,16 @@ class Speed:
         return peak_or_none(self.machine.device, self.machine.dtype)
 
     def mfu(self, tokens_per_second: float) -> float | None:
-        """Model FLOP utilisation, a share of the peak (PaLM, arXiv:2204.02311, section 4.1); None without a peak."""
-        return tokens_per_second * self.flops_per_token / self.peak if self.peak else None
+        """Model FLOP utilisation, a share of the peak (PaLM, arXiv:2204.02311, section 4.1); None without a peak.
+
+        More than all of it means that the machine was busy when the peak was measured, so it is measured once more. If the
+        share is still impossible, the peak is of no use: None.
+        """
+        speed = tokens_per_second * self.flops_per_token
+        if self.peak and speed > self.peak and not self.measured_again:
+            self.measured_again = True
+            self.peak = peak_or_none(self.machine.device, self.machine.dtype, again=True)
+        return speed / self.peak if self.peak and speed <= self.peak else None
 
     def milliseconds(self, tokens_per_second: float) -> float:
         """Milliseconds per step; infinite at speed 0."""

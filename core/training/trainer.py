@@ -39,7 +39,7 @@ class Parts:
     """Everything that the loop needs; `core.lab.assemble` builds it.
 
     batch(step) -> inputs and targets (G, B, T), -1 where there is no target; a pure function of the step.
-    step: the optimizer step of the model. evaluate(model) -> metrics, val_loss among them.
+    step: the optimizer step of the model. evaluate(model, number of the step) -> metrics, val_loss among them.
     trackers: objects with log(step, row). saver: writes checkpoints while training goes on.
     identity: the dataset's fingerprint and encoder, kept in every checkpoint.
     listener: receives rows and progress.
@@ -50,7 +50,7 @@ class Parts:
     machine: Machine
     batch: Callable[[int], tuple[Array, Array]]
     step: Step
-    evaluate: Callable[[torch.nn.Module], Row]
+    evaluate: Callable[[torch.nn.Module, int], Row]
     trackers: list[Any]
     plugins: Plugins
     identity: dict[str, Any]
@@ -191,7 +191,7 @@ def evaluate(run: Run, parts: Parts, progress: Progress, pace: Pace) -> Row:
     """Evaluate on the validation side, and save checkpoint `best` if the state is the best so far. Returns the metrics."""
     parts.model.eval()
     with torch.inference_mode():
-        row = parts.evaluate(parts.model)
+        row = parts.evaluate(parts.model, progress.step)
     parts.model.train()
     if not math.isfinite(row["val_loss"]):
         raise diverged(run, "validation loss", row["val_loss"], progress.step)

@@ -22,7 +22,7 @@ def evaluation_seconds(parts: Parts) -> float:
     parts.model.eval()
     with torch.inference_mode():
         begin = time.perf_counter()
-        parts.evaluate(parts.model)
+        parts.evaluate(parts.model, 0)
         seconds = time.perf_counter() - begin
     parts.model.train()
     return seconds

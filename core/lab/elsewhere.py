@@ -1,0 +1,98 @@
+"""Evaluate a trained model on other data than its own: another dataset of its encoder, or a file of prompts.
+
+Also beside its greedy answers: how often answers drawn at a temperature are right.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from core.data.dataset import Dataset, load_dataset
+from core.data.documents import Example
+from core.data.prompts import read_prompts
+from core.encoders.base import identity
+from core.errors import UserError
+from core.evaluation.exact_match import Answer, accuracies
+from core.lab.model import LoadedModel
+from core.lab.opened import open_folder, prepared
+from core.lab.own import own_function
+from core.sampling.generate import complete
+
+
+def other_dataset(model: LoadedModel, name: str) -> Dataset:
+    """A dataset folder, or the dataset of a variant, which is made if necessary. Raises UserError if its encoder differs."""
+    experiment = model.run.experiment
+    folders = [folder for folder in (Path(name).expanduser(), experiment.path(name)) if (folder / "train.bin").exists()]
+    if folders:
+        dataset = load_dataset(folders[0].absolute(), model.opened.plugins)
+    elif (experiment.folder / f"config.{name}.toml").is_file() or name == "basic":
+        address = experiment.address or str(experiment.folder)
+        _, dataset = prepared(open_folder(address, name, (), model.opened.listener))
+    else:
+        raise UserError(
+            f"'{name}' is no dataset folder and no variant of {experiment.name}",
+            place=f"`data={name}`",
+            remedy="Name a folder with train.bin and val.bin, or NAME of a config.NAME.toml.",
+        )
+    if identity(dataset.encoder) != identity(model.encoder):
+        raise UserError(
+            f"the dataset was made with another encoder than {model.run.title}",
+            place=str(dataset.folder),
+            remedy=f"Make it with that one: `prepare.encoder_from={model.config.prepare.dataset_dir}`, in a folder of its "
+            "own: `prepare.dataset_dir=NAME`.",
+        )
+    return dataset
+
+
+def evaluate_dataset(model: LoadedModel, dataset: Dataset) -> dict[str, Any]:
+    """The closing metrics on a dataset."""
+    with model.trained.machine.computing():
+        return dict(model.evaluation(dataset).closing(model.module)[0])
+
+
+def evaluate_prompts(model: LoadedModel, examples: Sequence[Example]) -> tuple[dict[str, Any], list[Answer]]:
+    """Exact match of the greedy answers to all examples, as `accuracy`, and the answers."""
+    answers = drawn(model, examples, 0.0, 1)
+    found = accuracies(answers, "prompts")
+    return {name.removeprefix("prompts_"): value for name, value in found.items()} | {"prompts": len(answers)}, answers
+
+
+def evaluate_drawn(model: LoadedModel, examples: Sequence[Example], temperature: float, samples: int) -> dict[str, Any]:
+    """How often answers drawn at a temperature are right: of all, and at least one of each prompt's `samples`."""
+    answers = drawn(model, examples, temperature, samples)
+    if not answers:
+        return {}
+    right = [answer.correct for answer in answers]
+    by_prompt = [any(right[at : at + samples]) for at in range(0, len(right), samples)]
+    return {
+        "drawn_accuracy": sum(right) / len(right),
+        "drawn_any_accuracy": sum(by_prompt) / len(by_prompt),
+        "temperature": temperature,
+        "samples": samples,
+    }
+
+
+def drawn(model: LoadedModel, examples: Sequence[Example], temperature: float, samples: int) -> list[Answer]:
+    """`samples` answers to each prompt, one after the other. Raises UserError for a prompt that the encoder cannot encode."""
+    part = own_function(model.opened.code, "answer")
+    repeated = [example for example in examples for _ in range(samples)]
+    longest = max((len(model.encoder.encode(example.completion)) for example in examples), default=0)
+    with model.trained.machine.computing():
+        texts = complete(
+            model.module,
+            model.encoder,
+            [example.prompt for example in repeated],
+            # What stands before the part that counts may be longer than in the truth.
+            max_new_tokens=max(longest + 1, model.config.sample.sample.max_new_tokens if part else 0),
+            temperature=temperature,
+            stop=model.trained.stop,
+            seed=model.config.sample.runtime.seed or 0,
+        )
+    return [Answer(example, text, part) for example, text in zip(repeated, texts, strict=True)]
+
+
+def prompts_of(model: LoadedModel, file: Path) -> list[Example]:
+    """The examples of a file; see `read_prompts`."""
+    return read_prompts(file, model.trained.stop)

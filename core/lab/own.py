@@ -1,0 +1,101 @@
+"""The functions of prepare.py that measure and train in their own way: evaluate, loss and answer.
+
+prepare.py may hold helpers of these names, so loss and answer count only with the parameters that are documented.
+"""
+
+from __future__ import annotations
+
+import inspect
+import math
+import warnings
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+from types import ModuleType
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from core.encoders.base import Encoder
+from core.errors import UserError
+from core.lab.opened import Opened
+from core.tracking.run import Run
+from core.training.objectives import Objective
+
+PARAMETERS = {"loss": ("model", "batch"), "answer": ("text",)}
+
+
+@dataclass(frozen=True)
+class Batch:
+    """A micro-batch. inputs: token ids (B, T). targets: the next ids (B, T), -1 where the loss does not count."""
+
+    inputs: Tensor
+    targets: Tensor
+
+
+def own_function(code: ModuleType | None, name: str) -> Callable[..., Any] | None:
+    """prepare.py's function of this name; None if there is none. Warns of one that takes other parameters, and leaves it."""
+    found, wanted = getattr(code, name, None), PARAMETERS[name]
+    if not callable(found):
+        return None
+    if tuple(inspect.signature(found).parameters)[: len(wanted)] == wanted:
+        function: Callable[..., Any] = found
+        return function
+    warnings.warn(
+        f"prepare.py has a function {name}, which is not used: only `def {name}({', '.join(wanted)})` is.", stacklevel=2
+    )
+    return None
+
+
+def objective_of(code: ModuleType | None) -> Objective | None:
+    """prepare.py's `loss(model, batch)` as what a step minimises; None if there is none.
+
+    It returns the mean over the targets of a micro-batch, a scalar. A step sums, so it is weighted by the number of
+    targets. Raises UserError, when it is called, if it returns anything else.
+    """
+    own = own_function(code, "loss")
+    if own is None:
+        return None
+
+    def objective(model: Callable[..., Any], inputs: Tensor, targets: Tensor) -> Tensor:
+        mean = own(model, Batch(inputs, targets))
+        if not isinstance(mean, Tensor) or mean.dim():
+            shape = f"a tensor of shape {tuple(mean.shape)}" if isinstance(mean, Tensor) else type(mean).__name__
+            raise UserError(
+                f"loss returned {shape}, not one number",
+                place=str(getattr(code, "__file__", "prepare.py")),
+                remedy="Return the mean loss of the batch, a tensor without dimensions: losses.mean().",
+            )
+        return mean * (targets >= 0).sum()
+
+    return objective
+
+
+def own_metrics(
+    opened: Opened, run: Run, model: torch.nn.Module, encoder: Encoder, taken: Collection[str]
+) -> dict[str, float | None]:
+    """The metrics of prepare.py's `evaluate`; None for one that is not finite.
+
+    torch's random numbers are the same afterwards, so measuring changes no training. taken: names of other metrics.
+    Raises UserError for values that are not numbers, and for a name that is taken.
+    """
+    own = getattr(opened.code, "evaluate", None)
+    if own is None:
+        return {}
+    place = str(run.experiment.folder / "prepare.py")
+    device = next(model.parameters()).device
+    with torch.random.fork_rng([device] if device.type == "cuda" else []):
+        values = own(run, model, encoder)
+    try:
+        numbers = {str(name): float(value) for name, value in values.items()}
+    except (AttributeError, TypeError, ValueError) as error:
+        raise UserError(
+            f"evaluate did not return a dict of numbers: {error}",
+            place=place,
+            remedy='Return a dict from metric names to numbers, such as {"words": 0.9}.',
+        ) from None
+    if double := sorted(numbers.keys() & set(taken)):
+        raise UserError(
+            f"evaluate returned {double[0]}, which is measured already", place=place, remedy="Give it another name."
+        )
+    return {name: value if math.isfinite(value) else None for name, value in numbers.items()}
