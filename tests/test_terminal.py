@@ -69,10 +69,14 @@ def test_the_screen_of_a_run(slow: Path, tmp_path: Path, columns: int, environme
         joined = terminal.tmux("capture-pane", "-p", "-J").splitlines()
     finally:
         terminal.tmux("kill-server")
-    status = [line for lines in seen for line in lines if re.match(r"(\[[#.]+\] )?step \d/6  loss \d\.\d{4}  (?!val)", line)]
+    status = [
+        line for lines in seen for line in lines if re.match(r"(\[[#.]+\] )?step \d/6  loss \d\.\d{4}  (?!val)", line)
+    ]
     assert status, seen[-1]
     for lines in seen:
-        assert sum(bool(re.match(r"(\[[#.]+\] )?step \d/6  loss \d\.\d{4}  (?!val)", line)) for line in lines) <= 1, lines
+        assert sum(bool(re.match(r"(\[[#.]+\] )?step \d/6  loss \d\.\d{4}  (?!val)", line)) for line in lines) <= 1, (
+            lines
+        )
     assert all(len(line) < columns for line in status)
     if columns == 120:
         assert any("left" in line for line in status)

@@ -15,10 +15,22 @@ ROOT = Path(__file__).parents[1]
 TUTORIAL = (ROOT / "docs" / "tutorial.md").read_text(encoding="utf-8")
 PROGRAM = "python -m core.cli "
 FENCE = re.compile(r"^```(\w+)\n(.*?)^```", re.MULTILINE | re.DOTALL)
-REFUSED = ("xyz", "train insert_spaces -s train.optim.learning_rate=0.01", "learning_rat=")  # in commands that the page calls errors
+REFUSED = (
+    "xyz",
+    "train insert_spaces -s train.optim.learning_rate=0.01",
+    "learning_rat=",
+)  # in commands that the page calls errors
 NUMBER = re.compile(r"\d[\d,.]*")
-SMALL = {"size = 200_000": "size = 20_000", "size = 400_000": "size = 20_000", "eval_interval = 25": "eval_interval = 5"}
-SHORT = (("max_iters = 1600", "max_iters = 15"), ("max_iters = 2000", "max_iters = 15"), ("lr_decay_iters", "# lr_decay_iters"))
+SMALL = {
+    "size = 200_000": "size = 20_000",
+    "size = 400_000": "size = 20_000",
+    "eval_interval = 25": "eval_interval = 5",
+}
+SHORT = (
+    ("max_iters = 1600", "max_iters = 15"),
+    ("max_iters = 2000", "max_iters = 15"),
+    ("lr_decay_iters", "# lr_decay_iters"),
+)
 
 
 def alike(text: str) -> str:
