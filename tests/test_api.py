@@ -60,7 +60,7 @@ def test_the_block_of_the_reference(lab: Path, capsys: pytest.CaptureFixture[str
     rows: list[dict[str, float]] = []
     run = exp.train("wide", seed=1, on_row=rows.append)
     best = next(row for row in run.metrics if row["step"] == run.summary["best_step"])
-    assert run.summary["best_val_loss"] == best["val_loss"] < 0.7 and run.summary["seed"] == 1
+    assert run.summary["best_val_loss"] == best["val_loss"] < 1 and run.summary["seed"] == 1
     assert run.metrics[-1]["step"] == rows[-1]["step"] == run.summary["steps"]
     if importlib.util.find_spec("pandas"):
         assert list(run.frame().columns)[:2] == ["step", "tokens"]

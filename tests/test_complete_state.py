@@ -41,7 +41,7 @@ class Trial:
         self.folder, self.terrarium, self.monkeypatch = folder, terrarium, monkeypatch
         self.run = folder / "out" / "default"
         self.command = ("train", "spaces", *(part for key in (*KEYS, *keys) for part in ("-s", f"train.{key}")))
-        monkeypatch.setattr(core.report.plots, "write_plots", lambda folder: [])
+        monkeypatch.setattr(core.report.plots, "write_plots", lambda *arguments: [])
         monkeypatch.setattr(core.report.run_report, "write_report", lambda folder: folder)
         whole = checkpoints.save
 

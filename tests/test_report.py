@@ -295,11 +295,11 @@ def test_a_report_on_many_rows_is_quick_and_small(tmp_path: Path) -> None:
 
 
 def test_an_unfinished_run_says_so(tmp_path: Path) -> None:
-    _, reader = read(
-        run_folder(
-            tmp_path, [], status="interrupted", steps=1200, accuracy=None, accuracy_by_group=None, best_val_loss=None
-        )
+    folder = run_folder(
+        tmp_path, [], status="interrupted", steps=1200, accuracy=None, accuracy_by_group=None, best_val_loss=None
     )
+    (folder / "checkpoints" / "last").mkdir(parents=True)
+    _, reader = read(folder)
     assert "This run is not complete (interrupted): it is at step 1,200." in reader.text
     assert (
         "Curves" not in reader.text

@@ -175,7 +175,7 @@ def test_names_say_the_settings() -> None:
         (("--seeds", "4..0"), "--seeds 4..0: seeds are whole numbers, or ranges of them"),
         (("--seeds", "0..99999"), "a sweep of 100,000 runs"),
         (("--seeds", "0..999", "--grid", "train.model.n_layer=1,2,3,4,5,6,7,8,9,10,11"), "a sweep of 11,000 runs"),
-        (("--grid", "n_layer=2"), "--grid n_layer=2: it must have the form section.key=..."),
+        (("--grid", "n layer=2"), "--grid n layer=2: it must have the form section.key=..."),
         (("--grid", "train.model.n_layer="), "no values to try"),
         (("--grid", "train.model.n_layer=2", "--grid", "train.model.n_layer=4"), "'train.model.n_layer' is swept twice"),
         (("--grid", "train.model.n_layers=2,4"), "--grid train.model.n_layers=2: unknown key 'train.model.n_layers'\n  Did you mean 'n_layer'?"),
@@ -252,7 +252,11 @@ def new_home(home: Path) -> Path:
 def command(home: Path, *more: str) -> tuple[list[str]]:
     # -c: the current folder need not hold core, and the sweep is to find the experiments from there
     start = f"import os; os.chdir({str(home)!r}); from core.cli.main import main; main()"
-    return ([sys.executable, "-c", start, *SWEEP, *more],)
+    given = [*SWEEP]
+    for option in {"--seeds", "--grid", "--jobs", "--description"} & set(more):
+        place = given.index(option)
+        del given[place : place + 2]  # an option given twice is an error
+    return ([sys.executable, "-c", start, *given, *more],)
 
 
 def environment() -> dict[str, str]:

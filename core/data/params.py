@@ -61,7 +61,7 @@ def keywords(
     for name in params:
         if name not in names and not takes_any:
             key = f"{section}.{name}"
-            remedy = f"{title(function)} has no keyword-only parameters, and the keys are these."
+            remedy = f"{title(function)} has no keyword-only parameters. The keys of the table are these parameters."
             if names:
                 remedy = f"{did_you_mean(name, names)} The keys are the parameters after * of {title(function)}."
             raise UserError(f"unknown key '{key}'", place=place_of(key) or key, remedy=remedy)
