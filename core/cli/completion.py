@@ -17,8 +17,11 @@ if TYPE_CHECKING:
 
 PROGRAM = "terrarium"  # the installed script; a shell cannot complete `python -m core.cli`
 Complete = Callable[[click.Context, click.Parameter, str], list[str]]
-# Bash would put a space behind KEY= and EXP/.
-NO_SPACE = '    [[ "${COMPREPLY[0]}" == *[=/] ]] && compopt -o nospace\n\n    return 0\n'
+# What click's script for bash leaves out: names with blanks are quoted, and no space comes behind KEY=.
+BASH = {
+    "COMPREPLY+=($value)": 'COMPREPLY+=("$(printf %q "$value")")',
+    "\n    return 0\n": '\n    [[ "${COMPREPLY[0]}" == *= ]] && compopt -o nospace\n    return 0\n',
+}
 
 
 def silently(complete: Complete) -> Complete:
@@ -51,7 +54,9 @@ def runs(context: click.Context, parameter: click.Parameter, incomplete: str) ->
     """Names of the runs of the experiment that stands before."""
     from core.plugins.discovery import find
 
-    return beginning(incomplete, (folder.name for folder in runs_of(find(context.params["experiment"]))))
+    # Behind an option without its value, click has not told arguments apart.
+    experiment = context.params.get("experiment") or context.args[0]
+    return beginning(incomplete, (folder.name for folder in runs_of(find(experiment))))
 
 
 @silently
@@ -101,7 +106,9 @@ def completion(shell: str) -> None:
     script = found(
         click.get_current_context().find_root().command, {}, PROGRAM, f"_{PROGRAM.upper()}_COMPLETE"
     ).source()
-    click.echo(script.replace("\n    return 0\n", f"\n{NO_SPACE}") if shell == "bash" else script)
+    for given, better in BASH.items() if shell == "bash" else ():
+        script = script.replace(given, better)
+    click.echo(script)
 
 
 COMMANDS = (completion,)
