@@ -15,7 +15,7 @@ from core.sweeps.workers import Job
 from core.tracking.figures import loss_text
 
 if TYPE_CHECKING:
-    from rich.table import Table
+    from rich.console import Group
 
 REFRESH = 0.5  # seconds
 MOST_ROWS = 12  # of the table, if no more runs than that are training
@@ -51,18 +51,17 @@ def live_table(state: State, screen: Screen) -> Iterator[tuple[Show, Callable[[s
         yield show, say
 
 
-def drawn(state: State, jobs: Sequence[Job]) -> Table:
+def drawn(state: State, jobs: Sequence[Job]) -> Group:
     """Draw the table: the running runs and their neighbours, by what tells them apart; the title counts each status."""
     from rich.box import SIMPLE_HEAD
+    from rich.console import Group
     from rich.markup import escape
     from rich.table import Table
+    from rich.text import Text
 
     statuses = [standing.status for standing in state.standings.values()]
     counts = ", ".join(f"{statuses.count(status)} {status}" for status in dict.fromkeys(statuses))
-    title = escape(f"{state.sweep.title}: {counts}")
-    table = Table(
-        box=SIMPLE_HEAD, show_edge=False, pad_edge=False, collapse_padding=True, title=title, title_justify="left"
-    )
+    table = Table(box=SIMPLE_HEAD, show_edge=False, pad_edge=False, collapse_padding=True)
     for column in ("run", "status", "step", "val loss", "seconds"):
         table.add_column(column, justify="left" if column in ("run", "status") else "right", overflow="fold")
     running = {job.point.run: job for job in jobs}
@@ -76,7 +75,7 @@ def drawn(state: State, jobs: Sequence[Job]) -> Table:
         status = state.standings[point.run].status
         name = point.run.removeprefix(f"sweep-{state.sweep.name}-")  # the title has it; 60 columns hold the rest
         table.add_row(escape(name), status, step, "" if loss is None else loss_text(loss), seconds)
-    return table
+    return Group(Text(f"{state.sweep.title}: {counts}", style="italic"), table)
 
 
 def position(step: float, point: Point) -> str:
