@@ -45,6 +45,7 @@ def test_suggested_commands_are_quoted(odd: Path, terrarium: Terrarium) -> None:
 
 def test_an_argument_with_a_blank_becomes_a_quoted_option() -> None:
     assert phrased("Train it: `run=my run` `fresh=True`") == "Train it: --run 'my run' --fresh"
+    assert phrased('Give some text: `start="\\n"`.') == 'Give some text: --start "\\n".'
     assert phrased("or another: `run=NAME`, `seeds=0..4`") == "or another: --run NAME, --seeds 0..4"
 
 
