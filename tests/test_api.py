@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -307,6 +308,9 @@ def test_runs_and_reports_show_themselves_in_a_notebook(spaces: Path) -> None:
     exp = open_experiment("spaces")
     run = exp.train()
     assert "spaces / default" in run._repr_html_() and "data:image/png;base64," in run._repr_html_()
+    prompts = f"{run.summary['prompts']:,} test prompts"
+    assert re.search(rf">exact match</th><td>[\d.]+%</td><td>{prompts}</td>", run._repr_html_())
+    assert "accuracy" not in run._repr_html_().partition("<img")[0]
     assert repr(run) == "TrainedRun(spaces/default, completed)" and "step=" in repr(run.load())
     page = run.report()
     assert Path(page) == run.folder / "report.html" and "&lt;!doctype html&gt;" in page._repr_html_().lower()

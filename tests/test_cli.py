@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -317,6 +318,11 @@ def test_help_and_list_do_not_import_torch(spaces: Path) -> None:
             [sys.executable, "-c", code], capture_output=True, text=True, env=os.environ | {"PYTHONPATH": str(ROOT)}
         )
         assert done.returncode == 0, done.stderr
+
+
+def test_the_version_is_that_of_the_package(terrarium: Terrarium) -> None:
+    result = terrarium("--version")
+    assert (result.exit_code, result.stdout) == (0, f"terrarium, version {version('terrarium-lab')}\n")
 
 
 def test_quiet_prints_nothing(spaces: Path, terrarium: Terrarium) -> None:

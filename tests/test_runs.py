@@ -178,6 +178,15 @@ def another_process_that_locks(path: Path) -> Iterator[None]:
         process.stdin.close()
 
 
+def test_a_run_killed_before_its_first_checkpoint_has_the_steps_of_its_metrics(
+    spaces: Path, terrarium: Terrarium
+) -> None:
+    folder = run_folder(spaces, "killed", status="interrupted", steps=0)
+    (folder / "metrics.csv").write_text("step,train_loss\n60,2.5\n120,2.25\n")
+    assert re.search(r"^killed .* interrupted +- +120 ", terrarium("runs", "spaces").stdout, re.MULTILINE)
+    assert json.loads(terrarium("runs", "spaces", "--json").stdout)[0]["steps"] == 120
+
+
 def test_a_run_that_a_process_trains_is_running(many: Path, terrarium: Terrarium) -> None:
     half = many / "out" / "half"
     (half / "metrics.csv").write_text("step,val_loss\n4,2.5\n8,\n")

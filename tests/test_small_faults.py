@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Callable
 from pathlib import Path
@@ -44,6 +45,36 @@ def test_a_mistyped_dataset_dir_is_named(lab: Path, terrarium: Terrarium) -> Non
     assert result.exit_code == 2
     assert 'config.toml:2: dataset_dir = "datasets/wrods" has no train.bin, and there is nothing to' in result.stderr
     assert "Did you mean 'datasets/words'?" in result.stderr
+
+
+def test_a_new_dataset_dir_that_looks_mistyped_is_told(spaces: Path, terrarium: Terrarium) -> None:
+    def prepared(folder: str) -> str:
+        result = terrarium("prepare", "spaces", f"prepare.dataset_dir=datasets/{folder}")
+        assert result.exit_code == 0, result.output
+        return result.stdout
+
+    for folder in ("words", "words-2", "numbers"):
+        assert "is a new folder" not in prepared(folder)
+    told = "dataset_dir = \"datasets/wrods\" is a new folder. Did you mean 'words'?"
+    assert told in prepared("wrods")
+    assert told not in prepared("wrods")  # it is no longer new
+
+
+def test_line_ends_and_a_byte_order_mark_of_windows(lab: Path, terrarium: Terrarium) -> None:
+    folder = lab / "pairs"
+    folder.mkdir()
+    settings = '[prepare]\ninput = "pairs.txt"\nformat = "pairs"\nseparator = ": "\n'
+    lines = "".join(f"{number}: x{number}\n" for number in range(40))
+    hashes = []
+    for end, encoding in (("\n", "utf-8"), ("\r\n", "utf-8-sig")):
+        (folder / "config.toml").write_bytes(settings.replace("\n", end).encode(encoding))
+        (folder / "pairs.txt").write_bytes(lines.replace("\n", end).encode(encoding))
+        result = terrarium("prepare", "pairs", "--json")
+        assert result.exit_code == 0, result.output
+        hashes.append(json.loads(result.stdout)["data_hash"])
+    assert hashes[0] == hashes[1]
+    (folder / "config.toml").write_bytes(b"\xef\xbb\xbf" + settings.replace("\n", "\r\n").encode() + b"sepa = 1\r\n")
+    assert "config.toml:5: unknown key 'prepare.sepa'" in terrarium("prepare", "pairs").stderr
 
 
 @pytest.mark.parametrize(

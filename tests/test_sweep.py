@@ -835,8 +835,8 @@ def test_the_table_on_a_terminal_shows_what_runs_and_what_waits(finished: Path) 
     console.print(drawn(state, [job]))
     text = console.export_text()
     assert "2 completed, 47 waiting, 1 running" in text
-    assert any(line.split()[:4] == [point.run, "running", "12/24", "1.5000"] for line in text.splitlines())
-    assert text.count("sweep-lr-lr0.001-seed") == MOST_ROWS
+    assert any(line.split()[:4] == ["lr0.001-seed40", "running", "12/24", "1.5000"] for line in text.splitlines())
+    assert text.count("\nlr0.001-seed") == MOST_ROWS
     assert sentence(state, points[0], 1.25).startswith("[2/50] sweep-lr-lr0.001-seed0: completed, val loss ")
 
 

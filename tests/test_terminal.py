@@ -21,6 +21,7 @@ ROOT = Path(__file__).parents[1]
 LONG = "count_by_twos_with_a_very_long_name"
 # Slow enough to be seen between two evaluations.
 SLOW = "\n\ndef on_metrics(run, step, metrics):\n    import time, warnings\n\n    time.sleep(0.3)\n    warnings.warn('a warning at step %d' % step)\n"
+HEAD = re.compile(r" *run +status +step +val loss +seconds *$")
 needs_tmux = pytest.mark.skipif(shutil.which("tmux") is None, reason="needs tmux")
 
 
@@ -38,10 +39,13 @@ def slow(spaces: Path) -> Path:
 class Terminal:
     """A tmux session of its own."""
 
-    def __init__(self, folder: Path, columns: int, environment: dict[str, str]) -> None:
+    def __init__(
+        self, folder: Path, columns: int, environment: dict[str, str], arguments: str = f"train {LONG}"
+    ) -> None:
         self.base = ["tmux", "-S", str(folder / "tmux.socket"), "-f", "/dev/null"]
         given = " ".join(f"{name}={shlex.quote(value)}" for name, value in environment.items())
-        command = f"env {given} {shlex.quote(sys.executable)} -m core.cli train {LONG}; echo 'ended with' $?; sleep 60"
+        # readline, which pytest imports, sets COLUMNS and LINES for all that this process starts.
+        command = f"env -u COLUMNS -u LINES {given} {shlex.quote(sys.executable)} -m core.cli {arguments}; echo 'ended with' $?; sleep 60"
         self.tmux("new-session", "-d", "-x", str(columns), "-y", "40", "-c", str(folder), command)
 
     def tmux(self, *arguments: str) -> str:
@@ -93,6 +97,36 @@ def test_the_screen_of_a_run(slow: Path, tmp_path: Path, columns: int, environme
         f"warning: a warning at step {n}" for n in range(1, 7)
     ]
     assert not any(re.search(r"\[[#.]+\]|left", line) for line in lines)
+
+
+@needs_tmux
+@pytest.mark.parametrize("columns", [60, 80])
+def test_the_live_table_of_a_sweep(slow: Path, tmp_path: Path, columns: int) -> None:
+    grid = "train.schedule.warmup_iters=0,1"
+    environment = {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    terminal = Terminal(tmp_path, columns, environment, f"sweep {LONG} --seeds 0 --grid {grid} --jobs 2")
+    try:
+        seen = [screen.rstrip("\n").splitlines() for screen in terminal.screens()]
+        joined = terminal.tmux("capture-pane", "-p", "-J").splitlines()
+    finally:
+        terminal.tmux("kill-server")
+    drawn = [lines for lines in seen if any(HEAD.match(line) for line in lines)]
+    assert drawn, seen[-1]
+    for lines in drawn:
+        assert sum(bool(HEAD.match(line)) for line in lines) == 1, lines
+    # Each run has one line, whole: nothing is wrapped or cut off.
+    live = [line for lines in drawn for line in lines if re.match(r" *warmup\S* +(waiting|running|completed) ", line)]
+    names = {line.split()[0] for line in live}
+    assert names == {"warmup_iters0-seed0", "warmup_iters1-seed0"} and not any(
+        "…" in line for lines in drawn for line in lines
+    ), live
+    assert any(re.search(r" running +\d/6 ", line) for line in live)
+    assert all(len(line) < columns for line in live)
+    # What was said stands there, and the table is gone.
+    ended = [line for line in joined if re.match(r"\[\d/2\] \S+: completed, val loss \d\.\d{4}, [\d.]+ s", line)]
+    assert len(ended) == 2, joined
+    assert not any(HEAD.match(line) for line in joined)
+    assert "ended with 0" in "\n".join(joined)
 
 
 @needs_tmux

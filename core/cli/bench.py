@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from core.cli import options
+from core.cli import completion, options
 from core.errors import UserError
 from core.process import Program
 
@@ -35,7 +35,7 @@ NAME_WIDTH, CELL_WIDTH = 44, 10
 
 
 @click.command()
-@click.argument("experiment", metavar="[EXP]", required=False)
+@click.argument("experiment", metavar="[EXP]", required=False, shell_complete=completion.experiments)
 @click.option("--full", is_flag=True, help="Also measure GPT-2 with 124M parameters. Takes minutes on a CPU.")
 @click.option(
     "--threads", metavar="N", type=click.IntRange(min=1), help="Number of CPU threads.  [default: torch's choice]"

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from core.cli import options
+from core.cli import completion, options
 
 OUT = (
     "File to write: a plot (.png, .svg), or a table (.txt, .md, .csv, .tex, .json, .html) plus the plot."
@@ -15,7 +15,7 @@ OUT = (
 
 
 @click.command()
-@click.argument("groups", metavar="EXP[/RUN]...", nargs=-1, required=True)
+@click.argument("groups", metavar="EXP[/RUN]...", nargs=-1, required=True, shell_complete=completion.groups)
 @click.option("--out", type=click.Path(path_type=Path), metavar="FILE", help=OUT)
 @click.option(
     "--format",

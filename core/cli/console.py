@@ -31,7 +31,8 @@ def phrased(text: str) -> str:
         name, value = found.groups()
         if name not in OPTIONS:
             return f"-s {shlex.quote(f'{name}={value}')}"
-        return OPTIONS[name] if value == "True" else f"{OPTIONS[name]} {value}"
+        typed = value if value.startswith('"') else shlex.quote(value)
+        return OPTIONS[name] if value == "True" else f"{OPTIONS[name]} {typed}"
 
     text = re.sub(r"^(error: )`([^`]*)`: ", lambda found: f"{found[1]}{override(found[2])}: ", text)
     text = re.sub(r"^(error: )(\w+): ", lambda found: f"{found[1]}{OPTIONS.get(found[2], found[2])}: ", text)

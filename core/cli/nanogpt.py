@@ -15,9 +15,16 @@ FILE = click.Path(dir_okay=False, path_type=Path)
 @options.experiment
 @click.argument("checkpoint", metavar="CKPT.PT", type=FILE)
 @options.run
+@options.as_json
 @options.settings
 def import_nanogpt(
-    experiment: str, checkpoint: Path, name: str | None, overrides: tuple[str, ...], variant: str, quiet: bool
+    experiment: str,
+    checkpoint: Path,
+    name: str | None,
+    as_json: bool,
+    overrides: tuple[str, ...],
+    variant: str,
+    quiet: bool,
 ) -> None:
     """Make a run of EXP from nanoGPT's ckpt.pt, to sample, evaluate or train further.
 
@@ -25,23 +32,35 @@ def import_nanogpt(
     """
     from core.lab.exchange import import_run
 
-    opened, _ = options.opened(experiment, overrides, variant, quiet)
-    import_run(opened, checkpoint, name or "nanogpt", options.this_command())
+    opened, _ = options.opened(experiment, overrides, variant, quiet, as_json=as_json)
+    run = import_run(opened, checkpoint, name or "nanogpt", options.this_command())
+    if as_json:
+        options.say_json(options.run_as_json(run.folder))
 
 
 @click.command("export-nanogpt")
 @options.experiment
 @click.argument("checkpoint", metavar="CKPT.PT", type=FILE)
 @options.run
+@options.as_json
 @options.settings
 def export_nanogpt(
-    experiment: str, checkpoint: Path, name: str | None, overrides: tuple[str, ...], variant: str, quiet: bool
+    experiment: str,
+    checkpoint: Path,
+    name: str | None,
+    as_json: bool,
+    overrides: tuple[str, ...],
+    variant: str,
+    quiet: bool,
 ) -> None:
     """Write a run with preset gpt2 as ckpt.pt, for nanoGPT's sample.py and train.py."""
     from core.lab.exchange import export_run
 
-    opened, _ = options.opened(experiment, overrides, variant, quiet)
+    opened, _ = options.opened(experiment, overrides, variant, quiet, as_json=as_json)
     export_run(opened, checkpoint, name)
+    if as_json:
+        run = name or opened.default_run
+        options.say_json({"experiment": opened.experiment.name, "run": run, "checkpoint": str(checkpoint.absolute())})
 
 
 COMMANDS = (import_nanogpt, export_nanogpt)

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from core.cli import completion
 from core.cli.overrides import full_overrides
 from core.private import command_line
 from core.process import Program
@@ -31,12 +34,12 @@ def together(*decorators: Callable[[F], F]) -> Callable[[F], F]:
     return decorate
 
 
-experiment = click.argument("experiment", metavar="EXP")
-run = click.option("--run", "name", metavar="NAME", help="Name of the run.  [default: the variant's name, or default]")
+experiment = click.argument("experiment", metavar="EXP", shell_complete=completion.experiments)
+run = click.option("--run", "name", metavar="NAME", shell_complete=completion.runs, help="Name of the run.  [default: the variant's name, or default]")  # fmt: skip
 as_json = click.option("--json", "as_json", is_flag=True, help="Machine-readable output on stdout.")
 force = click.option("--force", is_flag=True, help="Make the dataset even if it is current.")
 settings = together(
-    click.option("-s", "--set", "overrides", metavar="KEY=VALUE", multiple=True, callback=full_overrides, help="Set one config key, such as train.optim.learning_rate=3e-4, or learning_rate=3e-4 if only one section has it. -s may be left out. Repeatable."),
+    click.option("-s", "--set", "overrides", metavar="KEY=VALUE", multiple=True, callback=full_overrides, shell_complete=completion.keys, help="Set one config key, such as train.optim.learning_rate=3e-4, or learning_rate=3e-4 if only one section has it. -s may be left out. Repeatable."),
     click.option("--variant", metavar="NAME", default="", help="Apply config.NAME.toml on top of config.toml."),
     click.option("-q", "--quiet", is_flag=True, help="Print only errors."),
 )  # fmt: skip
@@ -70,6 +73,20 @@ def opened(
     console = Console(quiet=quiet, json=as_json)
     click.get_current_context().call_on_close(console.close)
     return open_folder(experiment, variant, overrides, console), console
+
+
+def say_json(value: dict[str, Any]) -> None:
+    """Write one JSON object to stdout."""
+    click.echo(json.dumps(value, indent=2, ensure_ascii=False))
+
+
+def run_as_json(folder: Path) -> dict[str, Any]:
+    """A run for --json: its names, its files and its summary."""
+    from core.tracking.figures import read_figures
+
+    summary, report = read_figures(folder), folder / "report.html"
+    named = {"experiment": summary["experiment"], "run": folder.name, "folder": str(folder)}
+    return named | ({"report": str(report)} if report.is_file() else {}) | {"summary": summary}
 
 
 # What the keys after -s can change in a trained run. The others were decided when it was trained.

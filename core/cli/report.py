@@ -6,18 +6,25 @@ from pathlib import Path
 
 import click
 
-from core.cli import options
+from core.cli import completion, options
 
 
 @click.command()
 @options.experiment
-@click.option("--run", "name", metavar="NAME", help="Report on this run only.")
+@click.option("--run", "name", metavar="NAME", shell_complete=completion.runs, help="Report on this run only.")
 @click.option(
     "--to", type=click.Path(path_type=Path, file_okay=False), metavar="DIR", help="Write a folder to hand in."
 )
+@options.as_json
 @options.settings
 def report(
-    experiment: str, name: str | None, to: Path | None, overrides: tuple[str, ...], variant: str, quiet: bool
+    experiment: str,
+    name: str | None,
+    to: Path | None,
+    as_json: bool,
+    overrides: tuple[str, ...],
+    variant: str,
+    quiet: bool,
 ) -> None:
     """Write a report on all runs of an experiment, or on one run.
 
@@ -25,26 +32,29 @@ def report(
     this command updates them. --to writes a folder to hand in: Markdown with its pictures as files, room for your own
     conclusion, which stays when the report is written again, a page, and a PDF where a browser or WeasyPrint is there.
     """
+    from core.cli.console import Console
     from core.lab.choosing import out_of
     from core.lab.reporting import hand_in, report_of_experiment, report_of_run
     from core.plugins.discovery import find
     from core.tracking.run import find_run
 
-    found = find(experiment)
+    found, console = find(experiment), Console(quiet=quiet, json=as_json)
     out = out_of(found, variant, overrides)
     if to is not None:
         written = hand_in(found, out, to, name)
-        if not quiet:
-            click.echo("\n".join(f"{kind + ':':<8}{path}" for kind, path in written.items()))
-            click.echo(f"Write your conclusion into {written['md']}, under My conclusion.")
-            if "pdf" not in written:
-                click.echo(
-                    "No PDF: there is no Chromium, Chrome, Edge or WeasyPrint here. Print the page from your browser."
-                )
-        return
-    page = report_of_experiment(found, out) if name is None else report_of_run(find_run(found, out, name))
-    if not quiet:
-        click.echo(f"report: {page}\n        {page.with_suffix('.md')}")
+        console.say("\n".join(f"{kind + ':':<8}{path}" for kind, path in written.items()))
+        console.say(f"Write your conclusion into {written['md']}, under My conclusion.")
+        if "pdf" not in written:
+            console.say(
+                "No PDF: there is no Chromium, Chrome, Edge or WeasyPrint here. Print the page from your browser."
+            )
+    else:
+        page = report_of_experiment(found, out) if name is None else report_of_run(find_run(found, out, name))
+        written = {"html": page, "md": page.with_suffix(".md")}
+        console.say(f"report: {page}\n        {written['md']}")
+    if as_json:
+        files = {kind: str(path.absolute()) for kind, path in written.items()}
+        options.say_json({"experiment": found.name} | ({"run": name} if name else {}) | {"files": files})
 
 
 COMMANDS = (report,)

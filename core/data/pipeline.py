@@ -45,7 +45,8 @@ def prepare(
     Exceptions of prepare.py itself pass through.
     """
     source = Source(experiment, config, plugins, settings.place_of, listener)
-    own = find_own(source, named=bool(settings.values.get("prepare", {}).get("dataset_dir")))
+    named = bool(settings.values.get("prepare", {}).get("dataset_dir"))
+    own = find_own(source, named=named)
     if own is not None:
         if force:
             raise UserError(
@@ -72,6 +73,8 @@ def prepare(
             if reason:
                 refuse_strangers(target)
                 listener.say(f"{experiment.name}: preparing {target} ({reason})")
+                if note := perhaps_mistyped(source, target, named=named):
+                    listener.say(note)
                 former = data_hash(target, plugins)
                 make(source, target)
                 if former == data_hash(target, plugins):
@@ -141,6 +144,18 @@ def find_own(source: Source, *, named: bool) -> Path | None:
         if is_foreign(candidate):
             return candidate
     raise nothing_to_prepare(source, others)
+
+
+def perhaps_mistyped(source: Source, target: Path, *, named: bool) -> str:
+    """A sentence about a new folder that the user has named, if the name is like that of another dataset; or ""."""
+    if not named or target.exists():
+        return ""
+    known = [path.parent.name for path in target.parent.glob("*/train.bin")]
+    # basic-2 is meant to be another than basic and basic-1; a sweep names its datasets so.
+    stem = target.name.partition("-")[0]
+    advice = did_you_mean(target.name, [name for name in known if name.partition("-")[0] != stem])
+    setting = source.config.prepare.dataset_dir
+    return f'dataset_dir = "{setting}" is a new folder. {advice}' if advice.startswith("Did you mean") else ""
 
 
 def is_foreign(folder: Path) -> bool:

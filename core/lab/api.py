@@ -110,12 +110,18 @@ class TrainedRun:
 
     def _repr_html_(self) -> str:
         """What a notebook shows: the figures, and the curves if there are any."""
-        summary, curves = self.summary, self.folder / "loss_curves.png"
-        shown = ("status", "steps", "best_val_loss", "accuracy", "bits_per_byte", "train_seconds", "parameters")
+        from core.report.run_report import figures
+        from core.tracking.figures import read_figures
+
+        summary, curves = read_figures(self.folder), self.folder / "loss_curves.png"
+        shown = [
+            (str(summary.get("status")), "status", f"{summary.get('steps') or 0:,} steps"),
+            *figures(summary, None),
+        ]
         rows = "".join(
-            f"<tr><th style='text-align:left'>{name.replace('_', ' ')}</th><td>{html.escape(str(summary[name]))}</td></tr>"
-            for name in shown
-            if summary.get(name) is not None
+            f"<tr><th style='text-align:left'>{html.escape(name)}</th><td>{html.escape(value)}</td>"
+            f"<td>{html.escape(remark)}</td></tr>"
+            for value, name, remark in shown
         )
         picture = ""
         if curves.is_file():

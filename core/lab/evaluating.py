@@ -10,7 +10,7 @@ from core.errors import UserError
 from core.evaluation.exact_match import Answer
 from core.lab import elsewhere
 from core.lab.model import LoadedModel
-from core.tracking.figures import loss_text, share_text
+from core.tracking.figures import group_text, loss_text, share_text
 
 SHOWN_MISTAKES = 5
 SAMPLES = 5  # answers to each prompt, if a temperature is given
@@ -45,7 +45,9 @@ def evaluate(model: LoadedModel, question: Question = Question()) -> dict[str, A
             shown = text(value) if isinstance(value, float) else value
             side = name.removesuffix("accuracy")
             prompts = found.get(f"{side}prompts") if name.endswith("accuracy") else None
-            say(f"  {name:<28} {shown}{'' if prompts is None else f' of {prompts:,} prompts'}")
+            metric, slash, group = name.partition("/")
+            title = metric + slash + (group_text(group) if slash else "")
+            say(f"  {title:<28} {shown}{'' if prompts is None else f' of {prompts:,} prompts'}")
     for answer in mistakes[:SHOWN_MISTAKES]:
         say(f"  wrong: {answer.example.prompt!r} -> {answer.text!r}, not {answer.example.completion!r}")
     return found

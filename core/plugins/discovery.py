@@ -36,7 +36,8 @@ class Experiment:
     @property
     def command(self) -> str:
         """The command line for this experiment, for messages: `command.format("train")`."""
-        return f"{Program.name()} {{}} {shlex.quote(self.address or self.name)}"
+        name = shlex.quote(self.address or self.name).replace("{", "{{").replace("}", "}}")
+        return f"{Program.name()} {{}} {name}"
 
     @property
     def is_installed(self) -> bool:

@@ -9,13 +9,15 @@ from pathlib import Path
 from typing import Any
 
 from core import private
+from core.private import quoted
+from core.process import Program
 from core.report.document import Cards, Cell, Code, Document, PageSection, PageTable, Paragraph, Part, Picture
 from core.report.markdown import markdown
 from core.report.page import page
 from core.report.plots import ACCURACY, BY_SECONDS, BY_STEP, LEARNING_RATE, draw, present
 from core.report.runs import RunData, read_run
 from core.report.samples import Mistake, Sample, Written, escaped, read_samples
-from core.tracking.figures import loss_text, prompts_in_words, share_text, side_name
+from core.tracking.figures import group_text, loss_text, prompts_in_words, share_text, side_name
 
 SHOWN_SAMPLES, SHOWN_MISTAKES = 50, 20
 Summary = Mapping[str, Any]
@@ -160,7 +162,7 @@ def accuracy(summary: Summary) -> list[Part]:
     groups, prompts = summary.get("accuracy_by_group") or {}, summary.get("prompts_by_group") or {}
     rows = [
         [
-            Cell(named(name)),
+            Cell(group_text(name)),
             Cell(share_text(value), "mark"),
             Cell(shown(prompts, name, ","), "mark"),
             Cell("", share=value),
@@ -168,11 +170,6 @@ def accuracy(summary: Summary) -> list[Part]:
         for name, value in groups.items()
     ]
     return [PageTable(("group", "exact match", side_name(summary.get("side")) if prompts else "", ""), rows)]
-
-
-def named(group: str) -> str:
-    """A group's name in one line: quoted, with escapes, if it is empty or has characters that cannot be seen."""
-    return group if group.strip() == group != "" and group.isprintable() else json.dumps(group, ensure_ascii=False)
 
 
 def mistakes(written: Written) -> list[Part]:
@@ -221,7 +218,7 @@ def quantity(number: float) -> str:
 
 def again(summary: Summary) -> list[Part]:
     """The command of the run, and the seed, commit and data that it needs."""
-    line = summary.get("command") or f"python -m core.cli loop {summary.get('experiment', '')}"
+    line = summary.get("command") or f"{Program.name()} loop {quoted(str(summary.get('experiment') or ''))}"
     commit = (summary.get("environment") or {}).get("git_commit")
     pins = [f"seed {summary['seed']}"] if summary.get("seed") is not None else []
     pins += [f"commit {commit}"] if commit else []

@@ -15,7 +15,7 @@ from core.sweeps.workers import Job
 from core.tracking.figures import loss_text
 
 if TYPE_CHECKING:
-    from rich.table import Table
+    from rich.console import Group
 
 REFRESH = 0.5  # seconds
 MOST_ROWS = 12  # of the table, if no more runs than that are training
@@ -51,17 +51,19 @@ def live_table(state: State, screen: Screen) -> Iterator[tuple[Show, Callable[[s
         yield show, say
 
 
-def drawn(state: State, jobs: Sequence[Job]) -> Table:
-    """Draw the table: the running runs and their neighbours; the title counts the runs of each status."""
+def drawn(state: State, jobs: Sequence[Job]) -> Group:
+    """Draw the table: the running runs and their neighbours, by what tells them apart; the title counts each status."""
     from rich.box import SIMPLE_HEAD
+    from rich.console import Group
     from rich.markup import escape
     from rich.table import Table
+    from rich.text import Text
 
     statuses = [standing.status for standing in state.standings.values()]
     counts = ", ".join(f"{statuses.count(status)} {status}" for status in dict.fromkeys(statuses))
-    table = Table(box=SIMPLE_HEAD, title=escape(f"{state.sweep.title}: {counts}"), title_justify="left")
+    table = Table(box=SIMPLE_HEAD, show_edge=False, pad_edge=False, collapse_padding=True)
     for column in ("run", "status", "step", "val loss", "seconds"):
-        table.add_column(column, justify="left" if column in ("run", "status") else "right")
+        table.add_column(column, justify="left" if column in ("run", "status") else "right", overflow="fold")
     running = {job.point.run: job for job in jobs}
     for point in chosen(state, list(running)):
         job = running.get(point.run)
@@ -71,8 +73,9 @@ def drawn(state: State, jobs: Sequence[Job]) -> Table:
         loss = losses[-1] if losses else state.loss(point)
         seconds = f"{time.monotonic() - job.began:.0f}" if job else ""
         status = state.standings[point.run].status
-        table.add_row(escape(point.run), status, step, "" if loss is None else loss_text(loss), seconds)
-    return table
+        name = point.run.removeprefix(f"sweep-{state.sweep.name}-")  # the title has it; 60 columns hold the rest
+        table.add_row(escape(name), status, step, "" if loss is None else loss_text(loss), seconds)
+    return Group(Text(f"{state.sweep.title}: {counts}", style="italic"), table)
 
 
 def position(step: float, point: Point) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -42,6 +43,11 @@ def share_text(value: float) -> str:
     """A share for people, in percent. Only all is 100.0%, and only none is 0.0%."""
     text = f"{value:.1%}"
     return f"{value:.3%}" if (text == "100.0%" and value < 1) or (text == "0.0%" and value > 0) else text
+
+
+def group_text(group: str) -> str:
+    """A group's name in one line: quoted, with escapes, if it is empty or has characters that cannot be seen."""
+    return group if group.strip() == group != "" and group.isprintable() else json.dumps(group, ensure_ascii=False)
 
 
 def side_name(side: str | None) -> str:

@@ -1,0 +1,114 @@
+"""The command completion, and what the shell offers for experiments, runs and keys. click asks for it when Tab is pressed.
+
+Experiments and runs are found without reading a config with pydantic, so that Tab answers at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING
+
+import click
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from core.plugins.discovery import Experiment
+
+PROGRAM = "terrarium"  # the installed script; a shell cannot complete `python -m core.cli`
+Complete = Callable[[click.Context, click.Parameter, str], list[str]]
+# What click's script for bash leaves out: names with blanks are quoted, and no space comes behind KEY=.
+BASH = {
+    "COMPREPLY+=($value)": 'COMPREPLY+=("$(printf %q "$value")")',
+    "\n    return 0\n": '\n    [[ "${COMPREPLY[0]}" == *= ]] && compopt -o nospace\n    return 0\n',
+}
+
+
+def silently(complete: Complete) -> Complete:
+    """Offer nothing where something is wrong: a traceback would stand in the middle of the command that is typed."""
+
+    def safe(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[str]:
+        try:
+            return complete(context, parameter, incomplete)
+        except Exception:
+            return []
+
+    return safe
+
+
+def beginning(incomplete: str, names: Iterable[str]) -> list[str]:
+    """The names that begin so."""
+    return [name for name in names if name.startswith(incomplete)]
+
+
+@silently
+def experiments(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[str]:
+    """Names of experiments."""
+    from core.plugins.discovery import discover
+
+    return beginning(incomplete, (experiment.name for experiment in discover()))
+
+
+@silently
+def runs(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[str]:
+    """Names of the runs of the experiment that stands before."""
+    from core.plugins.discovery import find
+
+    # Behind an option without its value, click has not told arguments apart.
+    experiment = context.params.get("experiment") or context.args[0]
+    return beginning(incomplete, (folder.name for folder in runs_of(find(experiment))))
+
+
+@silently
+def groups(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[str]:
+    """EXP or EXP/RUN."""
+    from core.plugins.discovery import find
+
+    owner, slash, _ = incomplete.rpartition("/")
+    if not slash:
+        return experiments(context, parameter, incomplete)
+    return beginning(incomplete, (f"{owner}/{folder.name}" for folder in runs_of(find(owner))))
+
+
+@silently
+def keys(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[str]:
+    """Dotted keys of config.toml, and short ones as soon as something is typed, each with a = behind it."""
+    from core.roles import known_keys
+
+    dotted = list(known_keys())
+    names = [key.rpartition(".")[2] for key in dotted]
+    short = [name for name in names if names.count(name) == 1] if incomplete else []
+    return beginning(incomplete, (f"{key}=" for key in (*dotted, *short)))
+
+
+def runs_of(experiment: Experiment) -> list[Path]:
+    """Run folders, without reading their summaries."""
+    from core.cli.experiments import places
+
+    found = sorted(places(experiment)[1].glob("*/summary.json"))
+    return [path.parent for path in found if not path.parent.name.startswith(".")]
+
+
+@click.command()
+@click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
+def completion(shell: str) -> None:
+    """Print a script that makes Tab complete commands, options, experiments, runs and keys of `terrarium`.
+
+    \b
+    bash, in ~/.bashrc:   eval "$(terrarium completion bash)"
+    zsh, in ~/.zshrc:     eval "$(terrarium completion zsh)"
+    fish:                 terrarium completion fish > ~/.config/fish/completions/terrarium.fish
+    """
+    from click.shell_completion import get_completion_class
+
+    found = get_completion_class(shell)
+    assert found is not None
+    script = found(
+        click.get_current_context().find_root().command, {}, PROGRAM, f"_{PROGRAM.upper()}_COMPLETE"
+    ).source()
+    for given, better in BASH.items() if shell == "bash" else ():
+        script = script.replace(given, better)
+    click.echo(script)
+
+
+COMMANDS = (completion,)
