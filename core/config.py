@@ -92,7 +92,12 @@ class Prepare(Section):
     vocab_size: Annotated[int, pydantic.Field(ge=257)] = Field(
         1024, role="data", description="maximum vocabulary of `bpe`, ids"
     )
-    size: Count = Field(1_000_000, role="data", description="size of the dataset, characters drawn from documents()")
+    size: Count | None = Field(
+        None,
+        role="data",
+        description="size of the dataset, characters drawn from documents(); None: 1,000,000 if documents() asks for `rng`, "
+        "else all that it yields, at most 1,000,000,000",
+    )
     val_fraction: Annotated[float, pydantic.Field(gt=0, lt=1)] = Field(
         0.1,
         role="data",

@@ -89,3 +89,43 @@ def test_own_model_key(field: Callable[[str], Path], terrarium: Terrarium) -> No
     for count in (1, 2):
         run = folder / "out" / f"sweep-n_loop-n_loop{count}-seed0"
         assert f"[train.model.params]\nn_loop = {count}\n" in (run / "config.toml").read_text()
+
+
+def test_the_bytes_are_the_same_after_a_comment(field: Callable[[str], Path], terrarium: Terrarium) -> None:
+    folder = field("comment-orphans")
+    assert terrarium("loop", folder.name, "-s", "train.schedule.max_iters=4").exit_code == 0
+    with (folder / "prepare.py").open("a") as file:
+        file.write("# a comment\n")
+    assert "the data is the same as before" in terrarium("prepare", folder.name).stdout
+    for command in ("sample", "evaluate"):
+        done = terrarium(command, folder.name)
+        assert done.exit_code == 0, done.output
+
+
+def test_a_table_that_documents_reads_is_watched(field: Callable[[str], Path], terrarium: Terrarium) -> None:
+    folder = field("csv-not-watched")
+    assert terrarium("prepare", folder.name).exit_code == 0
+    lines = (folder / "table.csv").read_text().splitlines(keepends=True)
+    (folder / "table.csv").write_text("".join(lines[: len(lines) // 2]))
+    assert "(its input table.csv has changed)" in terrarium("prepare", folder.name).stdout
+
+
+def test_a_finite_corpus_is_taken_whole(field: Callable[[str], Path], terrarium: Terrarium) -> None:
+    name = field("size-cuts-corpus").name
+    tokens = re.findall(r"([\d,]+) (?:training|validation) tokens", terrarium("prepare", name).stdout)
+    assert sum(int(count.replace(",", "")) for count in tokens) == 2_533_999
+    assert "has more: the dataset is" not in terrarium("prepare", name, "-s", "prepare.size=1000000").stdout
+
+
+def test_lines_that_also_stand_in_train_are_counted(field: Callable[[str], Path], terrarium: Terrarium) -> None:
+    done = terrarium("check", field("repeated-lines").name, "--no-timing")
+    assert re.search(r"lines +([\d,]+) of \1 also occur in train \(100.0%\)", done.stdout), done.stdout
+    assert "100% of validation also occurs in training, so its loss rewards memorising" in done.stdout
+
+
+def test_a_table_is_not_learnt_as_pairs(field: Callable[[str], Path], terrarium: Terrarium) -> None:
+    done = terrarium("loop", field("csv-pairs").name)
+    assert done.exit_code == 2
+    assert (
+        'input = "data.csv" is a table, and format = "pairs" would learn its header, quotes and commas' in done.stderr
+    )

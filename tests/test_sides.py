@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from core import files
@@ -167,3 +168,34 @@ def test_no_test_side_is_asked_for_where_there_is_none(spaces: Path, terrarium: 
         UserError, match=r"this dataset has no test side\n  Set prepare.test_fraction, and prepare it again\."
     ):
         dataset_of(spaces).examples("test", 1)
+
+
+@pytest.mark.parametrize(("signature", "more", "drawn"), [("rng", True, 1_000_000), ("", False, 1_200_000)])
+def test_what_is_drawn_if_no_size_is_given(
+    spaces: Path, terrarium: Terrarium, signature: str, more: bool, drawn: int
+) -> None:
+    (spaces / "prepare.py").write_text(
+        f"def documents({signature}):\n    yield from ['a line of text\\n' * 1000] * 80\n"
+    )
+    config = (spaces / "config.toml").read_text().replace("size = 2000\n", "")
+    (spaces / "config.toml").write_text(config)
+    told = terrarium("prepare", "spaces").stdout
+    assert (
+        "documents() has more: the dataset is its first 1,000,000 characters. For more: -s prepare.size=NUMBER"
+        in told
+    ) == more
+    dataset = dataset_of(spaces)
+    assert drawn <= dataset.train.tokens + dataset.val.tokens < drawn + 15_001
+    assert "has more" not in terrarium("prepare", "spaces", "-s", "prepare.size=500000").stdout
+
+
+def test_whole_lines_are_compared() -> None:
+    from core.data.dataset import Split
+    from core.evaluation.overlap import overlaps
+
+    def side(text: str) -> Split:
+        return Split(Path(), np.frombuffer(text.encode(), np.uint8))
+
+    [windows, lines] = overlaps(side("one\ntwo\n\nthree\nfo"), side("two\n\nfour\nthree\nxxx"), 256, ord("\n"))
+    assert windows.what.startswith("windows") and (lines.what, lines.parts, lines.in_train) == ("lines", 3, 2)
+    assert len(overlaps(side("one\n"), side("two\n"), 256)) == 1

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from core.config import Prepare
-from core.data.source import Source
+from core.data.source import ENDLESS, Source, default_size
 from core.encoders.base import identity
 from core.files import sha256
 from core.roles import role_of
@@ -45,8 +45,11 @@ def code_and_settings(source: Source) -> dict[str, Any]:
     """
     places = {key for key in Prepare.model_fields if role_of(f"prepare.{key}") == "place"}
     settings = source.config.prepare.model_dump(exclude=places)
+    # A dataset of an earlier version stays current: one without a test side, and one of the former default size.
     if settings["test_fraction"] is None:
-        del settings["test_fraction"]  # so that a dataset without a test side, of an earlier version, stays current
+        del settings["test_fraction"]
+    if settings["size"] is None and (source.kind != "documents" or default_size(source) == ENDLESS):
+        settings["size"] = ENDLESS
     code = {path.name: sha256(path) for path in sorted(source.experiment.folder.glob("*.py"))}
     if source.config.prepare.encoder_from:
         settings["encoder"] = identity(source.borrowed_encoder())

@@ -12,7 +12,7 @@ from core.data import split
 from core.data.compose import CUT_ANYWHERE, Build, Made, compose_documents, compose_text, fit
 from core.data.fingerprint import stamp
 from core.data.params import bind, title
-from core.data.source import check_sum, draw, fetch_input, pairs
+from core.data.source import check_sum, default_size, draw, fetch_input, pairs
 from core.data.spool import Spool
 from core.data.text import first_and_rest, pieces, read_text
 from core.encoders.base import Encoder
@@ -40,7 +40,9 @@ def make_from_function(build: Build) -> Made:
     assert function is not None
     arguments = bind(function, offered(build), settings.params, build.source.place_of)
     with Spool(build.folder / SPOOL, settings.seed, title(function)) as spool:
-        draw(spool, function(*arguments.args, **arguments.kwargs), settings.size, function, build.source.listener)
+        size = settings.size or default_size(build.source)
+        documents = function(*arguments.args, **arguments.kwargs)
+        draw(spool, documents, size, function, build.source.listener, given=settings.size is not None)
         return split_and_compose(build, spool)
 
 

@@ -21,10 +21,12 @@ from core.data.text import read_text
 from core.download import download
 from core.encoders.base import Encoder
 from core.errors import UserError
-from core.listener import SILENT, Listener
+from core.listener import SILENT, Advice, Listener
 from core.plugins.discovery import Experiment
 from core.plugins.manager import Plugins
 
+ENDLESS, FINITE = 1_000_000, 1_000_000_000  # characters that are drawn if prepare.size is not given
+TABLES = (".csv", ".tsv", ".jsonl", ".parquet")  # endings of files that are not read as text
 MAKERS = ("documents", "prepare")  # functions of a prepare.py that make data
 FUNCTIONS = (*MAKERS, "inputs", "evaluate", "build_model")  # all functions that it may have besides hooks
 
@@ -152,6 +154,13 @@ def fetch_input(source: Source) -> Path:
     if source.is_address and not file.exists():
         file.parent.mkdir(parents=True, exist_ok=True)
         download(settings.input, file, settings.sha256, "prepare.input", source.listener)
+    if file.suffix.lower() in TABLES:
+        raise UserError(
+            f'input = "{settings.input}" is a table, and format = "{settings.format}" would learn its header, quotes and commas',
+            place=place,
+            remedy="Read it in documents() of a prepare.py, with Python's csv or json module, and yield Examples. "
+            "If it is plain text, give it the ending .txt.",
+        )
     if file.is_dir():
         raise UserError(f'input = "{settings.input}" is a folder', place=place, remedy="Name one file in it.")
     if not file.exists():
@@ -200,15 +209,26 @@ def pairs(
             yield Example(prompt + found, completion + "\n"), f"{path}:{number}"
 
 
-def draw(spool: Spool, documents: object, size: int, function: Callable[..., Any], listener: Listener) -> None:
-    """Add what documents() returned to the spool, until there are `size` characters. Exceptions of documents() pass through."""
+def default_size(source: Source) -> int:
+    """How many characters are drawn if prepare.size is not given. Who asks for random numbers usually goes on forever."""
+    return ENDLESS if source.function is not None and wants(source.function, "rng") else FINITE
+
+
+def draw(
+    spool: Spool, documents: object, size: int, function: Callable[..., Any], listener: Listener, *, given: bool
+) -> None:
+    """Add what documents() returned to the spool, until there are `size` characters. Exceptions of documents() pass through.
+
+    given: the user has chosen the size. Otherwise the listener is told if documents are left.
+    """
     if isinstance(documents, (str, Example, Conversation)) or not isinstance(documents, Iterable):
         raise UserError(
             f"{title(function)} returned {type(documents).__name__}, which yields no documents",
             place=source_of(function),
             remedy="Write `yield` for each document.",
         )
-    for document in documents:
+    source = iter(documents)
+    for document in source:
         spool.add(document)
         if len(spool) % 4096 == 0:
             listener.progress("drawing documents", min(spool.characters, size), size)
@@ -221,3 +241,9 @@ def draw(spool: Spool, documents: object, size: int, function: Callable[..., Any
             remedy="It must `yield` at least two documents.",
         )
     listener.progress("drawing documents", size, size)
+    if not given and spool.characters >= size and next(source, None) is not None:
+        listener.say(
+            Advice(
+                f"{title(function)} has more: the dataset is its first {size:,} characters. For more: `prepare.size=NUMBER`."
+            )
+        )

@@ -31,7 +31,7 @@ INVERSE = pow(BASE, -1, 2**64)
 class Overlap:
     """Parts of the validation side, and how many of them also occur in train. searched: training tokens that were read."""
 
-    what: str  # "documents", "prompts" or "windows of 50 tokens"
+    what: str  # "documents", "prompts", "lines" or "windows of 50 tokens"
     parts: int
     in_train: int
     searched: int
@@ -67,11 +67,15 @@ class Hashing:
         return hashes
 
 
-def overlaps(train: Split, val: Split, vocab_size: int) -> list[Overlap]:
-    """The overlap of prompts and of documents, or of windows where there are no documents."""
+def overlaps(train: Split, val: Split, vocab_size: int, line_break: int | None = None) -> list[Overlap]:
+    """The overlap of prompts and of documents, or of windows and lines where there are no documents.
+
+    line_break: the id that ends a line; None: lines are not compared.
+    """
     hashing = Hashing(vocab_size)
     if val.starts is None or train.starts is None:
-        return [of_windows(train, val, hashing)]
+        lines = [] if line_break is None else [of_lines(train, val, hashing, line_break)]
+        return [of_windows(train, val, hashing), *lines]
     found = []
     sides = {split: hashes_of(split, hashing) for split in (train, val)}
     for number, what in ((1, "prompts"), (0, "documents")):
@@ -133,6 +137,28 @@ def of_windows(train: Split, val: Split, hashing: Hashing) -> Overlap:
         near = np.minimum(np.searchsorted(different, hashes), len(different) - 1)
         seen[near[different[near] == hashes]] = True
     return Overlap(f"windows of {size} tokens", len(wanted), int(seen[inverse].sum()), searched)
+
+
+def of_lines(train: Split, val: Split, hashing: Hashing, line_break: int) -> Overlap:
+    """Whole lines of the validation side that are also a line of train. Short lines repeat where long windows do not."""
+    wanted, known = (lines_of(split, hashing, line_break) for split in (val, train))
+    found = int(np.isin(wanted, np.unique(known)).sum())
+    return Overlap("lines", len(wanted), found, min(train.tokens, SEARCHED))
+
+
+def lines_of(split: Split, hashing: Hashing, line_break: int) -> Array:
+    """The hash of each line that is not empty and that ends within the first SEARCHED tokens."""
+    found, begin, stop = [np.zeros(0, np.uint64)], 0, min(split.tokens, SEARCHED)
+    while begin < stop:
+        ids = split.ids[begin : min(begin + BLOCK, stop)]
+        ends = np.flatnonzero(ids == line_break) + 1
+        if not len(ends):  # a line longer than a block, or the rest after the last one
+            break
+        begins = np.concatenate([[0], ends[:-1]])
+        has_text = ends - begins > 1
+        found.append(hashing.parts(ids, begins[has_text], ends[has_text]))
+        begin += int(ends[-1])
+    return np.concatenate(found)
 
 
 def same_content(train: Split, val: Split) -> bool:

@@ -7,6 +7,7 @@ from typing import Any
 
 from core.config import Data
 from core.data.dataset import Dataset
+from core.errors import UserError
 from core.evaluation.baselines import TRAIN_TOKENS, VAL_TOKENS, baselines
 from core.evaluation.facts import facts_of, targets_of
 from core.evaluation.loss import bits_per_byte
@@ -32,7 +33,7 @@ def account_of(opened: Opened, *, timing: bool = True) -> Account:
     settled = settle(opened.experiment, opened.config, dataset, opened.plugins, timing=False)
     data = settled.config.train.data
     prediction, parameters = timed(opened, dataset) if timing else (None, untimed(settled, dataset, opened.plugins))
-    found = overlaps(dataset.train, dataset.val, dataset.encoder.vocab_size)
+    found = overlaps(dataset.train, dataset.val, dataset.encoder.vocab_size, line_break(dataset))
     facts = dataclasses.replace(
         facts_of(dataset, data),
         val_in_train=max(overlap.share for overlap in found),
@@ -52,6 +53,15 @@ def account_of(opened: Opened, *, timing: bool = True) -> Account:
         "prediction": None if prediction is None else dataclasses.asdict(prediction),
         "warnings": [dataclasses.asdict(caution) for caution in cautions_of(opened, facts)],
     }
+
+
+def line_break(dataset: Dataset) -> int | None:
+    """The id of a line break, if it has one of its own."""
+    try:
+        ids = dataset.encoder.encode("\n")
+    except UserError:  # the text is one line
+        return None
+    return int(ids[0]) if len(ids) == 1 else None
 
 
 def timed(opened: Opened, dataset: Dataset) -> tuple[Prediction, int]:
