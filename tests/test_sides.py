@@ -181,8 +181,7 @@ def test_what_is_drawn_if_no_size_is_given(
     (spaces / "config.toml").write_text(config)
     told = terrarium("prepare", "spaces").stdout
     assert (
-        "documents() has more: the dataset is its first 1,000,000 characters. For more: -s prepare.size=NUMBER"
-        in told
+        "documents() has more: the dataset is its first 1,000,000 characters. For more: -s prepare.size=NUMBER" in told
     ) == more
     dataset = dataset_of(spaces)
     assert drawn <= dataset.train.tokens + dataset.val.tokens < drawn + 15_001
