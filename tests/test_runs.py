@@ -233,3 +233,23 @@ def test_seeds_of_one_setting_are_one_group_below_the_table(spaces: Path, terrar
         "match",
     ]
     assert re.match(r"a0 +2 \(3 runs\) .* ± ", row)  # of the same seed twice: one seed
+
+
+def test_groups_of_several_seeds_come_before_a_single_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing can be concluded from one seed, so it is not what the others are compared with."""
+    from types import SimpleNamespace
+
+    from core.lab import choosing
+
+    def group(name: str, *seeds: int) -> list[Any]:
+        return [SimpleNamespace(name=name, seed=seed) for seed in seeds]
+
+    monkeypatch.setattr(choosing, "by_settings", lambda runs: runs)
+    monkeypatch.setattr(choosing, "names_of", lambda groups: [each[0].name for each in groups])
+
+    def order(*groups: list[Any]) -> list[str]:
+        return [each.name for each in choosing.grouped(list(groups))]  # type: ignore[arg-type]
+
+    assert order(group("wide", 1, 2), group("default", 1), group("deep", 1, 2)) == ["wide", "deep", "default"]
+    assert order(group("wide", 1, 2), group("default", 1, 2)) == ["default", "wide"]
+    assert order(group("wide", 1), group("default", 1)) == ["default", "wide"]

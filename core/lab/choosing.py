@@ -142,7 +142,11 @@ def like_default(experiment: Experiment, out: Path) -> list[RunData]:
 
 
 def every_group(experiment: Experiment, out: Path) -> list[Group]:
-    """All groups of an experiment's runs, the group of `default` first, named by the settings in which they differ."""
+    """All groups of an experiment's runs, named by the settings in which they differ.
+
+    The group of `default` is first, which the others are compared with. If it has one seed and another group has several,
+    groups of several seeds come before it, because nothing can be concluded from one seed.
+    """
     return grouped([read_run(folder) for folder in run_folders(experiment, out)])
 
 
@@ -158,7 +162,7 @@ def groups_of_seeds(folders: Sequence[Path]) -> list[Group]:
 def grouped(runs: Sequence[RunData]) -> list[Group]:
     """Runs in groups that differ only in their seed, as `every_group` has them."""
     found = by_settings(runs)
-    found.sort(key=lambda group: all(run.name != DEFAULT for run in group))
+    found.sort(key=lambda group: (len({run.seed for run in group}) < 2, all(run.name != DEFAULT for run in group)))
     return [Group(name, group) for name, group in zip(names_of(found), found, strict=True)]
 
 
