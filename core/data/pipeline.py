@@ -57,7 +57,7 @@ def prepare(
         dataset = load_dataset(own, plugins)
         listener.say(dataset.info.get("note", f"{experiment.name}: using the dataset in {own} as it is"))
         return dataset
-    target = source.dataset_dir
+    target, former = source.dataset_dir, ""
     reason = "as asked" if force else reason_to_make(source, target)
     if reason:
         if leaves_folder(config.prepare.dataset_dir):
@@ -77,9 +77,9 @@ def prepare(
                     listener.say(note)
                 former = data_hash(target, plugins)
                 make(source, target)
-                if former == data_hash(target, plugins):
-                    listener.say(f"{experiment.name}: the data is the same as before, so its runs go on")
     dataset = load_dataset(target, plugins)
+    if former == dataset.data_hash:
+        listener.say(f"{experiment.name}: the data is the same as before, so its runs go on")
     listener.say(f"{experiment.name}: the dataset is {'ready' if reason else 'up to date'}: {sizes(dataset)}")
     if note := without_test(source, dataset):
         listener.say(Advice(note))
