@@ -14,6 +14,7 @@ from core.data.dataset import Dataset, Side
 from core.data.documents import Example
 from core.evaluation.exact_match import Answer, Part, accuracies, greedy_answers
 from core.evaluation.loss import bits_per_byte, mean_loss
+from core.tracking.metrics import accuracy_by_group
 from core.training.machine import Machine
 
 SIDES: tuple[Side, ...] = ("val", "train")  # that are measured while a run trains
@@ -68,7 +69,7 @@ class Evaluation:
         return {
             "side": side,
             "accuracy": found.get(f"{side}_accuracy"),
-            "accuracy_by_group": {group: found[f"{side}_accuracy/{group}"] for group in groups} or None,
+            "accuracy_by_group": accuracy_by_group(found, side),
             "prompts": len(answers) or None,
             "prompts_by_group": dict(groups) or None,
             "bits_per_byte": self.losses(model, self.config.train.runtime.eval_iters, side)["bits_per_byte"],

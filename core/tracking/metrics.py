@@ -23,9 +23,9 @@ def accuracy_columns(groups: Sequence[str]) -> list[str]:
     return [f"{side}_accuracy{group}" for side in ("val", "train") for group in ("", *(f"/{name}" for name in groups))]
 
 
-def accuracy_by_group(row: Mapping[str, float]) -> dict[str, float] | None:
-    """Validation accuracy per group in a row; None if there are no groups."""
-    prefix = "val_accuracy/"
+def accuracy_by_group(row: Mapping[str, float], side: str = "val") -> dict[str, float] | None:
+    """A side's accuracy per group in a row; None if there are no groups."""
+    prefix = f"{side}_accuracy/"
     return {name.removeprefix(prefix): value for name, value in row.items() if name.startswith(prefix)} or None
 
 
