@@ -198,3 +198,14 @@ def test_whole_lines_are_compared() -> None:
     [windows, lines] = overlaps(side("one\ntwo\n\nthree\nfo"), side("two\n\nfour\nthree\nxxx"), 256, ord("\n"))
     assert windows.what.startswith("windows") and (lines.what, lines.parts, lines.in_train) == ("lines", 3, 2)
     assert len(overlaps(side("one\n"), side("two\n"), 256)) == 1
+
+
+def test_lines_behind_a_very_long_one_are_compared(monkeypatch: pytest.MonkeyPatch) -> None:
+    from core.data.dataset import Split
+    from core.evaluation import overlap
+
+    monkeypatch.setattr(overlap, "BLOCK", 8)
+    text = np.frombuffer(b"one\n" + b"x" * 30 + b"\ntwo\n", np.uint8)
+    side = Split(Path(), text)
+    found = overlap.of_lines(side, side, overlap.Hashing(256), ord("\n"))
+    assert (found.parts, found.in_train) == (2, 2)

@@ -147,15 +147,19 @@ def of_lines(train: Split, val: Split, hashing: Hashing, line_break: int) -> Ove
 
 
 def lines_of(split: Split, hashing: Hashing, line_break: int) -> Array:
-    """The hash of each line that is not empty and that ends within the first SEARCHED tokens."""
+    """The hash of each line that is not empty and that ends within the first SEARCHED tokens. Those of more than BLOCK are left out."""
     found, begin, stop = [np.zeros(0, np.uint64)], 0, min(split.tokens, SEARCHED)
+    whole = True  # whether the block begins where a line does
     while begin < stop:
         ids = split.ids[begin : min(begin + BLOCK, stop)]
         ends = np.flatnonzero(ids == line_break) + 1
-        if not len(ends):  # a line longer than a block, or the rest after the last one
-            break
+        if not len(ends):  # within a line longer than a block, or the rest after the last one
+            begin, whole = begin + len(ids), False
+            continue
         begins = np.concatenate([[0], ends[:-1]])
         has_text = ends - begins > 1
+        has_text[0] &= whole
+        whole = True
         found.append(hashing.parts(ids, begins[has_text], ends[has_text]))
         begin += int(ends[-1])
     return np.concatenate(found)
