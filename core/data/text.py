@@ -14,13 +14,15 @@ from core.errors import UserError
 READ = 1 << 18  # bytes; with 1 << 22, malloc keeps up to 300 MB
 PIECE = 1 << 17  # characters: small enough that two cores share a block, large enough that calls cost nothing
 LOOK_AHEAD = 10_000  # characters in which a line should end
+UTF_16_MARKS = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 GROUP = 16  # pieces that are encoded together
 
 
 def read_text(path: Path, on_bytes: Callable[[bytes], object] = lambda block: None) -> Iterator[str]:
     """The text of a file in blocks, with line ends as \\n (as open() and nanoGPT read them) and without a byte order mark.
 
-    on_bytes gets every block of bytes first. Raises UserError with the byte offset if the file is not UTF-8.
+    on_bytes gets every block of bytes first. Raises UserError with the byte offset if the file is not UTF-8, or if it
+    holds NUL characters, which are no text.
     """
     line_ends = io.IncrementalNewlineDecoder(None, translate=True)
     rest, begin, final = b"", 0, False
@@ -29,18 +31,33 @@ def read_text(path: Path, on_bytes: Callable[[bytes], object] = lambda block: No
             block = file.read(READ)
             on_bytes(block)
             final, data = not block, rest + block
+            if not begin and data.startswith(UTF_16_MARKS):
+                raise not_utf8(path, "it is UTF-16, by its first two bytes", "UTF-16")
             try:
                 text, used = codecs.utf_8_decode(data, "strict", final)
             except UnicodeDecodeError as error:
-                raise UserError(
-                    f"not UTF-8 text: {error.reason} at byte {begin + error.start:,} (0x{data[error.start]:02x})",
-                    place=str(path),
-                    remedy="Save it as UTF-8, for example: iconv -f ISO-8859-1 -t UTF-8 OLD > NEW",
-                ) from None
+                found = f"{error.reason} at byte {begin + error.start:,} (0x{data[error.start]:02x})"
+                raise not_utf8(path, found, "ISO-8859-1") from None
+            if "\0" in text:
+                at = begin + data.index(0)
+                raise not_utf8(
+                    path,
+                    f"a NUL character at byte {at:,}. UTF-16 without a byte order mark looks like this",
+                    "UTF-16LE" if at % 2 else "UTF-16BE",  # the high byte of an ASCII character is zero
+                )
             if not begin:
                 text = text.removeprefix("\ufeff")
             rest, begin = data[used:], begin + used
             yield line_ends.decode(text, final=final)
+
+
+def not_utf8(path: Path, found: str, likely: str) -> UserError:
+    """The error for a file that is no UTF-8 text. likely: the encoding that it probably has, as iconv calls it."""
+    return UserError(
+        f"not UTF-8 text: {found}",
+        place=str(path),
+        remedy=f"Save it as UTF-8, for example: iconv -f {likely} -t UTF-8 OLD > NEW",
+    )
 
 
 def pieces(texts: Iterable[str], size: int = PIECE) -> Iterator[str]:
