@@ -24,6 +24,11 @@ def refuse_paths(config: Config) -> None:
     paths = {f"prepare.{key}": getattr(prepare, key) for key in ("dataset_dir", "raw_dir", "input", "encoder_from")}
     paths["train.runtime.out_dir"] = config.train.runtime.out_dir
     for key, path in paths.items():
+        if control := next((letter for letter in path if letter in "\a\b\t\n\v\f\r\x1b"), ""):
+            raise Contradiction(
+                (key,), f"{key} = {path!r} contains {control!r}: in double quotes, a backslash starts an escape.",
+                "Write the path in single quotes, such as 'C:\\new\\text.txt', or with slashes.",
+            )  # fmt: skip
         if "\0" in path:
             raise Contradiction(
                 (key,), f"{key} contains a zero byte, which no path can have.", "Give the path of a file or folder."

@@ -24,6 +24,7 @@ from core.roles import is_section, known_keys
 BARE_KEY = re.compile(r"[A-Za-z0-9_-]+")
 HEADER = re.compile(r"\s*\[\[?([^\[\]]+)\]\]?\s*(#.*)?$")
 ASSIGNMENT = re.compile(r"\s*([A-Za-z0-9_\"'.\- ]+?)\s*=")
+WINDOWS_PATH = re.compile(r"([^=#]+)=\s*\"([^\"']*\\[^\"']*)\"")  # text in double quotes with a backslash
 TRIPLE_QUOTES = re.compile(r'"""|\'\'\'')
 
 
@@ -114,10 +115,11 @@ def read_file(path: Path) -> Settings:
             f"not UTF-8 at byte {error.start}", place=f"{path}:{line}", remedy="Save the file as UTF-8."
         ) from None
     except NoToml as error:
+        line = line_of(error, text)
         raise UserError(
             f"not valid TOML: {error}",
-            place=f"{path}:{line_of(error, text)}",
-            remedy="Write each key once, as `key = value`, under its [section]. Text needs quotes.",
+            place=f"{path}:{line}",
+            remedy=advice_on_line(text.splitlines()[line - 1 : line]),
         ) from None
     return Settings(values, {key: f"{path}:{line}" for key, line in key_lines(text)})
 
@@ -146,6 +148,17 @@ def line_of(error: NoToml, text: str) -> int:
             if str(alone) == str(error):
                 return number
     return max(len(lines), 1)  # "at end of document"
+
+
+def advice_on_line(lines: Sequence[str]) -> str:
+    """What to do about a line that is no TOML. lines: that line, or nothing."""
+    found = WINDOWS_PATH.match(lines[0]) if lines else None
+    if found:
+        return (
+            f"In double quotes, a backslash starts an escape such as \\U. Write the path in single quotes: "
+            f"{found[1].strip()} = '{found[2]}'"
+        )
+    return "Write each key once, as `key = value`, under its [section]. Text needs quotes."
 
 
 def key_lines(text: str) -> Iterator[tuple[str, int]]:
