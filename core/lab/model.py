@@ -22,7 +22,7 @@ from core.evaluation.exact_match import Answer
 from core.lab.opened import Opened
 from core.lab.own import own_function, own_metrics
 from core.process import computing
-from core.sampling.generate import complete, pieces
+from core.sampling.generate import complete, pieces, prompt_ids, seen
 from core.sampling.load import Trained, load_run, run_config
 from core.tracking.run import Run, find_run
 from core.training.machine import choose_device
@@ -114,12 +114,14 @@ class LoadedModel:
         if isinstance(prompts, str):
             raise UserError("prompts is one text", place="prompts", remedy='Give a list of texts: ["cab: "].')
         settings = self.decoding(choices)
+        self.say_what_is_cut(prompts)
         with self.trained.machine.computing():
             return complete(self.module, self.encoder, list(prompts), seed=seed, **settings)
 
     def stream(self, prompt: str, *, seed: int = 0, **choices: Any) -> Iterator[str]:
         """Yield the completion of one prompt in pieces. choices: as for `complete`."""
         settings = self.decoding(choices)
+        self.say_what_is_cut([prompt])
         steps = pieces(self.module, self.encoder, prompt, seed=seed, **settings)
         while True:
             with self.trained.machine.computing():  # not around the yield, where it would affect the caller
@@ -127,6 +129,18 @@ class LoadedModel:
             if piece is None:
                 return
             yield piece
+
+    def say_what_is_cut(self, prompts: Sequence[str]) -> None:
+        """Tell the listener which of the prompts are longer than the model's context, and what it sees of the first."""
+        block_size = int(self.module.block_size)  # type: ignore[arg-type]
+        different = list(dict.fromkeys(prompts))
+        long = [ids for ids in (prompt_ids(self.encoder, prompt) for prompt in different) if len(ids) > block_size]
+        if long:
+            end = self.encoder.decode(long[0][-seen(len(long[0]), block_size) :])
+            which = "the prompt" if len(different) == 1 else f"{len(long):,} of {len(different):,} prompts; the first"
+            self.opened.listener.say(
+                f"cut: {which} has {len(long[0]):,} tokens, and block_size is {block_size:,}. The model sees only its end: {end!r}"
+            )
 
     def decoding(self, choices: dict[str, Any]) -> dict[str, Any]:
         """The sampling settings: the run's own, overridden by `choices`. Raises UserError for one that is unknown or wrong."""

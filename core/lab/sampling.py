@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from core.data.documents import Example
+from core.data.text import read_text
 from core.errors import UserError
 from core.evaluation.exact_match import Answer
 from core.lab.model import LoadedModel
@@ -39,6 +40,7 @@ def sample(model: LoadedModel, *, show: Callable[[str], Any] | None = None, **ch
         if show is not None:
             show(text)
     try:
+        model.say_what_is_cut([example.prompt for example in prompts])
         with model.trained.machine.computing():
             texts = complete(
                 model.module,
@@ -69,6 +71,18 @@ def held_out(model: LoadedModel, number: int, seed: int | None) -> list[Example]
     return random.Random(seed).sample(everything, min(number, len(everything)))
 
 
+def with_line_breaks(start: str, model: LoadedModel) -> str:
+    """A start typed in a shell, where `\\n` and `\\t` mean a line break and a tab if the vocabulary has no backslash."""
+    typed = start.replace("\\n", "\n").replace("\\t", "\t")
+    if typed != start:
+        try:
+            model.encoder.encode("\\")
+        except UserError:
+            model.opened.listener.say(f"The vocabulary has no backslash, so this is the start: {typed!r}")
+            return typed
+    return start
+
+
 def start_text(model: LoadedModel, given: str | None) -> str:
     """The text to continue: the given one, else the config's, else a line break, or id 0 if the encoder has no line break.
 
@@ -78,13 +92,14 @@ def start_text(model: LoadedModel, given: str | None) -> str:
     if start.startswith(FILE):
         folder = Path.cwd() if given else model.run.experiment.folder
         try:
-            return (folder / Path(start.removeprefix(FILE)).expanduser()).read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
+            return "".join(read_text(folder / Path(start.removeprefix(FILE)).expanduser()))
+        except (OSError, UserError) as error:
+            found, remedy = (error.message, error.remedy) if isinstance(error, UserError) else (str(error), "")
             raise UserError(
-                f"cannot be read: {error}", place=f"`start={start}`", remedy="Name a text file in UTF-8."
+                f"cannot be read: {found}", place=f"`start={start}`", remedy=remedy or "Name a text file in UTF-8."
             ) from None
     if start:
-        return start
+        return with_line_breaks(start, model)
     try:
         model.encoder.encode("\n")
     except UserError:

@@ -50,7 +50,7 @@ def generate(
     try:
         for step in range(max_new_tokens):
             if end - begin > block_size:
-                begin = known = end - max(block_size // 2, 1)
+                begin = known = end - seen(end - begin, block_size)
                 if isinstance(cache, KVCache):
                     cache.clear()
                 elif cache is not None:
@@ -68,6 +68,11 @@ def generate(
             yield chosen
     finally:
         model.train(training)
+
+
+def seen(tokens: int, block_size: int) -> int:
+    """How many of the last tokens of a context the model sees: all that fit, else the last block_size // 2."""
+    return tokens if tokens <= block_size else max(block_size // 2, 1)
 
 
 def complete(
