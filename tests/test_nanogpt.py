@@ -143,7 +143,7 @@ def test_code_in_a_checkpoint_is_not_run(tmp_path: Path, monkeypatch: pytest.Mon
         ({"model": None}, "no nanoGPT checkpoint: it has no 'model' and 'model_args'"),
         (
             {"model_args": {"n_layer": 2}},
-            "no nanoGPT checkpoint: model_args lacks n_head, n_embd, block_size, bias, vocab_size",
+            "no nanoGPT checkpoint: model_args lacks n_head, n_embd, block_size, vocab_size",
         ),
         (
             {"model_args": {**SHAPE, "bias": False, "vocab_size": 8}},

@@ -16,7 +16,7 @@ from core.lab.summaries import opening
 from core.listener import Advice
 from core.models.build import build_model
 from core.models.gpt import GPT
-from core.models.nanogpt import export_checkpoint, import_checkpoint
+from core.models.nanogpt import export_checkpoint, import_checkpoint, is_padding, without_padding
 from core.toml import Settings, check, merge
 from core.tracking.run import Run, lock_file
 from core.training import checkpoints
@@ -31,11 +31,12 @@ def import_run(opened: Opened, path: Path, name: str, command: str = "") -> Run:
     checkpoint = import_checkpoint(path)
     opened, dataset = prepared(opened)
     state, size = checkpoint.state, dataset.encoder.vocab_size
-    if dataset.encoder.kind == "gpt2" and checkpoint.vocab_size > size:  # nanoGPT pads GPT-2's 50,257 ids to 50,304
-        state = {
-            key: tensor[:size] if key in ("transformer.wte.weight", "lm_head.weight") else tensor
-            for key, tensor in state.items()
-        }
+    if is_padding(checkpoint.vocab_size, size):  # nanoGPT pads GPT-2's 50,257 ids to 50,304
+        state = without_padding(state, size)
+        opened.listener.say(
+            f"{path} has {checkpoint.vocab_size:,} ids, and the dataset {size:,}: the last {checkpoint.vocab_size - size:,} "
+            "are taken for padding and dropped."
+        )
     elif checkpoint.vocab_size != size:
         raise UserError(
             f"the checkpoint has {checkpoint.vocab_size:,} ids, but the dataset of {opened.experiment.name} has {size:,}",

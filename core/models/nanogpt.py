@@ -53,18 +53,33 @@ def import_checkpoint(path: Path) -> NanoGPTCheckpoint:
     arguments, state = content.get("model_args"), content.get("model")
     if not isinstance(arguments, dict) or not isinstance(state, dict):
         raise UserError("no nanoGPT checkpoint: it has no 'model' and 'model_args'", place=str(path), remedy=REMEDY)
+    # Without flash attention nanoGPT keeps the causal mask as a buffer called attn.bias; it is no weight.
+    state = {name.removeprefix(COMPILED): tensor for name, tensor in state.items() if not name.endswith(".attn.bias")}
+    # Checkpoints from before nanoGPT had the key `bias`: their layers have biases, as GPT-2's.
+    arguments = {"bias": "transformer.ln_f.bias" in state, **arguments}
     missing = [name for name in ARGUMENTS if name not in arguments]
     if missing:
         raise UserError(f"no nanoGPT checkpoint: model_args lacks {', '.join(missing)}", place=str(path), remedy=REMEDY)
     vocab_size = arguments["vocab_size"]
     model = {"kind": "gpt", "preset": "gpt2", **{name: arguments[name] for name in ARGUMENTS if name != "vocab_size"}}
     model["dropout"] = float(arguments.get("dropout", 0.0))
-    # Without flash attention nanoGPT keeps the causal mask as a buffer called attn.bias; it is no weight.
-    state = {name.removeprefix(COMPILED): tensor for name, tensor in state.items() if not name.endswith(".attn.bias")}
     check_fit(state, model, vocab_size, path)
     return NanoGPTCheckpoint(
         model, state, vocab_size, int(content.get("iter_num", 0)), float(content.get("best_val_loss", math.inf))
     )
+
+
+def is_padding(rows: int, ids: int) -> bool:
+    """Whether an embedding of so many rows is nanoGPT's for a vocabulary of `ids`: padded to a multiple of 64 or 128."""
+    return ids < rows < ids + 128 and rows % 64 == 0
+
+
+def without_padding(state: dict[str, Tensor], ids: int) -> dict[str, Tensor]:
+    """The weights with the rows of the first `ids` tokens only."""
+    return {
+        key: tensor[:ids] if key in ("transformer.wte.weight", "lm_head.weight") else tensor
+        for key, tensor in state.items()
+    }
 
 
 def read(path: Path) -> dict[str, Any]:
