@@ -92,21 +92,17 @@ def test_nanogpts_files_are_a_dataset(tmp_path: Path) -> None:
     assert load_dataset(tmp_path / "theirs").fingerprint != fingerprint
 
 
+def refuse_merges() -> Path:
+    raise UserError("no network")
+
+
 def test_without_meta_the_ids_are_gpt2s(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: list[dict[str, Any]] = []
-
-    class Stub:
-        kind, vocab_size, end_token = "gpt2", 50257, 50256
-
-        @classmethod
-        def from_state(cls, state: dict[str, Any]) -> Stub:
-            asked.append(state)
-            return cls()
-
-    monkeypatch.setattr("core.encoders.gpt2.Gpt2Encoder", Stub)
+    """Its merges are not needed to train, and bits per byte are left out where they are missing."""
+    monkeypatch.setattr("core.encoders.gpt2.vocabulary", refuse_merges)
     (nanogpt(tmp_path / "theirs") / "meta.pkl").unlink()
     dataset = load_dataset(tmp_path / "theirs")
-    assert set(asked[0]) == {"sha256"}
+    assert (dataset.encoder.kind, dataset.encoder.vocab_size, dataset.encoder.end_token) == ("gpt2", 50257, 50256)
+    assert dataset.target_size("val", masked=True) == (3, None)
     assert (
         dataset.info["note"]
         == f"{tmp_path / 'theirs'}: there is no meta.pkl, so the ids are taken to be GPT-2's, as in nanoGPT."
@@ -116,10 +112,9 @@ def test_without_meta_the_ids_are_gpt2s(tmp_path: Path, monkeypatch: pytest.Monk
 @pytest.mark.parametrize(
     ("itos", "message"),
     [
-        (None, "itos does not number characters from 0"),
-        ({1: "a", 2: "b"}, "itos does not number characters from 0"),
-        ({"a": 0}, "itos does not number characters from 0"),
-        ({0: "a", 1: "bc", 2: "d"}, "this is not a vocabulary of characters: id 1 is 'bc'"),
+        ({1: "a", 2: "b"}, "itos does not number texts from 0"),
+        ({"a": 0}, "itos does not number texts from 0"),
+        ({0: "a", 1: "b", 2: "b"}, "this is not a vocabulary of characters: ids 1 and 2 are both 'b'"),
         ({0: "a", 1: "b"}, "holds the id 2, but the char vocabulary ends at 1"),
     ],
 )
@@ -127,6 +122,55 @@ def test_a_meta_that_does_not_fit(tmp_path: Path, itos: Any, message: str) -> No
     error = error_of(nanogpt(tmp_path / "theirs", itos=itos))
     assert error.message == message
     assert str(tmp_path / "theirs") in error.place
+
+
+@pytest.mark.parametrize(
+    ("changes", "kind", "text", "note"),
+    [
+        ({"itos": {0: "to", 1: "be", 2: "\n"}}, "words", "to be\nto be", "lists words"),
+        ({"itos": ["to", " be", " "]}, "pieces", "to be to be", "lists pieces of text"),
+        ({"itos": None}, "char", "abcab", ""),  # stoi is there
+        ({"itos": None, "stoi": None}, "ids", "0 1 2 0 1", "has no itos, so samples are written as ids"),
+        ({"itos": None, "stoi": None, "vocab_size": 50304}, "gpt2", "", "taken to be GPT-2's"),
+    ],
+)
+def test_what_ids_mean(tmp_path: Path, changes: dict[str, Any], kind: str, text: str, note: str) -> None:
+    dataset = load_dataset(nanogpt(tmp_path / "theirs", **changes))
+    assert dataset.encoder.kind == kind
+    assert note in dataset.info.get("note", "")
+    if text:
+        assert dataset.encoder.decode(dataset.train.ids.tolist()) == text
+        assert dataset.encoder.encode(text).tolist() == dataset.train.ids.tolist()
+        assert type(dataset.encoder).from_state(dataset.encoder.state()).encode(text).tolist() == [0, 1, 2, 0, 1]
+
+
+def test_a_meta_without_any_vocabulary(tmp_path: Path) -> None:
+    error = error_of(nanogpt(tmp_path / "theirs", itos=None, stoi=None, vocab_size=None))
+    assert error.message == "holds neither itos nor vocab_size"
+
+
+def test_ids_beyond_gpt2s(tmp_path: Path) -> None:
+    (nanogpt(tmp_path / "theirs") / "meta.pkl").unlink()
+    np.array([60_000], dtype=np.uint16).tofile(tmp_path / "theirs" / "val.bin")
+    error = error_of(tmp_path / "theirs")
+    assert error.message == "holds the id 60000, but the gpt2 vocabulary ends at 50256"
+    assert error.remedy.endswith("Write a meta.pkl with its vocab_size.")
+
+
+def test_what_is_no_id_or_piece(tmp_path: Path) -> None:
+    ids = load_dataset(nanogpt(tmp_path / "ids", itos=None, stoi=None)).encoder
+    pieces = load_dataset(nanogpt(tmp_path / "pieces", itos=["to", " be", " "])).encoder
+    for encoder, text, message in (
+        (ids, "0 x", "'x' is no id of this vocabulary"),
+        (ids, "0 3", "3 is no id of this vocabulary: the ids are 0 to 2"),
+        (ids, "\n", "'\\n' is no id of this vocabulary"),
+        (pieces, "to do", "character 'd' at line 1, column 4 is not in the vocabulary"),
+    ):
+        with pytest.raises(UserError) as error:
+            encoder.encode(text)
+        assert error.value.message == message
+        with pytest.raises(UserError, match=f'encoder = "{encoder.kind}" only reads data'):
+            encoder.fit([""], vocab_size=300)
 
 
 def test_a_hostile_meta_is_refused(tmp_path: Path) -> None:

@@ -51,7 +51,7 @@ def knowing(kind: str, *texts: str) -> Encoder:
 def test_built_in_kinds_register_under_their_own_names() -> None:
     encoders: dict[str, Any] = {}
     register_encoders(encoders.__setitem__)
-    assert list(encoders) == ["char", "words", "bytes", "bpe", "gpt2"]
+    assert list(encoders) == ["char", "words", "bytes", "bpe", "gpt2", "ids", "pieces"]
     assert all(encoder.kind == name for name, encoder in encoders.items())
 
 

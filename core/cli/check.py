@@ -96,7 +96,8 @@ def overlap_lines(account: Account) -> Iterator[str]:
 def loss_lines(account: Account) -> Iterator[str]:
     found, data = account["baselines"], account["data"]
     for name, nats in found["nats"].items():
-        yield line(name, f"{loss_text(nats)}  ({found['bits_per_byte'][name]:.3f})")
+        bits = found["bits_per_byte"][name]
+        yield line(name, loss_text(nats) + ("" if bits is None else f"  ({bits:.3f})"))
     if account["optimal_loss"] is not None:
         yield line("optimal", f"{loss_text(account['optimal_loss'])}  from evaluate.optimal_loss")
     if (found["train_tokens"], found["val_tokens"]) != (data["train_tokens"], data["val_tokens"]):

@@ -140,8 +140,8 @@ class Dataset:
             )
         return split
 
-    def target_size(self, side: Side, *, masked: bool) -> tuple[int, int]:
-        """Tokens of a side that the loss is over, and UTF-8 bytes of their text.
+    def target_size(self, side: Side, *, masked: bool) -> tuple[int, int | None]:
+        """Tokens of a side that the loss is over, and UTF-8 bytes of their text; None if that is not known.
 
         masked: count only what is learnt. For a folder without dataset.json the bytes are decoded, from the first
         2**20 tokens at most, and scaled up.
@@ -155,16 +155,20 @@ class Dataset:
         return split.tokens, self.decoded_bytes[side]
 
     @functools.cached_property
-    def decoded_bytes(self) -> dict[Side, int]:
+    def decoded_bytes(self) -> dict[Side, int | None]:
         """UTF-8 bytes of the text of the sides that were decoded."""
         return {}
 
-    def decode_bytes(self, split: Split) -> int:
-        """UTF-8 bytes of a side's text, by decoding its first tokens."""
-        some = split.ids[: 1 << 20]
-        text_bytes = sum(
-            len(self.encoder.decode(some[i : i + 65_536].tolist()).encode()) for i in range(0, len(some), 65_536)
-        )
+    def decode_bytes(self, split: Split) -> int | None:
+        """UTF-8 bytes of a side's text, by decoding its first tokens. None where ids have no text, or GPT-2's merges are missing."""
+        some, text_bytes = split.ids[: 1 << 20], 0
+        if self.encoder.kind == "ids":
+            return None
+        for begin in range(0, len(some), 65_536):
+            try:
+                text_bytes += len(self.encoder.decode(some[begin : begin + 65_536].tolist()).encode())
+            except UserError:
+                return None
         return round(text_bytes * split.tokens / max(len(some), 1))
 
     def examples(self, side: Side, at_most: int) -> list[Example]:
@@ -270,7 +274,8 @@ def refuse_foreign_ids(split: Split, encoder: Encoder) -> None:
             raise UserError(
                 f"holds the id {largest}, but the {encoder.kind} vocabulary ends at {encoder.vocab_size - 1}",
                 place=str(split.path),
-                remedy="The file was made with another vocabulary than the one beside it. " + AGAIN,
+                remedy="The file was made with another vocabulary than the one beside it. "
+                + (AGAIN if (split.path.parent / "dataset.json").exists() else "Write a meta.pkl with its vocab_size."),
             )
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from core import files
-from core.data.meta_pkl import read_meta
+from core.data.foreign import encoder_of
 from core.errors import UserError
 
 AGAIN = "Prepare it again with `force=True`."
@@ -87,9 +87,9 @@ def is_table_of_files(value: Any) -> bool:
 
 
 def describe(folder: Path) -> dict[str, Any]:
-    """dataset.json's content for a folder with nanoGPT's files only: train.bin and val.bin of uint16, and meta.pkl of a char encoder.
+    """dataset.json's content for a folder with nanoGPT's files only: train.bin and val.bin of uint16, and perhaps meta.pkl.
 
-    If meta.pkl is missing, the ids are taken to be GPT-2's, as in nanoGPT, and "note" says so.
+    "note" says how the ids are read where meta.pkl does not give each a character: see `encoder_of`.
     Raises UserError where files are missing or damaged.
     """
     for side in SIDES:
@@ -99,29 +99,12 @@ def describe(folder: Path) -> dict[str, Any]:
             )
     info: dict[str, Any] = {"kind": "text", "dtype": "uint16", "stop": "", "end_token": None, "groups": []}
     meta = folder / "meta.pkl"
-    if meta.exists():
-        info["encoder"] = {"kind": "char", **char_state(meta)}
-    else:
-        from core.encoders.gpt2 import SHA256  # imported here: it loads tokenizers
-
-        info["encoder"] = {"kind": "gpt2", "sha256": SHA256}
-        info["note"] = f"{folder}: there is no meta.pkl, so the ids are taken to be GPT-2's, as in nanoGPT."
+    info |= encoder_of(meta)
     info |= {side: {} for side in (*SIDES, TEST) if (folder / f"{side}.bin").is_file()}
     if all((folder / f"{side}.{part}.bin").exists() for side in SIDES for part in ("mask", "idx")):
         info["kind"] = "examples"
     info["fingerprint"] = sampled_hash([folder / "train.bin", folder / "val.bin", *([meta] if meta.exists() else [])])
     return info
-
-
-def char_state(meta: Path) -> dict[str, Any]:
-    """The char encoder's state that a meta.pkl describes. Raises UserError if it describes none."""
-    itos = read_meta(meta).get("itos")
-    texts = [itos.get(number) for number in range(len(itos))] if isinstance(itos, dict) else itos
-    if not isinstance(texts, list) or not texts or not all(isinstance(text, str) for text in texts):
-        raise UserError(
-            "itos does not number characters from 0", place=str(meta), remedy="Write it as nanoGPT's prepare.py does."
-        )
-    return {"itos": texts}
 
 
 def sampled_hash(paths: list[Path], blocks: int = 64, size: int = 1 << 16) -> str:

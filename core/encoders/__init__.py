@@ -15,7 +15,9 @@ def register_encoders(register: Callable[[str, Any], None]) -> None:
     from core.encoders.bytes import BytesEncoder
     from core.encoders.char import CharEncoder
     from core.encoders.gpt2 import Gpt2Encoder
+    from core.encoders.ids import IdsEncoder
+    from core.encoders.pieces import PiecesEncoder
     from core.encoders.words import WordsEncoder
 
-    for encoder in (CharEncoder, WordsEncoder, BytesEncoder, BpeEncoder, Gpt2Encoder):
+    for encoder in (CharEncoder, WordsEncoder, BytesEncoder, BpeEncoder, Gpt2Encoder, IdsEncoder, PiecesEncoder):
         register(encoder.kind, encoder)

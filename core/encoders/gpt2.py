@@ -2,34 +2,48 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 from typing_extensions import Self
 
 from core.download import download
+from core.encoders.base import Encoder, Ids
 from core.encoders.bytelevel import ByteLevel
 from core.encoders.text import wrong_state
 from core.errors import UserError
 from core.files import cache_folder, sha256
 
 URL = "https://openaipublic.blob.core.windows.net/gpt-2/encodings/main/vocab.bpe"
+VOCAB_SIZE = 50_257  # the last id ends a text
 SHA256 = "1ce1664773c50f3e0cc8842619a93edc4624525b728b188a9e0be33b7726adc5"
 
 
-class Gpt2Encoder(ByteLevel):
-    """merges: pairs of tokens in order of rank, each spelled in GPT-2's alphabet of bytes."""
+class Gpt2Encoder(Encoder):
+    """GPT-2's coder. Its merges are read when text is first encoded or decoded: to train on ids, nobody needs them."""
 
     kind = "gpt2"
 
+    def __init__(self, merges: Sequence[tuple[str, str]] | None = None) -> None:
+        """merges: pairs of tokens in order of rank, each spelled in GPT-2's alphabet of bytes; None: GPT-2's own."""
+        if merges is not None:
+            self.coder = ByteLevel(merges)
+        self.vocab_size = VOCAB_SIZE if merges is None else self.coder.vocab_size
+        self.end_token = self.vocab_size - 1
+
+    @functools.cached_property
+    def coder(self) -> ByteLevel:
+        """The coder. Raises UserError where the merges are not available."""
+        return ByteLevel(read_merges(vocabulary()))
+
     @classmethod
     def from_file(cls, path: Path) -> Self:
-        """From a file like GPT-2's vocab.bpe: a line with its version, then a merge per line."""
-        _, *lines = path.read_text(encoding="utf-8").splitlines()
-        return cls([(left, right) for left, right in (line.split(" ") for line in lines)])
+        """From a file like GPT-2's vocab.bpe."""
+        return cls(read_merges(path))
 
     @classmethod
     def fit(cls, texts: Iterable[str], *, vocab_size: int = 0) -> Self:
@@ -38,14 +52,32 @@ class Gpt2Encoder(ByteLevel):
 
     @classmethod
     def from_state(cls, state: dict[str, Any]) -> Self:
-        """Rebuild from `state()`. Raises UserError if the state is of another kind, and as `fit` does."""
+        """Rebuild from `state()`. Raises UserError if the state is of another kind."""
         if state:
             raise wrong_state(cls.kind, state)
-        return cls.fit([])
+        return cls()
 
     def state(self) -> dict[str, Any]:
         """Empty: the merges are always the same."""
         return {}
+
+    def encode(self, text: str) -> Ids:
+        """Ids of a text, shape (tokens,). Raises UserError for half a surrogate pair, and as `coder` does."""
+        return self.coder.encode(text)
+
+    def encode_batch(self, texts: Sequence[str]) -> list[Ids]:
+        """`encode` of each text, on all cores."""
+        return self.coder.encode_batch(texts)
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """Text of ids; the end token becomes "", invalid UTF-8 becomes U+FFFD."""
+        return self.coder.decode(ids)
+
+
+def read_merges(path: Path) -> list[tuple[str, str]]:
+    """The merges of a file like GPT-2's vocab.bpe: a line with its version, then a merge per line."""
+    _, *lines = path.read_text(encoding="utf-8").splitlines()
+    return [(left, right) for left, right in (line.split(" ") for line in lines)]
 
 
 def vocabulary() -> Path:

@@ -47,6 +47,15 @@ def unknown(what: str, text: str, position: int) -> UserError:
     )
 
 
+def made_elsewhere(kind: str) -> UserError:
+    """The error for an encoder that comes with data of another program, and cannot be learnt from text."""
+    return UserError(
+        f'encoder = "{kind}" only reads data that another program encoded',
+        place="prepare.encoder",
+        remedy="Choose char, words, bytes, bpe or gpt2.",
+    )
+
+
 def wrong_state(kind: str, state: dict[str, Any]) -> UserError:
     """The error for a state of another kind of encoder, or one that was edited by hand."""
     return UserError(

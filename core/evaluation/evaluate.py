@@ -72,7 +72,7 @@ class Evaluation:
             "accuracy_by_group": accuracy_by_group(found, side),
             "prompts": len(answers) or None,
             "prompts_by_group": dict(groups) or None,
-            "bits_per_byte": self.losses(model, self.config.train.runtime.eval_iters, side)["bits_per_byte"],
+            "bits_per_byte": self.losses(model, self.config.train.runtime.eval_iters, side).get("bits_per_byte"),
         }
 
     def losses(self, model: torch.nn.Module, eval_iters: int, side: Side = "val") -> dict[str, float]:
@@ -80,4 +80,5 @@ class Evaluation:
         data = self.config.train.data
         loss = mean_loss(model, validation_rows(self.dataset.side(side), data, eval_iters), self.machine)
         targets, text_bytes = self.dataset.target_size(side, masked=data.mask_prompt)
-        return {f"{side}_loss": loss, "bits_per_byte": bits_per_byte(loss, targets, text_bytes)}
+        bits = bits_per_byte(loss, targets, text_bytes)
+        return {f"{side}_loss": loss} | ({} if bits is None else {"bits_per_byte": bits})

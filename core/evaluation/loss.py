@@ -37,9 +37,11 @@ def mean_loss(model: torch.nn.Module, rows: Iterable[tuple[Array, Array]], machi
     return float(torch.stack(sums).cpu().double().sum()) / count
 
 
-def bits_per_byte(loss: float, targets: int, text_bytes: int) -> float:
-    """Bits per byte of the targets' text: comparable between encoders.
+def bits_per_byte(loss: float, targets: int, text_bytes: int | None) -> float | None:
+    """Bits per byte of the targets' text: comparable between encoders. None if their text is not known.
 
     loss: nats per target. targets: how many the validation file has. text_bytes: UTF-8 bytes of their text.
     """
+    if text_bytes is None:
+        return None
     return loss * targets / (max(text_bytes, 1) * math.log(2))
