@@ -129,3 +129,82 @@ def test_a_table_is_not_learnt_as_pairs(field: Callable[[str], Path], terrarium:
     assert (
         'input = "data.csv" is a table, and format = "pairs" would learn its header, quotes and commas' in done.stderr
     )
+
+
+def test_a_script_is_not_run(field: Callable[[str], Path], terrarium: Terrarium) -> None:
+    folder = field("prepare-script-rewrites-data")
+    refused = terrarium("train", folder.name)
+    assert refused.exit_code == 2
+    assert "prepare.py is a script that makes data when it is run, not functions" in refused.stderr
+    assert f"Run it once by hand: python {folder / 'prepare.py'}" in refused.stderr
+    subprocess.run([sys.executable, folder / "prepare.py"], check=True)
+    data = (folder / "train.bin").read_bytes()
+    trained = terrarium("train", folder.name)
+    assert trained.exit_code == 0, trained.output
+    assert "prepare.py is a script, and not run. The data is used as it is." in trained.stdout
+    assert terrarium("evaluate", folder.name).exit_code == 0
+    assert (folder / "train.bin").read_bytes() == data
+
+
+@pytest.mark.parametrize(
+    ("name", "told", "written"),
+    [
+        ("gpt2-ids", "there is no meta.pkl, so the ids are taken to be GPT-2's", None),
+        ("vocab-only-meta", "meta.pkl has no itos, so samples are written as ids", r"0( \d+){40}\n"),
+        ("words-meta", "meta.pkl lists words", r"\n?((north|south|step|turn|\n)[ \n]?)+"),
+    ],
+)
+def test_foreign_ids_are_learnt(
+    field: Callable[[str], Path], terrarium: Terrarium, name: str, told: str, written: str | None
+) -> None:
+    trained = terrarium("train", field(name).name, "-s", "train.schedule.max_iters=2")
+    assert trained.exit_code == 0, trained.output
+    assert told in trained.stdout
+    if written is not None:  # GPT-2's merges may not be here
+        assert re.fullmatch(written, terrarium("sample", name).stdout)
+
+
+def test_nanogpt_checkpoints_of_all_ages(field: Callable[[str], Path], terrarium: Terrarium) -> None:
+    folder = field("old-nanogpt-ckpt")
+    subprocess.run([sys.executable, "make.py"], cwd=folder, check=True)
+    for name in ("old", "padded", "plain"):
+        done = terrarium("import-nanogpt", folder.name, str(folder / f"{name}.pt"), "--run", name)
+        assert done.exit_code == 0, done.output
+        dropped = "has 64 ids, and the dataset 13: the last 51 are taken for padding and dropped."
+        assert (dropped in done.stdout) == (name == "padded")
+        assert terrarium("sample", folder.name, "--run", name).exit_code == 0
+
+
+def test_utf16_is_named(field: Callable[[str], Path], terrarium: Terrarium) -> None:
+    name = field("utf16-advice").name
+    for file, found, encoding in (
+        ("input.txt", "it is UTF-16, by its first two bytes", "UTF-16"),
+        ("nobom.txt", "a NUL character at byte 1. UTF-16 without a byte order mark looks like this", "UTF-16LE"),
+    ):
+        done = terrarium("prepare", name, "-s", f"prepare.input={file}")
+        assert done.exit_code == 2
+        assert f"{file}: not UTF-8 text: {found}" in done.stderr
+        assert f"iconv -f {encoding} -t UTF-8 OLD > NEW" in done.stderr
+
+
+def test_a_windows_path(field: Callable[[str], Path], terrarium: Terrarium) -> None:
+    done = terrarium("prepare", field("windows-path").name)
+    assert done.exit_code == 2
+    assert "In double quotes, a backslash starts an escape such as \\U." in done.stderr
+    assert "in single quotes: input = 'C:\\Users\\me\\text.txt'" in done.stderr
+
+
+def test_starts_are_read_as_they_are_meant(field: Callable[[str], Path], terrarium: Terrarium) -> None:
+    folder = field("bom-prompt")
+    assert terrarium("train", folder.name, "-q", "-s", "train.schedule.max_iters=2").exit_code == 0
+    few = ("--max-new-tokens", "2", "--json")
+    marked = terrarium("sample", folder.name, "--start", f"FILE:{folder / 'prompt.txt'}", *few)
+    assert json.loads(marked.stdout)["samples"][0]["start"] == "12+34="
+    typed = terrarium("sample", folder.name, "--start", r"\n12+3=", *few)  # as in newline-start
+    assert json.loads(typed.stdout)["samples"][0]["start"] == "\n12+3="
+    assert r"The vocabulary has no backslash, so this is the start: '\n12+3='" in typed.stderr
+    long = terrarium("sample", folder.name, "--start", "12+3=" * 80, *few)  # as in long-prompt
+    assert (
+        "cut: the prompt has 400 tokens, and block_size is 32. The model sees only its end: '=12+3=12+3=12+3='"
+        in long.stderr
+    )

@@ -7,6 +7,7 @@ Everything is written into a temporary folder, which replaces the old one at the
 from __future__ import annotations
 
 import contextlib
+import shlex
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from core.data.info import STANDARD_FILES, read_info, write_info
 from core.data.job import make_by_prepare
 from core.data.make import make_from_function, make_from_pairs, make_from_text
 from core.data.params import title
+from core.data.script import is_script
 from core.data.source import Source, check_sum, fetch_input, own_functions
 from core.errors import RunFailed, UserError, did_you_mean
 from core.listener import SILENT, Advice, Listener
@@ -45,8 +47,14 @@ def prepare(
     Exceptions of prepare.py itself pass through.
     """
     source = Source(experiment, config, plugins, settings.place_of, listener)
+    script = experiment.folder / "prepare.py" if is_script(experiment.folder / "prepare.py") else None
     named = bool(settings.values.get("prepare", {}).get("dataset_dir"))
-    own = find_own(source, named=named)
+    try:
+        own = find_own(source, named=named)
+    except UserError as error:
+        raise error if script is None else not_run(script, error.place) from None
+    if script is not None:
+        listener.say(f"{script} is a script, and not run. The data is used as it is.")
     if own is not None:
         if force:
             raise UserError(
@@ -144,6 +152,16 @@ def find_own(source: Source, *, named: bool) -> Path | None:
         if is_foreign(candidate):
             return candidate
     raise nothing_to_prepare(source, others)
+
+
+def not_run(script: Path, place: str) -> UserError:
+    """The error for a prepare.py like nanoGPT's where its data is not there yet."""
+    return UserError(
+        f"there is no train.bin, and {script.name} is a script that makes data when it is run, not functions",
+        place=place,
+        remedy=f"Run it once by hand: python {shlex.quote(str(script))}. Its train.bin and val.bin are then used as they "
+        "are. Or put its work into `def documents(): yield ...`.",
+    )
 
 
 def perhaps_mistyped(source: Source, target: Path, *, named: bool) -> str:

@@ -62,13 +62,16 @@ class Opened:
 
 
 def open_folder(name: str, variant: str = "", overrides: Sequence[str] = (), listener: Listener = SILENT) -> Opened:
-    """Find an experiment by name or path, read its settings, and import its prepare.py.
+    """Find an experiment by name or path, read its settings, and import its prepare.py, unless that is a script.
 
     Raises UserError for an unknown experiment, wrong settings, and functions in prepare.py with almost the name of a hook.
     """
+    from core.data.script import is_script
+
     experiment = find(name)
     config, settings = load_config(experiment.folder, variant, overrides)
-    plugins = plugins_with(load_code(experiment))
+    code = None if is_script(experiment.folder / "prepare.py") else load_code(experiment)
+    plugins = plugins_with(code)
     return Opened(experiment, config, settings, tuple(overrides), plugins, listener, variant)
 
 
