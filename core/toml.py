@@ -19,6 +19,7 @@ from core.config import Config
 from core.contradictions import Contradiction
 from core.defaults import resolve
 from core.errors import UserError, did_you_mean
+from core.nanogpt_keys import ANSWERS
 from core.roles import is_section, known_keys
 
 BARE_KEY = re.compile(r"[A-Za-z0-9_-]+")
@@ -233,7 +234,7 @@ def user_error(errors: Sequence[ErrorDetails], settings: Settings) -> UserError:
     key = ".".join(path)
     place = settings.place_of(key)
     if error["type"] == "extra_forbidden":
-        return UserError(f"unknown key '{key}'", place=place, remedy=advice_on_unknown(path))
+        return UserError(f"unknown key '{key}'", place=place, remedy=advice_on_unknown(path) + others(errors[1:]))
     found = shortened(json.dumps(error["input"], default=str, ensure_ascii=False))
     # A key that may have several types has one error for each type.
     said = ", or ".join(lowered(other["msg"]) for other in errors if field_of(other["loc"]) == (path, info))
@@ -281,8 +282,16 @@ def lowered(sentence: str) -> str:
     return sentence[:1].lower() + sentence[1:]
 
 
+def others(errors: Sequence[ErrorDetails]) -> str:
+    """A line for each further unknown key at the top, as in a file that was written for nanoGPT."""
+    keys = [str(error["loc"][0]) for error in errors if error["type"] == "extra_forbidden" and len(error["loc"]) == 1]
+    return "".join(f"\n  {key}: {advice_on_unknown([key])}" for key in keys)
+
+
 def advice_on_unknown(path: list[str]) -> str:
-    """Suggest the sections that have a key of this name, or the most similar key of the section."""
+    """Suggest the sections that have a key of this name, or the most similar key of the section. At the top, answer nanoGPT's."""
+    if len(path) == 1 and path[0] in ANSWERS:
+        return ANSWERS[path[0]]
     elsewhere = [key for key in known_keys() if key.rpartition(".")[2] == path[-1]]
     if elsewhere:
         return f"It belongs to another section: {' or '.join(elsewhere)}."

@@ -153,6 +153,28 @@ VALUES: st.SearchStrategy[Any] = st.recursive(
 )
 
 
+def test_a_windows_path_whose_escapes_are_valid(tmp_path: Path) -> None:
+    (tmp_path / "config.toml").write_text('[prepare]\ninput = "C:\\new\\text.txt"\n')
+    with pytest.raises(UserError) as error:
+        load_config(tmp_path)
+    assert error.value.message == (
+        r"prepare.input = 'C:\new\text.txt' contains '\n': in double quotes, a backslash starts an escape."
+    )
+    assert error.value.remedy == r"Write the path in single quotes, such as 'C:\new\text.txt', or with slashes."
+
+
+def test_keys_of_nanogpt_are_answered_one_by_one(tmp_path: Path) -> None:
+    (tmp_path / "config.toml").write_text("wandb_log = true\ngradient_accumulation_steps = 5\nmax_iters = 10\n")
+    with pytest.raises(UserError) as error:
+        load_config(tmp_path)
+    assert str(error.value) == (
+        f"{tmp_path / 'config.toml'}:1: unknown key 'wandb_log'"
+        '\n  Set train.runtime.trackers = ["tensorboard", "wandb"].'
+        "\n  gradient_accumulation_steps: It is train.data.grad_accum_steps; its default is 1, not 40."
+        "\n  max_iters: It belongs to another section: train.schedule.max_iters."
+    )
+
+
 @given(st.dictionaries(st.text(max_size=5), VALUES, max_size=4))
 def test_what_dump_writes_is_what_toml_reads(values: dict[str, Any]) -> None:
     assert tomli.loads(dump(values)) == values

@@ -44,6 +44,7 @@ def full_key(key: str) -> str:
     A key that already names its section is returned as it is. Raises UserError for a short key that is unknown, or that
     several sections have.
     """
+    from core.nanogpt_keys import ANSWERS
     from core.roles import known_keys
 
     keys = list(known_keys())
@@ -58,7 +59,8 @@ def full_key(key: str) -> str:
         raise UserError(
             f"unknown key '{key}'",
             place=f"`{key}`",
-            remedy=f"{did_you_mean(key, names) if near(key, names) else ''} "
+            remedy=ANSWERS.get(key)
+            or f"{did_you_mean(key, names) if near(key, names) else ''} "
             f"A parameter of documents() is set as prepare.params.{key}.".strip(),
         )
     return meant[0]

@@ -13,6 +13,7 @@ from core.data.params import keywords
 from core.errors import UserError
 from core.models.attention import scheme_of
 from core.models.gpt import GPT
+from core.models.returns import return_logits
 from core.plugins.manager import Plugins
 from core.plugins.manager import plugins as everyone
 
@@ -28,15 +29,16 @@ def build_model(config: Model, vocab_size: int, plugins: Plugins | None = None) 
     plugins = plugins or everyone()
     build = builder(config, plugins)
     model = build(config, vocab_size, **keywords(build, config.params, MODEL_PARAMS))
+    place = str(getattr(plugins.code, "__file__", config.kind))
     if not isinstance(model, torch.nn.Module):
         raise UserError(
             f"build_model returned {type(model).__name__}, not a torch.nn.Module",
-            place=str(getattr(plugins.code, "__file__", config.kind)),
+            place=place,
             remedy="Return a module that maps token ids (B, T) to logits (B, T, V).",
         )
     if not hasattr(model, "block_size"):
         model.block_size = config.block_size  # type: ignore[assignment]
-    return model
+    return model if type(model).__module__.startswith("core.") else return_logits(model, place)
 
 
 def builder(config: Model, plugins: Plugins) -> Callable[..., Any]:
