@@ -77,13 +77,17 @@ class Prepare(Section):
         "", role="place", pattern="^([0-9a-f]{64})?$", description="SHA-256 checksum of `input`, hexadecimal"
     )
     format: Literal["text", "pairs"] = Field(
-        "text", role="data", description="content of `input`: running text, or one prompt and completion per line"
+        "text",
+        role="data",
+        description="content of `input`, or of a dataset that another program made: running text, or one prompt and "
+        "completion per line",
     )
     separator: str = Field(
         "=",
         role="data",
         min_length=1,
-        description="text that ends the prompt in a line of `pairs`; it is part of the prompt",
+        description="text that ends the prompt in a line of `pairs`; it is part of the prompt. Given for a dataset that "
+        "another program made, it makes it `pairs`",
     )
     encoder: str = Field("char", role="data", description="char, words, bytes, bpe, gpt2, or an encoder of a plugin")
     encoder_from: str = Field(

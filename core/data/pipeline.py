@@ -19,6 +19,7 @@ from core.data.dataset import Dataset, load_dataset
 from core.data.fingerprint import Known, checksums, code_and_settings, fingerprint, opened_below, raw_files, stamp
 from core.data.info import STANDARD_FILES, read_info, write_info
 from core.data.job import make_by_prepare
+from core.data.lines import as_examples
 from core.data.make import make_from_function, make_from_pairs, make_from_text
 from core.data.params import title
 from core.data.script import is_script
@@ -62,7 +63,9 @@ def prepare(
                 place=str(own),
                 remedy="To have one made, move the folder away, or give prepare.dataset_dir another name.",
             )
-        dataset = load_dataset(own, plugins)
+        pairs = "separator" in settings.values.get("prepare", {}) and "format" not in settings.values["prepare"]
+        chosen = config.prepare.model_copy(update={"format": "pairs"}) if pairs else config.prepare
+        dataset = as_examples(load_dataset(own, plugins), chosen)
         listener.say(dataset.info.get("note", f"{experiment.name}: using the dataset in {own} as it is"))
         return dataset
     target, former = source.dataset_dir, ""

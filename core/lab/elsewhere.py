@@ -11,6 +11,7 @@ from typing import Any
 
 from core.data.dataset import Dataset, load_dataset
 from core.data.documents import Example
+from core.data.lines import as_examples
 from core.data.prompts import read_prompts
 from core.encoders.base import identity
 from core.errors import UserError
@@ -26,7 +27,7 @@ def other_dataset(model: LoadedModel, name: str) -> Dataset:
     experiment = model.run.experiment
     folders = [folder for folder in (Path(name).expanduser(), experiment.path(name)) if (folder / "train.bin").exists()]
     if folders:
-        dataset = load_dataset(folders[0].absolute(), model.opened.plugins)
+        dataset = as_examples(load_dataset(folders[0].absolute(), model.opened.plugins), model.config.prepare)
     elif (experiment.folder / f"config.{name}.toml").is_file() or name == "basic":
         address = experiment.address or str(experiment.folder)
         _, dataset = prepared(open_folder(address, name, (), model.opened.listener))

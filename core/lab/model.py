@@ -15,6 +15,7 @@ from pydantic import ValidationError
 from core import files
 from core.config import Config, Sampling
 from core.data.dataset import Dataset, load_dataset
+from core.data.lines import as_examples
 from core.encoders.base import Encoder, identity
 from core.errors import UserError
 from core.evaluation.evaluate import Evaluation
@@ -63,7 +64,7 @@ class LoadedModel:
     def dataset(self) -> Dataset:
         """The dataset that the run was trained on. Raises UserError if it has changed since."""
         folder = self.run.experiment.path(self.config.prepare.dataset_dir)
-        dataset = load_dataset(folder, self.opened.plugins)
+        dataset = as_examples(load_dataset(folder, self.opened.plugins), self.config.prepare)
         wrong = ""
         if identity(dataset.encoder) != identity(self.encoder):
             wrong = "the dataset was made with another encoder than the checkpoint"
