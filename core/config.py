@@ -76,11 +76,16 @@ class Prepare(Section):
     sha256: str = Field(
         "", role="place", pattern="^([0-9a-f]{64})?$", description="SHA-256 checksum of `input`, hexadecimal"
     )
-    format: Literal["text", "pairs"] = Field(
+    format: Literal["text", "pairs", "jsonl", "csv", "tsv", "parquet", "datasets"] = Field(
         "text",
         role="data",
-        description="content of `input`, or of a dataset that another program made: running text, or one prompt and "
-        "completion per line",
+        description="content of `input`: running text; `pairs`, a prompt and completion per line (also of a dataset that "
+        "another program made); a table; or a folder or address of Hugging Face's datasets (extra hf)",
+    )
+    columns: dict[str, str] = Field(
+        role="data",
+        default_factory=dict,
+        description="columns of a table: prompt, completion, group, text, messages, split; each is called so if not given",
     )
     separator: str = Field(
         "=",

@@ -221,6 +221,8 @@ def plain(**changes: Any) -> Facts:
          "block_size = 256 is 13 times the longest document (20 tokens)"),
         ("train.data.block_size", changed(longest=100, longer=7), {}, changed(longest=100, longer=7, rows=False),
          "block_size = 64: 7 of 50,000 training documents are longer (up to 100 tokens)"),
+        ("train.model.block_size", changed(longest_prompt=65), {}, changed(longest_prompt=64),
+         "block_size = 64: the longest prompt has 65 tokens, and the model sees only the end of such prompts"),
         ("prepare.val_fraction", changed(same=True), {}, FACTS, "validation and training are the same text"),
         ("prepare.split", changed(val_in_train=0.51), {}, changed(val_in_train=0.5), "51% of validation also occurs in training"),
         ("prepare.val_fraction", changed(val_prompts=19), {}, changed(val_prompts=20), "19 validation prompts: one answer moves the accuracy by 5%"),

@@ -50,7 +50,10 @@ def test_lines_become_examples(tmp_path: Path) -> None:
     assert (dataset.stop, dataset.longest_prompt, dataset.longest_completion) == ("\n", 4, 2)
     assert dataset.target_size("val", masked=True) == (4, 4)
     assert dataset.info["split"]["overlap"] == 1
-    assert "its 10 lines are read as prompts that end in '=', and completions. 4 of them have no '='" in dataset.info["note"]
+    assert (
+        "its 10 lines are read as prompts that end in '=', and completions. 4 of them have no '='"
+        in dataset.info["note"]
+    )
     assert dataset.fingerprint != load_dataset(tmp_path).fingerprint
 
 
@@ -78,7 +81,9 @@ def test_a_run_on_them_is_masked_aligned_and_stops_early(lab: Path, terrarium: T
     text = "".join(f"{a}{b}=a\n" for a in "pqrs" for b in "pqrs") * 9
     folder = write(lab / "theirs", text, "".join(f"{a}t=a\nt{a}=a\n" for a in "pqrst"))
     steps = "max_iters = 400\nwarmup_iters = 0"
-    (folder / "config.toml").write_text(TINY.replace("max_iters = 6", steps).replace("eval_interval = 3", "eval_interval = 20"))
+    (folder / "config.toml").write_text(
+        TINY.replace("max_iters = 6", steps).replace("eval_interval = 3", "eval_interval = 20")
+    )
     stop = ("-s", "train.runtime.stop_when=val_accuracy >= 0.99")
     done = terrarium("loop", "theirs", "-s", "prepare.separator==", *stop)
     assert done.exit_code == 0, done.output

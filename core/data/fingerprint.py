@@ -50,6 +50,8 @@ def code_and_settings(source: Source) -> dict[str, Any]:
         del settings["test_fraction"]
     if settings["size"] is None and (source.kind != "documents" or default_size(source) == ENDLESS):
         settings["size"] = ENDLESS
+    if not settings["columns"]:
+        del settings["columns"]
     code = {path.name: sha256(path) for path in sorted(source.experiment.folder.glob("*.py"))}
     if source.config.prepare.encoder_from:
         settings["encoder"] = identity(source.borrowed_encoder())

@@ -53,7 +53,7 @@ def as_examples(dataset: Dataset, prepare: Prepare) -> Dataset:
         f"{dataset.folder}: its {lines:,} lines are read as prompts that end in {prepare.separator!r}, and completions. "
         f"{skipped:,} of them have no {prepare.separator!r} or are cut off, and are not learnt."
     )
-    return replace(dataset, info=info, **sides)
+    return replace(dataset, info=info, train=sides["train"], val=sides["val"], test=sides.get("test"))
 
 
 def ids_of(dataset: Dataset, text: str) -> Array:

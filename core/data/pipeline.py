@@ -17,6 +17,8 @@ from core.contradictions import leaves_folder
 from core.data.compose import Build
 from core.data.dataset import Dataset, load_dataset
 from core.data.fingerprint import Known, checksums, code_and_settings, fingerprint, opened_below, raw_files, stamp
+from core.data.from_table import make_from_table
+from core.data.hub import hub_checksums, make_from_hub
 from core.data.info import STANDARD_FILES, read_info, write_info
 from core.data.job import make_by_prepare
 from core.data.lines import as_examples
@@ -241,6 +243,8 @@ def raw_checksums(source: Source, known: Known, address: str | None, opened: Ite
     """Checksums of the raw files as they are now. address: where the known ones were downloaded from. opened: see `raw_files`."""
     if source.kind != "input":
         return checksums(raw_files(source, opened), known)
+    if source.config.prepare.format == "datasets":
+        return hub_checksums(source, known)
     if source.is_address and not source.input_file.exists() and address == source.config.prepare.input:
         raw = known  # the download was deleted, but its checksum is recorded
     else:
@@ -278,7 +282,8 @@ def make(source: Source, target: Path) -> None:
     """Fill a new folder in the way that the source has chosen, and put it in target's place. After an error target is unchanged."""
     made_by = code_and_settings(source)  # as they are before the work, which may take hours
     makers = {"prepare": make_by_prepare, "documents": make_from_function}
-    make_from_file = make_from_pairs if source.config.prepare.format == "pairs" else make_from_text
+    of_format = {"text": make_from_text, "pairs": make_from_pairs, "datasets": make_from_hub}
+    make_from_file = of_format.get(source.config.prepare.format, make_from_table)
     try:
         with files.new_folder(target) as folder:
             with process.noting_opened_files() as paths_opened:

@@ -17,6 +17,7 @@ from core.data.dataset import load_dataset
 from core.data.documents import Conversation, Example
 from core.data.params import PlaceOf, source_of, title, wants
 from core.data.spool import Spool
+from core.data.tables import ENDINGS
 from core.data.text import read_text
 from core.download import download
 from core.encoders.base import Encoder
@@ -26,7 +27,6 @@ from core.plugins.discovery import Experiment
 from core.plugins.manager import Plugins
 
 ENDLESS, FINITE = 1_000_000, 1_000_000_000  # characters that are drawn if prepare.size is not given
-TABLES = (".csv", ".tsv", ".jsonl", ".parquet")  # endings of files that are not read as text
 MAKERS = ("documents", "prepare")  # functions of a prepare.py that make data
 FUNCTIONS = (*MAKERS, "inputs", "evaluate", "build_model")  # all functions that it may have besides hooks
 
@@ -154,12 +154,13 @@ def fetch_input(source: Source) -> Path:
     if source.is_address and not file.exists():
         file.parent.mkdir(parents=True, exist_ok=True)
         download(settings.input, file, settings.sha256, "prepare.input", source.listener)
-    if file.suffix.lower() in TABLES:
+    kind = ENDINGS.get(file.suffix.lower())
+    if kind and settings.format in ("text", "pairs"):
         raise UserError(
             f'input = "{settings.input}" is a table, and format = "{settings.format}" would learn its header, quotes and commas',
             place=place,
-            remedy="Read it in documents() of a prepare.py, with Python's csv or json module, and yield Examples. "
-            "If it is plain text, give it the ending .txt.",
+            remedy=f'Set prepare.format = "{kind}"; prepare.columns names its columns. If it is plain text, give it the '
+            "ending .txt.",
         )
     if file.is_dir():
         raise UserError(f'input = "{settings.input}" is a folder', place=place, remedy="Name one file in it.")

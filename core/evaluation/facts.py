@@ -22,7 +22,7 @@ class Facts:
     """What `check` and the warnings know of a dataset.
 
     kind: text, examples or conversations. rows: whether rows start where documents do. longest: tokens of the longest
-    training document; longer: how many are longer than block_size; None for running text. val_in_train: fraction of the
+    training document; longer: how many are longer than block_size; None for running text. longest_prompt: tokens, of all sides. val_in_train: fraction of the
     validation side that also occurs in train; None: not searched. parameters, seconds (of training, predicted): None if
     not known.
     """
@@ -40,6 +40,7 @@ class Facts:
     val_prompts: int | None = None
     longest: int | None = None
     longer: int | None = None
+    longest_prompt: int = 0
     val_in_train: float | None = None
     same: bool = False
     parameters: int | None = None
@@ -65,6 +66,7 @@ def facts_of(dataset: Dataset, data: Data) -> Facts:
         val_prompts=prompts,
         longest=None if lengths is None else int(lengths.max(initial=0)),
         longer=None if lengths is None else int((lengths > block_size(data) + 1).sum()),
+        longest_prompt=dataset.longest_prompt,
         val_in_train=overlap / prompts if prompts and overlap is not None else None,
     )
 

@@ -88,7 +88,14 @@ def of_data(config: Config, given: Collection[str], facts: Facts) -> Iterator[Tr
 
 def of_rows(config: Config, facts: Facts) -> Iterator[Trap]:
     """Warnings about block_size and the length of documents."""
-    size = config.train.data.block_size or 0
+    size, context = config.train.data.block_size or 0, config.train.model.block_size or 0
+    if facts.longest_prompt > context:
+        yield Trap(
+            "train.model.block_size",
+            f"block_size = {context}: the longest prompt has {facts.longest_prompt:,} tokens, and the model sees only the end of "
+            "such prompts",
+            f"Raise it to {facts.longest_prompt:,} or more.",
+        )
     if facts.longest is None or not facts.train_documents:
         return
     if facts.longer and facts.rows:

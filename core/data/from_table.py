@@ -1,0 +1,60 @@
+"""Make a dataset from a table, with the sides that it names."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from core.data import split
+from core.data.compose import Build, Made, compose_documents
+from core.data.make import SPOOL, Reading, split_and_compose
+from core.data.spool import Spool
+from core.data.tables import Rows, Table, rows_of
+from core.errors import UserError
+
+
+def make_from_table(build: Build) -> Made:
+    """Read the input as rows, then split and encode."""
+    reading, settings = Reading(build), build.config.prepare
+    made = make_from_rows(build, rows_of(reading.path, settings.format, reading.on_bytes), str(reading.path))
+    reading.check()
+    made.raw = reading.entry()
+    return made
+
+
+def make_from_rows(build: Build, rows: Rows, what: str) -> Made:
+    """Split rows by their column split, or else by `prepare.split`, and encode them. Tells what is left out."""
+    settings, source = build.config.prepare, build.source
+    table = Table(settings.columns, source.place_of("prepare.columns" if settings.columns else "prepare.input"))
+    sides: list[str] = []
+    most = settings.size or None
+    with Spool(build.folder / SPOOL, settings.seed, what) as spool:
+        for row, place in rows:
+            if (found := table.read(row, place)) is None:
+                continue
+            if most is not None and spool.characters >= most:
+                source.listener.say(f"{what}: cut at prepare.size = {most:,} characters, after {len(spool):,} rows")
+                break
+            spool.add(found[0], place)
+            sides.append(found[1])
+        for sentence in table.told():
+            source.listener.say(f"{what}: {sentence}")
+        if not len(spool):
+            raise UserError("holds no rows", place=what, remedy="Give it at least two rows besides the header.")
+        if not any(sides):
+            return split_and_compose(build, spool)
+        spool.close()
+        return compose_documents(build, spool, named_sides(build, spool, sides), {"kind": "column"})
+
+
+def named_sides(build: Build, spool: Spool, sides: list[str]) -> split.Sides:
+    """The rows of each side as their column says. Without a validation side, part of train is held out by its prompts."""
+    of = np.array(sides)
+    numbers = {name: np.flatnonzero(of == name) for name in ("train", "val", "test")}
+    if not len(numbers["val"]):
+        train = numbers["train"]
+        inner = split.by_hash(spool.keys()[train], build.config.prepare.val_fraction)
+        numbers |= {"train": train[inner["train"]], "val": train[inner["val"]]}
+        build.source.listener.say(
+            f"{spool.what}: no row is of val, so {len(numbers['val']):,} rows of train are held out"
+        )
+    return numbers if len(numbers["test"]) else {name: numbers[name] for name in ("train", "val")}

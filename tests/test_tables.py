@@ -1,0 +1,215 @@
+"""Tables as documents: their columns, their sides, and what is wrong with one, by place."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from preparing import Told, error_of, run, write
+
+from core.data.dataset import Dataset
+
+Terrarium = Callable[..., Any]
+SUMS = [(f"{a}+{b}=", str(a + b)) for a in range(10) for b in range(10)]
+
+
+def table(folder: Path, name: str, text: str, more: str = "") -> Path:
+    """An experiment that reads a table of this name and text."""
+    kind = name.rpartition(".")[2]
+    write(folder, config=f'[prepare]\ninput = "{name}"\nformat = "{kind}"\n{more}')
+    (folder / name).write_text(text, encoding="utf-8")
+    return folder
+
+
+def jsonl(rows: list[dict[str, Any]]) -> str:
+    return "".join(json.dumps(row) + "\n" for row in rows)
+
+
+def everything(dataset: Dataset) -> set[tuple[str, str]]:
+    sides = ("train", "val", *(("test",) if dataset.test else ()))
+    return {example[:2] for side in sides for example in dataset.examples(side, 0)}  # type: ignore[arg-type]
+
+
+def test_csv_and_tsv(tmp_path: Path) -> None:
+    comma = "prompt,completion\n" + "".join(
+        f'"{a} plus, or {b}","say ""{a + b}"""\n' for a in range(9) for b in range(9)
+    )
+    wanted = {(f"{a} plus, or {b}", f'say "{a + b}"\n') for a in range(9) for b in range(9)}
+    assert everything(run(table(tmp_path / "comma", "data.csv", comma.replace("\n", "\r\n")))) == wanted
+    tab = "prompt\tcompletion\n" + "".join(f"{prompt}\t{answer}\n" for prompt, answer in SUMS)
+    assert everything(run(table(tmp_path / "tab", "data.tsv", tab))) == {
+        (prompt, f"{answer}\n") for prompt, answer in SUMS
+    }
+    semicolon = tab.replace("\t", ";")
+    assert everything(run(table(tmp_path / "semicolon", "data.csv", "\ufeff" + semicolon))) == everything(
+        run(tmp_path / "tab")
+    )
+
+
+def test_columns_of_other_names_and_groups(tmp_path: Path) -> None:
+    rows = [{"question": prompt, "answer": int(answer), "kind": "even" if int(answer) % 2 == 0 else None, "id": 7}
+            for prompt, answer in SUMS]  # fmt: skip
+    more = '[prepare.columns]\nprompt = "question"\ncompletion = "answer"\ngroup = "kind"\n'
+    told = Told()
+    dataset = run(table(tmp_path / "one", "data.jsonl", jsonl(rows), more), listener=told)
+    assert everything(dataset) == {(prompt, f"{answer}\n") for prompt, answer in SUMS}
+    assert dataset.groups == ["even"]
+    assert any("columns that are not read: id" in line for line in told.said)
+    assert not any("preparing" in line for line in run_again(tmp_path / "one"))
+
+
+def run_again(folder: Path) -> list[str]:
+    told = Told()
+    run(folder, listener=told)
+    return told.said
+
+
+def test_the_sides_of_a_column(tmp_path: Path) -> None:
+    sides = {"train": SUMS[:60], "validation": SUMS[60:80], "test": SUMS[80:]}
+    rows = [
+        {"prompt": prompt, "completion": answer, "split": side}
+        for side, sums in sides.items()
+        for prompt, answer in sums
+    ]
+    dataset = run(table(tmp_path / "one", "data.jsonl", jsonl(rows)))
+    for side, sums in zip(("train", "val", "test"), sides.values(), strict=True):
+        assert {example.prompt for example in dataset.examples(side, 0)} == {prompt for prompt, _ in sums}
+    told = Told()
+    some = [row for row in rows if row["split"] != "validation"]
+    dataset = run(table(tmp_path / "two", "data.jsonl", jsonl(some)), listener=told)
+    assert dataset.test is not None
+    assert {example.prompt for example in dataset.examples("test", 0)} == {prompt for prompt, _ in SUMS[80:]}
+    assert any("no row is of val, so" in line for line in told.said)
+
+
+def test_texts_and_messages(tmp_path: Path) -> None:
+    rows: list[dict[str, Any]] = [{"text": f"line {number}"} for number in range(100)]
+    rows[3] = {"text": ""}
+    told = Told()
+    dataset = run(table(tmp_path / "text", "data.jsonl", jsonl(rows)), listener=told)
+    decoded = dataset.encoder.decode(dataset.train.ids.tolist())
+    assert decoded.startswith("line 0\nline 1\nline 2\nline 4\n")
+    assert any("1 rows without text are left out" in line for line in told.said)
+    turns = [
+        {"messages": [{"role": "user", "content": f"{n}?"}, {"role": "assistant", "content": f"{n}!"}]}
+        for n in range(50)
+    ]
+    dataset = run(table(tmp_path / "chat", "data.jsonl", jsonl(turns)))
+    assert dataset.info["kind"] == "conversations"
+    assert "User: 3?\nAssistant: 3!\n" in dataset.encoder.decode(dataset.train.ids.tolist())
+
+
+def test_a_size_is_told(tmp_path: Path) -> None:
+    told = Told()
+    rows = jsonl([{"prompt": prompt, "completion": answer} for prompt, answer in SUMS])
+    run(table(tmp_path / "one", "data.jsonl", rows, "size = 200\n"), listener=told)
+    assert any("cut at prepare.size = 200 characters, after " in line for line in told.said)
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "more", "place", "message", "remedy"),
+    [
+        ("data.csv", "a,b\n1,2\n", "", "config.toml:2", "no column is called prompt and completion, messages, or text: they are a, b", "`prepare.columns.prompt=NAME`"),
+        ("data.csv", "prompt,completion\n1,2,3\n", "", "data.csv:2", "3 fields, but the header has 2", "double quotes"),
+        ("data.csv", "text,text\n1,2\n", "", "data.csv:1", "two columns are called 'text'", "The first line names the columns."),
+        ("data.csv", 'text\n"a"b\n', "", "data.csv:2", "not CSV: ", "Quotes inside"),
+        ("data.csv", "text\n", "", "data.csv", "holds no rows", "two rows"),
+        ("data.jsonl", '{"text": 1\n', "", "data.jsonl:1", "not JSON: ", "one JSON object"),
+        ("data.jsonl", "\n[1]\n", "", "data.jsonl:2", "list instead of an object", 'Each line is like {"text": "..."}.'),
+        ("data.jsonl", '{"text": "a"}\n{"txt": "a"}\n', "", "data.jsonl:2", "there is no 'text'", "the same columns"),
+        ("data.jsonl", '{"text": true}\n', "", "data.jsonl:1", "text is bool, not text: True", "Write it as text."),
+        ("data.jsonl", '{"messages": [1]}\n', "", "data.jsonl:1", "no list of messages: TypeError", '"role": "user"'),
+        ("data.jsonl", '{"text": "a", "split": "b"}\n', "", "data.jsonl:1", "split is 'b', which is no side", "Write train, val or test."),
+        ("data.jsonl", '{"text": "a"}\n', 'columns = {text = "tex"}\n', "config.toml:4", "no column is called 'tex', which prepare.columns.text names", "Did you mean 'text'?"),
+        ("data.jsonl", '{"text": "a"}\n', 'columns = {tekst = "text"}\n', "config.toml:4", "unknown key 'prepare.columns.tekst'", "Did you mean 'text'? The keys are prompt,"),
+    ],
+)  # fmt: skip
+def test_mistakes(tmp_path: Path, name: str, text: str, more: str, place: str, message: str, remedy: str) -> None:
+    error = error_of(table(tmp_path / "one", name, text, more))
+    assert error.message.startswith(message)
+    assert error.place.endswith(place)
+    assert remedy in error.remedy
+
+
+@pytest.mark.parametrize("name", ["data.csv", "data.tsv", "data.jsonl", "data.parquet"])
+@pytest.mark.parametrize("kind", ["text", "pairs"])
+def test_a_table_is_not_read_as_text(tmp_path: Path, name: str, kind: str) -> None:
+    error = error_of(table(tmp_path / "one", name, "a=b\n" * 9), f"prepare.format={kind}")
+    assert error.message.startswith(f'input = "{name}" is a table, and format = "{kind}" would learn its header')
+    assert f'Set prepare.format = "{name[5:]}"' in error.remedy
+
+
+def test_parquet(tmp_path: Path) -> None:
+    arrow = pytest.importorskip("pyarrow")
+    parquet = pytest.importorskip("pyarrow.parquet")
+    folder = table(tmp_path / "one", "data.parquet", "not Parquet")
+    assert error_of(folder).message.startswith("not Parquet: ")
+    columns = {"prompt": [prompt for prompt, _ in SUMS], "completion": [answer for _, answer in SUMS]}
+    parquet.write_table(arrow.table(columns), folder / "data.parquet")
+    assert everything(run(folder)) == {(prompt, f"{answer}\n") for prompt, answer in SUMS}
+
+
+def test_packages_that_are_missing_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for package in ("pyarrow", "datasets"):
+        monkeypatch.setitem(sys.modules, package, None)
+    error = error_of(table(tmp_path / "one", "data.parquet", ""))
+    assert error.message == "reading Parquet needs pyarrow, which is not installed"
+    assert error.remedy == 'Install it: pip install "terrarium-lab[parquet]"'
+    error = error_of(tmp_path / "one", "prepare.format=datasets")
+    assert error.message == 'format = "datasets" needs the package datasets, which is not installed'
+    assert error.remedy == 'Install it: pip install "terrarium-lab[hf]"'
+
+
+@pytest.mark.filterwarnings("ignore")  # the library's own
+def test_a_folder_of_datasets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("datasets")
+    monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "cache"))
+    folder = write(tmp_path / "one", config='[prepare]\ninput = "saved"\nformat = "datasets"\n')
+    assert error_of(folder).message == "cannot be loaded: there is no such folder"
+    (folder / "saved").mkdir()
+    for name, sums in (("train", SUMS[:80]), ("validation", SUMS[80:])):
+        rows = jsonl([{"prompt": prompt, "completion": answer} for prompt, answer in sums])
+        (folder / "saved" / f"{name}.jsonl").write_text(rows)
+    dataset = run(folder)
+    assert {example.prompt for example in dataset.examples("val", 0)} == {prompt for prompt, _ in SUMS[80:]}
+    assert not any("preparing" in line for line in run_again(folder))
+
+
+def test_an_address_of_the_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The library is asked for what a browser's address names."""
+    from core.data import hub
+
+    asked: list[tuple[str, dict[str, str]]] = []
+
+    class Library:
+        class exceptions:  # noqa: N801
+            DatasetsError = ValueError
+
+        class utils:  # noqa: N801
+            are_progress_bars_disabled = staticmethod(lambda: True)
+
+        disable_progress_bars = staticmethod(lambda: None)
+
+        @staticmethod
+        def load_dataset(path: str, **choices: str) -> list[dict[str, str]]:
+            asked.append((path, choices))
+            return [{"prompt": prompt, "completion": answer} for prompt, answer in SUMS]
+
+    monkeypatch.setattr(hub, "load_library", lambda: Library)
+    folder = write(tmp_path / "one", config='[prepare]\ninput = "me/sums"\nformat = "datasets"\n')
+    for address in ("me/sums", f"{hub.ADDRESS}me/sums/tree/v2", f"{hub.ADDRESS}me/sums/viewer/main/train"):
+        assert everything(run(folder, [f"prepare.input={address}"])) == {(p, f"{c}\n") for p, c in SUMS}
+    assert asked == [("me/sums", {}), ("me/sums", {"revision": "v2"}), ("me/sums", {"name": "main", "split": "train"})]
+
+
+def test_csv_pairs_is_learnt_with_its_format(lab: Path, terrarium: Terrarium) -> None:
+    rows = "".join(f'"Add {n}, then {n + 1}","{2 * n + 1}, exactly"\n' for n in range(60))
+    table(lab / "sums", "data.csv", "question,answer\n" + rows)
+    names = ("-s", "prepare.columns.prompt=question", "-s", "prepare.columns.completion=answer")
+    assert terrarium("prepare", "sums").exit_code == 2
+    done = terrarium("prepare", "sums", *names)
+    assert done.exit_code == 0, done.output
