@@ -8,7 +8,7 @@ from core.data import split
 from core.data.compose import Build, Made, compose_documents
 from core.data.make import SPOOL, Reading, split_and_compose
 from core.data.spool import Spool
-from core.data.tables import Rows, Table, rows_of
+from core.data.tables import RowReader, Rows, rows_of
 from core.errors import UserError
 
 
@@ -24,7 +24,7 @@ def make_from_table(build: Build) -> Made:
 def make_from_rows(build: Build, rows: Rows, what: str) -> Made:
     """Split rows by their column split, or else by `prepare.split`, and encode them. Tells what is left out."""
     settings, source = build.config.prepare, build.source
-    table = Table(settings.columns, source.place_of("prepare.columns" if settings.columns else "prepare.input"))
+    table = RowReader(settings.columns, source.place_of("prepare.columns" if settings.columns else "prepare.input"))
     sides: list[str] = []
     most = settings.size or None
     with Spool(build.folder / SPOOL, settings.seed, what) as spool:

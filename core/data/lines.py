@@ -34,7 +34,7 @@ def as_examples(dataset: Dataset, prepare: Prepare) -> Dataset:
         split: Split | None = getattr(dataset, name)
         if split is None:
             continue
-        table = Lines(split.ids, separator, line_break, cut=cut)
+        table = PairedLines(split.ids, separator, line_break, cut=cut)
         if not table.good.any():
             raise UserError(
                 f"{split.path.name} has no whole line with the separator {prepare.separator!r}",
@@ -70,7 +70,7 @@ def ids_of(dataset: Dataset, text: str) -> Array:
         ) from None
 
 
-class Lines:
+class PairedLines:
     """The lines of a side: begins and ends (D,), the ends of their prompts (D,), and which are whole pairs, good (D,)."""
 
     def __init__(self, ids: Array, separator: Array, line_break: Array, *, cut: bool) -> None:
@@ -104,7 +104,7 @@ class Lines:
         return np.array(list(found.values()), np.uint64), set(found)
 
 
-def counts(split: Split, table: Lines, dataset: Dataset) -> dict[str, int]:
+def counts(split: Split, table: PairedLines, dataset: Dataset) -> dict[str, int]:
     """What dataset.json would say of a side."""
     learnt, good = split.ids[split.mask != 0], table.good
     return {

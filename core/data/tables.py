@@ -128,7 +128,7 @@ def rows_of(path: Path, kind: str, on_bytes: OnBytes = lambda block: None) -> Ro
     return csv_rows(path, on_bytes, "\t" if kind == "tsv" else ",")
 
 
-class Table:
+class RowReader:
     """Turns rows into documents, and counts what it leaves out.
 
     skipped: rows without text by column. unused: columns that are not read.
