@@ -70,9 +70,20 @@ def test_the_account_agrees_with_the_dataset(spaces: Path, terrarium: Terrarium)
     data = found["data"]
     assert (data["train_tokens"], data["val_prompts"]) == (info["train"]["tokens"], info["val"]["prompts"])
     assert data["longest"] == info["train"]["longest_prompt"] + info["train"]["longest_completion"]
-    assert [part["what"] for part in found["overlap"]] == ["prompts", "documents"]
+    assert [(part["side"], part["what"]) for part in found["overlap"]] == [
+        (side, what) for side in ("val", "test") for what in ("prompts", "documents")
+    ]
     assert found["prediction"] is None and found["optimal_loss"] is None
     assert found["baselines"]["nats"]["uniform"] == pytest.approx(np.log(info["vocab_size"]))
+
+
+def test_a_test_side_that_stands_in_train_is_told(spaces: Path, terrarium: Terrarium) -> None:
+    lines = [f"the line number {number} of a text\n" for number in range(100)]
+    (spaces / "prepare.py").write_text(f"def documents():\n    yield from {lines[:90]} + {lines[:10]}\n")
+    shown = terrarium("check", "spaces", "--no-timing", "prepare.size=100000", "prepare.test_fraction=0.1").stdout
+    assert "91% of the test side also occurs in training, so its loss rewards memorising" in shown
+    assert re.search(r"test in training\n.*\n  lines +10 of 11 also occur in train \(90.9%\)", shown), shown
+    assert "of validation also occurs" not in shown
 
 
 @pytest.mark.parametrize(

@@ -114,7 +114,8 @@ def test_a_finite_corpus_is_taken_whole(field: Callable[[str], Path], terrarium:
     name = field("size-cuts-corpus").name
     tokens = re.findall(r"([\d,]+) (?:training|validation) tokens", terrarium("prepare", name).stdout)
     assert sum(int(count.replace(",", "")) for count in tokens) == 2_533_999
-    assert "has more: the dataset is" not in terrarium("prepare", name, "-s", "prepare.size=1000000").stdout
+    told = terrarium("prepare", name, "-s", "prepare.size=1000000").stdout
+    assert "documents() has more: the dataset is its first 1,000,000 characters (prepare.size).\n" in told
 
 
 def test_lines_that_also_stand_in_train_are_counted(field: Callable[[str], Path], terrarium: Terrarium) -> None:

@@ -179,6 +179,21 @@ def test_a_folder_of_datasets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     assert not any("preparing" in line for line in run_again(folder))
 
 
+@pytest.mark.filterwarnings("ignore")
+def test_datasets_that_were_saved_to_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    library = pytest.importorskip("datasets")
+    monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "cache"))
+    folder = write(tmp_path / "one", config='[prepare]\ninput = "whole"\nformat = "datasets"\n')
+    columns = {"prompt": [prompt for prompt, _ in SUMS], "completion": [answer for _, answer in SUMS]}
+    whole = library.Dataset.from_dict(columns)
+    whole.save_to_disk(str(folder / "whole"))
+    parts = {"train": range(60), "validation": range(60, 80), "test": range(80, 100)}
+    library.DatasetDict({name: whole.select(part) for name, part in parts.items()}).save_to_disk(str(folder / "parts"))
+    assert everything(run(folder)) == {(prompt, f"{answer}\n") for prompt, answer in SUMS}
+    dataset = run(folder, ["prepare.input=parts"])
+    assert dataset.test and {example.prompt for example in dataset.examples("test", 0)} == {p for p, _ in SUMS[80:]}
+
+
 def test_an_address_of_the_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The library is asked for what a browser's address names."""
     from core.data import hub

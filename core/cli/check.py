@@ -43,7 +43,9 @@ def check(
 def lines(account: Account) -> Iterator[str]:
     """The account as text, section by section."""
     yield from ("", "data", *data_lines(account))
-    yield from ("", "validation in training", *overlap_lines(account))
+    yield from ("", "validation in training", *overlap_lines(account, "val"))
+    if any(part["side"] == "test" for part in account["overlap"]):
+        yield from ("", "test in training", *overlap_lines(account, "test"))
     yield from ("", "n-gram baselines: loss in nats per target (bits per byte)", *loss_lines(account))
     if account["prediction"]:
         yield from ("", "cost of the run", *cost_lines(account))
@@ -83,13 +85,15 @@ def data_lines(account: Account) -> Iterator[str]:
     )
 
 
-def overlap_lines(account: Account) -> Iterator[str]:
+def overlap_lines(account: Account, side: str) -> Iterator[str]:
     for part in account["overlap"]:
+        if part["side"] != side:
+            continue
         text = f"{part['in_train']:,} of {part['parts']:,} also occur in train ({part['share']:.1%})"
         if part["searched"] < account["data"]["train_tokens"]:
             text += f", in its first {part['searched']:,} tokens"
         yield line(part["what"], text)
-    if account["data"]["same"]:
+    if side == "val" and account["data"]["same"]:
         yield "  Both sides are the same."
 
 

@@ -220,7 +220,8 @@ def draw(
 ) -> None:
     """Add what documents() returned to the spool, until there are `size` characters. Exceptions of documents() pass through.
 
-    given: the user has chosen the size. Otherwise the listener is told if documents are left.
+    given: the user has chosen the size. The listener is told if documents are left, except where the user has chosen the
+    size of a stream that asks for random numbers: such a stream has no end.
     """
     if isinstance(documents, (str, Example, Conversation)) or not isinstance(documents, Iterable):
         raise UserError(
@@ -242,9 +243,8 @@ def draw(
             remedy="It must `yield` at least two documents.",
         )
     listener.progress("drawing documents", size, size)
-    if not given and spool.characters >= size and next(source, None) is not None:
-        listener.say(
-            Advice(
-                f"{title(function)} has more: the dataset is its first {size:,} characters. For more: `prepare.size=NUMBER`."
-            )
-        )
+    cut = spool.characters >= size and not (given and wants(function, "rng"))
+    if cut and next(source, None) is not None:
+        more = "" if given else " For more: `prepare.size=NUMBER`."
+        said = f"{title(function)} has more: the dataset is its first {size:,} characters{' (prepare.size)' * given}.{more}"
+        listener.say(Advice(said))

@@ -22,8 +22,8 @@ class Facts:
     """What `check` and the warnings know of a dataset.
 
     kind: text, examples or conversations. rows: whether rows start where documents do. longest: tokens of the longest
-    training document; longer: how many are longer than block_size; None for running text. longest_prompt: tokens, of all sides. val_in_train: fraction of the
-    validation side that also occurs in train; None: not searched. parameters, seconds (of training, predicted): None if
+    training document; longer: how many are longer than block_size; None for running text. longest_prompt: tokens, of all sides.
+    val_in_train, test_in_train: fraction of that side that also occurs in train; None: not searched, or no such side. parameters, seconds (of training, predicted): None if
     not known.
     """
 
@@ -42,6 +42,7 @@ class Facts:
     longer: int | None = None
     longest_prompt: int = 0
     val_in_train: float | None = None
+    test_in_train: float | None = None
     same: bool = False
     parameters: int | None = None
     seconds: float | None = None

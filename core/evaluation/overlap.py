@@ -68,15 +68,14 @@ class Hashing:
 
 
 def overlaps(train: Split, val: Split, vocab_size: int, line_break: int | None = None) -> list[Overlap]:
-    """The overlap of prompts and of documents, or of windows and lines where there are no documents.
+    """The overlap of prompts and of documents, or of windows where there are no documents; and of lines.
 
-    line_break: the id that ends a line; None: lines are not compared.
+    val: a side that is held out. line_break: the id that ends a line; None: lines are not compared.
     """
     hashing = Hashing(vocab_size)
+    found = [] if line_break is None else [of_lines(train, val, hashing, line_break)]
     if val.starts is None or train.starts is None:
-        lines = [] if line_break is None else [of_lines(train, val, hashing, line_break)]
-        return [of_windows(train, val, hashing), *lines]
-    found = []
+        return [of_windows(train, val, hashing), *found]
     sides = {split: hashes_of(split, hashing) for split in (train, val)}
     for number, what in ((1, "prompts"), (0, "documents")):
         wanted = sides[val][number]

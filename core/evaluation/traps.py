@@ -45,12 +45,13 @@ def of_data(config: Config, given: Collection[str], facts: Facts) -> Iterator[Tr
             "validation and training are the same text, so the validation loss says nothing about new text",
             "Hold out other text: let prepare make the split, or write another val.bin.",
         )
-    elif facts.val_in_train is not None and facts.val_in_train > 0.5:
-        yield Trap(
-            "prepare.split",
-            f"{facts.val_in_train:.0%} of validation also occurs in training, so its loss rewards memorising",
-            'Use prepare.split = "hash" with Examples, or remove repeated text.',
-        )
+    for side, share in (("validation", facts.val_in_train), ("the test side", facts.test_in_train)):
+        if share is not None and share > 0.5 and not facts.same:
+            yield Trap(
+                "prepare.split",
+                f"{share:.0%} of {side} also occurs in training, so its loss rewards memorising",
+                'Use prepare.split = "hash" with Examples, or remove repeated text.',
+            )
     if facts.val_prompts is not None and facts.val_prompts < FEW_PROMPTS:
         yield Trap(
             "prepare.val_fraction",

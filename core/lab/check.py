@@ -6,12 +6,12 @@ import dataclasses
 from typing import Any
 
 from core.config import Data
-from core.data.dataset import Dataset
+from core.data.dataset import Dataset, Side
 from core.errors import UserError
 from core.evaluation.baselines import TRAIN_TOKENS, VAL_TOKENS, baselines
 from core.evaluation.facts import facts_of, targets_of
 from core.evaluation.loss import bits_per_byte
-from core.evaluation.overlap import overlaps, same_content
+from core.evaluation.overlap import Overlap, overlaps, same_content
 from core.lab.assemble import refuse_unknown, throwaway
 from core.lab.cautions import cautions_of
 from core.lab.no_room import step_does_not_fit
@@ -33,10 +33,11 @@ def account_of(opened: Opened, *, timing: bool = True) -> Account:
     settled = settle(opened.experiment, opened.config, dataset, opened.plugins, timing=False)
     data = settled.config.train.data
     prediction, parameters = timed(opened, dataset) if timing else (None, untimed(settled, dataset, opened.plugins))
-    found = overlaps(dataset.train, dataset.val, dataset.encoder.vocab_size, line_break(dataset))
+    found = [(side, overlap) for side in held_out_sides(dataset) for overlap in overlaps_of(dataset, side)]
     facts = dataclasses.replace(
         facts_of(dataset, data),
-        val_in_train=max(overlap.share for overlap in found),
+        val_in_train=most_of("val", found),
+        test_in_train=most_of("test", found),
         same=same_content(dataset.train, dataset.val),
         parameters=parameters,
         seconds=None if prediction is None else prediction.seconds,
@@ -47,12 +48,27 @@ def account_of(opened: Opened, *, timing: bool = True) -> Account:
         "batch_size": data.batch_size,
         "block_size": data.block_size,
         "data": dataclasses.asdict(facts),
-        "overlap": [dataclasses.asdict(overlap) | {"share": overlap.share} for overlap in found],
+        "overlap": [{"side": side, **dataclasses.asdict(overlap), "share": overlap.share} for side, overlap in found],
         "baselines": baseline_losses(dataset, data),
         "optimal_loss": opened.config.evaluate.optimal_loss,
         "prediction": None if prediction is None else dataclasses.asdict(prediction),
         "warnings": [dataclasses.asdict(caution) for caution in cautions_of(opened, facts)],
     }
+
+
+def held_out_sides(dataset: Dataset) -> tuple[Side, ...]:
+    return ("val",) if dataset.test is None else ("val", "test")
+
+
+def most_of(side: Side, found: list[tuple[Side, Overlap]]) -> float | None:
+    """The largest share of a side's parts that occur in train. None if there is no such side."""
+    return max((overlap.share for name, overlap in found if name == side), default=None)
+
+
+def overlaps_of(dataset: Dataset, side: Side) -> list[Overlap]:
+    """What of a side also occurs in train. Lines are compared in texts only: the lines of a worked-out answer repeat."""
+    lines = line_break(dataset) if dataset.info["kind"] == "text" else None
+    return overlaps(dataset.train, dataset.side(side), dataset.encoder.vocab_size, lines)
 
 
 def line_break(dataset: Dataset) -> int | None:
