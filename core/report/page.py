@@ -47,7 +47,10 @@ pre { background: var(--panel); border-radius: 8px; padding: .9rem 1.1rem; margi
   overflow-wrap: anywhere; }
 details summary { cursor: pointer; color: var(--soft); }
 details table { margin-top: .75rem; }
-@media print { details > * { display: block; } main { padding-top: 0; } }
+@media print { details > *, details::details-content { display: block; content-visibility: visible; height: auto; }
+  main { padding-top: 0; } .scroll { overflow: visible; } table { font-size: .8rem; } th, td { padding: .2rem .35rem; }
+  h2 { break-after: avoid; } svg, tr, pre { break-inside: avoid; } figure:has(svg + svg) { grid-template-columns: 1fr 1fr; }
+  details table, details th, details td { font-size: .65rem; padding: 0 .35rem; } }
 """
 
 
