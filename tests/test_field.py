@@ -43,6 +43,7 @@ def test_verdicts_on_losses_that_are_measured_differently(
     done = terrarium("sweep", name, "--seeds", "0..2", "--grid", f"{key}={','.join(values)}", *small)
     assert done.exit_code == 0, done.output
     assert f"The losses of these settings cannot be compared ({key} is {values[0]} and {values[1]})" in done.output
+    assert re.search(r"\nNo evidence of a difference: exact match .*\nreport: ", done.output)
     told = terrarium("compare", name).stdout
     assert told.startswith("No evidence of a difference: exact match")
     assert re.search(rf"No verdict on val loss: .* do not measure it alike \({key} is \w+ and \w+\)\.", told)
@@ -203,7 +204,7 @@ def test_starts_are_read_as_they_are_meant(field: Callable[[str], Path], terrari
     assert json.loads(marked.stdout)["samples"][0]["start"] == "12+34="
     typed = terrarium("sample", folder.name, "--start", r"\n12+3=", *few)  # as in newline-start
     assert json.loads(typed.stdout)["samples"][0]["start"] == "\n12+3="
-    assert r"The vocabulary has no backslash, so this is the start: '\n12+3='" in typed.stderr
+    assert r"The vocabulary has no backslash, so \n and \t in the start are a line break and a tab." in typed.stderr
     long = terrarium("sample", folder.name, "--start", "12+3=" * 80, *few)  # as in long-prompt
     assert (
         "cut: the prompt has 400 tokens, and block_size is 32. The model sees only its end: '=12+3=12+3=12+3='"

@@ -1061,7 +1061,7 @@ def test_the_seeds_that_halving_kept_do_not_speak_for_their_setting(finished: Pa
     state = state_of(finished, space_of(f"{LR}=1e-3,3e-3", seeds="0..1"), halving=True)
     low, high = state.sweep.points[0], state.sweep.points[2]
     state.set(low, Standing("stopped", step=8, val_loss=3.0))
-    results = write_results(state)
+    results, _ = write_results(state)
     kept = state.loss(state.sweep.points[1])
     first, second = table(state.sweep, results).rows
     assert [first[1], first[3]] == ["1 of 2", f"{kept:.4f}*"] and first[-1] == "1 stopped at step 8"
@@ -1072,7 +1072,7 @@ def test_the_seeds_that_halving_kept_do_not_speak_for_their_setting(finished: Pa
     assert "too good" in page and "What the runs support" not in page  # with whom should the other be compared?
     assert remarks(state, results) == [KEPT]
     state.set(high, Standing("stopped", step=8, val_loss=3.0))
-    results = write_results(state)
+    results, _ = write_results(state)
     assert not any(result.best for result in results)
     assert remarks(state, results) == [KEPT, NO_BEST]
     assert not (finished / "out/sweeps/lr/results.png").exists()  # that of the first time would mislead

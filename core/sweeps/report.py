@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from core import files
 from core.report import tables
-from core.report.comparison import Group, compare
+from core.report.comparison import Comparison, Group, compare
 from core.report.comparison_forms import grid, sentences
 from core.report.document import Cards, Cell, Code, Document, PageSection, PageTable, Paragraph, Part, Picture
 from core.report.experiment_report import MOST_GROUPS, relative
@@ -32,16 +32,23 @@ EXPLAINED = (
 )
 
 
-def write_results(state: State) -> list[Result]:
-    """Write results.csv, runs.csv, results.png, curves.png, report.html and report.md into the sweep's folder."""
+def write_results(state: State) -> tuple[list[Result], list[str]]:
+    """Write results.csv, runs.csv, results.png, curves.png, report.html and report.md into the sweep's folder.
+
+    Returns the results, and for each setting a sentence: whether it really differs from the best one, which is first. The
+    next best setting is the first that is compared.
+    """
     sweep, results = state.sweep, results_of(state)
     files.write_text(sweep.folder / "results.csv", tables.as_csv(figures_table(sweep, results)) + "\n")
     files.write_text(sweep.folder / "runs.csv", tables.as_csv(runs_table(state)) + "\n")
     whole = [result for result in results if result.count("completed") and not result.chosen]
-    groups = groups_of(state, sorted(whole, key=lambda result: not result.best)[:MOST_GROUPS])
+    measure = comparable_measure(results)
+    ranked = sorted(whole, key=lambda result: (result.best, result.score(measure)), reverse=True)
+    groups = groups_of(state, ranked[:MOST_GROUPS])
+    comparison = compare(groups) if len(groups) > 1 else None
     figures = {
         PICTURE: None
-        if comparable_measure(results) != "val_loss"
+        if measure != "val_loss"
         else picture(sweep.space.keys, spots(sweep, results), scattered=bool(sweep.space.draws)),
         CURVES: overlay(groups) if len(groups) > 1 else None,
     }
@@ -50,9 +57,9 @@ def write_results(state: State) -> list[Result]:
             (sweep.folder / name).unlink(missing_ok=True)  # of an earlier report
         else:
             files.write_bytes(sweep.folder / name, png(figure))
-    told = supported(groups, len(whole))
+    told = supported(comparison, len(whole))
     write_document(sweep.folder, "report", document(state, results, told, figures))
-    return results
+    return results, [verdict.sentence for verdict in comparison.conclusions] if comparison else []
 
 
 def document(state: State, results: list[Result], told: list[Part], figures: dict[str, Figure | None]) -> Document:
@@ -112,13 +119,14 @@ def groups_of(state: State, results: list[Result]) -> list[Group]:
     ]
 
 
-def supported(groups: list[Group], settings: int) -> list[Part]:
-    """Compare the first setting with each of the others, in sentences. settings: how many could be compared."""
-    if len(groups) < 2:
+def supported(comparison: Comparison | None, settings: int) -> list[Part]:
+    """What the comparison of the first setting with each of the others says. settings: how many could be compared."""
+    if comparison is None:
         return []
-    told: list[Part] = [Paragraph(sentence) for sentence in sentences(compare(groups))]
-    if settings > len(groups):
-        told.append(Paragraph(f"The best setting and the first {len(groups) - 1} others are compared here.", "soft"))
+    told: list[Part] = [Paragraph(sentence) for sentence in sentences(comparison)]
+    if settings > len(comparison.groups):
+        others = len(comparison.groups) - 1
+        told.append(Paragraph(f"The best setting and the {others} next best are compared here.", "soft"))
     return told
 
 
