@@ -65,6 +65,11 @@ def refuse_contradictions(config: Config) -> None:
             ("prepare.test_fraction", "prepare.val_fraction"), f"val_fraction and test_fraction hold out {held_out:.0%}, so nothing is left to train on.",
             "Lower one of them.",
         )  # fmt: skip
+    if config.prepare.columns and config.prepare.format in ("text", "pairs"):
+        raise Contradiction(
+            ("prepare.columns", "prepare.format"), f'columns name those of a table, and format = "{config.prepare.format}" has none.',
+            'Set prepare.format, such as "csv" or "jsonl".',
+        )  # fmt: skip
     if model.ngram == 1:
         raise Contradiction(
             ("train.model.ngram",), "there is no table of 1-grams.", "Use 2 for a table of pairs of ids, or 0 for none.",

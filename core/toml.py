@@ -289,9 +289,9 @@ def others(errors: Sequence[ErrorDetails]) -> str:
 
 
 def advice_on_unknown(path: list[str]) -> str:
-    """Suggest the sections that have a key of this name, or the most similar key of the section. At the top, answer nanoGPT's."""
-    if len(path) == 1 and path[0] in ANSWERS:
-        return ANSWERS[path[0]]
+    """Suggest the sections that have a key of this name, or the most similar key of the section. Answer nanoGPT's keys."""
+    if path[-1] in ANSWERS and path[0] != "prepare":
+        return ANSWERS[path[-1]]
     elsewhere = [key for key in known_keys() if key.rpartition(".")[2] == path[-1]]
     if elsewhere:
         return f"It belongs to another section: {' or '.join(elsewhere)}."

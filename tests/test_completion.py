@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shlex
 import subprocess
@@ -106,6 +107,11 @@ def test_each_shell_has_a_script(terrarium: Terrarium, shell: str) -> None:
     assert result.exit_code == 0
     assert f"_TERRARIUM_COMPLETE={shell}_complete" in result.stdout
     assert ("compopt -o nospace" in result.stdout) is (shell == "bash")
+
+
+def test_the_script_as_json(terrarium: Terrarium) -> None:
+    found = json.loads(terrarium("completion", "zsh", "--json").stdout)
+    assert found == {"shell": "zsh", "script": terrarium("completion", "zsh").stdout.removesuffix("\n")}
 
 
 def test_another_shell_is_told(terrarium: Terrarium) -> None:

@@ -164,6 +164,10 @@ def test_a_windows_path_whose_escapes_are_valid(tmp_path: Path) -> None:
 
 
 def test_keys_of_nanogpt_are_answered_one_by_one(tmp_path: Path) -> None:
+    (tmp_path / "config.toml").write_text("[train.runtime]\nwandb_log = true\n")
+    with pytest.raises(UserError) as error:
+        load_config(tmp_path)
+    assert error.value.remedy == 'Set train.runtime.trackers = ["tensorboard", "wandb"].'
     (tmp_path / "config.toml").write_text("wandb_log = true\ngradient_accumulation_steps = 5\nmax_iters = 10\n")
     with pytest.raises(UserError) as error:
         load_config(tmp_path)

@@ -110,18 +110,24 @@ def test_without_meta_the_ids_are_gpt2s(tmp_path: Path, monkeypatch: pytest.Monk
 
 
 @pytest.mark.parametrize(
-    ("itos", "message"),
+    ("changes", "message"),
     [
-        ({1: "a", 2: "b"}, "itos does not number texts from 0"),
-        ({"a": 0}, "itos does not number texts from 0"),
-        ({0: "a", 1: "b", 2: "b"}, "this is not a vocabulary of characters: ids 1 and 2 are both 'b'"),
-        ({0: "a", 1: "b"}, "holds the id 2, but the char vocabulary ends at 1"),
+        ({"itos": {1: "a", 2: "b"}, "vocab_size": None}, "itos does not number texts from 0"),
+        ({"itos": {"a": 0}, "vocab_size": None}, "itos does not number texts from 0"),
+        ({"itos": {0: "a", 1: "b"}, "vocab_size": None}, "holds the id 2, but the char vocabulary ends at 1"),
+        ({"itos": {0: "a", 1: "b"}, "vocab_size": 2}, "holds the id 2, but the char vocabulary ends at 1"),
     ],
 )
-def test_a_meta_that_does_not_fit(tmp_path: Path, itos: Any, message: str) -> None:
-    error = error_of(nanogpt(tmp_path / "theirs", itos=itos))
+def test_a_meta_that_does_not_fit(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
+    error = error_of(nanogpt(tmp_path / "theirs", **changes))
     assert error.message == message
     assert str(tmp_path / "theirs") in error.place
+
+
+def test_two_ids_of_one_text(tmp_path: Path) -> None:
+    dataset = load_dataset(nanogpt(tmp_path / "theirs", itos=["a", "b", "b"]))
+    assert dataset.encoder.kind == "pieces" and dataset.encoder.decode([0, 1, 2]) == "abb"
+    assert dataset.encoder.encode("abb").tolist() == [0, 1, 1]
 
 
 @pytest.mark.parametrize(
@@ -129,6 +135,10 @@ def test_a_meta_that_does_not_fit(tmp_path: Path, itos: Any, message: str) -> No
     [
         ({"itos": {0: "to", 1: "be", 2: "\n"}}, "words", "to be\nto be", "lists words"),
         ({"itos": ["to", " be", " "]}, "pieces", "to be to be", "lists pieces of text"),
+        ({"itos": ["\u2581to", "be", "or"]}, "pieces", "\u2581tobeor\u2581tobe", "lists pieces of text"),
+        ({"itos": ["+", "[PAD]", "3"]}, "pieces", "+[PAD]3+[PAD]", "lists pieces of text"),
+        ({"itos": ["a", "b"]}, "ids", "0 1 2 0 1", "has no text for some ids, so samples are written as ids"),
+        ({"itos": {0: "a", 7: "b"}}, "ids", "0 1 2 0 1", "has no text for some ids"),
         ({"itos": None}, "char", "abcab", ""),  # stoi is there
         ({"itos": None, "stoi": None}, "ids", "0 1 2 0 1", "has no itos, so samples are written as ids"),
         ({"itos": None, "stoi": None, "vocab_size": 50304}, "gpt2", "", "taken to be GPT-2's"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -30,6 +31,28 @@ def test_prompts_of_a_file(trained: Path, terrarium: Terrarium, tmp_path: Path) 
     assert [figures["prompts"] for figures in found] == [2, 2]
     assert found[0]["accuracy"] == found[1]["accuracy"]
     assert "accuracy/two" in found[1] and not (trained / "out/default/evaluation.json").exists()
+    assert found[1]["prompts/two"] == 1
+
+
+def test_every_share_has_its_number_of_prompts(spaces: Path, terrarium: Terrarium) -> None:
+    code = (spaces / "prepare.py").read_text()
+    (spaces / "prepare.py").write_text(
+        re.sub(r"completion=(.*)\)", r"completion=\1, group=f'{len(letters)} letters')", code)
+    )
+    assert terrarium("train", "spaces", "-q").exit_code == 0
+    told = terrarium("evaluate", "spaces").stdout
+    figures = json.loads(terrarium("evaluate", "spaces", "--json").stdout)
+    shares = [line for line in told.splitlines() if "accuracy" in line]
+    assert any("/2 letters" in line for line in shares)
+    for line in shares:
+        found = re.fullmatch(r"  (\S+(?: letters)?) +[\d.]+% of ([\d,]+) prompts", line)
+        assert found and figures[found[1].replace("accuracy", "prompts", 1)] == int(found[2].replace(",", ""))
+
+
+def test_prompts_that_are_longer_than_the_context_are_told(trained: Path, terrarium: Terrarium, tmp_path: Path) -> None:
+    (tmp_path / "long.tsv").write_text(f"{'ab' * 40}: \ta b\n")
+    told = terrarium("evaluate", "spaces", "--prompts", str(tmp_path / "long.tsv")).output
+    assert "cut: the prompt has 82 tokens, and block_size is" in told
 
 
 @pytest.mark.parametrize(

@@ -210,3 +210,23 @@ def test_starts_are_read_as_they_are_meant(field: Callable[[str], Path], terrari
         "cut: the prompt has 400 tokens, and block_size is 32. The model sees only its end: '=12+3=12+3=12+3='"
         in long.stderr
     )
+
+
+@pytest.mark.parametrize(
+    ("code", "script"),
+    [
+        ("for n in range(3):\n    answer = n + 1\nloss = [1]\nevaluate = answer\n", False),  # a name may be a function
+        ("for n in range(3):\n    answer = n + 1\nloss = sum([1])\n", True),
+        ("import random\nrandom.seed(1)\ndef document(rng):\n    yield 'a'\n", False),  # almost documents
+        ("import sys\nsys.path.insert(0, '.')\ndef documents():\n    yield 'a'\n", False),
+        ("from other import *\nprint(1)\n", False),
+        ("import numpy as np\nnp.zeros(3).tofile('x')\n", True),
+        ("'text alone'\nN = 3\n", False),
+        ("def main():\n    pass\nif __name__ == '__main__':\n    main()\n", True),
+    ],
+)
+def test_what_is_a_script(tmp_path: Path, code: str, script: bool) -> None:
+    from core.data.script import is_script
+
+    (tmp_path / "prepare.py").write_text(code)
+    assert is_script(tmp_path / "prepare.py") == script

@@ -44,6 +44,7 @@ def test_lines_become_examples(tmp_path: Path) -> None:
         ("2+2=", "\n"),
     ]
     assert [tuple(example)[:2] for example in dataset.examples("val", 0)] == [("4+4=", "8\n"), ("1+2=", "3\n")]
+    assert dataset.encoder.decode(dataset.train.ids.tolist()) == "1+1=2\n1+2=3\n1+1=2\n2+2=\n"
     learnt = dataset.encoder.decode(dataset.train.ids[dataset.train.mask != 0].tolist())
     assert learnt == "2\n3\n2\n\n"
     assert dataset.encoder.decode(dataset.val.ids[dataset.val.mask != 0].tolist()) == "8\n3\n"
@@ -88,6 +89,7 @@ def test_a_run_on_them_is_masked_aligned_and_stops_early(lab: Path, terrarium: T
     done = terrarium("loop", "theirs", "-s", "prepare.separator==", *stop)
     assert done.exit_code == 0, done.output
     assert "lines are read as prompts that end in '='" in done.stdout
+    assert "There is no test side (the data names none), so" in done.stdout
     run = folder / "out" / "default"
     summary = json.loads((run / "summary.json").read_text())
     assert (summary["accuracy"], summary["prompts"], summary["side"]) == (1.0, 9, "val")

@@ -64,5 +64,6 @@ def test_options_keep_their_values(spaces: Path, terrarium: Terrarium) -> None:
 def test_a_grid_takes_short_keys() -> None:
     assert read_grid("learning_rate=0.1,0.2").key == "train.optim.learning_rate"
     assert full_key("prepare.params.anything") == "prepare.params.anything"
+    assert full_key("columns.prompt") == "prepare.columns.prompt"
     with pytest.raises(UserError, match="is in several sections"):
         full_key("seed")

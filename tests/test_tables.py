@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import sys
 from collections.abc import Callable
@@ -9,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from conftest import TINY
 from preparing import Told, error_of, run, write
 
 from core.data.dataset import Dataset
@@ -106,8 +108,89 @@ def test_texts_and_messages(tmp_path: Path) -> None:
 def test_a_size_is_told(tmp_path: Path) -> None:
     told = Told()
     rows = jsonl([{"prompt": prompt, "completion": answer} for prompt, answer in SUMS])
-    run(table(tmp_path / "one", "data.jsonl", rows, "size = 200\n"), listener=told)
-    assert any("cut at prepare.size = 200 characters, after " in line for line in told.said)
+    folder = table(tmp_path / "one", "data.jsonl", rows, "size = 200\n")
+    run(folder, listener=told)
+    [line] = [line for line in told.said if "cut at prepare.size = 200 characters: " in line]
+    drawn = len(everything(run(folder)))
+    assert line.endswith(f": {100 - drawn} rows are left out") and 25 < drawn < 50
+
+
+def test_the_checksum_is_of_the_whole_file_whatever_the_size(tmp_path: Path) -> None:
+    rows = "prompt,completion\n" + "".join(f"{n}+1=,{n + 1}\n" for n in range(60_000))  # several blocks
+    folder = table(tmp_path / "one", "data.csv", rows, "size = 200\n")
+    digest = hashlib.sha256(rows.encode()).hexdigest()
+    assert run(folder, [f"prepare.sha256={digest}"]).info["raw"]["input"]["sha256"] == digest
+    (folder / "data.csv").touch()
+    assert not any("preparing" in line for line in run_again(folder))
+    (folder / "data.csv").write_text(rows + "1+1=,2\n")
+    assert any("(its input data.csv has changed)" in line for line in run_again(folder))
+
+
+def test_a_column_that_the_first_row_does_not_have(tmp_path: Path) -> None:
+    rows: list[dict[str, Any]] = [{"prompt": prompt, "completion": answer} for prompt, answer in SUMS]
+    rows[7]["note"] = "an aside"
+    told = Told()
+    run(table(tmp_path / "one", "data.jsonl", jsonl(rows)), listener=told)
+    assert any("columns that are not read: note" in line for line in told.said)
+    rows[9]["split"] = "test"
+    error = error_of(table(tmp_path / "two", "data.jsonl", jsonl(rows)))
+    assert error.message == "has 'split', which the first row does not have"
+    assert error.place.endswith("data.jsonl:10") and error.remedy.startswith("Give it to every row")
+
+
+def test_rows_that_stand_on_two_sides_are_told(lab: Path, terrarium: Terrarium) -> None:
+    rows = [(prompt, answer, "train") for prompt, answer in SUMS[:80]]
+    rows += [(prompt, answer, "val") for prompt, answer in SUMS[80:]]
+    rows += [(prompt, answer, "test") for prompt, answer in SUMS[:10]]
+    text = "prompt,completion,split\n" + "".join(f"{','.join(row)}\n" for row in rows)
+    folder = table(lab / "sums", "data.csv", text)
+    (folder / "config.toml").write_text(TINY)
+    read = ("prepare.input=data.csv", "prepare.format=csv", "prepare.split=shuffle")
+    done = terrarium("train", "sums", *read)
+    assert "100% of the test side also occurs in training, so its loss rewards memorising" in done.output
+    assert "Remove what is repeated from one of the sides." in done.output
+    assert "a column names the sides, so prepare.split has no effect" in done.output
+
+
+def test_a_table_without_a_test_side_says_so(tmp_path: Path) -> None:
+    rows = "".join(f"{prompt},{answer},{'val' if n % 9 == 0 else 'train'}\n" for n, (prompt, answer) in enumerate(SUMS))
+    told = Told()
+    run(table(tmp_path / "one", "data.csv", f"prompt,completion,split\n{rows}"), listener=told)
+    assert any("There is no test side (the data names none), so" in line for line in told.said)
+
+
+def test_something_between_prompt_and_answer(tmp_path: Path) -> None:
+    rows = "prompt,completion\n" + "".join(f"{prompt[:-1]},{answer}\n" for prompt, answer in SUMS)
+    told = Told()
+    run(table(tmp_path / "one", "data.csv", rows), listener=told)
+    assert any(
+        "the prompts end in different characters, so nothing shows where an answer begins" in s for s in told.said
+    )
+    dataset = run(tmp_path / "one", ["prepare.separator=="])
+    assert everything(dataset) == {(prompt, f"{answer}\n") for prompt, answer in SUMS}
+
+
+def test_missing_values_and_names_in_other_letters(tmp_path: Path) -> None:
+    rows = "".join(
+        f'{{"Prompt": "{prompt}", "Completion": {answer if n else "NaN"}}}\n' for n, (prompt, answer) in enumerate(SUMS)
+    )
+    told = Told()
+    assert len(everything(run(table(tmp_path / "one", "data.jsonl", rows), listener=told))) == 99
+    assert any("1 rows without Completion are left out" in line for line in told.said)
+
+
+def test_tabs_in_a_csv_and_blank_lines_before_the_header(tmp_path: Path) -> None:
+    rows = "\nprompt\tcompletion\n" + "".join(f"{prompt}\t{answer}\n" for prompt, answer in SUMS)
+    assert len(everything(run(table(tmp_path / "one", "data.csv", rows[1:])))) == 100
+    assert len(everything(run(table(tmp_path / "two", "data.tsv", rows)))) == 100
+
+
+def test_columns_of_what_is_no_table(tmp_path: Path) -> None:
+    folder = write(tmp_path / "one", config='[prepare]\ninput = "data.txt"\n')
+    (folder / "data.txt").write_text("1=2\n" * 100)
+    error = error_of(folder, "prepare.columns.prompt=a")
+    assert 'columns name those of a table, and format = "text" has none' in str(error)
+    assert 'Set prepare.format, such as "csv"' in str(error)
 
 
 @pytest.mark.parametrize(
@@ -118,6 +201,11 @@ def test_a_size_is_told(tmp_path: Path) -> None:
         ("data.csv", "text,text\n1,2\n", "", "data.csv:1", "two columns are called 'text'", "The first line names the columns."),
         ("data.csv", 'text\n"a"b\n', "", "data.csv:2", "not CSV: ", "Quotes inside"),
         ("data.csv", "text\n", "", "data.csv", "holds no rows", "two rows"),
+        ("data.csv", 'text\nok\n"open\nab\ncd\n', "", "data.csv:3", "not CSV: ", "each one is closed"),
+        ("data.csv", "text,split\na,test\nb,test\n", "", "data.csv", "no row is of train", "Write train into the column"),
+        ("data.jsonl", '{"messages": "' + "[" * 100_000 + '"}\n', "", "data.jsonl:1", "no list of messages: RecursionError", '"role": "user"'),
+        ("data.jsonl", '{"text": "a\\u0000b"}\n', "", "data.jsonl:1", "text has a NUL character", "Leave it out."),
+        ("data.jsonl", '{"text": 1e400}\n', "", "data.jsonl:1", "text is float, not text: inf", "Write it as text."),
         ("data.jsonl", '{"text": 1\n', "", "data.jsonl:1", "not JSON: ", "one JSON object"),
         ("data.jsonl", "\n[1]\n", "", "data.jsonl:2", "list instead of an object", 'Each line is like {"text": "..."}.'),
         ("data.jsonl", '{"text": "a"}\n{"txt": "a"}\n', "", "data.jsonl:2", "there is no 'text'", "the same columns"),
@@ -190,6 +278,23 @@ def test_datasets_that_were_saved_to_disk(tmp_path: Path, monkeypatch: pytest.Mo
     parts = {"train": range(60), "validation": range(60, 80), "test": range(80, 100)}
     library.DatasetDict({name: whole.select(part) for name, part in parts.items()}).save_to_disk(str(folder / "parts"))
     assert everything(run(folder)) == {(prompt, f"{answer}\n") for prompt, answer in SUMS}
+    told = Told()
+    library.DatasetDict(train=whole.select(range(60)), other=whole.select(range(60, 80))).save_to_disk(
+        str(folder / "others")
+    )
+    assert len(everything(run(folder, ["prepare.input=others"], listener=told))) == 60
+    assert any("others: splits that are not read: other" in line for line in told.said)
+    library.DatasetDict(one=whole, two=whole).save_to_disk(str(folder / "none"))
+    error = error_of(folder, "prepare.input=none")
+    assert error.message == "none of its splits is called train: they are one, two"
+    assert error.remedy == "Name one of them: https://huggingface.co/datasets/OWNER/NAME/viewer/SUBSET/one."
+    (folder / "code").mkdir()
+    (folder / "code/code.py").write_text("raise SystemExit\n")
+    assert error_of(folder, "prepare.input=code").message.startswith("cannot be loaded: ")
+    (folder / "file.jsonl").write_text("")
+    error = error_of(folder, "prepare.input=file.jsonl")
+    assert error.message == 'input = "file.jsonl" is a file, and format = "datasets" reads folders and addresses'
+    assert error.remedy == 'Set prepare.format = "jsonl".'
     dataset = run(folder, ["prepare.input=parts"])
     assert dataset.test and {example.prompt for example in dataset.examples("test", 0)} == {p for p, _ in SUMS[80:]}
 

@@ -1,4 +1,4 @@
-"""The command completion, and what the shell offers for experiments, runs and keys. click asks for it when Tab is pressed.
+"""What the shell offers for experiments, runs and keys. click asks for it when Tab is pressed.
 
 Experiments and runs are found without reading a config with pydantic, so that Tab answers at once.
 """
@@ -15,13 +15,7 @@ if TYPE_CHECKING:
 
     from core.plugins.discovery import Experiment
 
-PROGRAM = "terrarium"  # the installed script; a shell cannot complete `python -m core.cli`
 Complete = Callable[[click.Context, click.Parameter, str], list[str]]
-# What click's script for bash leaves out: names with blanks are quoted, and no space comes behind KEY=.
-BASH = {
-    "COMPREPLY+=($value)": 'COMPREPLY+=("$(printf %q "$value")")',
-    "\n    return 0\n": '\n    [[ "${COMPREPLY[0]}" == *= ]] && compopt -o nospace\n    return 0\n',
-}
 
 
 def silently(complete: Complete) -> Complete:
@@ -87,28 +81,3 @@ def runs_of(experiment: Experiment) -> list[Path]:
 
     found = sorted(places(experiment)[1].glob("*/summary.json"))
     return [path.parent for path in found if not path.parent.name.startswith(".")]
-
-
-@click.command()
-@click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
-def completion(shell: str) -> None:
-    """Print a script that makes Tab complete commands, options, experiments, runs and keys of `terrarium`.
-
-    \b
-    bash, in ~/.bashrc:   eval "$(terrarium completion bash)"
-    zsh, in ~/.zshrc:     eval "$(terrarium completion zsh)"
-    fish:                 terrarium completion fish > ~/.config/fish/completions/terrarium.fish
-    """
-    from click.shell_completion import get_completion_class
-
-    found = get_completion_class(shell)
-    assert found is not None
-    script = found(
-        click.get_current_context().find_root().command, {}, PROGRAM, f"_{PROGRAM.upper()}_COMPLETE"
-    ).source()
-    for given, better in BASH.items() if shell == "bash" else ():
-        script = script.replace(given, better)
-    click.echo(script)
-
-
-COMMANDS = (completion,)

@@ -50,6 +50,9 @@ def full_key(key: str) -> str:
     keys = list(known_keys())
     section = key.partition(".")[0]
     meant = [known for known in keys if known.endswith(f".{key}")]
+    tables = [known for known in keys if known.endswith(f".{section}")]  # such as columns, of prepare.columns
+    if "." in key and len(tables) == 1:
+        return f"{tables[0]}{key.removeprefix(section)}"
     if any(known.startswith(f"{section}.") for known in keys) or ("." in key and not meant):
         return key  # if it is wrong, the check of the config says where it belongs
     if len(meant) > 1:

@@ -19,6 +19,7 @@ from core.errors import UserError
 Array = npt.NDArray[np.int64]
 Layout = Literal["stream", "rows"]
 NO_TARGET = -1
+MOST_DRAWS = 1000  # of a batch, until it has a target
 
 
 def layout_of(dataset: Dataset, data: Data) -> Layout:
@@ -85,18 +86,21 @@ def batch(split: Split, data: Data, seed: int, step: int) -> tuple[Array, Array]
     """Inputs and targets of an optimizer step, each (G, B, T): a pure function of its arguments.
 
     stream: windows at random places, as in nanoGPT. rows: each starts where a random document starts, and the
-    documents after it follow until T is full. Some rows may hold no target. Raises UserError if the side is shorter
-    than a window.
+    documents after it follow until T is full. Some rows may hold no target, but not all of them: they are then drawn
+    again. Raises UserError if the side is shorter than a window.
     """
     size, rows = block_size(data), data.grad_accum_steps * data.batch_size
     random = np.random.Generator(np.random.Philox(np.random.SeedSequence((seed, step))))
-    if uses_rows(split, data):
-        assert split.starts is not None
-        begins = split.starts[random.integers(len(split.starts), size=rows)].astype(np.int64)
-    else:
-        refuse_short(split, data)
-        begins = random.integers(split.tokens - size, size=rows)
-    inputs, targets = gather(split, begins, np.minimum(begins + size + 1, split.tokens), data)
+    for _ in range(MOST_DRAWS):
+        if uses_rows(split, data):
+            assert split.starts is not None
+            begins = split.starts[random.integers(len(split.starts), size=rows)].astype(np.int64)
+        else:
+            refuse_short(split, data)
+            begins = random.integers(split.tokens - size, size=rows)
+        inputs, targets = gather(split, begins, np.minimum(begins + size + 1, split.tokens), data)
+        if (targets != NO_TARGET).any():
+            break
     shape = (data.grad_accum_steps, data.batch_size, size)
     return inputs.reshape(shape), targets.reshape(shape)
 

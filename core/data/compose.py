@@ -102,6 +102,8 @@ def compose_documents(build: Build, spool: Spool, numbers: split.Sides, about: d
                 remedy='Yield at least two different documents. If all prompts are the same, use split = "shuffle".',
             )
     about = {**about, "overlap": split.overlap(keys[numbers["train"]], keys[numbers["val"]])}
+    if "test" in numbers and about["kind"] == "column":
+        about["test_overlap"] = split.overlap(keys[numbers["train"]], keys[numbers["test"]])
     if spool.kind == "text":
         encoder = fit(build, pieces(spool.texts()))
         of_sides = {name: spool.texts(chosen) for name, chosen in numbers.items()}

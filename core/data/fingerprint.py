@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from core.config import Prepare
-from core.data.source import ENDLESS, Source, default_size
+from core.data.source import ENDLESS, INPUT, Source, default_size
 from core.encoders.base import identity
 from core.files import sha256
 from core.roles import role_of
@@ -52,6 +52,8 @@ def code_and_settings(source: Source) -> dict[str, Any]:
         settings["size"] = ENDLESS
     if not settings["columns"]:
         del settings["columns"]
+    if "separator" not in source.given and settings["format"] not in ("text", "pairs"):
+        del settings["separator"]  # a table has one only if it is given
     code = {path.name: sha256(path) for path in sorted(source.experiment.folder.glob("*.py"))}
     if source.config.prepare.encoder_from:
         settings["encoder"] = identity(source.borrowed_encoder())
@@ -66,7 +68,7 @@ def raw_files(source: Source, opened: Iterable[str] = ()) -> dict[str, Path]:
     not code, settings or notes. Hidden and temporary files are left out.
     """
     if source.kind == "input":
-        return {"input": source.input_file}
+        return {INPUT: source.input_file}
     below = {name: source.experiment.folder / name for name in opened}
     found = source.declared() | {name: path for name, path in below.items() if path.is_file()}
     if source.may_read("raw_dir"):

@@ -11,8 +11,8 @@ from typing import Any
 from core.data.compose import Build, Made
 from core.data.fingerprint import Known, checksums
 from core.data.from_table import make_from_rows
-from core.data.source import Source
-from core.data.tables import Rows
+from core.data.source import INPUT, Source
+from core.data.tables import ENDINGS, SIDES, Rows
 from core.errors import UserError
 
 ADDRESS = "https://huggingface.co/datasets/"
@@ -30,7 +30,7 @@ def hub_checksums(source: Source, known: Known) -> Known:
     """Checksums of a folder's files. Of an address it is that of its text: the hub is not asked again."""
     folder = source.input_file
     if source.is_address or not folder.is_dir():
-        return {"input": {"stamp": [], "sha256": hashlib.sha256(source.config.prepare.input.encode()).hexdigest()}}
+        return {INPUT: {"stamp": [], "sha256": hashlib.sha256(source.config.prepare.input.encode()).hexdigest()}}
     return checksums(
         {str(path.relative_to(folder)): path for path in sorted(folder.rglob("*")) if path.is_file()}, known
     )
@@ -41,6 +41,17 @@ def hub_rows(source: Source) -> Rows:
     library = load_library()
     loaded = load(library, source)
     parts: dict[str, Any] = dict(loaded) if isinstance(loaded, dict) else {"": loaded}
+    if len(parts) > 1:
+        others = [name for name in parts if name not in SIDES]
+        if "train" not in {SIDES.get(name) for name in parts}:
+            raise UserError(
+                f"none of its splits is called train: they are {', '.join(parts)}",
+                place=source.place_of("prepare.input") or "prepare.input",
+                remedy=f"Name one of them: {ADDRESS}OWNER/NAME/viewer/SUBSET/{others[0]}.",
+            )
+        if others:
+            source.listener.say(f"{source.config.prepare.input}: splits that are not read: {', '.join(others)}")
+        parts = {name: part for name, part in parts.items() if name in SIDES}
     for name, part in parts.items():
         named = {"split": name} if len(parts) > 1 else {}
         for number, row in enumerate(part, 1):
@@ -84,6 +95,13 @@ def load(library: Any, source: Source) -> Any:
         choices["revision"] = more[0]
     elif more:
         choices |= dict(zip(("name", "split"), filter(None, more[0].split("/")), strict=False))
+    if folder.is_file():
+        kind = ENDINGS.get(folder.suffix.lower(), "text")
+        raise UserError(
+            f'input = "{given}" is a file, and format = "datasets" reads folders and addresses',
+            place=source.place_of("prepare.input") or "prepare.input",
+            remedy=f'Set prepare.format = "{kind}".',
+        )
     try:
         with without_bars(library):
             if not given.startswith(ADDRESS) and not folder.is_dir() and not OWNED.fullmatch(given):
@@ -92,7 +110,7 @@ def load(library: Any, source: Source) -> Any:
                 saved = any((folder / file).exists() for file in ("state.json", "dataset_dict.json"))
                 return library.load_from_disk(str(folder)) if saved else library.load_dataset(str(folder))
             return library.load_dataset(name, **choices)
-    except (OSError, ValueError, LookupError, library.exceptions.DatasetsError) as error:
+    except (OSError, ValueError, LookupError, RuntimeError, library.exceptions.DatasetsError) as error:
         raise UserError(
             f"cannot be loaded: {str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__}",
             place=source.place_of("prepare.input") or "prepare.input",

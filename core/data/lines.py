@@ -20,7 +20,7 @@ def as_examples(dataset: Dataset, prepare: Prepare) -> Dataset:
     """The same data with masks and documents in memory, if `prepare.format` is "pairs" and prepare did not make it.
 
     What is before the separator in a line is the prompt, and includes it; the rest is learnt, with the line break. Lines
-    without a separator, and those that are cut off at the beginning or end of a side, are only read.
+    without a separator, and those that are cut off at the beginning or end of a side, are left out.
     Raises UserError where a side has no line with the separator.
     """
     if dataset.owned or prepare.format != "pairs" or dataset.info["kind"] != "text":
@@ -35,6 +35,7 @@ def as_examples(dataset: Dataset, prepare: Prepare) -> Dataset:
         if split is None:
             continue
         table = PairedLines(split.ids, separator, line_break, cut=cut)
+        lines, skipped = lines + len(table.good), skipped + int((~table.good).sum())
         if not table.good.any():
             raise UserError(
                 f"{split.path.name} has no whole line with the separator {prepare.separator!r}",
@@ -42,16 +43,18 @@ def as_examples(dataset: Dataset, prepare: Prepare) -> Dataset:
                 remedy='Set prepare.separator to the text that ends a prompt, or prepare.format = "text".',
             )
         cut = bool(split.ids[-1] != line_break[-1])
+        table = table.without_others()
         firsts, prompts[name] = table.different_prompts()
-        sides[name] = replace(split, mask=table.mask(), starts=table.begins.astype(np.uint64), prompts=firsts)
+        starts = table.begins.astype(np.uint64)
+        sides[name] = replace(split, ids=table.ids, mask=table.mask(), starts=starts, prompts=firsts)
         info[name] = {**info[name], **counts(sides[name], table, dataset)}
-        lines, skipped = lines + len(table.good), skipped + int((~table.good).sum())
-    overlap = len(prompts["val"] & prompts["train"])
-    info["split"] = {"kind": "lines", "overlap": overlap}
+    info["split"] = {"kind": "lines", "overlap": len(prompts["val"] & prompts["train"])}
+    if "test" in prompts:
+        info["split"]["test_overlap"] = len(prompts["test"] & prompts["train"])
     info["fingerprint"] = hashlib.sha256(f"{dataset.fingerprint} {prepare.separator}".encode()).hexdigest()
     info["note"] = (
         f"{dataset.folder}: its {lines:,} lines are read as prompts that end in {prepare.separator!r}, and completions. "
-        f"{skipped:,} of them have no {prepare.separator!r} or are cut off, and are not learnt."
+        f"{skipped:,} of them have no {prepare.separator!r} or are cut off, and are left out."
     )
     return replace(dataset, info=info, train=sides["train"], val=sides["val"], test=sides.get("test"))
 
@@ -61,6 +64,8 @@ def ids_of(dataset: Dataset, text: str) -> Array:
     try:
         return dataset.encoder.encode(text)
     except UserError as error:
+        if dataset.encoder.kind == "gpt2":  # it knows every text; its merges could not be downloaded
+            raise
         raise UserError(
             f"the vocabulary of {dataset.folder} has no {text!r}, so its lines cannot be read as pairs",
             place='prepare.format = "pairs"',
@@ -75,7 +80,7 @@ class PairedLines:
 
     def __init__(self, ids: Array, separator: Array, line_break: Array, *, cut: bool) -> None:
         """cut: the side begins inside a line."""
-        self.ids = ids
+        self.ids, self.marks = ids, (separator, line_break)
         ends = np.flatnonzero(ids == line_break[-1]) + 1
         whole = np.ones(len(ends), bool)
         if not len(ends) or ends[-1] < len(ids):
@@ -88,6 +93,15 @@ class PairedLines:
         behind = np.append(at + len(separator), len(ids) + 1)
         self.asked = behind[np.searchsorted(at, self.begins)]
         self.good = whole & (self.asked < self.ends)
+
+    def without_others(self) -> PairedLines:
+        """The same with the whole pairs only."""
+        if self.good.all():
+            return self
+        changes = np.zeros(len(self.ids) + 1, np.int8)
+        changes[self.begins[self.good]] += 1
+        changes[self.ends[self.good]] -= 1
+        return PairedLines(self.ids[np.cumsum(changes[:-1], dtype=np.int8) > 0], *self.marks, cut=False)
 
     def mask(self) -> Array:
         """1 where a token is learnt, (N,) uint8."""

@@ -12,7 +12,7 @@ from core.data import split
 from core.data.compose import CUT_ANYWHERE, Build, Made, compose_documents, compose_text, fit
 from core.data.fingerprint import stamp
 from core.data.params import bind, title
-from core.data.source import check_sum, default_size, draw, fetch_input, pairs
+from core.data.source import INPUT, check_sum, default_size, draw, fetch_input, pairs
 from core.data.spool import Spool
 from core.data.text import first_and_rest, pieces, read_text
 from core.encoders.base import Encoder
@@ -70,7 +70,7 @@ class Reading:
                 place=str(self.path),
                 remedy="Prepare again when nothing writes to it.",
             )
-        return {"input": {"stamp": self.before, "sha256": self.digest.hexdigest()}}
+        return {INPUT: {"stamp": self.before, "sha256": self.digest.hexdigest()}}
 
 
 def make_from_pairs(build: Build) -> Made:

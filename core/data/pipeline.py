@@ -25,7 +25,8 @@ from core.data.lines import as_examples
 from core.data.make import make_from_function, make_from_pairs, make_from_text
 from core.data.params import title
 from core.data.script import is_script
-from core.data.source import Source, check_sum, fetch_input, own_functions
+from core.data.source import INPUT, Source, check_sum, fetch_input, own_functions
+from core.data.split import GIVEN
 from core.errors import RunFailed, UserError, did_you_mean
 from core.listener import SILENT, Advice, Listener
 from core.plugins.discovery import Experiment
@@ -49,14 +50,15 @@ def prepare(
     Raises UserError for mistakes in the settings, the input or the documents, and RunFailed when the disk is full.
     Exceptions of prepare.py itself pass through.
     """
-    source = Source(experiment, config, plugins, settings.place_of, listener)
+    given = frozenset(settings.values.get("prepare", {}))
+    source = Source(experiment, config, plugins, settings.place_of, listener, given)
     script = experiment.folder / "prepare.py" if is_script(experiment.folder / "prepare.py") else None
     named = bool(settings.values.get("prepare", {}).get("dataset_dir"))
     try:
         own = find_own(source, named=named)
     except UserError as error:
-        raise error if script is None else not_run(script, error.place) from None
-    if script is not None:
+        raise error if script is None else not_run(script, error) from None
+    if script is not None and own is not None:
         listener.say(f"{script} is a script, and not run. The data is used as it is.")
     if own is not None:
         if force:
@@ -65,10 +67,12 @@ def prepare(
                 place=str(own),
                 remedy="To have one made, move the folder away, or give prepare.dataset_dir another name.",
             )
-        pairs = "separator" in settings.values.get("prepare", {}) and "format" not in settings.values["prepare"]
+        pairs = "separator" in given and "format" not in given
         chosen = config.prepare.model_copy(update={"format": "pairs"}) if pairs else config.prepare
         dataset = as_examples(load_dataset(own, plugins), chosen)
         listener.say(dataset.info.get("note", f"{experiment.name}: using the dataset in {own} as it is"))
+        if note := without_test(source, dataset):
+            listener.say(Advice(note))
         return dataset
     target, former = source.dataset_dir, ""
     reason = "as asked" if force else reason_to_make(source, target)
@@ -112,7 +116,9 @@ def without_test(source: Source, dataset: Dataset) -> str:
     """A sentence about a dataset of Examples that has no test side, or ""."""
     if dataset.test or not dataset.has_examples:
         return ""
-    if source.config.prepare.test_fraction is None and "test_fraction" not in dataset.info.get("split", {}):
+    if dataset.info.get("split", {}).get("kind") in GIVEN:
+        why = "the data names none"
+    elif source.config.prepare.test_fraction is None and "test_fraction" not in dataset.info.get("split", {}):
         why = "made before there was one; `force=True` makes it again with one"
     else:
         why = "test_fraction = 0" if source.config.prepare.test_fraction == 0 else "too few different prompts"
@@ -159,11 +165,13 @@ def find_own(source: Source, *, named: bool) -> Path | None:
     raise nothing_to_prepare(source, others)
 
 
-def not_run(script: Path, place: str) -> UserError:
-    """The error for a prepare.py like nanoGPT's where its data is not there yet."""
+def not_run(script: Path, error: UserError) -> UserError:
+    """The error for a prepare.py like nanoGPT's where its data is not there yet. error: says that it is not there."""
+    if error.remedy.startswith("Did you mean"):  # the folder's name is mistyped
+        return error
     return UserError(
         f"there is no train.bin, and {script.name} is a script that makes data when it is run, not functions",
-        place=place,
+        place=error.place,
         remedy=f"Run it once by hand: python {shlex.quote(str(script))}. Its train.bin and val.bin are then used as they "
         "are. Or put its work into `def documents(): yield ...`.",
     )
@@ -217,7 +225,7 @@ def reason_to_make(source: Source, target: Path) -> str:
     known_raw, known_files = info.get("raw", {}), info.get("files", {})
     raw = raw_checksums(source, known_raw, info.get("address"), info.get("opened", ()))
     if fingerprint(code_and_settings(source), raw) != info.get("fingerprint"):
-        return what_changed(known_raw, raw)
+        return what_changed(known_raw, raw, source.config.prepare.input)
     made = checksums({name: target / name for name in known_files if (target / name).is_file()}, known_files)
     for name, entry in known_files.items():
         if name not in made:
@@ -229,14 +237,18 @@ def reason_to_make(source: Source, target: Path) -> str:
     return ""
 
 
-def what_changed(before: Known, now: Known) -> str:
-    """Which input differs from the one that the dataset was made from; without one, it is the code or the settings."""
+def what_changed(before: Known, now: Known, file: str) -> str:
+    """Which input differs from the one that the dataset was made from; without one, it is the code or the settings.
+
+    file: what prepare.input names.
+    """
     content = [{name: entry["sha256"] for name, entry in raw.items()} for raw in (before, now)]
     names = [name for name in {**content[0], **content[1]} if content[0].get(name) != content[1].get(name)]
     if not names:
         return "its code or settings have changed"
     how = "is missing" if names[0] not in now else "has changed" if names[0] in before else "is new"
-    return f"its input {names[0]} {how}{f', and {len(names) - 1} more' if len(names) > 1 else ''}"
+    which = file if names[0] == INPUT else names[0]
+    return f"its input {which} {how}{f', and {len(names) - 1} more' if len(names) > 1 else ''}"
 
 
 def raw_checksums(source: Source, known: Known, address: str | None, opened: Iterable[str]) -> Known:
@@ -248,8 +260,8 @@ def raw_checksums(source: Source, known: Known, address: str | None, opened: Ite
     if source.is_address and not source.input_file.exists() and address == source.config.prepare.input:
         raw = known  # the download was deleted, but its checksum is recorded
     else:
-        raw = checksums({"input": fetch_input(source)}, known)
-    check_sum(source, raw["input"]["sha256"])
+        raw = checksums({INPUT: fetch_input(source)}, known)
+    check_sum(source, raw[INPUT]["sha256"])
     return raw
 
 

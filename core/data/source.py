@@ -26,6 +26,7 @@ from core.listener import SILENT, Advice, Listener
 from core.plugins.discovery import Experiment
 from core.plugins.manager import Plugins
 
+INPUT = "input"  # what prepare.input names, in dataset.json
 ENDLESS, FINITE = 1_000_000, 1_000_000_000  # characters that are drawn if prepare.size is not given
 MAKERS = ("documents", "prepare")  # functions of a prepare.py that make data
 FUNCTIONS = (*MAKERS, "inputs", "evaluate", "build_model")  # all functions that it may have besides hooks
@@ -35,7 +36,7 @@ FUNCTIONS = (*MAKERS, "inputs", "evaluate", "build_model")  # all functions that
 class Source:
     """An experiment with its settings, and the way of making data that they choose.
 
-    kind: "prepare" and "documents" are functions of prepare.py, "input" is a file, "" means that there is nothing.
+    given: the keys of [prepare] that the user has set. kind: "prepare" and "documents" are functions of prepare.py, "input" is a file, "" means that there is nothing.
     """
 
     experiment: Experiment
@@ -43,6 +44,7 @@ class Source:
     plugins: Plugins
     place_of: PlaceOf
     listener: Listener = SILENT
+    given: frozenset[str] = frozenset()
 
     @property
     def code(self) -> ModuleType | None:

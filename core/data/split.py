@@ -13,6 +13,7 @@ import numpy.typing as npt
 Keys = npt.NDArray[np.uint64]
 Numbers = npt.NDArray[np.int64]
 Sides = dict[str, Numbers]  # train and val; test, if it is not empty
+GIVEN = ("column", "lines")  # kinds of splits that come with the data
 TEST_FRACTION = 0.1  # where prepare.test_fraction is not given and the split is by hash
 
 

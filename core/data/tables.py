@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -58,11 +59,11 @@ def json_rows(path: Path, on_bytes: OnBytes) -> Rows:
 
 
 def csv_rows(path: Path, on_bytes: OnBytes, delimiter: str) -> Rows:
-    """The rows below a header. A CSV whose header has semicolons and no comma, as Excel writes some, is read by those."""
+    """The rows below a header. A CSV whose header has semicolons or tabs and no comma, as Excel writes some, is read by those."""
     source = lines(path, on_bytes)
     first = next(source, "")
-    if delimiter == "," and ";" in first and "," not in first:
-        delimiter = ";"
+    if delimiter == "," and "," not in first:
+        delimiter = next((other for other in ";\t" if other in first), ",")
 
     def with_first() -> Iterator[str]:
         yield first
@@ -70,28 +71,31 @@ def csv_rows(path: Path, on_bytes: OnBytes, delimiter: str) -> Rows:
 
     reader = csv.reader(with_first(), delimiter=delimiter, strict=True)
     header: list[str] | None = None
+    ended = 0  # the line in which the last record ended
     try:
         for fields in reader:
-            place = f"{path}:{reader.line_num}"
+            place, ended = f"{path}:{ended + 1}", reader.line_num
+            if not fields:
+                continue
             if header is None:
                 header = [name.strip() for name in fields]
                 if twice := [name for name, count in Counter(header).items() if count > 1]:
                     raise UserError(
                         f"two columns are called '{twice[0]}'", place=place, remedy="The first line names the columns."
                     )
-            elif fields:
-                if len(fields) != len(header):
-                    raise UserError(
-                        f"{len(fields)} fields, but the header has {len(header)}",
-                        place=place,
-                        remedy='Put a field that holds a separator in double quotes: "1, exactly".',
-                    )
-                yield dict(zip(header, fields, strict=True)), place
+                continue
+            if len(fields) != len(header):
+                raise UserError(
+                    f"{len(fields)} fields, but the header has {len(header)}",
+                    place=place,
+                    remedy='Put a field that holds a separator in double quotes: "1, exactly".',
+                )
+            yield dict(zip(header, fields, strict=True)), place
     except csv.Error as error:
         raise UserError(
             f"not {path.suffix.lstrip('.').upper() or 'CSV'}: {error}",
-            place=f"{path}:{reader.line_num}",
-            remedy="Quotes inside a quoted field are doubled. A field has at most 131,072 characters; JSON lines may have more.",
+            place=f"{path}:{ended + 1}",
+            remedy="Quotes inside a quoted field are doubled, and each one is closed. A field has at most 131,072 characters; JSON lines may have more.",
         ) from None
 
 
@@ -134,9 +138,11 @@ class RowReader:
     skipped: rows without text by column. unused: columns that are not read.
     """
 
-    def __init__(self, columns: Mapping[str, str], place: str) -> None:
-        """columns: [prepare.columns]. place: of it, for errors."""
-        self.given, self.place = columns, place
+    def __init__(self, columns: Mapping[str, str], place: str, separator: str = "") -> None:
+        """columns: [prepare.columns]. place: of it, for errors. separator: text to put at the end of each prompt."""
+        self.given, self.place, self.separator = columns, place, separator
+        self.known: set[str] = set()
+        self.endings: set[str] = set()
         for role, name in columns.items():
             if role not in ROLES or not isinstance(name, str):
                 raise UserError(
@@ -159,7 +165,10 @@ class RowReader:
                     place=self.place,
                     remedy=f"{did_you_mean(name, names)} The columns are {', '.join(names)}.",
                 )
-        named = {role: self.given.get(role, role) for role in ROLES if role in self.given or role in names}
+        plain = {name.strip().lower(): name for name in reversed(names)}  # Prompt is a column called prompt, too
+        named = {
+            role: self.given.get(role, plain.get(role, "")) for role in ROLES if role in self.given or role in plain
+        }
         kinds = [kind for kind in NEEDED if all(role in named for role in kind)]
         kinds.sort(key=lambda kind: -sum(role in self.given for role in kind))  # what is named counts more
         if not kinds:
@@ -171,26 +180,48 @@ class RowReader:
             )
         others = ["split", *(["group"] if "prompt" in kinds[0] else [])]
         chosen = {role: named[role] for role in (*kinds[0], *others) if role in named}
-        self.unused = [name for name in names if name not in chosen.values()]
+        self.unused, self.known = [name for name in names if name not in chosen.values()], set(names)
         return chosen
+
+    def see_others(self, row: Row, place: str) -> None:
+        """Note columns that the first row did not have. Raises UserError for one that would have been read."""
+        for name in row:
+            if name not in self.known and (name in self.given.values() or name in ROLES):
+                raise UserError(
+                    f"has '{name}', which the first row does not have",
+                    place=place,
+                    remedy="Give it to every row, also where it is null, so that the first one shows what is to be read.",
+                )
+            if name not in self.known:
+                self.known.add(name)
+                self.unused.append(name)
 
     def read(self, row: Row, place: str) -> tuple[Document, str] | None:
         """A row's document and side, "" where no column says it; None if the row has no text, which is counted."""
         if self.named is None:
             self.named = self.settle(list(row))
+        if not row.keys() <= self.known:
+            self.see_others(row, place)
         for role, name in self.named.items():
             if name not in row:
                 raise UserError(f"there is no '{name}'", place=place, remedy="Every row must have the same columns.")
-            if role != "group" and row[name] in (None, "", []):
+            if role != "group" and (row[name] in (None, "", []) or row[name] != row[name]):  # NaN is not itself
                 self.skipped[name] += 1
                 return None
         side = self.side(row, place)
         if "messages" in self.named:
             return conversation(row[self.named["messages"]], place), side
-        texts = {role: text_of(row[name], name, place) for role, name in self.named.items() if row[name] is not None}
+        texts = {
+            role: text_of(row[name], name, place)
+            for role, name in self.named.items()
+            if row[name] is not None and row[name] == row[name]
+        }
         if "text" in texts:
             return ended(texts["text"]), side
-        return Example(texts["prompt"], ended(texts["completion"]), texts.get("group") or None), side
+        prompt = texts["prompt"] + self.separator
+        if len(self.endings) < 2:
+            self.endings.add(prompt[-1])
+        return Example(prompt, ended(texts["completion"]), texts.get("group") or None), side
 
     def side(self, row: Row, place: str) -> str:
         """The side that the row's column names, or ""."""
@@ -210,7 +241,14 @@ class RowReader:
     def told(self) -> list[str]:
         """Sentences about what was left out."""
         left = [f"{count:,} rows without {name} are left out" for name, count in self.skipped.items()]
-        return [*left, *([f"columns that are not read: {', '.join(self.unused)}"] if self.unused else [])]
+        if self.unused:
+            left.append(f"columns that are not read: {', '.join(self.unused)}")
+        if len(self.endings) > 1:
+            left.append(
+                "the prompts end in different characters, so nothing shows where an answer begins. To put something there, "
+                'set prepare.separator, such as " = "'
+            )
+        return left
 
 
 def ended(text: str) -> str:
@@ -220,9 +258,11 @@ def ended(text: str) -> str:
 
 def text_of(value: Any, name: str, place: str) -> str:
     """A cell as text: numbers as JSON writes them. Raises UserError for anything else."""
+    if isinstance(value, str) and "\0" in value:
+        raise UserError(f"{name} has a NUL character: {value!r}"[:200], place=place, remedy="Leave it out.")
     if isinstance(value, str):
         return value
-    if isinstance(value, (int, float)) and not isinstance(value, bool):
+    if isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value):
         return json.dumps(value)
     raise UserError(
         f"{name} is {type(value).__name__}, not text: {value!r}"[:200], place=place, remedy="Write it as text."
@@ -234,7 +274,7 @@ def conversation(value: Any, place: str) -> Conversation:
     try:
         turns = json.loads(value) if isinstance(value, str) else value
         return Conversation([Message(str(turn["role"]), turn["content"]) for turn in turns])
-    except (ValueError, TypeError, KeyError) as error:
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
         raise UserError(
             f"no list of messages: {type(error).__name__}: {error}",
             place=place,

@@ -12,7 +12,7 @@ from core.config import Config
 from core.data.batches import validation_rows
 from core.data.dataset import Dataset, Side
 from core.data.documents import Example
-from core.evaluation.exact_match import Answer, Part, accuracies, greedy_answers
+from core.evaluation.exact_match import Answer, Part, accuracies, counts, greedy_answers
 from core.evaluation.loss import bits_per_byte, mean_loss
 from core.tracking.metrics import accuracy_by_group
 from core.training.machine import Machine
@@ -42,7 +42,7 @@ class Evaluation:
     def closing(self, model: torch.nn.Module) -> tuple[dict[str, float], list[Answer]]:
         """The same on the whole sides, the test side among them, and the answers to validation prompts.
 
-        At most `evaluate.max_prompts` prompts of a side are asked; `<side>_prompts` says how many.
+        At most `evaluate.max_prompts` prompts of a side are asked; `<side>_prompts` and `<side>_prompts/<group>` say how many.
         """
         metrics, answers = self.losses(model, 0), {}
         if self.dataset.test:
@@ -51,8 +51,7 @@ class Evaluation:
             }
         for side in (*SIDES, "test") if self.dataset.test else SIDES:
             answers[side] = self.answers(model, side)
-            metrics |= accuracies(answers[side], side)
-            metrics |= {f"{side}_prompts": len(answers[side])} if answers[side] else {}
+            metrics |= accuracies(answers[side], side) | counts(answers[side], side)
         return metrics, answers["val"]
 
     def answers(self, model: torch.nn.Module, side: Side) -> list[Answer]:

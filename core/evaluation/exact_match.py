@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -59,3 +59,10 @@ def accuracies(answers: Sequence[Answer], side: str) -> dict[str, float]:
         if answer.example.group is not None:
             slices[f"{side}_accuracy/{answer.example.group}"].append(answer.correct)
     return {name: sum(correct) / len(correct) for name, correct in slices.items()}
+
+
+def counts(answers: Sequence[Answer], side: str) -> dict[str, int]:
+    """`<side>_prompts` and `<side>_prompts/<group>`: how many answers `accuracies` are of. Empty without answers."""
+    groups = Counter(answer.example.group for answer in answers if answer.example.group is not None)
+    by_group = {f"{side}_prompts/{group}": count for group, count in groups.items()}
+    return {f"{side}_prompts": len(answers)} | by_group if answers else {}

@@ -12,6 +12,7 @@ import numpy.typing as npt
 from core.config import Data
 from core.data.batches import block_size, uses_rows
 from core.data.dataset import Dataset, Split
+from core.data.split import GIVEN
 
 Array = npt.NDArray[Any]
 MEASURED = 5_000_000  # documents of a side whose lengths are read, at most: a fifth of a second
@@ -23,7 +24,8 @@ class Facts:
 
     kind: text, examples or conversations. rows: whether rows start where documents do. longest: tokens of the longest
     training document; longer: how many are longer than block_size; None for running text. longest_prompt: tokens, of all sides.
-    val_in_train, test_in_train: fraction of that side that also occurs in train; None: not searched, or no such side. parameters, seconds (of training, predicted): None if
+    val_in_train, test_in_train: fraction of that side that also occurs in train; None: not searched, or no such side.
+    sides_given: whether the data itself says what is on which side. parameters, seconds (of training, predicted): None if
     not known.
     """
 
@@ -44,6 +46,7 @@ class Facts:
     val_in_train: float | None = None
     test_in_train: float | None = None
     same: bool = False
+    sides_given: bool = False
     parameters: int | None = None
     seconds: float | None = None
 
@@ -52,7 +55,8 @@ def facts_of(dataset: Dataset, data: Data) -> Facts:
     """Facts without those that need every token to be read. The prompts in train are counted by dataset.json."""
     train, val = dataset.train, dataset.val
     lengths = None if train.starts is None else document_lengths(train)
-    overlap, prompts = dataset.info.get("split", {}).get("overlap"), count(val.prompts)
+    split, prompts = dataset.info.get("split", {}), count(val.prompts)
+    overlap, test_prompts = split.get("overlap"), dataset.test and count(dataset.test.prompts)
     return Facts(
         kind=str(dataset.info["kind"]),
         groups=dataset.groups,
@@ -69,6 +73,8 @@ def facts_of(dataset: Dataset, data: Data) -> Facts:
         longer=None if lengths is None else int((lengths > block_size(data) + 1).sum()),
         longest_prompt=dataset.longest_prompt,
         val_in_train=overlap / prompts if prompts and overlap is not None else None,
+        test_in_train=split["test_overlap"] / test_prompts if test_prompts and "test_overlap" in split else None,
+        sides_given=split.get("kind") in GIVEN,
     )
 
 

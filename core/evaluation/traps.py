@@ -50,7 +50,9 @@ def of_data(config: Config, given: Collection[str], facts: Facts) -> Iterator[Tr
             yield Trap(
                 "prepare.split",
                 f"{share:.0%} of {side} also occurs in training, so its loss rewards memorising",
-                'Use prepare.split = "hash" with Examples, or remove repeated text.',
+                "Remove what is repeated from one of the sides."
+                if facts.sides_given
+                else 'Use prepare.split = "hash" with Examples, or remove repeated text.',
             )
     if facts.val_prompts is not None and facts.val_prompts < FEW_PROMPTS:
         yield Trap(

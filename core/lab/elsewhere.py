@@ -15,7 +15,7 @@ from core.data.lines import as_examples
 from core.data.prompts import read_prompts
 from core.encoders.base import identity
 from core.errors import UserError
-from core.evaluation.exact_match import Answer, accuracies
+from core.evaluation.exact_match import Answer, accuracies, counts
 from core.lab.model import LoadedModel
 from core.lab.opened import open_folder, prepared
 from core.lab.own import own_function
@@ -56,8 +56,8 @@ def evaluate_dataset(model: LoadedModel, dataset: Dataset) -> dict[str, Any]:
 def evaluate_prompts(model: LoadedModel, examples: Sequence[Example]) -> tuple[dict[str, Any], list[Answer]]:
     """Exact match of the greedy answers to all examples, as `accuracy`, and the answers."""
     answers = drawn(model, examples, 0.0, 1)
-    found = accuracies(answers, "prompts")
-    return {name.removeprefix("prompts_"): value for name, value in found.items()} | {"prompts": len(answers)}, answers
+    found = accuracies(answers, "given") | {"given_prompts": len(answers)} | counts(answers, "given")
+    return {name.removeprefix("given_"): value for name, value in found.items()}, answers
 
 
 def evaluate_drawn(model: LoadedModel, examples: Sequence[Example], temperature: float, samples: int) -> dict[str, Any]:
@@ -80,6 +80,7 @@ def drawn(model: LoadedModel, examples: Sequence[Example], temperature: float, s
     part = own_function(model.opened.code, "answer")
     repeated = [example for example in examples for _ in range(samples)]
     longest = max((len(model.encoder.encode(example.completion)) for example in examples), default=0)
+    model.say_what_is_cut([example.prompt for example in examples])
     with model.trained.machine.computing():
         texts = complete(
             model.module,

@@ -14,7 +14,7 @@ from core.tracking.figures import group_text, loss_text, share_text
 
 SHOWN_MISTAKES = 5
 SAMPLES = 5  # answers to each prompt, if a temperature is given
-NOT_METRICS = ("experiment", "run", "step", *(f"{side}_prompts" for side in ("val", "train", "test")), "prompts")
+NOT_METRICS = ("experiment", "run", "step")
 
 
 @dataclass(frozen=True)
@@ -40,12 +40,12 @@ def evaluate(model: LoadedModel, question: Question = Question()) -> dict[str, A
     where = question.data or question.prompts
     say(f"evaluated {model.run.title} at step {model.step}{f' on {where}' if where else ''}:")
     for name, value in found.items():
-        if name not in NOT_METRICS:
+        metric, slash, group = name.partition("/")
+        if name not in NOT_METRICS and not metric.endswith("prompts"):
             text = share_text if "accuracy" in name else loss_text
             shown = text(value) if isinstance(value, float) else value
-            side = name.removesuffix("accuracy")
-            prompts = found.get(f"{side}prompts") if name.endswith("accuracy") else None
-            metric, slash, group = name.partition("/")
+            count = f"{metric.removesuffix('accuracy')}prompts{slash}{group}"
+            prompts = found.get(count) if metric.endswith("accuracy") else None
             title = metric + slash + (group_text(group) if slash else "")
             say(f"  {title:<28} {shown}{'' if prompts is None else f' of {prompts:,} prompts'}")
     for answer in mistakes[:SHOWN_MISTAKES]:

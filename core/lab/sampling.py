@@ -78,7 +78,9 @@ def with_line_breaks(start: str, model: LoadedModel) -> str:
         try:
             model.encoder.encode("\\")
         except UserError:
-            model.opened.listener.say("The vocabulary has no backslash, so \\n and \\t in the start are a line break and a tab.")
+            model.opened.listener.say(
+                "The vocabulary has no backslash, so \\n and \\t in the start are a line break and a tab."
+            )
             return typed
     return start
 

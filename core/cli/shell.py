@@ -1,0 +1,42 @@
+"""The command completion: a script that makes Tab complete what is typed."""
+
+from __future__ import annotations
+
+import json
+
+import click
+
+from core.cli import options
+
+PROGRAM = "terrarium"  # the installed script; a shell cannot complete `python -m core.cli`
+# What click's script for bash leaves out: names with blanks are quoted, and no space comes behind KEY=.
+BASH = {
+    "COMPREPLY+=($value)": 'COMPREPLY+=("$(printf %q "$value")")',
+    "\n    return 0\n": '\n    [[ "${COMPREPLY[0]}" == *= ]] && compopt -o nospace\n    return 0\n',
+}
+
+
+@click.command()
+@click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
+@options.as_json
+def completion(shell: str, *, as_json: bool) -> None:
+    """Print a script that makes Tab complete commands, options, experiments, runs and keys of `terrarium`.
+
+    \b
+    bash, in ~/.bashrc:   eval "$(terrarium completion bash)"
+    zsh, in ~/.zshrc:     eval "$(terrarium completion zsh)"
+    fish:                 terrarium completion fish > ~/.config/fish/completions/terrarium.fish
+    """
+    from click.shell_completion import get_completion_class
+
+    found = get_completion_class(shell)
+    assert found is not None
+    script = found(
+        click.get_current_context().find_root().command, {}, PROGRAM, f"_{PROGRAM.upper()}_COMPLETE"
+    ).source()
+    for given, better in BASH.items() if shell == "bash" else ():
+        script = script.replace(given, better)
+    click.echo(json.dumps({"shell": shell, "script": script}) if as_json else script)
+
+
+COMMANDS = (completion,)
