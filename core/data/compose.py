@@ -12,6 +12,7 @@ from core.config import Config
 from core.data import split
 from core.data.documents import segments
 from core.data.encode import Side, token_type
+from core.data.info import HELD_OUT
 from core.data.meta_pkl import write_meta
 from core.data.source import Source
 from core.data.spool import Spool
@@ -90,8 +91,13 @@ def compose_text(
     return finish(build, encoder, sides, {"kind": "text", "stop": "", "end_token": None, "groups": [], "split": about})
 
 
-def compose_documents(build: Build, spool: Spool, numbers: split.Sides, about: dict[str, Any]) -> Made:
-    """Write documents, given the numbers of each side. Raises UserError where a side is empty."""
+def compose_documents(
+    build: Build, spool: Spool, numbers: split.Sides, about: dict[str, Any], held_out: Spool | None = None
+) -> Made:
+    """Write documents, given the numbers of each side. held_out: Examples that are on none of them, written beside them.
+
+    Raises UserError where a side is empty.
+    """
     keys = spool.keys()
     for name, chosen in numbers.items():
         if not len(chosen):
@@ -109,7 +115,8 @@ def compose_documents(build: Build, spool: Spool, numbers: split.Sides, about: d
         of_sides = {name: spool.texts(chosen) for name, chosen in numbers.items()}
         return compose_text(build, encoder, of_sides, spool.characters, about)
     stop = spool.ending or ""
-    texts: Iterable[str] = (text for document in spool.read() for text, _ in segments(document))
+    spools = [spool] if held_out is None else [spool, held_out]
+    texts: Iterable[str] = (text for each in spools for document in each.read() for text, _ in segments(document))
     if build.config.prepare.encoder in CUT_ANYWHERE:  # a few long texts are faster to learn from than many short ones
         texts = pieces(texts)
     encoder = fit(build, texts, end_token=not stop)
@@ -119,8 +126,14 @@ def compose_documents(build: Build, spool: Spool, numbers: split.Sides, about: d
     for name, chosen in numbers.items():
         sides.append(Side(build.folder, name, encoder, tell))
         sides[-1].write_documents(spool.read(chosen.tolist()), keys[chosen], spool.groups, end)
+    if held_out is not None:
+        sides.append(Side(build.folder, HELD_OUT, encoder))
+        sides[-1].write_documents(held_out.read(), held_out.keys(), held_out.groups, end)
+        about |= {"held_out_removed": spool.left_out}
     info = {"kind": spool.kind, "stop": stop, "end_token": end, "groups": list(spool.groups), "split": about}
-    return finish(build, encoder, sides, info)
+    return finish(
+        build, encoder, sides, info | ({} if held_out is None else {"held_out_groups": list(held_out.groups)})
+    )
 
 
 def finish(build: Build, encoder: Encoder, sides: list[Side], info: dict[str, Any]) -> Made:

@@ -15,14 +15,14 @@ import numpy.typing as npt
 
 from core import files
 from core.data.documents import Example
-from core.data.info import AGAIN, SIDES, TEST, describe, read_info
+from core.data.info import AGAIN, HELD_OUT, SIDES, TEST, describe, read_info
 from core.encoders.base import Encoder, identity
 from core.errors import UserError
 from core.plugins.manager import Plugins
 from core.plugins.manager import plugins as everyone
 
 Array = npt.NDArray[Any]
-Side = Literal["train", "val", "test"]
+Side = Literal["train", "val", "test", "held_out"]
 BLOCK = 1 << 20  # tokens of a file that are compared with the vocabulary at once
 
 
@@ -55,7 +55,10 @@ class Split:
 
 @dataclass(frozen=True, eq=False)
 class Dataset:
-    """What training, sampling and evaluation read. owned: prepare made it, and may replace it. test: None if it has none."""
+    """What training, sampling and evaluation read. owned: prepare made it, and may replace it. test: None if it has none.
+
+    held_out: the Examples of prepare.py's held_out(), which are on no other side; None without it.
+    """
 
     folder: Path
     encoder: Encoder
@@ -64,6 +67,7 @@ class Dataset:
     train: Split
     val: Split
     test: Split | None = None
+    held_out: Split | None = None
 
     def __repr__(self) -> str:
         return f"Dataset({str(self.folder)!r}, {self.train.tokens:,} training tokens, {self.val.tokens:,} validation tokens)"
@@ -75,7 +79,10 @@ class Dataset:
 
     @functools.cached_property
     def data_hash(self) -> str:
-        """A hash of its tokens, masks and encoder: what a model is trained on, whatever code and settings made it."""
+        """A hash of its tokens, masks and encoder: what a model is trained on, whatever code and settings made it.
+
+        The Examples of held_out() are left out: a run need not start again because more is asked of it.
+        """
         made = self.info.get("files", {})
         names = [f"{side}{part}.bin" for side in (*SIDES, TEST) for part in ("", ".mask", ".idx")]
         found = {name: made[name]["sha256"] for name in names if name in made}
@@ -129,9 +136,20 @@ class Dataset:
         """Tokens of the longest completion of all sides, with its end. 0 for running text."""
         return max(int(self.info.get(side, {}).get("longest_completion", 0)) for side in (*SIDES, TEST))
 
+    def longest_answer(self, side: Side) -> int:
+        """Tokens of the longest completion that prompts of a side may ask for: of held_out() often longer than of the others."""
+        own = int(self.info.get(side, {}).get("longest_completion", 0))
+        return max(self.longest_completion, own)
+
     def side(self, name: Side) -> Split:
-        """One side. Raises UserError if there is no test side."""
+        """One side. Raises UserError if the dataset does not have it."""
         split: Split | None = getattr(self, name)
+        if split is None and name == HELD_OUT:
+            raise UserError(
+                "this dataset has no Examples of held_out()",
+                place=str(self.folder),
+                remedy="Write `def held_out(): yield Example(...)` beside documents(), and prepare it again.",
+            )
         if split is None:
             raise UserError(
                 "this dataset has no test side",
@@ -182,18 +200,18 @@ class Dataset:
         numbers = np.arange(len(split.starts)) if split.prompts is None else split.prompts
         if 0 < at_most < len(numbers):
             numbers = numbers[np.linspace(0, len(numbers) - 1, at_most).round().astype(np.int64)]
-        return [self.example(split, int(number)) for number in numbers]
+        groups = list(self.info.get("held_out_groups", [])) if side == HELD_OUT else self.groups
+        return [self.example(split, int(number), groups) for number in numbers]
 
-    def example(self, split: Split, number: int) -> Example:
-        """A document as it was before encoding."""
+    def example(self, split: Split, number: int, groups: list[str] | None = None) -> Example:
+        """A document as it was before encoding. groups: the names of the side's groups, if they are not `groups`."""
+        names = self.groups if groups is None else groups
         ids, mask = split.document(number)
         assert mask is not None
         asked = int(mask.argmax()) if mask.any() else len(ids)
         group = int(split.group[number]) if split.group is not None else 0
         decode = self.encoder.decode
-        return Example(
-            decode(ids[:asked].tolist()), decode(ids[asked:].tolist()), self.groups[group - 1] if group else None
-        )
+        return Example(decode(ids[:asked].tolist()), decode(ids[asked:].tolist()), names[group - 1] if group else None)
 
 
 def load_dataset(folder: Path, plugins: Plugins | None = None) -> Dataset:
@@ -203,10 +221,12 @@ def load_dataset(folder: Path, plugins: Plugins | None = None) -> Dataset:
     owned = (folder / "dataset.json").exists()
     info = read_info(folder) if owned else describe(folder)
     encoder = build_encoder(info["encoder"], folder / ("dataset.json" if owned else "meta.pkl"), plugins)
-    sides = [open_split(folder, side, info) for side in (*SIDES, TEST) if side in info]
-    for split in sides:
+    sides = {side: open_split(folder, side, info) for side in (*SIDES, TEST) if side in info}
+    if HELD_OUT in info:
+        sides[HELD_OUT] = open_split(folder, HELD_OUT, info, info.get("held_out_groups", []))
+    for split in sides.values():
         refuse_foreign_ids(split, encoder)
-    return Dataset(folder, encoder, info, owned, *sides)
+    return Dataset(folder, encoder, info, owned, **sides)
 
 
 def build_encoder(described: dict[str, Any], path: Path, plugins: Plugins | None = None) -> Encoder:
@@ -223,9 +243,12 @@ def build_encoder(described: dict[str, Any], path: Path, plugins: Plugins | None
     return encoder
 
 
-def open_split(folder: Path, side: str, info: dict[str, Any]) -> Split:
-    """The arrays of one side. Raises UserError where a file is missing or does not have the recorded length."""
-    counts = info[side]
+def open_split(folder: Path, side: str, info: dict[str, Any], groups: list[str] | None = None) -> Split:
+    """The arrays of one side. Raises UserError where a file is missing or does not have the recorded length.
+
+    groups: the names of the side's groups, if they are not those of the other sides.
+    """
+    counts, names = info[side], info["groups"] if groups is None else groups
     documents = counts.get("documents")
 
     def array(suffix: str, dtype: str, length: int | None, *, needed: bool = True) -> Array | None:
@@ -246,7 +269,7 @@ def open_split(folder: Path, side: str, info: dict[str, Any]) -> Split:
         mask=array(".mask", "uint8", len(ids)),
         starts=array(".idx", "uint64", documents),
         prompts=array(".prompts", "uint64", counts.get("prompts"), needed="prompts" in counts),
-        group=array(".group", "uint16", documents, needed=bool(info["groups"])),
+        group=array(".group", "uint16", documents, needed=bool(names)),
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from core import files
 from core.data.foreign import encoder_of
@@ -14,9 +14,10 @@ from core.errors import UserError
 AGAIN = "Prepare it again with `force=True`."
 SIDES = ("train", "val")  # that every dataset has
 TEST = "test"  # the side that a dataset may have too
+HELD_OUT: Literal["held_out"] = "held_out"  # the Examples of held_out(), where prepare.py has one
 STANDARD_FILES = {
     "meta.pkl",
-    *(f"{side}{part}.bin" for side in (*SIDES, TEST) for part in ("", ".mask", ".idx", ".prompts", ".group")),
+    *(f"{side}{part}.bin" for side in (*SIDES, TEST, HELD_OUT) for part in ("", ".mask", ".idx", ".prompts", ".group")),
 }
 
 
@@ -56,7 +57,7 @@ def check_info(info: dict[str, Any]) -> None:
         raise ValueError("encoder has no kind")
     if dtype not in ("uint16", "uint32"):
         raise ValueError(f"dtype is {dtype!r}, neither 'uint16' nor 'uint32'")
-    for side in (*SIDES, TEST) if TEST in info else SIDES:
+    for side in (*SIDES, *(side for side in (TEST, HELD_OUT) if side in info)):
         if not isinstance(info[side], dict):
             raise ValueError(f"{side} is not an object")
         if not all(is_count(number) for number in info[side].values()):
@@ -64,7 +65,7 @@ def check_info(info: dict[str, Any]) -> None:
     end = info.get("end_token")
     right = {
         "kind": isinstance(info["kind"], str),
-        "groups": isinstance(info["groups"], list) and all(isinstance(name, str) for name in info["groups"]),
+        **{key: is_list_of_names(info.get(key, [])) for key in ("groups", "held_out_groups")},
         "stop": isinstance(info.get("stop", ""), str),
         "end_token": end is None or is_count(end),
         **{key: is_table_of_files(info.get(key, {})) for key in ("raw", "files")},
@@ -73,6 +74,10 @@ def check_info(info: dict[str, Any]) -> None:
     }
     if wrong := [key for key, is_right in right.items() if not is_right]:
         raise ValueError(f"{wrong[0]} has a wrong type")
+
+
+def is_list_of_names(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(name, str) for name in value)
 
 
 def is_count(value: Any) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import random
 from collections.abc import Iterable, Iterator
@@ -11,6 +12,7 @@ from typing import Any
 from core.data import split
 from core.data.compose import CUT_ANYWHERE, Build, Made, compose_documents, compose_text, fit
 from core.data.fingerprint import stamp
+from core.data.held_out import check_held_out, draw_held_out, held_out_function, own_params
 from core.data.params import bind, title
 from core.data.source import INPUT, check_sum, default_size, draw, fetch_input, pairs
 from core.data.spool import Spool
@@ -38,12 +40,18 @@ def make_from_function(build: Build) -> Made:
     """Draw from documents() once, then split and encode."""
     function, settings = build.source.function, build.config.prepare
     assert function is not None
-    arguments = bind(function, offered(build), settings.params, build.source.place_of)
-    with Spool(build.folder / SPOOL, settings.seed, title(function)) as spool:
+    probes = held_out_function(build.source)
+    arguments = bind(function, offered(build), own_params(function, probes, settings.params), build.source.place_of)
+    with contextlib.ExitStack() as stack:
+        held_out = None if probes is None else stack.enter_context(draw_held_out(build, probes))
+        refused = frozenset(held_out.prompt_keys) if held_out else frozenset()
+        spool = stack.enter_context(Spool(build.folder / SPOOL, settings.seed, title(function), refused))
         size = settings.size or default_size(build.source)
         documents = function(*arguments.args, **arguments.kwargs)
         draw(spool, documents, size, function, build.source.listener, given=settings.size is not None)
-        return split_and_compose(build, spool)
+        if held_out is not None:
+            check_held_out(build, held_out, spool)
+        return split_and_compose(build, spool, held_out)
 
 
 class Reading:
@@ -115,8 +123,8 @@ def make_from_text(build: Build) -> Made:
     return made
 
 
-def split_and_compose(build: Build, spool: Spool) -> Made:
-    """Split the documents by `prepare.split`, then encode them."""
+def split_and_compose(build: Build, spool: Spool, held_out: Spool | None = None) -> Made:
+    """Split the documents by `prepare.split`, then encode them, and the Examples of held_out() if there are any."""
     settings = build.config.prepare
     kind = settings.split if settings.split != "auto" else "tail" if spool.kind == "text" else "hash"
     val, test = fractions(build, kind).values()
@@ -130,7 +138,7 @@ def split_and_compose(build: Build, spool: Spool) -> Made:
         sides = split.by_tail(spool.sizes(), val, test)
         if spool.kind == "text":
             return compose_stream(build, spool, sides, about)
-    return compose_documents(build, spool, sides, about)
+    return compose_documents(build, spool, sides, about, held_out)
 
 
 def fractions(build: Build, kind: str) -> dict[str, float]:

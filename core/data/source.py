@@ -234,10 +234,17 @@ def draw(
     source = iter(documents)
     for document in source:
         spool.add(document)
-        if len(spool) % 4096 == 0:
-            listener.progress("drawing documents", min(spool.characters, size), size)
-        if spool.characters >= size:
+        drawn = spool.characters + spool.left_out_characters
+        if (len(spool) + spool.left_out) % 4096 == 0:
+            listener.progress("drawing documents", min(drawn, size), size)
+        if drawn >= size:
             break
+    if spool.left_out and not len(spool):
+        raise UserError(
+            f"all {spool.left_out:,} documents of {title(function)} are also in held_out(), so none are left",
+            place=source_of(function),
+            remedy="Let held_out() yield fewer prompts, or documents() others.",
+        )
     if not len(spool):
         raise UserError(
             f"{title(function)} yielded nothing",
@@ -245,7 +252,7 @@ def draw(
             remedy="It must `yield` at least two documents.",
         )
     listener.progress("drawing documents", size, size)
-    cut = spool.characters >= size and not (given and wants(function, "rng"))
+    cut = drawn >= size and not (given and wants(function, "rng"))
     if cut and next(source, None) is not None:
         more = "" if given else " For more: `prepare.size=NUMBER`."
         said = f"{title(function)} has more: the dataset is its first {size:,} characters{' (prepare.size)' * given}.{more}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import marshal
 import mmap
 from array import array
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,11 +24,13 @@ class Spool:
     """Checked documents of one kind, and what the split and the encoder need to know about each.
 
     kind: text, examples or conversations. ending: the character that ends every learnt text and occurs nowhere
-    else in one, or "". groups: numbers by name, in the order of their first document.
+    else in one, or "". groups: numbers by name, in the order of their first document. left_out: documents that were not
+    added, because the keys of their prompts are in `refused`; left_out_characters: of them.
     """
 
-    def __init__(self, path: Path, seed: int, what: str) -> None:
-        self.path, self.seed, self.what = path, seed, what
+    def __init__(self, path: Path, seed: int, what: str, refused: Collection[int] = frozenset()) -> None:
+        self.path, self.seed, self.what, self.refused = path, seed, what, refused
+        self.left_out = self.left_out_characters = 0
         self.file = durable.create(path)
         self.kind = ""
         self.ending: str | None = None
@@ -55,6 +57,10 @@ class Spool:
                     self.recent.clear()
                 self.recent[document] = entry
         record, length, key = entry
+        if key in self.refused:
+            self.left_out += 1
+            self.left_out_characters += length
+            return
         self.file.write(record)
         self.offsets.append(self.offsets[-1] + len(record))
         self.lengths.append(length)
@@ -63,7 +69,9 @@ class Spool:
 
     def look_at(self, document: Document) -> tuple[bytes, int, int]:
         """A document's record, its length in characters and its prompt's key. Records its ending and group."""
-        pieces = segments(document)
+        pieces, key = segments(document), key_of(prompt_key(document), self.seed)
+        if key in self.refused:
+            return b"", sum([len(text) for text, _ in pieces]), key
         for text, learnt in pieces:
             if learnt and self.ending != "":
                 self.see_ending(text)
@@ -71,11 +79,7 @@ class Spool:
             self.groups.setdefault(document.group, len(self.groups) + 1)
             if len(self.groups) > 65_535:  # a group's number is a uint16 on disk
                 raise UserError("more than 65,535 groups", place=self.what, remedy="A group is a slice for reporting.")
-        return (
-            marshal.dumps(plain(document)),
-            sum([len(text) for text, _ in pieces]),
-            key_of(prompt_key(document), self.seed),
-        )
+        return marshal.dumps(plain(document)), sum([len(text) for text, _ in pieces]), key
 
     def see_ending(self, learnt: str) -> None:
         """Keep the common last character while it ends every learnt text and occurs nowhere else in it."""

@@ -12,12 +12,13 @@ from core.config import Config
 from core.data.batches import validation_rows
 from core.data.dataset import Dataset, Side
 from core.data.documents import Example
+from core.data.info import HELD_OUT
 from core.evaluation.exact_match import Answer, Part, accuracies, counts, greedy_answers
 from core.evaluation.loss import bits_per_byte, mean_loss
 from core.tracking.metrics import accuracy_by_group
 from core.training.machine import Machine
 
-SIDES: tuple[Side, ...] = ("val", "train")  # that are measured while a run trains
+SIDES: tuple[Side, ...] = ("val", "train")  # that are measured while a run trains; the Examples of held_out() too
 
 
 class Evaluation:
@@ -29,49 +30,61 @@ class Evaluation:
 
     @functools.cached_property
     def examples(self) -> dict[Side, list[Example]]:
-        """Prompts of both sides for every row of metrics."""
-        return {side: self.dataset.examples(side, self.config.evaluate.training_prompts) for side in SIDES}
+        """Prompts of both sides, and of held_out(), for every row of metrics."""
+        sides: tuple[Side, ...] = (*SIDES, HELD_OUT) if self.dataset.held_out else SIDES
+        return {side: self.dataset.examples(side, self.config.evaluate.training_prompts) for side in sides}
 
     def while_training(self, model: torch.nn.Module) -> dict[str, float]:
         """val_loss, bits_per_byte and accuracies, on the part of the data that the config names."""
         metrics = self.losses(model, self.config.train.runtime.eval_iters)
         for side, examples in self.examples.items():
-            metrics |= accuracies(greedy_answers(model, self.dataset, examples, self.machine, self.part), side)
+            metrics |= accuracies(greedy_answers(model, self.dataset, examples, self.machine, self.part, side), side)
         return metrics
 
-    def closing(self, model: torch.nn.Module) -> tuple[dict[str, float], list[Answer]]:
-        """The same on the whole sides, the test side among them, and the answers to validation prompts.
+    def closing(self, model: torch.nn.Module) -> tuple[dict[str, float], dict[Side, list[Answer]]]:
+        """The same on the whole sides, the test side among them, and the answers to the prompts of each.
 
         At most `evaluate.max_prompts` prompts of a side are asked; `<side>_prompts` and `<side>_prompts/<group>` say how many.
         """
-        metrics, answers = self.losses(model, 0), {}
+        metrics, answers = self.losses(model, 0), dict[Side, list[Answer]]()
         if self.dataset.test:
             metrics |= {
                 f"test_{name.removeprefix('test_')}": value for name, value in self.losses(model, 0, "test").items()
             }
-        for side in (*SIDES, "test") if self.dataset.test else SIDES:
+        more: list[Side] = ["test"] if self.dataset.test else []
+        more += [HELD_OUT] if self.dataset.held_out else []
+        for side in (*SIDES, *more):
             answers[side] = self.answers(model, side)
             metrics |= accuracies(answers[side], side) | counts(answers[side], side)
-        return metrics, answers["val"]
+        return metrics, answers
 
     def answers(self, model: torch.nn.Module, side: Side) -> list[Answer]:
         """Greedy answers to at most `evaluate.max_prompts` prompts of a side."""
         examples = self.dataset.examples(side, self.config.evaluate.max_prompts)
-        return greedy_answers(model, self.dataset, examples, self.machine, self.part)
+        return greedy_answers(model, self.dataset, examples, self.machine, self.part, side)
 
     def reported(self, model: torch.nn.Module) -> dict[str, Any]:
-        """The figures for summary.json, of the side that is reported: accuracies with their numbers of prompts, bits per byte."""
+        """The figures for summary.json, of the side that is reported: accuracies with their numbers of prompts, bits per byte.
+
+        Those of held_out() stand under a key of their own.
+        """
         side = self.dataset.reported_side
+        found = {"side": side} | self.shares(model, side)
+        if self.dataset.held_out:
+            found[HELD_OUT] = self.shares(model, HELD_OUT)
+        losses = self.losses(model, self.config.train.runtime.eval_iters, side)
+        return found | {"bits_per_byte": losses.get("bits_per_byte")}
+
+    def shares(self, model: torch.nn.Module, side: Side) -> dict[str, Any]:
+        """Exact match of a side and of its groups, each with the number of its prompts."""
         answers = self.answers(model, side)
         found = accuracies(answers, side)
         groups = Counter(answer.example.group for answer in answers if answer.example.group is not None)
         return {
-            "side": side,
             "accuracy": found.get(f"{side}_accuracy"),
             "accuracy_by_group": accuracy_by_group(found, side),
             "prompts": len(answers) or None,
             "prompts_by_group": dict(groups) or None,
-            "bits_per_byte": self.losses(model, self.config.train.runtime.eval_iters, side).get("bits_per_byte"),
         }
 
     def losses(self, model: torch.nn.Module, eval_iters: int, side: Side = "val") -> dict[str, float]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import torch
 
-from core.data.dataset import Dataset
+from core.data.dataset import Dataset, Side
 from core.data.documents import Example
 from core.sampling.generate import complete
 from core.training.machine import Machine
@@ -25,10 +25,16 @@ class Answer:
     part: Part | None = None
 
     @property
-    def correct(self) -> bool:
+    def pair(self) -> tuple[str, str]:
+        """The truth and the answer: the parts of them that count."""
         if self.part is None:
-            return self.text == self.example.completion
-        return self.part(self.text) == self.part(self.example.completion)
+            return self.example.completion, self.text
+        return self.part(self.example.completion), self.part(self.text)
+
+    @property
+    def correct(self) -> bool:
+        truth, text = self.pair
+        return text == truth
 
 
 def greedy_answers(
@@ -37,13 +43,14 @@ def greedy_answers(
     examples: Sequence[Example],
     machine: Machine,
     part: Part | None = None,
+    side: Side = "val",
 ) -> list[Answer]:
-    """The model's greedy completion of each prompt, up to the dataset's end or one token more than the longest truth."""
+    """The model's greedy completion of each prompt of a side, up to the dataset's end or one token more than the longest truth."""
     texts = complete(
         model,
         dataset.encoder,
         [example.prompt for example in examples],
-        max_new_tokens=dataset.longest_completion + 1,
+        max_new_tokens=dataset.longest_answer(side) + 1,
         temperature=0.0,
         stop=dataset.stop,
         device=machine.device,

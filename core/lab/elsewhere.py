@@ -5,6 +5,7 @@ Also beside its greedy answers: how often answers drawn at a temperature are rig
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from core.data.lines import as_examples
 from core.data.prompts import read_prompts
 from core.encoders.base import identity
 from core.errors import UserError
+from core.evaluation.answers import DETAILS, details
 from core.evaluation.exact_match import Answer, accuracies, counts
 from core.lab.model import LoadedModel
 from core.lab.opened import open_folder, prepared
@@ -54,10 +56,13 @@ def evaluate_dataset(model: LoadedModel, dataset: Dataset) -> dict[str, Any]:
 
 
 def evaluate_prompts(model: LoadedModel, examples: Sequence[Example]) -> tuple[dict[str, Any], list[Answer]]:
-    """Exact match of the greedy answers to all examples, as `accuracy`, and the answers."""
+    """Exact match of the greedy answers to all examples, as `accuracy`, with their `details`; and the answers."""
+    begin = time.perf_counter()
     answers = drawn(model, examples, 0.0, 1)
+    rate = len(answers) / (time.perf_counter() - begin)
     found = accuracies(answers, "given") | {"given_prompts": len(answers)} | counts(answers, "given")
-    return {name.removeprefix("given_"): value for name, value in found.items()}, answers
+    more = {"prompts_per_second": round(rate, 1), DETAILS: details(answers, model.encoder, model.trained.stop)}
+    return {name.removeprefix("given_"): value for name, value in found.items()} | more, answers
 
 
 def evaluate_drawn(model: LoadedModel, examples: Sequence[Example], temperature: float, samples: int) -> dict[str, Any]:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from core.errors import UserError
+from core.evaluation.answers import DETAILS
 from core.evaluation.exact_match import Answer
 from core.lab import elsewhere
 from core.lab.model import LoadedModel
@@ -41,7 +43,12 @@ def evaluate(model: LoadedModel, question: Question = Question()) -> dict[str, A
     say(f"evaluated {model.run.title} at step {model.step}{f' on {where}' if where else ''}:")
     for name, value in found.items():
         metric, slash, group = name.partition("/")
-        if name not in NOT_METRICS and not metric.endswith("prompts"):
+        if name == DETAILS:
+            for line in in_words(value):
+                say(f"  {line}")
+        elif name == "prompts_per_second":
+            say(f"  {value:,.0f} prompts per second")
+        elif name not in NOT_METRICS and not metric.endswith("prompts"):
             text = share_text if "accuracy" in name else loss_text
             shown = text(value) if isinstance(value, float) else value
             count = f"{metric.removesuffix('accuracy')}prompts{slash}{group}"
@@ -51,6 +58,22 @@ def evaluate(model: LoadedModel, question: Question = Question()) -> dict[str, A
     for answer in mistakes[:SHOWN_MISTAKES]:
         say(f"  wrong: {answer.example.prompt!r} -> {answer.text!r}, not {answer.example.completion!r}")
     return found
+
+
+def in_words(found: Mapping[str, Any]) -> Iterator[str]:
+    """`details` as lines: by carries and by kinds of errors, of a file of prompts or of each side."""
+    sides = {side: part for side, part in found.items() if isinstance(part, dict)}
+    for side, part in ({"": found} if "errors" in found else sides).items():
+        of = f"{side}: ".replace("_", " ") if side else ""
+        if part["token_accuracy"] is not None and part["errors"]:
+            yield f"{of}{share_text(part['token_accuracy'])} of the tokens are right"
+        if len(part["carries"]) > 1:
+            shares = (
+                f"{number}: {share_text(right / all_)} of {all_:,}" for number, (right, all_) in part["carries"].items()
+            )
+            yield f"{of}by carries  {',  '.join(shares)}"
+        if part["errors"]:
+            yield f"{of}errors  {', '.join(f'{number:,} {kind}' for kind, number in part['errors'].items())}"
 
 
 def measured(model: LoadedModel, question: Question) -> tuple[dict[str, Any], list[Answer]]:

@@ -14,10 +14,11 @@ from pydantic import ValidationError
 
 from core import files
 from core.config import Config, Sampling
-from core.data.dataset import Dataset, load_dataset
+from core.data.dataset import Dataset, Side, load_dataset
 from core.data.lines import as_examples
 from core.encoders.base import Encoder, identity
 from core.errors import UserError
+from core.evaluation.answers import DETAILS, details
 from core.evaluation.evaluate import Evaluation
 from core.evaluation.exact_match import Answer
 from core.lab.opened import Opened
@@ -80,8 +81,11 @@ class LoadedModel:
         return dataset
 
     @functools.cached_property
-    def closing(self) -> tuple[dict[str, float], list[Answer]]:
-        """Metrics on the whole validation side, and the greedy answers to its prompts."""
+    def closing(self) -> tuple[dict[str, float], dict[Side, list[Answer]]]:
+        """Metrics on the whole sides, and the greedy answers to the prompts of each."""
+        if self.dataset.held_out:
+            asked = self.dataset.examples("held_out", self.config.evaluate.max_prompts)
+            self.say_what_is_cut([example.prompt for example in asked])
         with self.trained.machine.computing():
             return self.evaluation(self.dataset).closing(self.module)
 
@@ -92,19 +96,33 @@ class LoadedModel:
     @property
     def mistakes(self) -> list[Answer]:
         """The wrong greedy answers to held-out prompts."""
-        return [answer for answer in self.closing[1] if not answer.correct]
+        return [answer for answer in self.closing[1]["val"] if not answer.correct]
 
     def evaluate(self) -> dict[str, Any]:
         """Evaluate on the whole validation side, with prepare.py's `evaluate`. Also writes the run's evaluation.json."""
         metrics: dict[str, float | None] = dict(self.closing[0])
         metrics |= own_metrics(self.opened, self.run, self.module, self.encoder, metrics)
         try:
-            files.write_json(self.run.folder / "evaluation.json", metrics)
+            files.write_json(self.run.folder / "evaluation.json", metrics | {DETAILS: self.details})
         except OSError as error:
             if error.errno not in (errno.EROFS, errno.EACCES):
                 raise
             warnings.warn(f"evaluation.json is not written: {error.strerror}, {self.run.folder}", stacklevel=2)
-        return {"experiment": self.run.experiment.name, "run": self.run.name, "step": self.step, **metrics}
+        return {
+            "experiment": self.run.experiment.name,
+            "run": self.run.name,
+            "step": self.step,
+            **metrics,
+            DETAILS: self.details,
+        }
+
+    @functools.cached_property
+    def details(self) -> dict[str, Any]:
+        """What the answers to held-out prompts get right and wrong: {"step": ..., side: `details`}. Without Examples only the step."""
+        asked = [side for side, answers in self.closing[1].items() if answers and side != "train"]
+        return {"step": self.step} | {
+            side: details(self.closing[1][side], self.encoder, self.trained.stop) for side in asked
+        }
 
     def complete(self, prompts: Sequence[str], *, seed: int = 0, **choices: Any) -> list[str]:
         """Complete each prompt. Returns the completions, without the prompts.

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
+from core.data.dataset import Side
+from core.data.documents import Example
+from core.evaluation.answers import errors
+from core.evaluation.exact_match import Answer
 from core.lab.choosing import every_group, no_runs
 from core.lab.model import LoadedModel
 from core.listener import Listener
@@ -12,13 +17,14 @@ from core.plugins.discovery import Experiment, summary
 from core.report.comparison import Group
 from core.report.experiment_report import write_experiment_report
 from core.report.log import write_log_entry
-from core.report.nearest import nearest
+from core.report.nearest import answered_so, nearest
 from core.report.plots import write_plots
 from core.report.run_report import SHOWN_MISTAKES, write_report
 from core.report.runs import read_run
-from core.report.samples import Mistake, Sample, Written, after_first, as_text, write_samples
+from core.report.samples import ErrorKind, Mistake, Sample, Written, after_first, as_text, write_samples
 from core.tracking.run import find_run
 
+SHOWN_SIDES: tuple[Side, ...] = ("val", "held_out")  # whose wrong answers are shown: the test side's stay unseen
 MOST_SEARCHED = 20_000  # training examples, evenly spaced; decoding more takes seconds
 
 
@@ -42,18 +48,34 @@ def report_of_model(model: LoadedModel, samples: Sequence[Sample]) -> Path:
 def written(model: LoadedModel, samples: Sequence[Sample]) -> Written:
     """Samples, and wrong answers with the nearest training examples."""
     wrong = model.mistakes
-    examples = model.dataset.examples("train", MOST_SEARCHED) if wrong else []
-    mistakes = [
-        Mistake(
-            answer.example.prompt,
-            answer.text,
-            answer.example.completion,
-            answer.example.group,
-            [(near.prompt, near.completion) for near in nearest(answer.example.prompt, examples)],
+    of_sides = {side: errors(model.closing[1].get(side, []), model.trained.stop) for side in SHOWN_SIDES}
+    examples = model.dataset.examples("train", MOST_SEARCHED) if any(of_sides.values()) else []
+    mistakes = [mistake(answer, examples) for answer in wrong[:SHOWN_MISTAKES]]
+    kinds = [kind for side, found in of_sides.items() for kind in error_kinds(side, found, examples)]
+    return Written(list(samples), mistakes, len(wrong), len(examples), kinds)
+
+
+def error_kinds(side: str, found: Sequence[tuple[str, Answer]], examples: Sequence[Example]) -> list[ErrorKind]:
+    """The kinds of errors of a side, the most frequent first. found: the wrong answers with their kinds."""
+    first: dict[str, Answer] = {}
+    for kind, answer in found:
+        first.setdefault(kind, answer)
+    return [
+        ErrorKind(
+            side,
+            kind,
+            number,
+            mistake(first[kind], examples),
+            [(same.prompt, same.completion) for same in answered_so(first[kind].text, examples)],
         )
-        for answer in wrong[:SHOWN_MISTAKES]
+        for kind, number in Counter(kind for kind, _ in found).most_common()
     ]
-    return Written(list(samples), mistakes, len(wrong), len(examples))
+
+
+def mistake(answer: Answer, examples: Sequence[Example]) -> Mistake:
+    """A wrong answer, with the training examples whose prompts are nearest."""
+    near = [(near.prompt, near.completion) for near in nearest(answer.example.prompt, examples)]
+    return Mistake(answer.example.prompt, answer.text, answer.example.completion, answer.example.group, near)
 
 
 def report_of_experiment(experiment: Experiment, out: Path) -> Path:

@@ -77,6 +77,7 @@ def closing(progress: Progress, speed: Speed) -> dict[str, Any]:
         "prompts": None,
         "prompts_by_group": None,
         "val_accuracy": best.get("val_accuracy"),
+        "held_out": None,
         "metrics": own_of(best) or None,
         "reached": progress.reached or None,
         "stopped_by": progress.stopped_by or None,
@@ -85,7 +86,7 @@ def closing(progress: Progress, speed: Speed) -> dict[str, Any]:
 
 def own_of(row: dict[str, float]) -> dict[str, float]:
     """The metrics of prepare.py's `evaluate` in a row of metrics."""
-    ours = (*COLUMNS, "val_accuracy", "train_accuracy")
+    ours = (*COLUMNS, "val_accuracy", "train_accuracy", "held_out_accuracy")
     return {name: value for name, value in row.items() if name.partition("/")[0] not in ours}
 
 

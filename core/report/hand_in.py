@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from core import durable, files
 from core.errors import UserError
+from core.report.answers import read_details
 from core.report.comparable import not_one_loss
 from core.report.comparison import Group, compare
 from core.report.comparison_forms import document
@@ -18,7 +19,16 @@ from core.report.overlay import overlay
 from core.report.page import page
 from core.report.pdf import write_pdf
 from core.report.plots import loss_curves, png
-from core.report.run_report import accuracy, curves, environment, mistakes, sample_title, samples, settings
+from core.report.run_report import (
+    about_answers,
+    accuracy,
+    curves,
+    environment,
+    sample_title,
+    samples,
+    settings,
+    write_pictures,
+)
 from core.report.runs import RunData
 from core.report.samples import read_samples
 
@@ -32,10 +42,17 @@ PLACE = "{my conclusion}"
 ROOM = "(Write here what you conclude, and why. This text stays when the report is written again.)"
 
 
-def write_hand_in(folder: Path, name: str, question: str, groups: Sequence[Group]) -> dict[str, Path]:
+def write_hand_in(
+    folder: Path,
+    name: str,
+    question: str,
+    groups: Sequence[Group],
+    more: Callable[[RunData], Sequence[PageSection]] = lambda run: (),
+) -> dict[str, Path]:
     """Write the folder. Returns its files by name; "pdf" is missing where no program can print one.
 
-    question: what the experiment is about, in one line. groups: of runs, the one of the run `default` first. The text under
+    question: what the experiment is about, in one line. groups: of runs, the one of the run `default` first. more: sections
+    of other parts of the program on a run; their pictures are written as files. The text under
     `My conclusion` of an earlier report.md is kept. Raises UserError if the folder has a report.md of another origin.
     """
     written = {kind: folder / f"report.{kind}" for kind in ("md", "html", "pdf")}
@@ -46,6 +63,9 @@ def write_hand_in(folder: Path, name: str, question: str, groups: Sequence[Group
     files.write_bytes(folder / CURVES, png(figure))
     files.write_bytes(folder / OF_RUN, png(loss_curves(shown.rows)))
     compared = document(comparison, CURVES, figure)
+    detailed = [*about_run(shown), *more(shown)]
+    for section in detailed[1:]:  # the first one has the curves
+        write_pictures(folder, section.parts)
 
     def whole(conclusion: Sequence[str]) -> Document:
         """The report with these paragraphs as its conclusion."""
@@ -53,7 +73,7 @@ def write_hand_in(folder: Path, name: str, question: str, groups: Sequence[Group
             PageSection("What the runs support", compared.head),
             *compared.sections,
             PageSection(TITLE, list(map(Paragraph, conclusion))),
-            *about_run(shown),
+            *detailed,
             PageSection("Run it again", again(groups)),
             PageSection(f"Settings of {shown.name}", settings(shown.config)),
             PageSection("Environment", environment(shown.summary)),
@@ -106,7 +126,7 @@ def about_run(run: RunData) -> list[PageSection]:
         PageSection(f"The run {run.name}", curves(run)),
         PageSection("Exact match by group", accuracy(run.summary)),
         PageSection(sample_title(written.samples), found or none),
-        PageSection("Wrong answers", mistakes(written)),
+        *about_answers(run.summary, written, read_details(run.folder, run.summary.get("best_step"))),
     ]
 
 

@@ -12,9 +12,9 @@ from core.report.plots import svg
 # Light or dark as the reader's system is. No font, script or image from elsewhere.
 STYLE = """
 :root { color-scheme: light dark; --ink: #1d2126; --soft: #5c6670; --line: #d9dee3; --paper: #ffffff; --panel: #f5f7f8;
-  --good: #00714f; --bad: #b3410a; --blue: #0072b2; --orange: #d55e00; }
+  --good: #00714f; --bad: #b3410a; --blue: #0072b2; --orange: #d55e00; --green: #009e73; }
 @media (prefers-color-scheme: dark) { :root { --ink: #e4e7ea; --soft: #9aa4ae; --line: #363d44; --paper: #15181b;
-  --panel: #1e2226; --good: #4cc79c; --bad: #f08a52; --blue: #56b4e9; --orange: #e69f00; } }
+  --panel: #1e2226; --good: #4cc79c; --bad: #f08a52; --blue: #56b4e9; --orange: #e69f00; --green: #4cc79c; } }
 * { box-sizing: border-box; }
 body { margin: 0; background: var(--paper); color: var(--ink); font: 16px/1.55 system-ui, -apple-system, "Segoe UI", sans-serif; }
 main { max-width: 860px; margin: 0 auto; padding: 2.5rem 1.25rem 4rem; }

@@ -9,7 +9,7 @@ import html
 import io
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,14 +24,20 @@ if TYPE_CHECKING:
 
 Row = dict[str, Any]
 # Blue and vermilion of Okabe and Ito, safe for colour blindness.
-COLOURS = {"val": "#0072b2", "train": "#d55e00", "": "#0072b2"}
+COLOURS = {"val": "#0072b2", "train": "#d55e00", "held out": "#009e73", "": "#0072b2"}  # and bluish green
 INK = "#444444"  # text and axes
 # The colours of a web page that replace them and follow light and dark mode.
-PAGE_COLOURS = {"#0072b2": "var(--blue, #0072b2)", "#d55e00": "var(--orange, #d55e00)", INK: "currentColor"}
+PAGE_COLOURS = {
+    "#0072b2": "var(--blue, #0072b2)",
+    "#d55e00": "var(--orange, #d55e00)",
+    "#009e73": "var(--green, #009e73)",
+    INK: "currentColor",
+}
 WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 4.6, 3.1, 0.85, 0.95, 0.35, 0.5  # of a panel and its margins, inches
 DPI = 150
 LABEL_GAP = 0.075  # of an axis' height, between two labels
 MOST_POINTS = 2_000  # of a curve: more than a panel has pixels
+LEARNT = 0.99  # accuracy from which a side counts as learnt
 LOG_FROM = 10  # a loss that falls by more than this factor is drawn on a logarithmic axis
 
 
@@ -48,7 +54,8 @@ class Panel:
 LOSS = {"train": "train_loss", "val": "val_loss"}
 NATS, SHARE = "loss, nats per token", "exact match, % of prompts"
 BY_STEP, BY_SECONDS = Panel("loss by step", "step", LOSS, NATS), Panel("loss by time", "seconds", LOSS, NATS)
-ACCURACY = Panel("exact match by step", "step", {"train": "train_accuracy", "val": "val_accuracy"}, SHARE)
+OF_SIDES = {"train": "train_accuracy", "val": "val_accuracy", "held out": "held_out_accuracy"}
+ACCURACY = Panel("exact match by step", "step", OF_SIDES, SHARE)
 LEARNING_RATE = Panel("learning rate by step", "step", {"": "learning_rate"}, "learning rate")
 
 
@@ -120,6 +127,40 @@ def fill(ax: Axes, rows: Sequence[Row], panel: Panel) -> None:
         use_log_scale(ax)
     ax.set_xlim(0, max((x for _, _, x, _ in ends), default=1) * 1.01 or 1)
     label_ends(ax, ends)
+    if panel in (BY_STEP, ACCURACY):
+        mark(ax, milestones(rows))
+
+
+def milestones(rows: Sequence[Row]) -> dict[str, float]:
+    """The first steps of "memorised", train accuracy >= LEARNT, and "generalised", val accuracy >= LEARNT, if they came."""
+    columns = {"memorised": "train_accuracy", "generalised": "val_accuracy"}
+    steps = {
+        name: next((row["step"] for row in rows if row.get(of, 0.0) >= LEARNT), None) for name, of in columns.items()
+    }
+    return {name: step for name, step in steps.items() if step is not None}
+
+
+def mark(ax: Axes, steps: Mapping[str, float]) -> None:
+    """A dashed line at each step, with its name along it. Names of one step stand on one line."""
+    names: dict[float, list[str]] = {}
+    for name, step in steps.items():
+        names.setdefault(step, []).append(name)
+    last = ax.get_xlim()[1]
+    for step, of_step in names.items():
+        ax.axvline(step, color=INK, linewidth=0.9, linestyle=(0, (4, 3)), zorder=1)
+        left = step > 0.05 * last  # of the line, unless it is at the very beginning
+        ax.annotate(
+            ", ".join(of_step),
+            (step, 0.5),
+            xycoords=("data", "axes fraction"),
+            xytext=(-3 if left else 3, 0),
+            textcoords="offset points",
+            rotation=90,
+            ha="right" if left else "left",
+            va="center",
+            fontsize=7.5,
+            color=INK,
+        )
 
 
 def use_log_scale(ax: Axes) -> None:

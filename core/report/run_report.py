@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from core import private
+from core import files, private
 from core.private import quoted
 from core.process import Program
+from core.report import answers
 from core.report.document import Cards, Cell, Code, Document, PageSection, PageTable, Paragraph, Part, Picture
 from core.report.markdown import markdown
 from core.report.page import page
-from core.report.plots import ACCURACY, BY_SECONDS, BY_STEP, LEARNING_RATE, draw, present
+from core.report.plots import ACCURACY, BY_SECONDS, BY_STEP, LEARNING_RATE, draw, png, present
 from core.report.runs import RunData, read_run
 from core.report.samples import Mistake, Sample, Written, escaped, read_samples
 from core.tracking.figures import group_text, loss_text, prompts_in_words, share_text, side_name
@@ -23,12 +24,23 @@ SHOWN_SAMPLES, SHOWN_MISTAKES = 50, 20
 Summary = Mapping[str, Any]
 
 
-def write_report(folder: Path, run: RunData | None = None) -> Path:
+def write_report(folder: Path, run: RunData | None = None, more: Sequence[PageSection] = ()) -> Path:
     """Write both into a run's folder, from the files there. Returns the page's path. run: if it is read already.
 
-    Raises UserError where config.toml, summary.json or samples.json is damaged, or one of the first two is missing.
+    more: sections of other parts of the program. Raises UserError where config.toml, summary.json, samples.json or
+    evaluation.json is damaged, or one of the first two is missing.
     """
-    return write_document(folder, "report", about(run or read_run(folder), read_samples(folder)))
+    run = run or read_run(folder)
+    details = answers.read_details(folder, run.summary.get("best_step"))
+    write_pictures(folder, answers.pictures(details, run.summary))
+    return write_document(folder, "report", about(run, read_samples(folder), details, more))
+
+
+def write_pictures(folder: Path, parts: Iterable[Part]) -> None:
+    """Write the first drawing of each picture among the parts into its file, for Markdown."""
+    for part in parts:
+        if isinstance(part, Picture) and part.drawings:
+            files.write_bytes(folder / part.file, png(next(iter(part.drawings.values()))()))
 
 
 def write_document(folder: Path, name: str, document: Document) -> Path:
@@ -38,8 +50,10 @@ def write_document(folder: Path, name: str, document: Document) -> Path:
     return folder / f"{name}.html"
 
 
-def about(run: RunData, written: Written) -> Document:
-    """The whole report of a run."""
+def about(
+    run: RunData, written: Written, details: Mapping[str, Any] | None = None, more: Sequence[PageSection] = ()
+) -> Document:
+    """The whole report of a run. details: of its answers, by side. more: sections of other parts of the program."""
     summary = run.summary
     return Document(
         f"{summary.get('experiment', '')} / {run.name}",
@@ -49,13 +63,24 @@ def about(run: RunData, written: Written) -> Document:
             PageSection(sample_title(written.samples), samples(written.samples)),
             PageSection("Own metrics", own_metrics(summary)),
             PageSection("Exact match by group", accuracy(summary)),
-            PageSection("Wrong answers", mistakes(written)),
+            *about_answers(summary, written, details or {}),
+            *more,
             PageSection("Cost", cost(summary)),
             PageSection("Run it again", again(summary)),
             PageSection("Settings", settings(run.config)),
             PageSection("Environment", environment(summary)),
         ],
     )
+
+
+def about_answers(summary: Summary, written: Written, details: Mapping[str, Any]) -> list[PageSection]:
+    """The sections on what is right and wrong in the answers."""
+    return [
+        PageSection("Prompts that training never shows", answers.held_out(summary)),
+        PageSection("Right by place and by carries", answers.places(details, summary)),
+        PageSection("Kinds of errors", answers.kinds(written)),
+        PageSection("Wrong answers", mistakes(written)),
+    ]
 
 
 def head(run: RunData) -> list[Part]:

@@ -49,14 +49,30 @@ class Mistake:
 
 
 @dataclass(frozen=True)
+class ErrorKind:
+    """A kind of error among the wrong answers to the prompts of one side: how many, and the first one.
+
+    same: training examples with the same answer, (prompt, completion).
+    """
+
+    side: str
+    kind: str
+    number: int
+    first: Mistake
+    same: list[tuple[str, str]] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
 class Written:
     """What a report shows of a run's output. wrong: the number of wrong answers, the first of which are in `mistakes`.
-    searched: how many training examples were searched for the nearest ones."""
+    searched: how many training examples were searched for the nearest ones. errors: the kinds of errors, the most frequent
+    first."""
 
     samples: list[Sample] = field(default_factory=list)
     mistakes: list[Mistake] = field(default_factory=list)
     wrong: int = 0
     searched: int = 0
+    errors: list[ErrorKind] = field(default_factory=list)
 
 
 def write_samples(folder: Path, written: Written) -> None:
