@@ -25,6 +25,10 @@ def register_commands(cli: click.Group) -> None:
         from core.cli import bench
 
         modules.append(bench)
+    if "core.look" in built_in():
+        from core.cli import look
+
+        modules.append(look)
     for module in modules:
         for command in module.COMMANDS:
             cli.add_command(command)

@@ -92,6 +92,7 @@ def run_as_json(folder: Path) -> dict[str, Any]:
 # What the keys after -s can change in a trained run. The others were decided when it was trained.
 EFFECTIVE = {
     "evaluate": ("evaluate.", "sample.runtime.", "train.model.", "train.data.", "train.runtime.out_dir", "prepare.dataset_dir"),
+    "look": ("sample.", "train.model.", "train.runtime.out_dir", "prepare.dataset_dir"),
     "sample": ("sample.", "train.model.", "train.runtime.out_dir", "prepare.dataset_dir"),
 }  # fmt: skip
 

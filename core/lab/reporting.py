@@ -11,6 +11,7 @@ from core.data.documents import Example
 from core.evaluation.answers import errors
 from core.evaluation.exact_match import Answer
 from core.lab.choosing import every_group, no_runs
+from core.lab.looking import look_for_report, sections_of
 from core.lab.model import LoadedModel
 from core.listener import Listener
 from core.plugins.discovery import Experiment, summary
@@ -32,13 +33,14 @@ def report_of_run(folder: Path) -> Path:
     """Write the plots and the page of a run. Returns the page's path."""
     run = read_run(folder)
     write_plots(folder, run.rows)
-    return write_report(folder, run)
+    return write_report(folder, run, sections_of(run))
 
 
 def report_of_model(model: LoadedModel, samples: Sequence[Sample]) -> Path:
     """Write the samples, plots and page of a run, and its log entry. Returns the page's path."""
     folder = model.run.folder
     write_samples(folder, written(model, samples))
+    look_for_report(model, samples)
     page = report_of_run(folder)
     write_log_entry(model.run)  # again, now with the samples
     model.opened.listener.say(f"report: {page}")
@@ -98,7 +100,7 @@ def hand_in(experiment: Experiment, out: Path, folder: Path, run: str | None = N
     groups = one or every_group(experiment, out)
     if not groups:
         raise no_runs(experiment, experiment.folder)
-    return write_hand_in(folder, experiment.name, summary(experiment), groups)
+    return write_hand_in(folder, experiment.name, summary(experiment), groups, sections_of)
 
 
 def say_samples(listener: Listener, samples: Sequence[Sample], *, first_is_shown: bool) -> None:

@@ -140,8 +140,8 @@ def places(found: Mapping[str, Any], summary: Mapping[str, Any]) -> list[Part]:
     for side, part in shown_sides(found, summary).items():
         share = part.get("token_accuracy")
         if share is not None and file_of(side) in drawn:
-            said = f"{named(side)}: {share_text(share)} of the tokens of {part['prompts']:,} answers are right in their place."
-            parts += [Paragraph(said[:1].upper() + said[1:], "soft"), drawn[file_of(side)]]
+            said = f"{share_text(share)} of the tokens in {part['prompts']:,} answers to {named(side)} prompts are right in their place."
+            parts += [Paragraph(said, "soft"), drawn[file_of(side)]]
     return parts
 
 

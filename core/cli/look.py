@@ -1,0 +1,47 @@
+"""The command look: pictures of the inside of a trained model."""
+
+from __future__ import annotations
+
+import click
+
+from core.cli import options
+
+
+@click.command()
+@options.experiment
+@options.run
+@click.option("--prompt", metavar="TEXT", help="The text to look at.  [default: a validation prompt]")
+@options.as_json
+@options.settings
+def look(
+    experiment: str,
+    name: str | None,
+    prompt: str | None,
+    as_json: bool,
+    overrides: tuple[str, ...],
+    variant: str,
+    quiet: bool,
+) -> None:
+    """Look inside a run's model: write pictures into the run's folder, and say where they are.
+
+    attention_1.png and on: what each token of the prompt, and of the model's answer, looks at, for every layer and head.
+    embeddings.png: the numbers of the vocabulary in two dimensions. spectrum.png: how periodic their embeddings are. The
+    run's report shows the same pictures.
+    """
+    from core.lab.looking import look as look_inside
+    from core.lab.model import load_model
+    from core.lab.reporting import report_of_run
+
+    opened, _ = options.opened(experiment, overrides, variant, quiet, as_json=as_json)
+    options.tell_of_no_effect("look", overrides)
+    model = load_model(opened, name)
+    found = look_inside(model, prompt)
+    report_of_run(model.run.folder)
+    if as_json:
+        files = [str(path) for path in found.paths]
+        about = {"experiment": experiment, "run": model.run.name, "step": model.step}
+        told = {"prompt": found.look.prompt, "answer": found.look.answer, "remarks": found.look.remarks, "files": files}
+        options.say_json(about | told)
+
+
+COMMANDS = (look,)
