@@ -62,11 +62,18 @@ def carries(a: int, b: int) -> list[int]:
     return found
 
 
-def by_carries(answers: Iterable[tuple[str, bool]]) -> dict[int, list[int]]:
-    """Number of carries -> [right, counted], of (prompt, whether its answer is right) where the prompt is `a+b`."""
+def by_carries(answers: Iterable[tuple[str, str, bool]]) -> dict[int, list[int]]:
+    """Number of carries -> [right, counted], of (prompt, truth, whether the answer is right) where the prompt is `a+b`.
+
+    {} if the truth of such a prompt does not have the digits of the sum, in either order: that is other arithmetic, such as
+    addition modulo p.
+    """
     found: dict[int, list[int]] = {}
-    for prompt, correct in answers:
+    for prompt, truth, correct in answers:
         if (pair := summands(prompt)) is not None:
+            digits, total = re.sub(r"\D", "", truth), str(sum(pair))
+            if total not in digits and total[::-1] not in digits:
+                return {}
             counts = found.setdefault(len(carries(*pair)), [0, 0])
             counts[0] += correct
             counts[1] += 1
@@ -150,7 +157,7 @@ def details(answers: Sequence[Answer], encoder: Encoder, stop: str) -> dict[str,
     pairs = [(tokens(truth), tokens(text)) for truth, text in (answer.pair for answer in answers)]
     right, counted = token_accuracy(pairs)
     kinds = Counter(kind for kind, _ in errors(answers, stop))
-    carried = by_carries((answer.example.prompt, answer.correct) for answer in answers)
+    carried = by_carries((answer.example.prompt, answer.pair[0], answer.correct) for answer in answers)
     return {
         "prompts": len(answers),
         "token_accuracy": right / counted if counted else None,

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 PER_ROW = 4  # heads side by side
 MOST_TICKS = 36  # tokens that are named along an axis
 POINT_LABELS = 130  # points with a name beside them
+MOST_JOINED = 20  # numbers that are joined by a line
 SIDE = 2.2  # of a panel, inches
 
 
@@ -121,7 +122,7 @@ def embeddings_figure(found: Embeddings) -> Figure:
     colour: dict[str, Any] = {"color": COLOURS["val"]} if values is None else {"c": values, "cmap": "viridis"}
     size = 22 if len(points) <= POINT_LABELS else 8
     drawn = ax.scatter(points[:, 0], points[:, 1], s=size, zorder=3, linewidths=0, **colour)
-    if found.whole and len(points) <= POINT_LABELS:  # neighbours are joined: a ring, or a tangle
+    if found.whole and len(points) <= MOST_JOINED:  # neighbours are joined: a ring, or a line
         ax.plot(points[:, 0], points[:, 1], color=INK, alpha=0.25, linewidth=0.7, zorder=2)
     if len(points) <= POINT_LABELS:
         for label, (x, y) in zip(map(printable, found.labels), points, strict=True):
@@ -151,7 +152,7 @@ def spectrum_figure(found: Embeddings) -> Figure:
     ax.set_ylabel("% of the variance", color=INK, fontsize=9)
     ax.bar(frequencies, shares, width=0.72, color=COLOURS["val"], zorder=2)
     even = 2 / (N - 1)
-    ax.axhline(even, color=INK, linewidth=0.9, linestyle=(0, (4, 3)), zorder=3)
+    ax.axhline(even, color=INK, linewidth=0.9, linestyle=(0, (4, 3)), zorder=3, label="equal shares")
     highest = max(float(shares.max(initial=0)), even)
     ax.set_ylim(0, 1.15 * highest)
     ax.set_xlim(0.4, len(shares) + 0.6)
@@ -160,7 +161,7 @@ def spectrum_figure(found: Embeddings) -> Figure:
     ax.grid(visible=False, axis="x")
     ax.set_facecolor("none")
     for place in np.argsort(shares)[::-1][:3]:
-        if shares[place] > 2 * even:
+        if shares[place] > 2 * even and len(shares) > 12:
             ax.text(
                 frequencies[place],
                 shares[place] + 0.02 * highest,
@@ -169,8 +170,7 @@ def spectrum_figure(found: Embeddings) -> Figure:
                 fontsize=8,
                 color=INK,
             )
-    at_right = len(shares) + 0.5
-    ax.text(at_right, even + 0.015 * highest, "even", ha="right", va="bottom", fontsize=7.5, color=INK)
+    ax.legend(loc="best", frameon=False, fontsize=7.5, labelcolor=INK)
     return figure
 
 

@@ -33,8 +33,17 @@ PAGE_COLOURS = {
     "#009e73": "var(--green, #009e73)",
     INK: "currentColor",
 }
-WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 4.6, 3.1, 0.85, 0.95, 0.35, 0.5  # of a panel and its margins, inches
+WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM, MORE = (
+    4.6,
+    3.1,
+    0.85,
+    0.95,
+    0.35,
+    0.5,
+    0.3,
+)  # of a panel and its margins, inches
 DPI = 150
+WIDEST = 1.5  # CSS pixels of a page for each point of a figure: letters of 9 points become 13.5 pixels
 LABEL_GAP = 0.075  # of an axis' height, between two labels
 MOST_POINTS = 2_000  # of a curve: more than a panel has pixels
 LEARNT = 0.99  # accuracy from which a side counts as learnt
@@ -91,7 +100,9 @@ def draw(rows: Sequence[Row], panels: Sequence[Panel]) -> Figure:
     """Panels side by side, with room for labels to the right of each."""
     from matplotlib.figure import Figure
 
-    total = WIDTH * len(panels)
+    # A long name beside a curve needs more room: the last panel, which has it, is wider.
+    more = MORE if any(has_points(rows, panel.x, panel.curves.get("held out", "")) for panel in panels) else 0.0
+    total = WIDTH * len(panels) + more
     figure = Figure(figsize=(total, HEIGHT), facecolor="white")
     for index, panel in enumerate(panels):
         left, width = (WIDTH * index + LEFT) / total, (WIDTH - LEFT - RIGHT) / total
@@ -128,7 +139,7 @@ def fill(ax: Axes, rows: Sequence[Row], panel: Panel) -> None:
     ax.set_xlim(0, max((x for _, _, x, _ in ends), default=1) * 1.01 or 1)
     label_ends(ax, ends)
     if panel in (BY_STEP, ACCURACY):
-        mark(ax, milestones(rows))
+        mark(ax, milestones(rows), height=0.5 if panel is ACCURACY else 0.68)
 
 
 def milestones(rows: Sequence[Row]) -> dict[str, float]:
@@ -140,18 +151,18 @@ def milestones(rows: Sequence[Row]) -> dict[str, float]:
     return {name: step for name, step in steps.items() if step is not None}
 
 
-def mark(ax: Axes, steps: Mapping[str, float]) -> None:
-    """A dashed line at each step, with its name along it. Names of one step stand on one line."""
+def mark(ax: Axes, steps: Mapping[str, float], height: float) -> None:
+    """A dashed line at each step, with its name along it, at a height of the panel. Names of one step stand on one line."""
     names: dict[float, list[str]] = {}
     for name, step in steps.items():
         names.setdefault(step, []).append(name)
     last = ax.get_xlim()[1]
     for step, of_step in names.items():
         ax.axvline(step, color=INK, linewidth=0.9, linestyle=(0, (4, 3)), zorder=1)
-        left = step > 0.05 * last  # of the line, unless it is at the very beginning
+        left = step > 0.93 * last  # of the line, where there is no room to its right
         ax.annotate(
             ", ".join(of_step),
-            (step, 0.5),
+            (step, height),
             xycoords=("data", "axes fraction"),
             xytext=(-3 if left else 3, 0),
             textcoords="offset points",
@@ -278,7 +289,11 @@ def svg(figure: Figure, label: str) -> str:
     """The figure as an SVG element for a web page: transparent, text as text, the page's colours. label: for screen readers."""
     drawing = svg_file(figure, label, transparent=True).decode()
     width, height = figure.get_size_inches() * 72
-    head = f'<svg viewBox="0 0 {width:g} {height:g}" role="img" aria-label="{html.escape(label)}">'
+    # Alone in its row a small figure would fill it, with huge letters.
+    head = (
+        f'<svg viewBox="0 0 {width:g} {height:g}" style="max-width: {WIDEST * width:.0f}px" role="img" '
+        f'aria-label="{html.escape(label)}">'
+    )
     body = re.sub(r"\s*<metadata>.*?</metadata>", "", drawing.partition("<svg")[2].partition(">")[2], flags=re.DOTALL)
     for colour, page_colour in PAGE_COLOURS.items():
         body = body.replace(colour, page_colour)
