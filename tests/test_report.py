@@ -135,7 +135,7 @@ def test_few_blank_and_infinite_values_can_be_drawn(rows: list[dict[str, float]]
 
 def test_curves_end_in_their_final_values() -> None:
     texts = {text.get_text() for ax in loss_curves(EVALUATED).axes for text in ax.texts}
-    assert texts == {"train 0.100", "val 0.107", "val 100.0%", "train 100.0%"}
+    assert texts == {"train 0.100", "val 0.107", "val 100.0%", "train 100.0%", "memorised", "generalised"}
     assert [text.get_text() for text in lr_schedule(EVALUATED).axes[0].texts] == ["0.02"]
 
 

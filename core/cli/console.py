@@ -18,7 +18,7 @@ LINE_SECONDS = 5.0  # between plain lines of progress, at least
 # Arguments of the Python API -> options of the command line.
 OPTIONS = {
     "run": "--run", "name": "--name", "variant": "--variant", "force": "--force", "fresh": "--fresh", "resume": "--resume",
-    "exact": "--exact", "start": "--start", "output_path": "--out", "seeds": "--seeds", "grid": "--grid", "ranges": "--range",
+    "exact": "--exact", "start": "--start", "prompt": "--prompt", "output_path": "--out", "seeds": "--seeds", "grid": "--grid", "ranges": "--range",
     "data": "--data", "prompts": "--prompts", "samples": "--samples", "temperature": "--temperature", "draws": "--random", "halving": "--halving", "retry": "--retry", "minutes": "--minutes",
 }  # fmt: skip
 QUOTED = re.compile(r"`([A-Za-z_][\w.-]*)=([^`]*)`")

@@ -18,6 +18,7 @@ from core.data.compose import Build
 from core.data.dataset import Dataset, load_dataset
 from core.data.fingerprint import Known, checksums, code_and_settings, fingerprint, opened_below, raw_files, stamp
 from core.data.from_table import make_from_table
+from core.data.held_out import held_out_function
 from core.data.hub import hub_checksums, make_from_hub
 from core.data.info import STANDARD_FILES, read_info, write_info
 from core.data.job import make_by_prepare
@@ -293,6 +294,8 @@ def paths_in(folder: Path) -> dict[str, Path]:
 def make(source: Source, target: Path) -> None:
     """Fill a new folder in the way that the source has chosen, and put it in target's place. After an error target is unchanged."""
     made_by = code_and_settings(source)  # as they are before the work, which may take hours
+    if source.kind != "documents":
+        held_out_function(source)  # warns of one that is not used
     makers = {"prepare": make_by_prepare, "documents": make_from_function}
     of_format = {"text": make_from_text, "pairs": make_from_pairs, "datasets": make_from_hub}
     make_from_file = of_format.get(source.config.prepare.format, make_from_table)

@@ -21,7 +21,7 @@ Array = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
-class Attention:
+class AttentionMaps:
     """tokens: T texts, the first `asked` of them the prompt's. weights: (L, H, T, T), row t: where token t looks; rows sum to 1."""
 
     tokens: Sequence[str]
@@ -45,7 +45,7 @@ def missing(model: nn.Module) -> str:
     )
 
 
-def attention_maps(model: nn.Module, encoder: Encoder, prompt: str, answer: str = "") -> Attention:
+def attention_maps(model: nn.Module, encoder: Encoder, prompt: str, answer: str = "") -> AttentionMaps:
     """The attention of a model with a method `trace`, for a prompt and, if it is given, the answer after it.
 
     Of a text that is longer than the model's block_size, the end. Raises UserError for text that the encoder cannot encode,
@@ -69,7 +69,7 @@ def attention_maps(model: nn.Module, encoder: Encoder, prompt: str, answer: str 
         model.train(training)
     weights = np.stack([layer[0].float().cpu().numpy() for layer in found.attention]).astype(np.float64)
     labels = [visible(encoder.decode([token])) for token in kept]
-    return Attention(labels, max(0, len(asked) - (len(ids) - len(kept))), weights)
+    return AttentionMaps(labels, max(0, len(asked) - (len(ids) - len(kept))), weights)
 
 
 def visible(text: str) -> str:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from core.look.attention import Array, Attention
+from core.look.attention import Array, AttentionMaps
 from core.look.embeddings import Embeddings, fourier_spectrum, principal_plane
 from core.report.plots import COLOURS, INK, frame
 
@@ -25,7 +25,7 @@ MOST_JOINED = 20  # numbers that are joined by a line
 SIDE = 2.2  # of a panel, inches
 
 
-def attention_figure(maps: Attention, layer: int) -> Figure:
+def attention_figure(maps: AttentionMaps, layer: int) -> Figure:
     """The attention of all heads of a layer (from 0): the row's token looks at the column's. A line ends the prompt."""
     from matplotlib.figure import Figure
 

@@ -14,7 +14,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from core import files
 from core.errors import UserError
-from core.look.attention import Attention
+from core.look.attention import AttentionMaps
 from core.look.embeddings import Embeddings
 from core.look.figures import attention_figure, embeddings_figure, spectrum_figure
 from core.report.document import PageSection, Paragraph, Part, Picture
@@ -34,7 +34,7 @@ MOST_LAYERS = 4  # in a report; `look` draws them all
 class Look:
     """What was seen in a model, as JSON has it. step: of its checkpoint. prompt, answer: the text.
 
-    tokens, asked, weights: as in Attention; empty if there are no maps. labels, rows, numbers: as in Embeddings.
+    tokens, asked, weights: as in AttentionMaps; empty if there are no maps. labels, rows, numbers: as in Embeddings.
     remarks: what could not be shown, and why.
     """
 
@@ -50,8 +50,8 @@ class Look:
     remarks: list[str] = field(default_factory=list)
 
     @property
-    def attention(self) -> Attention | None:
-        return Attention(self.tokens, self.asked, np.array(self.weights)) if self.weights else None
+    def attention(self) -> AttentionMaps | None:
+        return AttentionMaps(self.tokens, self.asked, np.array(self.weights)) if self.weights else None
 
     @property
     def embeddings(self) -> Embeddings | None:
@@ -73,7 +73,7 @@ class Look:
 
 
 def record(
-    step: int, prompt: str, answer: str, maps: Attention | None, embeddings: Embeddings | None, remarks: list[str]
+    step: int, prompt: str, answer: str, maps: AttentionMaps | None, embeddings: Embeddings | None, remarks: list[str]
 ) -> Look:
     """What was seen, as it is kept: rounded, and without maps that are too large to keep."""
     look = Look(step, prompt, answer, remarks=remarks)
