@@ -114,4 +114,6 @@ def last_line(run: Run, progress: Progress, speed: Speed, summary: Mapping[str, 
     best = f"val loss {loss_text(progress.best_val_loss)}"
     if prompts := prompts_in_words([summary]):
         best += f", exact match {share_text(summary['accuracy'])} of {prompts}"
+    if (held_out := summary.get("held_out") or {}).get("prompts"):
+        best += f", {share_text(held_out['accuracy'])} of {held_out['prompts']:,} held_out() prompts"
     return f"trained {run.title}: best checkpoint at step {progress.best_step}, {best}; {pace}{early}"

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from pydantic import TypeAdapter, ValidationError
 
-from core import files
+from core import durable, files
 from core.errors import UserError
 from core.look.attention import AttentionMaps
 from core.look.embeddings import Embeddings
@@ -97,7 +97,8 @@ def record(
 def write_look(folder: Path, look: Look) -> list[Path]:
     """Write look.json and the pictures into a run's folder. Returns the paths of the pictures. Those of an earlier look go."""
     for old in (*folder.glob("attention_*.png"), folder / "embeddings.png", folder / "spectrum.png"):
-        old.unlink(missing_ok=True)
+        if old.is_file():
+            durable.unlink(old)
     files.write_json(folder / FILE, asdict(look))
     paths = []
     for name, draw in look.figures().items():
