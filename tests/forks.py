@@ -85,6 +85,7 @@ class Watch:
         progress.copy, trainer.set_learning_rate = save, begin_step
         if not self.request["plots"]:  # nine tenths of a tiny run
             plots.write_plots = reporting.write_plots = lambda *arguments: None
+            reporting.look_for_report = run_report.write_pictures = lambda *arguments: None
             page.svg = lambda *arguments, **options: ""
             run_report.draw = lambda *arguments, **options: None
         sys.setprofile(self.look)

@@ -42,7 +42,7 @@ class Trial:
         self.run = folder / "out" / "default"
         self.command = ("train", "spaces", *(part for key in (*KEYS, *keys) for part in ("-s", f"train.{key}")))
         monkeypatch.setattr(core.report.plots, "write_plots", lambda *arguments: [])
-        monkeypatch.setattr(core.report.run_report, "write_report", lambda folder: folder)
+        monkeypatch.setattr(core.report.run_report, "write_report", lambda folder, *arguments: folder)
         whole = checkpoints.save
 
         def save(parent: Path, name: str, model: Any, optimizer: Any, state: dict[str, Any]) -> Path:

@@ -124,7 +124,10 @@ def test_a_folder_to_hand_in(
     assert "No PDF: there is no Chromium" in done.output
     folder = Path("my work")
     assert sorted(path.name for path in folder.iterdir()) == [
+        "answers.png",
+        "attention_1.png",
         "curves.png",
+        "embeddings.png",
         "loss_curves.png",
         "report.html",
         "report.md",
