@@ -32,7 +32,7 @@ from core.look import (
     spectrum_figure,
     token_embeddings,
 )
-from core.look.record import read_look, record, sections
+from core.look.record import read_look, record, sections, write_look
 from core.models.build import build_model
 from core.report.plots import png
 from core.toml import load_config
@@ -288,3 +288,17 @@ def test_importing_the_package_imports_nothing_heavy() -> None:
 
     with pytest.raises(AttributeError, match="no attribute 'maps'"):
         core.look.maps  # noqa: B018
+
+
+def test_of_many_layers_and_tokens_a_report_shows_some(tmp_path: Path) -> None:
+    weights = np.tril(np.ones((9, 1, 3, 3))) / np.arange(1, 4)[:, None]
+    rows = np.random.default_rng(0).normal(size=(300, 1000))
+    numbers = Embeddings([str(n) for n in range(300)], rows, numbers=True)
+    look = record(3, "abc", "", AttentionMaps(list("abc"), 3, weights), numbers, [])
+    assert len(look.labels) == len(look.rows) == 200 and look.remarks == ["Of 300 tokens the first 200 are shown."]
+    assert len(write_look(tmp_path, look)) == 11
+    paths = [path.name for path in write_look(tmp_path, look, 4)]
+    assert paths == [*(f"attention_{layer}.png" for layer in (1, 4, 6, 9)), "embeddings.png", "spectrum.png"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted([*paths, "look.json"])  # the others are gone
+    [section] = sections(tmp_path, {"best_step": 3})
+    assert "4 of 9 layers; `look` draws all." in str(section.parts[0])

@@ -63,8 +63,11 @@ def look(model: LoadedModel, prompt: str | None = None) -> Looked:
     return found
 
 
-def looked(model: LoadedModel, prompt: str) -> Looked:
-    """The pictures for a prompt and, if the model was trained on Examples, its greedy answer; written."""
+def looked(model: LoadedModel, prompt: str, most_layers: int = 0) -> Looked:
+    """The pictures for a prompt and, if the model was trained on Examples, its greedy answer; written.
+
+    most_layers: draw the attention of so many layers at most; 0: of all.
+    """
     from core.look.attention import attention_maps, missing
     from core.look.embeddings import token_embeddings
     from core.look.record import record, write_look
@@ -85,7 +88,7 @@ def looked(model: LoadedModel, prompt: str) -> Looked:
     elif not embeddings.whole:
         remarks.append("The numbers are not 0, 1, 2, ... without gaps, so there is no spectrum of them.")
     found = record(model.step, prompt, answer, maps, embeddings, remarks)
-    return Looked(write_look(model.run.folder, found), found)
+    return Looked(write_look(model.run.folder, found, most_layers), found)
 
 
 def look_for_report(model: LoadedModel, samples: Sequence[Sample]) -> None:
@@ -97,7 +100,9 @@ def look_for_report(model: LoadedModel, samples: Sequence[Sample]) -> None:
     if first.truth is None:
         text = model.encoder.decode(model.encoder.encode(text)[:SHOWN_TOKENS].tolist())
     if text:
-        looked(model, text)
+        from core.look.record import MOST_LAYERS
+
+        looked(model, text, MOST_LAYERS)
 
 
 def sections_of(run: RunData) -> list[PageSection]:

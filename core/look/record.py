@@ -15,7 +15,7 @@ from pydantic import TypeAdapter, ValidationError
 from core import durable, files
 from core.errors import UserError
 from core.look.attention import AttentionMaps
-from core.look.embeddings import Embeddings
+from core.look.embeddings import LEAST, Embeddings
 from core.look.figures import attention_figure, embeddings_figure, spectrum_figure
 from core.report.document import PageSection, Paragraph, Part, Picture
 from core.report.plots import png
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 FILE = "look.json"
 MOST_WEIGHTS = 400_000  # numbers of attention maps that are kept: about 2 MB
+MOST_ROWS = 200_000  # numbers of embeddings that are kept
 MOST_LAYERS = 4  # in a report; `look` draws them all
 
 
@@ -86,22 +87,31 @@ def record(
     elif maps is not None:
         found |= {"tokens": list(maps.tokens), "asked": maps.asked, "weights": maps.weights.round(4).tolist()}
     if embeddings is not None:
+        kept = max(LEAST, MOST_ROWS // embeddings.rows.shape[1])
+        if kept < len(embeddings.labels):
+            found["remarks"] = [
+                *found["remarks"],
+                f"Of {len(embeddings.labels):,} tokens the first {kept:,} are shown.",
+            ]
         found |= {
-            "labels": list(embeddings.labels),
-            "rows": embeddings.rows.round(5).tolist(),
+            "labels": list(embeddings.labels[:kept]),
+            "rows": embeddings.rows[:kept].round(5).tolist(),
             "numbers": embeddings.numbers,
         }
     return Look(**found)
 
 
-def write_look(folder: Path, look: Look) -> list[Path]:
-    """Write look.json and the pictures into a run's folder. Returns the paths of the pictures. Those of an earlier look go."""
+def write_look(folder: Path, look: Look, most_layers: int = 0) -> list[Path]:
+    """Write look.json and the pictures into a run's folder. Returns the paths of the pictures. Those of an earlier look go.
+
+    most_layers: as in `Look.figures`.
+    """
     for old in (*folder.glob("attention_*.png"), folder / "embeddings.png", folder / "spectrum.png"):
         if old.is_file():
             durable.unlink(old)
     files.write_json(folder / FILE, asdict(look))
     paths = []
-    for name, draw in look.figures().items():
+    for name, draw in look.figures(most_layers).items():
         paths.append(folder / name)
         files.write_bytes(paths[-1], png(draw()))
     return paths
