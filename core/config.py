@@ -124,6 +124,12 @@ class Prepare(Section):
         description="how to choose held-out documents; auto: hash for Example and Conversation, tail for text",
     )
     seed: Seed = Field(1337, role="data", description="seed of documents()'s `rng` and of the shuffle")
+    documents: str = Field(
+        "documents",
+        role="data",
+        pattern="^[A-Za-z_][A-Za-z0-9_]*$",
+        description="function of prepare.py that yields the documents, such as another one for each stage",
+    )
     params: dict[str, Any] = Field(
         role="data", default_factory=dict, description="keyword-only parameters of documents()"
     )
@@ -139,7 +145,11 @@ class Model(Section):
     init_from: str = Field(
         "",
         role="learning",
-        description="run whose best weights to start from, RUN or EXPERIMENT/RUN; empty: fresh weights",
+        description="run whose weights to start from: RUN, EXPERIMENT/RUN, either with /STAGE, or ./STAGE of the same "
+        "run; empty: fresh weights",
+    )
+    init_checkpoint: Literal["best", "last"] = Field(
+        "best", role="learning", description="checkpoint of `init_from` to start from"
     )
     n_layer: Count = Field(4, role="model", description="transformer blocks, or layers of an lstm")
     n_head: Count = Field(4, role="model", description="attention heads per block; must divide n_embd")
