@@ -17,7 +17,7 @@ Row = dict[str, float]
 LINE_SECONDS = 5.0  # between plain lines of progress, at least
 # Arguments of the Python API -> options of the command line.
 OPTIONS = {
-    "run": "--run", "name": "--name", "variant": "--variant", "force": "--force", "fresh": "--fresh", "resume": "--resume",
+    "run": "--run", "stage": "--stage", "name": "--name", "variant": "--variant", "force": "--force", "fresh": "--fresh", "resume": "--resume",
     "exact": "--exact", "start": "--start", "output_path": "--out", "seeds": "--seeds", "grid": "--grid", "ranges": "--range",
     "data": "--data", "prompts": "--prompts", "samples": "--samples", "temperature": "--temperature", "draws": "--random", "halving": "--halving", "retry": "--retry", "minutes": "--minutes",
 }  # fmt: skip
