@@ -29,8 +29,8 @@ def prepare(
     opened, _ = options.opened(experiment, overrides, variant, quiet, as_json=as_json)
     made = prepare_all(opened, stage, force=force)
     if as_json:
-        found = [dataset_as_json(opened.experiment.name, dataset) for dataset in made]
-        options.say_json(found[0] | ({"datasets": found} if opened.stages else {}))
+        found = {name: dataset_as_json(opened.experiment.name, dataset) for name, dataset in made.items()}
+        options.say_json(found[""] if "" in found else {"experiment": opened.experiment.name, "stages": found})
 
 
 def dataset_as_json(experiment: str, dataset: Dataset) -> dict[str, Any]:

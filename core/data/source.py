@@ -149,7 +149,7 @@ def check_named(code: ModuleType, name: str, place_of: PlaceOf) -> None:
         raise UserError(
             f"prepare.py has no function '{name}'",
             place=place_of("prepare.documents") or "prepare.documents",
-            remedy=did_you_mean(name, known) or f"Write `def {name}(...)` in {code.__file__}.",
+            remedy=f"{did_you_mean(name, known)} Or write `def {name}(...)` in {code.__file__}.",
         )
 
 

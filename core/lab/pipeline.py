@@ -31,22 +31,25 @@ from core.training import checkpoints
 EARLIER = "earlier.json"  # in a stage's run folder: {earlier stage: {metric: value}}, measured with its best weights
 
 
-def prepare_all(opened: Opened, stage: str = "", *, force: bool = False) -> list[Dataset]:
+def prepare_all(opened: Opened, stage: str = "", *, force: bool = False) -> dict[str, Dataset]:
     """Make the dataset, or those of all stages, or of one stage after the first one's, whose encoder it has.
 
-    Raises UserError.
+    Returns them by stage, in their order; without stages, "" has the only one. Raises UserError.
     """
     if stage:
         named(opened, stage)
     if not opened.stages:
-        return [prepared(opened, force=force)[1]]
-    done: dict[Path, Dataset] = {}
+        return {"": prepared(opened, force=force)[1]}
+    found: dict[str, Dataset] = {}
+    made: dict[Path, Dataset] = {}
     for each in opened.stages:
-        at = at_stage(opened, each)
-        folder = at.experiment.path(at.config.prepare.dataset_dir)
-        if folder not in done and (each is opened.stages[0] or stage in ("", each.name)):
-            done[folder] = prepared(at, force=force)[1]
-    return list(done.values())
+        if each is opened.stages[0] or stage in ("", each.name):
+            at = at_stage(opened, each)
+            folder = at.experiment.path(at.config.prepare.dataset_dir)
+            if folder not in made:
+                made[folder] = prepared(at, force=force)[1]
+            found[each.name] = made[folder]
+    return found
 
 
 def train_stages(opened: Opened, wish: Wish) -> Run:
@@ -105,10 +108,11 @@ def ways(opened: Opened, wish: Wish) -> Iterator[tuple[Opened, Wish]]:
     if wish.fresh and not chosen and (folder / PIPELINE).is_file():
         with files.lock(lock_file(folder), f"run {opened.experiment.name}/{name}"):
             opened.listener.say(f"The old run {name} is now {set_aside(folder).name}.")
+    prepare_all(
+        opened, chosen
+    )  # first of all, so that a mistake in the last stage is known before the first one trains
     durable.make_folders(folder)
     begin_pipeline(folder, opened.stages)
-    if chosen not in ("", opened.stages[0].name):
-        prepared(at_stage(opened, opened.stages[0]))  # its encoder is that of the others
     for stage in (named(opened, chosen),) if chosen else opened.stages:
         of_stage = replace(wish, name=f"{name}/{stage.name}", stage="", fresh=wish.fresh and bool(chosen))
         at = at_stage(opened, stage)

@@ -72,7 +72,7 @@ def datasets(sweep: Sweep) -> dict[str, Dataset]:
     for point in sweep.points:
         key = json.dumps(point.config.prepare.model_dump(), sort_keys=True, default=str)
         if key not in made:
-            made[key] = prepare_all(with_overrides(sweep.opened, point.overrides))[-1]
+            made[key] = list(prepare_all(with_overrides(sweep.opened, point.overrides)).values())[-1]
         result[point.run] = made[key]
     return result
 
