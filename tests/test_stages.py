@@ -280,3 +280,20 @@ def test_killed_at_random_inside_and_between_stages_it_ends_as_an_unbroken_one(s
             assert code == -9, printed
             killed += 1
         short_stages.finish(folder)
+
+
+def test_check_looks_at_every_stage_and_across_them(staged: Path, terrarium: Terrarium) -> None:
+    shown = terrarium("check", "spaces", "--no-timing").stdout
+    assert [line for line in shown.splitlines() if line.startswith("stage ")] == [
+        "stage short",
+        "stage long",
+        "stage again",
+    ]
+    found = json.loads(terrarium("check", "spaces", "--no-timing", "--json").stdout)
+    assert list(found["stages"]) == ["short", "long", "again"]
+    pairs = {(part["stage"], part["side"], part["train_of"]): part["in_train"] for part in found["across"]}
+    assert set(pairs.values()) == {0} and ("short", "test", "long") in pairs and ("again", "val", "long") in pairs
+    other = terrarium("check", "spaces", "--no-timing", "--json", "stages.long.prepare.split=shuffle").stdout
+    assert any(part["in_train"] for part in json.loads(other)["across"])
+    assert re.search(r"short \(val\) in long +0 of \d+ \(0.0%\)", shown)
+    assert "stage short" not in terrarium("check", "spaces", "--no-timing", "--stage", "long").stdout

@@ -30,7 +30,7 @@ def prepare(
     made = prepare_all(opened, stage, force=force)
     if as_json:
         found = {name: dataset_as_json(opened.experiment.name, dataset) for name, dataset in made.items()}
-        options.say_json(found[""] if "" in found else {"experiment": opened.experiment.name, "stages": found})
+        options.say_json(found.get("", {"experiment": opened.experiment.name, "stages": found}))
 
 
 def dataset_as_json(experiment: str, dataset: Dataset) -> dict[str, Any]:
