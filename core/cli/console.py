@@ -137,7 +137,7 @@ class Console:
         if "val_loss" in metrics:
             parts.append(f"val {loss_text(metrics['val_loss'])}")
         if "val_accuracy" in metrics:
-            parts.append(f"exact {share_text(metrics['val_accuracy'])}")
+            parts.append(f"exact {share_text(metrics['val_accuracy']):>6}")
         of_budget = f"{metrics.get('wall_seconds', 0.0):.1f}/{self.length:g} s"
         clock = f"{metrics['seconds']:.1f} s" if self.unit == STEPS else of_budget
         return "  ".join([*parts, clock, speed_text(metrics)])

@@ -108,7 +108,7 @@ def last_line(run: Run, progress: Progress, speed: Speed, summary: Mapping[str, 
     pace = f"{duration(progress.seconds)} of training, {figures}"
     if run.config.train.runtime.max_minutes is not None:
         pace += f", {duration(progress.wall_seconds)} in all"
-    early = f" Stopped early: {progress.stopped_by}." if progress.stopped_by else ""
+    early = f". Stopped early: {progress.stopped_by}." if progress.stopped_by else ""
     assert progress.best_val_loss is not None  # a run that ends by itself was evaluated at its last step
     best = f"val loss {loss_text(progress.best_val_loss)}"
     if prompts := prompts_in_words([summary]):
