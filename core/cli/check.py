@@ -33,10 +33,9 @@ def check(
 ) -> None:
     """Check an experiment before training it.
 
-    Shows the data, how much of the validation side also occurs in training, the loss of n-gram baselines, the time and
-    memory that the run will need (from five seconds of real steps), and suspicious settings. Makes the dataset if
-    necessary. Does not change the runs. With stages, checks each one, and counts held-out prompts of one stage that occur
-    in the training data of another.
+    Shows the data, how much of the held-out sides also occurs in training, the loss of n-gram baselines, the time and memory
+    that the run will need (from five seconds of real steps), and suspicious settings. Makes the dataset if necessary. Does
+    not change the runs. With stages, checks each one, and counts held-out prompts of one stage in training data of another.
     """
     from core.lab.check import accounts_of, across_stages
 
@@ -44,22 +43,19 @@ def check(
     accounts = accounts_of(opened, stage, timing=not no_timing)
     across = across_stages(opened) if opened.stages and not stage else []
     for name, account in accounts.items():
-        for text in (*([f"\nstage {name}"] if name else []), *lines(account)):
-            console.say(text)
-    for text in across_lines(across):
-        console.say(text)
+        console.say("\n".join([*([f"\nstage {name}"] if name else []), *lines(account)]))
+    if across:
+        console.say("\n".join(across_lines(across)))
     if as_json:
-        found = {"stages": accounts, "across": across} if opened.stages else accounts[""]
-        click.echo(json.dumps(found, indent=2))
+        click.echo(json.dumps({"stages": accounts, "across": across} if opened.stages else accounts[""], indent=2))
 
 
 def across_lines(across: list[Account]) -> Iterator[str]:
     """What was counted from stage to stage."""
-    if across:
-        yield from ("", "held-out prompts of one stage in the training data of another")
+    yield from ("", "held-out prompts of one stage in the training data of another")
     for part in across:
-        text = f"{part['in_train']:,} of {part['parts']:,} ({part['share']:.1%})"
-        yield line(f"{part['stage']} ({part['side']}) in {part['train_of']}", text)
+        where = f"{part['stage']} ({part['side']}) in {part['train_of']}"
+        yield line(where, f"{part['in_train']:,} of {part['parts']:,} ({part['share']:.1%})")
 
 
 def lines(account: Account) -> Iterator[str]:
