@@ -194,7 +194,7 @@ def test_a_file_where_a_folder_belongs_is_told(spaces: Path, terrarium: Terrariu
 def test_what_is_not_to_be_had_is_told_before_anything_is_made(spaces: Path, terrarium: Terrarium) -> None:
     for key in (
         "train.runtime.device=gpu",
-        "train.optim.name=sgd",
+        "train.optim.name=lamb",
         'train.runtime.trackers=["wandbb"]',
         "train.model.kind=rnn",
     ):

@@ -17,7 +17,7 @@ from core.tracking.figures import loss_text, prompts_in_words, share_text
 from core.tracking.metrics import COLUMNS, accuracy_by_group, speed_text
 from core.tracking.run import Run, read_summary
 from core.training.compiling import compiler_version
-from core.training.progress import Progress
+from core.training.progress import Progress, delay_of
 from core.training.speed import Speed
 
 
@@ -79,6 +79,7 @@ def closing(progress: Progress, speed: Speed) -> dict[str, Any]:
         "val_accuracy": best.get("val_accuracy"),
         "metrics": own_of(best) or None,
         "reached": progress.reached or None,
+        "delay": delay_of(progress.reached),
         "stopped_by": progress.stopped_by or None,
     }
 

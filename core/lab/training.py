@@ -31,7 +31,7 @@ from core.report.log import has_log_entry, write_log_entry
 from core.sampling.load import run_config
 from core.tracking.begin import Beginning, Moved, begin
 from core.tracking.environment import changes
-from core.tracking.metrics import MetricsFile, accuracy_columns
+from core.tracking.metrics import EPOCH, MetricsFile, accuracy_columns
 from core.tracking.run import Run, find_run, lock_file, out_folder, read_summary
 from core.tracking.trackers import Status, close_trackers, ending
 from core.training import checkpoints, compiling, memory
@@ -174,7 +174,8 @@ def run_loop(started: Started, stop: StopRequest) -> None:
         saver = stack.enter_context(saving_thread())
         parts = assemble(started.opened, run, dataset, started.fresh, saver)
         stack.push(lambda kind, *_: close_trackers(parts.trackers, "interrupted" if noted.number else ending(kind)))
-        columns = accuracy_columns(dataset.groups) if dataset.has_examples else []
+        columns = [EPOCH] if parts.epochs else []
+        columns += accuracy_columns(dataset.groups) if dataset.has_examples else []
         metrics = stack.enter_context(contextlib.closing(MetricsFile(run.folder, columns, keep_until=progress.step)))
         started.opened.listener.say(first_line(run, dataset, parts.model, progress))
         train(run, parts, progress, metrics, stop)

@@ -28,7 +28,7 @@ SUMMARY = {
     "ms_per_step": NUMBER, "flops": NUMBER, "mfu": NUMBER, "peak_flops": NUMBER, "parameters": NUMBER, "device": TEXT,
     "dtype": TEXT, "best_val_loss": NUMBER, "best_step": NUMBER, "final_train_loss": NUMBER, "final_val_loss": NUMBER,
     "side": TEXT, "bits_per_byte": NUMBER, "accuracy": NUMBER, "prompts": NUMBER, "accuracy_by_group": TABLE,
-    "prompts_by_group": TABLE, "val_accuracy": NUMBER, "metrics": TABLE, "reached": TABLE, "stopped_by": TEXT,
+    "prompts_by_group": TABLE, "val_accuracy": NUMBER, "metrics": TABLE, "reached": TABLE, "delay": NUMBER, "stopped_by": TEXT,
     "dataset_fingerprint": TEXT, "data_hash": TEXT, "val_text": TEXT, "environment": TABLE, "command": TEXT, "started": TEXT, "choices": TABLE,
 }  # fmt: skip
 LATE = ("command", "started", "choices")  # fields that a summary may lack
