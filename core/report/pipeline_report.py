@@ -136,7 +136,12 @@ def about(
             (duration(seconds), "of training", "all stages together"),
         ]),
     ]  # fmt: skip
-    curves: list[Part] = [] if figure is None else [Picture("loss of all stages, one after the other", {"all stages": lambda: figure}, PICTURE)]  # fmt: skip
+    curves: list[Part] = []
+    if figure is not None:
+        curves = [
+            Picture("loss of all stages, one after the other", {"all stages": lambda: figure}, PICTURE),
+            Paragraph("A stage ends at each dotted line. The next one may have other validation data.", "soft"),
+        ]
     commands = dict.fromkeys(str(run.summary.get("command") or "") for run in runs.values())
     return Document(
         f"{experiment} / {folder.name}",
