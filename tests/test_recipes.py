@@ -52,7 +52,7 @@ def in_pieces(spaces: Path, terrarium: Terrarium, *given: str) -> None:
             {row["step"]: row[column] for row in rows_of(spaces, run) if row["val_loss"]}
             for run in ("default", "pieces")
         )
-        assert whole == pieces
+        assert whole.items() <= pieces.items()  # which have the closing evaluations of their tries, too
 
 
 @pytest.mark.parametrize("kind", MODELS)
