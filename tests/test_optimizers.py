@@ -332,7 +332,7 @@ def test_sgd_goes_downhill(build: Build, optim: Optim) -> None:
     model = toy()
     optimizer = build(model, optim)
     losses = [learn(model, optimizer, 1)[0] for _ in range(60)]
-    assert losses[-1] < 0.9 * losses[0]
+    assert losses[-1] < 0.95 * losses[0]
 
 
 @EACH

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -48,6 +48,7 @@ def about(run: RunData, written: Written) -> Document:
             PageSection("Curves", curves(run)),
             PageSection(sample_title(written.samples), samples(written.samples)),
             PageSection("Own metrics", own_metrics(summary)),
+            PageSection("Memorising and generalising", reached(summary, run.config.get("train.runtime.eval_interval"))),
             PageSection("Exact match by group", accuracy(summary)),
             PageSection("Wrong answers", mistakes(written)),
             PageSection("Cost", cost(summary)),
@@ -155,6 +156,42 @@ def own_metrics(summary: Summary) -> list[Part]:
         return []
     rows = [[Cell(name), Cell(f"{value:.4g}")] for name, value in found.items()]
     return [Paragraph("Measured by evaluate() of prepare.py, for checkpoint best.", "soft"), PageTable((), rows)]
+
+
+def reached(summary: Summary, interval: int | None) -> list[Part]:
+    """When the training prompts were known, when the validation prompts, and the delay. interval: steps between evaluations."""
+    found = summary.get("reached") or {}
+    thresholds = list(dict.fromkeys(name for passed in found.values() for name in passed))
+    if not thresholds:
+        return []
+    rows = [
+        [Cell(share_text(float(name))), *(Cell(moment(found, side, name)) for side in ("train", "val"))]
+        for name in sorted(thresholds, key=float)
+    ]
+    parts: list[Part] = [Paragraph(" ".join(told_of(found)))]
+    if interval:
+        parts.append(Paragraph(f"Measured at evaluations, every {interval:,} steps.", "soft"))
+    return [*parts, PageTable(("exact match", "of training prompts", "of validation prompts"), rows)]
+
+
+def told_of(found: Mapping[str, Mapping[str, Mapping[str, float]]]) -> Iterator[str]:
+    """Sentences about 99 % of the training prompts (memorised) and of the validation prompts (generalised)."""
+    train, val = (found.get(side, {}).get("0.99") for side in ("train", "val"))
+    yield f"Memorised, 99% of the training prompts right: {moment(found, 'train', '0.99') or 'not reached'}."
+    yield f"Generalised, 99% of the validation prompts right: {moment(found, 'val', '0.99') or 'not reached'}."
+    if train and val:
+        delay = int(val["step"] - train["step"])
+        plural = "s" * (abs(delay) != 1)
+        if not delay:
+            yield "Both at the same evaluation."
+        else:
+            yield f"It generalised {abs(delay):,} step{plural} {'after' if delay > 0 else 'before'} it had memorised."
+
+
+def moment(found: Mapping[str, Mapping[str, Mapping[str, float]]], side: str, threshold: str) -> str:
+    """`at step 1,200, after 34.2 s`; "" if a side did not reach a threshold."""
+    passed = found.get(side, {}).get(threshold)
+    return f"at step {int(passed['step']):,}, after {duration(passed['seconds'])}" if passed else ""
 
 
 def accuracy(summary: Summary) -> list[Part]:

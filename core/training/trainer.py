@@ -199,7 +199,10 @@ def evaluate(run: Run, parts: Parts, progress: Progress, pace: Pace) -> Row:
     if not math.isfinite(row["val_loss"]):
         raise diverged(run, "validation loss", row["val_loss"], progress.step)
     progress.evaluation, progress.evaluated_step, progress.evaluation_seconds = row, progress.step, pace.lap()
-    progress.plateau = after_evaluation(progress.plateau, row["val_loss"], run.config.train.schedule)
+    if (
+        progress.step % run.config.train.runtime.eval_interval == 0
+    ):  # not the closing one, which a longer run does not have
+        progress.plateau = after_evaluation(progress.plateau, row["val_loss"], run.config.train.schedule)
     note_reached(progress, row)
     condition = run.config.train.runtime.stop_when
     progress.stopped_by = condition if condition and read_condition(condition).holds(row) else ""
