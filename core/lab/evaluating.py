@@ -14,6 +14,13 @@ from core.tracking.figures import group_text, loss_text, share_text
 
 SHOWN_MISTAKES = 5
 SAMPLES = 5  # answers to each prompt, if a temperature is given
+INSIDE = (
+    "mistakes",
+    "token_accuracy",
+    "start_accuracy",
+    "end_accuracy",
+    "carry_accuracy",
+)  # metrics that the report draws
 NOT_METRICS = ("experiment", "run", "step")
 
 
@@ -41,13 +48,16 @@ def evaluate(model: LoadedModel, question: Question = Question()) -> dict[str, A
     say(f"evaluated {model.run.title} at step {model.step}{f' on {where}' if where else ''}:")
     for name, value in found.items():
         metric, slash, group = name.partition("/")
-        if name not in NOT_METRICS and not metric.endswith("prompts"):
+        if name not in NOT_METRICS and not metric.endswith(("prompts", *INSIDE)):
             text = share_text if "accuracy" in name else loss_text
             shown = text(value) if isinstance(value, float) else value
             count = f"{metric.removesuffix('accuracy')}prompts{slash}{group}"
             prompts = found.get(count) if metric.endswith("accuracy") else None
             title = metric + slash + (group_text(group) if slash else "")
             say(f"  {title:<28} {shown}{'' if prompts is None else f' of {prompts:,} prompts'}")
+    kinds = {name.partition("/")[2]: count for name, count in found.items() if "_mistakes/" in name}
+    if kinds:
+        say(f"  kinds of mistakes: {', '.join(f'{count:,} {kind}' for kind, count in kinds.items())}")
     for answer in mistakes[:SHOWN_MISTAKES]:
         say(f"  wrong: {answer.example.prompt!r} -> {answer.text!r}, not {answer.example.completion!r}")
     return found

@@ -20,6 +20,7 @@ from core.encoders.base import Encoder, identity
 from core.errors import UserError
 from core.evaluation.evaluate import Evaluation
 from core.evaluation.exact_match import Answer
+from core.evaluation.mistakes import Anatomy, anatomy
 from core.lab.opened import Opened
 from core.lab.own import own_function, own_metrics
 from core.process import computing
@@ -90,6 +91,11 @@ class LoadedModel:
         """What measures the model on a dataset, with prepare.py's `answer`."""
         return Evaluation(dataset, self.config, self.trained.machine, own_function(self.opened.code, "answer"))
 
+    @functools.cached_property
+    def anatomy(self) -> Anatomy:
+        """The answers to validation prompts from inside: kinds of mistakes, right tokens by position, right sums by carries."""
+        return anatomy(self.closing[1], lambda text: self.encoder.encode(text).tolist())
+
     @property
     def mistakes(self) -> list[Answer]:
         """The wrong greedy answers to held-out prompts."""
@@ -98,6 +104,8 @@ class LoadedModel:
     def evaluate(self) -> dict[str, Any]:
         """Evaluate on the whole validation side, with prepare.py's `evaluate`. Also writes the run's evaluation.json."""
         metrics: dict[str, float | None] = dict(self.closing[0])
+        if self.closing[1]:
+            metrics |= self.anatomy.metrics("val")
         metrics |= own_metrics(self.opened, self.run, self.module, self.encoder, metrics)
         try:
             files.write_json(self.run.folder / "evaluation.json", metrics)

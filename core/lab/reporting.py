@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from core.evaluation.mistakes import kind_of
 from core.lab.choosing import every_group, no_runs
 from core.lab.model import LoadedModel
 from core.listener import Listener
@@ -50,10 +51,13 @@ def written(model: LoadedModel, samples: Sequence[Sample]) -> Written:
             answer.example.completion,
             answer.example.group,
             [(near.prompt, near.completion) for near in nearest(answer.example.prompt, examples)],
+            kind_of(answer.example.prompt, answer.example.completion.rstrip("\n"), answer.text.rstrip("\n")),
         )
         for answer in wrong[:SHOWN_MISTAKES]
     ]
-    return Written(list(samples), mistakes, len(wrong), len(examples))
+    found = model.anatomy
+    inside = (found.kinds, found.from_start, found.from_end, found.carries)
+    return Written(list(samples), mistakes, len(wrong), len(examples), *inside)
 
 
 def report_of_experiment(experiment: Experiment, out: Path) -> Path:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from core.report.samples import Mistake, Sample, Written, escaped, read_samples
 from core.tracking.figures import group_text, loss_text, prompts_in_words, share_text, side_name
 
 SHOWN_SAMPLES, SHOWN_MISTAKES = 50, 20
+MOST_PLACES = 40  # of an answer, whose tokens are counted by position; more would be a long table
 Summary = Mapping[str, Any]
 
 
@@ -50,7 +52,8 @@ def about(run: RunData, written: Written) -> Document:
             PageSection("Own metrics", own_metrics(summary)),
             PageSection("Memorising and generalising", reached(summary, run.config.get("train.runtime.eval_interval"))),
             PageSection("Exact match by group", accuracy(summary)),
-            PageSection("Wrong answers", mistakes(written)),
+            PageSection("Right answers by position and by carries", inside(written)),
+            PageSection("Wrong answers", [*kinds(written), *mistakes(written)]),
             PageSection("Cost", cost(summary)),
             PageSection("Run it again", again(summary)),
             PageSection("Settings", settings(run.config)),
@@ -204,9 +207,58 @@ def accuracy(summary: Summary) -> list[Part]:
             Cell(shown(prompts, name, ","), "mark"),
             Cell("", share=value),
         ]
-        for name, value in groups.items()
+        for name, value in sorted(groups.items(), key=lambda group: by_numbers(group[0]))
     ]
     return [PageTable(("group", "exact match", side_name(summary.get("side")) if prompts else "", ""), rows)]
+
+
+def by_numbers(name: str) -> list[tuple[bool, int, str]]:
+    """Sorts names with numbers in them: 2 letters before 10 letters."""
+    parts = re.split(r"(\d+)", name)
+    return [(part.isdecimal(), int(part) if part.isdecimal() else 0, part) for part in parts]
+
+
+def inside(written: Written) -> list[Part]:
+    """Right tokens by position in the answer, and right sums by their number of carries. Nothing where all are right."""
+    if not written.wrong:
+        return []
+    parts: list[Part] = []
+    places = max(len(written.from_start), len(written.from_end))
+    if 1 < places <= MOST_PLACES:
+        rows = [
+            [Cell(str(place + 1)), *bar_of(written.from_start, place), *bar_of(written.from_end, place)]
+            for place in range(places)
+        ]
+        right, count = (sum(numbers) for numbers in zip(*written.from_start, strict=True))
+        told = (
+            f"{share_text(right / count)} of {count:,} tokens of validation answers are right. By position, counted from the "
+            "start and from the end of the truth:"
+        )
+        parts += [Paragraph(told, "soft"), PageTable(("position", "from start", "", "from end", ""), rows)]
+    if len(written.carries) > 1:
+        rows = [
+            [Cell(str(carries)), *bar_of([found], 0), Cell(f"{found[1]:,}", "mark")]
+            for carries, found in written.carries.items()
+        ]
+        parts.append(PageTable(("carries", "exact match", "", "validation prompts"), rows))
+    return parts
+
+
+def bar_of(found: Sequence[tuple[int, int]], place: int) -> list[Cell]:
+    """A share as text and as a bar; empty where there is none."""
+    if place >= len(found) or not found[place][1]:
+        return [Cell(""), Cell("")]
+    right, count = found[place]
+    return [Cell(share_text(right / count), "mark"), Cell("", share=right / count)]
+
+
+def kinds(written: Written) -> list[Part]:
+    """How many wrong answers there are of each kind."""
+    rows = [
+        [Cell(kind), Cell(f"{count:,}", "mark"), Cell("", share=count / max(written.wrong, 1))]
+        for kind, count in written.kinds.items()
+    ]
+    return [PageTable(("kind of mistake", "answers", ""), rows)] if rows else []
 
 
 def mistakes(written: Written) -> list[Part]:
@@ -221,14 +273,14 @@ def mistakes(written: Written) -> list[Part]:
     )
     return [
         Paragraph(told, "soft"),
-        PageTable(("given", "model", "truth", "nearest in training"), list(map(mistake, first))),
+        PageTable(("given", "model", "truth", "kind", "nearest in training"), list(map(mistake, first))),
     ]
 
 
 def mistake(wrong: Mistake) -> list[Cell]:
     near = "\n".join(f"{prompt}{escaped(completion)}" for prompt, completion in wrong.nearest)
     answers = Cell(escaped(wrong.text), "text bad"), Cell(escaped(wrong.truth), "text")
-    return [Cell(wrong.prompt, "text"), *answers, Cell(near, "text soft")]
+    return [Cell(wrong.prompt, "text"), *answers, Cell(wrong.kind), Cell(near, "text soft")]
 
 
 def cost(summary: Summary) -> list[Part]:

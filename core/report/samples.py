@@ -39,24 +39,31 @@ class Sample:
 
 @dataclass(frozen=True)
 class Mistake:
-    """A wrong greedy answer to a held-out prompt. nearest: similar training examples, (prompt, completion)."""
+    """A wrong greedy answer to a held-out prompt. nearest: similar training examples, (prompt, completion). kind: what is
+    wrong with it."""
 
     prompt: str
     text: str
     truth: str
     group: str | None
     nearest: list[tuple[str, str]]
+    kind: str = ""
 
 
 @dataclass(frozen=True)
 class Written:
     """What a report shows of a run's output. wrong: the number of wrong answers, the first of which are in `mistakes`.
-    searched: how many training examples were searched for the nearest ones."""
+    searched: how many training examples were searched for the nearest ones. kinds: of all wrong answers. from_start,
+    from_end: (right, all) tokens by position, carries: (right, all) answers by number of carries."""
 
     samples: list[Sample] = field(default_factory=list)
     mistakes: list[Mistake] = field(default_factory=list)
     wrong: int = 0
     searched: int = 0
+    kinds: dict[str, int] = field(default_factory=dict)
+    from_start: list[tuple[int, int]] = field(default_factory=list)
+    from_end: list[tuple[int, int]] = field(default_factory=list)
+    carries: dict[int, tuple[int, int]] = field(default_factory=dict)
 
 
 def write_samples(folder: Path, written: Written) -> None:
