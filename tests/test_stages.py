@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 import re
+import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -124,6 +125,19 @@ def test_stages_one_by_one_end_as_a_loop_does(looped: Path, terrarium: Terrarium
         one, two = (looped / "out" / run / stage / "checkpoints/last" for run in ("default", "two"))
         assert (one / "model.safetensors").read_bytes() == (two / "model.safetensors").read_bytes()
     assert pipeline_of(looped)["table"] == pipeline_of(looped, "two")["table"]
+
+
+def test_a_stage_that_was_killed_before_its_first_checkpoint_starts_from_the_right_weights(
+    looped: Path, terrarium: Terrarium
+) -> None:
+    folder = looped / "out/default/long"
+    weights = (folder / "checkpoints/last/model.safetensors").read_bytes()
+    shutil.rmtree(folder / "checkpoints")
+    (folder / "metrics.csv").unlink()
+    (folder / "earlier.json").unlink()
+    (folder / "summary.json").write_text(json.dumps(summary_of(looped, "long") | {"status": "interrupted", "steps": 0}))
+    assert terrarium("loop", "spaces").exit_code == 0
+    assert (folder / "checkpoints/last/model.safetensors").read_bytes() == weights
 
 
 def test_which_stage_a_command_means(looped: Path, terrarium: Terrarium) -> None:

@@ -152,7 +152,7 @@ def open_run(
     if beginning.kind == "resumed":
         compare_machines(opened, run, wish.exact)
         progress = restore(run, fresh.model, fresh.optimizer, identity_of(dataset))
-    elif run.config.train.model.init_from:
+    if run.config.train.model.init_from and not progress.step:  # also where a try ended before its first checkpoint
         origin = start_from(run, run.config.train.model.init_from, fresh.model, dataset)
     warn_of_little_room(run, fresh.model)
     if beginning.kind == "new":

@@ -99,6 +99,11 @@ def name_of(folder: Path) -> str:
     return f"{folder.parent.name}/{folder.name}" if (folder.parent / PIPELINE).is_file() else folder.name
 
 
+def out_of(folder: Path) -> Path:
+    """The out folder that a run's or a stage's folder is in."""
+    return folder.parent.parent if (folder.parent / PIPELINE).is_file() else folder.parent
+
+
 def lock_file(folder: Path) -> Path:
     """The lock of a run folder. It is next to the folder, so that the folder can be renamed."""
     return folder.parent / f".{folder.name}.lock"
