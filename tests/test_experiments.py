@@ -176,3 +176,15 @@ def test_settings_that_make_no_data(tmp_path: Path, name: str, setting: str, mes
         "prepare.params" if name == "insert_spaces" else f"prepare.params.{setting.partition('=')[0]}",
         remedy,
     )
+
+
+@pytest.mark.parametrize(
+    ("name", "stages"), [("addition", ["two_digits", "four_digits"]), ("strings", ["short", "long"])]
+)
+def test_a_shipped_curriculum_runs(lab: Path, terrarium: Callable[..., Result], name: str, stages: list[str]) -> None:
+    assert terrarium("new", "tiny", "--from", str(EXPERIMENTS / name)).exit_code == 0
+    settings = [*(f"train.model.{key}" for key in TINY), "max_iters=2", "prepare.size=20000"]
+    result = terrarium("loop", "tiny", "--variant", "curriculum", *settings)
+    assert result.exit_code == 0, result.output
+    found = json.loads((lab / "tiny/out/curriculum/pipeline.json").read_text())
+    assert found["stages"] == stages and found["table"]["val_loss"].keys() == set(stages)
