@@ -119,9 +119,8 @@ def prepared(opened: Opened, *, force: bool = False) -> tuple[Opened, Dataset]:
     dataset = prepare(
         opened.experiment, opened.config, opened.settings, opened.plugins, force=force, listener=opened.listener
     )
-    changes = (
-        {"prepare.format": "pairs"} if "separator" in dataset.info else {}
-    )  # the run's config says how it was read
+    # The run's config says how the data was read.
+    changes = {"prepare.format": "pairs"} if "separator" in dataset.info else {}
     if opened.experiment.path(opened.config.prepare.dataset_dir) != dataset.folder:
         changes["prepare.dataset_dir"] = dataset_setting(opened.experiment, dataset)
     return opened.having(changes) if changes else opened, dataset

@@ -5,7 +5,6 @@ What a stage has is on disk when it ends, so that the same command goes on after
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -25,7 +24,7 @@ from core.lab.stages import at_stage, is_finished, named, split_name
 from core.lab.training import Wish, origin_of, refuse_impossible, train_run
 from core.report.pipeline_report import write_pipeline_report
 from core.stages import Stage
-from core.tracking.run import PIPELINE, Run, lock_file, read_summary, set_aside
+from core.tracking.run import PIPELINE, Run, lock_file, read_summary, set_aside, stage_names
 from core.training import checkpoints
 
 EARLIER = "earlier.json"  # in a stage's run folder: {earlier stage: {metric: value}}, measured with its best weights
@@ -108,9 +107,8 @@ def ways(opened: Opened, wish: Wish) -> Iterator[tuple[Opened, Wish]]:
     if wish.fresh and not chosen and (folder / PIPELINE).is_file():
         with files.lock(lock_file(folder), f"run {opened.experiment.name}/{name}"):
             opened.listener.say(f"The old run {name} is now {set_aside(folder).name}.")
-    prepare_all(
-        opened, chosen
-    )  # first of all, so that a mistake in the last stage is known before the first one trains
+    # First of all, so that a mistake in the last stage is known before the first one trains.
+    prepare_all(opened, chosen)
     durable.make_folders(folder)
     begin_pipeline(folder, opened.stages)
     for stage in (named(opened, chosen),) if chosen else opened.stages:
@@ -168,13 +166,9 @@ def refuse_without_origin(at: Opened, wish: Wish) -> None:
 
 def begin_pipeline(folder: Path, stages: tuple[Stage, ...]) -> None:
     """Write pipeline.json with the names of the stages, if it does not have them: it makes the folder a run with stages."""
-    names, path = [stage.name for stage in stages], folder / PIPELINE
-    try:
-        known = json.loads(path.read_bytes())["stages"]
-    except (OSError, ValueError, LookupError, TypeError):
-        known = None
-    if known != names:
-        files.write_json(path, {"stages": names, "table": {}, "seconds": {}, "tokens": {}})
+    names = [stage.name for stage in stages]
+    if stage_names(folder) != names:
+        files.write_json(folder / PIPELINE, {"stages": names, "table": {}, "seconds": {}, "tokens": {}})
 
 
 def measure_earlier(opened: Opened, at: Opened, model: LoadedModel) -> None:

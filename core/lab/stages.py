@@ -11,7 +11,7 @@ from core.errors import UserError, did_you_mean
 from core.lab.opened import Opened
 from core.roles import role_of
 from core.stages import Stage, stage_config
-from core.tracking.run import PIPELINE, read_summary, stages_in
+from core.tracking.run import read_summary
 
 MODEL = "train.model"
 
@@ -99,8 +99,3 @@ def trained_as(opened: Opened, run: str | None, stage: str = "") -> tuple[Opened
 
 def is_finished(folder: Path) -> bool:
     return bool(read_summary(folder).get("status") == "completed")
-
-
-def begun(folder: Path) -> list[str]:
-    """The names of the stages of a run that have begun."""
-    return [path.parent.name for path in stages_in(folder)] if (folder / PIPELINE).is_file() else []

@@ -214,13 +214,18 @@ def summaries(out: Path) -> Iterator[tuple[Path, dict[str, Any] | UserError]]:
                 yield path.parent, error
 
 
+def stage_names(folder: Path) -> list[str]:
+    """The names of a run's stages, in their order, from its pipeline.json; [] if that cannot be read."""
+    try:
+        names: list[str] = json.loads((folder / PIPELINE).read_bytes())["stages"]
+    except (OSError, ValueError, LookupError, TypeError):
+        return []
+    return names
+
+
 def stages_in(folder: Path) -> list[Path]:
     """The summary.json of each stage of a run that has begun, in the order of the stages; others after them, by name."""
-    try:
-        order = json.loads((folder / PIPELINE).read_bytes())["stages"]
-    except (OSError, ValueError, LookupError, TypeError):
-        order = []
-    found = sorted(folder.glob("*/summary.json"))
+    order, found = stage_names(folder), sorted(folder.glob("*/summary.json"))
     return sorted(found, key=lambda path: order.index(path.parent.name) if path.parent.name in order else len(order))
 
 

@@ -19,7 +19,7 @@ from core.errors import RunFailed
 from core.listener import Listener
 from core.plugins.manager import Plugins
 from core.process import StopRequest
-from core.tracking.metrics import MetricsFile
+from core.tracking.metrics import EPOCH, MetricsFile
 from core.tracking.run import Run
 from core.training import progress as saving
 from core.training.machine import Machine
@@ -106,7 +106,7 @@ def train(run: Run, parts: Parts, progress: Progress, metrics: MetricsFile, stop
                 "param_norm": norm(model.parameters()),
             }
             if parts.epochs is not None:
-                row["epoch"] = round(parts.epochs(progress.batch), 4)
+                row[EPOCH] = round(parts.epochs(progress.batch), 4)
             if due.evaluation:
                 row |= evaluate(run, parts, progress, pace)
             metrics.append(row)
