@@ -124,6 +124,12 @@ class Prepare(Section):
         description="how to choose held-out documents; auto: hash for Example and Conversation, tail for text",
     )
     seed: Seed = Field(1337, role="data", description="seed of documents()'s `rng` and of the shuffle")
+    documents: str = Field(
+        "documents",
+        role="data",
+        pattern="^[A-Za-z_][A-Za-z0-9_]*$",
+        description="function of prepare.py that yields the documents, such as another one for each stage",
+    )
     params: dict[str, Any] = Field(
         role="data", default_factory=dict, description="keyword-only parameters of documents()"
     )
@@ -139,7 +145,11 @@ class Model(Section):
     init_from: str = Field(
         "",
         role="learning",
-        description="run whose best weights to start from, RUN or EXPERIMENT/RUN; empty: fresh weights",
+        description="run whose weights to start from: RUN, EXPERIMENT/RUN, either with /STAGE, or ./STAGE of the same "
+        "run; empty: fresh weights",
+    )
+    init_checkpoint: Literal["best", "last"] = Field(
+        "best", role="learning", description="checkpoint of `init_from` to start from"
     )
     n_layer: Count = Field(4, role="model", description="transformer blocks, or layers of an lstm")
     n_head: Count = Field(4, role="model", description="attention heads per block; must divide n_embd")
@@ -227,7 +237,13 @@ class Data(Section):
     layout: Literal["auto", "stream", "rows"] = Field(
         "auto",
         role="learning",
-        description="stream: random windows; rows: every row starts at a document; auto: rows if there are documents",
+        description="stream: windows of text; rows: every row starts at a document; auto: rows if there are documents",
+    )
+    order: Literal["random", "epochs"] = Field(
+        "random",
+        role="learning",
+        description="random: every row is drawn anew; epochs: each document, or window of a stream, is read once per epoch, in "
+        "an order that seed and epoch decide. A row then holds as many whole documents as always fit",
     )
 
 
@@ -237,7 +253,7 @@ class Optim(Section):
     name: str | None = Field(
         None,
         role="learning",
-        description="muon (Muon for matrices, Adam for the rest), adamw, or an optimizer of a plugin",
+        description="muon (Muon for matrices, Adam for the rest), adamw, adam, sgd, or an optimizer of a plugin",
     )
     learning_rate: Positive | None = Field(
         None,
@@ -250,11 +266,16 @@ class Optim(Section):
     )
     ngram_lr: Positive | None = Field(None, role="learning", description="peak rate of n-gram tables, muon only")
     weight_decay: NotNegative | None = Field(
-        None, role="learning", description="decoupled weight decay of matrices, per step and multiplied by the rate"
+        None,
+        role="learning",
+        description="weight decay of matrices, per step and multiplied by the rate; decoupled from the gradient with muon and "
+        "adamw; with adam and sgd it is added to the gradient, as in torch.optim",
     )
     beta1: Fraction | None = Field(None, role="learning", description="Adam's decay of the mean gradient")
     beta2: Fraction | None = Field(None, role="learning", description="Adam's decay of the squared gradient")
-    momentum: Fraction = Field(0.85, role="learning", description="Nesterov momentum of Muon")
+    momentum: Fraction | None = Field(
+        None, role="learning", description="Nesterov momentum of muon, or momentum of sgd; None: 0.9 for sgd, else 0.85"
+    )
     grad_clip: NotNegative | None = Field(None, role="learning", description="maximum norm of the gradient; 0: off")
     params: dict[str, Any] = Field(
         role="learning",
@@ -278,15 +299,36 @@ class Schedule(Section):
         description="optimizer step at which min_lr is reached; None: max_iters; ignored with train.runtime.max_minutes",
     )
     min_lr: NotNegative | None = Field(
-        None, role="steering", description="final rate; None: 0.02 (linear) or 0.1 (cosine) times learning_rate"
-    )
-    decay: Literal["linear", "cosine", "constant"] | None = Field(
-        None, role="steering", description="shape of the decay"
-    )
-    decay_fraction: Annotated[float, pydantic.Field(gt=0, le=1)] = Field(
-        0.6,
+        None,
         role="steering",
-        description="linear decay: fraction of lr_decay_iters, or of max_minutes, in which the rate falls",
+        description="lowest rate; None: 0.02 (linear), 0.1 (cosine, wsd) or 0 (step, plateau) times learning_rate",
+    )
+    decay: Literal["linear", "cosine", "constant", "wsd", "step", "plateau"] | None = Field(
+        None,
+        role="steering",
+        description="shape of the decay. linear: flat, then a straight line; cosine: half a wave; wsd: warm-up, stable, then an "
+        "exponential fall (arXiv:2404.06395); step: times `factor` at every `interval`; plateau: times `factor` when val_loss "
+        "has stopped falling",
+    )
+    decay_fraction: Annotated[float, pydantic.Field(gt=0, le=1)] | None = Field(
+        None,
+        role="steering",
+        description="linear, wsd: fraction of lr_decay_iters, or of max_minutes, in which the rate falls; None: 0.1 for wsd, "
+        "else 0.6",
+    )
+    factor: Annotated[float, pydantic.Field(gt=0, lt=1)] = Field(
+        0.1, role="steering", description="step, plateau: what the rate is multiplied by when it falls"
+    )
+    interval: Count | None = Field(
+        None,
+        role="steering",
+        description="step: optimizer steps between falls, counted from the first; None: a third of lr_decay_iters. Needed with "
+        "train.runtime.max_minutes",
+    )
+    patience: CountOrZero = Field(
+        2,
+        role="steering",
+        description="plateau: evaluations in a row without a lower val_loss that are waited for; the next such one lowers the rate",
     )
 
 

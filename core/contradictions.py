@@ -112,6 +112,16 @@ def refuse_contradictions(config: Config) -> None:
             ("train.schedule.lr_decay_iters", "train.schedule.warmup_iters"), f"lr_decay_iters = {schedule.lr_decay_iters} is not above warmup_iters = {schedule.warmup_iters}.",
             "Set it to max_iters, or leave it out.",
         )  # fmt: skip
+    if schedule.decay == "step" and schedule.interval is None:
+        raise Contradiction(
+            ("train.schedule.interval", "train.runtime.max_minutes"), "decay = \"step\" needs an interval where max_minutes ends the run.",
+            "Set train.schedule.interval, optimizer steps.",
+        )  # fmt: skip
+    if schedule.decay == "wsd" and schedule.min_lr == 0:
+        raise Contradiction(
+            ("train.schedule.min_lr", "train.schedule.decay"), "decay = \"wsd\" falls exponentially, and so never to 0.",
+            "Give a min_lr above 0, or leave it out: a tenth of learning_rate.",
+        )  # fmt: skip
     if schedule.min_lr is not None and schedule.min_lr > (config.train.optim.learning_rate or 0):
         raise Contradiction(
             ("train.schedule.min_lr", "train.optim.learning_rate"), f"min_lr = {schedule.min_lr:g} is above learning_rate = {config.train.optim.learning_rate:g}.",

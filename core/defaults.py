@@ -37,6 +37,17 @@ OPTIMIZERS: dict[str, dict[str, dict[str, Any]]] = {
                   "beta1": 0.9, "beta2": 0.99, "grad_clip": 1.0},
         "schedule": {"decay": "cosine"},  # warm-up: 100 steps, or a tenth of max_iters
     },
+    # Their weight decay is part of the gradient, where a tenth of the weights would outweigh it: none by default, as in torch.
+    "adam": {
+        "optim": {"learning_rate": 1e-3, "embedding_lr": 1e-3, "head_lr": 1e-3, "ngram_lr": 1e-3, "weight_decay": 0.0,
+                  "beta1": 0.9, "beta2": 0.999, "grad_clip": 1.0},
+        "schedule": {"decay": "cosine"},
+    },
+    "sgd": {
+        "optim": {"learning_rate": 0.1, "embedding_lr": 0.1, "head_lr": 0.1, "ngram_lr": 0.1, "weight_decay": 0.0,
+                  "beta1": 0.9, "beta2": 0.999, "grad_clip": 1.0},
+        "schedule": {"decay": "cosine"},
+    },
 }  # fmt: skip
 
 
@@ -55,7 +66,7 @@ def resolve(config: Config) -> Config:
     model = resolved_model(train.model, train.data)
     data = filled(train.data, {"block_size": model.block_size})
     optim = resolved_optim(train.optim, model, data)
-    schedule = resolved_schedule(train.schedule, optim)
+    schedule = resolved_schedule(train.schedule, optim, by_steps=train.runtime.max_minutes is None)
     runtime = filled(config.sample.runtime, train.runtime.model_dump(include=set(SampleRuntime.model_fields)))
     result = replaced(
         config,
@@ -90,24 +101,34 @@ def resolved_model(model: Model, data: Data) -> Model:
 def resolved_optim(optim: Optim, model: Model, data: Data) -> Optim:
     """Fill in what the preset, the optimizer and the batch size decide."""
     optim = filled(optim, PRESETS[model.preset]["optim"])
-    defaults = OPTIMIZERS["muon" if optim.name == "muon" else "adamw"]["optim"]
+    defaults = defaults_of(optim)["optim"]
     scale = batch_scale(data) if optim.name == "muon" else 1.0
     rates = {key: value for key, value in defaults.items() if key == "learning_rate" or key.endswith("_lr")}
+    optim = filled(optim, {"momentum": 0.9 if optim.name == "sgd" else 0.85})
     return filled(optim, defaults | {key: float(f"{value * scale:.3g}") for key, value in rates.items()})
 
 
-def resolved_schedule(schedule: Schedule, optim: Optim) -> Schedule:
-    """Fill in what the optimizer and the number of steps decide."""
-    schedule = filled(schedule, OPTIMIZERS["muon" if optim.name == "muon" else "adamw"]["schedule"])
-    lowest = 0.02 if schedule.decay == "linear" else 0.1
-    return filled(
+def resolved_schedule(schedule: Schedule, optim: Optim, *, by_steps: bool) -> Schedule:
+    """Fill in what the optimizer and the number of steps decide. by_steps: the run has no time budget."""
+    schedule = filled(schedule, defaults_of(optim)["schedule"])
+    lowest = {"linear": 0.02, "step": 0.0, "plateau": 0.0}.get(str(schedule.decay), 0.1)
+    schedule = filled(
         schedule,
         {
             "lr_decay_iters": schedule.max_iters,
             "warmup_iters": min(100, schedule.max_iters // 10),
             "min_lr": lowest * (optim.learning_rate or 0),
+            "decay_fraction": 0.1 if schedule.decay == "wsd" else 0.6,
         },
     )
+    if schedule.decay != "step" or not by_steps:
+        return schedule
+    return filled(schedule, {"interval": max(1, (schedule.lr_decay_iters or 0) // 3)})
+
+
+def defaults_of(optim: Optim) -> dict[str, dict[str, Any]]:
+    """The defaults for an optimizer; a plugin's has those of adamw."""
+    return OPTIMIZERS.get(str(optim.name), OPTIMIZERS["adamw"])
 
 
 def batch_scale(data: Data) -> float:

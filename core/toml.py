@@ -22,6 +22,7 @@ from core.errors import UserError, did_you_mean
 from core.nanogpt_keys import ANSWERS
 from core.roles import is_section, known_keys
 
+STAGES = "stages"  # a list of tables beside the sections of the config
 BARE_KEY = re.compile(r"[A-Za-z0-9_-]+")
 HEADER = re.compile(r"\s*\[\[?([^\[\]]+)\]\]?\s*(#.*)?$")
 ASSIGNMENT = re.compile(r"\s*([A-Za-z0-9_\"'.\- ]+?)\s*=")
@@ -46,7 +47,9 @@ class Settings:
         return self.places.get(key, "")
 
     def lay(self, above: Settings) -> None:
-        """Override these settings with others, key by key."""
+        """Override these settings with others, key by key. A list of stages replaces the whole list."""
+        if STAGES in above.values:
+            self.places = {key: place for key, place in self.places.items() if not key.startswith(f"{STAGES}.")}
         merge(self.values, above.values)
         self.places.update(above.places)
 
@@ -65,9 +68,17 @@ def merge(below: dict[str, Any], above: Mapping[str, Any]) -> None:
 def load_config(folder: Path, variant: str = "", overrides: Sequence[str] = ()) -> tuple[Config, Settings]:
     """Load the config of an experiment: config.toml, overridden by config.<variant>.toml, then by `overrides`.
 
-    Returns the resolved Config, and the settings as given, for the places in later errors.
+    Returns the resolved Config, and the settings as given, for the places in later errors. They may have `stages`: those
+    and overrides of them are left to core/stages.py.
     Raises UserError for unreadable TOML, unknown keys, wrong types, contradictions and unknown variants.
     """
+    settings = file_settings(folder, variant)
+    lay_overrides(settings, [text for text in overrides if not is_of_stage(text)])
+    return check(settings), settings
+
+
+def file_settings(folder: Path, variant: str = "") -> Settings:
+    """What config.toml and config.<variant>.toml say. Raises UserError where they cannot be read."""
     settings = Settings()
     if (folder / "config.toml").exists():
         settings.lay(read_file(folder / "config.toml"))
@@ -75,12 +86,21 @@ def load_config(folder: Path, variant: str = "", overrides: Sequence[str] = ()) 
         settings.lay(Settings({"prepare": {"variant": variant}}))
         if variant != "basic":
             settings.lay(read_file(variant_file(folder, variant)))
+    return settings
+
+
+def is_of_stage(override: str) -> bool:
+    """Whether an override is for one stage: stages.NAME.section.key=value."""
+    return override.lstrip().startswith(f"{STAGES}.")
+
+
+def lay_overrides(settings: Settings, overrides: Sequence[str]) -> None:
+    """Lay overrides over settings, in place."""
     for text in overrides:
         settings.lay(read_override(text))
     by_hand = {key for key, place in settings.places.items() if place.startswith("`")}
     if "prepare.input" in by_hand and "prepare.sha256" not in by_hand:  # the checksum in the file is of another input
         settings.values["prepare"].pop("sha256", None)
-    return check(settings), settings
 
 
 def variant_file(folder: Path, variant: str) -> Path:
@@ -163,8 +183,12 @@ def advice_on_line(lines: Sequence[str]) -> str:
 
 
 def key_lines(text: str) -> Iterator[tuple[str, int]]:
-    """Dotted key and line (from 1) of each table and assignment in a TOML text, as far as single lines show it."""
+    """Dotted key and line (from 1) of each table and assignment in a TOML text, as far as single lines show it.
+
+    Keys of the tables in a list have their number in it: stages.0.name.
+    """
     table, inside_string = "", False
+    lists: dict[str, int] = {}  # [[name]] -> how many there were
     for number, line in enumerate(text.splitlines(), 1):
         starts_inside = inside_string
         if len(TRIPLE_QUOTES.findall(line)) % 2:
@@ -173,6 +197,11 @@ def key_lines(text: str) -> Iterator[tuple[str, int]]:
             continue
         if header := HEADER.match(line):
             table = dotted(header[1])
+            if line.lstrip().startswith("[["):
+                lists[table] = lists.get(table, -1) + 1
+            name, dot, rest = table.partition(".")
+            if name in lists:
+                table = f"{name}.{lists[name]}{dot}{rest}"
             yield table, number
         elif assignment := ASSIGNMENT.match(line):
             yield f"{table}.{dotted(assignment[1])}".lstrip("."), number
@@ -206,7 +235,7 @@ def read_override(text: str) -> Settings:
 def check(settings: Settings) -> Config:
     """Check the types and resolve. Raises UserError for the first mistake."""
     try:
-        return resolve(Config.model_validate(settings.values))
+        return resolve(Config.model_validate({key: value for key, value in settings.values.items() if key != STAGES}))
     except ValidationError as error:
         raise user_error(error.errors(), settings) from None
     except Contradiction as error:

@@ -16,7 +16,7 @@ from rich.text import Text
 
 PICTURE = Path(__file__).parent / "images" / "loop.svg"
 PROMPT = "$ python -m core.cli loop insert_spaces"
-COLUMNS = 100
+COLUMNS = 108
 STYLES = {"ok ": "green", "WRONG": "red", "step": "cyan", "error": "red"}
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import time
 from collections.abc import Callable
@@ -13,6 +14,7 @@ from conftest import PREPARE
 from cutting import Forks, outcome
 
 from core import files
+from core.tracking.run import PIPELINE
 
 # Dropout, so that the state of the random numbers counts; a save per step, so that many kills land inside one.
 CONFIG = """[prepare]
@@ -53,11 +55,13 @@ def write(root: Path, steps: int) -> Path:
 
 
 class Lab:
-    """A prepared experiment to copy, a warm process, and what an unbroken run of it comes to."""
+    """A prepared experiment to copy, a warm process, and what an unbroken run of it comes to. more: added to config.toml."""
 
-    def __init__(self, root: Path, forks: Forks, steps: int) -> None:
+    def __init__(self, root: Path, forks: Forks, steps: int, more: str = "") -> None:
         self.root, self.forks, self.copies = root, forks, 0
         self.original = write(root / "original", steps)
+        with (self.original / "config.toml").open("a") as config:
+            config.write(more)
         code, printed = forks.run(self.original.parent.parent, "prepare", "tiny")
         assert code == 0, printed
         whole = self.copy()
@@ -78,7 +82,13 @@ class Lab:
 
     def outcome(self, folder: Path) -> dict[str, Any]:
         """What a finished copy has come to."""
-        return outcome(folder / "experiments" / "tiny" / "out" / "default")
+        experiment = folder / "experiments" / "tiny"
+        run = experiment / "out" / "default"
+        if not (run / PIPELINE).exists():
+            return outcome(run)
+        pipeline = json.loads((run / PIPELINE).read_bytes())
+        found = {stage: outcome(run / stage, experiment) for stage in pipeline["stages"]}
+        return found | {"table": pipeline["table"]}
 
     def finish(self, folder: Path) -> None:
         """Train again, compare, and remove the folder."""

@@ -39,8 +39,8 @@ RESULTS = (
 WALL_CLOCK = {"seconds", "tokens_per_second"}  # columns of metrics.csv that no two runs share
 
 
-def outcome(run: Path) -> dict[str, Any]:
-    """Everything about a finished run that must not depend on whether it was interrupted."""
+def outcome(run: Path, experiment: Path | None = None) -> dict[str, Any]:
+    """Everything about a finished run that must not depend on whether it was interrupted. experiment: its folder."""
     from core.tracking.metrics import read_rows
     from core.training import checkpoints
 
@@ -48,7 +48,7 @@ def outcome(run: Path) -> dict[str, Any]:
         {key: value for key, value in row.items() if key not in WALL_CLOCK} for row in read_rows(run / "metrics.csv")
     ]
     summary = json.loads((run / "summary.json").read_bytes())
-    log = re.sub(r" \S+ -->", "", (run.parent.parent / "EXPERIMENT_LOG.md").read_text())
+    log = re.sub(r" \S+ -->", "", ((experiment or run.parent.parent) / "EXPERIMENT_LOG.md").read_text())
     found: dict[str, Any] = {
         "log": re.findall("(?m)^## [0-9-]+ (.*)", log),
         "rows": rows,

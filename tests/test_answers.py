@@ -99,6 +99,10 @@ def test_by_carries_only_where_the_answer_is_the_sum() -> None:
         ("15+37=", "25", "24", "a carry lost"),  # the ones first: 42 for 52
         ("15+37=", "25", "35", "off by one"),
         ("12+34=", "46", "36", "one digit wrong"),  # no carry that could be lost
+        ("12+34=", "46", "56", "a carry too many"),
+        ("12+34=", "46", "146", "a carry too many"),
+        ("15+37=", "52", "62", "one digit wrong"),  # the tens do get a carry
+        ("3*4=", "12", "22", "one digit wrong"),  # no sum
         ("3*4=", "12", "2", "a digit too few"),
         ("3*4=", "12", "112", "a digit too many"),
         ("3*4=", "1234", "12", "too short"),
@@ -109,6 +113,7 @@ def test_by_carries_only_where_the_answer_is_the_sum() -> None:
         ("copy ab", "abc", "cba", "reversed"),
         ("copy ab", "abc", "ab", "too short"),
         ("copy ab", "abc", "abcd", "too long"),
+        ("copy ab", "abc", "acb", "in another order"),
         ("copy ab", "abc", "abd", "one character wrong"),
         ("copy ab", "abc", "xyz", "other"),
     ],

@@ -20,7 +20,7 @@ from core.toml import load_config
 Terrarium = Callable[..., Result]
 Row = tuple[str, int, str]  # a config.toml, the line that the message must name, and a part of the message
 DEEP, LONG = "[" * 3000 + "]" * 3000, "7" * 5000
-TEXTS = {"variant", "dataset_dir", "raw_dir", "input", "sha256", "separator", "encoder", "encoder_from", "kind",
+TEXTS = {"documents", "variant", "dataset_dir", "raw_dir", "input", "sha256", "separator", "encoder", "encoder_from", "kind",
          "init_from", "name", "device", "out_dir", "start", "stop"}  # fmt: skip
 
 
@@ -64,14 +64,14 @@ def out_of_range() -> list[Row]:
         "train.data.grad_accum_steps": "0", "train.optim.learning_rate": "0", "train.optim.embedding_lr": "-1.0",
         "train.optim.weight_decay": "-1", "train.optim.beta1": "1.0", "train.optim.beta2": "1", "train.optim.momentum": "-0.5",
         "train.optim.grad_clip": "-1", "train.schedule.max_iters": "0", "train.schedule.warmup_iters": "-1",
-        "train.schedule.lr_decay_iters": "0", "train.schedule.min_lr": "-1e-9", "train.schedule.decay_fraction": "1.5",
+        "train.schedule.factor": "1", "train.schedule.interval": "0", "train.schedule.patience": "-1", "train.schedule.lr_decay_iters": "0", "train.schedule.min_lr": "-1e-9", "train.schedule.decay_fraction": "1.5",
         "train.runtime.max_minutes": "0", "train.runtime.eval_interval": "0", "train.runtime.eval_iters": "-1",
         "train.runtime.log_interval": "0", "train.runtime.checkpoint_interval": "0", "train.runtime.seed": "-1",
         "train.runtime.threads": "0", "train.runtime.out_dir": '""', "sample.sample.num_samples": "0",
         "sample.sample.max_new_tokens": "0", "sample.sample.temperature": "-1", "sample.sample.top_k": "-1",
         "sample.sample.top_p": "0", "evaluate.max_prompts": "-1", "evaluate.training_prompts": "-1",
         "train.runtime.dtype": '"float16"', "prepare.split": '"random"', "train.model.norm": '"batchnorm"',
-        "train.data.layout": '"row"', "train.schedule.decay": '"exponential"', "train.model.preset": '"gpt3"',
+        "train.data.layout": '"row"', "train.data.order": '"epoch"', "train.schedule.decay": '"exponential"', "train.model.preset": '"gpt3"',
     }  # fmt: skip
     huge = ["prepare.size", "prepare.seed", "train.model.n_embd", "train.data.batch_size", "train.runtime.seed"]
     rows = [*values.items(), *((key, str(2**63)) for key in huge)]
@@ -204,7 +204,7 @@ OVERRIDES = [
 # What only the machine, the data or prepare.py can tell, before anything is made
 FOUND_LATER = [
     ("train.model.kind=rnn", "train.model.kind"),
-    ("train.optim.name=sgd", "train.optim.name"),
+    ("train.optim.name=lamb", "train.optim.name"),
     ("train.optim.name=''", "train.optim.name"),
     ("train.runtime.device=gpu", "train.runtime.device"),
     ("train.runtime.device=''", "train.runtime.device"),

@@ -263,7 +263,7 @@ def test_nanogpts_three_files_train_and_sample(text: Path, lab: Path, terrarium:
         (["train", "spaces", "-s", "prepare.params.alphabe=x"], ["alphabe", "alphabet"]),
         (["train", "spaces", "-s", "prepare.encoder=chars"], ["prepare.encoder", "Did you mean 'char'?"]),
         (["train", "spaces", "-s", "train.model.kind=gtp"], ["train.model.kind", "Did you mean 'gpt'?"]),
-        (["train", "spaces", "-s", "train.optim.name=adam"], ["train.optim.name", "Did you mean 'adamw'?"]),
+        (["train", "spaces", "-s", "train.optim.name=adamv"], ["train.optim.name", "Did you mean 'adam'?"]),
         (["train", "spaces", "-s", "train.runtime.device=cuda:7"], ["train.runtime.device", '"auto" takes the best device']),
         (["sample", "spaces"], ["spaces has no run 'default'", "Train it first"]),
         (["sample", "spaces", "--run", "x"], ["spaces has no run 'x'"]),

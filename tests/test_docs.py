@@ -22,7 +22,8 @@ from core.config import Config
 from core.defaults import resolve
 from core.plugins.manager import HOOKS
 from core.roles import known_keys
-from core.toml import read_override
+from core.stages import SECTIONS, read_stages
+from core.toml import Settings, read_override
 
 ROOT = Path(__file__).parent.parent
 REFERENCE = ROOT / "docs" / "reference"
@@ -165,7 +166,7 @@ def test_keys_are_known(page: Path) -> None:
         for key in re.findall(r"(?<![\w./])(?:prepare|train|sample|evaluate)(?:\.\w+)+", code)
         if not re.search(r"\.(py|bin|txt)$", key)
     ]
-    for key in {*overrides, *dotted} - NO_KEYS:
+    for key in {re.sub(r"^stages\.\w+\.", "", key) for key in {*overrides, *dotted}} - NO_KEYS:
         assert key in KEYS | PREFIXES or key.startswith(
             ("prepare.params.", "train.model.params.", "train.optim.params.")
         ), key
@@ -176,6 +177,11 @@ def test_toml_blocks_are_valid(page: Path) -> None:
     for block in blocks(page.read_text(encoding="utf-8"), "toml"):
         values = tomli.loads(block)
         if "project" not in values:
+            stages = values.pop("stages", [])
+            assert read_stages(Settings({"stages": stages})) or not stages
+            for stage in stages:
+                values |= {section: stage[section] for section in SECTIONS if section in stage}
+                Config.model_validate(values)
             assert resolve(Config.model_validate(values)).train.model.block_size
 
 
@@ -248,7 +254,7 @@ def test_the_plugin_of_the_page_does_all_it_says(tmp_path: Path, lab: Path) -> N
     assert re.fullmatch(r"default: [\d.]+ s\n", told.stdout), told.stderr
     listed = [line.split() for line in run("plugins").stdout.splitlines()]
     for kind, value in (
-        ("encoder", "ascii"), ("model", "bigram"), ("optimizer", "sgd"), ("tracker", "jsonl"),
+        ("encoder", "ascii"), ("model", "bigram"), ("optimizer", "rmsprop"), ("tracker", "jsonl"),
         ("command", OF_THE_PLUGIN_PAGE), ("experiment", "codes"),
     ):  # fmt: skip
         assert [kind, value, "terrarium-ascii"] in listed

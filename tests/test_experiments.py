@@ -14,7 +14,10 @@ from click.testing import Result
 from preparing import error_of
 
 EXPERIMENTS = Path(__file__).parents[1] / "experiments"
-SHIPPED = ("count_by_twos", "insert_spaces", "shakespeare", "shakespeare_char", "tinystories", "translate_words")
+SHIPPED = (
+    "addition", "arithmetic", "count_by_twos", "insert_spaces", "shakespeare", "shakespeare_char", "strings",
+    "tinystories", "translate_words",
+)  # fmt: skip
 TINY = ("n_layer=1", "n_head=2", "n_embd=16")
 LITTLE_TEXT = [
     "-s",
@@ -31,6 +34,15 @@ LITTLE_TEXT = [
 @pytest.mark.parametrize(
     ("name", "more"),
     [
+        ("addition", []),
+        ("addition", ["--variant", "formats", "-s", "prepare.params.format=detailed"]),
+        ("addition", ["--variant", "shin"]),
+        ("arithmetic", []),
+        ("arithmetic", ["--variant", "division"]),
+        ("arithmetic", ["--variant", "lstm"]),
+        ("arithmetic", ["--variant", "orders"]),
+        ("strings", []),
+        ("strings", ["-s", "prepare.params.task=sort"]),
         ("count_by_twos", []),
         ("insert_spaces", []),
         ("insert_spaces", ["--variant", "long"]),
@@ -107,6 +119,43 @@ def test_no_two_numbers_have_the_same_words(numbers: ModuleType, language: str) 
 @pytest.mark.parametrize(
     ("name", "setting", "message", "remedy"),
     [
+        (
+            "addition",
+            "min_digits=5",
+            "there is no number of 5 to 4 digits",
+            "Set 1 <= min_digits <= max_digits.",
+        ),
+        (
+            "addition",
+            "examples=100000001",
+            "examples = 100000001, but 1 to 4 digits make 100,000,000 different sums",
+            "Choose from 1 to 100,000,000, or 0 for an endless stream.",
+        ),
+        ("arithmetic", "p=1", "p = 1 leaves one number", "Set it to 2 or more."),
+        (
+            "arithmetic",
+            "orders=[2, 4]",
+            "orders = [2, 4] has an operation order other than 2 and 3, or none",
+            "Choose [2], [3] or [2, 3].",
+        ),
+        (
+            "arithmetic",
+            "orders=[]",
+            "orders = [] has an operation order other than 2 and 3, or none",
+            "Choose [2], [3] or [2, 3].",
+        ),
+        (
+            "strings",
+            "alphabet=a b",
+            "alphabet = 'a b' has no letter, or white space",
+            "Give letters: a line break ends an answer.",
+        ),
+        (
+            "strings",
+            "min_letters=0",
+            "there is no string of 0 to 8 letters",
+            "Set 1 <= min_letters <= max_letters.",
+        ),
         ("insert_spaces", "alphabet=", "there are no such words", "Give a letter and max_letters >= 1."),
         ("insert_spaces", "max_letters=0", "there are no such words", "Give a letter and max_letters >= 1."),
         ("count_by_twos", "below=0", "below = 0 leaves no number to start at", "Set it to 1 or more."),
@@ -127,3 +176,15 @@ def test_settings_that_make_no_data(tmp_path: Path, name: str, setting: str, mes
         "prepare.params" if name == "insert_spaces" else f"prepare.params.{setting.partition('=')[0]}",
         remedy,
     )
+
+
+@pytest.mark.parametrize(
+    ("name", "stages"), [("addition", ["two_digits", "four_digits"]), ("strings", ["short", "long"])]
+)
+def test_a_shipped_curriculum_runs(lab: Path, terrarium: Callable[..., Result], name: str, stages: list[str]) -> None:
+    assert terrarium("new", "tiny", "--from", str(EXPERIMENTS / name)).exit_code == 0
+    settings = [*(f"train.model.{key}" for key in TINY), "max_iters=2", "prepare.size=20000"]
+    result = terrarium("loop", "tiny", "--variant", "curriculum", *settings)
+    assert result.exit_code == 0, result.output
+    found = json.loads((lab / "tiny/out/curriculum/pipeline.json").read_text())
+    assert found["stages"] == stages and found["table"]["val_loss"].keys() == set(stages)

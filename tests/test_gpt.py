@@ -13,6 +13,7 @@ from torch import Tensor
 from core.config import Config, Model
 from core.defaults import resolve
 from core.models.attention import Scheme, attend, choose_attention, rotary_tables, rotate
+from core.models.build import parameter_count
 from core.models.gpt import GPT
 from core.models.layers import RmsNormFunction, rms_norm, softcap, squared_relu
 from core.models.loss import token_loss
@@ -314,3 +315,44 @@ def test_a_compiler_sees_the_model_as_one_graph(preset: str) -> None:
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)
     found.sum().backward()
     assert all(parameter.grad is not None for parameter in model.parameters())
+
+
+PARAMS: dict[str, Any] = {"post_norm": True, "ff_bias": False, "head_bias": True}
+
+
+@pytest.mark.parametrize("params", [{"post_norm": True}, {"ff_bias": True}, {"head_bias": True}, PARAMS], ids=str)
+@pytest.mark.parametrize("dropout", [0.0, 0.2])
+def test_params_learn_look_back_only_and_keep_their_cache(params: dict[str, bool], dropout: float) -> None:
+    torch.manual_seed(0)
+    model = GPT(config_of("gpt2", bias=True, dropout=dropout), VOCAB, **params).train()
+    tokens = tokens_of()
+    nats, count = token_loss(model(tokens), tokens_of(seed=1))
+    (nats / count).backward()
+    assert all(p.grad is not None and p.grad.isfinite().all() and p.grad.abs().sum() > 0 for p in model.parameters())
+    model.eval()
+    whole = model(tokens)
+    changed = tokens.clone()
+    changed[:, 4] = (changed[:, 4] + 1) % VOCAB
+    torch.testing.assert_close(model(changed)[:, :4], whole[:, :4])
+    cache = model.new_cache(3)
+    with torch.inference_mode():
+        parts = [model(piece, cache) for piece in tokens.split([3, *[1] * (BLOCK - 3)], dim=1)]
+    torch.testing.assert_close(torch.cat(parts, dim=1), whole, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(model.trace(tokens).logits, whole, rtol=1e-4, atol=1e-5)
+
+
+def test_norms_after_the_sums() -> None:
+    torch.manual_seed(0)
+    model = GPT(config_of("gpt2", bias=True, n_layer=1), VOCAB, post_norm=True).eval()
+    x, place = model.embed(tokens_of(), BLOCK, 0)
+    block = model.blocks[0]
+    middle = block.ln_1(x + block.attn(x, place, "explicit"))
+    torch.testing.assert_close(block(x, place, "explicit"), block.ln_2(middle + block.mlp(middle)))
+    torch.testing.assert_close(model.trace(tokens_of()).attention[0], block.attn.weights(x, place))
+    assert "transformer.ln_f.weight" not in model.state_dict()
+
+
+def test_the_study_of_modular_addition_has_as_many_parameters() -> None:
+    """IFT6135, p = 31: 36 ids, 2 layers of 128, biases in attention, norms after the sums; embeddings not counted."""
+    model = GPT(config_of("gpt2", n_embd=128, n_head=4, bias=True, tie_weights=False), 36, **PARAMS)
+    assert parameter_count(model, embeddings=False) == 399_908

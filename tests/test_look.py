@@ -195,6 +195,18 @@ def test_look_writes_pictures_into_the_folder_of_the_run(sums: Path, terrarium: 
     assert re.fullmatch(r"\d+\+\d+=", default["prompt"])
 
 
+def test_look_at_a_stage(lab: Path, terrarium: Terrarium) -> None:
+    from conftest import TINY
+
+    stages = '\n[[stages]]\nname = "first"\n[[stages]]\nname = "second"\n'
+    write(lab / "sums", SUMS, TINY + stages)
+    assert terrarium("loop", "sums", "-q").exit_code == 0
+    for more, stage in (("--stage first", "first"), ("", "second"), ("--run default/first", "first")):
+        found = json.loads(terrarium("look", "sums", "--json", *more.split()).stdout)
+        assert found["run"] == f"default/{stage}"
+        assert Path(found["files"][0]).parent == lab / "sums/out/default" / stage
+
+
 def test_reports_show_the_pictures(sums: Path, terrarium: Terrarium, tmp_path: Path) -> None:
     folder = sums / "out" / "default"
     assert terrarium("look", "sums", "--prompt", "12+5=", "-q").exit_code == 0

@@ -16,7 +16,7 @@ from click.testing import Result
 Terrarium = Callable[..., Result]
 
 
-@pytest.mark.parametrize("name", ["..", ".", "", "a/b", ".hidden", "a\nb", " "])
+@pytest.mark.parametrize("name", ["..", ".", "", ".hidden", "a\nb", " "])
 def test_a_run_name_is_one_visible_folder(spaces: Path, terrarium: Terrarium, name: str) -> None:
     before = {path: path.read_bytes() for path in spaces.rglob("*") if path.is_file()}
     result = (
@@ -194,7 +194,7 @@ def test_a_file_where_a_folder_belongs_is_told(spaces: Path, terrarium: Terrariu
 def test_what_is_not_to_be_had_is_told_before_anything_is_made(spaces: Path, terrarium: Terrarium) -> None:
     for key in (
         "train.runtime.device=gpu",
-        "train.optim.name=sgd",
+        "train.optim.name=lamb",
         'train.runtime.trackers=["wandbb"]',
         "train.model.kind=rnn",
     ):

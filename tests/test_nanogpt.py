@@ -83,6 +83,15 @@ def test_export_has_what_nanogpt_resumes_from(tmp_path: Path) -> None:
     assert [group["weight_decay"] for group in optimizer.param_groups] == [0.1, 0.0]
 
 
+@pytest.mark.parametrize("key", ["post_norm", "ff_bias", "head_bias"])
+def test_what_only_params_ask_for_is_not_exported(tmp_path: Path, key: str) -> None:
+    with pytest.raises(UserError, match=f"nanoGPT has no model with {key}") as error:
+        export_checkpoint(GPT(build().config, 7, **{key: True}), tmp_path / "ckpt.pt")
+    assert error.value.place == f"train.model.params.{key}"
+    assert error.value.remedy == "Train without that key."
+    assert not (tmp_path / "ckpt.pt").exists()
+
+
 @pytest.mark.parametrize(
     ("keys", "message"),
     [

@@ -27,12 +27,17 @@ MUON = Optim(
     weight_decay=0.0,
     beta1=0.8,
     beta2=0.99,
+    momentum=0.85,
     grad_clip=0.0,
 )
 ADAMW = MUON.model_copy(update={"name": "adamw", "learning_rate": 1e-3, "weight_decay": 0.1, "beta1": 0.9})
+ADAM = ADAMW.model_copy(update={"name": "adam", "weight_decay": 0.0})
+SGD = ADAMW.model_copy(update={"name": "sgd", "learning_rate": 0.1, "weight_decay": 0.0, "momentum": 0.9})
 # Three steps of Polar Express take singular values from 0.005 of the norm on into here; bfloat16 adds some noise.
 BAND = (0.17, 1.88)
 BFLOAT16_BAND = (0.12, 2.0)
+
+Build = Callable[[nn.Module, Optim], torch.optim.Optimizer]
 
 
 class Block(nn.Module):
@@ -258,9 +263,10 @@ def test_grouped_queries_are_three_matrices_too(n_kv_head: int, pieces: int | li
     json.dumps(optimizer.state_dict()["param_groups"])
 
 
-def test_adamw_decays_matrices_only() -> None:
+@pytest.mark.parametrize("build", [optimizers.adamw, optimizers.adam, optimizers.sgd])
+def test_matrices_alone_decay(build: Build) -> None:
     model = toy()
-    groups = optimizers.adamw(model, ADAMW).param_groups
+    groups = build(model, ADAMW).param_groups
     assert [(group["weight_decay"], {p.dim() >= 2 for p in group["params"]}) for group in groups] == [
         (0.1, {True}),
         (0.0, {False}),
@@ -268,15 +274,51 @@ def test_adamw_decays_matrices_only() -> None:
     assert all(group["peak_lr"] == group["lr"] == 1e-3 for group in groups)
 
 
+@pytest.mark.parametrize("name", ["adam", "sgd"])
+def test_adam_and_sgd_are_those_of_torch(name: str) -> None:
+    """With weight decay in the gradient."""
+    optim = {"adam": ADAM, "sgd": SGD}[name].model_copy(update={"weight_decay": 1.0})
+    ours, theirs = toy(), toy()
+    matrices = [p for p in theirs.parameters() if p.dim() >= 2]
+    vectors = [p for p in theirs.parameters() if p.dim() < 2]
+    groups = [{"params": matrices, "weight_decay": 1.0}, {"params": vectors}]
+    reference = (
+        torch.optim.Adam(groups, lr=1e-3, betas=(0.9, 0.99))
+        if name == "adam"
+        else torch.optim.SGD(groups, lr=0.1, momentum=0.9)
+    )
+    assert learn(ours, getattr(optimizers, name)(ours, optim), 5) == pytest.approx(
+        learn(theirs, reference, 5), rel=1e-4
+    )
+
+
+def test_decay_in_the_gradient_is_not_decay_of_the_weights() -> None:
+    """Adam scales it by the size of the gradient; AdamW shrinks each matrix by the same share."""
+    shrunk = {}
+    for name in ("adam", "adamw"):
+        model = toy()
+        optimizer = getattr(optimizers, name)(model, ADAMW.model_copy(update={"weight_decay": 0.5}))
+        for p in model.parameters():
+            p.grad = torch.zeros_like(p)
+        before = model.wte.weight.detach().clone()
+        optimizer.step()
+        shrunk[name] = model.wte.weight.detach() / before
+    torch.testing.assert_close(shrunk["adamw"], torch.full_like(shrunk["adamw"], 1 - 1e-3 * 0.5))
+    assert shrunk["adam"].std() > 1e-4
+
+
 # Learning and saving
 
-Build = Callable[[nn.Module, Optim], torch.optim.Optimizer]
-BOTH = pytest.mark.parametrize(
-    ("build", "optim"), [(optimizers.muon, MUON), (optimizers.adamw, ADAMW.model_copy(update={"learning_rate": 0.02}))]
-)
+LEARNING = [
+    (optimizers.muon, MUON),
+    (optimizers.adamw, ADAMW.model_copy(update={"learning_rate": 0.02})),
+    (optimizers.adam, ADAM.model_copy(update={"learning_rate": 0.02})),
+]
+PLAIN = [(optimizers.sgd, SGD), (optimizers.sgd, SGD.model_copy(update={"momentum": 0.0}))]
+EACH = pytest.mark.parametrize(("build", "optim"), [*LEARNING, *PLAIN])
 
 
-@BOTH
+@pytest.mark.parametrize(("build", "optim"), LEARNING)
 @pytest.mark.parametrize("tied", [False, True])
 def test_a_small_model_learns(build: Build, optim: Optim, tied: bool) -> None:
     model = toy(tied=tied)
@@ -284,14 +326,23 @@ def test_a_small_model_learns(build: Build, optim: Optim, tied: bool) -> None:
     assert losses[-1] < 0.5 * losses[0]
 
 
-@BOTH
+@pytest.mark.parametrize(("build", "optim"), PLAIN)
+def test_sgd_goes_downhill(build: Build, optim: Optim) -> None:
+    """The same batch over and over: what sgd takes long to learn otherwise."""
+    model = toy()
+    optimizer = build(model, optim)
+    losses = [learn(model, optimizer, 1)[0] for _ in range(60)]
+    assert losses[-1] < 0.95 * losses[0]
+
+
+@EACH
 def test_two_runs_are_the_same_to_the_bit(build: Build, optim: Optim) -> None:
     first, second = toy(), toy()
     assert learn(first, build(first, optim), 5) == learn(second, build(second, optim), 5)
     assert all(torch.equal(a, b) for a, b in zip(first.parameters(), second.parameters(), strict=True))
 
 
-@BOTH
+@EACH
 def test_going_on_from_a_saved_state_changes_nothing(build: Build, optim: Optim) -> None:
     model = toy()
     optimizer = build(model, optim)

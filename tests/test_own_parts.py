@@ -89,10 +89,13 @@ def test_wrong_keys_of_an_own_optimizer(spaces: Path, terrarium: Terrarium, key:
     assert not (spaces / "datasets").exists()  # it is told before anything is made
 
 
-def test_built_in_models_have_no_own_keys(spaces: Path, terrarium: Terrarium) -> None:
+def test_built_in_models_have_keys_of_their_own(spaces: Path, terrarium: Terrarium) -> None:
     result = terrarium("train", "spaces", "-s", "train.model.params.depth=3")
     assert result.exit_code == 2
-    assert "unknown key 'train.model.params.depth'\n  GPT() has no keyword-only parameters" in result.stderr
+    assert "unknown key 'train.model.params.depth'" in result.stderr
+    assert "The keys are the parameters after * of GPT()." in result.stderr
+    lstm = ("-s", "train.model.kind=lstm", "-s", "train.model.params.single_bias=3")
+    assert "LSTM() declares single_bias: bool." in terrarium("train", "spaces", *lstm).stderr
     result = terrarium("train", "spaces", "-s", "train.model.depth=3")
     assert "A key of your own function goes under [train.model.params]." in result.stderr
 
@@ -203,5 +206,5 @@ def test_answer_says_what_counts(spaces: Path) -> None:
     model = open_experiment("spaces").run().load()
     assert model.evaluate()["val_accuracy"] >= strict["val_accuracy"]
     assert model.mistakes == [
-        answer for answer in model.closing[1] if answer.text[-1:] != answer.example.completion[-1:]
+        answer for answer in model.closing[1]["val"] if answer.text[-1:] != answer.example.completion[-1:]
     ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from click.testing import Result
 
 from core.evaluation.evaluate import Evaluation
 from core.training import checkpoints
-from core.training.progress import Progress, note_reached
+from core.training.progress import Progress, delay_of, note_reached
 
 Terrarium = Callable[..., Result]
 STOP = ("-s", 'train.runtime.stop_when="val_accuracy >= 0.9"')
@@ -121,3 +122,40 @@ def test_what_was_reached_is_noted_once() -> None:
     }  # fmt: skip
     note_reached(progress, {"val_loss": 1.0})
     assert list(progress.reached) == ["val"]
+
+
+@pytest.mark.parametrize(
+    ("train", "val", "delay"),
+    [({"0.99": 3}, {"0.99": 12}, 9), ({"0.99": 12}, {"0.99": 9}, -3), ({"0.99": 3}, {"0.9": 3}, None), ({}, {}, None)],
+)
+def test_the_delay_is_from_memorising_to_generalising(
+    train: dict[str, int], val: dict[str, int], delay: int | None
+) -> None:
+    sides = {"train": train, "val": val}
+    passed = {side: {name: {"step": step, "seconds": 1.0} for name, step in of.items()} for side, of in sides.items()}
+    assert delay_of(passed) == delay
+    assert delay_of({}) is None
+
+
+def test_summary_and_report_say_when_it_generalised(
+    spaces: Path, terrarium: Terrarium, rising: Callable[[], None]
+) -> None:
+    assert terrarium("train", "spaces", *STEADY).exit_code == 0
+    assert summary(spaces)["delay"] == 3
+    assert terrarium("report", "spaces").exit_code == 0
+    page = (spaces / "out" / "default" / "report.md").read_text()
+    assert "## Memorising and generalising" in page
+    assert re.search(r"Memorised, 99% of the training prompts right: at step 9, after [\d.]+ s\.", page)
+    assert re.search(r"Generalised, 99% of the validation prompts right: at step 12, after [\d.]+ s\.", page)
+    assert "It generalised 3 steps after it had memorised." in page
+    assert "Measured at evaluations, every 3 steps." in page
+    assert "Memorising and generalising" in (spaces / "out" / "default" / "report.html").read_text()
+
+
+def test_a_report_says_what_was_not_reached(spaces: Path, terrarium: Terrarium, rising: Callable[[], None]) -> None:
+    assert terrarium("train", "spaces", *STEADY, *STOP).exit_code == 0
+    assert summary(spaces)["delay"] is None
+    assert terrarium("report", "spaces").exit_code == 0
+    page = (spaces / "out" / "default" / "report.md").read_text()
+    assert "Generalised, 99% of the validation prompts right: not reached." in page
+    assert "had memorised" not in page

@@ -1157,6 +1157,6 @@ def test_a_process_that_ends_before_it_begins_is_a_failure_and_no_crash(tmp_path
 
 def test_damaged_metrics_of_one_run_do_not_end_the_sweep(tmp_path: Path) -> None:
     (tmp_path / "metrics.csv").write_text("step,val_loss\n1,abc\n")
-    job: Any = SimpleNamespace(metrics=tmp_path / "metrics.csv", size=0, rows=[])
+    job: Any = SimpleNamespace(folders=[tmp_path], size=0, rows=[])
     assert not workers.Job.look(job)
     assert job.rows == []

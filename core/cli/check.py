@@ -18,26 +18,44 @@ if TYPE_CHECKING:
 
 @click.command()
 @options.experiment
+@options.stage
 @click.option("--no-timing", is_flag=True, help="Do not time any steps; leave out time and memory.")
 @options.as_json
 @options.settings
 def check(
-    experiment: str, no_timing: bool, as_json: bool, overrides: tuple[str, ...], variant: str, quiet: bool
+    experiment: str,
+    stage: str,
+    no_timing: bool,
+    as_json: bool,
+    overrides: tuple[str, ...],
+    variant: str,
+    quiet: bool,
 ) -> None:
     """Check an experiment before training it.
 
-    Shows the data, how much of the validation side also occurs in training, the loss of n-gram baselines, the time and
-    memory that the run will need (from five seconds of real steps), and suspicious settings. Makes the dataset if
-    necessary. Does not change the runs.
+    Shows the data, how much of the held-out sides also occurs in training, the loss of n-gram baselines, the time and memory
+    that the run will need (from five seconds of real steps), and suspicious settings. Makes the dataset if necessary. Does
+    not change the runs. With stages, checks each one, and counts held-out prompts of one stage in training data of another.
     """
-    from core.lab.check import account_of
+    from core.lab.check import accounts_of, across_stages
 
     opened, console = options.opened(experiment, overrides, variant, quiet, as_json=as_json)
-    account = account_of(opened, timing=not no_timing)
-    for line in lines(account):
-        console.say(line)
+    accounts = accounts_of(opened, stage, timing=not no_timing)
+    across = across_stages(opened) if opened.stages and not stage else []
+    for name, account in accounts.items():
+        console.say("\n".join([*([f"\nstage {name}"] if name else []), *lines(account)]))
+    if across:
+        console.say("\n".join(across_lines(across)))
     if as_json:
-        click.echo(json.dumps(account, indent=2))
+        click.echo(json.dumps({"stages": accounts, "across": across} if opened.stages else accounts[""], indent=2))
+
+
+def across_lines(across: list[Account]) -> Iterator[str]:
+    """What was counted from stage to stage."""
+    yield from ("", "held-out prompts of one stage in the training data of another")
+    for part in across:
+        where = f"{part['stage']} ({part['side']}) in {part['train_of']}"
+        yield line(where, f"{part['in_train']:,} of {part['parts']:,} ({part['share']:.1%})")
 
 
 def lines(account: Account) -> Iterator[str]:

@@ -11,8 +11,6 @@ from typing import TYPE_CHECKING
 import click
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from core.plugins.discovery import Experiment
 
 Complete = Callable[[click.Context, click.Parameter, str], list[str]]
@@ -50,7 +48,7 @@ def runs(context: click.Context, parameter: click.Parameter, incomplete: str) ->
 
     # Behind an option without its value, click has not told arguments apart.
     experiment = context.params.get("experiment") or context.args[0]
-    return beginning(incomplete, (folder.name for folder in runs_of(find(experiment))))
+    return beginning(incomplete, runs_of(find(experiment)))
 
 
 @silently
@@ -58,10 +56,10 @@ def groups(context: click.Context, parameter: click.Parameter, incomplete: str) 
     """EXP or EXP/RUN."""
     from core.plugins.discovery import find
 
-    owner, slash, _ = incomplete.rpartition("/")
+    owner, slash, _ = incomplete.partition("/")
     if not slash:
         return experiments(context, parameter, incomplete)
-    return beginning(incomplete, (f"{owner}/{folder.name}" for folder in runs_of(find(owner))))
+    return beginning(incomplete, (f"{owner}/{name}" for name in runs_of(find(owner))))
 
 
 @silently
@@ -75,9 +73,13 @@ def keys(context: click.Context, parameter: click.Parameter, incomplete: str) ->
     return beginning(incomplete, (f"{key}=" for key in (*dotted, *short)))
 
 
-def runs_of(experiment: Experiment) -> list[Path]:
-    """Run folders, without reading their summaries."""
+def runs_of(experiment: Experiment) -> list[str]:
+    """Names of runs, and of runs with stages and their stages, without reading their summaries."""
     from core.cli.experiments import places
+    from core.tracking.run import PIPELINE, name_of, stages_in
 
-    found = sorted(places(experiment)[1].glob("*/summary.json"))
-    return [path.parent for path in found if not path.parent.name.startswith(".")]
+    out = places(experiment)[1]
+    found = [path.parent.name for path in out.glob("*/summary.json")]
+    for path in out.glob(f"*/{PIPELINE}"):
+        found += [path.parent.name, *(name_of(stage.parent) for stage in stages_in(path.parent))]
+    return sorted(name for name in found if not name.startswith("."))

@@ -17,7 +17,7 @@ Row = dict[str, float]
 LINE_SECONDS = 5.0  # between plain lines of progress, at least
 # Arguments of the Python API -> options of the command line.
 OPTIONS = {
-    "run": "--run", "name": "--name", "variant": "--variant", "force": "--force", "fresh": "--fresh", "resume": "--resume",
+    "run": "--run", "stage": "--stage", "name": "--name", "variant": "--variant", "force": "--force", "fresh": "--fresh", "resume": "--resume",
     "exact": "--exact", "start": "--start", "prompt": "--prompt", "output_path": "--out", "seeds": "--seeds", "grid": "--grid", "ranges": "--range",
     "data": "--data", "prompts": "--prompts", "samples": "--samples", "temperature": "--temperature", "draws": "--random", "halving": "--halving", "retry": "--retry", "minutes": "--minutes",
 }  # fmt: skip
@@ -137,7 +137,7 @@ class Console:
         if "val_loss" in metrics:
             parts.append(f"val {loss_text(metrics['val_loss'])}")
         if "val_accuracy" in metrics:
-            parts.append(f"exact {share_text(metrics['val_accuracy'])}")
+            parts.append(f"exact {share_text(metrics['val_accuracy']):>6}")
         of_budget = f"{metrics.get('wall_seconds', 0.0):.1f}/{self.length:g} s"
         clock = f"{metrics['seconds']:.1f} s" if self.unit == STEPS else of_budget
         return "  ".join([*parts, clock, speed_text(metrics)])

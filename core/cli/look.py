@@ -10,12 +10,14 @@ from core.cli import options
 @click.command()
 @options.experiment
 @options.run
+@options.stage
 @click.option("--prompt", metavar="TEXT", help="The text to look at.  [default: a validation prompt]")
 @options.as_json
 @options.settings
 def look(
     experiment: str,
     name: str | None,
+    stage: str,
     prompt: str | None,
     as_json: bool,
     overrides: tuple[str, ...],
@@ -31,10 +33,11 @@ def look(
     from core.lab.looking import look as look_inside
     from core.lab.model import load_model
     from core.lab.reporting import report_of_run
+    from core.lab.stages import trained_as
 
     opened, _ = options.opened(experiment, overrides, variant, quiet, as_json=as_json)
     options.tell_of_no_effect("look", overrides)
-    model = load_model(opened, name)
+    model = load_model(*trained_as(opened, name, stage))
     found = look_inside(model, prompt)
     report_of_run(model.run.folder)
     if as_json:

@@ -36,6 +36,7 @@ def together(*decorators: Callable[[F], F]) -> Callable[[F], F]:
 
 experiment = click.argument("experiment", metavar="EXP", shell_complete=completion.experiments)
 run = click.option("--run", "name", metavar="NAME", shell_complete=completion.runs, help="Name of the run.  [default: the variant's name, or default]")  # fmt: skip
+stage = click.option("--stage", metavar="NAME", default="", help="Only this stage of [[stages]].")
 as_json = click.option("--json", "as_json", is_flag=True, help="Machine-readable output on stdout.")
 force = click.option("--force", is_flag=True, help="Make the dataset even if it is current.")
 settings = together(
@@ -45,6 +46,7 @@ settings = together(
 )  # fmt: skip
 training = together(
     run,
+    stage,
     click.option(
         "--resume", is_flag=True, help="Continue the run, even if schedule and runtime settings have changed."
     ),
@@ -83,10 +85,21 @@ def say_json(value: dict[str, Any]) -> None:
 def run_as_json(folder: Path) -> dict[str, Any]:
     """A run for --json: its names, its files and its summary."""
     from core.tracking.figures import read_figures
+    from core.tracking.run import name_of
 
     summary, report = read_figures(folder), folder / "report.html"
-    named = {"experiment": summary["experiment"], "run": folder.name, "folder": str(folder)}
+    named = {"experiment": summary["experiment"], "run": name_of(folder), "folder": str(folder)}
     return named | ({"report": str(report)} if report.is_file() else {}) | {"summary": summary}
+
+
+def pipeline_as_json(folder: Path) -> dict[str, Any]:
+    """A run with stages for --json: its names, its files, and pipeline.json."""
+    from core.tracking.run import PIPELINE, read_summary, stages_in
+
+    stages = [path.parent for path in stages_in(folder)]
+    experiment = read_summary(stages[0])["experiment"]
+    named = {"experiment": experiment, "run": folder.name, "folder": str(folder), "report": str(folder / "report.html")}
+    return named | {"pipeline": json.loads((folder / PIPELINE).read_bytes())}
 
 
 # What the keys after -s can change in a trained run. The others were decided when it was trained.
@@ -110,12 +123,13 @@ def this_command() -> str:
     return command_line([*Program.words, *sys.argv[1:]])
 
 
-def train_command(opened: Opened, name: str | None, more: Sequence[str] = ()) -> str:
-    """The command that trains or resumes a run. more: overrides besides those of the experiment."""
+def train_command(opened: Opened, name: str | None, more: Sequence[str] = (), stage: str = "") -> str:
+    """The command that trains or resumes a run. more: overrides besides those of the experiment. stage: only this one."""
     run = name or opened.default_run
     options = [
         *(["--variant", opened.variant] if opened.variant else []),
         *(["--run", run] if run != opened.default_run else []),
+        *(["--stage", stage] if stage else []),
         *(part for text in (*opened.overrides, *more) for part in ("-s", text)),
     ]
     return f"{opened.experiment.command.format('train')} {shlex.join(options)}".strip()

@@ -47,6 +47,9 @@ def full_key(key: str) -> str:
     from core.nanogpt_keys import ANSWERS
     from core.roles import known_keys
 
+    if key.startswith("stages.") and key.count(".") > 1:
+        _, stage, own = key.split(".", 2)
+        return f"stages.{stage}.{full_key(own)}"
     keys = list(known_keys())
     section = key.partition(".")[0]
     meant = [known for known in keys if known.endswith(f".{key}")]

@@ -9,30 +9,40 @@ import click
 from core.cli import options
 
 if TYPE_CHECKING:
+    from core.data.dataset import Dataset
     from core.lab.opened import Opened
     from core.lab.training import Wish
 
 
 @click.command()
 @options.experiment
+@options.stage
 @options.force
 @options.as_json
 @options.settings
-def prepare(experiment: str, force: bool, as_json: bool, overrides: tuple[str, ...], variant: str, quiet: bool) -> None:
-    """Make the dataset, unless it is current."""
-    from core.lab.opened import prepared
+def prepare(
+    experiment: str, stage: str, force: bool, as_json: bool, overrides: tuple[str, ...], variant: str, quiet: bool
+) -> None:
+    """Make the dataset, unless it is current. With stages, make those of all of them."""
+    from core.lab.pipeline import prepare_all
 
     opened, _ = options.opened(experiment, overrides, variant, quiet, as_json=as_json)
-    opened, dataset = prepared(opened, force=force)
+    made = prepare_all(opened, stage, force=force)
     if as_json:
-        sides = {"train": dataset.train, "val": dataset.val, "test": dataset.test}
-        options.say_json({
-            "experiment": opened.experiment.name,
-            "folder": str(dataset.folder),
-            "tokens": {side: split.tokens for side, split in sides.items() if split},
-            "vocab_size": dataset.encoder.vocab_size,
-            "data_hash": dataset.data_hash,
-        })  # fmt: skip
+        found = {name: dataset_as_json(opened.experiment.name, dataset) for name, dataset in made.items()}
+        options.say_json(found.get("", {"experiment": opened.experiment.name, "stages": found}))
+
+
+def dataset_as_json(experiment: str, dataset: Dataset) -> dict[str, Any]:
+    """A dataset for --json."""
+    sides = {"train": dataset.train, "val": dataset.val, "test": dataset.test}
+    return {
+        "experiment": experiment,
+        "folder": str(dataset.folder),
+        "tokens": {side: split.tokens for side, split in sides.items() if split},
+        "vocab_size": dataset.encoder.vocab_size,
+        "data_hash": dataset.data_hash,
+    }
 
 
 @click.command()
@@ -43,7 +53,7 @@ def prepare(experiment: str, force: bool, as_json: bool, overrides: tuple[str, .
 def train(
     experiment: str, as_json: bool, overrides: tuple[str, ...], variant: str, quiet: bool, **choices: Any
 ) -> None:
-    """Train a run, or continue an unfinished one."""
+    """Train a run, or continue an unfinished one. With stages, train all of them."""
     from core.lab.loop import train as train_whole
 
     opened, _ = options.opened(experiment, overrides, variant, quiet, as_json=as_json)
@@ -58,20 +68,25 @@ def train(
 @options.as_json
 @options.settings
 def loop(experiment: str, as_json: bool, overrides: tuple[str, ...], variant: str, quiet: bool, **choices: Any) -> None:
-    """Prepare, train, evaluate, sample and report."""
+    """Prepare, train, evaluate, sample and report. With stages, do so for each one that is not finished."""
     from core.lab.loop import loop as run_loop
 
     opened, console = options.opened(experiment, overrides, variant, quiet, as_json=as_json)
     page = run_loop(opened, wished(opened, choices), console.write if console.interactive else None)
     if as_json:
-        options.say_json(options.run_as_json(page.parent))
+        folder = page.parent
+        if opened.stages:
+            options.say_json(options.pipeline_as_json(folder))
+        else:
+            options.say_json(options.run_as_json(folder))
 
 
 def wished(opened: Opened, choices: dict[str, Any]) -> Wish:
     """The Wish for a run, from the options."""
     from core.lab.training import Wish
 
-    return Wish(**choices, command=options.this_command(), again=options.train_command(opened, choices["name"]))
+    again = options.train_command(opened, choices["name"], stage=choices["stage"])
+    return Wish(**choices, command=options.this_command(), again=again)
 
 
 COMMANDS = (prepare, train, loop)

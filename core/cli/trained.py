@@ -14,6 +14,7 @@ from core.cli import options
 @click.command()
 @options.experiment
 @options.run
+@options.stage
 @click.option("--data", metavar="FOLDER|VARIANT", help="Evaluate on another dataset, made with the same encoder.")
 @click.option(
     "--prompts",
@@ -28,6 +29,7 @@ from core.cli import options
 def evaluate(
     experiment: str,
     name: str | None,
+    stage: str,
     as_json: bool,
     overrides: tuple[str, ...],
     variant: str,
@@ -42,10 +44,11 @@ def evaluate(
     from core.lab.evaluating import Question
     from core.lab.evaluating import evaluate as evaluate_model
     from core.lab.model import load_model
+    from core.lab.stages import trained_as
 
     opened, _ = options.opened(experiment, overrides, variant, quiet, as_json=as_json)
     options.tell_of_no_effect("evaluate", overrides)
-    metrics = evaluate_model(load_model(opened, name), Question(**choices))
+    metrics = evaluate_model(load_model(*trained_as(opened, name, stage)), Question(**choices))
     if as_json:
         click.echo(json.dumps(metrics, indent=2))
 
@@ -53,12 +56,14 @@ def evaluate(
 @click.command()
 @options.experiment
 @options.run
+@options.stage
 @options.sampling
 @options.as_json
 @options.settings
 def sample(
     experiment: str,
     name: str | None,
+    stage: str,
     as_json: bool,
     overrides: tuple[str, ...],
     variant: str,
@@ -69,15 +74,17 @@ def sample(
     from core.lab.model import load_model
     from core.lab.reporting import say_samples
     from core.lab.sampling import sample as draw
+    from core.lab.stages import trained_as
 
     opened, console = options.opened(experiment, overrides, variant, quiet, as_json=as_json)
     options.tell_of_no_effect("sample", overrides)
     show = console.write if console.interactive else None
-    samples = draw(load_model(opened, name), show=show, **choices)
+    model = load_model(*trained_as(opened, name, stage))
+    samples = draw(model, show=show, **choices)
     say_samples(console, samples, first_is_shown=show is not None)
     if as_json:
         values = [sample.as_dict() for sample in samples]
-        found = {"experiment": experiment, "run": name or opened.default_run, "samples": values}
+        found = {"experiment": experiment, "run": model.run.name, "samples": values}
         click.echo(json.dumps(found, indent=2, ensure_ascii=False))
 
 

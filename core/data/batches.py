@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from core.config import Data
 from core.data.dataset import BLOCK, Dataset, Split
+from core.data.epochs import pieces_of, rows_in_epochs
 from core.errors import UserError
 
 Array = npt.NDArray[np.int64]
@@ -39,8 +40,10 @@ def layout_of(dataset: Dataset, data: Data) -> Layout:
     if layout == "stream":
         for split in (dataset.train, dataset.val):
             refuse_short(split, data)
-    if not has_target(dataset.train, data, block_size(data) if layout == "rows" else None):
-        raise no_targets(dataset.train, data, in_rows=layout == "rows")
+    whole = layout == "rows" and data.order == "epochs"
+    reach = block_size(data) if layout == "rows" and not whole else None
+    if not has_target(dataset.train, data, reach, whole_documents=whole):
+        raise no_targets(dataset.train, data, in_rows=reach is not None)
     if not has_target(dataset.val, data, None, whole_documents=layout == "rows"):
         raise no_targets(dataset.val, data)
     return layout
@@ -49,8 +52,8 @@ def layout_of(dataset: Dataset, data: Data) -> Layout:
 def has_target(split: Split, data: Data, reach: int | None, *, whole_documents: bool = False) -> bool:
     """Whether any token of a side can be a target.
 
-    reach: its largest distance in tokens from its document's start, as in training rows; None: any.
-    whole_documents: a document's first token is not a target, as in validation rows.
+    reach: its largest distance in tokens from its document's start, as in random training rows; None: any.
+    whole_documents: a document's first token is not a target, as in validation rows and in epochs.
     """
     mask = split.mask if data.mask_prompt else None
     in_rows = split.starts is not None and (reach is not None or whole_documents)
@@ -87,9 +90,15 @@ def batch(split: Split, data: Data, seed: int, step: int) -> tuple[Array, Array]
 
     stream: windows at random places, as in nanoGPT. rows: each starts where a random document starts, and the
     documents after it follow until T is full. Some rows may hold no target, but not all of them: they are then drawn
-    again. Raises UserError if the side is shorter than a window.
+    again. With train.data.order = "epochs": see `core.data.epochs`. Raises UserError if the side is shorter than a window.
     """
     size, rows = block_size(data), data.grad_accum_steps * data.batch_size
+    shape = (data.grad_accum_steps, data.batch_size, size)
+    if data.order == "epochs":
+        in_rows = uses_rows(split, data)
+        ids, learnt = rows_in_epochs(split, size, seed, step * rows, rows, in_rows=in_rows, masked=data.mask_prompt)
+        targets = np.where(learnt[:, 1:], ids[:, 1:], NO_TARGET)
+        return np.ascontiguousarray(ids[:, :-1]).reshape(shape), targets.reshape(shape)
     random = np.random.Generator(np.random.Philox(np.random.SeedSequence((seed, step))))
     for _ in range(MOST_DRAWS):
         if uses_rows(split, data):
@@ -101,8 +110,13 @@ def batch(split: Split, data: Data, seed: int, step: int) -> tuple[Array, Array]
         inputs, targets = gather(split, begins, np.minimum(begins + size + 1, split.tokens), data)
         if (targets != NO_TARGET).any():
             break
-    shape = (data.grad_accum_steps, data.batch_size, size)
     return inputs.reshape(shape), targets.reshape(shape)
+
+
+def epochs_read(split: Split, data: Data, steps: int) -> float:
+    """How many times the first `steps` batches read a side, with train.data.order = "epochs"."""
+    rows = pieces_of(split, block_size(data), in_rows=uses_rows(split, data)).rows
+    return steps * data.grad_accum_steps * data.batch_size / rows
 
 
 def uses_rows(split: Split, data: Data) -> bool:

@@ -50,6 +50,8 @@ def code_and_settings(source: Source) -> dict[str, Any]:
         del settings["test_fraction"]
     if settings["size"] is None and (source.kind != "documents" or default_size(source) == ENDLESS):
         settings["size"] = ENDLESS
+    if settings["documents"] == "documents":
+        del settings["documents"]
     if not settings["columns"]:
         del settings["columns"]
     if "separator" not in source.given and settings["format"] not in ("text", "pairs"):

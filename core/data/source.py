@@ -21,7 +21,7 @@ from core.data.tables import ENDINGS
 from core.data.text import read_text
 from core.download import download
 from core.encoders.base import Encoder
-from core.errors import UserError
+from core.errors import UserError, did_you_mean
 from core.listener import SILENT, Advice, Listener
 from core.plugins.discovery import Experiment
 from core.plugins.manager import Plugins
@@ -52,8 +52,10 @@ class Source:
         return self.plugins.code
 
     def __post_init__(self) -> None:
+        """Raises UserError for functions of prepare.py that are none, are missing or have almost the right name."""
         if self.code is not None:
             check_functions(self.code)
+            check_named(self.code, self.config.prepare.documents, self.place_of)
 
     @property
     def kind(self) -> Literal["prepare", "input", "documents", ""]:
@@ -61,12 +63,16 @@ class Source:
             return "prepare"
         if self.config.prepare.input:
             return "input"
-        return "documents" if hasattr(self.code, "documents") else ""
+        return "documents" if hasattr(self.code, self.config.prepare.documents) else ""
 
     @property
     def function(self) -> Callable[..., Any] | None:
         """The function of prepare.py that makes the data, or None."""
-        return None if self.kind in ("input", "") else getattr(self.code, self.kind)
+        if self.kind in ("input", ""):
+            return None
+        name = self.config.prepare.documents if self.kind == "documents" else self.kind
+        found: Callable[..., Any] = getattr(self.code, name)
+        return found
 
     def may_read(self, name: str) -> bool:
         """Whether the function of prepare.py may read files of "raw_dir", or of its own "folder"."""
@@ -134,6 +140,17 @@ def check_functions(code: ModuleType) -> None:
                 place=source_of(function),
                 remedy=f"Did you mean '{near[0]}'? If not, give it a name that is less similar, such as _{function.__name__}.",
             )
+
+
+def check_named(code: ModuleType, name: str, place_of: PlaceOf) -> None:
+    """Raise UserError if `prepare.documents` names no function of prepare.py."""
+    if name != "documents" and not inspect.isfunction(inspect.unwrap(getattr(code, name, None) or str)):
+        known = [function.__name__ for function in own_functions(code)]
+        raise UserError(
+            f"prepare.py has no function '{name}'",
+            place=place_of("prepare.documents") or "prepare.documents",
+            remedy=f"{did_you_mean(name, known)} Or write `def {name}(...)` in {code.__file__}.",
+        )
 
 
 def own_functions(code: ModuleType) -> list[Callable[..., Any]]:

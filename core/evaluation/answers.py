@@ -18,10 +18,11 @@ from core.evaluation.exact_match import Answer
 DETAILS = "details"  # the key of evaluation.json
 MOST_PLACES = 64
 SUM = re.compile(r"[^\d+.,-]*(\d+)\s*\+\s*(\d+)[^\d+.,]*")  # 12+34= and $12 + 34$, but no 1+2+3, 1.5+2 or -1+2
-EMPTY, ONE, CARRY, REVERSED = "empty", "off by one", "a carry lost", "reversed"
+EMPTY, REVERSED = "empty", "reversed"
+ONE, LOST, ADDED = "off by one", "a carry lost", "a carry too many"
 FEW, MANY, DIGIT = "a digit too few", "a digit too many", "one digit wrong"
-SHORT, LONG, PLACE, OTHER = "too short", "too long", "one character wrong", "other"
-KINDS = (EMPTY, REVERSED, ONE, CARRY, FEW, MANY, DIGIT, SHORT, LONG, PLACE, OTHER)  # of errors
+SHORT, LONG, ORDER, PLACE, OTHER = "too short", "too long", "in another order", "one character wrong", "other"
+KINDS = (EMPTY, REVERSED, ONE, LOST, ADDED, FEW, MANY, DIGIT, SHORT, LONG, ORDER, PLACE, OTHER)  # of errors
 
 Pair = tuple[Sequence[Hashable], Sequence[Hashable]]  # the tokens of a truth and of an answer
 Shares = list[list[int]]  # [right, counted] of each place
@@ -93,23 +94,30 @@ def kind_of_error(prompt: str, truth: str, answer: str) -> str:
     if truth.isdecimal() and answer.isdecimal():
         if pair is not None and int(truth) != sum(pair) == int(truth[::-1]):
             truth, answer = truth[::-1], answer[::-1]
-        return kind_of_wrong_number(truth, answer, carries(*pair) if pair and int(truth) == sum(pair) else [])
+        return kind_of_wrong_number(truth, answer, carries(*pair) if pair and int(truth) == sum(pair) else None)
     if len(answer) != len(truth):
         return SHORT if len(answer) < len(truth) else LONG
+    if sorted(answer) == sorted(truth):
+        return ORDER
     return PLACE if differences(truth, answer) == 1 else OTHER
 
 
-def kind_of_wrong_number(truth: str, answer: str, carried: Sequence[int]) -> str:
-    """`kind_of_error` for decimal digits, the ones last. carried: the places that a sum's carries go to.
+def kind_of_wrong_number(truth: str, answer: str, carried: Sequence[int] | None) -> str:
+    """`kind_of_error` for decimal digits, the ones last. carried: the places that a sum's carries go to; None: it is no sum.
 
-    A computation that forgets the carry into place k is too small by 10^k, whatever follows from that.
+    A computation that forgets the carry into place k is too small by 10^k, whatever follows from that; one that carries into
+    a place that gets none is too large by as much.
     """
     missing = int(truth) - int(answer)
     if abs(missing) == 1:
         return ONE
-    digits = str(missing)[::-1]
-    if missing > 0 and all(digit == "0" or (digit == "1" and place in carried) for place, digit in enumerate(digits)):
-        return CARRY
+    digits = str(abs(missing))[::-1]
+    places = [place for place, digit in enumerate(digits) if digit != "0"]
+    if carried is not None and places and set(digits) <= {"0", "1"} and len(answer) <= len(truth) + 1:
+        if missing > 0 and all(place in carried for place in places):
+            return LOST
+        if missing < 0 and not any(place in carried or place == 0 for place in places):
+            return ADDED
     if len(answer) != len(truth):
         longer = len(answer) - len(truth)
         return {-1: FEW, 1: MANY}.get(longer, SHORT if longer < 0 else LONG)

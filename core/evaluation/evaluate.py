@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-from collections import Counter
 from typing import Any
 
 import torch
@@ -13,7 +12,7 @@ from core.data.batches import validation_rows
 from core.data.dataset import Dataset, Side
 from core.data.documents import Example
 from core.data.info import HELD_OUT
-from core.evaluation.exact_match import Answer, Part, accuracies, counts, greedy_answers
+from core.evaluation.exact_match import Answer, Part, accuracies, counts, greedy_answers, prompts_by_group
 from core.evaluation.loss import bits_per_byte, mean_loss
 from core.tracking.metrics import accuracy_by_group
 from core.training.machine import Machine
@@ -79,12 +78,11 @@ class Evaluation:
         """Exact match of a side and of its groups, each with the number of its prompts."""
         answers = self.answers(model, side)
         found = accuracies(answers, side)
-        groups = Counter(answer.example.group for answer in answers if answer.example.group is not None)
         return {
             "accuracy": found.get(f"{side}_accuracy"),
             "accuracy_by_group": accuracy_by_group(found, side),
             "prompts": len(answers) or None,
-            "prompts_by_group": dict(groups) or None,
+            "prompts_by_group": prompts_by_group(answers) or None,
         }
 
     def losses(self, model: torch.nn.Module, eval_iters: int, side: Side = "val") -> dict[str, float]:

@@ -68,8 +68,12 @@ def accuracies(answers: Sequence[Answer], side: str) -> dict[str, float]:
     return {name: sum(correct) / len(correct) for name, correct in slices.items()}
 
 
+def prompts_by_group(answers: Sequence[Answer]) -> dict[str, int]:
+    """How many answers there are of each group."""
+    return dict(Counter(answer.example.group for answer in answers if answer.example.group is not None))
+
+
 def counts(answers: Sequence[Answer], side: str) -> dict[str, int]:
     """`<side>_prompts` and `<side>_prompts/<group>`: how many answers `accuracies` are of. Empty without answers."""
-    groups = Counter(answer.example.group for answer in answers if answer.example.group is not None)
-    by_group = {f"{side}_prompts/{group}": count for group, count in groups.items()}
+    by_group = {f"{side}_prompts/{group}": count for group, count in prompts_by_group(answers).items()}
     return {f"{side}_prompts": len(answers)} | by_group if answers else {}

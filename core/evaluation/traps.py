@@ -101,7 +101,14 @@ def of_rows(config: Config, facts: Facts) -> Iterator[Trap]:
         )
     if facts.longest is None or not facts.train_documents:
         return
-    if facts.longer and facts.rows:
+    if facts.longer and facts.rows and config.train.data.order == "epochs":
+        yield Trap(
+            "train.data.block_size",
+            f"block_size = {size}: {facts.longer:,} of {facts.train_documents:,} training documents are longer (up to {facts.longest:,} "
+            "tokens); they are read in parts, and a part does not see the one before it",
+            f"Raise it to {facts.longest - 1:,}.",
+        )
+    elif facts.longer and facts.rows:
         yield Trap(
             "train.data.block_size",
             f"block_size = {size}: {facts.longer:,} of {facts.train_documents:,} training documents are longer (up to {facts.longest:,} "

@@ -20,7 +20,7 @@ from core.lab.opened import Opened, as_overrides, open_folder, prepared, with_ov
 from core.listener import Listener, Listening
 from core.roles import role_of
 from core.tracking.metrics import read_rows
-from core.tracking.run import find_run, read_summary, run_folders
+from core.tracking.run import find_run, name_of, read_summary, run_folders
 
 if TYPE_CHECKING:
     import pandas
@@ -57,7 +57,7 @@ class TrainedRun:
     @property
     def name(self) -> str:
         """The run's name."""
-        return self.folder.name
+        return name_of(self.folder)
 
     @property
     def summary(self) -> dict[str, Any]:

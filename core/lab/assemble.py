@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from core.config import Config, replaced
-from core.data.batches import batch
+from core.data.batches import batch, epochs_read
 from core.data.dataset import Dataset
 from core.data.params import keywords
 from core.evaluation.evaluate import Evaluation
@@ -23,7 +23,7 @@ from core.listener import SILENT
 from core.models.build import MODEL_PARAMS, builder
 from core.plugins.manager import Plugins
 from core.process import computing
-from core.tracking.metrics import COLUMNS
+from core.tracking.metrics import COLUMNS, EPOCH
 from core.tracking.run import Run
 from core.tracking.trackers import find_trackers, open_trackers
 from core.training.machine import Machine, choose_device, model_on
@@ -92,6 +92,7 @@ def assemble(opened: Opened, run: Run, dataset: Dataset, fresh: Fresh, saver: Sa
         saver=saver,
         speed=fresh.speed,
         listener=opened.listener,
+        epochs=functools.partial(epochs_read, dataset.train, config.data) if config.data.order == "epochs" else None,
     )
 
 
@@ -101,11 +102,12 @@ def evaluation_of(
     """What measures a model at a step of training: the built-in metrics, and at some steps prepare.py's `evaluate`."""
     measured = Evaluation(dataset, run.config, machine, own_function(opened.code, "answer"))
     every, interval = run.config.evaluate.every, run.config.train.runtime.eval_interval
+    taken = {*COLUMNS, EPOCH} if run.config.train.data.order == "epochs" else {*COLUMNS}
 
     def evaluate(model: torch.nn.Module, step: int) -> dict[str, float]:
         row = measured.while_training(model)
         if every and (step % interval or step // interval % every == 0):  # the closing one may be at any step
-            own = own_metrics(opened, run, model, dataset.encoder, {*COLUMNS, *row})
+            own = own_metrics(opened, run, model, dataset.encoder, {*taken, *row})
             row |= {name: value for name, value in own.items() if value is not None}
         return row
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from core.config import Data
 from core.data.dataset import Dataset, Side
+from core.encoders.base import identity
 from core.errors import UserError
 from core.evaluation.baselines import TRAIN_TOKENS, VAL_TOKENS, baselines
 from core.evaluation.facts import facts_of, targets_of
@@ -16,8 +17,10 @@ from core.lab.assemble import refuse_unknown, throwaway
 from core.lab.cautions import cautions_of
 from core.lab.no_room import step_does_not_fit
 from core.lab.opened import Opened, prepared
+from core.lab.pipeline import prepare_all
 from core.lab.prediction import Prediction, predict
 from core.lab.settle import Settled, settle
+from core.lab.stages import at_stage, named
 from core.models.build import build_model, parameter_count
 from core.plugins.manager import Plugins
 from core.training import memory
@@ -54,6 +57,32 @@ def account_of(opened: Opened, *, timing: bool = True) -> Account:
         "prediction": None if prediction is None else dataclasses.asdict(prediction),
         "warnings": [dataclasses.asdict(caution) for caution in cautions_of(opened, facts)],
     }
+
+
+def accounts_of(opened: Opened, stage: str = "", *, timing: bool = True) -> dict[str, Account]:
+    """`account_of` each stage, or of one. Without stages, "" has the only one. Raises UserError as it does."""
+    if stage:
+        named(opened, stage)
+    if not opened.stages:
+        return {"": account_of(opened, timing=timing)}
+    prepare_all(opened, stage)
+    chosen = [each for each in opened.stages if stage in ("", each.name)]
+    return {each.name: account_of(at_stage(opened, each), timing=timing) for each in chosen}
+
+
+def across_stages(opened: Opened) -> list[Account]:
+    """How many held-out prompts of each stage also occur in the training data of another one. Makes all datasets."""
+    made = {name: dataset for name, dataset in prepare_all(opened).items() if dataset.has_examples}
+    found: list[Account] = []
+    for name, dataset in made.items():
+        for other, trained in made.items():
+            if dataset.folder == trained.folder or identity(dataset.encoder) != identity(trained.encoder):
+                continue
+            for side in held_out_sides(dataset):
+                prompts, _ = overlaps(trained.train, dataset.side(side), dataset.encoder.vocab_size)
+                part = {**dataclasses.asdict(prompts), "share": prompts.share}
+                found.append({"stage": name, "side": side, "train_of": other, **part})
+    return found
 
 
 def held_out_sides(dataset: Dataset) -> tuple[Side, ...]:

@@ -1,4 +1,4 @@
-"""Find the groups of runs for a comparison: EXP, EXP/RUN, EXP/RUN,RUN, EXP/PATTERN*, or the path of a run folder."""
+"""Find the groups of runs for a comparison: EXP, EXP/RUN, EXP/RUN/STAGE, EXP/RUN,RUN, EXP/PATTERN*, or the path of a run folder."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from core.report.comparison import Group
 from core.report.naming import names_of
 from core.report.runs import RunData, by_settings, read_run
 from core.toml import load_config
-from core.tracking.run import DEFAULT, find_run, out_folder, run_folders
+from core.tracking.run import DEFAULT, find_run, name_of, out_folder, run_folders
 
 
 def choose(arguments: Sequence[str], variant: str, overrides: Sequence[str]) -> tuple[list[Group], Path]:
@@ -83,12 +83,15 @@ def inside(folder: Path) -> list[Path]:
 
 
 def split(argument: str) -> tuple[Experiment, str | None]:
-    """Split EXP or EXP/RUNS into the experiment and the runs. EXP may also be a path. Raises UserError."""
+    """Split EXP or EXP/RUNS into the experiment and the runs, which may be RUN/STAGE. EXP may also be a path. Raises UserError."""
     whole = argument.rstrip("/")
-    if "/" not in whole or is_experiment(Path(whole).resolve()):
-        return find(whole), None
-    owner, _, runs = whole.rpartition("/")
-    return find(owner), runs
+    parts = whole.split("/")
+    for length in range(len(parts), 1, -1):  # a path of an experiment has slashes of its own
+        if is_experiment(Path("/".join(parts[:length])).resolve()):
+            return find("/".join(parts[:length])), "/".join(parts[length:]) or None
+    if whole.startswith((".", "/", "~")):
+        return find(whole.rpartition("/")[0]), parts[-1]
+    return find(parts[0]), "/".join(parts[1:]) or None
 
 
 def out_of(experiment: Experiment, variant: str, overrides: Sequence[str]) -> Path:
@@ -102,7 +105,7 @@ def named(experiment: Experiment, out: Path, asked: str | None) -> list[RunData]
     if asked is None:
         return like_default(experiment, out)
     folders = run_folders(experiment, out)
-    if asked in {folder.name for folder in folders}:  # a run's name can look like a pattern
+    if asked in {name_of(folder) for folder in folders}:  # a run's name can look like a pattern
         return [read_run(out / asked)]
     found: dict[Path, None] = {}
     for part in filter(None, asked.split(",")):
@@ -115,9 +118,9 @@ def named(experiment: Experiment, out: Path, asked: str | None) -> list[RunData]
 
 def matching(experiment: Experiment, pattern: str, folders: Sequence[Path], out: Path) -> list[Path]:
     """Run folders whose names match a pattern. Raises UserError if there are none."""
-    matches = [folder for folder in folders if fnmatchcase(folder.name, pattern)]
+    matches = [folder for folder in folders if fnmatchcase(name_of(folder), pattern)]
     if not matches:
-        known = did_you_mean(pattern, [folder.name for folder in folders])
+        known = did_you_mean(pattern, [name_of(folder) for folder in folders])
         remedy = f"{known} `{experiment.command.format('runs')}` lists them." if known else train_one(experiment)
         raise UserError(f"no run of {experiment.name} matches '{pattern}'", place=str(out), remedy=remedy)
     return matches

@@ -12,7 +12,7 @@ from core.evaluation.answers import DETAILS
 from core.evaluation.exact_match import Answer
 from core.lab import elsewhere
 from core.lab.model import LoadedModel
-from core.tracking.figures import group_text, loss_text, share_text
+from core.tracking.figures import by_numbers, group_text, loss_text, share_text
 
 SHOWN_MISTAKES = 5
 SAMPLES = 5  # answers to each prompt, if a temperature is given
@@ -41,7 +41,7 @@ def evaluate(model: LoadedModel, question: Question = Question()) -> dict[str, A
     say = model.opened.listener.say
     where = question.data or question.prompts
     say(f"evaluated {model.run.title} at step {model.step}{f' on {where}' if where else ''}:")
-    for name, value in found.items():
+    for name, value in sorted_groups(found):
         metric, slash, group = name.partition("/")
         if name == DETAILS:
             for line in in_words(value):
@@ -58,6 +58,12 @@ def evaluate(model: LoadedModel, question: Question = Question()) -> dict[str, A
     for answer in mistakes[:SHOWN_MISTAKES]:
         say(f"  wrong: {answer.example.prompt!r} -> {answer.text!r}, not {answer.example.completion!r}")
     return found
+
+
+def sorted_groups(found: Mapping[str, Any]) -> list[tuple[str, Any]]:
+    """The metrics in their order, but the groups of one by their numbers: 2 digits before 10 digits."""
+    names = list(dict.fromkeys(name.partition("/")[0] for name in found))
+    return sorted(found.items(), key=lambda item: (names.index(item[0].partition("/")[0]), by_numbers(item[0])))
 
 
 def in_words(found: Mapping[str, Any]) -> Iterator[str]:

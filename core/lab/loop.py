@@ -9,14 +9,21 @@ from typing import Any
 from core.lab.evaluating import evaluate
 from core.lab.model import load_model
 from core.lab.opened import Opened, prepared
+from core.lab.pipeline import loop_stages, train_stages
 from core.lab.reporting import report_of_model, report_of_run, say_samples
 from core.lab.sampling import sample
+from core.lab.stages import named
 from core.lab.training import Wish, refuse_impossible, train_run
 from core.tracking.run import Run
 
 
 def train(opened: Opened, wish: Wish) -> Run:
-    """Prepare, train, and write the run's curves and page. Raises UserError, RunFailed and Interrupted."""
+    """Prepare, train, and write the run's curves and page. With stages, all of them: returns the last one's run.
+
+    Raises UserError, RunFailed and Interrupted.
+    """
+    if opened.stages:
+        return train_stages(opened, wish)
     _, run = trained(opened, wish)
     report_of_run(run.folder)
     return run
@@ -24,6 +31,8 @@ def train(opened: Opened, wish: Wish) -> Run:
 
 def trained(opened: Opened, wish: Wish) -> tuple[Opened, Run]:
     """Prepare and train. Returns the experiment, with the dataset's folder set, and the run."""
+    if wish.stage:
+        named(opened, wish.stage)  # there is none: this says so
     refuse_impossible(opened, wish)
     opened, dataset = prepared(opened)
     return opened, train_run(opened, dataset, wish)
@@ -32,8 +41,11 @@ def trained(opened: Opened, wish: Wish) -> tuple[Opened, Run]:
 def loop(opened: Opened, wish: Wish, show: Callable[[str], Any] | None = None) -> Path:
     """Take a run through all five steps. Returns the report's page.
 
-    show: called with the pieces of the first sample, if it is running text. Raises UserError, RunFailed and Interrupted.
+    show: called with the pieces of the first sample, if it is running text. With stages, every stage goes through them.
+    Raises UserError, RunFailed and Interrupted.
     """
+    if opened.stages:
+        return loop_stages(opened, wish, show)
     opened, run = trained(opened, wish)
     model = load_model(opened, run.name)
     evaluate(model)

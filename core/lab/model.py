@@ -26,7 +26,8 @@ from core.lab.own import own_function, own_metrics
 from core.process import computing
 from core.sampling.generate import complete, pieces, prompt_ids, seen
 from core.sampling.load import Trained, load_run, run_config
-from core.tracking.run import Run, find_run
+from core.toml import is_of_stage
+from core.tracking.run import Run, find_run, name_of
 from core.training.machine import choose_device
 
 
@@ -191,7 +192,7 @@ def load_model(opened: Opened, name: str | None = None, checkpoint: str = "best"
     Raises UserError if there is no such run, or no whole checkpoint.
     """
     folder = find_run(opened.experiment, opened.out, name or opened.default_run)
-    config = run_config(folder, opened.overrides)
+    config = run_config(folder, tuple(text for text in opened.overrides if not is_of_stage(text)))
     with computing(choose_device(config.sample.runtime.device or "auto").type):  # building draws random weights
         trained = load_run(folder, config, opened.plugins, checkpoint)
-    return LoadedModel(opened, Run(opened.experiment, folder.name, config), trained)
+    return LoadedModel(opened, Run(opened.experiment, name_of(folder), config), trained)

@@ -17,6 +17,7 @@ from core.plugins.code import load_code
 from core.plugins.discovery import Experiment, find
 from core.plugins.manager import Plugins, plugins_with
 from core.roles import flat
+from core.stages import Stage, read_stages, refuse_unknown_stages
 from core.toml import Settings, load_config, toml_value
 from core.tracking.run import DEFAULT, out_folder
 from core.tracking.values import unwrapped
@@ -30,7 +31,8 @@ class Opened:
     """An open experiment.
 
     experiment: the folder. config: resolved. settings: what the user gave, with places. overrides: `section.key=value`,
-    on top of config.toml. plugins: with the hooks of prepare.py. listener: receives messages and progress.
+    on top of config.toml. plugins: with the hooks of prepare.py. listener: receives messages and progress. stages: those
+    that its config lists. stage: the one that this is open as, with its settings; None: the experiment as a whole.
     """
 
     experiment: Experiment
@@ -40,6 +42,8 @@ class Opened:
     plugins: Plugins
     listener: Listener = SILENT
     variant: str = ""
+    stages: tuple[Stage, ...] = ()
+    stage: Stage | None = None
 
     @property
     def code(self) -> ModuleType | None:
@@ -72,12 +76,15 @@ def open_folder(name: str, variant: str = "", overrides: Sequence[str] = (), lis
     config, settings = load_config(experiment.folder, variant, overrides)
     code = None if is_script(experiment.folder / "prepare.py") else load_code(experiment)
     plugins = plugins_with(code)
-    return Opened(experiment, config, settings, tuple(overrides), plugins, listener, variant)
+    stages = read_stages(settings)
+    refuse_unknown_stages(overrides, stages)
+    return Opened(experiment, config, settings, tuple(overrides), plugins, listener, variant, stages)
 
 
 def with_overrides(opened: Opened, overrides: Sequence[str]) -> Opened:
     """A copy with other overrides, which are checked. prepare.py is not imported again."""
     config, settings = load_config(opened.experiment.folder, opened.variant, overrides)
+    refuse_unknown_stages(overrides, opened.stages)
     return replace(opened, config=config, settings=settings, overrides=tuple(overrides))
 
 
@@ -112,9 +119,8 @@ def prepared(opened: Opened, *, force: bool = False) -> tuple[Opened, Dataset]:
     dataset = prepare(
         opened.experiment, opened.config, opened.settings, opened.plugins, force=force, listener=opened.listener
     )
-    changes = (
-        {"prepare.format": "pairs"} if "separator" in dataset.info else {}
-    )  # the run's config says how it was read
+    # The run's config says how the data was read.
+    changes = {"prepare.format": "pairs"} if "separator" in dataset.info else {}
     if opened.experiment.path(opened.config.prepare.dataset_dir) != dataset.folder:
         changes["prepare.dataset_dir"] = dataset_setting(opened.experiment, dataset)
     return opened.having(changes) if changes else opened, dataset

@@ -12,7 +12,7 @@ from core import durable, files
 from core.errors import UserError
 from core.plugins.discovery import Experiment
 from core.tracking.figures import read_figures
-from core.tracking.run import DEFAULT, lock_file, run_folders
+from core.tracking.run import DEFAULT, lock_file, name_of, run_folders
 
 KEPT = DEFAULT  # other runs are compared with it, in EXPERIMENT_LOG.md too
 
@@ -26,7 +26,7 @@ class Listed:
 
     @property
     def name(self) -> str:
-        return self.folder.name
+        return name_of(self.folder)
 
     @property
     def started(self) -> str:
@@ -54,7 +54,7 @@ def chosen(runs: Sequence[Listed], older_than: float | None, keep: int | None) -
 
     older_than: days. keep: the number of newest runs to keep. The run `default` is always kept.
     """
-    others = [run for run in runs if run.name != KEPT]
+    others = [run for run in runs if run.name.split("/")[0] != KEPT]
     whole = [run for run in others if run.summary.get("status") != "failed"]
     newest = whole[len(whole) - min(keep or 0, len(whole)) :]
     before = None if older_than is None else (datetime.datetime.now() - datetime.timedelta(days=older_than)).isoformat()
@@ -90,7 +90,7 @@ def size_of(folder: Path) -> int:
 
 def remove(folder: Path) -> None:
     """Remove a run. If it is interrupted, the run is intact, or a hidden folder that `files.tidy` removes."""
-    with files.lock(lock_file(folder), f"run {folder.name}"):
+    with files.lock(lock_file(folder), f"run {name_of(folder)}"):
         hidden = files.temporary_name(folder)
         durable.rename(folder, hidden)
         durable.sync_path(folder.parent)

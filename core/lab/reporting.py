@@ -49,12 +49,11 @@ def report_of_model(model: LoadedModel, samples: Sequence[Sample]) -> Path:
 
 def written(model: LoadedModel, samples: Sequence[Sample]) -> Written:
     """Samples, and wrong answers with the nearest training examples."""
-    wrong = model.mistakes
     of_sides = {side: errors(model.closing[1].get(side, []), model.trained.stop) for side in SHOWN_SIDES}
     examples = model.dataset.examples("train", MOST_SEARCHED) if any(of_sides.values()) else []
-    mistakes = [mistake(answer, examples) for answer in wrong[:SHOWN_MISTAKES]]
+    mistakes = [mistake(answer, examples, kind) for kind, answer in of_sides["val"][:SHOWN_MISTAKES]]
     kinds = [kind for side, found in of_sides.items() for kind in error_kinds(side, found, examples)]
-    return Written(list(samples), mistakes, len(wrong), len(examples), kinds)
+    return Written(list(samples), mistakes, len(of_sides["val"]), len(examples), kinds)
 
 
 def error_kinds(side: str, found: Sequence[tuple[str, Answer]], examples: Sequence[Example]) -> list[ErrorKind]:
@@ -67,17 +66,17 @@ def error_kinds(side: str, found: Sequence[tuple[str, Answer]], examples: Sequen
             side,
             kind,
             number,
-            mistake(first[kind], examples),
+            mistake(first[kind], examples, kind),
             [(same.prompt, same.completion) for same in answered_so(first[kind].text, examples)],
         )
         for kind, number in Counter(kind for kind, _ in found).most_common()
     ]
 
 
-def mistake(answer: Answer, examples: Sequence[Example]) -> Mistake:
+def mistake(answer: Answer, examples: Sequence[Example], kind: str) -> Mistake:
     """A wrong answer, with the training examples whose prompts are nearest."""
     near = [(near.prompt, near.completion) for near in nearest(answer.example.prompt, examples)]
-    return Mistake(answer.example.prompt, answer.text, answer.example.completion, answer.example.group, near)
+    return Mistake(answer.example.prompt, answer.text, answer.example.completion, answer.example.group, near, kind)
 
 
 def report_of_experiment(experiment: Experiment, out: Path) -> Path:

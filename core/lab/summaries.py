@@ -17,7 +17,7 @@ from core.tracking.figures import loss_text, prompts_in_words, share_text
 from core.tracking.metrics import COLUMNS, accuracy_by_group, speed_text
 from core.tracking.run import Run, read_summary
 from core.training.compiling import compiler_version
-from core.training.progress import Progress
+from core.training.progress import Progress, delay_of
 from core.training.speed import Speed
 
 
@@ -80,6 +80,7 @@ def closing(progress: Progress, speed: Speed) -> dict[str, Any]:
         "held_out": None,
         "metrics": own_of(best) or None,
         "reached": progress.reached or None,
+        "delay": delay_of(progress.reached),
         "stopped_by": progress.stopped_by or None,
     }
 
@@ -109,7 +110,7 @@ def last_line(run: Run, progress: Progress, speed: Speed, summary: Mapping[str, 
     pace = f"{duration(progress.seconds)} of training, {figures}"
     if run.config.train.runtime.max_minutes is not None:
         pace += f", {duration(progress.wall_seconds)} in all"
-    early = f" Stopped early: {progress.stopped_by}." if progress.stopped_by else ""
+    early = f". Stopped early: {progress.stopped_by}." if progress.stopped_by else ""
     assert progress.best_val_loss is not None  # a run that ends by itself was evaluated at its last step
     best = f"val loss {loss_text(progress.best_val_loss)}"
     if prompts := prompts_in_words([summary]):

@@ -6,6 +6,7 @@ import contextlib
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -24,13 +25,13 @@ from core.lab.settle import settle
 from core.lab.summaries import closing, first_line, last_line, opening, surroundings
 from core.listener import Advice
 from core.models.build import parameter_count
-from core.plugins.discovery import find
+from core.plugins.discovery import Experiment, find
 from core.process import StopRequest, computing, noting_signals
 from core.report.log import has_log_entry, write_log_entry
 from core.sampling.load import run_config
 from core.tracking.begin import Beginning, Moved, begin
 from core.tracking.environment import changes
-from core.tracking.metrics import MetricsFile, accuracy_columns
+from core.tracking.metrics import EPOCH, MetricsFile, accuracy_columns
 from core.tracking.run import Run, find_run, lock_file, out_folder, read_summary
 from core.tracking.trackers import Status, close_trackers, ending
 from core.training import checkpoints, compiling, memory
@@ -56,7 +57,7 @@ class Started:
 class Wish:
     """How to train a run.
 
-    name: of the run; None: the default. resume: continue even if schedule and runtime settings changed. exact: fail if a
+    name: of the run, RUN or RUN/STAGE; None: the default. stage: only this one. resume: continue even if schedule and runtime settings changed. exact: fail if a
     resume would not be bit-exact. fresh: start again. command: recorded with the run. again: the command that continues
     an interrupted run.
     """
@@ -68,11 +69,18 @@ class Wish:
     description: str = ""
     command: str = ""
     again: str = ""
+    stage: str = ""
 
 
 def refuse_impossible(opened: Opened, wish: Wish) -> None:
     """Raise UserError for what a run needs and this machine lacks, before anything is made."""
     refuse_unknown(opened)
+    if opened.stage is None and "/" in (wish.name or ""):
+        raise UserError(
+            f"'{wish.name}' names a stage, and {opened.experiment.name} has none",
+            place="run",
+            remedy="Leave out what is after the slash, or write [[stages]] in config.toml.",
+        )
     folder = opened.out / (wish.name or opened.default_run)
     if opened.config.train.runtime.compile is True and (wish.fresh or not folder.exists()):
         compiling.refuse_without_compiler(choose_device(opened.config.train.runtime.device))
@@ -140,12 +148,12 @@ def open_run(
             batch(dataset.train, run.config.train.data, run.config.train.runtime.seed, 0)  # it must fit into memory too
     except memory.NoRoom:
         raise model_does_not_fit(run) from None
-    progress = Progress()
+    progress, origin = Progress(), None
     if beginning.kind == "resumed":
         compare_machines(opened, run, wish.exact)
         progress = restore(run, fresh.model, fresh.optimizer, identity_of(dataset))
-    elif run.config.train.model.init_from:
-        start_from(run, run.config.train.model.init_from, fresh.model, dataset)
+    if run.config.train.model.init_from and not progress.step:  # also where a try ended before its first checkpoint
+        origin = start_from(run, run.config.train.model.init_from, fresh.model, dataset)
     warn_of_little_room(run, fresh.model)
     if beginning.kind == "new":
         warn_before_training(opened, dataset, parameter_count(fresh.model))
@@ -154,7 +162,7 @@ def open_run(
         opened.listener.say(str(each))
     durable.make_folders(run.folder)
     run.write_config()
-    run.write_summary(opening(run, dataset, fresh, wish.command))
+    run.write_summary(opening(run, dataset, fresh, wish.command) | ({"origin": origin} if origin else {}))
     return Started(opened, run, dataset, fresh, progress, moved)
 
 
@@ -166,7 +174,8 @@ def run_loop(started: Started, stop: StopRequest) -> None:
         saver = stack.enter_context(saving_thread())
         parts = assemble(started.opened, run, dataset, started.fresh, saver)
         stack.push(lambda kind, *_: close_trackers(parts.trackers, "interrupted" if noted.number else ending(kind)))
-        columns = accuracy_columns(dataset.groups) if dataset.has_examples else []
+        columns = [EPOCH] if parts.epochs else []
+        columns += accuracy_columns(dataset.groups) if dataset.has_examples else []
         metrics = stack.enter_context(contextlib.closing(MetricsFile(run.folder, columns, keep_until=progress.step)))
         started.opened.listener.say(first_line(run, dataset, parts.model, progress))
         train(run, parts, progress, metrics, stop)
@@ -261,12 +270,14 @@ def warn_of_little_room(run: Run, model: torch.nn.Module) -> None:
         )
 
 
-def start_from(run: Run, name: str, model: torch.nn.Module, dataset: Dataset) -> None:
-    """Put another run's best weights into the model. Raises UserError if its encoder or its shapes differ."""
-    owner, _, other = name.rpartition("/")
-    experiment = find(owner) if owner else run.experiment
-    folder = find_run(experiment, out_folder(experiment, run.config), other)
-    checkpoint = checkpoints.load(folder / "checkpoints", "best")
+def start_from(run: Run, name: str, model: torch.nn.Module, dataset: Dataset) -> dict[str, Any]:
+    """Put another run's weights into the model. Returns what they are, see `origin_of`.
+
+    Raises UserError if its encoder or its shapes differ.
+    """
+    which = run.config.train.model.init_checkpoint
+    experiment, folder = origin_folder(run, name)
+    checkpoint = checkpoints.load(folder / "checkpoints", which)
     if checkpoint.state["encoder"] != identity_of(dataset)["encoder"]:
         raise UserError(
             f"{name} was trained with another vocabulary than this dataset has",
@@ -275,3 +286,21 @@ def start_from(run: Run, name: str, model: torch.nn.Module, dataset: Dataset) ->
             f"`prepare.encoder_from={experiment.path(run_config(folder).prepare.dataset_dir)}`",
         )
     checkpoints.put_weights(model, checkpoint.model, f"train.model.init_from = {name}")
+    return origin_of(folder, which, int(checkpoint.state["step"]))
+
+
+def origin_folder(run: Run, name: str) -> tuple[Experiment, Path]:
+    """The run that `train.model.init_from` names: ./STAGE, RUN, RUN/STAGE, or one of these after EXPERIMENT/."""
+    out = out_folder(run.experiment, run.config)
+    if name.startswith("./"):
+        return run.experiment, find_run(run.experiment, out, f"{run.folder.parent.name}/{name[2:]}")
+    owner, slash, rest = name.partition("/")
+    if not slash or (out / name / "summary.json").is_file():
+        return run.experiment, find_run(run.experiment, out, name)
+    experiment = find(owner)
+    return experiment, find_run(experiment, out_folder(experiment, run.config), rest)
+
+
+def origin_of(folder: Path, checkpoint: str, step: int) -> dict[str, Any]:
+    """What tells the weights of a run's checkpoint from those of another training of it."""
+    return {"checkpoint": checkpoint, "step": step, "started": read_summary(folder).get("started")}

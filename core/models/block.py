@@ -5,6 +5,9 @@ Shapes: B rows, T tokens, C channels, H heads of queries, K of keys and values, 
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import cast
+
 from torch import Tensor, nn
 
 from core.config import Model
@@ -45,15 +48,22 @@ class Attention(nn.Module):
 
 
 class Block(nn.Module):
-    """x + attention(norm(x)), then x + feed-forward(norm(x)). layer: its number, from 0."""
+    """x + attention(norm(x)), then x + feed-forward(norm(x)). layer: its number, from 0.
 
-    def __init__(self, config: Model, layer: int) -> None:
+    post_norm: norm(x + attention(x)), then norm(x + feed-forward(x)), as in arXiv:1706.03762. ff_bias: biases in the
+    feed-forward layer; None: as train.model.bias says.
+    """
+
+    def __init__(self, config: Model, layer: int, *, post_norm: bool = False, ff_bias: bool | None = None) -> None:
         super().__init__()
+        self.post_norm = post_norm
         self.ln_1, self.attn = Norm(config), Attention(config, layer)
-        self.ln_2, self.mlp = Norm(config), FeedForward(config)
+        self.ln_2, self.mlp = Norm(config), FeedForward(config, ff_bias)
         self.dropout = nn.Dropout(config.dropout) if config.dropout else None
 
     def forward(self, x: Tensor, place: Place, form: str) -> Tensor:
+        if self.post_norm:
+            return self.after(x, lambda x: self.attn(x, place, form))
         if self.dropout is None:
             x = x + self.attn(self.ln_1(x), place, form)
             return x + self.mlp(self.ln_2(x))  # type: ignore[no-any-return]
@@ -61,5 +71,20 @@ class Block(nn.Module):
         return x + self.dropout(self.mlp(self.ln_2(x)))  # type: ignore[no-any-return]
 
     def cached(self, x: Tensor, place: Place, cache: KVCache, layer: int) -> Tensor:
+        if self.post_norm:
+            return self.after(x, lambda x: self.attn.cached(x, place, cache, layer))
         x = x + self.attn.cached(self.ln_1(x), place, cache, layer)
         return x + self.mlp(self.ln_2(x))  # type: ignore[no-any-return]
+
+    def after(self, x: Tensor, attention: Callable[[Tensor], Tensor]) -> Tensor:
+        """The block with norms after the sums."""
+        x = self.ln_1(x + self.dropped(attention(x)))
+        return cast(Tensor, self.ln_2(x + self.dropped(self.mlp(x))))
+
+    def dropped(self, x: Tensor) -> Tensor:
+        """Some channels of a branch, in training."""
+        return x if self.dropout is None else self.dropout(x)
+
+    def attended(self, x: Tensor) -> Tensor:
+        """What attention sees of the block's input."""
+        return x if self.post_norm else self.ln_1(x)

@@ -54,9 +54,13 @@ def use_attention(model: torch.nn.Module, form: str) -> None:
         model.attention = form
 
 
-def parameter_count(model: torch.nn.Module) -> int:
-    """Numbers that are trained."""
-    return sum(parameter.numel() for parameter in model.parameters())
+def parameter_count(model: torch.nn.Module, *, embeddings: bool = True) -> int:
+    """Numbers that are trained. embeddings: count those in embeddings, of which a tied output head is one."""
+    left_out = set[int]()
+    if not embeddings:
+        tables = (module for module in model.modules() if isinstance(module, nn.Embedding | nn.EmbeddingBag))
+        left_out = {id(parameter) for table in tables for parameter in table.parameters()}
+    return sum(parameter.numel() for parameter in model.parameters() if id(parameter) not in left_out)
 
 
 def flops_per_token(model: nn.Module, block_size: int) -> int:

@@ -31,13 +31,23 @@ class Trace(NamedTuple):
 class GPT(nn.Module):
     """The model of [train.model], whose fields must be resolved (core.defaults.resolve).
 
+    post_norm: norms after the sums, as in arXiv:1706.03762, and none before the head. ff_bias: biases in the feed-forward
+    layers; None: as train.model.bias says. head_bias: a bias in the output head.
     attention: "auto" (core.models.attention.choose_attention), "explicit", "sdpa" or "sdpa32"; set it from outside.
     """
 
     cos: Tensor
     sin: Tensor
 
-    def __init__(self, config: Model, vocab_size: int) -> None:
+    def __init__(
+        self,
+        config: Model,
+        vocab_size: int,
+        *,
+        post_norm: bool = False,
+        ff_bias: bool | None = None,
+        head_bias: bool = False,
+    ) -> None:
         super().__init__()
         assert config.block_size is not None and config.softcap is not None and config.norm_eps is not None
         self.config, self.vocab_size, self.block_size = config, vocab_size, config.block_size
@@ -51,9 +61,12 @@ class GPT(nn.Module):
             cos, sin = rotary_tables(config.block_size, self.head_width, config.rope_base)
             self.register_buffer("cos", cos.float(), persistent=False)
             self.register_buffer("sin", sin.float(), persistent=False)
-        blocks = nn.ModuleList(Block(config, layer) for layer in range(config.n_layer))
-        self.transformer = nn.ModuleDict({**parts, "h": blocks, "ln_f": Norm(config)})
-        self.lm_head = nn.Linear(config.n_embd, vocab_size, bias=False)
+        blocks = nn.ModuleList(
+            Block(config, layer, post_norm=post_norm, ff_bias=ff_bias) for layer in range(config.n_layer)
+        )
+        final = nn.Identity() if post_norm else Norm(config)
+        self.transformer = nn.ModuleDict({**parts, "h": blocks, "ln_f": final})
+        self.lm_head = nn.Linear(config.n_embd, vocab_size, bias=head_bias)
         if config.tie_weights:
             self.lm_head.weight = self.transformer["wte"].weight  # type: ignore[assignment]
         self.dropout = nn.Dropout(config.dropout) if config.dropout else None
@@ -134,6 +147,7 @@ class GPT(nn.Module):
         own = all(
             (type(block), type(block.attn), type(block.mlp)) == (Block, Attention, FeedForward)
             and block.attn.scheme == scheme
+            and not block.post_norm
             for block, scheme in zip(self.blocks, schemes, strict=True)
         )
         if own:
@@ -146,7 +160,7 @@ class GPT(nn.Module):
         x, place = self.embed(tokens, tokens.shape[1], 0)
         attention, hidden = [], [x]
         for block in self.blocks:
-            attention.append(block.attn.weights(block.ln_1(x), place))
+            attention.append(block.attn.weights(block.attended(x), place))
             x = block(x, place, self.attention_form(x))
             hidden.append(x)
         return Trace(self.head(x, tokens), attention, hidden)

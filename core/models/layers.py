@@ -97,16 +97,18 @@ class Norm(nn.Module):
 
 
 class FeedForward(nn.Module):
-    """Two matrices around a non-linearity; swiglu's c_fc holds the gate's matrix above the value's (arXiv:2002.05202)."""
+    """Two matrices around a non-linearity; swiglu's c_fc holds the gate's matrix above the value's (arXiv:2002.05202).
 
-    def __init__(self, config: Model) -> None:
+    bias: whether they have one; None: as train.model.bias says.
+    """
+
+    def __init__(self, config: Model, bias: bool | None = None) -> None:
         super().__init__()
         assert config.n_ff is not None and config.bias is not None
         self.activation = config.activation
-        self.c_fc = nn.Linear(
-            config.n_embd, config.n_ff * (2 if config.activation == "swiglu" else 1), bias=config.bias
-        )
-        self.c_proj = nn.Linear(config.n_ff, config.n_embd, bias=config.bias)
+        biased = config.bias if bias is None else bias
+        self.c_fc = nn.Linear(config.n_embd, config.n_ff * (2 if config.activation == "swiglu" else 1), bias=biased)
+        self.c_proj = nn.Linear(config.n_ff, config.n_embd, bias=biased)
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.c_fc(x)  # (..., F), for swiglu (..., 2F)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from core.config import Model
+from core.errors import UserError
 from core.models.layers import softcap
 
 
@@ -21,9 +22,21 @@ class LSTMState:
 
 
 class LSTM(nn.Module):
-    """n_layer layers of width n_embd between embedding and head. block_size bounds training rows, not memory."""
+    """n_layer layers between embedding and head. block_size bounds training rows, not memory.
 
-    def __init__(self, config: Model, vocab_size: int) -> None:
+    hidden: their width, channels; None: n_embd. single_bias: one bias per gate, as in the paper, instead of torch's two, of
+    which only the sum counts. head_bias: a bias in the output head. Raises UserError where `hidden` cannot be.
+    """
+
+    def __init__(
+        self,
+        config: Model,
+        vocab_size: int,
+        *,
+        hidden: int | None = None,
+        single_bias: bool = False,
+        head_bias: bool = False,
+    ) -> None:
         super().__init__()
         assert config.block_size is not None and config.softcap is not None
         self.config, self.vocab_size, self.block_size, self.softcap = (
@@ -32,13 +45,17 @@ class LSTM(nn.Module):
             config.block_size,
             config.softcap,
         )
+        width = config.n_embd if hidden is None else hidden
+        refuse_hidden(config, width)
         self.wte = nn.Embedding(vocab_size, config.n_embd)
         between = (
             config.dropout if config.n_layer > 1 else 0.0
         )  # torch warns of dropout between layers where there is one
-        self.lstm = nn.LSTM(config.n_embd, config.n_embd, config.n_layer, batch_first=True, dropout=between)
+        self.lstm = nn.LSTM(config.n_embd, width, config.n_layer, batch_first=True, dropout=between)
+        if single_bias:
+            use_single_bias(self.lstm)
         self.dropout = nn.Dropout(config.dropout)
-        self.lm_head = nn.Linear(config.n_embd, vocab_size, bias=False)
+        self.lm_head = nn.Linear(width, vocab_size, bias=head_bias)
         if config.tie_weights:
             self.lm_head.weight = self.wte.weight
         initialise(self)
@@ -56,10 +73,33 @@ class LSTM(nn.Module):
         return LSTMState()
 
 
+def refuse_hidden(config: Model, width: int) -> None:
+    """Raise UserError for a width below 1, and for one that a tied head cannot have."""
+    place = f"train.model.params.hidden = {width}"
+    if width < 1:
+        raise UserError("a layer needs at least one channel", place=place, remedy="Raise it, or leave it out.")
+    if config.tie_weights and width != config.n_embd:
+        raise UserError(
+            f"a tied head takes the width of the embedding, n_embd = {config.n_embd}",
+            place=place,
+            remedy="Leave it out, or set train.model.tie_weights = false.",
+        )
+
+
+def use_single_bias(lstm: nn.LSTM) -> None:
+    """Fix the second bias of every layer at 0. It is then no parameter, and in no checkpoint."""
+    for layer in range(lstm.num_layers):
+        name = f"bias_hh_l{layer}"
+        zeros = torch.zeros_like(lstm.get_parameter(name))
+        del lstm._parameters[name]
+        lstm.register_buffer(name, zeros, persistent=False)
+    lstm._init_flat_weights()
+
+
 @torch.no_grad()
 def initialise(model: LSTM) -> None:
-    """Matrices uniform with deviation 1/sqrt(C); forget gates open (Jozefowicz et al., 2015), so that gradients reach back."""
-    C = model.config.n_embd
+    """Matrices uniform with deviation 1/sqrt(hidden); forget gates open (Jozefowicz et al., 2015), so that gradients reach back."""
+    C = model.lstm.hidden_size
     for name, parameter in model.lstm.named_parameters():
         if name.startswith("weight"):
             nn.init.uniform_(parameter, -((3 / C) ** 0.5), (3 / C) ** 0.5)
@@ -70,3 +110,5 @@ def initialise(model: LSTM) -> None:
     nn.init.normal_(model.wte.weight, std=0.02 if model.config.tie_weights else 1.0)
     if not model.config.tie_weights:
         nn.init.normal_(model.lm_head.weight, std=0.001)
+    if model.lm_head.bias is not None:
+        nn.init.zeros_(model.lm_head.bias)

@@ -136,6 +136,13 @@ def export_checkpoint(
                 place=f"train.model.{key}",
                 remedy='Train with train.model.preset = "gpt2" and leave that key out.',
             )
+    for key, differs in params_of(model).items():
+        if differs:
+            raise UserError(
+                f"nanoGPT has no model with {key}",
+                place=f"train.model.params.{key}",
+                remedy="Train without that key.",
+            )
     arguments = {name: getattr(config, name) for name in ARGUMENTS if name != "vocab_size"}
     content = {
         "model": {name: tensor.detach().float().cpu() for name, tensor in model.state_dict().items()},
@@ -148,6 +155,16 @@ def export_checkpoint(
     buffer = io.BytesIO()
     torch.save(content, buffer)
     files.write_bytes(path, buffer.getvalue())
+
+
+def params_of(model: GPT) -> dict[str, bool]:
+    """Keys of [train.model.params] -> whether the model has what they ask for, and nanoGPT has not."""
+    names = set(model.state_dict())
+    return {
+        "post_norm": "transformer.ln_f.weight" not in names,
+        "ff_bias": ("transformer.h.0.mlp.c_fc.bias" in names) != bool(model.config.bias),
+        "head_bias": "lm_head.bias" in names,
+    }
 
 
 def fresh_adamw(model: GPT) -> dict[str, Any]:

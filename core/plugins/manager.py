@@ -25,6 +25,7 @@ PACKAGE = "terrarium-lab"
 HOOKS = [name for name, value in vars(hookspecs).items() if hasattr(value, f"{PROJECT}_spec")]
 EXPERIMENT_MODULE = "terrarium_experiment_"  # prefix of the module names of prepare.py files
 KINDS = ("encoders", "models", "optimizers", "trackers")
+YIELDING = ("adam", "sgd")  # built-in optimizers that plugins may be older than: a plugin of that name goes before them
 
 
 @dataclass
@@ -89,7 +90,8 @@ class Plugins:
         return [result for succeeded, result, _ in calls if succeeded]
 
     def registered(self, kind: str) -> dict[str, tuple[Any, str]]:
-        """Everything registered for one of KINDS: name -> (value, package). Raises UserError for a name that occurs twice."""
+        """Everything registered for one of KINDS: name -> (value, package). Raises UserError for a name that occurs twice,
+        unless the built-in one is YIELDING."""
         found: dict[str, tuple[Any, str]] = {}
         for implementation in getattr(self.manager.hook, f"register_{kind}").get_hookimpls():
             entries: list[tuple[str, Any]] = []
@@ -97,6 +99,11 @@ class Plugins:
                 implementation, register=lambda name, value, to=entries: to.append((name, value))
             )
             for name, value in entries if succeeded else []:
+                if name in found and kind == "optimizers" and name in YIELDING:
+                    if package == PACKAGE:
+                        continue
+                    if found[name][1] == PACKAGE:
+                        del found[name]
                 if name in found:
                     raise UserError(
                         f"'{name}' is registered twice in {kind}: by {found[name][1]} and by {package}",

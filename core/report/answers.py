@@ -15,7 +15,7 @@ from core.errors import UserError
 from core.report.document import Cell, PageTable, Paragraph, Part, Picture
 from core.report.plots import COLOURS, INK, frame
 from core.report.samples import ErrorKind, Written, escaped
-from core.tracking.figures import group_text, share_text, side_name
+from core.tracking.figures import by_numbers, group_text, share_text, side_name
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -150,15 +150,20 @@ def held_out(summary: Mapping[str, Any]) -> list[Part]:
     found = summary.get(HELD_OUT) or {}
     if found.get("accuracy") is None:
         return []
-    groups, prompts = found.get("accuracy_by_group") or {}, found.get("prompts_by_group") or {}
-    rows = [("all", found["accuracy"], found.get("prompts"))]
-    rows += [(group_text(name), share, prompts.get(name)) for name, share in groups.items()]
-    cells = [
-        [Cell(name), Cell(share_text(share), "mark"), Cell("" if count is None else f"{count:,}", "mark"), Cell("", share=share)]
-        for name, share, count in rows
-    ]  # fmt: skip
     told = "Examples of held_out() in prepare.py. Their prompts are in no other side."
-    return [Paragraph(told, "soft"), PageTable(("group", "exact match", "prompts", ""), cells)]
+    rows = [group_row("all", found["accuracy"], found.get("prompts")), *group_rows(found)]
+    return [Paragraph(told, "soft"), PageTable(("group", "exact match", "prompts", ""), rows)]
+
+
+def group_rows(found: Mapping[str, Any]) -> list[list[Cell]]:
+    """Exact match of each group with the number of its prompts and a bar. found: with accuracy_by_group and prompts_by_group."""
+    groups, prompts = found.get("accuracy_by_group") or {}, found.get("prompts_by_group") or {}
+    return [group_row(group_text(name), groups[name], prompts.get(name)) for name in sorted(groups, key=by_numbers)]
+
+
+def group_row(name: str, share: float, prompts: int | None) -> list[Cell]:
+    count = "" if prompts is None else f"{prompts:,}"
+    return [Cell(name), Cell(share_text(share), "mark"), Cell(count, "mark"), Cell("", share=share)]
 
 
 def kinds(written: Written) -> list[Part]:

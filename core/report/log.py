@@ -15,11 +15,11 @@ from core.plugins.discovery import stands_beside
 from core.report.tables import markdown_text, one_line
 from core.roles import flat, role_of
 from core.tracking.figures import loss_text, prompts_in_words, read_figures, share_text
-from core.tracking.run import DEFAULT, Run, read_config, read_summary, run_folders
+from core.tracking.run import DEFAULT, Run, name_of, out_of, read_config, read_summary, run_folders
 
 # An entry: a heading with an invisible mark, and the lines up to "- Files". What follows belongs to the user.
 ENTRY = re.compile(
-    r"^## .*<!-- (?P<experiment>.+)/(?P<run>[^/\n]+) (?P<started>\S+) -->\n(?:(?!## ).*\n)*?- Files: .*(?:\n|\Z)",
+    r"^## .*<!-- (?P<experiment>[^/\n]+)/(?P<run>[^\n]+) (?P<started>\S+) -->\n(?:(?!## ).*\n)*?- Files: .*(?:\n|\Z)",
     re.MULTILINE,
 )
 HEAD = "# Experiment log\n\nOne entry per run, written when it ends.\n"
@@ -42,8 +42,8 @@ def renew_log(run: Run) -> Path:
     text = path.read_text(encoding="utf-8") if path.exists() else HEAD
     started = str(read_summary(run.folder).get("started"))
     runs = {
-        str(read_summary(folder).get("started")): folder.name
-        for folder in run_folders(run.experiment, run.folder.parent)
+        str(read_summary(folder).get("started")): name_of(folder)
+        for folder in run_folders(run.experiment, out_of(run.folder))
     }
     renewed = entry(run, started) + "\n"
 
@@ -98,7 +98,7 @@ def entry(run: Run, started: str) -> str:
 
 def changes(run: Run) -> str:
     """Keys that differ from the experiment's default run."""
-    default = run.folder.parent / DEFAULT
+    default = out_of(run.folder) / "/".join([DEFAULT, *run.name.split("/")[1:]])
     if run.folder == default:
         return "nothing; this is the run that others are compared with"
     if not (default / "config.toml").is_file():

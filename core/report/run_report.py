@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from core.report.page import page
 from core.report.plots import ACCURACY, BY_SECONDS, BY_STEP, LEARNING_RATE, draw, png, present
 from core.report.runs import RunData, read_run
 from core.report.samples import Mistake, Sample, Written, escaped, read_samples
-from core.tracking.figures import group_text, loss_text, prompts_in_words, share_text, side_name
+from core.tracking.figures import loss_text, prompts_in_words, share_text, side_name
 
 SHOWN_SAMPLES, SHOWN_MISTAKES = 50, 20
 Summary = Mapping[str, Any]
@@ -62,6 +62,7 @@ def about(
             PageSection("Curves", curves(run)),
             PageSection(sample_title(written.samples), samples(written.samples)),
             PageSection("Own metrics", own_metrics(summary)),
+            PageSection("Memorising and generalising", reached(summary, run.config.get("train.runtime.eval_interval"))),
             PageSection("Exact match by group", accuracy(summary)),
             *about_answers(summary, written, details or {}),
             *more,
@@ -182,19 +183,46 @@ def own_metrics(summary: Summary) -> list[Part]:
     return [Paragraph("Measured by evaluate() of prepare.py, for checkpoint best.", "soft"), PageTable((), rows)]
 
 
+def reached(summary: Summary, interval: int | None) -> list[Part]:
+    """When the training prompts were known, when the validation prompts, and the delay. interval: steps between evaluations."""
+    found = summary.get("reached") or {}
+    thresholds = list(dict.fromkeys(name for passed in found.values() for name in passed))
+    if not thresholds:
+        return []
+    rows = [
+        [Cell(share_text(float(name))), *(Cell(moment(found, side, name)) for side in ("train", "val"))]
+        for name in sorted(thresholds, key=float)
+    ]
+    parts: list[Part] = [Paragraph(" ".join(told_of(found)))]
+    if interval:
+        parts.append(Paragraph(f"Measured at evaluations, every {interval:,} steps.", "soft"))
+    return [*parts, PageTable(("exact match", "of training prompts", "of validation prompts"), rows)]
+
+
+def told_of(found: Mapping[str, Mapping[str, Mapping[str, float]]]) -> Iterator[str]:
+    """Sentences about 99 % of the training prompts (memorised) and of the validation prompts (generalised)."""
+    train, val = (found.get(side, {}).get("0.99") for side in ("train", "val"))
+    yield f"Memorised, 99% of the training prompts right: {moment(found, 'train', '0.99') or 'not reached'}."
+    yield f"Generalised, 99% of the validation prompts right: {moment(found, 'val', '0.99') or 'not reached'}."
+    if train and val:
+        delay = int(val["step"] - train["step"])
+        plural = "s" * (abs(delay) != 1)
+        if not delay:
+            yield "Both at the same evaluation."
+        else:
+            yield f"It generalised {abs(delay):,} step{plural} {'after' if delay > 0 else 'before'} it had memorised."
+
+
+def moment(found: Mapping[str, Mapping[str, Mapping[str, float]]], side: str, threshold: str) -> str:
+    """`at step 1,200, after 34.2 s`; "" if a side did not reach a threshold."""
+    passed = found.get(side, {}).get(threshold)
+    return f"at step {int(passed['step']):,}, after {duration(passed['seconds'])}" if passed else ""
+
+
 def accuracy(summary: Summary) -> list[Part]:
     """Exact match of each group with the number of its prompts and a bar."""
-    groups, prompts = summary.get("accuracy_by_group") or {}, summary.get("prompts_by_group") or {}
-    rows = [
-        [
-            Cell(group_text(name)),
-            Cell(share_text(value), "mark"),
-            Cell(shown(prompts, name, ","), "mark"),
-            Cell("", share=value),
-        ]
-        for name, value in groups.items()
-    ]
-    return [PageTable(("group", "exact match", side_name(summary.get("side")) if prompts else "", ""), rows)]
+    prompts = side_name(summary.get("side")) if summary.get("prompts_by_group") else ""
+    return [PageTable(("group", "exact match", prompts, ""), answers.group_rows(summary))]
 
 
 def mistakes(written: Written) -> list[Part]:
@@ -209,14 +237,14 @@ def mistakes(written: Written) -> list[Part]:
     )
     return [
         Paragraph(told, "soft"),
-        PageTable(("given", "model", "truth", "nearest in training"), list(map(mistake, first))),
+        PageTable(("given", "model", "truth", "kind", "nearest in training"), list(map(mistake, first))),
     ]
 
 
 def mistake(wrong: Mistake) -> list[Cell]:
     near = "\n".join(f"{prompt}{escaped(completion)}" for prompt, completion in wrong.nearest)
     answers = Cell(escaped(wrong.text), "text bad"), Cell(escaped(wrong.truth), "text")
-    return [Cell(wrong.prompt, "text"), *answers, Cell(near, "text soft")]
+    return [Cell(wrong.prompt, "text"), *answers, Cell(wrong.kind), Cell(near, "text soft")]
 
 
 def cost(summary: Summary) -> list[Part]:

@@ -39,13 +39,15 @@ class Sample:
 
 @dataclass(frozen=True)
 class Mistake:
-    """A wrong greedy answer to a held-out prompt. nearest: similar training examples, (prompt, completion)."""
+    """A wrong greedy answer to a held-out prompt. nearest: similar training examples, (prompt, completion). kind: what is
+    wrong with it."""
 
     prompt: str
     text: str
     truth: str
     group: str | None
     nearest: list[tuple[str, str]]
+    kind: str = ""
 
 
 @dataclass(frozen=True)

@@ -40,4 +40,4 @@ def train_models(
     call = Call(command, "run", lambda run, overrides: command)
     sweep = plan(experiment.opened, Space(seeds=plain), name=name or "", call=call)
     refuse_unfinished(run_sweep(sweep, jobs, retry=retry))
-    return [TrainedRun(experiment.opened, sweep.out / point.run) for point in sweep.points]
+    return [TrainedRun(experiment.opened, point.folders(sweep.out)[-1]) for point in sweep.points]

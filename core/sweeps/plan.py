@@ -10,12 +10,13 @@ from typing import Any
 
 from core.config import Config
 from core.errors import UserError
-from core.lab.opened import Opened
+from core.lab.opened import Opened, with_overrides
+from core.lab.stages import at_stage
 from core.plugins.discovery import Experiment
 from core.private import hidden, without_home
 from core.sweeps import names
 from core.sweeps.space import SEED_KEY, Space, Values
-from core.toml import load_config, toml_value
+from core.toml import STAGES, toml_value
 from core.tracking.run import out_folder
 
 FOLDER = "sweeps"  # in the out folder; not taken for a run, because it has no summary.json
@@ -23,13 +24,21 @@ FOLDER = "sweeps"  # in the out folder; not taken for a run, because it has no s
 
 @dataclass(frozen=True)
 class Point:
-    """One run. settings: the varied values, without the home folder. seed: None for the config's. overrides: all, in order."""
+    """One run. settings: the varied values, without the home folder. seed: None for the config's. overrides: all, in order.
+
+    stages: the names of its stages, () without any. config: of the run, or of its last stage.
+    """
 
     run: str
     settings: Values
     seed: int | None
     overrides: tuple[str, ...]
     config: Config
+    stages: tuple[str, ...] = ()
+
+    def folders(self, out: Path) -> list[Path]:
+        """The run folder, or those of the stages. The last one has the figures of the run."""
+        return [out / self.run / stage for stage in self.stages] or [out / self.run]
 
 
 @dataclass(frozen=True)
@@ -95,6 +104,12 @@ def plan(
         raise UserError(
             f"'{name}' is not a valid name of a sweep", place=call.naming, remedy="Use letters, digits, - and _; it becomes the name of a folder."
         )  # fmt: skip
+    if halving and opened.stages:
+        raise UserError(
+            f"halving stops single runs early, and {experiment.name} has stages",
+            place="halving",
+            remedy="Leave out `halving=True`, or give stages that should end early a train.runtime.stop_when.",
+        )
     found = {repr((hidden(settings), seed)): (settings, seed) for settings, seed in space.points()}.values()
     runs = names.run_names(name, [(hidden(settings), seed) for settings, seed in found])
     datasets = own_datasets(opened.config.prepare.dataset_dir, space)
@@ -105,7 +120,8 @@ def plan(
         together = (*overrides, *given, *seeded)
         if dataset := datasets.get(prepared_by(settings)):
             together = (*together, f"prepare.dataset_dir={toml_value(dataset)}")
-        points.append(Point(run, hidden(settings), seed, together, checked(experiment, variant, together, space)))
+        stages = tuple(stage.name for stage in opened.stages)
+        points.append(Point(run, hidden(settings), seed, together, checked(opened, together, space), stages))
     return Sweep(opened, name, space, tuple(points), halving, without_home(description), call)
 
 
@@ -118,10 +134,11 @@ def default_name(space: Space, variant: str, halving: bool) -> str:
     return name if len(name) <= names.LONGEST else f"{name[:60]}-{names.digest(name)}"
 
 
-def checked(experiment: Experiment, variant: str, overrides: Sequence[str], space: Space) -> Config:
-    """The config of a point. Raises UserError, which names the argument with the mistake."""
+def checked(opened: Opened, overrides: Sequence[str], space: Space) -> Config:
+    """The config of a point, of its last stage if there are any. Raises UserError, which names the argument with the mistake."""
     try:
-        return load_config(experiment.folder, variant, overrides)[0]
+        point = with_overrides(opened, overrides)
+        return [point, *(at_stage(point, stage) for stage in opened.stages)][-1].config
     except UserError as error:
         key, _, value = error.place.strip("`").partition("=")
         if error.place.startswith("`") and key in space.keys:
@@ -132,7 +149,12 @@ def checked(experiment: Experiment, variant: str, overrides: Sequence[str], spac
 
 def prepared_by(settings: Values) -> str:
     """The settings that decide which dataset is used, as a text for comparison."""
-    return repr(sorted((key, value) for key, value in settings.items() if key.startswith("prepare.")))
+    return repr(sorted((key, value) for key, value in settings.items() if is_of_data(key)))
+
+
+def is_of_data(key: str) -> bool:
+    """Whether a key is of [prepare], perhaps of one stage."""
+    return key.startswith("prepare.") or (key.startswith(f"{STAGES}.") and key.split(".")[2:3] == ["prepare"])
 
 
 def own_datasets(shared: str, space: Space) -> dict[str, str]:
@@ -140,7 +162,7 @@ def own_datasets(shared: str, space: Space) -> dict[str, str]:
 
     In a shared folder, runs would replace each other's datasets.
     """
-    keys = [key for key in space.keys if key.startswith("prepare.")]
+    keys = [key for key in space.keys if is_of_data(key)]
     if not keys or "prepare.dataset_dir" in keys:
         return {}
     short = names.short_keys(keys)

@@ -113,7 +113,7 @@ def groups_of(state: State, results: list[Result]) -> list[Group]:
     return [
         Group(
             ", ".join(f"{keys[key]}={value_shown(value)}" for key, value in result.settings.items()),
-            [read_run(state.sweep.out / point.run) for point, _, summary in result.runs if summary],
+            [read_run(point.folders(state.sweep.out)[-1]) for point, _, summary in result.runs if summary],
         )
         for result in results
     ]

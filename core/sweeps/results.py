@@ -90,8 +90,8 @@ def results_of(state: State) -> list[Result]:
     if judged and len(results) > 1:
         measure = comparable_measure(results)
         best = max(judged, key=lambda result: result.score(measure))
-        equal = [result for result in judged if result.mean("accuracy") == best.mean("accuracy")]
-        best.best = bool(measure) or len(equal) == 1
+        scores = [result.score(measure) for result in judged]
+        best.best = scores.count(best.score(measure)) == 1  # without a measure, exact match alone decides
     return results
 
 

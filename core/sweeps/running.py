@@ -11,7 +11,8 @@ from core import files
 from core.data.dataset import Dataset
 from core.errors import Interrupted, RunFailed, UserError
 from core.lab.assemble import refuse_unknown
-from core.lab.opened import prepared, with_overrides
+from core.lab.opened import with_overrides
+from core.lab.pipeline import prepare_all
 from core.report.tables import as_text
 from core.sweeps import results
 from core.sweeps.live import Screen, live_table, sentence
@@ -71,7 +72,7 @@ def datasets(sweep: Sweep) -> dict[str, Dataset]:
     for point in sweep.points:
         key = json.dumps(point.config.prepare.model_dump(), sort_keys=True, default=str)
         if key not in made:
-            made[key] = prepared(with_overrides(sweep.opened, point.overrides))[1]
+            made[key] = list(prepare_all(with_overrides(sweep.opened, point.overrides)).values())[-1]
         result[point.run] = made[key]
     return result
 

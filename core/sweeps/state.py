@@ -20,6 +20,7 @@ from core.tracking.begin import changed
 from core.tracking.run import is_own, owned, read_config, read_summary, set_aside
 
 FILE = "sweep.json"
+COSTS = ("train_seconds", "wall_seconds", "tokens", "flops")  # of summary.json, added up over stages
 FINAL = ("completed", "failed", "stopped")  # nothing is left to do
 
 
@@ -80,8 +81,12 @@ class State:
         )
 
     def summary(self, point: Point) -> dict[str, Any]:
-        """summary.json of a point's run; {} if it has not started."""
-        return read_summary(self.sweep.out / point.run)
+        """summary.json of a point's run; {} if it has not started. With stages, that of the last one, with the cost of all."""
+        found = list(map(read_summary, point.folders(self.sweep.out)))
+        if len(found) == 1 or not found[-1]:
+            return found[-1]
+        costs = {key: sum(summary.get(key) or 0 for summary in found) for key in COSTS}
+        return found[-1] | costs
 
     def loss(self, point: Point) -> float | None:
         """The val loss of a completed run's checkpoint `best`, or the one for which halving stopped it."""
@@ -139,7 +144,7 @@ def open_state(sweep: Sweep, datasets: Mapping[str, Dataset], *, retry: bool) ->
 
 def standing_of(sweep: Sweep, point: Point, dataset: Dataset, entry: dict[str, Any], retry: bool) -> Standing:
     """The standing of a point when a sweep starts. entry: from sweep.json. Raises UserError for a run with other settings or data."""
-    folder = sweep.out / point.run
+    *earlier, folder = point.folders(sweep.out)
     summary = read_summary(folder) if is_own(folder, sweep.experiment) else {}
     if summary:
         differences = list(changed(flat(completed(read_config(folder))), flat(point.config.model_dump())))
@@ -156,7 +161,8 @@ def standing_of(sweep: Sweep, point: Point, dataset: Dataset, entry: dict[str, A
         return Standing("completed")
     if (status == "failed" and not retry) or (status == "stopped" and summary):
         return Standing(str(status), entry.get("error") or "", entry.get("step"), entry.get("val_loss"))
-    return Standing("interrupted" if summary else "waiting")
+    begun = summary or any((before / "summary.json").is_file() for before in earlier)
+    return Standing("interrupted" if begun else "waiting")
 
 
 def leave_strangers(sweep: Sweep) -> None:

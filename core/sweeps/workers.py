@@ -38,23 +38,26 @@ Watch = Callable[[Point, list[dict[str, Any]]], Standing | None]
 
 @dataclass
 class Job:
-    """A run that is being trained. size: of metrics.csv when last read. asked: its standing, if halving told it to stop."""
+    """A run that is being trained. folders: of its stages, or its own. size: of metrics.csv when last read. asked: its
+    standing, if halving told it to stop."""
 
     point: Point
     process: BaseProcess
     log: Path
-    metrics: Path
+    folders: list[Path]
     began: float = field(default_factory=time.monotonic)
     size: int = -1
     rows: list[dict[str, Any]] = field(default_factory=list)
     asked: Standing | None = None
 
     def look(self) -> bool:
-        """Read metrics.csv if it has grown. Returns whether it has."""
+        """Read metrics.csv, of the newest stage, if it has grown. Returns whether it has."""
         with contextlib.suppress(OSError, UserError):  # the run itself reports what is wrong
-            size = self.metrics.stat().st_size
+            begun = [path for folder in self.folders if (path := folder / "metrics.csv").exists()]
+            metrics = begun[-1] if begun else self.folders[0] / "metrics.csv"
+            size = metrics.stat().st_size
             if size != self.size:
-                self.size, self.rows = size, read_rows(self.metrics)
+                self.size, self.rows = size, read_rows(metrics)
                 return True
         return False
 
@@ -109,15 +112,15 @@ class Crew:
         log = sweep.folder / "logs" / f"{point.run}.txt"
         durable.make_folders(log.parent)
         process = processes.start(request_for(sweep, point, self.threads, log))
-        return Job(point, process, log, sweep.out / point.run / "metrics.csv")
+        return Job(point, process, log, point.folders(sweep.out))
 
     def may_start(self, point: Point) -> bool:
         """Whether no process left by a killed sweep trains this run, and no other run is timing the same model."""
         out = self.state.sweep.out
-        unsettled = [job for job in self.running if not (out / job.point.run / "config.toml").exists()]
+        unsettled = [job for job in self.running if not (job.folders[0] / "config.toml").exists()]
         if any(shape(job.point) == shape(point) for job in unsettled):
             return False
-        if holder := user_of(out / point.run):
+        if holder := next(filter(None, map(user_of, point.folders(out))), ""):
             if point.run not in self.waited:
                 self.waited.add(point.run)
                 self.say(f"{point.run} is still in use by {holder}: waiting for it")
@@ -167,7 +170,7 @@ class Crew:
 def request_for(sweep: Sweep, point: Point, threads: int | None, log: Path) -> Request:
     """The request to train a point. threads: for a new run whose config says "auto"."""
     experiment, variant, overrides = sweep.experiment, sweep.opened.variant, point.overrides
-    is_new = not (sweep.out / point.run / "config.toml").exists()  # an existing run keeps its number
+    is_new = not (point.folders(sweep.out)[0] / "config.toml").exists()  # an existing run keeps its number
     if threads is not None and is_new and point.config.train.runtime.threads == "auto":
         overrides = (*overrides, f"train.runtime.threads={threads}")
     name = experiment.address or experiment.name

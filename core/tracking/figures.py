@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -48,6 +49,12 @@ def share_text(value: float) -> str:
 def group_text(group: str) -> str:
     """A group's name in one line: quoted, with escapes, if it is empty or has characters that cannot be seen."""
     return group if group.strip() == group != "" and group.isprintable() else json.dumps(group, ensure_ascii=False)
+
+
+def by_numbers(name: str) -> list[tuple[bool, int, str]]:
+    """Sorts names with numbers in them: 2 letters before 10 letters."""
+    parts = re.split(r"(\d+)", name)
+    return [(part.isdecimal(), int(part) if part.isdecimal() else 0, part) for part in parts]
 
 
 def side_name(side: str | None) -> str:

@@ -16,6 +16,7 @@ COLUMNS = (
     "step", "tokens", "seconds", "train_loss", "val_loss", "bits_per_byte", "learning_rate", "grad_norm",
     "param_norm", "tokens_per_second",
 )  # fmt: skip
+EPOCH = "epoch"  # the column of runs with train.data.order = "epochs": how often the training side was read
 
 
 def accuracy_columns(groups: Sequence[str]) -> list[str]:

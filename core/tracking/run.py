@@ -18,6 +18,7 @@ from core.plugins.discovery import Experiment, stands_beside
 if TYPE_CHECKING:
     from core.config import Config
 
+PIPELINE = "pipeline.json"  # in the folder of a run that has stages, each in a folder of its own below
 DEFAULT = "default"  # the name of a run if none is given
 TEXT, NUMBER, TABLE = "text", "a number", "a dict"
 # Every documented field of summary.json and its type; each may also be null. A run may add more.
@@ -27,7 +28,7 @@ SUMMARY = {
     "ms_per_step": NUMBER, "flops": NUMBER, "mfu": NUMBER, "peak_flops": NUMBER, "parameters": NUMBER, "device": TEXT,
     "dtype": TEXT, "best_val_loss": NUMBER, "best_step": NUMBER, "final_train_loss": NUMBER, "final_val_loss": NUMBER,
     "side": TEXT, "bits_per_byte": NUMBER, "accuracy": NUMBER, "prompts": NUMBER, "accuracy_by_group": TABLE,
-    "prompts_by_group": TABLE, "val_accuracy": NUMBER, "metrics": TABLE, "reached": TABLE, "stopped_by": TEXT,
+    "prompts_by_group": TABLE, "val_accuracy": NUMBER, "metrics": TABLE, "reached": TABLE, "delay": NUMBER, "stopped_by": TEXT,
     "dataset_fingerprint": TEXT, "data_hash": TEXT, "val_text": TEXT, "held_out": TABLE, "environment": TABLE, "command": TEXT, "started": TEXT, "choices": TABLE,
 }  # fmt: skip
 LATE = ("command", "started", "choices", "held_out")  # fields that a summary may lack
@@ -36,7 +37,10 @@ TYPES = {TEXT: (str,), TABLE: (dict,), NUMBER: (int, float)}
 
 @dataclass(frozen=True)
 class Run:
-    """One training of an experiment, with its settings. Hooks of plugins receive it."""
+    """One training of an experiment, with its settings. Hooks of plugins receive it.
+
+    name: RUN, or RUN/STAGE for a stage of a run.
+    """
 
     experiment: Experiment
     name: str
@@ -45,7 +49,10 @@ class Run:
 
     def __post_init__(self) -> None:
         """Raises UserError for a name that cannot be a visible folder in the out folder."""
-        if not self.name.strip() or self.name.startswith(".") or set("/\\\0\n") & set(self.name):
+        parts = self.name.split("/")
+        if len(parts) > 2 or not all(
+            part.strip() and not part.startswith(".") and not set("\\\0\n") & set(part) for part in parts
+        ):
             raise UserError(
                 f"'{self.name}' is not a valid run name",
                 place="run",
@@ -85,6 +92,16 @@ class Run:
 def out_folder(experiment: Experiment, config: Config) -> Path:
     """The folder that an experiment's runs are in."""
     return experiment.path(config.train.runtime.out_dir)
+
+
+def name_of(folder: Path) -> str:
+    """The name of the run in a folder: RUN, or RUN/STAGE."""
+    return f"{folder.parent.name}/{folder.name}" if (folder.parent / PIPELINE).is_file() else folder.name
+
+
+def out_of(folder: Path) -> Path:
+    """The out folder that a run's or a stage's folder is in."""
+    return folder.parent.parent if (folder.parent / PIPELINE).is_file() else folder.parent
 
 
 def lock_file(folder: Path) -> Path:
@@ -184,20 +201,45 @@ def damaged_runs(out: Path) -> list[UserError]:
 
 
 def summaries(out: Path) -> Iterator[tuple[Path, dict[str, Any] | UserError]]:
-    """Folders that may be runs, by name, each with its summary or the error from reading it."""
-    for path in sorted(out.glob("*/summary.json")):
-        if not path.parent.name.startswith("."):
+    """Folders that may be runs, by name, each with its summary or the error from reading it. Stages come in their order of time."""
+    found = [
+        *out.glob("*/summary.json"),
+        *(path for file in out.glob(f"*/{PIPELINE}") for path in stages_in(file.parent)),
+    ]
+    for path in sorted(found, key=lambda path: path.parent.relative_to(out).parts[0]):
+        if not any(part.startswith(".") for part in path.parent.relative_to(out).parts):
             try:
                 yield path.parent, read_summary(path.parent)
             except UserError as error:
                 yield path.parent, error
 
 
+def stage_names(folder: Path) -> list[str]:
+    """The names of a run's stages, in their order, from its pipeline.json; [] if that cannot be read."""
+    try:
+        names: list[str] = json.loads((folder / PIPELINE).read_bytes())["stages"]
+    except (OSError, ValueError, LookupError, TypeError):
+        return []
+    return names
+
+
+def stages_in(folder: Path) -> list[Path]:
+    """The summary.json of each stage of a run that has begun, in the order of the stages; others after them, by name."""
+    order, found = stage_names(folder), sorted(folder.glob("*/summary.json"))
+    return sorted(found, key=lambda path: order.index(path.parent.name) if path.parent.name in order else len(order))
+
+
 def find_run(experiment: Experiment, out: Path, name: str) -> Path:
-    """The folder of a named run. Raises UserError, which suggests existing runs."""
-    known = {folder.name: folder for folder in run_folders(experiment, out)}
+    """The folder of a named run, RUN or RUN/STAGE; for a run with stages, of the last one that is finished.
+
+    Raises UserError, which suggests existing runs.
+    """
+    known = {name_of(folder): folder for folder in run_folders(experiment, out)}
     if name in known:
         return known[name]
+    if stages := [folder for known_name, folder in known.items() if known_name.startswith(f"{name}/")]:
+        finished = [folder for folder in stages if read_summary(folder).get("status") == "completed"]
+        return (finished or stages[:1])[-1]
     train = experiment.command.format("train")
     if known:
         remedy = f"{did_you_mean(name, known)} `{experiment.command.format('runs')}` lists them."
@@ -224,4 +266,6 @@ def rename(folder: Path, target: Path) -> None:
     durable.sync_path(folder.parent)
     summary = read_summary(target)
     if summary:
-        files.write_json(target / "summary.json", summary | {"run": target.name})
+        files.write_json(target / "summary.json", summary | {"run": name_of(target)})
+    for path in stages_in(target) if (target / PIPELINE).is_file() else ():
+        files.write_json(path, read_summary(path.parent) | {"run": name_of(path.parent)})

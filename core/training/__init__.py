@@ -9,7 +9,9 @@ from core.plugins.hookspecs import Register
 @hookimpl
 def register_optimizers(register: Register) -> None:
     """The optimizers that come with Terrarium."""
-    from core.training.optimizers import adamw, muon
+    from core.training.optimizers import adam, adamw, muon, sgd
 
     register("muon", muon)
     register("adamw", adamw)
+    register("adam", adam)
+    register("sgd", sgd)

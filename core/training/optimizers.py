@@ -39,8 +39,26 @@ def build_optimizer(model: nn.Module, optim: config.Optim, plugins: Plugins | No
 
 def adamw(model: nn.Module, optim: config.Optim) -> torch.optim.Optimizer:
     """AdamW as in nanoGPT: weight decay for parameters of two or more dimensions, none for the others."""
-    assert optim.learning_rate is not None and optim.weight_decay is not None
     assert optim.beta1 is not None and optim.beta2 is not None
+    # Fused: one pass over memory instead of ten, 3 times faster on a CPU too (tests/benchmarks/optimizers.py).
+    return torch.optim.AdamW(decayed_groups(model, optim), betas=(optim.beta1, optim.beta2), fused=True)
+
+
+def adam(model: nn.Module, optim: config.Optim) -> torch.optim.Optimizer:
+    """Adam (arXiv:1412.6980) as in torch: the weight decay of matrices is a part of their gradient, an L2 penalty."""
+    assert optim.beta1 is not None and optim.beta2 is not None
+    return torch.optim.Adam(decayed_groups(model, optim), betas=(optim.beta1, optim.beta2), fused=True)
+
+
+def sgd(model: nn.Module, optim: config.Optim) -> torch.optim.Optimizer:
+    """SGD with momentum as in torch: the momentum of plain gradients, with the weight decay of matrices a part of them."""
+    assert optim.momentum is not None
+    return torch.optim.SGD(decayed_groups(model, optim), momentum=optim.momentum, fused=True)
+
+
+def decayed_groups(model: nn.Module, optim: config.Optim) -> list[dict[str, Any]]:
+    """Parameters of two or more dimensions, with weight decay, and the others, without."""
+    assert optim.learning_rate is not None and optim.weight_decay is not None
     params = {name: p for name, p in model.named_parameters() if p.requires_grad}
     matrices = {name: p for name, p in params.items() if p.dim() >= 2}
     vectors = {name: p for name, p in params.items() if p.dim() < 2}
@@ -48,15 +66,14 @@ def adamw(model: nn.Module, optim: config.Optim) -> torch.optim.Optimizer:
         group("matrices", optim.learning_rate, matrices, weight_decay=optim.weight_decay),
         group("vectors", optim.learning_rate, vectors, weight_decay=0.0),
     ]
-    # Fused: one pass over memory instead of ten, 3 times faster on a CPU too (tests/benchmarks/optimizers.py).
-    return torch.optim.AdamW([g for g in groups if g["params"]], betas=(optim.beta1, optim.beta2), fused=True)
+    return [g for g in groups if g["params"]]
 
 
 def muon(model: nn.Module, optim: config.Optim) -> torch.optim.Optimizer:
     """Muon for the matrices inside the network, Adam for embeddings, the output head and everything else."""
     assert optim.learning_rate is not None and optim.weight_decay is not None
     assert optim.embedding_lr is not None and optim.head_lr is not None and optim.ngram_lr is not None
-    assert optim.beta1 is not None and optim.beta2 is not None
+    assert optim.beta1 is not None and optim.beta2 is not None and optim.momentum is not None
     by_role: dict[str, dict[str, nn.Parameter]] = {"matrix": {}, "ngram": {}, "embedding": {}, "other": {}}
     for name, role in roles_of(model).items():
         by_role[role][name] = model.get_parameter(name)

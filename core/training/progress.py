@@ -21,6 +21,7 @@ from core.toml import completed
 from core.tracking.begin import changed, listed, resumable
 from core.tracking.run import Run
 from core.training import checkpoints
+from core.training.schedules import Plateau
 
 
 @dataclass
@@ -44,6 +45,7 @@ class Progress:
     skipped: list[int] = field(default_factory=list)  # numbers of the batches that are skipped, ascending
     reached: dict[str, dict[str, dict[str, float]]] = field(default_factory=dict)  # see `note_reached`
     stopped_by: str = ""  # the condition of train.runtime.stop_when that ended the run
+    plateau: Plateau = field(default_factory=Plateau)  # of train.schedule.decay = "plateau"
 
     @property
     def batch(self) -> int:
@@ -75,6 +77,13 @@ def note_reached(progress: Progress, row: dict[str, float]) -> None:
             reached = progress.reached.setdefault(side, {}) if f"{side}_accuracy" in row else {}
             if row.get(f"{side}_accuracy", -1.0) >= threshold and f"{threshold:g}" not in reached:
                 reached[f"{threshold:g}"] = {"step": progress.step, "seconds": round(progress.seconds, 3)}
+
+
+def delay_of(reached: dict[str, dict[str, dict[str, float]]]) -> int | None:
+    """Optimizer steps from memorising to generalising: from 0.99 of the training prompts right to 0.99 of the validation
+    prompts. Negative where validation came first; None where one of them was not reached."""
+    train, val = (reached.get(side, {}).get("0.99") for side in ("train", "val"))
+    return int(val["step"] - train["step"]) if train and val else None
 
 
 def score(metrics: dict[str, float]) -> list[float]:

@@ -19,14 +19,14 @@ from core.errors import RunFailed
 from core.listener import Listener
 from core.plugins.manager import Plugins
 from core.process import StopRequest
-from core.tracking.metrics import MetricsFile
+from core.tracking.metrics import EPOCH, MetricsFile
 from core.tracking.run import Run
 from core.training import progress as saving
 from core.training.machine import Machine
 from core.training.pace import Pace
 from core.training.progress import Progress, note_reached
 from core.training.saver import Saved, Saver
-from core.training.schedules import fraction
+from core.training.schedules import after_evaluation, fraction
 from core.training.speed import Speed
 from core.training.step import Array, Step
 
@@ -42,7 +42,7 @@ class Parts:
     step: the optimizer step of the model. evaluate(model, number of the step) -> metrics, val_loss among them.
     trackers: objects with log(step, row). saver: writes checkpoints while training goes on.
     identity: the dataset's fingerprint and encoder, kept in every checkpoint.
-    listener: receives rows and progress.
+    listener: receives rows and progress. epochs(batches) -> how often these read the dataset; None: batches are random.
     """
 
     model: torch.nn.Module
@@ -57,6 +57,7 @@ class Parts:
     saver: Saver
     speed: Speed
     listener: Listener
+    epochs: Callable[[int], float] | None = None
 
 
 def train(run: Run, parts: Parts, progress: Progress, metrics: MetricsFile, stop: StopRequest) -> None:
@@ -104,6 +105,8 @@ def train(run: Run, parts: Parts, progress: Progress, metrics: MetricsFile, stop
                 "learning_rate": optimizer.param_groups[0]["lr"],
                 "param_norm": norm(model.parameters()),
             }
+            if parts.epochs is not None:
+                row[EPOCH] = round(parts.epochs(progress.batch), 4)
             if due.evaluation:
                 row |= evaluate(run, parts, progress, pace)
             metrics.append(row)
@@ -131,7 +134,7 @@ def set_learning_rate(optimizer: torch.optim.Optimizer, config: Train, progress:
 
     gone: used share of a time budget; None if the run is limited by steps.
     """
-    scale = fraction(progress.step, config.schedule, config.optim.learning_rate or 0.0, gone)
+    scale = fraction(progress.step, config.schedule, config.optim.learning_rate or 0.0, gone, progress.plateau)
     scale *= 0.5 ** len(progress.skipped)
     for group in optimizer.param_groups:
         group["lr"] = group["peak_lr"] * scale
@@ -196,6 +199,10 @@ def evaluate(run: Run, parts: Parts, progress: Progress, pace: Pace) -> Row:
     if not math.isfinite(row["val_loss"]):
         raise diverged(run, "validation loss", row["val_loss"], progress.step)
     progress.evaluation, progress.evaluated_step, progress.evaluation_seconds = row, progress.step, pace.lap()
+    if (
+        progress.step % run.config.train.runtime.eval_interval == 0
+    ):  # not the closing one, which a longer run does not have
+        progress.plateau = after_evaluation(progress.plateau, row["val_loss"], run.config.train.schedule)
     note_reached(progress, row)
     condition = run.config.train.runtime.stop_when
     progress.stopped_by = condition if condition and read_condition(condition).holds(row) else ""

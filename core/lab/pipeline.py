@@ -1,0 +1,192 @@
+"""Take a run through its stages: each is trained, evaluated and reported as a run of its own, then all on one page.
+
+What a stage has is on disk when it ends, so that the same command goes on after a kill, inside a stage or between two.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from core import durable, files
+from core.data.dataset import Dataset
+from core.errors import UserError
+from core.evaluation.evaluate import Evaluation
+from core.lab.evaluating import evaluate
+from core.lab.model import LoadedModel, load_model
+from core.lab.opened import Opened, prepared
+from core.lab.own import own_function
+from core.lab.reporting import report_of_model, report_of_run, say_samples
+from core.lab.sampling import sample
+from core.lab.stages import at_stage, is_finished, named, split_name
+from core.lab.training import Wish, origin_of, refuse_impossible, train_run
+from core.report.pipeline_report import write_pipeline_report
+from core.stages import Stage
+from core.tracking.run import PIPELINE, Run, lock_file, read_summary, set_aside, stage_names
+from core.training import checkpoints
+
+EARLIER = "earlier.json"  # in a stage's run folder: {earlier stage: {metric: value}}, measured with its best weights
+
+
+def prepare_all(opened: Opened, stage: str = "", *, force: bool = False) -> dict[str, Dataset]:
+    """Make the dataset, or those of all stages, or of one stage after the first one's, whose encoder it has.
+
+    Returns them by stage, in their order; without stages, "" has the only one. Raises UserError.
+    """
+    if stage:
+        named(opened, stage)
+    if not opened.stages:
+        return {"": prepared(opened, force=force)[1]}
+    found: dict[str, Dataset] = {}
+    made: dict[Path, Dataset] = {}
+    for each in opened.stages:
+        if each is opened.stages[0] or stage in ("", each.name):
+            at = at_stage(opened, each)
+            folder = at.experiment.path(at.config.prepare.dataset_dir)
+            if folder not in made:
+                made[folder] = prepared(at, force=force)[1]
+            found[each.name] = made[folder]
+    return found
+
+
+def train_stages(opened: Opened, wish: Wish) -> Run:
+    """Train all stages that are not finished, or the one that is asked for. Returns the last one's run.
+
+    Raises UserError, RunFailed and Interrupted.
+    """
+    run, folder = None, opened.out / split_name(opened, wish.name, wish.stage)[0]
+    for at, of_stage in ways(opened, wish):
+        run, is_new = train_stage(at, of_stage)
+        if is_new:
+            model = load_model(at, run.name)
+            model.evaluate()
+            measure_earlier(opened, at, model)
+        report_of_run(run.folder)
+    assert run is not None  # there is a stage
+    report_of_pipeline(opened, folder)
+    return run
+
+
+def loop_stages(opened: Opened, wish: Wish, show: Callable[[str], Any] | None = None) -> Path:
+    """Take all stages, or one, through training, evaluation, samples and report. Returns the page about all of them.
+
+    Raises as `train_stages`.
+    """
+    folder = opened.out / split_name(opened, wish.name, wish.stage)[0]
+    for at, of_stage in ways(opened, wish):
+        run, is_new = train_stage(at, of_stage)
+        if not is_new:
+            continue
+        model = load_model(at, run.name)
+        evaluate(model)
+        samples = sample(model, show=show)
+        say_samples(opened.listener, samples, first_is_shown=show is not None)
+        report_of_model(model, samples)
+        measure_earlier(opened, at, model)
+    page = report_of_pipeline(opened, folder)
+    opened.listener.say(f"report: {page}")
+    return page
+
+
+def ways(opened: Opened, wish: Wish) -> Iterator[tuple[Opened, Wish]]:
+    """The experiment as each stage has it, with the wish for its run. A fresh start sets the whole run aside first.
+
+    Raises UserError where the run's folder is a run without stages, and where the stage that another goes on from is not
+    finished, or was trained again since.
+    """
+    name, chosen = split_name(opened, wish.name, wish.stage)
+    folder = opened.out / name
+    if (folder / "summary.json").is_file():
+        raise UserError(
+            f"{opened.experiment.name}/{name} is a run without stages",
+            place=str(folder),
+            remedy="Choose another name: `run=NAME`. Or rename the folder.",
+        )
+    if wish.fresh and not chosen and (folder / PIPELINE).is_file():
+        with files.lock(lock_file(folder), f"run {opened.experiment.name}/{name}"):
+            opened.listener.say(f"The old run {name} is now {set_aside(folder).name}.")
+    # First of all, so that a mistake in the last stage is known before the first one trains.
+    prepare_all(opened, chosen)
+    durable.make_folders(folder)
+    begin_pipeline(folder, opened.stages)
+    for stage in (named(opened, chosen),) if chosen else opened.stages:
+        of_stage = replace(wish, name=f"{name}/{stage.name}", stage="", fresh=wish.fresh and bool(chosen))
+        at = at_stage(opened, stage)
+        refuse_impossible(at, of_stage)
+        yield at, of_stage
+
+
+def stage_folder(at: Opened, wish: Wish) -> Path:
+    """The run folder of a stage."""
+    assert wish.name
+    return at.out / wish.name
+
+
+def train_stage(at: Opened, wish: Wish) -> tuple[Run, bool]:
+    """Prepare and train one stage, unless it is finished. Returns its run, and whether it has still to be measured.
+
+    Raises UserError, RunFailed and Interrupted.
+    """
+    assert at.stage is not None
+    folder = stage_folder(at, wish)
+    before = read_summary(folder)
+    refuse_without_origin(at, wish)
+    at, dataset = prepared(at)
+    run = train_run(at, dataset, wish)
+    return run, read_summary(folder) != before or not (folder / EARLIER).is_file()
+
+
+def refuse_without_origin(at: Opened, wish: Wish) -> None:
+    """Raise UserError where the stage that another goes on from is not finished, or was trained again since."""
+    assert at.stage is not None
+    folder, train = stage_folder(at, wish), at.experiment.command.format("train")
+    name = folder.parent.name
+    if not at.stage.origin:
+        return
+    origin = folder.parent / at.stage.origin
+    if not is_finished(origin):
+        raise UserError(
+            f"stage '{at.stage.name}' goes on from '{at.stage.origin}', which is not finished",
+            place=str(origin),
+            remedy=f"Train it first: {train} `run={name}` `stage={at.stage.origin}`",
+        )
+    started_from = read_summary(folder).get("origin")
+    if started_from and not wish.fresh:
+        which = at.stage.checkpoint
+        checkpoint = checkpoints.load(origin / "checkpoints", which)
+        if started_from != origin_of(origin, which, int(checkpoint.state["step"])):
+            raise UserError(
+                f"stage '{at.stage.name}' started from weights that '{at.stage.origin}' no longer has: that one was trained again",
+                place=str(folder),
+                remedy=f"Train this stage again, too: {train} `run={name}` `stage={at.stage.name}` `fresh=True`",
+            )
+
+
+def begin_pipeline(folder: Path, stages: tuple[Stage, ...]) -> None:
+    """Write pipeline.json with the names of the stages, if it does not have them: it makes the folder a run with stages."""
+    names = [stage.name for stage in stages]
+    if stage_names(folder) != names:
+        files.write_json(folder / PIPELINE, {"stages": names, "table": {}, "seconds": {}, "tokens": {}})
+
+
+def measure_earlier(opened: Opened, at: Opened, model: LoadedModel) -> None:
+    """Measure a stage's best weights on the data of the stages before it, as those were measured. Writes earlier.json."""
+    assert at.stage is not None
+    found: dict[str, dict[str, float]] = {}
+    part = own_function(at.code, "answer")
+    for stage in at.stages[: at.stages.index(at.stage)]:
+        before = at_stage(opened, stage)
+        if not is_finished(model.run.folder.parent / stage.name):
+            continue
+        own = load_model(before, f"{model.run.folder.parent.name}/{stage.name}")
+        with model.trained.machine.computing():
+            metrics, _ = Evaluation(own.dataset, own.config, model.trained.machine, part).closing(model.module)
+        found[stage.name] = dict(metrics)
+    files.write_json(model.run.folder / EARLIER, found)
+
+
+def report_of_pipeline(opened: Opened, folder: Path) -> Path:
+    """Write pipeline.json and the page about all stages that have begun. Returns the page's path."""
+    return write_pipeline_report(folder, opened.experiment.name, [stage.name for stage in opened.stages])
