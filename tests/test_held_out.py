@@ -120,7 +120,6 @@ def test_params_belong_to_the_function_that_has_them(tmp_path: Path) -> None:
     [
         ("def held_out():\n    return 3", "held_out() returned int, which yields no Examples", "Write `yield"),
         ("def held_out():\n    yield 'abc'", "held_out() yielded str, not an Example", "yield Example(prompt, completion)"),
-        ("def held_out():\n    yield from ()", "held_out() yielded nothing", "at least one Example"),
         ("def held_out():\n    while True:\n        yield row('abc')", "yields more than 100,000 Examples", "It must end"),
         ("def held_out():\n    yield Example('a', 'b')", "must end as those of documents() do: with '\\n'", "no other end"),
         ("def held_out():\n    yield Example('', 'b\\n')", "empty prompt", ""),
@@ -138,6 +137,17 @@ def test_documents_must_be_examples_and_some_must_be_left(tmp_path: Path) -> Non
     same = examples_code([("a:", "b\n"), ("c:", "d\n")]) + "\ndef held_out():\n    yield from documents()\n"
     error = error_of(write(tmp_path / "b", same))
     assert "all 2 documents of documents() are also in held_out()" in error.message and "fewer prompts" in error.remedy
+
+
+def test_nothing_to_hold_out_is_told(tmp_path: Path) -> None:
+    """So a variant can do without probes."""
+    folder = with_probes(
+        tmp_path / "a", "\ndef held_out(*, probes: int = 2):\n    yield from [row('abcde')] * probes\n"
+    )
+    told = Told()
+    assert run(folder, ["prepare.params.probes=0"], listener=told).held_out is None
+    assert any("held_out() yields nothing, so nothing is held out beside" in line for line in told.said)
+    assert run(folder).examples("held_out", 0)[0].prompt == "abcde: "
 
 
 @pytest.mark.parametrize("helper", ["def held_out(word):\n    return word", "def held_out(a, b):\n    return a"])
@@ -234,3 +244,19 @@ def test_details_of_a_file_of_prompts(lab: Path, terrarium: Terrarium, tmp_path:
     assert sum(counted for _, counted in details["carries"].values()) == 300
     assert sum(details["errors"].values()) == round(300 * (1 - found["accuracy"]))
     assert details["from_start"][0][1] == 300
+
+
+def test_comparisons_and_sweeps_show_them(trained: Path, terrarium: Terrarium) -> None:
+    done = terrarium(
+        "sweep", "spaces", "--seeds", "0..2", "--grid", "train.optim.weight_decay=0,0.1", "--name", "decay"
+    )
+    assert done.exit_code == 0, done.output
+    assert re.search(r"\| of held_out\(\) +\| val loss|of held_out\(\) +val loss", done.stdout), done.stdout
+    groups = ["spaces/sweep-decay-weight_decay0-*", "spaces/sweep-decay-weight_decay0.1-*"]
+    told = terrarium("compare", *groups).stdout
+    assert re.search(r"\ngroup +seeds +exact match of .* +of held_out\(\) +val loss", told), told
+    found = json.loads(terrarium("compare", *groups, "--json").stdout)
+    verdicts = [verdict["measure"] for verdict in found["verdicts"]]
+    assert verdicts == ["accuracy", "held_out_accuracy", "best_val_loss"]
+    summary = json.loads((trained / "out/sweep-decay-weight_decay0-seed0/summary.json").read_text())
+    assert found["groups"][0]["runs"][0]["held_out_accuracy"] == summary["held_out"]["accuracy"]

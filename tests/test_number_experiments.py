@@ -139,3 +139,16 @@ def test_tasks_on_strings(task: str) -> None:
         assert example.completion == f"{answers[task]}\n"
         assert example.group == f"{len(letters)} letter{'s' * (len(letters) > 1)}"
     assert {len(example.prompt) for example in found} == {3, 4, 5}
+
+
+def test_probes_are_longer_than_anything_in_training() -> None:
+    sums = list(code_of("addition").held_out(random.Random(1), format="plain", max_digits=3, probes=50))
+    assert len(sums) == 50 and {example.group.partition(",")[0] for example in sums} == {"4 digits"}
+    assert len({example.group for example in sums}) == 5  # of carries
+    for example in sums:
+        left, right = map(int, example.prompt.rstrip("=").split("+"))
+        assert int(example.completion) == left + right
+    strings = list(code_of("strings").held_out(random.Random(1), task="reverse", max_letters=8, probes=20))
+    assert [len(example.completion) - 1 for example in strings] == [9, 10] * 10
+    assert all(example.prompt[:-2] == example.completion[-2::-1] for example in strings)
+    assert list(code_of("strings").held_out(random.Random(1), probes=0)) == []

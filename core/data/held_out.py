@@ -57,10 +57,10 @@ def keyword_only(function: Function) -> set[str]:
 
 
 @contextlib.contextmanager
-def draw_held_out(build: Build, function: Function) -> Iterator[Spool]:
-    """The Examples of held_out(), in a spool that lasts as long as the context. It has random numbers of its own.
+def draw_held_out(build: Build, function: Function) -> Iterator[Spool | None]:
+    """The Examples of held_out(), in a spool that lasts as long as the context; None if it yields nothing, which is told.
 
-    Raises UserError if it yields anything but Examples, nothing, or more than MOST.
+    It has random numbers of its own. Raises UserError if it yields anything but Examples, or more than MOST.
     """
     settings, source = build.config.prepare, build.source
     known = keyword_only(function)
@@ -96,11 +96,9 @@ def draw_held_out(build: Build, function: Function) -> Iterator[Spool]:
                     remedy="It must end: all of its Examples are kept. Draw as many as you want to ask.",
                 )
         if not len(spool):
-            raise UserError(
-                f"{title(function)} yielded nothing",
-                place=source_of(function),
-                remedy="It must `yield` at least one Example; or take it out.",
-            )
+            source.listener.say(f"{title(function)} yields nothing, so nothing is held out beside validation and test.")
+            yield None
+            return
         spool.close()
         yield spool
 

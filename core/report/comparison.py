@@ -14,11 +14,12 @@ from core.report.differences import Difference, differences, mixed_settings
 from core.report.runs import RunData
 from core.report.tables import Table
 from core.report.verdict import Measure, Prompts, Seeded, Verdict, judge
-from core.tracking.figures import exact_match_columns, loss_text, prompts_in_words, share_text
+from core.tracking.figures import HELD_OUT, exact_match_columns, figure, loss_text, prompts_in_words, share_text
 
 LOSS = Measure("best_val_loss", "val loss")
 BITS = Measure("bits_per_byte", "bits per byte")
 EXACT = Measure("accuracy", "exact match", lower_is_better=False, unit="points", factor=100.0, share=True)
+PROBES = replace(EXACT, key=HELD_OUT, title="exact match of held_out()")
 Form = Callable[[float], str]
 
 
@@ -33,6 +34,7 @@ class Column:
 
 COLUMNS = (
     Column("accuracy", "exact match", share_text),
+    Column(PROBES.key, "of held_out()", share_text),
     Column("best_val_loss", "val loss", loss_text),
     Column("final_val_loss", "final val loss", loss_text),
     Column("bits_per_byte", "bits per byte", loss_text),
@@ -63,7 +65,7 @@ class Group:
         """A figure of the counted runs that have it, by seed. Several runs of one seed count as one, by their mean."""
         found: dict[int | str, list[float]] = {}
         for run in self.counted:
-            if (value := finite(run.summary.get(key))) is not None:
+            if (value := finite(figure(run.summary, key))) is not None:
                 found.setdefault(run.name if run.seed is None else run.seed, []).append(value)
         return [statistics.fmean(values) for values in found.values()]
 
@@ -74,7 +76,7 @@ class Group:
 
     def seeded(self, key: str) -> list[Seeded]:
         """(seed, value) of every counted run."""
-        return [(run.seed, run.summary.get(key)) for run in self.counted]
+        return [(run.seed, figure(run.summary, key)) for run in self.counted]
 
 
 @dataclass(frozen=True)
@@ -117,7 +119,7 @@ def compare(groups: Sequence[Group]) -> Comparison:
 
 
 def verdicts_of(first: Group, other: Group) -> list[Verdict]:
-    """On exact match if both groups have it, then on the loss, or on bits per byte where losses are not comparable.
+    """On exact match if both groups have it, on that of held_out(), then on the loss, or on bits per byte where losses are not comparable.
 
     A loss is no verdict where it averages other tokens; the sentence says which setting makes them differ.
     """
@@ -130,6 +132,8 @@ def verdicts_of(first: Group, other: Group) -> list[Verdict]:
                 prompts_of(first, other),
             )
         )
+    if first.values(PROBES.key) and other.values(PROBES.key):
+        found.append(judge(*sides(first, other, PROBES), probes_of(first, other)))
     reasons = not_one_loss(runs)
     if not reasons:
         return [*found, judge(*sides(first, other, LOSS))]
@@ -147,6 +151,15 @@ def sides(first: Group, other: Group, measure: Measure) -> tuple[Measure, str, l
 def prompts_of(first: Group, other: Group) -> Prompts:
     """How many prompts exact match is measured on, in each group: the fewest of its runs. None: not recorded."""
     a, b = (min((run.summary.get("prompts") or 0 for run in group.counted), default=0) for group in (first, other))
+    return a or None, b or None
+
+
+def probes_of(first: Group, other: Group) -> Prompts:
+    """The same of held_out()."""
+    asked = [
+        [(run.summary.get("held_out") or {}).get("prompts") or 0 for run in group.counted] for group in (first, other)
+    ]
+    a, b = (min(counts, default=0) for counts in asked)
     return a or None, b or None
 
 
@@ -202,7 +215,7 @@ def as_dict(comparison: Comparison) -> dict[str, Any]:
         }
         runs = [
             {"run": run.title, "seed": run.seed, "status": run.summary.get("status")}
-            | {column.key: finite(run.summary.get(column.key)) for column in columns}
+            | {column.key: finite(figure(run.summary, column.key)) for column in columns}
             for run in group.runs
         ]
         groups.append({"group": group.name, "seeds": group.seeds, "figures": figures, "runs": runs})

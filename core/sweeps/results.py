@@ -17,7 +17,7 @@ from core.sweeps import names
 from core.sweeps.plan import Point, Sweep, plain
 from core.sweeps.space import Values
 from core.sweeps.state import Standing, State
-from core.tracking.figures import exact_match_columns, loss_text, share_text
+from core.tracking.figures import HELD_OUT, exact_match_columns, figure, loss_text, share_text
 
 MARK = "*"  # marks a mean over only the seeds that halving did not stop
 KEPT = (
@@ -29,7 +29,7 @@ RANKED = "so bits per byte of the same text take their place"
 NO_BEST = "No setting is marked as best, because none has all its seeds."
 # Column -> field of summary.json. Means are over completed runs.
 MEASURES = {
-    "val_loss": "best_val_loss", "accuracy": "accuracy", "bits_per_byte": "bits_per_byte", "train_seconds": "train_seconds",
+    "val_loss": "best_val_loss", "accuracy": "accuracy", "held_out": HELD_OUT, "bits_per_byte": "bits_per_byte", "train_seconds": "train_seconds",
 }  # fmt: skip
 
 
@@ -43,7 +43,9 @@ class Result:
 
     def values(self, measure: str) -> list[float]:
         """A measure of each completed run that has it."""
-        found = [summary.get(MEASURES[measure]) for _, standing, summary in self.runs if standing.status == "completed"]
+        found = [
+            figure(summary, MEASURES[measure]) for _, standing, summary in self.runs if standing.status == "completed"
+        ]
         return [value for value in found if value is not None]
 
     @property
@@ -119,11 +121,13 @@ def table(sweep: Sweep, results: list[Result]) -> Table:
     keys = names.short_keys(sweep.space.keys)
     has_accuracy = any(result.values("accuracy") for result in results)
     title, prompts = exact_match_columns([[summary for _, _, summary in result.runs] for result in results])
+    has_probes = any(result.values("held_out") for result in results)
     has_bits = comparable_measure(results) == "bits_per_byte"
     columns = [
         *keys.values(),
         "runs",
         *([title] if has_accuracy else []),
+        *(["of held_out()"] if has_probes else []),
         "val loss",
         *(["bits per byte"] if has_bits else []),
         "seconds",
@@ -134,6 +138,7 @@ def table(sweep: Sweep, results: list[Result]) -> Table:
             *(names.shown(result.settings[key]) for key in keys),
             f"{result.count('completed')}{f' of {len(result.runs)}' if result.chosen else ''}",
             *([with_spread(result, "accuracy", share_text) + of] if has_accuracy else []),
+            *([with_spread(result, "held_out", share_text)] if has_probes else []),
             with_spread(result, "val_loss", loss_text),
             *([with_spread(result, "bits_per_byte", loss_text)] if has_bits else []),
             with_spread(result, "train_seconds", "{:.1f}".format),

@@ -35,6 +35,14 @@ def read_figures(folder: Path) -> dict[str, Any]:
     return summary | {"status": status} | {key: row[column] for key, column in OF_BEST.items() if column in row}
 
 
+HELD_OUT = "held_out_accuracy"
+
+
+def figure(summary: Summary, key: str) -> Any:
+    """A figure of summary.json; held_out_accuracy is the exact match of held_out()'s prompts. None if the run does not have it."""
+    return (summary.get("held_out") or {}).get("accuracy") if key == HELD_OUT else summary.get(key)
+
+
 def loss_text(value: float) -> str:
     """A loss for people: four decimals, and two digits where those would be zeros, such as 3.2e-05."""
     return f"{value:.1e}" if 0 < abs(value) < 5e-5 else f"{value:.4f}"

@@ -1,5 +1,7 @@
 """Add two numbers, the answer in one of six formats: `128+367=594`, the digits of 495 reversed."""
 
+from itertools import islice
+
 from core import Example, UserError
 
 from .formats import Format, written
@@ -25,9 +27,20 @@ def documents(rng, *, format: Format = "reversed", min_digits: int = 1, max_digi
         )
     numbers = (min_digits, max_digits)
     for left, right in different_pairs(rng, *numbers, examples) if examples else pairs(rng, *numbers):
-        digits, carried = len(str(max(left, right))), carries(left, right)
-        group = f"{digits} digit{'s' * (digits > 1)}, {carried} carr{'y' if carried == 1 else 'ies'}"
-        yield Example(*written(left, right, format, max_digits), group=group)
+        yield example(left, right, format, max_digits)
+
+
+def held_out(rng, *, format: Format = "reversed", max_digits: int = 4, probes: int = 200):
+    """Sums in which the longer number has one digit more than training ever shows. probes: how many."""
+    for left, right in islice(pairs(rng, max_digits + 1, max_digits + 1), probes):
+        yield example(left, right, format, max_digits)
+
+
+def example(left, right, format, max_digits):
+    """A sum, grouped by the digits of the longer number and by its carries."""
+    digits, carried = len(str(max(left, right))), carries(left, right)
+    group = f"{digits} digit{'s' * (digits > 1)}, {carried} carr{'y' if carried == 1 else 'ies'}"
+    return Example(*written(left, right, format, max_digits), group=group)
 
 
 def answer(text):

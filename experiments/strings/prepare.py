@@ -4,11 +4,13 @@ from typing import Literal
 
 from core import Example, UserError
 
+Task = Literal["copy", "reverse", "sort"]
+
 
 def documents(
     rng,
     *,
-    task: Literal["copy", "reverse", "sort"] = "reverse",
+    task: Task = "reverse",
     alphabet: str = "abcdefghij",
     min_letters: int = 2,
     max_letters: int = 8,
@@ -26,7 +28,16 @@ def documents(
             remedy="Set 1 <= min_letters <= max_letters.",
         )
     while True:
-        letters = rng.choices(alphabet, k=rng.randint(min_letters, max_letters))
-        answer = {"copy": letters, "reverse": letters[::-1], "sort": sorted(letters)}[task]
-        count = f"{len(letters)} letter{'s' * (len(letters) > 1)}"
-        yield Example("".join(letters) + ": ", "".join(answer) + "\n", group=count)
+        yield example(task, rng.choices(alphabet, k=rng.randint(min_letters, max_letters)))
+
+
+def held_out(rng, *, task: Task = "reverse", alphabet: str = "abcdefghij", max_letters: int = 8, probes: int = 200):
+    """Strings with one or two letters more than training ever shows. probes: how many."""
+    for index in range(probes):
+        yield example(task, rng.choices(alphabet, k=max_letters + 1 + index % 2))
+
+
+def example(task, letters):
+    answer = {"copy": letters, "reverse": letters[::-1], "sort": sorted(letters)}[task]
+    count = f"{len(letters)} letter{'s' * (len(letters) > 1)}"
+    return Example("".join(letters) + ": ", "".join(answer) + "\n", group=count)
