@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Callable
 from html.parser import HTMLParser
 from pathlib import Path
@@ -157,6 +158,19 @@ def test_a_folder_to_hand_in(
     browser(tmp_path / "broken", monkeypatch, "exit 1")
     assert "No PDF" in terrarium("report", "spaces", "--to", "work", "--run", "default").output
     assert not Path("work/report.pdf").exists() and own in Path("work/report.md").read_text()
+
+
+def test_only_markdown_with_its_pictures(trained: Path, terrarium: Terrarium) -> None:
+    done = terrarium("report", "spaces", "--format", "md")
+    folder = trained / "out" / "hand_in"
+    assert done.exit_code == 0 and f"md:     {folder / 'report.md'}" in done.output and "PDF" not in done.output
+    assert {path.suffix for path in folder.iterdir()} == {".md", ".png"}
+    text = (folder / "report.md").read_text()
+    for link in re.findall(r"!\[[^]]*\]\(([^)]*)\)", text):
+        assert (folder / link).is_file(), link
+    assert json.loads((trained / "out" / "default" / "summary.json").read_text())["command"] in text
+    assert terrarium("runs", "spaces").output.count("default") == 1  # the folder is no run
+    assert terrarium("report", "spaces", "--format", "all").exit_code == 0 and (folder / "report.html").is_file()
 
 
 def test_a_report_of_the_students_own_is_not_overwritten(trained: Path, terrarium: Terrarium) -> None:

@@ -64,6 +64,13 @@ def summary_of(experiment: Path, stage: str, run: str = "default") -> dict[str, 
     return found
 
 
+def test_folders_of_stages_are_no_slips_of_the_pen(spaces: Path, terrarium: Terrarium) -> None:
+    stages = '\n[[stages]]\nname = "two_digits"\n[[stages]]\nname = "four_digits"\nprepare.size = 1234\n'
+    (spaces / "config.toml").write_text(TINY + stages)
+    done = terrarium("prepare", "spaces")
+    assert done.exit_code == 0 and "Did you mean" not in done.output, done.output
+
+
 def test_every_stage_is_a_run_with_a_dataset(looped: Path, terrarium: Terrarium) -> None:
     found = pipeline_of(looped)
     assert found["stages"] == ["short", "long", "again"]

@@ -15,12 +15,19 @@ from core.cli import completion, options
 @click.option(
     "--to", type=click.Path(path_type=Path, file_okay=False), metavar="DIR", help="Write a folder to hand in."
 )
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(["all", "md"]),
+    help="What to hand in: all, or only Markdown and its pictures. Without --to, into the folder hand_in beside the runs.",
+)
 @options.as_json
 @options.settings
 def report(
     experiment: str,
     name: str | None,
     to: Path | None,
+    form: str | None,
     as_json: bool,
     overrides: tuple[str, ...],
     variant: str,
@@ -31,6 +38,7 @@ def report(
     A report is one HTML page, which opens from disk, and the same in Markdown. Runs and sweeps write their own reports;
     this command updates them. --to writes a folder to hand in: Markdown with its pictures as files, room for your own
     conclusion, which stays when the report is written again, a page, and a PDF where a browser or WeasyPrint is there.
+    --format md leaves out the page and the PDF.
     """
     from core.cli.console import Console
     from core.lab.choosing import out_of
@@ -40,11 +48,11 @@ def report(
 
     found, console = find(experiment), Console(quiet=quiet, json=as_json)
     out = out_of(found, variant, overrides)
-    if to is not None:
-        written = hand_in(found, out, to, name)
+    if to is not None or form is not None:
+        written = hand_in(found, out, to or out / "hand_in", name, markdown_only=form == "md")
         console.say("\n".join(f"{kind + ':':<8}{path}" for kind, path in written.items()))
         console.say(f"Write your conclusion into {written['md']}, under My conclusion.")
-        if "pdf" not in written:
+        if "pdf" not in written and form != "md":
             console.say(
                 "No PDF: there is no Chromium, Chrome, Edge or WeasyPrint here. Print the page from your browser."
             )

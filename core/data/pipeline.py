@@ -91,7 +91,8 @@ def prepare(
             if reason:
                 refuse_strangers(target)
                 listener.say(f"{experiment.name}: preparing {target} ({reason})")
-                if note := perhaps_mistyped(source, target, named=named):
+                by_hand = named and "prepare.dataset_dir" in settings.places  # not by the stage
+                if by_hand and (note := perhaps_mistyped(source, target)):
                     listener.say(note)
                 former = data_hash(target, plugins)
                 make(source, target)
@@ -178,9 +179,9 @@ def not_run(script: Path, error: UserError) -> UserError:
     )
 
 
-def perhaps_mistyped(source: Source, target: Path, *, named: bool) -> str:
+def perhaps_mistyped(source: Source, target: Path) -> str:
     """A sentence about a new folder that the user has named, if the name is like that of another dataset; or ""."""
-    if not named or target.exists():
+    if target.exists():
         return ""
     known = [path.parent.name for path in target.parent.glob("*/train.bin")]
     # basic-2 is meant to be another than basic and basic-1; a sweep names its datasets so.

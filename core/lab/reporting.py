@@ -88,7 +88,9 @@ def report_of_experiment(experiment: Experiment, out: Path) -> Path:
     return write_experiment_report(out, experiment.name, summary(experiment), groups, sweeps)
 
 
-def hand_in(experiment: Experiment, out: Path, folder: Path, run: str | None = None) -> dict[str, Path]:
+def hand_in(
+    experiment: Experiment, out: Path, folder: Path, run: str | None = None, *, markdown_only: bool = False
+) -> dict[str, Path]:
     """Write a folder to hand in, about all runs or one. Returns its files by ending; without "pdf" if none can be printed.
 
     Raises UserError if there is no such run, and if the folder has a report.md that is not of this function.
@@ -99,7 +101,7 @@ def hand_in(experiment: Experiment, out: Path, folder: Path, run: str | None = N
     groups = one or every_group(experiment, out)
     if not groups:
         raise no_runs(experiment, experiment.folder)
-    return write_hand_in(folder, experiment.name, summary(experiment), groups, sections_of)
+    return write_hand_in(folder, experiment.name, summary(experiment), groups, sections_of, markdown_only=markdown_only)
 
 
 def say_samples(listener: Listener, samples: Sequence[Sample], *, first_is_shown: bool) -> None:

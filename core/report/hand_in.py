@@ -48,14 +48,17 @@ def write_hand_in(
     question: str,
     groups: Sequence[Group],
     more: Callable[[RunData], Sequence[PageSection]] = lambda run: (),
+    *,
+    markdown_only: bool = False,
 ) -> dict[str, Path]:
     """Write the folder. Returns its files by name; "pdf" is missing where no program can print one.
 
     question: what the experiment is about, in one line. groups: of runs, the one of the run `default` first. more: sections
-    of other parts of the program on a run; their pictures are written as files. The text under
-    `My conclusion` of an earlier report.md is kept. Raises UserError if the folder has a report.md of another origin.
+    of other parts of the program on a run; their pictures are written as files. markdown_only: write no page and no PDF.
+    The text under `My conclusion` of an earlier report.md is kept. Raises UserError if the folder has a report.md of another
+    origin.
     """
-    written = {kind: folder / f"report.{kind}" for kind in ("md", "html", "pdf")}
+    written = {kind: folder / f"report.{kind}" for kind in (("md",) if markdown_only else ("md", "html", "pdf"))}
     own = conclusion_of(written["md"])
     comparison = compare(groups[:MOST_GROUPS])
     figure, shown = overlay(comparison.groups), shown_run(groups)
@@ -81,6 +84,8 @@ def write_hand_in(
         return Document(name, [Paragraph(question, "lead")], sections)
 
     files.write_text(written["md"], markdown(whole([PLACE])).replace(PLACE, f"{own}\n\n{END}"))
+    if markdown_only:
+        return written
     files.write_text(written["html"], page(whole(own.split("\n\n"))))
     if not write_pdf(written["html"], written["pdf"]):
         written["pdf"].unlink(missing_ok=True)  # of an earlier report
