@@ -54,7 +54,7 @@ def evaluate(model: LoadedModel, question: Question = Question()) -> dict[str, A
             count = f"{metric.removesuffix('accuracy')}prompts{slash}{group}"
             prompts = found.get(count) if metric.endswith("accuracy") else None
             title = metric + slash + (group_text(group) if slash else "")
-            say(f"  {title:<28} {shown}{'' if prompts is None else f' of {prompts:,} prompts'}")
+            say(f"  {title:<28} {shown}{'' if prompts is None else f' of {prompts:,} prompt' + 's' * (prompts != 1)}")
     for answer in mistakes[:SHOWN_MISTAKES]:
         say(f"  wrong: {answer.example.prompt!r} -> {answer.text!r}, not {answer.example.completion!r}")
     return found

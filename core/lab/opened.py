@@ -114,13 +114,19 @@ def plain(key: str, value: Any) -> Any:
 
 def prepared(opened: Opened, *, force: bool = False) -> tuple[Opened, Dataset]:
     """Make the dataset if it is not current. Returns the experiment, with the dataset's folder set, and the dataset."""
-    from core.data.pipeline import dataset_setting, prepare
+    from core.data.pipeline import prepare
 
     dataset = prepare(
         opened.experiment, opened.config, opened.settings, opened.plugins, force=force, listener=opened.listener
     )
-    # The run's config says how the data was read.
+    return as_read(opened, dataset), dataset
+
+
+def as_read(opened: Opened, dataset: Dataset) -> Opened:
+    """The experiment with settings that say where its dataset is and how it was read, for a run's config."""
+    from core.data.pipeline import dataset_setting
+
     changes = {"prepare.format": "pairs"} if "separator" in dataset.info else {}
     if opened.experiment.path(opened.config.prepare.dataset_dir) != dataset.folder:
         changes["prepare.dataset_dir"] = dataset_setting(opened.experiment, dataset)
-    return opened.having(changes) if changes else opened, dataset
+    return opened.having(changes) if changes else opened

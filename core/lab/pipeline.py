@@ -16,7 +16,7 @@ from core.errors import UserError
 from core.evaluation.evaluate import Evaluation
 from core.lab.evaluating import evaluate
 from core.lab.model import LoadedModel, load_model
-from core.lab.opened import Opened, prepared
+from core.lab.opened import Opened, as_read, prepared
 from core.lab.own import own_function
 from core.lab.reporting import report_of_model, report_of_run, say_samples
 from core.lab.sampling import sample
@@ -39,15 +39,20 @@ def prepare_all(opened: Opened, stage: str = "", *, force: bool = False) -> dict
         named(opened, stage)
     if not opened.stages:
         return {"": prepared(opened, force=force)[1]}
-    found: dict[str, Dataset] = {}
+    return {name: dataset for name, (_, dataset) in prepared_stages(opened, stage, force=force).items()}
+
+
+def prepared_stages(opened: Opened, chosen: str = "", *, force: bool = False) -> dict[str, tuple[Opened, Dataset]]:
+    """The experiment as each stage has it, with its dataset. chosen: only this stage, and the first one."""
+    found: dict[str, tuple[Opened, Dataset]] = {}
     made: dict[Path, Dataset] = {}
-    for each in opened.stages:
-        if each is opened.stages[0] or stage in ("", each.name):
-            at = at_stage(opened, each)
+    for stage in opened.stages:
+        if stage is opened.stages[0] or chosen in ("", stage.name):
+            at = at_stage(opened, stage)
             folder = at.experiment.path(at.config.prepare.dataset_dir)
             if folder not in made:
                 made[folder] = prepared(at, force=force)[1]
-            found[each.name] = made[folder]
+            found[stage.name] = as_read(at, made[folder]), made[folder]
     return found
 
 
@@ -57,8 +62,8 @@ def train_stages(opened: Opened, wish: Wish) -> Run:
     Raises UserError, RunFailed and Interrupted.
     """
     run, folder = None, opened.out / split_name(opened, wish.name, wish.stage)[0]
-    for at, of_stage in ways(opened, wish):
-        run, is_new = train_stage(at, of_stage)
+    for at, dataset, of_stage in ways(opened, wish):
+        run, is_new = train_stage(at, dataset, of_stage)
         if is_new:
             model = load_model(at, run.name)
             model.evaluate()
@@ -75,8 +80,8 @@ def loop_stages(opened: Opened, wish: Wish, show: Callable[[str], Any] | None = 
     Raises as `train_stages`.
     """
     folder = opened.out / split_name(opened, wish.name, wish.stage)[0]
-    for at, of_stage in ways(opened, wish):
-        run, is_new = train_stage(at, of_stage)
+    for at, dataset, of_stage in ways(opened, wish):
+        run, is_new = train_stage(at, dataset, of_stage)
         if not is_new:
             continue
         model = load_model(at, run.name)
@@ -90,8 +95,8 @@ def loop_stages(opened: Opened, wish: Wish, show: Callable[[str], Any] | None = 
     return page
 
 
-def ways(opened: Opened, wish: Wish) -> Iterator[tuple[Opened, Wish]]:
-    """The experiment as each stage has it, with the wish for its run. A fresh start sets the whole run aside first.
+def ways(opened: Opened, wish: Wish) -> Iterator[tuple[Opened, Dataset, Wish]]:
+    """The experiment as each stage has it, with its dataset and the wish for its run. A fresh start sets the whole run aside first.
 
     Raises UserError where the run's folder is a run without stages, and where the stage that another goes on from is not
     finished, or was trained again since.
@@ -108,14 +113,14 @@ def ways(opened: Opened, wish: Wish) -> Iterator[tuple[Opened, Wish]]:
         with files.lock(lock_file(folder), f"run {opened.experiment.name}/{name}"):
             opened.listener.say(f"The old run {name} is now {set_aside(folder).name}.")
     # First of all, so that a mistake in the last stage is known before the first one trains.
-    prepare_all(opened, chosen)
+    stages = prepared_stages(opened, chosen)
     durable.make_folders(folder)
     begin_pipeline(folder, opened.stages)
     for stage in (named(opened, chosen),) if chosen else opened.stages:
         of_stage = replace(wish, name=f"{name}/{stage.name}", stage="", fresh=wish.fresh and bool(chosen))
-        at = at_stage(opened, stage)
+        at, dataset = stages[stage.name]
         refuse_impossible(at, of_stage)
-        yield at, of_stage
+        yield at, dataset, of_stage
 
 
 def stage_folder(at: Opened, wish: Wish) -> Path:
@@ -124,8 +129,8 @@ def stage_folder(at: Opened, wish: Wish) -> Path:
     return at.out / wish.name
 
 
-def train_stage(at: Opened, wish: Wish) -> tuple[Run, bool]:
-    """Prepare and train one stage, unless it is finished. Returns its run, and whether it has still to be measured.
+def train_stage(at: Opened, dataset: Dataset, wish: Wish) -> tuple[Run, bool]:
+    """Train one stage, unless it is finished. Returns its run, and whether it has still to be measured.
 
     Raises UserError, RunFailed and Interrupted.
     """
@@ -133,7 +138,6 @@ def train_stage(at: Opened, wish: Wish) -> tuple[Run, bool]:
     folder = stage_folder(at, wish)
     before = read_summary(folder)
     refuse_without_origin(at, wish)
-    at, dataset = prepared(at)
     run = train_run(at, dataset, wish)
     return run, read_summary(folder) != before or not (folder / EARLIER).is_file()
 

@@ -150,13 +150,13 @@ def table(sweep: Sweep, results: list[Result]) -> Table:
 
 
 def with_spread(result: Result, measure: str, form: Callable[[float], str]) -> str:
-    """`0.4734 ± 0.0012`; `0.4734` for a single run, `-` for none, `0.4734*` if halving stopped some seeds."""
+    """`0.4734 ± 0.0012`; `0.4734` for a single run or equal ones, `-` for none, `0.4734*` if halving stopped some seeds."""
     mean, deviation = result.mean_of_kept(measure), result.deviation(measure)
     if mean is None:
         return "-"
     if result.chosen:
         return form(mean) + MARK
-    return form(mean) if deviation is None else f"{form(mean)} ± {form(deviation)}"
+    return f"{form(mean)} ± {form(deviation)}" if deviation else form(mean)
 
 
 def remarks(state: State, results: list[Result]) -> list[str]:
