@@ -260,3 +260,19 @@ def test_comparisons_and_sweeps_show_them(trained: Path, terrarium: Terrarium) -
     assert verdicts == ["accuracy", "held_out_accuracy", "best_val_loss"]
     summary = json.loads((trained / "out/sweep-decay-weight_decay0-seed0/summary.json").read_text())
     assert found["groups"][0]["runs"][0]["held_out_accuracy"] == summary["held_out"]["accuracy"]
+
+
+def test_stages_measure_their_own_and_those_of_earlier_ones(spaces: Path, terrarium: Terrarium) -> None:
+    config = (spaces / "config.toml").read_text()
+    (spaces / "prepare.py").write_text(LETTERS.replace("PROBES", PROBES))
+    stages = '\n[[stages]]\nname = "short"\n[[stages]]\nname = "long"\nprepare.params.max_letters = 4\n'
+    (spaces / "config.toml").write_text(config + stages)
+    assert terrarium("loop", "spaces", "-q").exit_code == 0
+    folder = spaces / "out" / "default"
+    table = json.loads((folder / "pipeline.json").read_text())["table"]
+    assert table["held_out_accuracy"].keys() == table["short/held_out_accuracy"].keys() == {"short", "long"}
+    (folder / "report.md").unlink()
+    done = terrarium("report", "spaces", "--run", "default")
+    assert done.exit_code == 0 and f"report: {folder / 'report.html'}" in done.output
+    prompts = json.loads((folder / "short" / "summary.json").read_text())["held_out"]["prompts"]
+    assert re.search(rf"\| held\\_out\\_accuracy \| [\d.]+% of {prompts} \|", (folder / "report.md").read_text())

@@ -42,9 +42,8 @@ def report(
     """
     from core.cli.console import Console
     from core.lab.choosing import out_of
-    from core.lab.reporting import hand_in, report_of_experiment, report_of_run
+    from core.lab.reporting import hand_in, report_named, report_of_experiment
     from core.plugins.discovery import find
-    from core.tracking.run import find_run
 
     found, console = find(experiment), Console(quiet=quiet, json=as_json)
     out = out_of(found, variant, overrides)
@@ -57,7 +56,7 @@ def report(
                 "No PDF: there is no Chromium, Chrome, Edge or WeasyPrint here. Print the page from your browser."
             )
     else:
-        page = report_of_experiment(found, out) if name is None else report_of_run(find_run(found, out, name))
+        page = report_of_experiment(found, out) if name is None else report_named(found, out, name)
         written = {"html": page, "md": page.with_suffix(".md")}
         console.say(f"report: {page}\n        {written['md']}")
     if as_json:

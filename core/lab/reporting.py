@@ -19,11 +19,12 @@ from core.report.comparison import Group
 from core.report.experiment_report import write_experiment_report
 from core.report.log import write_log_entry
 from core.report.nearest import answered_so, nearest
+from core.report.pipeline_report import write_pipeline_report
 from core.report.plots import write_plots
 from core.report.run_report import SHOWN_MISTAKES, write_report
 from core.report.runs import read_run
 from core.report.samples import ErrorKind, Mistake, Sample, Written, after_first, as_text, write_samples
-from core.tracking.run import find_run
+from core.tracking.run import find_run, stage_names
 
 SHOWN_SIDES: tuple[Side, ...] = ("val", "held_out")  # whose wrong answers are shown: the test side's stay unseen
 MOST_SEARCHED = 20_000  # training examples, evenly spaced; decoding more takes seconds
@@ -34,6 +35,16 @@ def report_of_run(folder: Path) -> Path:
     run = read_run(folder)
     write_plots(folder, run.rows)
     return write_report(folder, run, sections_of(run))
+
+
+def report_named(experiment: Experiment, out: Path, name: str) -> Path:
+    """Write the page of a run; of a run with stages, the one about all of them. Returns its path.
+
+    Raises UserError if there is no such run.
+    """
+    if stages := stage_names(out / name):
+        return write_pipeline_report(out / name, experiment.name, stages)
+    return report_of_run(find_run(experiment, out, name))
 
 
 def report_of_model(model: LoadedModel, samples: Sequence[Sample]) -> Path:

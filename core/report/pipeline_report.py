@@ -13,7 +13,7 @@ from core.report.document import Cards, Cell, Code, Document, PageSection, PageT
 from core.report.plots import INK, Panel, Row, png
 from core.report.run_report import duration, write_document
 from core.report.runs import RunData, read_run
-from core.tracking.figures import loss_text, share_text
+from core.tracking.figures import HELD_OUT, figure, loss_text, share_text
 from core.tracking.run import PIPELINE
 
 if TYPE_CHECKING:
@@ -22,8 +22,14 @@ if TYPE_CHECKING:
 PICTURE = "curves.png"
 OWN = {
     "val_loss": "best_val_loss", "bits_per_byte": "bits_per_byte", "val_accuracy": "val_accuracy", "accuracy": "accuracy",
+    HELD_OUT: HELD_OUT,
 }  # fmt: skip
-AGAIN = ("val_loss", "val_accuracy", "test_accuracy")  # of an earlier stage's data, measured after each later one
+AGAIN = (
+    "val_loss",
+    "val_accuracy",
+    "test_accuracy",
+    HELD_OUT,
+)  # of an earlier stage's data, measured after each later one
 Metrics = dict[str, dict[str, float]]
 
 
@@ -41,11 +47,11 @@ def write_pipeline_report(folder: Path, experiment: str, stages: Sequence[str]) 
         "tokens": {name: run.summary.get("tokens") for name, run in runs.items()},
     }
     files.write_json(folder / PIPELINE, found)
-    figure = joined_curves(runs)
-    if figure is not None:
-        files.write_bytes(folder / PICTURE, png(figure))
+    drawn = joined_curves(runs)
+    if drawn is not None:
+        files.write_bytes(folder / PICTURE, png(drawn))
     return write_document(
-        folder, "report", about(folder, experiment, stages, runs, metrics(list(runs), table, prompts), figure)
+        folder, "report", about(folder, experiment, stages, runs, metrics(list(runs), table, prompts), drawn)
     )
 
 
@@ -58,8 +64,9 @@ def tables_of(folder: Path, runs: dict[str, RunData]) -> tuple[Metrics, Metrics]
     prompts: Metrics = {}
     for name, run in runs.items():
         for metric, field in OWN.items():
-            put(found, metric, name, run.summary.get(field))
+            put(found, metric, name, figure(run.summary, field))
         put(prompts, "accuracy", name, run.summary.get("prompts"))
+        put(prompts, HELD_OUT, name, (run.summary.get("held_out") or {}).get("prompts"))
         put(prompts, "val_accuracy", name, read_json(folder / name / "evaluation.json").get("val_prompts"))
     for earlier in list(runs)[:-1]:
         for name in runs:
