@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from core.data.documents import Example
 from core.encoders.char import CharEncoder
+from core.encoders.words import WordsEncoder
 from core.evaluation.answers import (
     by_carries,
     by_place,
@@ -18,7 +19,7 @@ from core.evaluation.answers import (
     summands,
     token_accuracy,
 )
-from core.evaluation.exact_match import Answer
+from core.evaluation.exact_match import Answer, answered
 from core.report.nearest import answered_so, nearest
 
 numbers = st.integers(min_value=0, max_value=10**6)
@@ -164,6 +165,16 @@ def test_the_part_that_counts_is_what_is_looked_at() -> None:
     answer = Answer(Example("1+2=", "1+2, 3\n"), "1+2, 4\n", lambda text: text.rpartition(", ")[2])
     assert details([answer], encoder, "\n")["errors"] == {"off by one": 1}
     assert details([answer], encoder, "\n")["from_start"] == [[0, 1]]
+
+
+def test_a_space_that_only_decoding_puts_before_an_answer_is_no_error() -> None:
+    """The prompt ends in a word, the answer begins with one: their space is implied."""
+    words = WordsEncoder.fit(["3 + 4 = 7\n"])
+    example, spaced = Example("3 + 4 =", "7\n"), Example("3 + 4 = ", "7\n")
+    assert answered(words, [example], [" 7\n"], None)[0].correct
+    assert not answered(words, [spaced], [" 7\n"], None)[0].correct
+    assert answered(words, [spaced], ["7\n"], None)[0].correct
+    assert not answered(CharEncoder.fit(["3+4=7 \n"]), [example], [" 7\n"], None)[0].correct
 
 
 def test_text_that_cannot_be_encoded_is_compared_by_characters() -> None:

@@ -218,6 +218,16 @@ def test_char_refuses_what_is_no_vocabulary_of_characters(itos: dict[int, str], 
     )
 
 
+@KINDS
+@settings(max_examples=40)
+@given(before=st.text("ab \n", max_size=6), after=st.text("ab \n", max_size=6))
+def test_what_decoding_puts_between_two_texts(kind: str, before: str, after: str) -> None:
+    encoder = knowing(kind, f"{before} {after} ")
+    ids = [*encoder.encode(before).tolist(), *encoder.encode(after).tolist()]
+    assert encoder.decode(ids) == before + encoder.between(before, after) + after
+    assert not encoder.between(before, after) or kind == "words"
+
+
 # words
 
 

@@ -45,6 +45,10 @@ class Encoder(Protocol):
     def decode(self, ids: Sequence[int]) -> str:
         """Text of ids. Special ids become "", invalid UTF-8 becomes U+FFFD."""
 
+    def between(self, before: str, after: str) -> str:
+        """What `decode` puts between two texts that were encoded apart, and that is in neither of them."""
+        return ""
+
 
 def identity(encoder: Encoder) -> str:
     """SHA-256, hexadecimal, of an encoder. It is equal where the same text always gets the same ids."""

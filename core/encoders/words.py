@@ -64,6 +64,11 @@ class WordsEncoder(Encoder):
             what = "whitespace" if found[0].isspace() else "word"
             raise unknown(f"{what} {found[0]!r}", text, found.start()) from None
 
+    def between(self, before: str, after: str) -> str:
+        """The implied space between two words."""
+        ends_in_word, begins_with_word = (bool(letter) and not letter.isspace() for letter in (before[-1:], after[:1]))
+        return " " if ends_in_word and begins_with_word else ""
+
     def decode(self, ids: Sequence[int]) -> str:
         """Text of ids. The end token becomes "", with no space implied beside it.
 

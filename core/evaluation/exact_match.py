@@ -10,6 +10,7 @@ import torch
 
 from core.data.dataset import Dataset, Side
 from core.data.documents import Example
+from core.encoders.base import Encoder
 from core.sampling.generate import complete
 from core.training.machine import Machine
 
@@ -55,7 +56,15 @@ def greedy_answers(
         stop=dataset.stop,
         device=machine.device,
     )
-    return [Answer(example, text, part) for example, text in zip(examples, texts, strict=True)]
+    return answered(dataset.encoder, examples, texts, part)
+
+
+def answered(encoder: Encoder, examples: Sequence[Example], texts: Sequence[str], part: Part | None) -> list[Answer]:
+    """The texts as answers, without what only decoding put between a prompt and its answer: the space between two words."""
+    return [
+        Answer(example, text.removeprefix(encoder.between(example.prompt, example.completion)), part)
+        for example, text in zip(examples, texts, strict=True)
+    ]
 
 
 def accuracies(answers: Sequence[Answer], side: str) -> dict[str, float]:

@@ -17,7 +17,7 @@ from core.data.prompts import read_prompts
 from core.encoders.base import identity
 from core.errors import UserError
 from core.evaluation.answers import DETAILS, details
-from core.evaluation.exact_match import Answer, accuracies, counts
+from core.evaluation.exact_match import Answer, accuracies, answered, counts
 from core.lab.model import LoadedModel
 from core.lab.opened import open_folder, prepared
 from core.lab.own import own_function
@@ -97,7 +97,7 @@ def drawn(model: LoadedModel, examples: Sequence[Example], temperature: float, s
             stop=model.trained.stop,
             seed=model.config.sample.runtime.seed or 0,
         )
-    return [Answer(example, text, part) for example, text in zip(repeated, texts, strict=True)]
+    return answered(model.encoder, repeated, texts, part)
 
 
 def prompts_of(model: LoadedModel, file: Path) -> list[Example]:

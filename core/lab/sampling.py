@@ -10,7 +10,7 @@ from typing import Any
 from core.data.documents import Example
 from core.data.text import read_text
 from core.errors import UserError
-from core.evaluation.exact_match import Answer
+from core.evaluation.exact_match import answered
 from core.lab.model import LoadedModel
 from core.lab.own import own_function
 from core.report.samples import Sample
@@ -56,10 +56,9 @@ def sample(model: LoadedModel, *, show: Callable[[str], Any] | None = None, **ch
     if not answers:
         return [Sample(example.prompt, text) for example, text in zip(prompts, texts, strict=True)]
     part = own_function(model.opened.code, "answer")
-    found = [Answer(example, text, part) for example, text in zip(prompts, texts, strict=True)]
     return [
         Sample(answer.example.prompt, answer.text, answer.example.completion, answer.correct if part else None)
-        for answer in found
+        for answer in answered(model.encoder, prompts, texts, part)
     ]
 
 
