@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from core.encoders import register_encoders
-from core.encoders.base import Encoder, identity
+from core.encoders.base import Encoder, between, identity
 from core.encoders.bpe import BpeEncoder
 from core.encoders.bytelevel import alphabet
 from core.encoders.bytes import BytesEncoder
@@ -224,8 +224,8 @@ def test_char_refuses_what_is_no_vocabulary_of_characters(itos: dict[int, str], 
 def test_what_decoding_puts_between_two_texts(kind: str, before: str, after: str) -> None:
     encoder = knowing(kind, f"{before} {after} ")
     ids = [*encoder.encode(before).tolist(), *encoder.encode(after).tolist()]
-    assert encoder.decode(ids) == before + encoder.between(before, after) + after
-    assert not encoder.between(before, after) or kind == "words"
+    assert encoder.decode(ids) == before + between(encoder, before, after) + after
+    assert not between(encoder, before, after) or kind == "words"
 
 
 # words

@@ -45,9 +45,14 @@ class Encoder(Protocol):
     def decode(self, ids: Sequence[int]) -> str:
         """Text of ids. Special ids become "", invalid UTF-8 becomes U+FFFD."""
 
-    def between(self, before: str, after: str) -> str:
-        """What `decode` puts between two texts that were encoded apart, and that is in neither of them."""
-        return ""
+
+def between(encoder: Encoder, before: str, after: str) -> str:
+    """What `decode` puts between two texts that were encoded apart, and that is in neither of them.
+
+    An encoder that puts something there says so by a method of this name.
+    """
+    own = getattr(encoder, "between", None)
+    return str(own(before, after)) if own else ""
 
 
 def identity(encoder: Encoder) -> str:

@@ -10,7 +10,7 @@ import torch
 
 from core.data.dataset import Dataset, Side
 from core.data.documents import Example
-from core.encoders.base import Encoder
+from core.encoders.base import Encoder, between
 from core.sampling.generate import complete
 from core.training.machine import Machine
 
@@ -62,7 +62,7 @@ def greedy_answers(
 def answered(encoder: Encoder, examples: Sequence[Example], texts: Sequence[str], part: Part | None) -> list[Answer]:
     """The texts as answers, without what only decoding put between a prompt and its answer: the space between two words."""
     return [
-        Answer(example, text.removeprefix(encoder.between(example.prompt, example.completion)), part)
+        Answer(example, text.removeprefix(between(encoder, example.prompt, example.completion)), part)
         for example, text in zip(examples, texts, strict=True)
     ]
 
