@@ -23,7 +23,7 @@ from core.defaults import resolve
 from core.plugins.manager import HOOKS
 from core.roles import known_keys
 from core.stages import SECTIONS, read_stages
-from core.sweeps.study import read_study
+from core.sweeps.study_file import read_study
 from core.toml import Settings, read_override
 
 ROOT = Path(__file__).parent.parent
