@@ -17,6 +17,7 @@ from core import files
 from core.data.documents import Example
 from core.data.info import AGAIN, HELD_OUT, SIDES, TEST, describe, read_info
 from core.encoders.base import Encoder, identity
+from core.encoders.special import rebuilt
 from core.errors import UserError
 from core.plugins.manager import Plugins
 from core.plugins.manager import plugins as everyone
@@ -234,7 +235,7 @@ def build_encoder(described: dict[str, Any], path: Path, plugins: Plugins | None
     state = {key: value for key, value in described.items() if key != "kind"}
     kind = (plugins or everyone()).get("encoders", described["kind"], str(path))
     try:
-        encoder: Encoder = kind.from_state(state)
+        encoder = rebuilt(kind, state)
     except UserError as error:
         raise UserError(error.message, place=error.place or str(path), remedy=error.remedy) from None
     except (LookupError, TypeError, ValueError, AttributeError) as error:

@@ -10,6 +10,7 @@ import torch
 
 from core.config import Config
 from core.encoders.base import Encoder
+from core.encoders.special import rebuilt
 from core.plugins.manager import Plugins
 from core.roles import flat, role_of
 from core.toml import Settings, check, completed, read_override
@@ -54,7 +55,7 @@ def load_run(folder: Path, config: Config, plugins: Plugins, name: str = "best")
         state = checkpoint.state
         stored: dict[str, Any] = state["encoder"]
         kind = plugins.get("encoders", stored["kind"], "the checkpoint's encoder")
-        encoder: Encoder = kind.from_state(stored["state"])
+        encoder: Encoder = rebuilt(kind, stored["state"])
         differences = changed(flat(completed(state["config"])), flat(config.model_dump()))
         step, stop = int(state["step"]), str(state["stop"])
         data = {key: state.get(key) for key in ("data_hash", "dataset_fingerprint")}
