@@ -46,10 +46,12 @@ class Message:
 class Conversation:
     """Turns in order, perhaps with a system message first. The loss is on what the assistant writes.
 
-    messages: also taken as a list.
+    messages: also taken as a list. group: a slice for reporting. With a group, the assistant's last turn is the one right
+    answer to what stands before it, and exact match is measured.
     """
 
     messages: Sequence[Message]
+    group: str | None = None
 
     def __post_init__(self) -> None:
         if isinstance(self.messages, list):

@@ -2,16 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from itertools import groupby
 
 import numpy as np
 import numpy.typing as npt
 
-from core.chat.conversation import ASSISTANT, END, TOOL, Conversation, Message, Piece, check_conversation, pieces_of
+from core.chat.conversation import (
+    ASSISTANT,
+    END,
+    TOOL,
+    Conversation,
+    Message,
+    Piece,
+    check_conversation,
+    pieces_of,
+    question_of,
+)
 from core.encoders.base import Encoder, Ids
 from core.encoders.special import special_ids
+from core.errors import UserError
 
 
 @dataclass(frozen=True, eq=False)
@@ -20,6 +31,19 @@ class Rendered:
 
     ids: Ids
     learnt: npt.NDArray[np.bool_]
+
+
+class PromptText(str):
+    """A rendered prompt as text for people to read, which knows its ids: the text alone would not become special tokens."""
+
+    ids: tuple[int, ...]
+
+    @classmethod
+    def of(cls, ids: Sequence[int], encoder: Encoder) -> PromptText:
+        """From ids (N,)."""
+        made = cls("".join([piece.text for piece in spelled(ids, [False] * len(ids), encoder)]))
+        made.ids = tuple(ids)
+        return made
 
 
 def render(conversation: Conversation, encoder: Encoder) -> Rendered:
@@ -64,6 +88,34 @@ def reply_of(ids: Sequence[int], encoder: Encoder) -> Message:
     return Message("assistant", encoder.decode(written[:at]), call)
 
 
+def trimmed(conversation: Conversation, encoder: Encoder, at_most: int) -> Conversation:
+    """A conversation of at most `at_most` ids: the oldest turns leave, whole, each turn of the user with all that follows it.
+
+    The system message stays. Raises UserError, with the length, if the last turns alone are longer, and as `render`.
+    """
+    tokens = len(render(conversation, encoder).ids)
+    if tokens <= at_most:
+        return conversation
+    for kept in without_oldest(conversation):
+        if not any(message.role == "assistant" for message in kept.messages):
+            break  # nothing would be left to learn
+        tokens = len(render(kept, encoder).ids)
+        if tokens <= at_most:
+            return kept
+    raise UserError(
+        f"a conversation has {tokens:,} tokens in its last turns, more than {at_most:,}: {question_of(conversation)[:60]!r}",
+        remedy="Leave it out, or make its turns shorter.",
+    )
+
+
+def without_oldest(conversation: Conversation) -> Iterator[Conversation]:
+    """A conversation without its oldest turns: first all of it, then from the second turn of the user on, and so on."""
+    messages = conversation.messages
+    head = messages[:1] if messages[0].role == "system" else ()
+    for begin in [number for number, message in enumerate(messages) if message.role == "user"]:
+        yield replace(conversation, messages=(*head, *messages[begin:]))
+
+
 def shortened(conversation: Conversation, encoder: Encoder, at_most: int) -> tuple[Conversation, int]:
     """A history whose prompt has at most `at_most` ids, and the number of turns that were left out for it.
 
@@ -71,13 +123,10 @@ def shortened(conversation: Conversation, encoder: Encoder, at_most: int) -> tup
     turn of the user stay, even if they are too long. Raises UserError as `render_prompt`.
     """
     check_conversation(conversation, asks=True)
-    messages = list(conversation.messages)
-    head = messages[:1] if messages[0].role == "system" else []
-    for begin in [number for number, message in enumerate(messages) if message.role == "user"]:
-        kept = Conversation((*head, *messages[begin:]))
+    for kept in without_oldest(conversation):
         if len(render_prompt(kept, encoder)) <= at_most:
             break
-    return kept, begin - len(head)
+    return kept, len(conversation.messages) - len(kept.messages)
 
 
 def spelled(ids: Sequence[int], learnt: Sequence[bool], encoder: Encoder) -> list[Piece]:

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from core.chat.conversation import END, SPECIAL
+from core.chat.conversation import END, SPECIAL, Conversation
+from core.chat.render import trimmed
 from core.config import Config
 from core.data import split
-from core.data.documents import segments
+from core.data.documents import Document, segments
 from core.data.encode import Side, token_type
 from core.data.info import HELD_OUT
 from core.data.meta_pkl import write_meta
@@ -157,7 +158,10 @@ def compose_documents(
     sides = []
     for name, chosen in numbers.items():
         sides.append(Side(build.folder, name, encoder, tell))
-        sides[-1].write_documents(spool.read(chosen.tolist()), keys[chosen], spool.groups, ends, chat=chat)
+        documents = spool.read(chosen.tolist())
+        if chat and build.config.prepare.max_tokens:
+            documents = trim(build, documents, encoder, f"{spool.what}, {name} side")
+        sides[-1].write_documents(documents, keys[chosen], spool.groups, ends, chat=chat)
     if held_out is not None:
         sides.append(Side(build.folder, HELD_OUT, encoder))
         sides[-1].write_documents(held_out.read(), held_out.keys(), held_out.groups, ends)
@@ -166,6 +170,27 @@ def compose_documents(
     return finish(
         build, encoder, sides, info | ({} if held_out is None else {"held_out_groups": list(held_out.groups)})
     )
+
+
+def trim(build: Build, documents: Iterable[Document], encoder: Encoder, place: str) -> Iterator[Document]:
+    """The conversations without the oldest turns of those that are longer than `prepare.max_tokens`, which is told.
+
+    Raises UserError where the last turns alone are longer.
+    """
+    limit, shorter = build.config.prepare.max_tokens, 0
+    for document in documents:
+        assert isinstance(document, Conversation)
+        try:
+            kept = trimmed(document, encoder, limit)
+        except UserError as error:
+            raise UserError(error.message, place=place, remedy=error.remedy) from None
+        shorter += kept is not document
+        yield kept
+    if shorter:
+        build.source.listener.say(
+            f"{place}: {shorter:,} conversation{'s have' if shorter > 1 else ' has'} more than {limit:,} tokens "
+            "(prepare.max_tokens), so the oldest turns are left out."
+        )
 
 
 def finish(build: Build, encoder: Encoder, sides: list[Side], info: dict[str, Any]) -> Made:

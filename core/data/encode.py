@@ -111,7 +111,7 @@ class Side:
             self.open(".group", "<u2") as group,
         ):
             for batch, pieces_of_each in batches(documents, chat=chat):
-                block = EncodedDocuments(pieces_of_each, self.encoder, end)
+                block = EncodedDocuments(pieces_of_each, self.encoder, end, turns=chat)
                 starts.add(ids.length + block.starts)
                 ids.add(block.ids)
                 mask.add(block.mask)
@@ -134,7 +134,8 @@ class Side:
 class EncodedDocuments:
     """Some documents, encoded. Legend: N tokens, D documents, P pieces."""
 
-    def __init__(self, piece_lists: list[Pieces], encoder: Encoder, end: int | None) -> None:
+    def __init__(self, piece_lists: list[Pieces], encoder: Encoder, end: int | None, *, turns: bool = False) -> None:
+        """turns: what counts as a completion is the last learnt stretch of a document, and all before it as its prompt."""
         flat = [piece for piece_list in piece_lists for piece in piece_list]
         different = list(dict.fromkeys(flat))  # short texts repeat: each is encoded once
         encoded: list[Ids] = encode_pieces(different, encoder)
@@ -155,6 +156,12 @@ class EncodedDocuments:
         self.starts = piece_starts[first_piece].astype(np.uint64)  # (D,)
         self.longest_prompt = int(lengths[first_piece][~learnt[first_piece]].max(initial=0))
         self.longest_completion = int(lengths[learnt].max(initial=0))
+        if turns:
+            edges = np.flatnonzero(np.diff(self.mask, prepend=False, append=False)).reshape(-1, 2)  # (turns, 2)
+            document_ends = np.append(self.starts[1:].astype(np.int64), len(self.ids))
+            last = np.searchsorted(edges[:, 0], document_ends) - 1  # (D,)
+            self.longest_prompt = int((edges[last, 0] - self.starts.astype(np.int64)).max())
+            self.longest_completion = int((edges[:, 1] - edges[:, 0]).max())
         sizes = {piece: (0, 0) if piece.special else (len(piece.text), utf8_length(piece.text)) for piece in different}
         self.counts = {
             "tokens": len(self.ids),

@@ -54,6 +54,8 @@ def code_and_settings(source: Source) -> dict[str, Any]:
         del settings["documents"]
     if settings["special_tokens"] == "none":
         del settings["special_tokens"]
+    if not settings["max_tokens"]:
+        del settings["max_tokens"]
     if not settings["columns"]:
         del settings["columns"]
     if "separator" not in source.given and settings["format"] not in ("text", "pairs"):

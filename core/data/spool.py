@@ -77,13 +77,19 @@ class Spool:
         length, key = length_of(pieces), key_of(prompt_key(document, chat=self.chat), self.seed)
         if key in self.refused:
             return b"", length, key
-        if self.chat and isinstance(document, Conversation):
+        is_chat = self.chat and isinstance(document, Conversation)
+        if is_chat:
             self.ending = ""  # <|end|> ends what the assistant says
         for piece in pieces:
             if piece.learnt and self.ending != "":
                 self.see_ending(piece.text)
-        if isinstance(document, Example) and document.group is not None:
-            self.groups.setdefault(document.group, len(self.groups) + 1)
+        group = (
+            document.group
+            if isinstance(document, Example) or (is_chat and isinstance(document, Conversation))
+            else None
+        )
+        if group is not None:
+            self.groups.setdefault(group, len(self.groups) + 1)
             if len(self.groups) > 65_535:  # a group's number is a uint16 on disk
                 raise UserError("more than 65,535 groups", place=self.what, remedy="A group is a slice for reporting.")
         return marshal.dumps(plain(document)), length, key
@@ -156,7 +162,7 @@ class Spool:
         if self.kind == "examples":
             rebuild = Example._make
         elif self.kind == "conversations":
-            rebuild = lambda turns: Conversation([Message(*turn) for turn in turns])  # noqa: E731
+            rebuild = lambda kept: Conversation([Message(*turn) for turn in kept[0]], kept[1])  # noqa: E731
         offsets = self.offsets
         with self.path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
             for number in range(len(self)) if numbers is None else numbers:
@@ -170,7 +176,8 @@ class Spool:
 def plain(document: Document) -> Any:
     """A document as tuples of exactly str: marshal does not accept subclasses."""
     if isinstance(document, Conversation):
-        return tuple([(str(turn.role), str(turn.content), str(turn.call)) for turn in document.messages])
+        turns = tuple([(str(turn.role), str(turn.content), str(turn.call)) for turn in document.messages])
+        return turns, None if document.group is None else str(document.group)
     if isinstance(document, Example):
         return tuple([text if text is None else str(text) for text in document])
     return str(document)
@@ -184,6 +191,10 @@ def check_turns(conversation: Conversation, place: str, *, chat: bool) -> None:
             place=place,
             remedy='Give a list: Conversation([Message("user", "text"), Message("assistant", "text")]).',
         )
+    if not isinstance(conversation.group, (str, type(None))):
+        raise UserError(
+            f"group is {type(conversation.group).__name__}, not str: {excerpt(conversation.group)}", place=place
+        )
     for message in conversation.messages:
         if not isinstance(message, Message) or not all(
             isinstance(text, str) for text in (message.content, message.call)
@@ -196,6 +207,12 @@ def check_turns(conversation: Conversation, place: str, *, chat: bool) -> None:
             check_conversation(conversation)
         except UserError as error:
             raise UserError(error.message, place=place, remedy=error.remedy) from None
+        if conversation.group is not None and conversation.messages[-1].role != "assistant":
+            raise UserError(
+                "a conversation with a group does not end with a turn of the assistant",
+                place=place,
+                remedy="With a group, the last turn is the right answer. End with it, or leave the group out.",
+            )
         return
     for message in conversation.messages:
         if message.role == "tool" or message.call:

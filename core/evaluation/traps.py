@@ -131,7 +131,7 @@ def of_end(config: Config, facts: Facts) -> Iterator[Trap]:
     condition = read_condition(written)
     measure, _, group = condition.metric.partition("/")
     reason = ""
-    if "accuracy" in measure and facts.kind != "examples":
+    if "accuracy" in measure and facts.kind != "examples" and not facts.groups:
         reason = f"there is no accuracy with {facts.kind}"
     elif group and group not in facts.groups:
         reason = f"there is no group '{group}'. Groups: {', '.join(facts.groups) or 'none'}"
