@@ -451,6 +451,11 @@ class Evaluate(Section):
         role="steering",
         description="evaluations in training between two calls of prepare.py's evaluate(); 0: only after training",
     )
+    group_loss: bool = Field(
+        False,
+        role="steering",
+        description="also measure the loss of each group's completions in training: val_loss/GROUP and train_loss/GROUP",
+    )
     optimal_loss: NotNegative | None = Field(
         None,
         role="shown",

@@ -141,9 +141,9 @@ def forks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Forks]:
 @pytest.fixture(scope="session")
 def short(tmp_path_factory: pytest.TempPathFactory, forks: Forks) -> Lab:
     """Four steps: the saves of `last` after each, of which the third is the first to remove one, and one of `best`."""
-    from copies import Lab
+    from copies import Lab, tiny
 
-    return Lab(tmp_path_factory.mktemp("short"), forks, steps=4)
+    return Lab(tiny(tmp_path_factory.mktemp("short"), 4), forks)
 
 
 @pytest.fixture

@@ -54,19 +54,31 @@ def write(root: Path, steps: int) -> Path:
     return folder
 
 
-class Lab:
-    """A prepared experiment to copy, a warm process, and what an unbroken run of it comes to. more: added to config.toml."""
+def tiny(root: Path, steps: int, more: str = "") -> Path:
+    """The tiny experiment, with more added to its config.toml, and its dataset. Returns its folder."""
+    folder = write(root / "original", steps)
+    with (folder / "config.toml").open("a") as config:
+        config.write(more)
+    return folder
 
-    def __init__(self, root: Path, forks: Forks, steps: int, more: str = "") -> None:
-        self.root, self.forks, self.copies = root, forks, 0
-        self.original = write(root / "original", steps)
-        with (self.original / "config.toml").open("a") as config:
-            config.write(more)
-        code, printed = forks.run(self.original.parent.parent, "prepare", "tiny")
+
+class Lab:
+    """A prepared experiment to copy, a warm process, and what an unbroken run of it comes to.
+
+    original: the experiment's folder, in a folder `experiments`. command: with its arguments. run: that the command makes.
+    """
+
+    def __init__(
+        self, original: Path, forks: Forks, command: str = "train", *arguments: str, run: str = "default"
+    ) -> None:
+        self.original, self.forks, self.copies, self.run = original, forks, 0, run
+        self.root = original.parent.parent.parent
+        self.command = (command, original.name, *arguments)
+        code, printed = forks.run(original.parent.parent, "prepare", *self.command[1:])
         assert code == 0, printed
         whole = self.copy()
         began = time.monotonic()
-        job = forks.start(whole, "train", "tiny")
+        job = forks.start(whole, *self.command)
         code, printed = job.wait()
         self.seconds = time.monotonic() - began
         assert code == 0, printed
@@ -82,8 +94,8 @@ class Lab:
 
     def outcome(self, folder: Path) -> dict[str, Any]:
         """What a finished copy has come to."""
-        experiment = folder / "experiments" / "tiny"
-        run = experiment / "out" / "default"
+        experiment = folder / "experiments" / self.original.name
+        run = experiment / "out" / self.run
         if not (run / PIPELINE).exists():
             return outcome(run)
         pipeline = json.loads((run / PIPELINE).read_bytes())
@@ -92,7 +104,7 @@ class Lab:
 
     def finish(self, folder: Path) -> None:
         """Train again, compare, and remove the folder."""
-        code, printed = self.forks.run(folder, "train", "tiny")
+        code, printed = self.forks.run(folder, *self.command)
         assert code == 0, printed
         assert "warning" not in printed  # nothing that a kill leaves is taken for damage
         assert self.outcome(folder) == self.unbroken

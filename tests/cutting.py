@@ -58,9 +58,15 @@ def outcome(run: Path, experiment: Path | None = None) -> dict[str, Any]:
         folder = run / "checkpoints" / name
         state = checkpoints.read(folder).state
         found[name] = [(folder / part).read_bytes() for part in checkpoints.PARTS]
-        progress = {key: value for key, value in state["progress"].items() if not key.endswith("seconds")}
-        found[f"{name} state"] = [state["step"], state["rng"], state["optimizer"], progress]
+        found[f"{name} state"] = [state["step"], state["rng"], state["optimizer"], without_seconds(state["progress"])]
     return found
+
+
+def without_seconds(value: Any) -> Any:
+    """Nested dicts without their measured times."""
+    if not isinstance(value, dict):
+        return value
+    return {key: without_seconds(part) for key, part in value.items() if not key.endswith("seconds")}
 
 
 def wrap(around: Around) -> None:

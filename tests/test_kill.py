@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 
 import pytest
-from copies import Lab
+from copies import Lab, tiny
 from cutting import CUT, Forks
 
 
@@ -69,7 +69,7 @@ def kill_at_random(lab: Lab, kills: int, seed: int) -> None:
 @pytest.fixture(scope="module")
 def long(tmp_path_factory: pytest.TempPathFactory, forks: Forks) -> Lab:
     """Twelve steps, of which a save follows each."""
-    return Lab(tmp_path_factory.mktemp("long"), forks, steps=12)
+    return Lab(tiny(tmp_path_factory.mktemp("long"), 12), forks)
 
 
 def test_a_run_killed_at_random_goes_on(long: Lab) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from click.testing import Result
 from conftest import TINY
-from copies import Lab
+from copies import Lab, tiny
 from cutting import Forks
 
 from core import open_experiment
@@ -279,28 +279,44 @@ def test_a_sweep_over_whole_runs(staged: Path, terrarium: Terrarium) -> None:
     assert halved.exit_code == 2 and "halving stops single runs early, and spaces has stages" in halved.stderr
 
 
+SHIPPED = Path(__file__).parents[1] / "experiments"
 KILLED = '\n[[stages]]\nname = "a"\n\n[[stages]]\nname = "b"\nprepare.params.alphabet = "cba"\ntrain.schedule.max_iters = 3\n'
 
 
 @pytest.fixture(scope="module")
 def short_stages(tmp_path_factory: pytest.TempPathFactory, forks: Forks) -> Lab:
-    return Lab(tmp_path_factory.mktemp("stages"), forks, steps=4, more=KILLED)
+    return Lab(tiny(tmp_path_factory.mktemp("stages"), 4, KILLED), forks)
 
 
-def test_killed_at_random_inside_and_between_stages_it_ends_as_an_unbroken_one(short_stages: Lab) -> None:
+def kill_at_random(lab: Lab, times: int) -> None:
+    """Kill the command at random moments and finish it, in ever new copies."""
     chance, killed = random.Random(3), 0
-    while killed < 20:
-        folder = short_stages.copy()
+    while killed < times:
+        folder = lab.copy()
         for _ in range(3):
-            job = short_stages.forks.start(folder, "train", "tiny")
-            time.sleep(chance.uniform(0, short_stages.seconds))
+            job = lab.forks.start(folder, *lab.command)
+            time.sleep(chance.uniform(0, lab.seconds))
             job.kill()
             code, printed = job.wait()
             if code == 0:
                 break
             assert code == -9, printed
             killed += 1
-        short_stages.finish(folder)
+        lab.finish(folder)
+
+
+def test_killed_at_random_inside_and_between_stages_it_ends_as_an_unbroken_one(short_stages: Lab) -> None:
+    kill_at_random(short_stages, 20)
+
+
+@pytest.mark.slow
+def test_arithmetic_killed_at_random_ends_as_an_unbroken_loop(tmp_path: Path, forks: Forks) -> None:
+    folder = tmp_path / "original" / "experiments" / "arithmetic"
+    shutil.copytree(SHIPPED / "arithmetic", folder, ignore=shutil.ignore_patterns("out", "datasets", "__pycache__"))
+    short = ("stages.two.max_iters=40", "stages.three.max_iters=60", "eval_interval=10", "checkpoint_interval=7")
+    lab = Lab(folder, forks, "loop", "--variant", "stages", *short, "trackers=[]", run="stages")
+    assert list(lab.unbroken) == ["two", "three", "table"]
+    kill_at_random(lab, 20)
 
 
 def test_check_looks_at_every_stage_and_across_them(staged: Path, terrarium: Terrarium) -> None:

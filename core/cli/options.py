@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shlex
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -75,6 +75,15 @@ def opened(
     console = Console(quiet=quiet, json=as_json)
     click.get_current_context().call_on_close(console.close)
     return open_folder(experiment, variant, overrides, console), console
+
+
+def refuse_together(option: str, others: Mapping[str, Any]) -> None:
+    """Raise UserError if one of the other options is given. others: option -> its value."""
+    from core.errors import UserError
+
+    for other, value in others.items():
+        if value:
+            raise UserError(f"{option} and {other} exclude each other", place=other, remedy="Leave one of them out.")
 
 
 def say_json(value: dict[str, Any]) -> None:

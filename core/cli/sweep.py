@@ -16,6 +16,10 @@ from core.process import Program
 if TYPE_CHECKING:
     from core.lab.opened import Opened
 
+OF_ONE = {
+    "--seeds": "seeds", "--grid": "grids", "--random": "draws", "--range": "ranges", "--halving": "halving", "--name": "name", "--description": "description",
+}  # fmt: skip
+
 
 @click.command()
 @options.experiment
@@ -58,6 +62,7 @@ if TYPE_CHECKING:
     help="Stop the worse runs after an eighth, a quarter and a half of their steps (needs Optuna).",
 )
 @click.option("--name", metavar="NAME", default="", help="Name of the sweep.  [default: from its keys]")
+@click.option("--study", metavar="NAME", help="Train all sweeps that study.NAME.toml of the experiment lists.")
 @click.option("--retry", is_flag=True, help="Train failed runs again.")
 @click.option(
     "--description", metavar="TEXT", default="", help="The question behind the sweep, stored with it and its runs."
@@ -71,6 +76,9 @@ def sweep(
 
     Give the same command again to continue after an interruption or failure.
     """
+    if choices["study"] is not None:
+        study(experiment, overrides, variant, quiet, as_json, choices)
+        return
     from core.cli.console import phrased
     from core.cli.spaces import read_grid, read_range, read_seeds
     from core.sweeps import results
@@ -96,6 +104,34 @@ def sweep(
     if as_json:
         click.echo(json.dumps(results.as_json(state, results.results_of(state)), indent=2, ensure_ascii=False))
     refuse_unfinished(state)
+
+
+def study(
+    experiment: str, overrides: tuple[str, ...], variant: str, quiet: bool, as_json: bool, choices: dict[str, Any]
+) -> None:
+    """Train all sweeps of a study."""
+    from core.cli.console import Console, phrased
+    from core.sweeps import results
+    from core.sweeps.live import Screen
+    from core.sweeps.plan import Call
+    from core.sweeps.study import plan_study, refuse_failures, run_study
+
+    options.refuse_together(
+        "--study", {"--variant": variant, **{option: choices[name] for option, name in OF_ONE.items()}}
+    )
+    console = Console(quiet=quiet, json=as_json)
+    click.get_current_context().call_on_close(console.close)
+
+    def call_of(opened: Opened, description: str) -> Call:
+        return Call("", "name", partial(train_command, opened, description))
+
+    planned = plan_study(experiment, choices["study"], overrides, console, options.this_command(), call_of)
+    screen = Screen(console.stream, phrased) if console.interactive else None
+    states = run_study(planned, choices["jobs"], retry=choices["retry"], screen=screen)
+    if as_json:
+        found = [results.as_json(state, results.results_of(state)) for state in states]
+        options.say_json({"experiment": states[0].sweep.experiment.name, "study": planned.name, "sweeps": found})
+    refuse_failures(states)
 
 
 def train_command(opened: Opened, description: str, run: str, overrides: Sequence[str]) -> str:

@@ -13,6 +13,7 @@ from core.data.dataset import Dataset, Side
 from core.data.documents import Example
 from core.data.info import HELD_OUT
 from core.evaluation.exact_match import Answer, Part, accuracies, counts, greedy_answers, prompts_by_group
+from core.evaluation.group_loss import group_losses
 from core.evaluation.loss import bits_per_byte, mean_loss
 from core.tracking.metrics import accuracy_by_group
 from core.training.machine import Machine
@@ -34,10 +35,12 @@ class Evaluation:
         return {side: self.dataset.examples(side, self.config.evaluate.training_prompts) for side in sides}
 
     def while_training(self, model: torch.nn.Module) -> dict[str, float]:
-        """val_loss, bits_per_byte and accuracies, on the part of the data that the config names."""
+        """val_loss, bits_per_byte, accuracies and perhaps the losses of groups, on the part of the data that the config names."""
         metrics = self.losses(model, self.config.train.runtime.eval_iters)
         for side, examples in self.examples.items():
             metrics |= accuracies(greedy_answers(model, self.dataset, examples, self.machine, self.part, side), side)
+            if self.config.evaluate.group_loss:
+                metrics |= group_losses(model, self.dataset, examples, self.machine, side)
         return metrics
 
     def closing(self, model: torch.nn.Module) -> tuple[dict[str, float], dict[Side, list[Answer]]]:

@@ -87,7 +87,7 @@ def closing(progress: Progress, speed: Speed) -> dict[str, Any]:
 
 def own_of(row: dict[str, float]) -> dict[str, float]:
     """The metrics of prepare.py's `evaluate` in a row of metrics."""
-    ours = (*COLUMNS, "val_accuracy", "train_accuracy", "held_out_accuracy")
+    ours = (*COLUMNS, "val_accuracy", "train_accuracy", "held_out_accuracy", "held_out_loss")
     return {name: value for name, value in row.items() if name.partition("/")[0] not in ours}
 
 

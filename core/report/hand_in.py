@@ -15,6 +15,7 @@ from core.report.comparison_forms import document
 from core.report.document import Code, Document, PageSection, PageTable, Paragraph, Part
 from core.report.experiment_report import MOST_GROUPS, table
 from core.report.markdown import markdown
+from core.report.on_the_way import on_the_way
 from core.report.overlay import overlay
 from core.report.page import page
 from core.report.pdf import write_pdf
@@ -24,6 +25,7 @@ from core.report.run_report import (
     accuracy,
     curves,
     environment,
+    planned,
     sample_title,
     samples,
     settings,
@@ -64,11 +66,13 @@ def write_hand_in(
     figure, shown = overlay(comparison.groups), shown_run(groups)
     durable.make_folders(folder)
     files.write_bytes(folder / CURVES, png(figure))
-    files.write_bytes(folder / OF_RUN, png(loss_curves(shown.rows)))
     compared = document(comparison, CURVES, figure)
     detailed = [*about_run(shown), *more(shown)]
-    for section in detailed[1:]:  # the first one has the curves
+    for section in detailed:
         write_pictures(folder, section.parts)
+    files.write_bytes(
+        folder / OF_RUN, png(loss_curves(shown.rows))
+    )  # all curves, where the page has one picture for each
 
     def whole(conclusion: Sequence[str]) -> Document:
         """The report with these paragraphs as its conclusion."""
@@ -129,6 +133,7 @@ def about_run(run: RunData) -> list[PageSection]:
     none = [Paragraph("This run has no samples yet; `loop` writes them.", "soft")]
     return [
         PageSection(f"The run {run.name}", curves(run)),
+        PageSection("Best values, and values on the way", on_the_way(run.rows, planned(run))),
         PageSection("Exact match by group", accuracy(run.summary)),
         PageSection(sample_title(written.samples), found or none),
         *about_answers(run.summary, written, read_details(run.folder, run.summary.get("best_step"))),

@@ -25,6 +25,16 @@ if TYPE_CHECKING:
 Row = dict[str, Any]
 # Blue and vermilion of Okabe and Ito, safe for colour blindness.
 COLOURS = {"val": "#0072b2", "train": "#d55e00", "held out": "#009e73", "": "#0072b2"}  # and bluish green
+MORE_COLOURS = (
+    "#0072b2",
+    "#d55e00",
+    "#009e73",
+    "#cc79a7",
+    "#e69f00",
+    "#56b4e9",
+    "#7f7f7f",
+    "#8c564b",
+)  # of other curves
 INK = "#444444"  # text and axes
 # The colours of a web page that replace them and follow light and dark mode.
 PAGE_COLOURS = {
@@ -33,15 +43,9 @@ PAGE_COLOURS = {
     "#009e73": "var(--green, #009e73)",
     INK: "currentColor",
 }
-WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM, MORE = (
-    4.6,
-    3.1,
-    0.85,
-    0.95,
-    0.35,
-    0.5,
-    0.3,
-)  # of a panel and its margins, inches
+# Of a panel and its margins, inches. The right margin has room for a name of SHORT_NAME letters and a value.
+WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 4.6, 3.1, 0.85, 0.95, 0.35, 0.5
+SHORT_NAME, LETTER = 5, 0.1
 DPI = 150
 WIDEST = 1.5  # CSS pixels of a page for each point of a figure: letters of 9 points become 13.5 pixels
 LABEL_GAP = 0.075  # of an axis' height, between two labels
@@ -96,18 +100,23 @@ def present(rows: Sequence[Row], panels: Sequence[Panel]) -> list[Panel]:
     return [panel for panel in panels if any(has_points(rows, panel.x, column) for column in panel.curves.values())]
 
 
-def draw(rows: Sequence[Row], panels: Sequence[Panel]) -> Figure:
-    """Panels side by side, with room for labels to the right of each."""
+def draw(rows: Sequence[Row], panels: Sequence[Panel], x: str = "") -> Figure:
+    """Panels side by side, with room for labels to the right of each. x: the name of their x axis, if it is no known one."""
     from matplotlib.figure import Figure
 
     # A long name beside a curve needs more room: the last panel, which has it, is wider.
-    more = MORE if any(has_points(rows, panel.x, panel.curves.get("held out", "")) for panel in panels) else 0.0
+    longest = max(
+        (len(name) for panel in panels for name, y in panel.curves.items() if has_points(rows, panel.x, y)), default=0
+    )
+    more = max(0, longest - SHORT_NAME) * LETTER
     total = WIDTH * len(panels) + more
     figure = Figure(figsize=(total, HEIGHT), facecolor="white")
     for index, panel in enumerate(panels):
         left, width = (WIDTH * index + LEFT) / total, (WIDTH - LEFT - RIGHT) / total
         ax = figure.add_axes((left, BOTTOM / HEIGHT, width, 1 - (TOP + BOTTOM) / HEIGHT))
         fill(ax, rows, panel)
+        if x:
+            ax.set_xlabel(x, color=INK, fontsize=9)
     return figure
 
 
@@ -116,7 +125,8 @@ def fill(ax: Axes, rows: Sequence[Row], panel: Panel) -> None:
     style(ax, panel)
     ends: list[tuple[str, str, float, float]] = []
     values: list[float] = []
-    for name, column in panel.curves.items():
+    for number, (name, column) in enumerate(panel.curves.items()):
+        colour = COLOURS.get(name, MORE_COLOURS[number % len(MORE_COLOURS)])
         points = thinned(points_of(rows, panel.x, column))
         if not points:
             continue
@@ -124,11 +134,9 @@ def fill(ax: Axes, rows: Sequence[Row], panel: Panel) -> None:
         values += ys
         front = name != "train"  # the noisy curve is thin and behind
         dots = "o" if len(points) == 1 or (front and len(points) <= 30 and len(panel.curves) > 1) else None
-        ax.plot(
-            xs, ys, color=COLOURS[name], linewidth=1.8 if front else 1.1, marker=dots, markersize=3.5, zorder=2 + front
-        )
-        ends.append((f"{name} {shown(ys[-1], panel)}".strip(), COLOURS[name], xs[-1], ys[-1]))
-    if panel is ACCURACY:
+        ax.plot(xs, ys, color=colour, linewidth=1.8 if front else 1.1, marker=dots, markersize=3.5, zorder=2 + front)
+        ends.append((f"{name} {shown(ys[-1], panel)}".strip(), colour, xs[-1], ys[-1]))
+    if panel.y == SHARE:
         ax.set_ylim(-0.03, 1.03)
         ax.yaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
     elif panel is LEARNING_RATE:
@@ -186,7 +194,7 @@ def use_log_scale(ax: Axes) -> None:
 
 def shown(value: float, panel: Panel) -> str:
     """A final value as it is written in the plot."""
-    if panel is ACCURACY:
+    if panel.y == SHARE:
         return share_text(value)
     return f"{value:.3g}" if panel is LEARNING_RATE or value < 0.1 else f"{value:.3f}"
 

@@ -14,6 +14,7 @@ from core.process import Program
 from core.report import answers
 from core.report.document import Cards, Cell, Code, Document, PageSection, PageTable, Paragraph, Part, Picture
 from core.report.markdown import markdown
+from core.report.on_the_way import group_pictures, on_the_way
 from core.report.page import page
 from core.report.plots import ACCURACY, BY_SECONDS, BY_STEP, LEARNING_RATE, draw, png, present
 from core.report.runs import RunData, read_run
@@ -32,7 +33,7 @@ def write_report(folder: Path, run: RunData | None = None, more: Sequence[PageSe
     """
     run = run or read_run(folder)
     details = answers.read_details(folder, run.summary.get("best_step"))
-    write_pictures(folder, answers.pictures(details, run.summary))
+    write_pictures(folder, [*group_pictures(run.rows), *answers.pictures(details, run.summary)])
     return write_document(folder, "report", about(run, read_samples(folder), details, more))
 
 
@@ -63,6 +64,7 @@ def about(
             PageSection(sample_title(written.samples), samples(written.samples)),
             PageSection("Own metrics", own_metrics(summary)),
             PageSection("Memorising and generalising", reached(summary, run.config.get("train.runtime.eval_interval"))),
+            PageSection("Best values, and values on the way", on_the_way(run.rows, planned(run))),
             PageSection("Exact match by group", accuracy(summary)),
             *about_answers(summary, written, details or {}),
             *more,
@@ -72,6 +74,12 @@ def about(
             PageSection("Environment", environment(summary)),
         ],
     )
+
+
+def planned(run: RunData) -> int | None:
+    """How many steps a run was to have; None where time decides."""
+    steps: int | None = run.config.get("train.schedule.max_iters")
+    return None if run.config.get("train.runtime.max_minutes") else steps
 
 
 def about_answers(summary: Summary, written: Written, details: Mapping[str, Any]) -> list[PageSection]:
@@ -145,7 +153,7 @@ def curves(run: RunData) -> list[Part]:
     """Loss by step and by time, exact match and learning rate, if they were measured."""
     panels = present(run.rows, [BY_STEP, BY_SECONDS, ACCURACY, LEARNING_RATE])
     drawings = {panel.title: partial(draw, run.rows, [panel]) for panel in panels}
-    return [Picture("loss curves", drawings, "loss_curves.png")]
+    return [Picture("loss curves", drawings, "loss_curves.png"), *group_pictures(run.rows)]
 
 
 def sample_title(samples: list[Sample]) -> str:

@@ -2,30 +2,33 @@
 
 from __future__ import annotations
 
+import statistics
+from functools import partial
 from typing import TYPE_CHECKING
 
 from core import files
 from core.report import tables
-from core.report.comparison import Comparison, Group, compare
+from core.report.comparison import Comparison, Group, compare, mean_and_deviation
 from core.report.comparison_forms import grid, sentences
 from core.report.document import Cards, Cell, Code, Document, PageSection, PageTable, Paragraph, Part, Picture
 from core.report.experiment_report import MOST_GROUPS, relative
 from core.report.grid import picture
+from core.report.on_the_way import FRACTIONS, value_text, values_on_the_way
 from core.report.overlay import overlay
-from core.report.plots import png
+from core.report.plots import SHARE, Panel, draw, png
 from core.report.run_report import duration, environment, quantity, settings, write_document
 from core.report.runs import read_run
 from core.roles import flat
-from core.sweeps.names import short_keys
-from core.sweeps.names import shown as value_shown
+from core.sweeps import names
 from core.sweeps.plan import plain
 from core.sweeps.results import Result, comparable_measure, figures_table, remarks, results_of, runs_table, spots, table
 from core.sweeps.state import State
+from core.tracking.metrics import read_rows
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-PICTURE, CURVES = "results.png", "curves.png"
+PICTURE, CURVES, SLICES = "results.png", "curves.png", "slices.png"
 EXPLAINED = (
     "Mean ± standard deviation (n - 1) over the seeds of completed runs; val loss: of checkpoint best, nats per token. "
     "Best is the highest exact match, then the lowest loss."
@@ -51,6 +54,7 @@ def write_results(state: State) -> tuple[list[Result], list[str]]:
         if measure != "val_loss"
         else picture(sweep.space.keys, spots(sweep, results), scattered=bool(sweep.space.draws)),
         CURVES: overlay(groups) if len(groups) > 1 else None,
+        SLICES: slice_lines(state, results),
     }
     for name, figure in figures.items():
         if figure is None:
@@ -75,6 +79,7 @@ def document(state: State, results: list[Result], told: list[Part], figures: dic
         [
             PageSection("Results", shown),
             PageSection("What the runs support", told),
+            PageSection("On the way", slices(state, results, figures)),
             PageSection("Curves", drawn("Validation loss by step, by tokens and by time", CURVES, figures)),
             PageSection("Runs", [runs(state)]),
             PageSection("Run it again", [Code(sweep.call.command)]),
@@ -101,6 +106,65 @@ def cost(state: State) -> Cards:
     )
 
 
+def slices(state: State, results: list[Result], figures: dict[str, Figure | None]) -> list[Part]:
+    """The metric that chooses checkpoints at fractions of the steps, for each setting: mean ± deviation over its seeds."""
+    found = values_by_setting(state, results)
+    if len(results) < 2 or not any(any(values) for values in found):
+        return []
+    metric, keys = metric_of(state), names.short_keys(state.sweep.space.keys)
+    cells = [
+        [
+            *(Cell(names.shown(result.settings[key])) for key in keys),
+            *(Cell(mean_and_deviation(of_slice, partial(value_text, metric)), "mark") for of_slice in values),
+        ]
+        for result, values in zip(results, found, strict=True)
+    ]
+    told = f"{metric} at the latest evaluation by then, mean ± standard deviation over the seeds of completed runs."
+    columns = (*keys.values(), *(f"{name} steps" if name == "all" else f"{name} of the steps" for name in FRACTIONS))
+    return [Paragraph(told, "soft"), *drawn(f"{metric} on the way", SLICES, figures), PageTable(columns, cells)]
+
+
+def slice_lines(state: State, results: list[Result]) -> Figure | None:
+    """The same as lines, one for each fraction, over a single key of numbers. None for other sweeps."""
+    keys = state.sweep.space.keys
+    settings = [result.settings[keys[0]] for result in results] if len(keys) == 1 else []
+    if len(settings) < 2 or not all(type(value) in (int, float) for value in settings):
+        return None
+    found = values_by_setting(state, results)
+    rows = [
+        {"x": float(value)}
+        | {str(index): statistics.fmean(of_slice) for index, of_slice in enumerate(values) if of_slice}
+        for value, values in sorted(zip(settings, found, strict=True), key=lambda each: each[0])
+    ]
+    metric = metric_of(state)
+    curves = {name: str(index) for index, name in enumerate(FRACTIONS)}
+    unit = SHARE if metric.endswith("accuracy") else "nats per token"
+    return draw(
+        rows, [Panel(f"{metric} at fractions of the steps", "x", curves, unit)], names.short_keys(keys)[keys[0]]
+    )
+
+
+def metric_of(state: State) -> str:
+    """The metric of metrics.csv that chooses checkpoints: exact match where there is one."""
+    return "val_accuracy" if any(result.values("accuracy") for result in results_of(state)) else "val_loss"
+
+
+def values_by_setting(state: State, results: list[Result]) -> list[list[list[float]]]:
+    """For each setting, and each of FRACTIONS: the values of `metric_of` in its completed runs."""
+    metric = metric_of(state)
+    return [
+        values_on_the_way(
+            [
+                (read_rows(point.folders(state.sweep.out)[-1] / "metrics.csv"), point.config.train.schedule.max_iters)
+                for point, standing, _ in result.runs
+                if standing.status == "completed"
+            ],
+            metric,
+        )
+        for result in results
+    ]
+
+
 def drawn(label: str, name: str, figures: dict[str, Figure | None]) -> list[Part]:
     """A picture, if there is one."""
     figure = figures[name]
@@ -109,10 +173,10 @@ def drawn(label: str, name: str, figures: dict[str, Figure | None]) -> list[Part
 
 def groups_of(state: State, results: list[Result]) -> list[Group]:
     """A group of runs for each setting, for the comparison."""
-    keys = short_keys(state.sweep.space.keys)
+    keys = names.short_keys(state.sweep.space.keys)
     return [
         Group(
-            ", ".join(f"{keys[key]}={value_shown(value)}" for key, value in result.settings.items()),
+            ", ".join(f"{keys[key]}={names.shown(value)}" for key, value in result.settings.items()),
             [read_run(point.folders(state.sweep.out)[-1]) for point, _, summary in result.runs if summary],
         )
         for result in results

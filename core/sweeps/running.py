@@ -44,9 +44,9 @@ def run_sweep(sweep: Sweep, jobs: int, *, retry: bool = False, screen: Screen | 
         except Interrupted:
             report_so_far(state)
             raise
-        found, conclusions = write_results(state)
+        found, state.conclusions = write_results(state)
         listener.say(
-            "\n".join([as_text(results.table(sweep, found)), *results.remarks(state, found), *conclusions[:1]])
+            "\n".join([as_text(results.table(sweep, found)), *results.remarks(state, found), *state.conclusions[:1]])
         )
         listener.say(f"report: {sweep.folder / 'report.html'}")
     return state

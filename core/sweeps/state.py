@@ -40,12 +40,14 @@ class State:
 
     ended: runs that have ended in any way since the command was given. others: entries of sweep.json for runs that were
     started earlier and are not part of this command. They are kept for later commands that include them again.
+    conclusions: when all runs have ended, whether the best setting really differs from each of the next best ones.
     """
 
     sweep: Sweep
     standings: dict[str, Standing] = field(default_factory=dict)
     ended: set[str] = field(default_factory=set)
     others: list[dict[str, Any]] = field(default_factory=list)
+    conclusions: list[str] = field(default_factory=list)
 
     def set(self, point: Point, standing: Standing) -> None:
         """Change the standing of a run, and save the state."""

@@ -1,0 +1,49 @@
+"""The loss of the completions of each group of Examples."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import torch
+
+from core.data.dataset import Dataset
+from core.data.documents import Example
+from core.evaluation.loss import Array, mean_loss
+from core.training.machine import Machine
+
+ROWS = 256  # of a batch
+
+
+def group_losses(
+    model: torch.nn.Module, dataset: Dataset, examples: Sequence[Example], machine: Machine, side: str
+) -> dict[str, float]:
+    """`<side>_loss/<group>`: mean loss of each group in nats per token of its completions, each example alone in a row."""
+    by_group: dict[str, list[Example]] = defaultdict(list)
+    for example in examples:
+        if example.group is not None:
+            by_group[example.group].append(example)
+    size = int(model.block_size)  # type: ignore[arg-type]
+    return {
+        f"{side}_loss/{group}": mean_loss(model, rows(dataset, members, size), machine)
+        for group, members in by_group.items()
+    }
+
+
+def rows(dataset: Dataset, examples: Sequence[Example], size: int) -> Iterator[tuple[Array, Array]]:
+    """Inputs and targets (B, T) of examples, -1 where nothing of a completion is next. Of a longer row the last `size` count."""
+    end = [] if dataset.end_token is None else [dataset.end_token]
+    for first in range(0, len(examples), ROWS):
+        batch = examples[first : first + ROWS]
+        documents = []
+        for example in batch:
+            prompt, completion = (dataset.encoder.encode(text) for text in (example.prompt, example.completion))
+            ids = np.concatenate([prompt, completion, end]).astype(np.int64)
+            targets = np.where(np.arange(len(ids)) < len(prompt), -1, ids)
+            documents.append((ids[:-1][-size:], targets[1:][-size:]))
+        longest = max(len(ids) for ids, _ in documents)
+        inputs, wanted = np.zeros((len(batch), longest), np.int64), np.full((len(batch), longest), -1, np.int64)
+        for row, (ids, targets) in enumerate(documents):
+            inputs[row, : len(ids)], wanted[row, : len(ids)] = ids, targets
+        yield inputs, wanted
