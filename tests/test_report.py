@@ -257,7 +257,11 @@ def test_an_older_run_has_the_figures_of_its_checkpoint(tmp_path: Path) -> None:
     }
     _, reader = read(run_folder(tmp_path, rows, **older))
     text = reader.text.replace("\n", "")
-    assert "0.6638validation loss" in text and "200step of these figures" in text and "0.4889" not in text.partition("Best values")[0]
+    assert (
+        "0.6638validation loss" in text
+        and "200step of these figures" in text
+        and "0.4889" not in text.partition("Best values")[0]
+    )
     assert "8.0%exact matchvalidation prompts" in text
 
 

@@ -199,11 +199,15 @@ class Dataset:
         at_most: 0 for all. If a prompt has several completions, the first one is used. Of a conversation with a group, the
         prompt is what stands before the assistant's last turn, and the completion is that turn.
         """
+        return self.questions(side, at_most) if self.has_examples else []
+
+    def questions(self, side: Side, at_most: int, *, graded: bool = True) -> list[Example]:
+        """`examples` of documents. graded: of conversations only those with a group, which have one right answer."""
         split = self.side(side)
-        if not self.has_examples or split.starts is None:
+        if split.starts is None:
             return []
         numbers = np.arange(len(split.starts)) if split.prompts is None else split.prompts
-        if split.whole:
+        if split.whole and graded:
             assert split.group is not None
             numbers = numbers[split.group[numbers] > 0]
         if 0 < at_most < len(numbers):

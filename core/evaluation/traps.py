@@ -54,7 +54,8 @@ def of_data(config: Config, given: Collection[str], facts: Facts) -> Iterator[Tr
                 if facts.sides_given
                 else 'Use prepare.split = "hash" with Examples, or remove repeated text.',
             )
-    if facts.val_prompts is not None and facts.val_prompts < FEW_PROMPTS:
+    has_accuracy = facts.kind == "examples" or facts.groups
+    if has_accuracy and facts.val_prompts is not None and facts.val_prompts < FEW_PROMPTS:
         yield Trap(
             "prepare.val_fraction",
             f"{facts.val_prompts} validation prompt{'s' * (facts.val_prompts != 1)}: one answer moves the accuracy by "

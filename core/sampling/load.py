@@ -23,7 +23,10 @@ from core.training.progress import other_settings
 
 @dataclass(frozen=True)
 class Trained:
-    """A loaded run. step: of the checkpoint. data, stop, has_examples: of the dataset it was trained on, see `Dataset.is_of`."""
+    """A loaded run. step: of the checkpoint. data, stop, has_examples: of the dataset it was trained on, see `Dataset.is_of`.
+
+    conversations: whether that holds conversations with special tokens.
+    """
 
     folder: Path
     config: Config
@@ -34,6 +37,7 @@ class Trained:
     data: dict[str, Any]
     stop: str
     has_examples: bool
+    conversations: bool = False
 
 
 def run_config(folder: Path, overrides: tuple[str, ...] = ()) -> Config:
@@ -59,7 +63,7 @@ def load_run(folder: Path, config: Config, plugins: Plugins, name: str = "best")
         differences = changed(flat(completed(state["config"])), flat(config.model_dump()))
         step, stop = int(state["step"]), str(state["stop"])
         data = {key: state.get(key) for key in ("data_hash", "dataset_fingerprint")}
-        has_examples = bool(state["has_examples"])
+        has_examples, conversations = bool(state["has_examples"]), bool(state.get("conversations"))
     if foreign := {key: values for key, values in differences.items() if role_of(key) == "model"}:
         raise other_settings(checkpoint.folder, foreign)
     runtime = config.sample.runtime
@@ -72,4 +76,4 @@ def load_run(folder: Path, config: Config, plugins: Plugins, name: str = "best")
     )
     model = model_on(machine, config.train.model, encoder.vocab_size, plugins)
     checkpoints.put_weights(model, checkpoint.model, str(checkpoint.folder))
-    return Trained(folder, config, model.eval(), encoder, machine, step, data, stop, has_examples)
+    return Trained(folder, config, model.eval(), encoder, machine, step, data, stop, has_examples, conversations)
