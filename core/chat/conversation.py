@@ -121,7 +121,7 @@ def check_message(message: Message, turn: str) -> None:
     if message.role not in OPENS:
         raise UserError(
             f"{turn}: unknown role {message.role!r}",
-            remedy=f"{did_you_mean(message.role, list(OPENS))} Roles: {', '.join(OPENS)}.".strip(),
+            remedy=did_you_mean(message.role, list(OPENS)),
         )
     if message.call and message.role != "assistant":
         raise UserError(

@@ -18,7 +18,6 @@ from core.chat.conversation import (
     Piece,
     check_conversation,
     pieces_of,
-    question_of,
 )
 from core.encoders.base import Encoder, Ids
 from core.encoders.special import special_ids
@@ -93,17 +92,18 @@ def trimmed(conversation: Conversation, encoder: Encoder, at_most: int) -> Conve
 
     The system message stays. Raises UserError, with the length, if the last turns alone are longer, and as `render`.
     """
-    tokens = len(render(conversation, encoder).ids)
-    if tokens <= at_most:
-        return conversation
+    check_conversation(conversation)
+    last = conversation
     for kept in without_oldest(conversation):
         if not any(message.role == "assistant" for message in kept.messages):
             break  # nothing would be left to learn
         tokens = len(render(kept, encoder).ids)
         if tokens <= at_most:
-            return kept
+            return conversation if len(kept.messages) == len(conversation.messages) else kept
+        last = kept
+    begin = next(message.content for message in last.messages if message.role == "user")
     raise UserError(
-        f"a conversation has {tokens:,} tokens in its last turns, more than {at_most:,}: {question_of(conversation)[:60]!r}",
+        f"the last turns of a conversation have {tokens:,} tokens, more than {at_most:,}: {begin[:60]!r}",
         remedy="Leave it out, or make its turns shorter.",
     )
 
