@@ -13,12 +13,13 @@ import importlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from core.data.documents import Conversation, Example, Message
 from core.errors import Interrupted, RunFailed, UserError
 from core.listener import Listener
 
 if TYPE_CHECKING:
+    from core.chat.conversation import Conversation, Message
     from core.data.dataset import Dataset
+    from core.data.documents import Example
     from core.lab.api import OpenExperiment, TrainedRun, open_experiment, train_model
     from core.lab.comparing import compare_experiments
     from core.lab.model import LoadedModel
@@ -27,6 +28,9 @@ if TYPE_CHECKING:
     from core.tracking.tracker import Tracker
 
 LAZY = {
+    "Conversation": "core.chat.conversation",
+    "Example": "core.data.documents",
+    "Message": "core.chat.conversation",
     "Dataset": "core.data.dataset",
     "LoadedModel": "core.lab.model",
     "OpenExperiment": "core.lab.api",

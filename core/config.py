@@ -101,6 +101,18 @@ class Prepare(Section):
     vocab_size: Annotated[int, pydantic.Field(ge=257)] = Field(
         1024, role="data", description="maximum vocabulary of `bpe`, ids"
     )
+    special_tokens: Literal["none", "chat"] = Field(
+        "none",
+        role="data",
+        description="chat: ids behind those of text for <|bos|>, <|system|>, <|user|>, <|assistant|>, <|tool|>, <|result|> and "
+        "<|end|>; conversations are then written with them. In a pipeline set it for all stages",
+    )
+    max_tokens: CountOrZero = Field(
+        0,
+        role="data",
+        description="longest conversation with special tokens, tokens; of longer ones the oldest turns are left out, whole; "
+        "0: no limit",
+    )
     size: Count | None = Field(
         None,
         role="data",

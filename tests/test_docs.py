@@ -219,7 +219,8 @@ def prepare_files() -> Iterator[tuple[str, str]]:
 @pytest.mark.parametrize("code", [pytest.param(code, id=name) for name, code in prepare_files()])
 def test_each_prepare_py_makes_a_dataset(code: str, spaces: Path, terrarium: Callable[..., Result]) -> None:
     (spaces / "prepare.py").write_text(code)
-    result = terrarium("prepare", "spaces")
+    calls_tools = ["-s", "prepare.special_tokens=chat"] if "call=" in code else []
+    result = terrarium("prepare", "spaces", *calls_tools)
     assert result.exit_code == 0, result.output
     assert (spaces / "datasets" / "basic" / "train.bin").stat().st_size
 

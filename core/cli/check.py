@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from core.cli import options
+from core.cli.conversation import conversation_lines
+from core.cli.status import may_colour
 from core.tracking.figures import loss_text
 
 if TYPE_CHECKING:
@@ -33,9 +35,9 @@ def check(
 ) -> None:
     """Check an experiment before training it.
 
-    Shows the data, how much of the held-out sides also occurs in training, the loss of n-gram baselines, the time and memory
-    that the run will need (from five seconds of real steps), and suspicious settings. Makes the dataset if necessary. Does
-    not change the runs. With stages, checks each one, and counts held-out prompts of one stage in training data of another.
+    Shows the data (one conversation, if it has some), how much of the held-out sides also occurs in training, the loss of n-gram
+    baselines, time and memory that the run will need (from five seconds of real steps), and suspicious settings. Makes the dataset
+    if necessary. Changes no run. With stages, checks each, and counts held-out prompts of one in training data of another.
     """
     from core.lab.check import accounts_of, across_stages
 
@@ -43,7 +45,7 @@ def check(
     accounts = accounts_of(opened, stage, timing=not no_timing)
     across = across_stages(opened) if opened.stages and not stage else []
     for name, account in accounts.items():
-        console.say("\n".join([*([f"\nstage {name}"] if name else []), *lines(account)]))
+        console.say("\n".join([*([f"\nstage {name}"] if name else []), *lines(account, may_colour(console.stream))]))
     if across:
         console.say("\n".join(across_lines(across)))
     if as_json:
@@ -58,9 +60,10 @@ def across_lines(across: list[Account]) -> Iterator[str]:
         yield line(where, f"{part['in_train']:,} of {part['parts']:,} ({part['share']:.1%})")
 
 
-def lines(account: Account) -> Iterator[str]:
+def lines(account: Account, colour: bool) -> Iterator[str]:
     """The account as text, section by section."""
     yield from ("", "data", *data_lines(account))
+    yield from conversation_lines(account, colour=colour)
     yield from ("", "validation in training", *overlap_lines(account, "val"))
     if any(part["side"] == "test" for part in account["overlap"]):
         yield from ("", "test in training", *overlap_lines(account, "test"))
@@ -81,9 +84,8 @@ def line(name: str, text: str) -> str:
 def data_lines(account: Account) -> Iterator[str]:
     data, size = account["data"], account["block_size"]
     if data["train_documents"] is not None:
-        yield line(
-            "documents", f"{data['train_documents']:,} to train on, {data['val_documents']:,} held out ({data['kind']})"
-        )
+        documents = f"{data['train_documents']:,} to train on, {data['val_documents']:,} held out ({data['kind']})"
+        yield line("documents", documents)
     else:
         yield line("documents", "running text, one stream")
     if data["train_prompts"] is not None:
@@ -97,16 +99,12 @@ def data_lines(account: Account) -> Iterator[str]:
         elif data["longest"] < size:
             longer += " is longer than any document, so a row has several"
         yield line("longest document", f"{data['longest']:,} tokens; {longer}")
-    yield line(
-        "parameters",
-        f"{account['parameters']:,}, {data['train_tokens'] / max(account['parameters'], 1):.2g} training tokens for each",
-    )
+    each = data["train_tokens"] / max(account["parameters"], 1)
+    yield line("parameters", f"{account['parameters']:,}, {each:.2g} training tokens for each")
 
 
 def overlap_lines(account: Account, side: str) -> Iterator[str]:
-    for part in account["overlap"]:
-        if part["side"] != side:
-            continue
+    for part in [part for part in account["overlap"] if part["side"] == side]:
         text = f"{part['in_train']:,} of {part['parts']:,} also occur in train ({part['share']:.1%})"
         if part["searched"] < account["data"]["train_tokens"]:
             text += f", in its first {part['searched']:,} tokens"

@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from core.config import Data
 from core.data.dataset import BLOCK, Dataset, Split
-from core.data.epochs import pieces_of, rows_in_epochs
+from core.data.epochs import longest_document, pieces_of, rows_in_epochs
 from core.errors import UserError
 
 Array = npt.NDArray[np.int64]
@@ -40,7 +40,9 @@ def layout_of(dataset: Dataset, data: Data) -> Layout:
     if layout == "stream":
         for split in (dataset.train, dataset.val):
             refuse_short(split, data)
-    whole = layout == "rows" and data.order == "epochs"
+    if dataset.train.whole:
+        refuse_cuts(dataset.train, data, layout)
+    whole = layout == "rows" and (data.order == "epochs" or dataset.train.whole)
     reach = block_size(data) if layout == "rows" and not whole else None
     if not has_target(dataset.train, data, reach, whole_documents=whole):
         raise no_targets(dataset.train, data, in_rows=reach is not None)
@@ -79,6 +81,25 @@ def refuse_short(split: Split, data: Data) -> None:
         )
 
 
+def refuse_cuts(split: Split, data: Data, layout: Layout) -> None:
+    """Raise UserError if conversations would be cut: by windows of a stream, or because one is longer than a row."""
+    if layout == "stream":
+        raise UserError(
+            "windows of a stream would cut conversations anywhere",
+            place='train.data.layout = "stream"',
+            remedy='Leave it out: rows then hold whole conversations. Or prepare the data with prepare.special_tokens = "none".',
+        )
+    size, longest = block_size(data), longest_document(split)
+    if longest > size + 1:
+        raise UserError(
+            f"the longest conversation has {longest:,} tokens, and a row of train.data.block_size = {size:,} has room for "
+            f"{size + 1:,}: conversations are never cut",
+            place=str(split.path),
+            remedy=f"Raise train.data.block_size to {longest - 1:,}, or set prepare.max_tokens = {size + 1:,}: the oldest turns "
+            "of longer conversations are then left out.",
+        )
+
+
 def block_size(data: Data) -> int:
     """Tokens of a row. The config is resolved, so there is one."""
     assert data.block_size is not None
@@ -90,7 +111,8 @@ def batch(split: Split, data: Data, seed: int, step: int) -> tuple[Array, Array]
 
     stream: windows at random places, as in nanoGPT. rows: each starts where a random document starts, and the
     documents after it follow until T is full. Some rows may hold no target, but not all of them: they are then drawn
-    again. With train.data.order = "epochs": see `core.data.epochs`. Raises UserError if the side is shorter than a window.
+    again. Rows of conversations hold as many whole ones as fit, so each row has a target; the rest of a row is padding.
+    With train.data.order = "epochs": see `core.data.epochs`. Raises UserError if the side is shorter than a window.
     """
     size, rows = block_size(data), data.grad_accum_steps * data.batch_size
     shape = (data.grad_accum_steps, data.batch_size, size)
@@ -107,10 +129,22 @@ def batch(split: Split, data: Data, seed: int, step: int) -> tuple[Array, Array]
         else:
             refuse_short(split, data)
             begins = random.integers(split.tokens - size, size=rows)
-        inputs, targets = gather(split, begins, np.minimum(begins + size + 1, split.tokens), data)
+        ends = whole_ends(split, begins, size) if split.whole else np.minimum(begins + size + 1, split.tokens)
+        inputs, targets = gather(split, begins, ends, data)
         if (targets != NO_TARGET).any():
             break
     return inputs.reshape(shape), targets.reshape(shape)
+
+
+def whole_ends(split: Split, begins: Array, size: int) -> Array:
+    """Where rows of at most size + 1 tokens end that begin with a document and hold whole ones only, (R,).
+
+    Documents are at most size + 1 tokens long: `layout_of` refuses others.
+    """
+    assert split.starts is not None
+    limits = begins + size + 1
+    last = np.searchsorted(split.starts, limits.astype(split.starts.dtype), side="right") - 1
+    return np.where(limits >= split.tokens, split.tokens, split.starts[last].astype(np.int64))
 
 
 def epochs_read(split: Split, data: Data, steps: int) -> float:

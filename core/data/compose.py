@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from core.chat.conversation import END, SPECIAL, Conversation
+from core.chat.render import trimmed
 from core.config import Config
 from core.data import split
-from core.data.documents import segments
+from core.data.documents import Document, segments
 from core.data.encode import Side, token_type
 from core.data.info import HELD_OUT
 from core.data.meta_pkl import write_meta
@@ -18,8 +20,10 @@ from core.data.source import Source
 from core.data.spool import Spool
 from core.data.text import pieces
 from core.encoders.base import Encoder
+from core.encoders.special import STATE, WithSpecialTokens, has_special, special_ids
 from core.errors import UserError
 
+SMALLEST = 257  # ids that prepare.vocab_size must leave for text: as without special tokens
 CUT_ANYWHERE = ("char", "bytes")  # encoders with no token longer than a character
 
 
@@ -63,6 +67,12 @@ def fit(build: Build, texts: Iterable[str], *, end_token: bool = False) -> Encod
     settings, unread = build.config.prepare, iter(texts)
     if settings.encoder_from:
         encoder = build.source.borrowed_encoder()
+        if settings.special_tokens == "chat" and not has_special(encoder):
+            raise UserError(
+                f"the encoder of {settings.encoder_from} has no special tokens",
+                place=build.source.place_of("prepare.special_tokens"),
+                remedy='Set prepare.special_tokens = "chat" where that dataset is made.',
+            )
         if end_token and encoder.end_token is None:
             raise UserError(
                 "the borrowed encoder has no end token, and these completions do not end in a common character",
@@ -72,11 +82,27 @@ def fit(build: Build, texts: Iterable[str], *, end_token: bool = False) -> Encod
     else:
         place = build.source.place_of("prepare.encoder") or "prepare.encoder"
         kind: type[Encoder] = build.source.plugins.get("encoders", settings.encoder, place)
-        asked = {"end_token": True} if end_token and "end_token" in inspect.signature(kind.fit).parameters else {}
-        encoder = kind.fit(unread, vocab_size=settings.vocab_size, **asked)
+        special = SPECIAL if settings.special_tokens == "chat" else ()
+        optional = not special and "end_token" in inspect.signature(kind.fit).parameters
+        asked = {"end_token": True} if end_token and optional else {}
+        encoder = kind.fit(unread, vocab_size=ids_of_text(build, len(special)), **asked)
+        if special:
+            encoder = WithSpecialTokens(encoder, special)
     for _ in unread:  # an encoder with a fixed vocabulary has read nothing
         pass
     return encoder
+
+
+def ids_of_text(build: Build, special: int) -> int:
+    """How many ids text may have beside the special tokens. Raises UserError if those leave too few."""
+    left = build.config.prepare.vocab_size - special
+    if left < SMALLEST:
+        raise UserError(
+            f"vocab_size = {left + special} leaves {left} ids beside the {special} special tokens, too few for text",
+            place=build.source.place_of("prepare.vocab_size"),
+            remedy=f"Use {SMALLEST + special} or more.",
+        )
+    return left
 
 
 def compose_text(
@@ -114,21 +140,31 @@ def compose_documents(
         encoder = fit(build, pieces(spool.texts()))
         of_sides = {name: spool.texts(chosen) for name, chosen in numbers.items()}
         return compose_text(build, encoder, of_sides, spool.characters, about)
-    stop = spool.ending or ""
+    chat, stop = spool.chat and spool.kind == "conversations", spool.ending or ""
     spools = [spool] if held_out is None else [spool, held_out]
-    texts: Iterable[str] = (text for each in spools for document in each.read() for text, _ in segments(document))
+    texts: Iterable[str] = (
+        piece.text
+        for each in spools
+        for document in each.read()
+        for piece in segments(document, chat=chat)
+        if not piece.special
+    )
     if build.config.prepare.encoder in CUT_ANYWHERE:  # a few long texts are faster to learn from than many short ones
         texts = pieces(texts)
     encoder = fit(build, texts, end_token=not stop)
-    end = None if stop else encoder.end_token
+    ends = None if stop or chat else encoder.end_token  # what is written behind each learnt piece
+    end = special_ids(encoder)[END] if chat else ends
     tell = build.counter("encoding", spool.characters)
     sides = []
     for name, chosen in numbers.items():
         sides.append(Side(build.folder, name, encoder, tell))
-        sides[-1].write_documents(spool.read(chosen.tolist()), keys[chosen], spool.groups, end)
+        documents = spool.read(chosen.tolist())
+        if chat and build.config.prepare.max_tokens:
+            documents = trim(build, documents, encoder, f"{spool.what}, {name} side")
+        sides[-1].write_documents(documents, keys[chosen], spool.groups, ends, chat=chat)
     if held_out is not None:
         sides.append(Side(build.folder, HELD_OUT, encoder))
-        sides[-1].write_documents(held_out.read(), held_out.keys(), held_out.groups, end)
+        sides[-1].write_documents(held_out.read(), held_out.keys(), held_out.groups, ends)
         about |= {"held_out_removed": spool.left_out}
     info = {"kind": spool.kind, "stop": stop, "end_token": end, "groups": list(spool.groups), "split": about}
     return finish(
@@ -136,10 +172,31 @@ def compose_documents(
     )
 
 
+def trim(build: Build, documents: Iterable[Document], encoder: Encoder, place: str) -> Iterator[Document]:
+    """The conversations without the oldest turns of those that are longer than `prepare.max_tokens`, which is told.
+
+    Raises UserError where the last turns alone are longer.
+    """
+    limit, shorter = build.config.prepare.max_tokens, 0
+    for document in documents:
+        assert isinstance(document, Conversation)
+        try:
+            kept = trimmed(document, encoder, limit)
+        except UserError as error:
+            raise UserError(error.message, place=place, remedy=error.remedy) from None
+        shorter += kept is not document
+        yield kept
+    if shorter:
+        build.source.listener.say(
+            f"{place}: {shorter:,} conversation{'s have' if shorter > 1 else ' has'} more than {limit:,} tokens "
+            "(prepare.max_tokens), so the oldest turns are left out."
+        )
+
+
 def finish(build: Build, encoder: Encoder, sides: list[Side], info: dict[str, Any]) -> Made:
     """Write meta.pkl where nanoGPT would have one, and complete the content of dataset.json."""
     if encoder.kind == "char":
-        write_meta(build.folder / "meta.pkl", encoder.state()["itos"])
+        write_meta(build.folder / "meta.pkl", [*encoder.state()["itos"], *encoder.state().get(STATE, [])])
     described = {
         "encoder": {"kind": encoder.kind} | encoder.state(),
         "vocab_size": encoder.vocab_size,

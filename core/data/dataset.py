@@ -14,9 +14,11 @@ import numpy as np
 import numpy.typing as npt
 
 from core import files
+from core.chat.render import PromptText
 from core.data.documents import Example
 from core.data.info import AGAIN, HELD_OUT, SIDES, TEST, describe, read_info
 from core.encoders.base import Encoder, identity
+from core.encoders.special import STATE, rebuilt
 from core.errors import UserError
 from core.plugins.manager import Plugins
 from core.plugins.manager import plugins as everyone
@@ -32,6 +34,7 @@ class Split:
 
     ids: (N,) uint16 or uint32. Examples and conversations have mask: (N,) uint8, 1 where the loss is on a token,
     and starts: (D,) uint64; prompts: (P,) uint64, the first document with each prompt; group: (D,) uint16.
+    whole: a row holds whole documents only, as it does of conversations with special tokens.
     """
 
     path: Path
@@ -40,6 +43,7 @@ class Split:
     starts: Array | None = None
     prompts: Array | None = None
     group: Array | None = None
+    whole: bool = False
 
     @property
     def tokens(self) -> int:
@@ -107,8 +111,8 @@ class Dataset:
 
     @property
     def has_examples(self) -> bool:
-        """Whether there are prompts with one right answer."""
-        return str(self.info["kind"]) == "examples"
+        """Whether there are prompts with one right answer: Examples, or conversations with a group."""
+        return str(self.info["kind"]) == "examples" or (self.train.whole and bool(self.groups))
 
     @property
     def groups(self) -> list[str]:
@@ -192,12 +196,20 @@ class Dataset:
     def examples(self, side: Side, at_most: int) -> list[Example]:
         """Examples with different prompts, evenly spaced over a side, the same every time. Empty if the data has none.
 
-        at_most: 0 for all. If a prompt has several completions, the first one is used.
+        at_most: 0 for all. If a prompt has several completions, the first one is used. Of a conversation with a group, the
+        prompt is what stands before the assistant's last turn, and the completion is that turn.
         """
+        return self.questions(side, at_most) if self.has_examples else []
+
+    def questions(self, side: Side, at_most: int, *, graded: bool = True) -> list[Example]:
+        """`examples` of documents. graded: of conversations only those with a group, which have one right answer."""
         split = self.side(side)
-        if not self.has_examples or split.starts is None:
+        if split.starts is None:
             return []
         numbers = np.arange(len(split.starts)) if split.prompts is None else split.prompts
+        if split.whole and graded:
+            assert split.group is not None
+            numbers = numbers[split.group[numbers] > 0]
         if 0 < at_most < len(numbers):
             numbers = numbers[np.linspace(0, len(numbers) - 1, at_most).round().astype(np.int64)]
         groups = list(self.info.get("held_out_groups", [])) if side == HELD_OUT else self.groups
@@ -208,9 +220,13 @@ class Dataset:
         names = self.groups if groups is None else groups
         ids, mask = split.document(number)
         assert mask is not None
-        asked = int(mask.argmax()) if mask.any() else len(ids)
         group = int(split.group[number]) if split.group is not None else 0
         decode = self.encoder.decode
+        if split.whole:
+            asked = int(np.flatnonzero(mask == 0)[-1]) + 1
+            prompt = PromptText.of(ids[:asked].tolist(), self.encoder)
+            return Example(prompt, decode(ids[asked:].tolist()), names[group - 1] if group else None)
+        asked = int(mask.argmax()) if mask.any() else len(ids)
         return Example(decode(ids[:asked].tolist()), decode(ids[asked:].tolist()), names[group - 1] if group else None)
 
 
@@ -234,7 +250,7 @@ def build_encoder(described: dict[str, Any], path: Path, plugins: Plugins | None
     state = {key: value for key, value in described.items() if key != "kind"}
     kind = (plugins or everyone()).get("encoders", described["kind"], str(path))
     try:
-        encoder: Encoder = kind.from_state(state)
+        encoder = rebuilt(kind, state)
     except UserError as error:
         raise UserError(error.message, place=error.place or str(path), remedy=error.remedy) from None
     except (LookupError, TypeError, ValueError, AttributeError) as error:
@@ -270,6 +286,7 @@ def open_split(folder: Path, side: str, info: dict[str, Any], groups: list[str] 
         starts=array(".idx", "uint64", documents),
         prompts=array(".prompts", "uint64", counts.get("prompts"), needed="prompts" in counts),
         group=array(".group", "uint16", documents, needed=bool(names)),
+        whole=info["kind"] == "conversations" and STATE in info["encoder"],
     )
 
 

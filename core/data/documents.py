@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from core.chat.conversation import Conversation, Piece, pieces_of, question_of
+
 
 class Example(NamedTuple):
     """A prompt with its answer. group: a slice for reporting, such as "three letters"."""
@@ -13,49 +15,49 @@ class Example(NamedTuple):
     group: str | None = None
 
 
-class Message(NamedTuple):
-    """One turn of a conversation. role: "system", "user" or "assistant"."""
-
-    role: str
-    content: str
-
-
-class Conversation(NamedTuple):
-    """Turns in order. The loss is on the assistant's turns."""
-
-    messages: list[Message]
-
-
 Document = str | Example | Conversation
 
+# Where the encoder has no special tokens, a conversation is written as text, with these names.
 SPEAKERS = {"system": "System", "user": "User", "assistant": "Assistant"}
 
 
-def segments(document: Document) -> list[tuple[str, bool]]:
-    """The text of a document in pieces, each with whether the loss is on it (True) or it is only read.
+def segments(document: Document, *, chat: bool = False) -> list[Piece]:
+    """A document in pieces, each with whether the loss is on it or it is only read.
 
     Pieces are encoded one by one, here and when sampling, so that a prompt has the same ids in both.
-    A conversation becomes "User: ...\\nAssistant: " (read) and "...\\n" (learnt) in turn.
+    chat: the encoder has special tokens, and conversations are written with them: see `core.chat.conversation`. Otherwise
+    a conversation becomes "User: ...\\nAssistant: " (read) and "...\\n" (learnt) in turn.
     """
     if isinstance(document, str):
-        return [(document, True)]
+        return [Piece(document, learnt=True)]
     if isinstance(document, Example):
-        return [(document.prompt, False), (document.completion, True)]
+        return [Piece(document.prompt, learnt=False), Piece(document.completion, learnt=True)]
+    if chat:
+        return pieces_of(document)
     pieces, read = [], ""
-    for role, content in document.messages:
-        if role == "assistant":
-            pieces += [(f"{read}{SPEAKERS[role]}: ", False), (f"{content}\n", True)]
+    for message in document.messages:
+        if message.role == "assistant":
+            pieces.append(Piece(f"{read}{SPEAKERS[message.role]}: ", learnt=False))
+            pieces.append(Piece(f"{message.content}\n", learnt=True))
             read = ""
         else:
-            read += f"{SPEAKERS[role]}: {content}\n"
-    return [*pieces, (read, False)] if read else pieces
+            read += f"{SPEAKERS[message.role]}: {message.content}\n"
+    return [*pieces, Piece(read, learnt=False)] if read else pieces
 
 
-def prompt_key(document: Document) -> str:
-    """The text before the first learnt piece: two documents with the same key ask the same question.
+def prompt_key(document: Document, *, chat: bool = False) -> str:
+    """What decides a document's side: two documents with the same key ask the same question.
 
-    For running text, and for a conversation that begins with the assistant, it is the whole text.
+    It is the text before the first learnt piece. For running text, and for a conversation that begins with the assistant,
+    it is the whole text. chat: of a conversation, the system message and the first turn of the user.
     """
+    if chat and isinstance(document, Conversation):
+        return question_of(document)
     first, *others = segments(document)
-    asked = isinstance(document, Example) or first[0] != f"{SPEAKERS['assistant']}: "
-    return first[0] if asked else "".join([first[0], *(text for text, _ in others)])
+    asked = isinstance(document, Example) or first.text != f"{SPEAKERS['assistant']}: "
+    return first.text if asked else "".join([first.text, *(piece.text for piece in others)])
+
+
+def length_of(pieces: list[Piece]) -> int:
+    """Characters of text; special tokens have none."""
+    return sum([len(piece.text) for piece in pieces if not piece.special])

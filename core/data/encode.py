@@ -21,13 +21,15 @@ import numpy as np
 import numpy.typing as npt
 
 from core import durable
-from core.data.documents import Document, segments
+from core.chat.conversation import Piece
+from core.chat.render import encode_pieces
+from core.data.documents import Document, length_of, segments
 from core.data.split import Keys
 from core.data.text import GROUP, PIECE, grouped, pieces
 from core.encoders.base import Encoder, Ids
 
 Array = npt.NDArray[Any]
-Pieces = list[tuple[str, bool]]  # text, and whether it is learnt
+Pieces = list[Piece]
 DOCUMENTS_AT_ONCE = 4096
 
 
@@ -88,11 +90,18 @@ class Side:
         self.counts |= {"tokens": file.length, "target_tokens": file.length, "target_bytes": self.counts["bytes"]}
 
     def write_documents(
-        self, documents: Iterable[Document], keys: Keys, groups: Mapping[str | None, int], end: int | None
+        self,
+        documents: Iterable[Document],
+        keys: Keys,
+        groups: Mapping[str | None, int],
+        end: int | None,
+        *,
+        chat: bool = False,
     ) -> None:
         """Encode Examples or Conversations, each piece on its own.
 
         keys: a 64-bit hash of each document's prompt. groups: name -> number. end: a token that ends each learnt piece.
+        chat: conversations are written with special tokens.
         """
         longest = {"longest_prompt": 0, "longest_completion": 0}
         with (
@@ -101,13 +110,13 @@ class Side:
             self.open(".idx", "<u8") as starts,
             self.open(".group", "<u2") as group,
         ):
-            for batch, pieces_of_each in batches(documents):
-                block = EncodedDocuments(pieces_of_each, self.encoder, end)
+            for batch, pieces_of_each in batches(documents, chat=chat):
+                block = EncodedDocuments(pieces_of_each, self.encoder, end, turns=chat)
                 starts.add(ids.length + block.starts)
                 ids.add(block.ids)
                 mask.add(block.mask)
                 self.text.update(
-                    "".join([f"{text}\0" for piece_list in pieces_of_each for text, _ in piece_list]).encode()
+                    "".join([f"{piece.text}\0" for piece_list in pieces_of_each for piece in piece_list]).encode()
                 )
                 group.add(np.array([groups.get(getattr(document, "group", None), 0) for document in batch]))
                 longest = {name: max(length, getattr(block, name)) for name, length in longest.items()}
@@ -125,20 +134,21 @@ class Side:
 class EncodedDocuments:
     """Some documents, encoded. Legend: N tokens, D documents, P pieces."""
 
-    def __init__(self, piece_lists: list[Pieces], encoder: Encoder, end: int | None) -> None:
+    def __init__(self, piece_lists: list[Pieces], encoder: Encoder, end: int | None, *, turns: bool = False) -> None:
+        """turns: what counts as a completion is the last learnt stretch of a document, and all before it as its prompt."""
         flat = [piece for piece_list in piece_lists for piece in piece_list]
         different = list(dict.fromkeys(flat))  # short texts repeat: each is encoded once
-        encoded: list[Ids] = encoder.encode_batch([text for text, _ in different])
+        encoded: list[Ids] = encode_pieces(different, encoder)
         if end is not None:
             closing = np.array([end], dtype=np.uint32)
             encoded = [
-                np.concatenate([ids, closing]) if learnt else ids
-                for ids, (_, learnt) in zip(encoded, different, strict=True)
+                np.concatenate([ids, closing]) if piece.learnt else ids
+                for ids, piece in zip(encoded, different, strict=True)
             ]
         of_piece = dict(zip(different, encoded, strict=True))
         parts = [of_piece[piece] for piece in flat]
         lengths = np.array([len(part) for part in parts])  # (P,)
-        learnt = np.array([learnt for _, learnt in flat])  # (P,)
+        learnt = np.array([piece.learnt for piece in flat])  # (P,)
         self.ids = np.concatenate(parts)  # (N,)
         self.mask = np.repeat(learnt, lengths)  # (N,)
         first_piece = np.cumsum([0, *(len(piece_list) for piece_list in piece_lists[:-1])])  # (D,)
@@ -146,26 +156,32 @@ class EncodedDocuments:
         self.starts = piece_starts[first_piece].astype(np.uint64)  # (D,)
         self.longest_prompt = int(lengths[first_piece][~learnt[first_piece]].max(initial=0))
         self.longest_completion = int(lengths[learnt].max(initial=0))
-        sizes = {text: (len(text), utf8_length(text)) for text, _ in different}
+        if turns:
+            edges = np.flatnonzero(np.diff(self.mask, prepend=False, append=False)).reshape(-1, 2)  # (turns, 2)
+            document_ends = np.append(self.starts[1:].astype(np.int64), len(self.ids))
+            last = np.searchsorted(edges[:, 0], document_ends) - 1  # (D,)
+            self.longest_prompt = int((edges[last, 0] - self.starts.astype(np.int64)).max())
+            self.longest_completion = int((edges[:, 1] - edges[:, 0]).max())
+        sizes = {piece: (0, 0) if piece.special else (len(piece.text), utf8_length(piece.text)) for piece in different}
         self.counts = {
             "tokens": len(self.ids),
             "documents": len(piece_lists),
-            "characters": sum([sizes[text][0] for text, _ in flat]),
-            "bytes": sum([sizes[text][1] for text, _ in flat]),
+            "characters": sum([sizes[piece][0] for piece in flat]),
+            "bytes": sum([sizes[piece][1] for piece in flat]),
             "target_tokens": int(self.mask.sum()),
-            "target_bytes": sum([sizes[text][1] for text, is_target in flat if is_target]),
+            "target_bytes": sum([sizes[piece][1] for piece in flat if piece.learnt]),
         }
 
 
-def batches(documents: Iterable[Document]) -> Iterator[tuple[list[Document], list[Pieces]]]:
+def batches(documents: Iterable[Document], *, chat: bool = False) -> Iterator[tuple[list[Document], list[Pieces]]]:
     """Documents with their pieces, in batches that bound both Python's overhead and memory."""
     batch: list[Document] = []
     piece_lists: list[Pieces] = []
     characters = 0
     for document in documents:
         batch.append(document)
-        piece_lists.append(segments(document))
-        characters += sum([len(text) for text, _ in piece_lists[-1]])
+        piece_lists.append(segments(document, chat=chat))
+        characters += length_of(piece_lists[-1])
         if len(batch) >= DOCUMENTS_AT_ONCE or characters >= PIECE * GROUP:
             yield batch, piece_lists
             batch, piece_lists, characters = [], [], 0

@@ -77,13 +77,19 @@ def documents_of(split: Split, size: int) -> Pieces:
     """Whole documents; one of more than T + 1 tokens in windows. As many to a row as always fit, so that all epochs are
     equally long and a row's place is known without the rows before it."""
     assert split.starts is not None
-    longest = max(int(lengths(split, begin).max()) for begin in range(0, len(split.starts), BLOCK))
+    longest = longest_document(split)
     if longest <= size + 1:
         return Pieces(size, split.tokens, len(split.starts), (size + 1) // max(longest, 1), split.starts)
     windows = [np.maximum(1, -(-(lengths(split, begin) - 1) // size)) for begin in range(0, len(split.starts), BLOCK)]
     counts = np.concatenate(windows)
     firsts = np.cumsum(counts) - counts
     return Pieces(size, split.tokens, int(counts.sum()), 1, split.starts, firsts)
+
+
+def longest_document(split: Split) -> int:
+    """Tokens of the longest document of a side, found in one pass."""
+    assert split.starts is not None
+    return max(int(lengths(split, begin).max()) for begin in range(0, len(split.starts), BLOCK))
 
 
 def lengths(split: Split, begin: int) -> Array:

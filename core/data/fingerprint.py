@@ -52,6 +52,10 @@ def code_and_settings(source: Source) -> dict[str, Any]:
         settings["size"] = ENDLESS
     if settings["documents"] == "documents":
         del settings["documents"]
+    if settings["special_tokens"] == "none":
+        del settings["special_tokens"]
+    if not settings["max_tokens"]:
+        del settings["max_tokens"]
     if not settings["columns"]:
         del settings["columns"]
     if "separator" not in source.given and settings["format"] not in ("text", "pairs"):

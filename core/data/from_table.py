@@ -29,7 +29,7 @@ def make_from_rows(build: Build, rows: Rows, what: str) -> Made:
     table = RowReader(settings.columns, place, separator)
     sides: list[str] = []
     most, left = settings.size, 0
-    with Spool(build.folder / SPOOL, settings.seed, what) as spool:
+    with Spool(build.folder / SPOOL, settings.seed, what, chat=build.source.chat) as spool:
         for row, place in rows:
             if (found := table.read(row, place)) is None:
                 continue

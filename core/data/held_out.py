@@ -9,7 +9,8 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-from core.data.documents import Conversation, Example
+from core.chat.conversation import Conversation
+from core.data.documents import Example
 from core.data.info import HELD_OUT
 from core.data.params import POSITIONAL, bind, source_of, title
 from core.data.source import Source

@@ -55,7 +55,7 @@ def make_by_prepare(build: Build) -> Made:
     place = f"{source_of(function)}, {title(function)}"
 
     def write(documents: dict[str, Iterable[Document]]) -> None:
-        with Spool(build.folder / SPOOL, settings.seed, "job.write()") as spool:
+        with Spool(build.folder / SPOOL, settings.seed, "job.write()", chat=build.source.chat) as spool:
             sides = {}
             for side, given in documents.items():
                 first = len(spool)

@@ -45,7 +45,9 @@ def make_from_function(build: Build) -> Made:
     with contextlib.ExitStack() as stack:
         held_out = None if probes is None else stack.enter_context(draw_held_out(build, probes))
         refused = frozenset(held_out.prompt_keys) if held_out else frozenset()
-        spool = stack.enter_context(Spool(build.folder / SPOOL, settings.seed, title(function), refused))
+        spool = stack.enter_context(
+            Spool(build.folder / SPOOL, settings.seed, title(function), refused, chat=build.source.chat)
+        )
         size = settings.size or default_size(build.source)
         documents = function(*arguments.args, **arguments.kwargs)
         draw(spool, documents, size, function, build.source.listener, given=settings.size is not None)
@@ -84,7 +86,7 @@ class Reading:
 def make_from_pairs(build: Build) -> Made:
     """Read a file with one Example per line, then split and encode."""
     reading, separator = Reading(build), build.config.prepare.separator
-    with Spool(build.folder / SPOOL, build.config.prepare.seed, str(reading.path)) as spool:
+    with Spool(build.folder / SPOOL, build.config.prepare.seed, str(reading.path), chat=build.source.chat) as spool:
         for example, place in pairs(reading.path, separator, reading.on_bytes):
             spool.add(example, place)
         reading.check()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import functools
 import inspect
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -12,15 +13,17 @@ from types import ModuleType
 from typing import Any, Literal
 from urllib.parse import unquote, urlsplit
 
+from core.chat.conversation import Conversation
 from core.config import Config
 from core.data.dataset import load_dataset
-from core.data.documents import Conversation, Example
+from core.data.documents import Example
 from core.data.params import PlaceOf, source_of, title, wants
 from core.data.spool import Spool
 from core.data.tables import ENDINGS
 from core.data.text import read_text
 from core.download import download
 from core.encoders.base import Encoder
+from core.encoders.special import has_special
 from core.errors import UserError, did_you_mean
 from core.listener import SILENT, Advice, Listener
 from core.plugins.discovery import Experiment
@@ -97,6 +100,12 @@ class Source:
     def borrowed_encoder(self) -> Encoder:
         """The encoder of the dataset that `prepare.encoder_from` names."""
         return load_dataset(self.experiment.path(self.config.prepare.encoder_from), self.plugins).encoder
+
+    @functools.cached_property
+    def chat(self) -> bool:
+        """Whether the encoder has special tokens, so that conversations are written with them."""
+        settings = self.config.prepare
+        return has_special(self.borrowed_encoder()) if settings.encoder_from else settings.special_tokens == "chat"
 
     @property
     def raw_dir(self) -> Path:

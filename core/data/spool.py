@@ -13,7 +13,8 @@ import numpy as np
 from typing_extensions import Self
 
 from core import durable
-from core.data.documents import SPEAKERS, Conversation, Document, Example, Message, prompt_key, segments
+from core.chat.conversation import Conversation, Message, check_conversation
+from core.data.documents import SPEAKERS, Document, Example, length_of, prompt_key, segments
 from core.data.split import Keys, Numbers, key_of
 from core.errors import UserError
 
@@ -25,11 +26,14 @@ class Spool:
 
     kind: text, examples or conversations. ending: the character that ends every learnt text and occurs nowhere
     else in one, or "". groups: numbers by name, in the order of their first document. left_out: documents that were not
-    added, because the keys of their prompts are in `refused`; left_out_characters: of them.
+    added, because the keys of their prompts are in `refused`; left_out_characters: of them. chat: conversations are written
+    with special tokens.
     """
 
-    def __init__(self, path: Path, seed: int, what: str, refused: Collection[int] = frozenset()) -> None:
-        self.path, self.seed, self.what, self.refused = path, seed, what, refused
+    def __init__(
+        self, path: Path, seed: int, what: str, refused: Collection[int] = frozenset(), *, chat: bool = False
+    ) -> None:
+        self.path, self.seed, self.what, self.refused, self.chat = path, seed, what, refused, chat
         self.left_out = self.left_out_characters = 0
         self.file = durable.create(path)
         self.kind = ""
@@ -69,17 +73,26 @@ class Spool:
 
     def look_at(self, document: Document) -> tuple[bytes, int, int]:
         """A document's record, its length in characters and its prompt's key. Records its ending and group."""
-        pieces, key = segments(document), key_of(prompt_key(document), self.seed)
+        pieces = segments(document, chat=self.chat)
+        length, key = length_of(pieces), key_of(prompt_key(document, chat=self.chat), self.seed)
         if key in self.refused:
-            return b"", sum([len(text) for text, _ in pieces]), key
-        for text, learnt in pieces:
-            if learnt and self.ending != "":
-                self.see_ending(text)
-        if isinstance(document, Example) and document.group is not None:
-            self.groups.setdefault(document.group, len(self.groups) + 1)
+            return b"", length, key
+        is_chat = self.chat and isinstance(document, Conversation)
+        if is_chat:
+            self.ending = ""  # <|end|> ends what the assistant says
+        for piece in pieces:
+            if piece.learnt and self.ending != "":
+                self.see_ending(piece.text)
+        group = (
+            document.group
+            if isinstance(document, Example) or (is_chat and isinstance(document, Conversation))
+            else None
+        )
+        if group is not None:
+            self.groups.setdefault(group, len(self.groups) + 1)
             if len(self.groups) > 65_535:  # a group's number is a uint16 on disk
                 raise UserError("more than 65,535 groups", place=self.what, remedy="A group is a slice for reporting.")
-        return marshal.dumps(plain(document)), sum([len(text) for text, _ in pieces]), key
+        return marshal.dumps(plain(document)), length, key
 
     def see_ending(self, learnt: str) -> None:
         """Keep the common last character while it ends every learnt text and occurs nowhere else in it."""
@@ -93,7 +106,7 @@ class Spool:
         """The document, if it is one. Raises UserError otherwise."""
         if not isinstance(document, (str, Example, Conversation)):
             raise UserError(
-                f"{type(document).__name__} is not a document: {shortened(document)}",
+                f"{type(document).__name__} is not a document: {excerpt(document)}",
                 place=place,
                 remedy="Yield str, Example(prompt, completion) or Conversation(messages), from core.",
             )
@@ -104,12 +117,12 @@ class Spool:
                 f"{type(document).__name__} after {self.kind}", place=place, remedy="All documents must be of one kind."
             )
         if isinstance(document, Conversation):
-            document = Conversation([check_message(message, place) for message in document.messages])
+            check_turns(document, place, chat=self.chat)
         elif isinstance(document, Example):
             for name, text in zip(Example._fields, document, strict=True):
                 if not isinstance(text, str) and not (name == "group" and text is None):
-                    raise UserError(f"{name} is {type(text).__name__}, not str: {shortened(text)}", place=place)
-        whole = "".join([text for text, _ in segments(document)])
+                    raise UserError(f"{name} is {type(text).__name__}, not str: {excerpt(text)}", place=place)
+        whole = "".join([piece.text for piece in segments(document, chat=self.chat)])
         if not whole:
             raise UserError(f"empty {type(document).__name__}", place=place, remedy="Leave out documents without text.")
         if isinstance(document, Example) and not document.prompt:  # an empty completion is fine: an end token follows
@@ -149,7 +162,7 @@ class Spool:
         if self.kind == "examples":
             rebuild = Example._make
         elif self.kind == "conversations":
-            rebuild = lambda turns: Conversation(list(map(Message._make, turns)))  # noqa: E731
+            rebuild = lambda kept: Conversation([Message(*turn) for turn in kept[0]], kept[1])  # noqa: E731
         offsets = self.offsets
         with self.path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
             for number in range(len(self)) if numbers is None else numbers:
@@ -163,23 +176,55 @@ class Spool:
 def plain(document: Document) -> Any:
     """A document as tuples of exactly str: marshal does not accept subclasses."""
     if isinstance(document, Conversation):
-        return tuple([(str(role), str(content)) for role, content in document.messages])
+        turns = tuple([(str(turn.role), str(turn.content), str(turn.call)) for turn in document.messages])
+        return turns, None if document.group is None else str(document.group)
     if isinstance(document, Example):
         return tuple([text if text is None else str(text) for text in document])
     return str(document)
 
 
-def check_message(message: object, place: str) -> Message:
-    """A turn of a conversation, if it is one. Raises UserError otherwise."""
-    if not isinstance(message, Message) or not isinstance(message.content, str):
+def check_turns(conversation: Conversation, place: str, *, chat: bool) -> None:
+    """Raise UserError if a conversation is not one. chat: it is written with special tokens, which know of tools."""
+    if not isinstance(conversation.messages, (list, tuple)):
         raise UserError(
-            f"not a message: {shortened(message)}", place=place, remedy='Write Message("user", "text"), from core.'
+            f"messages is {type(conversation.messages).__name__}: {excerpt(conversation.messages)}",
+            place=place,
+            remedy='Give a list: Conversation([Message("user", "text"), Message("assistant", "text")]).',
         )
-    if message.role not in SPEAKERS:
-        raise UserError(f"unknown role {message.role!r}", place=place, remedy=f"Roles: {', '.join(SPEAKERS)}.")
-    return message
+    if not isinstance(conversation.group, (str, type(None))):
+        raise UserError(
+            f"group is {type(conversation.group).__name__}, not str: {excerpt(conversation.group)}", place=place
+        )
+    for message in conversation.messages:
+        if not isinstance(message, Message) or not all(
+            isinstance(text, str) for text in (message.content, message.call)
+        ):
+            raise UserError(
+                f"not a message: {excerpt(message)}", place=place, remedy='Write Message("user", "text"), from core.'
+            )
+    if chat:
+        try:
+            check_conversation(conversation)
+        except UserError as error:
+            raise UserError(error.message, place=place, remedy=error.remedy) from None
+        if conversation.group is not None and conversation.messages[-1].role != "assistant":
+            raise UserError(
+                "a conversation with a group does not end with a turn of the assistant",
+                place=place,
+                remedy="With a group, the last turn is the right answer. End with it, or leave the group out.",
+            )
+        return
+    for message in conversation.messages:
+        if message.role == "tool" or message.call:
+            raise UserError(
+                "tools need special tokens, and this encoder has none",
+                place=place,
+                remedy='Set prepare.special_tokens = "chat".',
+            )
+        if message.role not in SPEAKERS:
+            raise UserError(f"unknown role {message.role!r}", place=place, remedy=f"Roles: {', '.join(SPEAKERS)}.")
 
 
-def shortened(value: object) -> str:
+def excerpt(value: object) -> str:
     text = repr(value)
     return text if len(text) <= 60 else f"{text[:57]}..."

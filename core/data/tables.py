@@ -14,7 +14,8 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from core.data.documents import Conversation, Document, Example, Message
+from core.chat.conversation import Conversation, Message
+from core.data.documents import Document, Example
 from core.data.text import read_text
 from core.errors import UserError, did_you_mean
 
@@ -273,8 +274,8 @@ def conversation(value: Any, place: str) -> Conversation:
     """A list of {"role": ..., "content": ...}, or its JSON. Raises UserError for anything else."""
     try:
         turns = json.loads(value) if isinstance(value, str) else value
-        return Conversation([Message(str(turn["role"]), turn["content"]) for turn in turns])
-    except (ValueError, TypeError, KeyError, RecursionError) as error:
+        return Conversation([Message(str(turn["role"]), turn["content"], turn.get("call", "")) for turn in turns])
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise UserError(
             f"no list of messages: {type(error).__name__}: {error}",
             place=place,

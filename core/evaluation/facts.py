@@ -50,6 +50,11 @@ class Facts:
     parameters: int | None = None
     seconds: float | None = None
 
+    @property
+    def has_accuracy(self) -> bool:
+        """Whether exact match is measured: of Examples, and of conversations with a group."""
+        return self.kind == "examples" or (self.kind == "conversations" and bool(self.groups))
+
 
 def facts_of(dataset: Dataset, data: Data) -> Facts:
     """Facts without those that need every token to be read. The prompts in train are counted by dataset.json."""

@@ -11,6 +11,7 @@ import torch
 from core.data.dataset import Dataset
 from core.data.documents import Example
 from core.evaluation.loss import Array, mean_loss
+from core.sampling.generate import prompt_ids
 from core.training.machine import Machine
 
 ROWS = 256  # of a batch
@@ -38,7 +39,8 @@ def rows(dataset: Dataset, examples: Sequence[Example], size: int) -> Iterator[t
         batch = examples[first : first + ROWS]
         documents = []
         for example in batch:
-            prompt, completion = (dataset.encoder.encode(text) for text in (example.prompt, example.completion))
+            prompt = np.array(prompt_ids(dataset.encoder, example.prompt), np.int64)
+            completion = dataset.encoder.encode(example.completion)
             ids = np.concatenate([prompt, completion, end]).astype(np.int64)
             targets = np.where(np.arange(len(ids)) < len(prompt), -1, ids)
             documents.append((ids[:-1][-size:], targets[1:][-size:]))

@@ -54,7 +54,7 @@ def of_data(config: Config, given: Collection[str], facts: Facts) -> Iterator[Tr
                 if facts.sides_given
                 else 'Use prepare.split = "hash" with Examples, or remove repeated text.',
             )
-    if facts.val_prompts is not None and facts.val_prompts < FEW_PROMPTS:
+    if facts.has_accuracy and facts.val_prompts is not None and facts.val_prompts < FEW_PROMPTS:
         yield Trap(
             "prepare.val_fraction",
             f"{facts.val_prompts} validation prompt{'s' * (facts.val_prompts != 1)}: one answer moves the accuracy by "
@@ -131,7 +131,7 @@ def of_end(config: Config, facts: Facts) -> Iterator[Trap]:
     condition = read_condition(written)
     measure, _, group = condition.metric.partition("/")
     reason = ""
-    if "accuracy" in measure and facts.kind != "examples":
+    if "accuracy" in measure and not facts.has_accuracy:
         reason = f"there is no accuracy with {facts.kind}"
     elif group and group not in facts.groups:
         reason = f"there is no group '{group}'. Groups: {', '.join(facts.groups) or 'none'}"

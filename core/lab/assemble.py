@@ -122,6 +122,7 @@ def identity_of(dataset: Dataset) -> dict[str, Any]:
         "encoder": {"kind": dataset.encoder.kind, "state": dataset.encoder.state()},
         "stop": dataset.stop,
         "has_examples": dataset.has_examples,
+        "conversations": dataset.train.whole,
     }
 
 

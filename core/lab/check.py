@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
+from core.chat.render import spelled
 from core.config import Data
 from core.data.dataset import Dataset, Side
 from core.encoders.base import identity
@@ -26,6 +27,7 @@ from core.plugins.manager import Plugins
 from core.training import memory
 
 TIMED_SECONDS = 5.0
+SHOWN = 500  # tokens of a conversation
 Account = dict[str, Any]
 
 
@@ -53,9 +55,29 @@ def account_of(opened: Opened, *, timing: bool = True) -> Account:
         "data": dataclasses.asdict(facts),
         "overlap": [{"side": side, **dataclasses.asdict(overlap), "share": overlap.share} for side, overlap in found],
         "baselines": baseline_losses(dataset, data),
+        "conversation": conversation_of(dataset),
         "optimal_loss": opened.config.evaluate.optimal_loss,
         "prediction": None if prediction is None else dataclasses.asdict(prediction),
         "warnings": [dataclasses.asdict(caution) for caution in cautions_of(opened, facts)],
+    }
+
+
+def conversation_of(dataset: Dataset) -> Account | None:
+    """The first training conversation with special tokens, piece by piece, and how many tokens are targets. None without one.
+
+    Shows at most SHOWN tokens of it.
+    """
+    if not dataset.train.whole:
+        return None
+    ids, mask = dataset.train.document(0)
+    assert mask is not None
+    shown = spelled(ids[:SHOWN].tolist(), (mask[:SHOWN] != 0).tolist(), dataset.encoder)
+    return {
+        "pieces": [piece._asdict() for piece in shown],
+        "tokens": len(ids),
+        "targets": int(mask.sum()),
+        "shown": min(len(ids), SHOWN),
+        **{f"{side}_targets": int(dataset.info[side]["target_tokens"]) for side in ("train", *held_out_sides(dataset))},
     }
 
 
@@ -72,7 +94,7 @@ def accounts_of(opened: Opened, stage: str = "", *, timing: bool = True) -> dict
 
 def across_stages(opened: Opened) -> list[Account]:
     """How many held-out prompts of each stage also occur in the training data of another one. Makes all datasets."""
-    made = {name: dataset for name, dataset in prepare_all(opened).items() if dataset.has_examples}
+    made = {name: dataset for name, dataset in prepare_all(opened).items() if dataset.train.starts is not None}
     found: list[Account] = []
     for name, dataset in made.items():
         for other, trained in made.items():

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from core.chat.render import PromptText
 from core.errors import UserError
 from core.lab.model import LoadedModel
 from core.plugins.manager import built_in
@@ -17,7 +18,7 @@ from core.report.samples import Sample
 if TYPE_CHECKING:
     from core.look.record import Look
 
-SHOWN_TOKENS = 24  # of running text, where no prompt is given
+SHOWN_TOKENS = 24  # of running text or of a conversation, where no prompt is given
 
 
 @dataclass(frozen=True)
@@ -97,7 +98,9 @@ def look_for_report(model: LoadedModel, samples: Sequence[Sample]) -> None:
         return
     first = samples[0]
     text = first.start if first.truth is not None else first.start + first.text
-    if first.truth is None:
+    if isinstance(first.start, PromptText):  # it alone knows its ids
+        text = PromptText.of(first.start.ids[-SHOWN_TOKENS:], model.encoder)
+    elif first.truth is None:
         text = model.encoder.decode(model.encoder.encode(text)[:SHOWN_TOKENS].tolist())
     if text:
         from core.look.record import MOST_LAYERS

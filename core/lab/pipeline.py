@@ -12,6 +12,8 @@ from typing import Any
 
 from core import durable, files
 from core.data.dataset import Dataset
+from core.encoders.base import identity
+from core.encoders.special import has_special
 from core.errors import UserError
 from core.evaluation.evaluate import Evaluation
 from core.lab.evaluating import evaluate
@@ -52,8 +54,22 @@ def prepared_stages(opened: Opened, chosen: str = "", *, force: bool = False) ->
             folder = at.experiment.path(at.config.prepare.dataset_dir)
             if folder not in made:
                 made[folder] = prepared(at, force=force)[1]
+                refuse_written_as_text(at, made[folder], next(iter(made.values())))
             found[stage.name] = as_read(at, made[folder]), made[folder]
     return found
+
+
+def refuse_written_as_text(at: Opened, dataset: Dataset, first: Dataset) -> None:
+    """Raise UserError for a later stage's conversations if the first stage, of other documents, has no special tokens for them."""
+    is_new = dataset.info["kind"] == "conversations" and first.info["kind"] != "conversations"
+    if is_new and not has_special(dataset.encoder) and identity(dataset.encoder) == identity(first.encoder):
+        assert at.stage is not None
+        raise UserError(
+            f"stage '{at.stage.name}' has conversations, and the encoder of the first stage, '{at.stages[0].name}', "
+            "has no special tokens",
+            place=at.stage.place,
+            remedy='Set prepare.special_tokens = "chat" above the first [[stages]], so that the first stage reserves them.',
+        )
 
 
 def train_stages(opened: Opened, wish: Wish) -> Run:

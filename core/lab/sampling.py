@@ -23,22 +23,22 @@ def sample(model: LoadedModel, *, show: Callable[[str], Any] | None = None, **ch
     """Draw samples from a model.
 
     choices: start, num_samples, seed, and those of `LoadedModel.complete`; None means not given. With Examples and no
-    start: greedy answers to held-out prompts, with the truth. show: called with the pieces of the first sample, if it is
-    running text. Raises UserError for a start that cannot be read or encoded.
+    start: greedy answers to held-out prompts, with the truth. With conversations: what the assistant
+    says last in held-out ones. show: called with the pieces of the first sample, if it has no truth. Raises UserError for a start that cannot be read or encoded.
     """
     given = {key: value for key, value in choices.items() if value is not None}
     own, seed = model.config.sample, given.pop("seed", None)
     start, number = given.pop("start", None), given.pop("num_samples", own.sample.num_samples)
     decoding = model.decoding(given)
-    answers = model.trained.has_examples and not (start or own.sample.start)
-    if answers:
+    asks = not (start or own.sample.start)
+    answers = asks and model.trained.has_examples
+    if answers or (asks and model.trained.conversations):
         prompts = held_out(model, number, seed)
     else:
-        text = start_text(model, start)
         # Without randomness all continuations of a text are the same.
-        prompts = [Example(text, "")] * (number if decoding["temperature"] else 1)
-        if show is not None:
-            show(text)
+        prompts = [Example(start_text(model, start), "")] * (number if decoding["temperature"] else 1)
+    if show is not None and not answers:
+        show(prompts[0].prompt)
     try:
         model.say_what_is_cut([example.prompt for example in prompts])
         with model.trained.machine.computing():
@@ -64,9 +64,10 @@ def sample(model: LoadedModel, *, show: Callable[[str], Any] | None = None, **ch
 
 def held_out(model: LoadedModel, number: int, seed: int | None) -> list[Example]:
     """Prompts of the validation side: evenly spaced, or drawn at random if a seed is given."""
+    graded = model.trained.has_examples
     if seed is None:
-        return model.dataset.examples("val", number)
-    everything = model.dataset.examples("val", 0)
+        return model.dataset.questions("val", number, graded=graded)
+    everything = model.dataset.questions("val", 0, graded=graded)
     return random.Random(seed).sample(everything, min(number, len(everything)))
 
 

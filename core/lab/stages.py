@@ -46,7 +46,7 @@ def places_of_data(opened: Opened, stage: Stage) -> dict[str, str]:
     own = prepared_as(opened, stage)
     owner = next(each for each in opened.stages if each is stage or prepared_as(opened, each) == own)
     found = {"dataset_dir": f"{base}/{owner.name}"}
-    if owner is not first and not {"encoder", "vocab_size", "encoder_from"} & given.keys():
+    if owner is not first and not {"encoder", "vocab_size", "encoder_from", "special_tokens"} & given.keys():
         found["encoder_from"] = at_stage(opened, first).config.prepare.dataset_dir
     return found
 

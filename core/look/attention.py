@@ -16,6 +16,7 @@ from torch import nn
 
 from core.encoders.base import Encoder
 from core.models.lstm import LSTM
+from core.sampling.generate import prompt_ids
 
 Array = npt.NDArray[np.float64]
 
@@ -53,7 +54,7 @@ def attention_maps(model: nn.Module, encoder: Encoder, prompt: str, answer: str 
     """
     if why := missing(model):
         raise ValueError(why)
-    asked = [int(token) for token in encoder.encode(prompt)]
+    asked = prompt_ids(encoder, prompt) if prompt else []
     ids = asked + ([int(token) for token in encoder.encode(answer)] if answer else [])
     if not ids:
         raise ValueError("the text has no tokens")

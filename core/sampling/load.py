@@ -10,6 +10,7 @@ import torch
 
 from core.config import Config
 from core.encoders.base import Encoder
+from core.encoders.special import rebuilt
 from core.plugins.manager import Plugins
 from core.roles import flat, role_of
 from core.toml import Settings, check, completed, read_override
@@ -22,7 +23,10 @@ from core.training.progress import other_settings
 
 @dataclass(frozen=True)
 class Trained:
-    """A loaded run. step: of the checkpoint. data, stop, has_examples: of the dataset it was trained on, see `Dataset.is_of`."""
+    """A loaded run. step: of the checkpoint. data, stop, has_examples: of the dataset it was trained on, see `Dataset.is_of`.
+
+    conversations: whether that holds conversations with special tokens.
+    """
 
     folder: Path
     config: Config
@@ -33,6 +37,7 @@ class Trained:
     data: dict[str, Any]
     stop: str
     has_examples: bool
+    conversations: bool = False
 
 
 def run_config(folder: Path, overrides: tuple[str, ...] = ()) -> Config:
@@ -54,11 +59,11 @@ def load_run(folder: Path, config: Config, plugins: Plugins, name: str = "best")
         state = checkpoint.state
         stored: dict[str, Any] = state["encoder"]
         kind = plugins.get("encoders", stored["kind"], "the checkpoint's encoder")
-        encoder: Encoder = kind.from_state(stored["state"])
+        encoder: Encoder = rebuilt(kind, stored["state"])
         differences = changed(flat(completed(state["config"])), flat(config.model_dump()))
         step, stop = int(state["step"]), str(state["stop"])
         data = {key: state.get(key) for key in ("data_hash", "dataset_fingerprint")}
-        has_examples = bool(state["has_examples"])
+        has_examples, conversations = bool(state["has_examples"]), bool(state.get("conversations"))
     if foreign := {key: values for key, values in differences.items() if role_of(key) == "model"}:
         raise other_settings(checkpoint.folder, foreign)
     runtime = config.sample.runtime
@@ -71,4 +76,4 @@ def load_run(folder: Path, config: Config, plugins: Plugins, name: str = "best")
     )
     model = model_on(machine, config.train.model, encoder.vocab_size, plugins)
     checkpoints.put_weights(model, checkpoint.model, str(checkpoint.folder))
-    return Trained(folder, config, model.eval(), encoder, machine, step, data, stop, has_examples)
+    return Trained(folder, config, model.eval(), encoder, machine, step, data, stop, has_examples, conversations)

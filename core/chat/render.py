@@ -1,0 +1,145 @@
+"""Conversations to ids and back. Training, evaluation and chat all come through here, so a turn has the same ids everywhere."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import groupby
+
+import numpy as np
+import numpy.typing as npt
+
+from core.chat.conversation import (
+    ASSISTANT,
+    END,
+    TOOL,
+    Conversation,
+    Message,
+    Piece,
+    check_conversation,
+    pieces_of,
+)
+from core.encoders.base import Encoder, Ids
+from core.encoders.special import special_ids
+from core.errors import UserError
+
+
+@dataclass(frozen=True, eq=False)
+class Rendered:
+    """A conversation as ids (N,), uint32, and whether the loss is on each, learnt (N,), bool."""
+
+    ids: Ids
+    learnt: npt.NDArray[np.bool_]
+
+
+class PromptText(str):
+    """A rendered prompt as text for people to read, which knows its ids: the text alone would not become special tokens."""
+
+    ids: tuple[int, ...]
+
+    @classmethod
+    def of(cls, ids: Sequence[int], encoder: Encoder) -> PromptText:
+        """From ids (N,)."""
+        made = cls("".join([piece.text for piece in spelled(ids, [False] * len(ids), encoder)]))
+        made.ids = tuple(ids)
+        return made
+
+
+def render(conversation: Conversation, encoder: Encoder) -> Rendered:
+    """The ids of a whole conversation, as training sees them.
+
+    Raises UserError for a conversation that is not valid, for text that cannot be encoded, and for an encoder without
+    special tokens.
+    """
+    check_conversation(conversation)
+    pieces = pieces_of(conversation)
+    parts = encode_pieces(pieces, encoder)
+    learnt = np.repeat([piece.learnt for piece in pieces], [len(part) for part in parts])
+    return Rendered(np.concatenate(parts), learnt)
+
+
+def render_prompt(conversation: Conversation, encoder: Encoder) -> Ids:
+    """The ids (N,) after which the assistant writes: a history, then <|assistant|>. They are a prefix of what training sees.
+
+    The history ends with a turn of the user, or with a tool's result. Raises UserError as `render`.
+    """
+    check_conversation(conversation, asks=True)
+    opening = Piece(ASSISTANT, learnt=False, special=True)
+    return np.concatenate(encode_pieces([*pieces_of(conversation), opening], encoder))
+
+
+def encode_pieces(pieces: Sequence[Piece], encoder: Encoder) -> list[Ids]:
+    """The ids of each piece. Text never becomes a special token. Raises UserError as `render`."""
+    texts = iter(encoder.encode_batch([piece.text for piece in pieces if not piece.special]))
+    if not any(piece.special for piece in pieces):
+        return list(texts)
+    special = special_ids(encoder)
+    return [np.array([special[piece.text]], np.uint32) if piece.special else next(texts) for piece in pieces]
+
+
+def reply_of(ids: Sequence[int], encoder: Encoder) -> Message:
+    """What the assistant wrote, as a turn: generated ids up to <|end|>, with the call if there is one."""
+    special = special_ids(encoder)
+    written = [int(token) for token in ids]
+    written = written[: written.index(special[END])] if special[END] in written else written
+    at = written.index(special[TOOL]) if special[TOOL] in written else len(written)
+    call = " ".join(encoder.decode(written[at + 1 :]).split())
+    return Message("assistant", encoder.decode(written[:at]), call)
+
+
+def trimmed(conversation: Conversation, encoder: Encoder, at_most: int) -> Conversation:
+    """A conversation of at most `at_most` ids: the oldest turns leave, whole, each turn of the user with all that follows it.
+
+    The system message stays. Raises UserError, with the length, if the last turns alone are longer, and as `render`.
+    """
+    check_conversation(conversation)
+    last = conversation
+    for kept in without_oldest(conversation):
+        if not any(message.role == "assistant" for message in kept.messages):
+            break  # nothing would be left to learn
+        tokens = len(render(kept, encoder).ids)
+        if tokens <= at_most:
+            return conversation if len(kept.messages) == len(conversation.messages) else kept
+        last = kept
+    begin = next(message.content for message in last.messages if message.role == "user")
+    raise UserError(
+        f"the last turns of a conversation have {tokens:,} tokens, more than {at_most:,}: {begin[:60]!r}",
+        remedy="Leave it out, or make its turns shorter.",
+    )
+
+
+def without_oldest(conversation: Conversation) -> Iterator[Conversation]:
+    """A conversation without its oldest turns: first all of it, then from the second turn of the user on, and so on."""
+    messages = conversation.messages
+    head = messages[:1] if messages[0].role == "system" else ()
+    for begin in [number for number, message in enumerate(messages) if message.role == "user"]:
+        yield replace(conversation, messages=(*head, *messages[begin:]))
+
+
+def shortened(conversation: Conversation, encoder: Encoder, at_most: int) -> tuple[Conversation, int]:
+    """A history whose prompt has at most `at_most` ids, and the number of turns that were left out for it.
+
+    The oldest turns leave, whole, each turn of the user with all that follows from it. The system message and the last
+    turn of the user stay, even if they are too long. Raises UserError as `render_prompt`.
+    """
+    check_conversation(conversation, asks=True)
+    for kept in without_oldest(conversation):
+        if len(render_prompt(kept, encoder)) <= at_most:
+            break
+    return kept, len(conversation.messages) - len(kept.messages)
+
+
+def spelled(ids: Sequence[int], learnt: Sequence[bool], encoder: Encoder) -> list[Piece]:
+    """Ids (N,) as runs for people to read, each special or not, and learnt or not. Special tokens stand by their names."""
+    names = {token: name for name, token in special_ids(encoder).items()}
+    runs: list[Piece] = []
+    for (name, is_learnt), run in groupby(
+        zip(ids, learnt, strict=True), lambda pair: (names.get(int(pair[0])), pair[1])
+    ):
+        tokens = [int(token) for token, _ in run]
+        runs += (
+            [Piece(name, bool(is_learnt), special=True)] * len(tokens)
+            if name
+            else [Piece(encoder.decode(tokens), bool(is_learnt))]
+        )
+    return runs
