@@ -23,6 +23,7 @@ from core.defaults import resolve
 from core.plugins.manager import HOOKS
 from core.roles import known_keys
 from core.stages import SECTIONS, read_stages
+from core.sweeps.study_file import read_study
 from core.toml import Settings, read_override
 
 ROOT = Path(__file__).parent.parent
@@ -173,9 +174,14 @@ def test_keys_are_known(page: Path) -> None:
 
 
 @every_written_page
-def test_toml_blocks_are_valid(page: Path) -> None:
+def test_toml_blocks_are_valid(page: Path, tmp_path: Path) -> None:
     for block in blocks(page.read_text(encoding="utf-8"), "toml"):
         values = tomli.loads(block)
+        if "sweeps" in values:
+            (tmp_path / "study.page.toml").write_text(block)
+            overrides = [text for entry in read_study(tmp_path, "page") for text in entry.overrides]
+            assert not [text for text in overrides if text.partition("=")[0] not in KEYS]
+            continue
         if "project" not in values:
             stages = values.pop("stages", [])
             assert read_stages(Settings({"stages": stages})) or not stages

@@ -171,6 +171,12 @@ def test_the_python_api(looped: Path) -> None:
     assert [found.name for found in experiment.runs()][:3] == ["api/short", "api/long", "api/again"]
 
 
+def test_a_stage_that_cannot_be_trained_leaves_no_run(staged: Path, terrarium: Terrarium) -> None:
+    refused = terrarium("train", "spaces", "--stage", "long")
+    assert refused.exit_code == 2 and "goes on from 'short', which is not finished" in refused.stderr
+    assert not (staged / "out" / "default").exists()
+
+
 def test_fresh_sets_the_whole_run_aside_or_one_stage(looped: Path, terrarium: Terrarium) -> None:
     assert terrarium("train", "spaces", "--stage", "again", "--fresh").exit_code == 0
     assert summary_of(looped, "again-1")["run"] == "default/again-1"

@@ -130,12 +130,12 @@ def ways(opened: Opened, wish: Wish) -> Iterator[tuple[Opened, Dataset, Wish]]:
             opened.listener.say(f"The old run {name} is now {set_aside(folder).name}.")
     # First of all, so that a mistake in the last stage is known before the first one trains.
     stages = prepared_stages(opened, chosen)
-    durable.make_folders(folder)
-    begin_pipeline(folder, opened.stages)
     for stage in (named(opened, chosen),) if chosen else opened.stages:
         of_stage = replace(wish, name=f"{name}/{stage.name}", stage="", fresh=wish.fresh and bool(chosen))
         at, dataset = stages[stage.name]
         refuse_impossible(at, of_stage)
+        refuse_without_origin(at, of_stage)
+        begin_pipeline(folder, opened.stages)
         yield at, dataset, of_stage
 
 
@@ -153,7 +153,6 @@ def train_stage(at: Opened, dataset: Dataset, wish: Wish) -> tuple[Run, bool]:
     assert at.stage is not None
     folder = stage_folder(at, wish)
     before = read_summary(folder)
-    refuse_without_origin(at, wish)
     run = train_run(at, dataset, wish)
     return run, read_summary(folder) != before or not (folder / EARLIER).is_file()
 
@@ -186,6 +185,7 @@ def refuse_without_origin(at: Opened, wish: Wish) -> None:
 
 def begin_pipeline(folder: Path, stages: tuple[Stage, ...]) -> None:
     """Write pipeline.json with the names of the stages, if it does not have them: it makes the folder a run with stages."""
+    durable.make_folders(folder)
     names = [stage.name for stage in stages]
     if stage_names(folder) != names:
         files.write_json(folder / PIPELINE, {"stages": names, "table": {}, "seconds": {}, "tokens": {}})

@@ -5,46 +5,28 @@ Each is an ordinary sweep with a folder of its own. The study has a page with on
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from core import durable
-from core.errors import RunFailed, UserError, did_you_mean
-from core.lab.opened import Opened, as_overrides, open_folder
+from core.errors import RunFailed, UserError
+from core.lab.opened import Opened, open_folder
 from core.listener import Listener
 from core.report.document import Cell, Code, Document, PageSection, PageTable, Paragraph, Part
 from core.report.run_report import write_document
-from core.roles import flat
-from core.stages import SECTIONS
 from core.sweeps.live import Screen
 from core.sweeps.names import short_keys
 from core.sweeps.names import shown as value_shown
 from core.sweeps.plan import FOLDER, Call, Sweep, plan
 from core.sweeps.results import results_of, with_spread
 from core.sweeps.running import refuse_unfinished, run_sweep
-from core.sweeps.space import Grid, Space, check_space
+from core.sweeps.space import check_space
 from core.sweeps.state import State
-from core.toml import Settings, read_file
+from core.sweeps.study_file import SweepEntry, read_study
 from core.tracking.figures import loss_text, share_text
 
-LIST = "sweeps"
-OWN_KEYS = ("name", "description", "variant", "seeds", "grid")
 CallOf = Callable[[Opened, str], Call]  # of a sweep: takes its experiment and its description
-
-
-@dataclass(frozen=True)
-class SweepEntry:
-    """One sweep of a study. place: of its table; places: of its dotted keys. overrides: of all its runs."""
-
-    name: str
-    description: str
-    variant: str
-    overrides: tuple[str, ...]
-    space: Space
-    place: str
-    places: Mapping[str, str]
 
 
 @dataclass(frozen=True)
@@ -61,74 +43,6 @@ class Study:
         return self.sweeps[0].out / FOLDER / f"study-{self.name}"
 
 
-def read_study(folder: Path, name: str) -> list[SweepEntry]:
-    """The sweeps that an experiment's study.<name>.toml lists. Raises UserError with the line of a mistake."""
-    path = folder / f"study.{name}.toml"
-    if Path(name).name != name or not path.is_file():
-        known = [file.name[len("study.") : -len(".toml")] for file in sorted(folder.glob("study.*.toml"))]
-        raise UserError(
-            f"no study '{name}'",
-            place=str(folder),
-            remedy=f"{did_you_mean(name, known)} A study is a file {path.name} that lists [[{LIST}]].".strip(),
-        )
-    settings = read_file(path)
-    entries = settings.values.get(LIST)
-    for key in settings.values:
-        if key != LIST:
-            raise UserError(
-                f"unknown key '{key}'",
-                place=settings.place_of(key) or str(path),
-                remedy=f"Write it below one [[{LIST}]], for all runs of that sweep.",
-            )
-    if not isinstance(entries, list) or not entries or not all(isinstance(entry, dict) for entry in entries):
-        raise UserError("it lists no sweeps", place=str(path), remedy=f"Write [[{LIST}]] above each sweep.")
-    found: list[SweepEntry] = []
-    for number, entry in enumerate(entries):
-        found.append(read_listed(entry, f"{LIST}.{number}", settings, [listed.name for listed in found]))
-    return found
-
-
-def read_listed(entry: Mapping[str, Any], key: str, settings: Settings, before: Sequence[str]) -> SweepEntry:
-    """One table of the list. before: the names of those above it. Raises UserError."""
-    place = settings.place_of(key)
-    places = {known.removeprefix(f"{key}."): at for known, at in settings.places.items() if known.startswith(f"{key}.")}
-
-    def refuse(name: str, message: str, remedy: str) -> UserError:
-        at = next((at for known, at in places.items() if known == name or known.startswith(f"{name}.")), place)
-        return UserError(message, place=at, remedy=remedy)
-
-    for other in entry:
-        if other not in (*OWN_KEYS, *SECTIONS):
-            raise refuse(
-                other,
-                f"unknown key '{other}' of a sweep",
-                f"{did_you_mean(other, OWN_KEYS)} A sweep has {', '.join(OWN_KEYS)}, and keys of the config with their "
-                "section, such as train.schedule.max_iters.",
-            )
-    name, description, variant = (entry.get(part, "") for part in ("name", "description", "variant"))
-    for part, value in (("name", name), ("description", description), ("variant", variant)):
-        if not isinstance(value, str) or (part == "name" and not value):
-            raise refuse(part, f"{part} = {value!r} is no text", f'For example: {part} = "width"')
-    if name in before:
-        raise refuse("name", f"two sweeps are called '{name}'", "Rename one of them.")
-    seeds = entry.get("seeds", [])
-    if not isinstance(seeds, list) or not all(type(seed) is int and seed >= 0 for seed in seeds):
-        raise refuse("seeds", f"seeds = {seeds!r} is no list of seeds", "For example: seeds = [0, 1, 2]")
-    grids = entry.get("grid", {})
-    if not isinstance(grids, dict):
-        raise refuse("grid", f"grid = {grids!r} names no key", "For example: grid.train.model.n_layer = [1, 2, 3]")
-    for swept, values in flat(grids).items():
-        if not isinstance(values, list) or not values:
-            raise refuse(f"grid.{swept}", f"grid.{swept} = {values!r} is no list of values", "For example: [1, 2, 3]")
-    if not seeds and not grids:
-        raise refuse("", f"'{name}' has nothing to sweep over", "Give it seeds = [0, 1, 2], or a grid of values.")
-    space = Space(
-        tuple(dict.fromkeys(seeds)), tuple(Grid(swept, tuple(values)) for swept, values in flat(grids).items())
-    )
-    overrides = as_overrides({section: entry[section] for section in SECTIONS if section in entry})
-    return SweepEntry(name, description, variant, overrides, space, place, places)
-
-
 def plan_study(
     experiment: str, name: str, overrides: Sequence[str], listener: Listener, command: str, call_of: CallOf
 ) -> Study:
@@ -137,28 +51,28 @@ def plan_study(
     Raises UserError for the first mistake, with its line in the study, before anything is trained.
     """
     sweeps: list[Sweep] = []
-    for listed in read_study(open_folder(experiment, "", overrides).experiment.folder, name):
+    for entry in read_study(open_folder(experiment, "", overrides).experiment.folder, name):
         try:
-            opened = open_folder(experiment, listed.variant, (*listed.overrides, *overrides), listener)
-            call = replace(call_of(opened, listed.description), command=command)
-            space = check_space(listed.space)
-            sweeps.append(plan(opened, space, name=f"{name}-{listed.name}", description=listed.description, call=call))
+            opened = open_folder(experiment, entry.variant, (*entry.overrides, *overrides), listener)
+            call = replace(call_of(opened, entry.description), command=command)
+            space = check_space(entry.space)
+            sweeps.append(plan(opened, space, name=f"{name}-{entry.name}", description=entry.description, call=call))
         except UserError as error:
-            raise UserError(error.message, place=place_of(error.place, listed), remedy=error.remedy) from None
+            raise UserError(error.message, place=place_of(error.place, entry), remedy=error.remedy) from None
     return Study(name, tuple(sweeps), command)
 
 
-def place_of(place: str, listed: SweepEntry) -> str:
+def place_of(place: str, entry: SweepEntry) -> str:
     """Where a mistake is: at the line of the study with the key that the place names, at the variant, or in another file."""
     text = place.removeprefix("`").removeprefix("grid=")
-    for key, at in listed.places.items():
+    for key, at in entry.places.items():
         if text.startswith(f"{key.removeprefix('grid.')}="):
             return at
-    if place in listed.places:
-        return listed.places[place]
+    if place in entry.places:
+        return entry.places[place]
     if Path(place).is_dir():
-        return listed.places.get("variant", listed.place)
-    return place if Path(place.rpartition(":")[0] or place).is_file() else listed.place
+        return entry.places.get("variant", entry.place)
+    return place if Path(place.rpartition(":")[0] or place).is_file() else entry.place
 
 
 def run_study(study: Study, jobs: int, *, retry: bool = False, screen: Screen | None = None) -> list[State]:
