@@ -45,7 +45,7 @@ def test_every_share_has_its_number_of_prompts(spaces: Path, terrarium: Terrariu
     shares = [line for line in told.splitlines() if "accuracy" in line]
     assert any("/2 letters" in line for line in shares)
     for line in shares:
-        found = re.fullmatch(r"  (\S+(?: letters)?) +[\d.]+% of ([\d,]+) prompts", line)
+        found = re.fullmatch(r"  (\S+(?: letters)?) +[\d.]+% of ([\d,]+) prompts?", line)
         assert found and figures[found[1].replace("accuracy", "prompts", 1)] == int(found[2].replace(",", ""))
 
 
