@@ -143,11 +143,11 @@ def compose_documents(
     chat, stop = spool.chat and spool.kind == "conversations", spool.ending or ""
     spools = [spool] if held_out is None else [spool, held_out]
     texts: Iterable[str] = (
-        piece.text
+        text
         for each in spools
         for document in each.read()
-        for piece in segments(document, chat=chat)
-        if not piece.special
+        for text, _, special in segments(document, chat=chat)
+        if not special
     )
     if build.config.prepare.encoder in CUT_ANYWHERE:  # a few long texts are faster to learn from than many short ones
         texts = pieces(texts)

@@ -28,10 +28,10 @@ def segments(document: Document, *, chat: bool = False) -> list[Piece]:
     chat: the encoder has special tokens, and conversations are written with them: see `core.chat.conversation`. Otherwise
     a conversation becomes "User: ...\\nAssistant: " (read) and "...\\n" (learnt) in turn.
     """
-    if isinstance(document, str):
-        return [Piece(document, learnt=True)]
     if isinstance(document, Example):
-        return [Piece(document.prompt, learnt=False), Piece(document.completion, learnt=True)]
+        return [Piece(document[0], False), Piece(document[1], True)]
+    if isinstance(document, str):
+        return [Piece(document, True)]
     if chat:
         return pieces_of(document)
     pieces, read = [], ""
@@ -60,4 +60,4 @@ def prompt_key(document: Document, *, chat: bool = False) -> str:
 
 def length_of(pieces: list[Piece]) -> int:
     """Characters of text; special tokens have none."""
-    return sum([len(piece.text) for piece in pieces if not piece.special])
+    return sum([len(text) for text, _, special in pieces if not special])

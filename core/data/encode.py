@@ -116,7 +116,7 @@ class Side:
                 ids.add(block.ids)
                 mask.add(block.mask)
                 self.text.update(
-                    "".join([f"{piece.text}\0" for piece_list in pieces_of_each for piece in piece_list]).encode()
+                    "".join([f"{text}\0" for piece_list in pieces_of_each for text, _, _ in piece_list]).encode()
                 )
                 group.add(np.array([groups.get(getattr(document, "group", None), 0) for document in batch]))
                 longest = {name: max(length, getattr(block, name)) for name, length in longest.items()}
@@ -148,7 +148,7 @@ class EncodedDocuments:
         of_piece = dict(zip(different, encoded, strict=True))
         parts = [of_piece[piece] for piece in flat]
         lengths = np.array([len(part) for part in parts])  # (P,)
-        learnt = np.array([piece.learnt for piece in flat])  # (P,)
+        learnt = np.array([learnt for _, learnt, _ in flat])  # (P,)
         self.ids = np.concatenate(parts)  # (N,)
         self.mask = np.repeat(learnt, lengths)  # (N,)
         first_piece = np.cumsum([0, *(len(piece_list) for piece_list in piece_lists[:-1])])  # (D,)

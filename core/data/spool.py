@@ -80,9 +80,9 @@ class Spool:
         is_chat = self.chat and isinstance(document, Conversation)
         if is_chat:
             self.ending = ""  # <|end|> ends what the assistant says
-        for piece in pieces:
-            if piece.learnt and self.ending != "":
-                self.see_ending(piece.text)
+        for text, learnt, _ in pieces:
+            if learnt and self.ending != "":
+                self.see_ending(text)
         group = (
             document.group
             if isinstance(document, Example) or (is_chat and isinstance(document, Conversation))
@@ -122,7 +122,7 @@ class Spool:
             for name, text in zip(Example._fields, document, strict=True):
                 if not isinstance(text, str) and not (name == "group" and text is None):
                     raise UserError(f"{name} is {type(text).__name__}, not str: {excerpt(text)}", place=place)
-        whole = "".join([piece.text for piece in segments(document, chat=self.chat)])
+        whole = "".join([text for text, _, _ in segments(document, chat=self.chat)])
         if not whole:
             raise UserError(f"empty {type(document).__name__}", place=place, remedy="Leave out documents without text.")
         if isinstance(document, Example) and not document.prompt:  # an empty completion is fine: an end token follows
