@@ -35,12 +35,14 @@ def as_markdown(rows: list[dict[str, float]], total: int | None = None) -> str:
 
 def test_best_values_and_values_on_the_way() -> None:
     text = as_markdown([{"step": 5.0, "train_loss": 3.0}, *ROWS])  # a row without an evaluation does not count
-    assert "| metric | best | at step | at step 10 | at step 10 | at step 20 | at step 40 |" in text
+    assert "| metric | best | at step | 1/8: step 10 | 1/4: step 10 | 1/2: step 20 | all: step 40 |" in text
     assert "| val\\_loss | 0.5000 | 30 | 2.0000 | 2.0000 | 1.0000 | 0.7000 |" in text
     assert "| val\\_accuracy | 90.0% | 30 | 10.0% | 10.0% | 50.0% | 80.0% |" in text
     assert "| own |  |  | 3 | 3 | 3 | 3 |" in text and "seconds" not in text
     assert text.index("2 digits") < text.index("10 digits")
-    assert "at step 20 | at step 40 |" in as_markdown(ROWS, total=80)  # it ended early: a quarter of 80, and the end
+    assert "1/4: step 20 | 1/2: step 40 | all: step 40 |" in as_markdown(
+        ROWS, total=80
+    )  # it ended early: a quarter of 80, and the end
     assert on_the_way(ROWS[:1], None) == []
 
 
@@ -60,7 +62,7 @@ def test_curves_by_group() -> None:
     assert group_pictures(one) == []  # one group is the whole
     many = [row | {f"val_accuracy/{number} letters": 0.5 for number in range(30)} for row in ROWS]
     [drawing] = group_pictures(many)[0].drawings.values()
-    assert len(drawing().axes[0].lines) == 12 and "12 of 32 groups" in drawing().axes[0].get_title(loc="left")
+    assert len(drawing().axes[0].lines) == 8 and "8 of 32 groups" in drawing().axes[0].get_title(loc="left")
 
 
 def test_of_several_runs() -> None:

@@ -1065,7 +1065,7 @@ def test_the_seeds_that_halving_kept_do_not_speak_for_their_setting(finished: Pa
     kept = state.loss(state.sweep.points[1])
     first, second = table(state.sweep, results).rows
     assert [first[1], first[3]] == ["1 of 2", f"{kept:.4f}*"] and first[-1] == "1 stopped at step 8"
-    assert "±" in second[2] and second[-1] == "best"
+    assert "±" in second[3] and second[-1] == "best"
     rows = list(csv.DictReader(io.StringIO((finished / "out/sweeps/lr/results.csv").read_text())))
     assert [(row["val_loss"] != "", row["stopped"]) for row in rows] == [(False, "1"), (True, "0")]
     page = (finished / "out/sweeps/lr/report.md").read_text()

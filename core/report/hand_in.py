@@ -133,7 +133,7 @@ def about_run(run: RunData) -> list[PageSection]:
     none = [Paragraph("This run has no samples yet; `loop` writes them.", "soft")]
     return [
         PageSection(f"The run {run.name}", curves(run)),
-        PageSection("Best values, and values on the way", on_the_way(run.rows, planned(run))),
+        PageSection("Best values, and values on the way", on_the_way(run.rows, planned(run.config))),
         PageSection("Exact match by group", accuracy(run.summary)),
         PageSection(sample_title(written.samples), found or none),
         *about_answers(run.summary, written, read_details(run.folder, run.summary.get("best_step"))),

@@ -6,13 +6,13 @@ from collections.abc import Sequence
 from functools import partial
 
 from core.report.document import Cell, PageTable, Paragraph, Part, Picture
-from core.report.plots import SHARE, Panel, Row, draw
+from core.report.plots import MORE_COLOURS, SHARE, Panel, Row, draw
 from core.tracking.figures import by_numbers, group_text, loss_text, share_text
 from core.tracking.metrics import COLUMNS, EPOCH
 
 FRACTIONS = {"1/8": 1 / 8, "1/4": 1 / 4, "1/2": 1 / 2, "all": 1.0}  # of a run's steps
 MOST_ROWS = 12  # of a table that is not folded
-MOST_GROUPS = 12  # curves in a picture
+MOST_GROUPS = len(MORE_COLOURS)  # curves in a picture
 MEASURED = ("val_loss", "bits_per_byte", "param_norm")  # columns of every run whose values on the way are shown
 GROUPED = {"val_accuracy": "exact match of validation prompts", "val_loss": "loss of validation completions"}
 
@@ -23,7 +23,12 @@ def on_the_way(rows: Sequence[Row], total: int | None) -> list[Part]:
     if len(measured) < 2:
         return []
     steps = moments(measured, total)
-    columns = ("metric", "best", "at step", *(f"at step {int(step):,}" for step in steps))
+    columns = (
+        "metric",
+        "best",
+        "at step",
+        *(f"{name}: step {int(step):,}" for name, step in zip(FRACTIONS, steps, strict=True)),
+    )
     cells = [row_of(measured, metric, steps) for metric in metrics_of(measured)]
     told = "Values are those of the latest evaluation at an eighth, a quarter, a half and the end of the steps."
     return [

@@ -64,7 +64,7 @@ def about(
             PageSection(sample_title(written.samples), samples(written.samples)),
             PageSection("Own metrics", own_metrics(summary)),
             PageSection("Memorising and generalising", reached(summary, run.config.get("train.runtime.eval_interval"))),
-            PageSection("Best values, and values on the way", on_the_way(run.rows, planned(run))),
+            PageSection("Best values, and values on the way", on_the_way(run.rows, planned(run.config))),
             PageSection("Exact match by group", accuracy(summary)),
             *about_answers(summary, written, details or {}),
             *more,
@@ -76,10 +76,10 @@ def about(
     )
 
 
-def planned(run: RunData) -> int | None:
-    """How many steps a run was to have; None where time decides."""
-    steps: int | None = run.config.get("train.schedule.max_iters")
-    return None if run.config.get("train.runtime.max_minutes") else steps
+def planned(config: Mapping[str, Any]) -> int | None:
+    """How many steps a run was to have; None where time decides. config: with dotted keys."""
+    steps: int | None = config.get("train.schedule.max_iters")
+    return None if config.get("train.runtime.max_minutes") else steps
 
 
 def about_answers(summary: Summary, written: Written, details: Mapping[str, Any]) -> list[PageSection]:

@@ -16,7 +16,7 @@ from core.report.grid import picture
 from core.report.on_the_way import FRACTIONS, value_text, values_on_the_way
 from core.report.overlay import overlay
 from core.report.plots import SHARE, Panel, draw, png
-from core.report.run_report import duration, environment, quantity, settings, write_document
+from core.report.run_report import duration, environment, planned, quantity, settings, write_document
 from core.report.runs import read_run
 from core.roles import flat
 from core.sweeps import names
@@ -155,7 +155,10 @@ def values_by_setting(state: State, results: list[Result]) -> list[list[list[flo
     return [
         values_on_the_way(
             [
-                (read_rows(point.folders(state.sweep.out)[-1] / "metrics.csv"), point.config.train.schedule.max_iters)
+                (
+                    read_rows(point.folders(state.sweep.out)[-1] / "metrics.csv"),
+                    planned(flat(point.config.model_dump())),
+                )
                 for point, standing, _ in result.runs
                 if standing.status == "completed"
             ],
