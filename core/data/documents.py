@@ -51,10 +51,12 @@ def prompt_key(document: Document, *, chat: bool = False) -> str:
     It is the text before the first learnt piece. For running text, and for a conversation that begins with the assistant,
     it is the whole text. chat: of a conversation, the system message and the first turn of the user.
     """
+    if isinstance(document, Example):
+        return document[0]
     if chat and isinstance(document, Conversation):
         return question_of(document)
     first, *others = segments(document)
-    asked = isinstance(document, Example) or first.text != f"{SPEAKERS['assistant']}: "
+    asked = first.text != f"{SPEAKERS['assistant']}: "
     return first.text if asked else "".join([first.text, *(piece.text for piece in others)])
 
 
