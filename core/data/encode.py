@@ -181,7 +181,7 @@ def batches(documents: Iterable[Document], *, chat: bool = False) -> Iterator[tu
     for document in documents:
         batch.append(document)
         piece_lists.append(segments(document, chat=chat))
-        characters += length_of(piece_lists[-1])
+        characters += length_of(document, piece_lists[-1])
         if len(batch) >= DOCUMENTS_AT_ONCE or characters >= PIECE * GROUP:
             yield batch, piece_lists
             batch, piece_lists, characters = [], [], 0

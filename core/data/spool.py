@@ -74,7 +74,7 @@ class Spool:
     def look_at(self, document: Document) -> tuple[bytes, int, int]:
         """A document's record, its length in characters and its prompt's key. Records its ending and group."""
         pieces = segments(document, chat=self.chat)
-        length, key = length_of(pieces), key_of(prompt_key(document, chat=self.chat), self.seed)
+        length, key = length_of(document, pieces), key_of(prompt_key(document, chat=self.chat), self.seed)
         if key in self.refused:
             return b"", length, key
         is_chat = self.chat and isinstance(document, Conversation)
@@ -122,7 +122,10 @@ class Spool:
             for name, text in zip(Example._fields, document, strict=True):
                 if not isinstance(text, str) and not (name == "group" and text is None):
                     raise UserError(f"{name} is {type(text).__name__}, not str: {excerpt(text)}", place=place)
-        whole = "".join([text for text, _, _ in segments(document, chat=self.chat)])
+        if isinstance(document, Example):
+            whole = document[0] + document[1]
+        else:
+            whole = "".join([text for text, _, _ in segments(document, chat=self.chat)])
         if not whole:
             raise UserError(f"empty {type(document).__name__}", place=place, remedy="Leave out documents without text.")
         if isinstance(document, Example) and not document.prompt:  # an empty completion is fine: an end token follows
