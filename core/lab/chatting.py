@@ -1,0 +1,158 @@
+"""Talk with a model that was trained on conversations: turns as training has them, answered token by token."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from core.chat.conversation import Conversation, Message
+from core.chat.render import render_prompt, reply_of, shortened
+from core.encoders.special import has_special
+from core.errors import UserError
+from core.lab.model import LoadedModel
+from core.sampling.generate import generate
+from core.sampling.stops import Stops
+
+ROOM = 4  # a quarter of block_size is kept free for the answer
+MOST_CALLS = 3  # of tools in one answer
+NO_TOOLS = "not available"  # the result of every call
+
+
+@dataclass(frozen=True)
+class Talk:
+    """A conversation with a model. messages: all turns so far. left_out: of the oldest ones, that no longer fit.
+
+    choices: those of `LoadedModel.complete`, without `stop`. seed: of the next answer.
+    """
+
+    model: LoadedModel
+    messages: tuple[Message, ...] = ()
+    left_out: int = 0
+    choices: tuple[tuple[str, Any], ...] = ()
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Reply:
+    """talk: with the new turns, if there are any. text: what the assistant said. stopped: before it had ended."""
+
+    talk: Talk
+    text: str
+    stopped: bool = False
+
+
+def begin_talk(model: LoadedModel, *, system: str = "", seed: int = 0, **choices: Any) -> Talk:
+    """A conversation without turns, perhaps with a system message.
+
+    Raises UserError for a model without the special tokens of conversations, and for a choice that is unknown or wrong.
+    """
+    if not has_special(model.encoder):
+        raise UserError(
+            f"{model.run.title} was not trained on conversations with special tokens",
+            place="run",
+            remedy='Train it on conversations, with prepare.special_tokens = "chat".',
+        )
+    given = {name: value for name, value in choices.items() if value is not None}
+    model.decoding(given)
+    talk = Talk(model, choices=tuple(given.items()), seed=seed)
+    return with_system(talk, system) if system else talk
+
+
+def with_system(talk: Talk, text: str) -> Talk:
+    """The talk with another system message; "" for none."""
+    turns = tuple(message for message in talk.messages if message.role != "system")
+    return replace(talk, messages=((Message("system", text),) if text else ()) + turns)
+
+
+def with_choice(talk: Talk, name: str, value: Any) -> Talk:
+    """The talk with another way to draw. Raises UserError for a wrong value."""
+    choices = dict(talk.choices) | {name: value}
+    talk.model.decoding(choices)
+    return replace(talk, choices=tuple(choices.items()))
+
+
+def cleared(talk: Talk) -> Talk:
+    """The talk without its turns; the system message stays."""
+    return replace(talk, messages=tuple(m for m in talk.messages if m.role == "system"), left_out=0)
+
+
+def last_question(talk: Talk) -> tuple[Talk, str]:
+    """The talk before the user's last turn, and that turn. Raises UserError if there is none."""
+    users = [number for number, message in enumerate(talk.messages) if message.role == "user"]
+    if not users:
+        raise UserError("nothing has been said yet", remedy="Say something first.")
+    return replace(talk, messages=talk.messages[: users[-1]]), talk.messages[users[-1]].content
+
+
+def save_talk(talk: Talk, path: Path) -> Path:
+    """Append the turns to a file, as a line of JSON that a column `messages` of a dataset can be. Raises UserError."""
+    line = json.dumps({"messages": [asdict(message) for message in talk.messages]}, ensure_ascii=False)
+    try:
+        with path.open("a", encoding="utf-8") as file:
+            file.write(f"{line}\n")
+    except OSError as error:
+        raise UserError(
+            f"cannot be written: {error.strerror}", place=str(path), remedy="Name a file, such as talk.jsonl."
+        ) from None
+    return path
+
+
+def reply(
+    talk: Talk, text: str, show: Callable[[str], Any] | None = None, stopped: Callable[[], bool] = lambda: False
+) -> Reply:
+    """Say something, and let the model answer. show: called with the pieces of the answer as they come.
+
+    stopped: asked after each token; if it says so, the answer ends there, and stays in the talk as it is. An answer without
+    text leaves the talk as it was. Raises UserError for text that the encoder cannot encode.
+    """
+    messages, said = (*talk.messages, Message("user", text)), ""
+    left_out = talk.left_out
+    for _ in range(MOST_CALLS + 1):
+        turn, ended, left_out = next_turn(replace(talk, messages=messages), show, stopped)
+        said += turn.content
+        if not turn.content and not turn.call:
+            break
+        messages = (*messages, turn)
+        if not turn.call or not ended:
+            break
+        messages = (*messages, Message("tool", NO_TOOLS))
+    messages = without_open_call(messages)
+    if not any(message.role == "assistant" for message in messages[len(talk.messages) :]):
+        return Reply(replace(talk, seed=talk.seed + 1), said, stopped())
+    return Reply(replace(talk, messages=messages, left_out=left_out, seed=talk.seed + 1), said, not ended)
+
+
+def without_open_call(messages: tuple[Message, ...]) -> tuple[Message, ...]:
+    """The turns without a call at their end that nobody has answered, or whose result the assistant has not taken up."""
+    while messages[-1].role == "tool" or messages[-1].call:
+        last, messages = messages[-1], messages[:-1]
+        if last.role == "assistant" and last.content:
+            return (*messages, replace(last, call=""))
+    return messages
+
+
+def next_turn(talk: Talk, show: Callable[[str], Any] | None, stopped: Callable[[], bool]) -> tuple[Message, bool, int]:
+    """The assistant's next turn, whether it has ended, and how many of the oldest turns did not fit."""
+    model, encoder = talk.model, talk.model.encoder
+    size = int(model.module.block_size)  # type: ignore[arg-type]
+    kept, left_out = shortened(Conversation(talk.messages), encoder, size - size // ROOM)
+    ids = render_prompt(kept, encoder)
+    settings = model.decoding(dict(talk.choices))
+    settings.pop("stop")
+    written: list[int] = []
+    with model.trained.machine.computing():
+        prompt = torch.tensor(ids.astype("int64"), device=next(model.module.parameters()).device)[None]
+        steps = generate(model.module, prompt, seeds=[talk.seed], **settings)
+        stops, ended = Stops(encoder, [int(ids[-1])], "", show), False
+        for chosen in steps:
+            written.append(int(chosen[0]))
+            ended = stops.take([written[-1]])
+            if ended or stopped():
+                break
+        steps.close()
+    return reply_of(written, encoder), ended, left_out

@@ -1,0 +1,184 @@
+"""chat: turns with a model on a terminal, or line by line from stdin."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+from conftest import TINY
+from preparing import write
+
+from core import Conversation, Message, open_experiment
+from core.chat.render import render, render_prompt
+from core.errors import UserError
+from core.lab import chatting
+from core.lab.chatting import NO_TOOLS, begin_talk, cleared, reply, with_choice, with_system
+from core.lab.model import LoadedModel
+
+Terrarium = Callable[..., Result]
+CODE = """from core import Conversation, Message
+
+
+def documents(rng):
+    while True:
+        word = "".join(rng.choices("abc", k=2))
+        yield Conversation([Message("user", word), Message("assistant", word[::-1])])
+"""
+CHAT = TINY.replace("[prepare]\n", '[prepare]\nspecial_tokens = "chat"\n').replace("block_size = 16", "block_size = 32")
+
+
+@pytest.fixture
+def talker(lab: Path, terrarium: Terrarium) -> Path:
+    folder = write(lab / "talker", CODE, CHAT)
+    assert terrarium("train", "talker", "-q", "-s", "train.schedule.max_iters=150").exit_code == 0
+    return folder
+
+
+def lines(*typed: str, options: tuple[str, ...] = ()) -> Result:
+    """Run chat with these lines on stdin."""
+    from core.cli.main import cli
+
+    return CliRunner().invoke(cli, ["chat", "talker", *options], input="".join(f"{line}\n" for line in typed))
+
+
+def written_by(model: LoadedModel, monkeypatch: pytest.MonkeyPatch, *replies: str) -> None:
+    """Let the model write these texts, in which special tokens stand by their names, one for each turn."""
+    from core.encoders.special import special_ids
+
+    ids = special_ids(model.encoder)
+    turns = []
+    for text in replies:
+        tokens: list[int] = []
+        while text:
+            name = next((name for name in ids if text.startswith(name)), "")
+            tokens += [ids[name]] if name else model.encoder.encode(text[0]).tolist()
+            text = text[len(name) or 1 :]
+        turns.append(tokens)
+    answers = iter(turns)
+
+    def write_next(*_: object, **__: object) -> object:
+        import torch
+
+        return (torch.tensor([token]) for token in next(answers))
+
+    monkeypatch.setattr(chatting, "generate", write_next)
+
+
+def test_several_turns(talker: Path) -> None:
+    done = lines("ab", "", "ca", options=("--json", "--temperature", "0"))
+    assert done.exit_code == 0, done.output
+    found = json.loads(done.stdout[done.stdout.index("{") :])
+    assert [message["role"] for message in found["messages"]] == ["user", "assistant"] * 2
+    assert found["messages"][0]["content"] == "ab" and found["messages"][1]["content"] in done.output
+    assert found["run"] == "default" and "talker/default at step 1" in done.output
+
+
+def test_history_has_the_ids_of_training(talker: Path) -> None:
+    model = open_experiment("talker").run().load()
+    talk = begin_talk(model, temperature=0)
+    for text in ("ab", "cc", "ba"):
+        before = talk
+        found = reply(talk, text)
+        talk = found.talk
+        whole = render(Conversation(talk.messages), model.encoder).ids
+        asked = render_prompt(Conversation((*before.messages, Message("user", text))), model.encoder)
+        assert whole[: len(asked)].tolist() == asked.tolist()
+    assert reply(before, "ba").text == found.text  # greedy
+    assert talk.seed == 3
+
+
+def test_commands(talker: Path, tmp_path: Path) -> None:
+    file = tmp_path / "talk.jsonl"
+    done = lines(
+        "/regen", "ab", "/regen", f"/save {file}", "/system c", "/temperature 0.5", "/topk 3", "/clear", "/help", "/quit", "cc",
+        options=("--json",),
+    )  # fmt: skip
+    assert done.exit_code == 0, done.output
+    assert (
+        "nothing has been said yet" in done.output
+        and "/temperature T" in done.output
+        and f"saved: {file}" in done.output
+    )
+    [line] = file.read_text().splitlines()
+    assert [message["role"] for message in json.loads(line)["messages"]] == ["user", "assistant"]
+    found = json.loads(done.stdout[done.stdout.rindex('{\n  "experiment"') :])
+    assert [(message["role"], message["content"]) for message in found["messages"]] == [("system", "c")]
+
+
+@pytest.mark.parametrize(
+    ("line", "message", "remedy"),
+    [
+        ("/cleer", "no command is called /cleer", "Did you mean 'clear'?"),
+        ("/temperature warm", "'warm' is no number", "For example: /temperature 1"),
+        ("/topk 1.5", "'1.5' is no number", "For example: /topk 1"),
+        ("/temperature -1", "temperature = -1.0", ""),
+        ("/save /no/such/folder/x", "cannot be written", "Name a file"),
+        ("xyz", "'x'", ""),
+    ],
+)
+def test_mistakes_are_told_and_the_talk_goes_on(talker: Path, line: str, message: str, remedy: str) -> None:
+    done = lines(line, "ab", options=("--json",))
+    assert done.exit_code == 0 and message in done.output and remedy in done.output, done.output
+    assert '"content": "ab"' in done.output
+
+
+def test_the_oldest_turns_leave_whole_and_it_is_told(talker: Path) -> None:
+    model = open_experiment("talker").run().load()
+    talk = with_system(begin_talk(model, temperature=0, max_new_tokens=4), "c")
+    for _ in range(8):
+        talk = reply(talk, "ab").talk
+    assert talk.left_out > 0 and talk.left_out % 2 == 0 and len(talk.messages) == 1 + 16
+    done = lines(*["ab"] * 8, options=("--max-new-tokens", "4"))
+    assert "turns no longer fit, and the model does not see them.)" in done.output
+
+
+def test_an_answer_can_be_stopped(talker: Path) -> None:
+    model = open_experiment("talker").run().load()
+    pieces: list[str] = []
+    found = reply(begin_talk(model), "ab", pieces.append, lambda: True)
+    assert found.stopped or not found.text
+    assert "".join(pieces) == found.text and len(found.text) <= 1
+
+
+def test_calls_of_tools_have_no_result(talker: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = open_experiment("talker").run().load()
+    written_by(model, monkeypatch, "a<|tool|>b<|end|>", "c<|end|>")
+    monkeypatch.setattr(chatting, "NO_TOOLS", "cc")
+    talk = reply(begin_talk(model), "ab").talk
+    assert [(message.role, message.content, message.call) for message in talk.messages] == [
+        ("user", "ab", ""), ("assistant", "a", "b"), ("tool", "cc", ""), ("assistant", "c", "")
+    ]  # fmt: skip
+    written_by(model, monkeypatch, *["a<|tool|>b<|end|>"] * 4)
+    talk = reply(begin_talk(model), "ab").talk
+    assert talk.messages[-1] == Message("assistant", "a") and len(talk.messages) == 8
+    written_by(model, monkeypatch, "a<|tool|>b")  # the limit came before the end of the call
+    assert reply(begin_talk(model), "ab").talk.messages[1:] == (Message("assistant", "a"),)
+    written_by(model, monkeypatch, *["<|tool|>b<|end|>"] * 4)
+    assert reply(begin_talk(model), "ab").talk.messages == ()
+    assert NO_TOOLS == "not available"
+
+
+def test_an_answer_without_text_does_not_count(talker: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = open_experiment("talker").run().load()
+    written_by(model, monkeypatch, "<|end|>")
+    found = reply(begin_talk(model), "ab")
+    assert (found.text, found.talk.messages, found.talk.seed) == ("", (), 1)
+
+
+def test_choices_are_checked(talker: Path) -> None:
+    talk = begin_talk(open_experiment("talker").run().load(), system="c")
+    assert cleared(reply(talk, "ab").talk).messages == talk.messages
+    with pytest.raises(UserError, match="no choice is called 'heat'"):
+        with_choice(talk, "heat", 1)
+    with pytest.raises(UserError, match="top_k"):
+        begin_talk(talk.model, top_k=-1)
+
+
+def test_a_model_without_special_tokens_is_refused(spaces: Path, terrarium: Terrarium) -> None:
+    assert terrarium("train", "spaces", "-q").exit_code == 0
+    done = terrarium("chat", "spaces")
+    assert done.exit_code == 2 and "was not trained on conversations with special tokens" in done.stderr
+    assert 'prepare.special_tokens = "chat"' in done.stderr
