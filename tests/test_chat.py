@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -30,11 +31,17 @@ def documents(rng):
 CHAT = TINY.replace("[prepare]\n", '[prepare]\nspecial_tokens = "chat"\n').replace("block_size = 16", "block_size = 32")
 
 
-@pytest.fixture
-def talker(lab: Path, terrarium: Terrarium) -> Path:
-    folder = write(lab / "talker", CODE, CHAT)
-    assert terrarium("train", "talker", "-q", "-s", "train.schedule.max_iters=150").exit_code == 0
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = write(tmp_path_factory.mktemp("chat") / "talker", CODE, CHAT)
+    open_experiment(str(folder), {"train.schedule.max_iters": 150}).train()
     return folder
+
+
+@pytest.fixture
+def talker(lab: Path, trained: Path) -> Path:
+    """The trained experiment, in a place of its own."""
+    return Path(shutil.copytree(trained, lab / "talker"))
 
 
 def lines(*typed: str, options: tuple[str, ...] = ()) -> Result:
