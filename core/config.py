@@ -456,6 +456,15 @@ class Evaluate(Section):
         role="steering",
         description="also measure the loss of each group's completions in training: val_loss/GROUP and train_loss/GROUP",
     )
+    suite_prompts: CountOrZero = Field(
+        500, role="shown", description="maximum number of items per task of a suite, a fixed random sample; 0: all"
+    )
+    suite_form: Literal["continuation", "letters", "written"] = Field(
+        "continuation",
+        role="shown",
+        description="how a suite is asked. continuation: by the loss of each answer. For chat models and multiple choice also: "
+        "letters, by the logits of A, B, ...; written, by the answer that the model writes",
+    )
     optimal_loss: NotNegative | None = Field(
         None,
         role="shown",

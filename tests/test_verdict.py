@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from core.evaluation.intervals import wilson
 from core.report.bootstrap import Sides, interval, needed, t_quantile
-from core.report.proportions import wilson
 from core.report.verdict import Measure, Verdict, judge
 
 LOSS = Measure("best_val_loss", "val loss")
@@ -119,8 +119,8 @@ def test_two_seeds_of_a_share_are_too_few() -> None:
 
 def test_wilsons_interval_is_that_of_the_paper() -> None:
     """Newcombe 1998, table I: 81 of 263, and 15 of 148, with z = 1.96."""
-    assert wilson(np.array([81 / 263]), 263, 1.96) == pytest.approx((0.2553, 0.3662), abs=1e-4)
-    assert wilson(np.array([15 / 148]), 148, 1.96) == pytest.approx((0.0624, 0.1605), abs=1e-4)
+    assert wilson(81 / 263, 263, 1.96) == pytest.approx((0.2553, 0.3662), abs=1e-4)
+    assert wilson(15 / 148, 148, 1.96) == pytest.approx((0.0624, 0.1605), abs=1e-4)
 
 
 def test_one_seed_gives_no_verdict() -> None:

@@ -22,6 +22,7 @@ from core.cli import options
     type=click.Path(path_type=Path),
     help="Evaluate on all prompts of a file: JSON lines, or PROMPT, a tab, ANSWER.",
 )
+@click.option("--suite", metavar="FOLDER", type=click.Path(path_type=Path), help="Evaluate on the tasks of a suite.")
 @click.option("--temperature", metavar="T", type=click.FloatRange(min=0), help="Also draw answers at this temperature.")
 @click.option("--samples", metavar="N", type=click.IntRange(min=1), help="Drawn answers to each prompt.  [default: 5]")
 @options.as_json
@@ -34,21 +35,26 @@ def evaluate(
     overrides: tuple[str, ...],
     variant: str,
     quiet: bool,
+    suite: Path | None,
     **choices: Any,
 ) -> None:
     """Evaluate a run on whole sides of its dataset: loss, bits per byte and exact match of greedy answers.
 
-    Or on other data: another dataset, or a file of prompts. Exact match of drawn answers stands beside that of the
-    greedy ones: of all of them, and of prompts with at least one right answer (drawn_any_accuracy).
+    Or on other data: another dataset, a file of prompts, or a suite of tasks. Exact match of drawn answers stands beside
+    that of the greedy ones: of all of them, and of prompts with at least one right answer (drawn_any_accuracy).
     """
     from core.lab.evaluating import Question
     from core.lab.evaluating import evaluate as evaluate_model
     from core.lab.model import load_model
     from core.lab.stages import trained_as
+    from core.lab.suites import evaluate_suite
 
     opened, _ = options.opened(experiment, overrides, variant, quiet, as_json=as_json)
     options.tell_of_no_effect("evaluate", overrides)
-    metrics = evaluate_model(load_model(*trained_as(opened, name, stage)), Question(**choices))
+    if suite is not None and any(choices.values()):
+        raise click.UsageError("--suite excludes --data, --prompts, --temperature and --samples")
+    model = load_model(*trained_as(opened, name, stage))
+    metrics = evaluate_model(model, Question(**choices)) if suite is None else evaluate_suite(model, suite)
     if as_json:
         click.echo(json.dumps(metrics, indent=2))
 

@@ -46,6 +46,12 @@ def register_trackers(register: Register) -> None:
 
 
 @hookspec
+def register_suites(register: Register) -> None:
+    """Call `register(name, read)`: `read(folder)` gets the folder of `terrarium evaluate EXP --suite FOLDER` and returns a
+    `core.evaluation.suites.task.Suite`, or None if the folder is not of its form."""
+
+
+@hookspec
 def register_commands(cli: click.Group) -> None:
     """Add commands to the command line: `@cli.command()`."""
 

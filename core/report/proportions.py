@@ -13,7 +13,8 @@ import math
 
 import numpy as np
 
-from core.report.bootstrap import Sides, Values, t_quantile
+from core.evaluation.intervals import wilson
+from core.report.bootstrap import Sides, t_quantile
 
 LEAST_SEEDS = 3  # of each group: seeds that either learn a task or fail agree by chance in one of eight pairs of two
 
@@ -31,7 +32,7 @@ def interval_of_shares(sides: Sides, prompts: tuple[int | None, int | None]) -> 
     below, above = [], []  # from the mean of each group to the ends of its interval
     for group, count in zip(groups, prompts, strict=True):
         trials = len(group) * min(per_seed, math.inf if count is None else count)
-        low, high = wilson(group, trials, quantile)
+        low, high = wilson(float(group.mean()), trials, quantile)
         below.append(float(group.mean()) - low)
         above.append(high - float(group.mean()))
     difference = float(sides.b.mean() - sides.a.mean())
@@ -42,11 +43,3 @@ def chance_alone(sides: Sides, prompts: tuple[int | None, int | None]) -> float:
     """The variance of the difference of two seeds if only chance decided about each prompt; without prompts: 0."""
     pairs = zip((sides.a, sides.b), prompts, strict=True)
     return sum(float(group.mean() * (1 - group.mean())) / count for group, count in pairs if count)
-
-
-def wilson(shares: Values, trials: float, quantile: float) -> tuple[float, float]:
-    """Wilson's interval of a mean share of this many trials."""
-    share, part = float(shares.mean()), quantile**2 / trials
-    middle = (share + part / 2) / (1 + part)
-    half = math.sqrt(share * (1 - share) * part + part**2 / 4) / (1 + part)
-    return max(0.0, middle - half), min(1.0, middle + half)

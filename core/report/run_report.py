@@ -19,6 +19,7 @@ from core.report.page import page
 from core.report.plots import ACCURACY, BY_SECONDS, BY_STEP, LEARNING_RATE, draw, png, present
 from core.report.runs import RunData, read_run
 from core.report.samples import Mistake, Sample, Written, escaped, read_samples
+from core.report.suites import suite_sections
 from core.tracking.figures import loss_text, prompts_in_words, share_text, side_name
 
 SHOWN_SAMPLES, SHOWN_MISTAKES = 50, 20
@@ -28,11 +29,12 @@ Summary = Mapping[str, Any]
 def write_report(folder: Path, run: RunData | None = None, more: Sequence[PageSection] = ()) -> Path:
     """Write both into a run's folder, from the files there. Returns the page's path. run: if it is read already.
 
-    more: sections of other parts of the program. Raises UserError where config.toml, summary.json, samples.json or
-    evaluation.json is damaged, or one of the first two is missing.
+    more: sections of other parts of the program. Raises UserError where config.toml, summary.json, samples.json,
+    evaluation.json or suites.json is damaged, or one of the first two is missing.
     """
     run = run or read_run(folder)
     details = answers.read_details(folder, run.summary.get("best_step"))
+    more = [*suite_sections(folder, run.summary.get("best_step")), *more]
     write_pictures(folder, [*group_pictures(run.rows), *answers.pictures(details, run.summary)])
     return write_document(folder, "report", about(run, read_samples(folder), details, more))
 

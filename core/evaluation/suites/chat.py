@@ -1,0 +1,152 @@
+"""Ask a chat model multiple choice questions: by the logits of the letters, or by what it writes.
+
+Legend: B rows, T tokens, V ids. `ids_of_prompt` turns the text of a question into ids after which the model answers; it is
+given, so that nothing here depends on how conversations are written.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from string import ascii_uppercase
+
+import numpy as np
+import torch
+
+from core.chat.render import PromptText
+from core.encoders.base import Encoder
+from core.errors import UserError
+from core.evaluation.suites.kinds import MULTIPLE_CHOICE
+from core.evaluation.suites.results import TaskResult
+from core.evaluation.suites.rows import numbers_asked, readable
+from core.evaluation.suites.scoring import batches, tokens_at_once
+from core.evaluation.suites.task import Item, Task
+from core.sampling.generate import complete
+from core.training.machine import Machine
+from core.training.step import to_device
+
+PromptIds = Callable[[str], Sequence[int]]
+NEW_TOKENS = 64  # of a written answer at most
+# A letter that stands alone, as in `B`, `(b)` and `B. Berlin`, or one behind the word answer: `The answer is B`.
+LETTER = re.compile(r"\W*(?:(?:the )?(?:correct )?answer(?: is)?\W*([A-Z])\b|([A-Z])(?=[.):,\n]|\s*$))", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class Question:
+    """An item, and the ids (T,) of its prompt."""
+
+    item: Item
+    ids: tuple[int, ...]
+
+
+Answers = Callable[[Sequence[Question]], Sequence[int | None]]  # the option that a model chooses for each; None: none
+
+
+def question_text(item: Item) -> str:
+    """A multiple choice item as a question with lettered choices. Choices that already are letters are not listed again."""
+    question = item.options[0][0]
+    choices = [continuation for _, continuation in item.options]
+    if choices == list(ascii_uppercase[: len(choices)]):
+        return f"{question}\nAnswer with the letter."
+    listed = [f"{letter}. {choice}" for letter, choice in zip(ascii_uppercase, choices, strict=False)]
+    return "\n".join([question, *listed, "Answer with the letter."])
+
+
+def chosen_by_logits(
+    model: torch.nn.Module, questions: Sequence[Question], encoder: Encoder, machine: Machine
+) -> list[int | None]:
+    """The categorical form: for each question the option whose letter has the highest logit as the answer's first token.
+
+    Many share a forward pass. Of a prompt that is too long the model sees the end. Raises UserError if the encoder does not
+    begin each letter with another token.
+    """
+    letters = [int(encoder.encode(letter)[0]) for letter in ascii_uppercase[: max(map(number_of_options, questions))]]
+    if len(set(letters)) < len(letters):
+        raise UserError(
+            "letters begin with the same token, so their logits cannot be compared",
+            place="evaluate.suite_form",
+            remedy='Use "written", or an encoder that has a token for each letter.',
+        )
+    block_size = int(model.block_size)  # type: ignore[arg-type]
+    prompts = [question.ids[-block_size:] for question in questions]
+    found = dict[tuple[int, ...], torch.Tensor]()  # logits of the letters
+    for batch in batches([(prompt, 1) for prompt in dict.fromkeys(prompts)], tokens_at_once(encoder.vocab_size)):
+        inputs = np.zeros((len(batch), max(len(prompt) for prompt, _ in batch)), np.int64)
+        for number, (prompt, _) in enumerate(batch):
+            inputs[number, : len(prompt)] = prompt
+        with torch.inference_mode(), machine.autocast():
+            logits = model(to_device(inputs, machine))  # (B, T, V)
+            last = torch.tensor([len(prompt) - 1 for prompt, _ in batch], device=logits.device)
+            rows = torch.arange(len(batch), device=logits.device)
+            of_letters = logits[rows, last][:, letters].float().cpu()
+        found.update(zip([prompt for prompt, _ in batch], of_letters, strict=True))
+    return [
+        int(found[prompt][: number_of_options(question)].argmax())
+        for prompt, question in zip(prompts, questions, strict=True)
+    ]
+
+
+def number_of_options(question: Question) -> int:
+    return len(question.item.options)
+
+
+def chosen_by_writing(
+    model: torch.nn.Module, questions: Sequence[Question], encoder: Encoder, machine: Machine, stop: str = ""
+) -> list[int | None]:
+    """The generative form: for each question the option that the greedy answer names; None if it names none.
+
+    stop: ends an answer. Prompts that are too long are cut as in `generate`.
+    """
+    texts = complete(
+        model,
+        encoder,
+        [as_prompt(question) for question in questions],
+        max_new_tokens=NEW_TOKENS,
+        temperature=0.0,
+        stop=stop,
+        device=machine.device,
+    )
+    return [named_option(text, question.item) for text, question in zip(texts, questions, strict=True)]
+
+
+def as_prompt(question: Question) -> PromptText:
+    """A prompt that knows its ids."""
+    made = PromptText(question_text(question.item))
+    made.ids = question.ids
+    return made
+
+
+def named_option(text: str, item: Item) -> int | None:
+    """The option that an answer names: by its text, or by its letter; see LETTER."""
+    said = text.strip().rstrip(".").casefold()
+    for number, (_, choice) in enumerate(item.options):
+        if said == choice.strip().rstrip(".").casefold():
+            return number
+    found = LETTER.match(text)
+    if found is None:
+        return None
+    number = ascii_uppercase.index((found[1] or found[2]).upper())
+    return number if number < len(item.options) else None
+
+
+def can_be_asked(task: Task) -> bool:
+    """Whether a task has lettered choices: multiple choice, with no more of them than letters."""
+    return task.kind == MULTIPLE_CHOICE and all(len(item.options) <= len(ascii_uppercase) for item in task.items)
+
+
+def measure_chat_task(
+    task: Task, answers: Answers, ids_of_prompt: PromptIds, block_size: int, most: int = 0
+) -> TaskResult:
+    """Ask at most `most` items of a multiple choice task, without shots; 0: all. answers: one of the two forms.
+
+    Raises UserError for an item that cannot be encoded.
+    """
+    questions = []
+    for number in numbers_asked(task, most):
+        item = task.items[number]
+        with readable(task, number):
+            questions.append(Question(item, tuple(int(token) for token in ids_of_prompt(question_text(item)))))
+    right = sum(chosen == question.item.gold for chosen, question in zip(answers(questions), questions, strict=True))
+    cut = sum(len(question.ids) > block_size for question in questions)
+    return TaskResult(task, right, len(questions), 0, cut)

@@ -1,0 +1,69 @@
+"""A suite: tasks, each with a baseline and items; an item is a few options of which one is right."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+Option = tuple[str, str]  # a context and its continuation
+
+
+@dataclass(frozen=True)
+class Item:
+    """options: (context, continuation), where options[gold] is right. A single option: the model has to write its continuation.
+
+    place: the file and line that it is from, for messages.
+    """
+
+    options: tuple[Option, ...]
+    gold: int = 0
+    place: str = ""
+
+    @property
+    def right(self) -> Option:
+        return self.options[self.gold]
+
+
+@dataclass(frozen=True)
+class Task:
+    """Items of one kind.
+
+    kind: for display. shots: other items with their answers, before each item. baseline: accuracy, 0 to 1, that counts as
+    knowing nothing. delimiter: between a context and its continuation.
+    """
+
+    name: str
+    kind: str
+    items: Sequence[Item]
+    shots: int = 0
+    baseline: float = 0.0
+    delimiter: str = " "
+
+    @property
+    def chance(self) -> tuple[float, float]:
+        """The lowest and the highest accuracy that needs no knowledge: the baseline, and those of a model that ignores
+        the question and always takes the option of one place.
+
+        It is a range because the baselines in use are not of one sort. DCLM's for BoolQ is the share of the more frequent
+        answer; its 9.1 % for language identification is for more options than the data has.
+        """
+        places = max((len(item.options) for item in self.items), default=1)
+        if places == 1:
+            return self.baseline, self.baseline
+        golds = Counter(item.gold for item in self.items)
+        shares = [golds[place] / len(self.items) for place in range(places)]
+        return min(self.baseline, *shares), max(self.baseline, *shares)
+
+
+@dataclass(frozen=True)
+class Suite:
+    """Tasks that are reported together. absent: names of tasks that belong to it and are not there."""
+
+    tasks: Sequence[Task]
+    absent: Sequence[str] = ()
+
+
+# What `register_suites` registers: a folder -> its suite; None if the folder is not of this reader's form.
+Reader = Callable[[Path], Suite | None]

@@ -1,0 +1,128 @@
+"""Evaluate a trained model on a suite of tasks, and keep the figures in the run's suites.json."""
+
+from __future__ import annotations
+
+import errno
+import functools
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from core import files
+from core.chat.conversation import Conversation, Message
+from core.chat.render import render_prompt
+from core.errors import UserError
+from core.evaluation.suites import chat
+from core.evaluation.suites.results import TaskResult, mean_centered, measure_task
+from core.evaluation.suites.task import Suite, Task
+from core.lab.model import LoadedModel
+from core.report.suites import FILE, read_suites, title_of, told_of
+
+CONTINUATION, LETTERS = "continuation", "letters"  # values of evaluate.suite_form
+
+
+def evaluate_suite(model: LoadedModel, folder: Path) -> dict[str, Any]:
+    """Ask a model the tasks of a suite's folder. Reports them to the listener, and writes the run's suites.json.
+
+    evaluate.suite_prompts and evaluate.suite_form say how many items of a task are asked, and how. Returns the figures, with
+    the suite's name, the folder's. Raises UserError for a folder that no reader knows or that is damaged, for text that the
+    model's encoder cannot encode, and for a form that needs a chat model.
+    """
+    name, settings = folder.resolve().name, model.config.evaluate
+    reader, suite = read_suite(model, folder)
+    results = ask(model, suite)
+    found = {
+        "step": model.step,
+        "reader": reader,
+        "form": settings.suite_form,
+        "suite_prompts": settings.suite_prompts,
+        "mean_centered": mean_centered(results),
+        "absent": list(suite.absent),
+        "tasks": {result.task.name: result.as_dict() for result in results},
+    }
+    keep(model.run.folder, title_of(name, settings.suite_form), found)
+    say = model.opened.listener.say
+    say(f"evaluated {model.run.title} at step {model.step} on {title_of(name, settings.suite_form)}:")
+    for line in told_of(found):
+        say(f"  {line}")
+    return {"experiment": model.run.experiment.name, "run": model.run.name, "suite": name, **found}
+
+
+def read_suite(model: LoadedModel, folder: Path) -> tuple[str, Suite]:
+    """A suite, and the name of its reader. Raises UserError if there is no such folder, or not one reader that knows it."""
+    readers = model.opened.plugins.registered("suites")
+    if not folder.is_dir():
+        raise UserError(
+            "no such folder", place=str(folder), remedy="Name the folder of a suite; docs/how-to/suites.md."
+        )
+    found = [(name, suite) for name, (read, _) in readers.items() if (suite := read(folder)) is not None]
+    if len(found) != 1:
+        which = " and ".join(name for name, _ in found)
+        raise UserError(
+            f"is of several readers' forms: {which}" if found else "is no suite that a reader knows",
+            place=str(folder),
+            remedy=f"Readers: {', '.join(sorted(readers))}. docs/how-to/suites.md shows what a folder holds.",
+        )
+    return found[0]
+
+
+def ask(model: LoadedModel, suite: Suite) -> list[TaskResult]:
+    """The result of each task, in the form of evaluate.suite_form."""
+    form = model.config.evaluate.suite_form
+    tasks = suite.tasks if form == CONTINUATION else chat_tasks(model, suite.tasks)
+    results = []
+    with model.trained.machine.computing():
+        for number, task in enumerate(tasks):
+            show = functools.partial(show_progress, model, f"suite, task {number + 1} of {len(tasks)}: {task.name}")
+            show(0, 0)
+            results.append(asked(model, task, form, show))
+    return results
+
+
+def show_progress(model: LoadedModel, what: str, done: int, total: int) -> None:
+    model.opened.listener.progress(what, done, total)
+
+
+def asked(model: LoadedModel, task: Task, form: str, show: Any) -> TaskResult:
+    """The result of one task."""
+    module, encoder, machine = model.module, model.encoder, model.trained.machine
+    most = model.config.evaluate.suite_prompts
+    if form == CONTINUATION:
+        return measure_task(module, task, encoder, machine, most, show)
+
+    def ids_of_prompt(text: str) -> Sequence[int]:
+        return [int(token) for token in render_prompt(Conversation([Message("user", text)]), encoder)]
+
+    def answers(questions: Sequence[chat.Question]) -> Sequence[int | None]:
+        if form == LETTERS:
+            return chat.chosen_by_logits(module, questions, encoder, machine)
+        return chat.chosen_by_writing(module, questions, encoder, machine, model.trained.stop)
+
+    return chat.measure_chat_task(task, answers, ids_of_prompt, int(module.block_size), most)  # type: ignore[arg-type]
+
+
+def chat_tasks(model: LoadedModel, tasks: Sequence[Task]) -> list[Task]:
+    """The tasks that chat models can be asked. Raises UserError for another model, and if there are none."""
+    found = [task for task in tasks if chat.can_be_asked(task)]
+    if not model.trained.conversations:
+        raise UserError(
+            f"{model.run.title} was not trained on conversations",
+            place="evaluate.suite_form",
+            remedy='Leave it out: "continuation" is for every model.',
+        )
+    if not found:
+        raise UserError(
+            "the suite has no multiple choice task", place="evaluate.suite_form", remedy='Use "continuation".'
+        )
+    return found
+
+
+def keep(folder: Path, title: str, found: dict[str, Any]) -> None:
+    """Write figures into the suites.json of a run, beside those of other suites."""
+    try:
+        files.write_json(folder / FILE, {**read_suites(folder), title: found})
+    except OSError as error:
+        if error.errno not in (errno.EROFS, errno.EACCES):
+            raise
+        warnings.warn(f"{FILE} is not written: {error.strerror}, {folder}", stacklevel=2)
