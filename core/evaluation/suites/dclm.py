@@ -115,7 +115,8 @@ def read_sheet(sheet: Path) -> dict[str, Row]:
             if name:
                 found[name] = Row({column: fields[column].strip() for column in COLUMNS}, place)
     except csv.Error as error:
-        raise UserError(f"no table: {error}", place=f"{sheet}:{reader.line_num}", remedy="Write it as CSV.") from None
+        place = f"{sheet}:{reader.line_num + 1}"  # the line that is read is not counted yet
+        raise UserError(f"no table: {error}", place=place, remedy="Write it as CSV.") from None
     return found
 
 
