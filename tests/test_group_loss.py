@@ -50,6 +50,24 @@ def test_it_is_the_mean_over_the_tokens_of_a_groups_completions(spaces: Path) ->
         assert loss == pytest.approx(math.fsum(nats) / len(nats), abs=1e-5)
 
 
+def test_evaluation_has_the_bits_per_byte_of_each_group(spaces: Path, terrarium: Terrarium) -> None:
+    model = open_experiment("spaces", {"prepare.test_fraction": 0.2}).train().load()
+    found = json.loads(terrarium("evaluate", "spaces", "--json").stdout)
+    for side, prefix in (("val", ""), ("test", "test_")):
+        examples = model.dataset.examples(side, 0)
+        losses = group_losses(model.module, model.dataset, examples, model.trained.machine, side)
+        assert {f"{prefix}bits_per_byte/{example.group}" for example in examples} == {
+            name for name in found if name.startswith(f"{prefix}bits_per_byte/")
+        }
+        for group in {example.group for example in examples}:
+            completions = [example.completion for example in examples if example.group == group]
+            tokens = sum(len(model.encoder.encode(text)) for text in completions)
+            text_bytes = sum(len(text.encode()) for text in completions)
+            expected = losses[f"{side}_loss/{group}"] * tokens / text_bytes / math.log(2)
+            assert found[f"{prefix}bits_per_byte/{group}"] == pytest.approx(expected, rel=1e-5)
+    assert "  bits_per_byte/2 letters" in terrarium("evaluate", "spaces").stdout
+
+
 def test_of_a_long_row_the_end_counts(spaces: Path) -> None:
     model = open_experiment("spaces", {"train.model.block_size": 4, "train.data.block_size": 4}).train().load()
     examples = model.dataset.examples("val", 3)

@@ -18,7 +18,7 @@ from core.chat.render import render_prompt
 from core.encoders.words import WordsEncoder
 from core.errors import UserError
 from core.evaluation.suites.chat import (
-    Question,
+    AskedItem,
     can_be_asked,
     chosen_by_logits,
     chosen_by_writing,
@@ -50,8 +50,8 @@ def talker(lab: Path, terrarium: Terrarium) -> Path:
     return folder
 
 
-def asked(items: list[Item]) -> list[Question]:
-    return [Question(item, tuple(question_text(item).encode())) for item in items]
+def asked(items: list[Item]) -> list[AskedItem]:
+    return [AskedItem(item, tuple(question_text(item).encode())) for item in items]
 
 
 def test_choices_are_listed_with_letters_unless_they_are_letters() -> None:
@@ -114,7 +114,7 @@ def test_a_written_answer_is_what_greedy_decoding_gives() -> None:
             written.append(int(model(torch.tensor([ids + written]))[0, -1].argmax()))
     text = encoder.decode(written)
     named = Item((("q", "no"), ("q", text[: text.index(text[-1]) + 1])), 1)
-    assert chosen_by_writing(model, [Question(named, question.ids)], encoder, CPU, stop=text[-1]) == [1]
+    assert chosen_by_writing(model, [AskedItem(named, question.ids)], encoder, CPU, stop=text[-1]) == [1]
 
 
 def test_accuracy_of_a_task() -> None:
@@ -137,7 +137,7 @@ def test_evaluate_a_chat_model(talker: Path, terrarium: Terrarium, tmp_path: Pat
     model = open_experiment("talker").run("default").load()
     items = [Item(tuple((item["query"], choice) for choice in item["choices"]), item["gold"]) for item in TASKS["capitals"][3]]  # fmt: skip
     prompts = [render_prompt(Conversation([Message("user", question_text(item))]), model.encoder) for item in items]
-    questions = [Question(item, tuple(prompt.tolist())) for item, prompt in zip(items, prompts, strict=True)]
+    questions = [AskedItem(item, tuple(prompt.tolist())) for item, prompt in zip(items, prompts, strict=True)]
     choose = chosen_by_logits if form == "letters" else chosen_by_writing
     chosen = choose(model.module, questions, model.encoder, CPU)
     assert found["tasks"]["capitals"]["right"] == sum(

@@ -13,7 +13,7 @@ from core.data.dataset import Dataset, Side
 from core.data.documents import Example
 from core.data.info import HELD_OUT
 from core.evaluation.exact_match import Answer, Part, accuracies, counts, greedy_answers, prompts_by_group
-from core.evaluation.group_loss import group_losses
+from core.evaluation.group_loss import group_bits_per_byte, group_losses
 from core.evaluation.loss import bits_per_byte, mean_loss
 from core.tracking.metrics import accuracy_by_group
 from core.training.machine import Machine
@@ -47,6 +47,7 @@ class Evaluation:
         """The same on the whole sides, the test side among them, and the answers to the prompts of each.
 
         At most `evaluate.max_prompts` prompts of a side are asked; `<side>_prompts` and `<side>_prompts/<group>` say how many.
+        `bits_per_byte/<group>` and `test_bits_per_byte/<group>` are those of the completions of each group of these prompts.
         """
         metrics, answers = self.losses(model, 0), dict[Side, list[Answer]]()
         if self.dataset.test:
@@ -58,6 +59,10 @@ class Evaluation:
         for side in (*SIDES, *more):
             answers[side] = self.answers(model, side)
             metrics |= accuracies(answers[side], side) | counts(answers[side], side)
+        for side, prefix in (("val", ""), ("test", "test_")):
+            examples = [answer.example for answer in answers.get(side, [])]
+            bits = group_bits_per_byte(model, self.dataset, examples, self.machine)
+            metrics |= {f"{prefix}bits_per_byte/{group}": value for group, value in bits.items()}
         return metrics, answers
 
     def answers(self, model: torch.nn.Module, side: Side) -> list[Answer]:

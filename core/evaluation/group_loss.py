@@ -1,4 +1,4 @@
-"""The loss of the completions of each group of Examples."""
+"""The loss of the completions of each group of Examples, in nats per token and in bits per byte."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 
 from core.data.dataset import Dataset
 from core.data.documents import Example
-from core.evaluation.loss import Array, mean_loss
+from core.evaluation.loss import Array, bits_per_byte, mean_loss
 from core.sampling.generate import prompt_ids
 from core.training.machine import Machine
 
@@ -21,15 +21,38 @@ def group_losses(
     model: torch.nn.Module, dataset: Dataset, examples: Sequence[Example], machine: Machine, side: str
 ) -> dict[str, float]:
     """`<side>_loss/<group>`: mean loss of each group in nats per token of its completions, each example alone in a row."""
-    by_group: dict[str, list[Example]] = defaultdict(list)
-    for example in examples:
-        if example.group is not None:
-            by_group[example.group].append(example)
     size = int(model.block_size)  # type: ignore[arg-type]
     return {
         f"{side}_loss/{group}": mean_loss(model, rows(dataset, members, size), machine)
-        for group, members in by_group.items()
+        for group, members in by_group(examples).items()
     }
+
+
+def group_bits_per_byte(
+    model: torch.nn.Module, dataset: Dataset, examples: Sequence[Example], machine: Machine
+) -> dict[str, float]:
+    """Group -> bits per byte of the text of its completions, each example alone in a row. Comparable between encoders.
+
+    Where a row is longer than the model sees, the mean loss of its end stands for all of it.
+    """
+    losses, end = group_losses(model, dataset, examples, machine, ""), dataset.end_token is not None
+    found = {}
+    for group, members in by_group(examples).items():
+        targets = sum(len(dataset.encoder.encode(example.completion)) + end for example in members)
+        text_bytes = sum(len(example.completion.encode()) for example in members)
+        bits = bits_per_byte(losses[f"_loss/{group}"], targets, text_bytes)
+        assert bits is not None
+        found[group] = bits
+    return found
+
+
+def by_group(examples: Sequence[Example]) -> dict[str, list[Example]]:
+    """The examples of each group; those without one are left out."""
+    found: dict[str, list[Example]] = defaultdict(list)
+    for example in examples:
+        if example.group is not None:
+            found[example.group].append(example)
+    return dict(found)
 
 
 def rows(dataset: Dataset, examples: Sequence[Example], size: int) -> Iterator[tuple[Array, Array]]:

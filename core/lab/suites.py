@@ -94,7 +94,7 @@ def asked(model: LoadedModel, task: Task, form: str, show: Any) -> TaskResult:
     def ids_of_prompt(text: str) -> Sequence[int]:
         return [int(token) for token in render_prompt(Conversation([Message("user", text)]), encoder)]
 
-    def answers(questions: Sequence[chat.Question]) -> Sequence[int | None]:
+    def answers(questions: Sequence[chat.AskedItem]) -> Sequence[int | None]:
         if form == LETTERS:
             return chat.chosen_by_logits(module, questions, encoder, machine)
         return chat.chosen_by_writing(module, questions, encoder, machine, model.trained.stop)

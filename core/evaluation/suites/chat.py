@@ -33,14 +33,14 @@ LETTER = re.compile(r"\W*(?:(?:the )?(?:correct )?answer(?: is)?\W*([A-Z])\b|([A
 
 
 @dataclass(frozen=True)
-class Question:
+class AskedItem:
     """An item, and the ids (T,) of its prompt."""
 
     item: Item
     ids: tuple[int, ...]
 
 
-Answers = Callable[[Sequence[Question]], Sequence[int | None]]  # the option that a model chooses for each; None: none
+Answers = Callable[[Sequence[AskedItem]], Sequence[int | None]]  # the option that a model chooses for each; None: none
 
 
 def question_text(item: Item) -> str:
@@ -54,7 +54,7 @@ def question_text(item: Item) -> str:
 
 
 def chosen_by_logits(
-    model: torch.nn.Module, questions: Sequence[Question], encoder: Encoder, machine: Machine
+    model: torch.nn.Module, questions: Sequence[AskedItem], encoder: Encoder, machine: Machine
 ) -> list[int | None]:
     """The categorical form: for each question the option whose letter has the highest logit as the answer's first token.
 
@@ -71,7 +71,9 @@ def chosen_by_logits(
     block_size = int(model.block_size)  # type: ignore[arg-type]
     prompts = [question.ids[-block_size:] for question in questions]
     found = dict[tuple[int, ...], torch.Tensor]()  # logits of the letters
-    for batch in batches([(prompt, 1) for prompt in dict.fromkeys(prompts)], tokens_at_once(encoder.vocab_size)):
+    for batch in batches(
+        [(prompt, 1) for prompt in dict.fromkeys(prompts)], tokens_at_once(encoder.vocab_size, machine)
+    ):
         inputs = np.zeros((len(batch), max(len(prompt) for prompt, _ in batch)), np.int64)
         for number, (prompt, _) in enumerate(batch):
             inputs[number, : len(prompt)] = prompt
@@ -87,12 +89,12 @@ def chosen_by_logits(
     ]
 
 
-def number_of_options(question: Question) -> int:
+def number_of_options(question: AskedItem) -> int:
     return len(question.item.options)
 
 
 def chosen_by_writing(
-    model: torch.nn.Module, questions: Sequence[Question], encoder: Encoder, machine: Machine, stop: str = ""
+    model: torch.nn.Module, questions: Sequence[AskedItem], encoder: Encoder, machine: Machine, stop: str = ""
 ) -> list[int | None]:
     """The generative form: for each question the option that the greedy answer names; None if it names none.
 
@@ -110,7 +112,7 @@ def chosen_by_writing(
     return [named_option(text, question.item) for text, question in zip(texts, questions, strict=True)]
 
 
-def as_prompt(question: Question) -> PromptText:
+def as_prompt(question: AskedItem) -> PromptText:
     """A prompt that knows its ids."""
     made = PromptText(question_text(question.item))
     made.ids = question.ids
@@ -146,7 +148,7 @@ def measure_chat_task(
     for number in numbers_asked(task, most):
         item = task.items[number]
         with readable(task, number):
-            questions.append(Question(item, tuple(int(token) for token in ids_of_prompt(question_text(item)))))
+            questions.append(AskedItem(item, tuple(int(token) for token in ids_of_prompt(question_text(item)))))
     right = sum(chosen == question.item.gold for chosen, question in zip(answers(questions), questions, strict=True))
     cut = sum(len(question.ids) > block_size for question in questions)
     return TaskResult(task, right, len(questions), 0, cut)

@@ -24,14 +24,14 @@ LARGEST_BASELINE = 99  # percent; centered accuracy divides by the rest
 ANSWER = "\nAnswer: "
 
 
-class Source(NamedTuple):
+class TaskSource(NamedTuple):
     """What the sheet does not say. file: the stem of the data file. delimiter: between a context and its continuation."""
 
     file: str
     delimiter: str = " "
 
 
-class Row(NamedTuple):
+class SheetRow(NamedTuple):
     """A row of the sheet: column -> text, and the file and line for messages."""
 
     fields: Mapping[str, str]
@@ -40,28 +40,28 @@ class Row(NamedTuple):
 
 # The tasks of CORE, with names of files and delimiters from the configuration that DCLM evaluates with (eval/heavy.yaml).
 CORE = {
-    "hellaswag_zeroshot": Source("hellaswag"),
-    "jeopardy": Source("jeopardy_all", ANSWER),
-    "bigbench_qa_wikidata": Source("bigbench_qa_wikidata"),
-    "arc_easy": Source("arc_easy", ANSWER),
-    "arc_challenge": Source("arc_challenge", ANSWER),
-    "copa": Source("copa"),
-    "commonsense_qa": Source("commonsense_qa"),
-    "piqa": Source("piqa", ANSWER),
-    "openbook_qa": Source("openbook_qa"),
-    "lambada_openai": Source("lambada_openai"),
-    "hellaswag": Source("hellaswag"),
-    "winograd": Source("winograd_wsc"),
-    "winogrande": Source("winogrande"),
-    "bigbench_dyck_languages": Source("bigbench_dyck_languages"),
-    "agi_eval_lsat_ar": Source("agi_eval_lsat_ar"),
-    "bigbench_cs_algorithms": Source("bigbench_cs_algorithms"),
-    "bigbench_operators": Source("bigbench_operators"),
-    "bigbench_repeat_copy_logic": Source("bigbench_repeat_copy_logic"),
-    "squad": Source("squad"),
-    "coqa": Source("coqa"),
-    "boolq": Source("boolq", ANSWER),
-    "bigbench_language_identification": Source("bigbench_language_identification"),
+    "hellaswag_zeroshot": TaskSource("hellaswag"),
+    "jeopardy": TaskSource("jeopardy_all", ANSWER),
+    "bigbench_qa_wikidata": TaskSource("bigbench_qa_wikidata"),
+    "arc_easy": TaskSource("arc_easy", ANSWER),
+    "arc_challenge": TaskSource("arc_challenge", ANSWER),
+    "copa": TaskSource("copa"),
+    "commonsense_qa": TaskSource("commonsense_qa"),
+    "piqa": TaskSource("piqa", ANSWER),
+    "openbook_qa": TaskSource("openbook_qa"),
+    "lambada_openai": TaskSource("lambada_openai"),
+    "hellaswag": TaskSource("hellaswag"),
+    "winograd": TaskSource("winograd_wsc"),
+    "winogrande": TaskSource("winogrande"),
+    "bigbench_dyck_languages": TaskSource("bigbench_dyck_languages"),
+    "agi_eval_lsat_ar": TaskSource("agi_eval_lsat_ar"),
+    "bigbench_cs_algorithms": TaskSource("bigbench_cs_algorithms"),
+    "bigbench_operators": TaskSource("bigbench_operators"),
+    "bigbench_repeat_copy_logic": TaskSource("bigbench_repeat_copy_logic"),
+    "squad": TaskSource("squad"),
+    "coqa": TaskSource("coqa"),
+    "boolq": TaskSource("boolq", ANSWER),
+    "bigbench_language_identification": TaskSource("bigbench_language_identification"),
 }
 
 
@@ -79,7 +79,7 @@ def read_dclm(folder: Path) -> Suite | None:
     is_core = any(name in CORE for name in rows)
     tasks, absent = list[Task](), list[str]()
     for name in CORE if is_core else rows:
-        source = CORE.get(name, Source(name))
+        source = CORE.get(name, TaskSource(name))
         if name in rows and source.file in files:
             tasks.append(read_task(name, rows[name], source, files[source.file]))
         elif is_core:
@@ -95,10 +95,10 @@ def read_dclm(folder: Path) -> Suite | None:
     return Suite(tasks, absent)
 
 
-def read_sheet(sheet: Path) -> dict[str, Row]:
+def read_sheet(sheet: Path) -> dict[str, SheetRow]:
     """Name of a task -> its row. Raises UserError for a sheet that is no table or lacks a column, and for a name that is there
     twice."""
-    found: dict[str, Row] = {}
+    found: dict[str, SheetRow] = {}
     reader = csv.DictReader(read_lines(sheet), restval="")
     try:
         missing = [column for column in COLUMNS if column not in (reader.fieldnames or ())]
@@ -113,21 +113,21 @@ def read_sheet(sheet: Path) -> dict[str, Row]:
             if name in found:
                 raise UserError(f"'{name}' is there twice", place=place, remedy="Leave one of the rows out.")
             if name:
-                found[name] = Row({column: fields[column].strip() for column in COLUMNS}, place)
+                found[name] = SheetRow({column: fields[column].strip() for column in COLUMNS}, place)
     except csv.Error as error:
         place = f"{sheet}:{reader.line_num + 1}"  # the line that is read is not counted yet
         raise UserError(f"no table: {error}", place=place, remedy="Write it as CSV.") from None
     return found
 
 
-def read_task(name: str, row: Row, source: Source, path: Path) -> Task:
+def read_task(name: str, row: SheetRow, source: TaskSource, path: Path) -> Task:
     """A task from its row and its data file."""
     kind = known_kind(row.fields[KIND], row.place)
     shots, baseline = number(row, SHOTS, LARGEST_SHOTS), number(row, BASELINE, LARGEST_BASELINE)
     return Task(name, kind, read_items(path, kind), int(shots), baseline / 100, source.delimiter)
 
 
-def number(row: Row, column: str, highest: int) -> float:
+def number(row: SheetRow, column: str, highest: int) -> float:
     """A field as a number, of shots a whole one. Raises UserError if it is none from 0 to `highest`."""
     try:
         value = float(row.fields[column])

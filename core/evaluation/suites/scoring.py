@@ -17,7 +17,10 @@ from core.training.machine import Machine
 from core.training.step import to_device
 
 LOGITS = 1 << 26  # of a batch, 256 MB in float32
-TOKENS = 1 << 14  # of a batch
+CPU_TOKENS, GPU_TOKENS = (
+    1 << 10,
+    1 << 14,
+)  # of a batch. docs/LOG.md has the figures for CPUs: larger ones leave its caches
 Measured = tuple[tuple[int, ...], int]  # ids and number of scored ones: rows with the same are computed once
 
 
@@ -42,14 +45,14 @@ def score(model: torch.nn.Module, rows: Sequence[Row], machine: Machine, vocab_s
     """
     found = dict[Measured, Score]()
     different = list(dict.fromkeys((row.ids, row.scored) for row in rows))
-    for batch in batches(different, tokens_at_once(vocab_size)):
+    for batch in batches(different, tokens_at_once(vocab_size, machine)):
         found.update(zip(batch, scores_of(model, batch, machine), strict=True))
     return [found[row.ids, row.scored] for row in rows]
 
 
-def tokens_at_once(vocab_size: int) -> int:
+def tokens_at_once(vocab_size: int, machine: Machine) -> int:
     """How many tokens a batch has at most."""
-    return min(TOKENS, LOGITS // vocab_size)
+    return min(CPU_TOKENS if machine.device.type == "cpu" else GPU_TOKENS, LOGITS // vocab_size)
 
 
 def batches(rows: Sequence[Measured], tokens: int) -> Iterator[list[Measured]]:
