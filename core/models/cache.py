@@ -12,16 +12,22 @@ from torch import Tensor
 from core.models.attention import Scheme, mix
 
 
-class KVCache:
-    """Room for `block_size` tokens of `batch_size` rows. scheme: gives heads and width; `like` gives dtype and device.
+def memory_for(n_layer: int, scheme: Scheme, batch_size: int, block_size: int, like: Tensor) -> Tensor:
+    """Room for `block_size` tokens of `batch_size` rows, not initialised. scheme: gives heads and width; `like` gives dtype
+    and device."""
+    return like.new_empty(2, n_layer, batch_size * scheme.n_kv_head, block_size, scheme.head_width)
 
-    memory (2, L, B K, S, D): keys, then values, so that one copy stores both of a new token.
+
+class KVCache:
+    """The keys and values of `length` tokens of B rows.
+
+    memory (2, L, B K, S, D): keys, then values, so that one copy stores both of a new token; see `memory_for`.
     recent (B, R): the last ids, as many as the model looks back for apart from attention; None at the beginning.
     """
 
-    def __init__(self, n_layer: int, scheme: Scheme, batch_size: int, block_size: int, like: Tensor) -> None:
+    def __init__(self, memory: Tensor) -> None:
         self.length = 0  # tokens held
-        self.memory = like.new_empty(2, n_layer, batch_size * scheme.n_kv_head, block_size, scheme.head_width)
+        self.memory = memory
         self.recent: Tensor | None = None
 
     def clear(self) -> None:

@@ -9,7 +9,7 @@ S tokens with the new one.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from core.models.attention import bias, rotate
 from core.models.block import Block, Place
-from core.models.cache import KVCache
+from core.models.cache import KVCache, memory_for
 from core.models.layers import Norm, inverse_rms
 
 Apply = Callable[[Tensor], Tensor]
@@ -36,15 +36,29 @@ class Layer(NamedTuple):
     contract: Callable[[Tensor, Tensor], Tensor]
 
 
+class Context(NamedTuple):
+    """What a layer's attention reads and writes for one token of each row.
+
+    keys (B K, D, S), values (B K, S, D): with the new token's. added: to the logits (B K, G, S), with factor `beta`.
+    store: takes in the new token's keys and values, (B, 2, K, D).
+    """
+
+    keys: Tensor
+    values: Tensor
+    added: Tensor
+    beta: int
+    store: Callable[[Tensor], object]
+
+
 class Decoder(KVCache):
     """A cache with the weights of its model as they are now, ready for single tokens.
 
-    blocks, norm, head: the model's own; the other arguments are those of KVCache.
+    blocks, norm, head: the model's own; batch_size and block_size: rows, and tokens of each, that it has room for.
     """
 
     def __init__(self, blocks: Sequence[Block], norm: Norm, head: nn.Linear, batch_size: int, block_size: int) -> None:
         like, scheme = head.weight, blocks[0].attn.scheme
-        super().__init__(len(blocks), scheme, batch_size, block_size, like)
+        super().__init__(memory_for(len(blocks), scheme, batch_size, block_size, like))
         # The layers differ in their window alone.
         self.scheme, self.windows = replace(scheme, window=0), [block.attn.scheme.window for block in blocks]
         self.group, self.scale = scheme.group, scheme.scale
@@ -68,36 +82,39 @@ class Decoder(KVCache):
 
     def decode(self, x: Tensor, place: Place) -> Tensor:
         """Logits (B, V) of one token's embedding (B, C), which follows those of the cache and joins it."""
-        scheme, (cos, sin), added, scale = self.scheme, place, self.added, self.scale
-        B, G, K, D, S = x.shape[0], self.group, scheme.n_kv_head, scheme.head_width, self.length + 1
-        beta = int(scheme.alibi)
-        for layer, window, keys, values, new in zip(self.layers, self.windows, *self.places(B), strict=True):
+        scheme, (cos, sin), scale = self.scheme, place, self.scale
+        B, G, K, D = x.shape[0], self.group, scheme.n_kv_head, scheme.head_width
+        for layer, (keys, values, added, beta, store) in zip(self.layers, self.contexts(B), strict=True):
             qkv = layer.qkv(layer.norm_1(x)).view(B, G + 2, K, D)
             qk = qkv[:, : G + 1]
             if scheme.qk_norm:
                 qk.mul_(inverse_rms(qk, scheme.norm_eps))
             if cos is not None and sin is not None:
                 rotate(qk, cos, sin, out=qk)
-            new.copy_(qkv[:, G:].transpose(0, 1))
-            if 0 < window < S:
-                keys, values = keys[:, :, -window:], values[:, -window:]
-            if beta:
-                added = self.added[:, :, -keys.shape[2] :]
+            store(qkv[:, G:])
             q = qkv[:, :G].reshape(B * K, G, D)
             scores = torch.baddbmm(added, q, keys, beta=beta, alpha=scale)  # (B K, G, S)
             mixed = torch.bmm(torch.softmax(scores, -1), values).view(B, K * G * D)
             x = layer.project(x, mixed)
             x = layer.contract(x, layer.expand(layer.norm_2(x)))
-        self.length = S
+        self.advance()
         return self.head(self.norm(x))
 
-    def places(self, B: int) -> tuple[Sequence[Tensor], ...]:
-        """For each layer: keys (B K, D, S) and values (B K, S, D) with the next token's, and where both of these are to be
-        written, (2, B, K, D)."""
-        S, (_, L, heads, _, D) = self.length + 1, self.memory.shape
+    def advance(self) -> None:
+        """Count the token that `decode` has stored."""
+        self.length += 1
+
+    def contexts(self, B: int) -> Iterator[Context]:
+        """What each layer of `decode` works on."""
+        S, (_, L, heads, _, D), beta = self.length + 1, self.memory.shape, int(self.scheme.alibi)
         keys, values = self.memory[:, :, :, :S].unbind()
-        new = self.memory[:, :, :, self.length].view(2, L, B, heads // B, D)
-        return keys.transpose(2, 3).unbind(), values.unbind(), new.unbind(1)
+        new = self.memory[:, :, :, self.length].view(2, L, B, heads // B, D).transpose(0, 2)  # (B, L, 2, K, D)
+        layers = zip(self.windows, keys.transpose(2, 3).unbind(), values.unbind(), new.unbind(1), strict=True)
+        for window, key, value, place in layers:
+            if 0 < window < S:
+                key, value = key[:, :, -window:], value[:, -window:]
+            added = self.added[:, :, -key.shape[2] :] if beta else self.added
+            yield Context(key, value, added, beta, place.copy_)
 
 
 def normed(module: Norm) -> Apply:

@@ -14,10 +14,11 @@ from torch import Tensor, nn
 from core.config import Model
 from core.models.attention import choose_attention, rotary_tables, scheme_of
 from core.models.block import Attention, Block, Place
-from core.models.cache import KVCache
+from core.models.cache import KVCache, memory_for
 from core.models.decode import Decoder
 from core.models.layers import FeedForward, Norm, rms_norm, softcap
-from core.models.ngrams import NGrams, Smear
+from core.models.ngrams import BEFORE, NGrams, Smear
+from core.models.slots import Slots
 
 
 class Trace(NamedTuple):
@@ -97,22 +98,27 @@ class GPT(nn.Module):
     def blocks(self) -> list[Block]:
         return cast("list[Block]", self.transformer["h"])
 
-    def embed(self, recent: Tensor, T: int, start: int) -> tuple[Tensor, Place]:
+    def embed(self, recent: Tensor, T: int, start: int | Tensor) -> tuple[Tensor, Place]:
         """Hidden states (B, T, C) of tokens at places start, start + 1, ..., and the tables of those places.
 
-        recent: the T ids, behind those of the `lookback` places before them, as far as there are any.
+        recent: the T ids, behind those of the `lookback` places before them, as far as there are any. start: for T = 1 also
+        the place of each row, (B,); `recent` then has BEFORE where a row has not begun.
         """
-        stop = start + T
+        apart = isinstance(start, Tensor)
+        stop = int(start.max() if apart else start) + T
         if stop > self.block_size:
             raise ValueError(f"{stop} tokens do not fit the model's block_size = {self.block_size}")
-        x = self.transformer["wte"](recent)
+        places = start[:, None] if isinstance(start, Tensor) else slice(start, stop)
+        x = self.transformer["wte"](recent.clamp(min=0) if apart else recent)
         if self.config.norm == "rmsnorm":  # without a scale of its own, so that the embedding's need not be right
             x = rms_norm(x, self.norm_eps)
+        if apart and self.lookback:
+            x = x * (recent > BEFORE).unsqueeze(-1)
         if self.smear is not None:
             x = self.smear(x)
         x = x[:, -T:]
         if self.config.position == "learned":
-            x = x + self.transformer["wpe"].weight[start:stop]  # type: ignore[index]
+            x = x + self.transformer["wpe"].weight[places]  # type: ignore[index]
         if self.dropout is not None:
             x = self.dropout(x)
         # The residual stream has the precision of the matrix products: half the memory traffic, and no casts between.
@@ -120,7 +126,8 @@ class GPT(nn.Module):
             x = x.to(torch.get_autocast_dtype(x.device.type))
         if self.config.position != "rope":
             return x, (None, None)
-        return x, (self.cos[start:stop].to(x.dtype), self.sin[start:stop].to(x.dtype))
+        cos, sin = self.cos[places].to(x.dtype), self.sin[places].to(x.dtype)  # (T, D); a place for each row: (B, 1, D)
+        return x, (cos.unsqueeze(1), sin.unsqueeze(1)) if apart else (cos, sin)
 
     def head(self, x: Tensor, recent: Tensor) -> Tensor:
         """Logits (B, T, V) of the last block's output (B, T, C) and the ids, as in `embed`."""
@@ -143,16 +150,27 @@ class GPT(nn.Module):
         The short path for single tokens takes the weights as they are now. Blocks that someone has replaced, changed, or
         derived from these, are called as they are.
         """
-        schemes = [scheme_of(self.config, layer) for layer in range(self.config.n_layer)]
-        own = all(
-            (type(block), type(block.attn), type(block.mlp)) == (Block, Attention, FeedForward)
-            and block.attn.scheme == scheme
-            and not block.post_norm
-            for block, scheme in zip(self.blocks, schemes, strict=True)
-        )
-        if own:
+        if self.has_own_blocks:
             return Decoder(self.blocks, cast(Norm, self.transformer["ln_f"]), self.lm_head, batch_size, self.block_size)
-        return KVCache(len(schemes), schemes[0], batch_size, self.block_size, self.lm_head.weight)
+        scheme = scheme_of(self.config, 0)
+        return KVCache(memory_for(self.config.n_layer, scheme, batch_size, self.block_size, self.lm_head.weight))
+
+    def new_slots(self, rows: int) -> Slots | None:
+        """Room for rows of different lengths, for `forward` with one token of each; None if a block is not our own."""
+        if not self.has_own_blocks:
+            return None
+        norm = cast(Norm, self.transformer["ln_f"])
+        return Slots(self.blocks, norm, self.lm_head, rows, self.block_size)
+
+    @property
+    def has_own_blocks(self) -> bool:
+        """Whether every block computes what its class and the config say, so that the decoder may stand in for it."""
+        return all(
+            (type(block), type(block.attn), type(block.mlp)) == (Block, Attention, FeedForward)
+            and block.attn.scheme == scheme_of(self.config, layer)
+            and not block.post_norm
+            for layer, block in enumerate(self.blocks)
+        )
 
     @torch.no_grad()
     def trace(self, tokens: Tensor) -> Trace:

@@ -21,6 +21,48 @@ class LSTMState:
         self.state: tuple[Tensor, Tensor] | None = None
 
 
+class LSTMSlots:
+    """Rows that begin and end at any time, for one token of each at once. views[i]: what row i remembers, for `used` rows."""
+
+    def __init__(self, lstm: nn.LSTM) -> None:
+        self.lstm, self.length = lstm, 0
+        self.views: list[LSTMState] = []
+
+    @property
+    def used(self) -> int:
+        return len(self.views)
+
+    def begin(self) -> LSTMState:
+        """A new row, as an empty memory: call the model with all of its tokens but the last one. It becomes the last row."""
+        self.views.append(LSTMState())
+        return self.views[-1]
+
+    def again(self, row: int) -> LSTMState:
+        """A row, emptied, to be filled as by `begin`."""
+        self.views[row] = LSTMState()
+        return self.views[row]
+
+    def end(self, row: int) -> None:
+        """Give a row up. The last row takes its place."""
+        last = self.views.pop()
+        if row < self.used:
+            self.views[row] = last
+
+    @property
+    def state(self) -> tuple[Tensor, Tensor]:
+        """The states of all rows in order, each (L, B, C)."""
+        weight = self.lstm.weight_hh_l0
+        zero = weight.new_zeros(self.lstm.num_layers, 1, self.lstm.hidden_size)
+        hidden, cell = zip(*(view.state or (zero, zero) for view in self.views), strict=True)
+        return torch.cat(hidden, dim=1), torch.cat(cell, dim=1)
+
+    @state.setter
+    def state(self, state: tuple[Tensor, Tensor]) -> None:
+        hidden, cell = state
+        for row, view in enumerate(self.views):
+            view.state = hidden[:, row : row + 1].contiguous(), cell[:, row : row + 1].contiguous()
+
+
 class LSTM(nn.Module):
     """n_layer layers between embedding and head. block_size bounds training rows, not memory.
 
@@ -60,7 +102,7 @@ class LSTM(nn.Module):
             self.lm_head.weight = self.wte.weight
         initialise(self)
 
-    def forward(self, tokens: Tensor, cache: LSTMState | None = None) -> Tensor:
+    def forward(self, tokens: Tensor, cache: LSTMState | LSTMSlots | None = None) -> Tensor:
         """Logits (B, T, V) for tokens (B, T), which follow those of the cache; the cache then remembers them too."""
         y, state = self.lstm(self.dropout(self.wte(tokens)), None if cache is None else cache.state)  # y (B, T, C)
         if cache is not None:
@@ -71,6 +113,10 @@ class LSTM(nn.Module):
     def new_cache(self, batch_size: int) -> LSTMState:
         """An empty memory; it takes the batch size of the first tokens."""
         return LSTMState()
+
+    def new_slots(self, rows: int) -> LSTMSlots:
+        """Room for rows of different lengths, for `forward` with one token of each."""
+        return LSTMSlots(self.lstm)
 
 
 def refuse_hidden(config: Model, width: int) -> None:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from core.errors import UserError
 
+BEFORE = -1  # stands for an id at a place before the first
 LARGEST_TABLE = 1 << 22  # numbers: each step updates them all, and 4 million take about as long as a small model's step
 
 
@@ -46,14 +47,12 @@ class NGrams(nn.Module):
             nn.init.zeros_(table.weight)  # type: ignore[arg-type]
 
     def forward(self, ids: Tensor) -> Tensor:
-        """Logits (B, T, V) for what follows each of ids (B, T)."""
-        row, logits = ids, self.tables[0](ids)
+        """Logits (B, T, V) for what follows each of ids (B, T). BEFORE stands where a row has not begun."""
+        row, logits = ids, self.tables[0](ids.clamp(min=0))
         for length, table in enumerate(self.tables[1:], start=2):
-            earlier = F.pad(ids, (length - 1, 0))[:, : ids.shape[1]]
+            earlier = F.pad(ids, (length - 1, 0), value=BEFORE)[:, : ids.shape[1]]
             row = row + self.vocab_size ** (length - 1) * earlier
-            known = row.clone()
-            known[:, : length - 1] = table.padding_idx
-            logits = logits + table(known)
+            logits = logits + table(torch.where(earlier < 0, table.padding_idx, row))
         return logits  # type: ignore[no-any-return]
 
 
