@@ -15,8 +15,9 @@ from preparing import write
 from core import Conversation, Message, open_experiment
 from core.chat.render import render, render_prompt
 from core.errors import UserError
-from core.lab import chatting
-from core.lab.chatting import NO_TOOLS, begin_talk, cleared, reply, with_choice, with_system
+from core.lab import answering, chatting
+from core.lab.answering import NO_TOOLS
+from core.lab.chatting import begin_talk, cleared, reply, with_choice, with_system
 from core.lab.model import LoadedModel
 
 Terrarium = Callable[..., Result]
@@ -153,7 +154,7 @@ def test_an_answer_can_be_stopped(talker: Path) -> None:
 def test_calls_of_tools_have_no_result(talker: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     model = open_experiment("talker").run().load()
     written_by(model, monkeypatch, "a<|tool|>b<|end|>", "c<|end|>")
-    monkeypatch.setattr(chatting, "NO_TOOLS", "cc")
+    monkeypatch.setattr(answering, "NO_TOOLS", "cc")
     talk = reply(begin_talk(model), "ab").talk
     assert [(message.role, message.content, message.call) for message in talk.messages] == [
         ("user", "ab", ""), ("assistant", "a", "b"), ("tool", "cc", ""), ("assistant", "c", "")

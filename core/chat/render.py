@@ -123,10 +123,19 @@ def shortened(conversation: Conversation, encoder: Encoder, at_most: int) -> tup
     turn of the user stay, even if they are too long. Raises UserError as `render_prompt`.
     """
     check_conversation(conversation, asks=True)
+    sizes = [turn_size(message, encoder) for message in conversation.messages]
     for kept in without_oldest(conversation):
-        if len(render_prompt(kept, encoder)) <= at_most:
+        head = sizes[:1] if kept.messages[0].role == "system" else []
+        if (
+            2 + sum(head) + sum(sizes[len(sizes) - len(kept.messages) + len(head) :]) <= at_most
+        ):  # 2: <|bos|>, <|assistant|>
             break
     return kept, len(conversation.messages) - len(kept.messages)
+
+
+def turn_size(message: Message, encoder: Encoder) -> int:
+    """The tokens of a turn, with the special ones around it."""
+    return sum(map(len, encode_pieces(pieces_of(Conversation((message,)))[1:], encoder)))
 
 
 def spelled(ids: Sequence[int], learnt: Sequence[bool], encoder: Encoder) -> list[Piece]:

@@ -29,6 +29,10 @@ def register_commands(cli: click.Group) -> None:
         from core.cli import look
 
         modules.append(look)
+    if "core.serve" in built_in():
+        from core.cli import serve
+
+        modules.insert(modules.index(chat) + 1, serve)
     for module in modules:
         for command in module.COMMANDS:
             cli.add_command(command)

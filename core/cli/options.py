@@ -115,6 +115,7 @@ def pipeline_as_json(folder: Path) -> dict[str, Any]:
 EFFECTIVE = {
     "evaluate": ("evaluate.", "sample.runtime.", "train.model.", "train.data.", "train.runtime.out_dir", "prepare.dataset_dir"),
     "look": ("sample.", "train.model.", "train.runtime.out_dir", "prepare.dataset_dir"),
+    "serve": ("sample.", "train.model.", "train.runtime.out_dir", "prepare.dataset_dir"),
     "sample": ("sample.", "train.model.", "train.runtime.out_dir", "prepare.dataset_dir"),
 }  # fmt: skip
 

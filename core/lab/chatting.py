@@ -10,17 +10,12 @@ from typing import Any
 
 import torch
 
-from core.chat.conversation import Conversation, Message
-from core.chat.render import render_prompt, reply_of, shortened
+from core.chat.conversation import Message
 from core.encoders.special import has_special
 from core.errors import UserError
+from core.lab.answering import Answering
 from core.lab.model import LoadedModel
 from core.sampling.generate import generate
-from core.sampling.stops import Stops
-
-ROOM = 4  # a quarter of block_size is kept free for the answer
-MOST_CALLS = 3  # of tools in one answer
-NO_TOOLS = "not available"  # the result of every call
 
 
 @dataclass(frozen=True)
@@ -110,49 +105,32 @@ def reply(
     stopped: asked after each token; if it says so, the answer ends there, and stays in the talk as it is. An answer without
     text leaves the talk as it was. Raises UserError for text that the encoder cannot encode.
     """
-    messages, said = (*talk.messages, Message("user", text)), ""
-    left_out = talk.left_out
-    for _ in range(MOST_CALLS + 1):
-        turn, ended, left_out = next_turn(replace(talk, messages=messages), show, stopped)
-        said += turn.content
-        if not turn.content and not turn.call:
-            break
-        messages = (*messages, turn)
-        if not turn.call or not ended:
-            break
-        messages = (*messages, Message("tool", NO_TOOLS))
-    messages = without_open_call(messages)
-    if not any(message.role == "assistant" for message in messages[len(talk.messages) :]):
-        return Reply(replace(talk, seed=talk.seed + 1), said, stopped())
-    return Reply(replace(talk, messages=messages, left_out=left_out, seed=talk.seed + 1), said, not ended)
-
-
-def without_open_call(messages: tuple[Message, ...]) -> tuple[Message, ...]:
-    """The turns without a call at their end that nobody has answered, or whose result the assistant has not taken up."""
-    while messages[-1].role == "tool" or messages[-1].call:
-        last, messages = messages[-1], messages[:-1]
-        if last.role == "assistant" and last.content:
-            return (*messages, replace(last, call=""))
-    return messages
-
-
-def next_turn(talk: Talk, show: Callable[[str], Any] | None, stopped: Callable[[], bool]) -> tuple[Message, bool, int]:
-    """The assistant's next turn, whether it has ended, and how many of the oldest turns did not fit."""
-    model, encoder = talk.model, talk.model.encoder
-    size = int(model.module.block_size)  # type: ignore[arg-type]
-    kept, left_out = shortened(Conversation(talk.messages), encoder, size - size // ROOM)
-    ids = render_prompt(kept, encoder)
-    settings = model.decoding(dict(talk.choices))
-    settings.pop("stop")
-    written: list[int] = []
+    model, asked = talk.model, (*talk.messages, Message("user", text))
+    answering = Answering(asked, model.encoder, int(model.module.block_size))  # type: ignore[arg-type]
     with model.trained.machine.computing():
-        prompt = torch.tensor(ids.astype("int64"), device=next(model.module.parameters()).device)[None]
-        steps = generate(model.module, prompt, seeds=[talk.seed], **settings)
-        stops, ended = Stops(encoder, [int(ids[-1])], "", show), False
-        for chosen in steps:
-            written.append(int(chosen[0]))
-            ended = stops.take([written[-1]])
-            if ended or stopped():
-                break
-        steps.close()
-    return reply_of(written, encoder), ended, left_out
+        write_turn(talk, answering, show, stopped)
+        while answering.close_turn(stopped=stopped()):
+            write_turn(talk, answering, show, stopped)
+    ended, talk = answering.turn_ended, replace(talk, seed=talk.seed + 1)
+    if not answering.turns:
+        return Reply(talk, answering.said, stopped())
+    talk = replace(talk, messages=(*asked, *answering.turns), left_out=answering.left_out)
+    return Reply(talk, answering.said, not ended)
+
+
+def write_turn(
+    talk: Talk, answering: Answering, show: Callable[[str], Any] | None, stopped: Callable[[], bool]
+) -> None:
+    """Let the model write one turn."""
+    settings = talk.model.decoding(dict(talk.choices))
+    settings.pop("stop")
+    module = talk.model.module
+    prompt = torch.tensor([answering.prompt], device=next(module.parameters()).device)
+    steps = generate(module, prompt, seeds=[talk.seed], **settings)
+    for chosen in steps:
+        piece = answering.take(int(chosen[0]))
+        if piece and show is not None:
+            show(piece)
+        if answering.turn_ended or stopped():
+            break
+    steps.close()

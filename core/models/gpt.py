@@ -105,7 +105,7 @@ class GPT(nn.Module):
         the place of each row, (B,); `recent` then has BEFORE where a row has not begun.
         """
         apart = isinstance(start, Tensor)
-        stop = int(start.max() if apart else start) + T
+        stop = T + (int(start.max()) if isinstance(start, Tensor) else start)
         if stop > self.block_size:
             raise ValueError(f"{stop} tokens do not fit the model's block_size = {self.block_size}")
         places = start[:, None] if isinstance(start, Tensor) else slice(start, stop)

@@ -51,8 +51,7 @@ class LSTMSlots:
     @property
     def state(self) -> tuple[Tensor, Tensor]:
         """The states of all rows in order, each (L, B, C)."""
-        weight = self.lstm.weight_hh_l0
-        zero = weight.new_zeros(self.lstm.num_layers, 1, self.lstm.hidden_size)
+        zero = next(self.lstm.parameters()).new_zeros(self.lstm.num_layers, 1, self.lstm.hidden_size)
         hidden, cell = zip(*(view.state or (zero, zero) for view in self.views), strict=True)
         return torch.cat(hidden, dim=1), torch.cat(cell, dim=1)
 

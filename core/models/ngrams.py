@@ -52,7 +52,8 @@ class NGrams(nn.Module):
         for length, table in enumerate(self.tables[1:], start=2):
             earlier = F.pad(ids, (length - 1, 0), value=BEFORE)[:, : ids.shape[1]]
             row = row + self.vocab_size ** (length - 1) * earlier
-            logits = logits + table(torch.where(earlier < 0, table.padding_idx, row))
+            known = row.masked_fill(earlier < 0, self.vocab_size**length)  # the table's last row
+            logits = logits + table(known)
         return logits  # type: ignore[no-any-return]
 
 

@@ -103,7 +103,9 @@ class Engine:
             alike[(asked.temperature, asked.top_k, asked.top_p)].append(row)
         tokens = [0] * len(self.running)
         for (temperature, top_k, top_p), rows in alike.items():
-            draws = [running.draws[running.written, 0] for row in rows if (running := self.running[row]).draws is not None]
+            draws = [
+                running.draws[running.written, 0] for row in rows if (running := self.running[row]).draws is not None
+            ]
             draw = torch.stack(draws) if draws else None
             found = choose(logits[rows], draw, temperature=temperature, top_k=top_k, top_p=top_p)
             for row, token in zip(rows, found.tolist(), strict=True):

@@ -1,0 +1,75 @@
+"""The assistant's answer to a conversation, built from tokens as they come: its turns, and between them results of tools."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from core.chat.conversation import TOOL, Conversation, Message
+from core.chat.render import render_prompt, reply_of, shortened
+from core.encoders.base import Encoder
+from core.encoders.special import special_ids
+from core.sampling.stops import TextStream
+
+ROOM = 4  # a quarter of block_size is kept free for the answer
+MOST_CALLS = 3  # of tools in one answer
+NO_TOOLS = "not available"  # the result of every call
+
+
+class Answering:
+    """What is known of an answer while the model writes it.
+
+    messages: the conversation, with the turns that the answer has added. prompt: ids after which the model writes now.
+    left_out: how many of the oldest turns do not fit the model's context. said: the text of the answer so far.
+    """
+
+    def __init__(self, messages: tuple[Message, ...], encoder: Encoder, block_size: int) -> None:
+        """Raises UserError for messages that are not valid, or not encodable."""
+        self.encoder, self.block_size = encoder, block_size
+        self.tool = special_ids(encoder)[TOOL]
+        self.given, self.messages, self.said, self.calls = len(messages), messages, "", 0
+        self.begin_turn()
+
+    def begin_turn(self) -> None:
+        """Start the assistant's next turn."""
+        kept, self.left_out = shortened(
+            Conversation(self.messages), self.encoder, self.block_size - self.block_size // ROOM
+        )
+        self.prompt: tuple[int, ...] = tuple(render_prompt(kept, self.encoder).tolist())
+        self.written: list[int] = []
+        self.stream = TextStream(self.encoder, self.prompt[-1])
+        self.calling = self.turn_ended = False
+
+    def take(self, token: int) -> str:
+        """Add a token. Returns a piece of what the assistant says, perhaps "". `turn_ended` says whether its turn is over."""
+        self.written.append(token)
+        self.turn_ended = token == self.encoder.end_token
+        rest = self.stream.rest() if self.turn_ended or token == self.tool else ""
+        self.calling = self.calling or token == self.tool
+        piece = rest if self.turn_ended or self.calling else self.stream.take(token)
+        self.said += piece
+        return piece
+
+    def close_turn(self, *, stopped: bool = False) -> bool:
+        """Add the turn to the conversation. Returns whether another one has begun, because it has ended with a call.
+
+        stopped: no other one begins.
+        """
+        turn = reply_of(self.written, self.encoder)
+        if turn.content or turn.call:
+            self.messages = (*self.messages, turn)
+        if stopped or not (turn.call and self.turn_ended and self.calls < MOST_CALLS):
+            return False
+        self.calls += 1
+        self.messages = (*self.messages, Message("tool", NO_TOOLS))
+        self.begin_turn()
+        return True
+
+    @property
+    def turns(self) -> tuple[Message, ...]:
+        """What the answer has added to the conversation: nothing, or turns of which the last one is the assistant's."""
+        added = self.messages[self.given :]
+        while added and (added[-1].role == "tool" or added[-1].call):  # a call that nobody has answered or taken up
+            last, added = added[-1], added[:-1]
+            if last.role == "assistant" and last.content:
+                added = (*added, replace(last, call=""))
+        return added

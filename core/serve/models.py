@@ -1,0 +1,112 @@
+"""The models that a server offers, by the names that clients use: EXP, EXP/RUN or EXP/RUN/STAGE."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from core.encoders.special import has_special
+from core.errors import UserError, did_you_mean
+from core.lab.choosing import split
+from core.lab.model import LoadedModel, load_model
+from core.lab.opened import open_folder
+from core.lab.stages import trained_as
+from core.listener import SILENT, Listener
+from core.models.build import parameter_count
+from core.plugins.discovery import discover
+from core.process import Program
+from core.serve.errors import Refused
+from core.serve.limits import Limits
+from core.serve.worker import Worker
+from core.tracking.run import DEFAULT, name_of, run_folders
+
+
+@dataclass(frozen=True)
+class Served:
+    """A model that clients can ask. name: as they call it. created: when its checkpoint was written, seconds since 1970."""
+
+    name: str
+    model: LoadedModel
+    worker: Worker
+    created: int
+
+    @property
+    def can_chat(self) -> bool:
+        """Whether it was trained with the special tokens of conversations."""
+        return has_special(self.model.encoder)
+
+    @property
+    def title(self) -> str:
+        """The name, with what it is good for."""
+        return f"{self.name} ({'chat' if self.can_chat else 'text'})"
+
+    @property
+    def block_size(self) -> int:
+        return int(self.model.module.block_size)  # type: ignore[arg-type]
+
+    def described(self) -> dict[str, Any]:
+        """An entry of /v1/models."""
+        meta = {
+            "n_vocab": self.model.encoder.vocab_size,
+            "n_ctx_train": self.block_size,
+            "n_params": parameter_count(self.model.module),
+            "chat": self.can_chat,
+        }
+        return {"id": self.name, "object": "model", "created": self.created, "owned_by": "terrarium", "meta": meta}
+
+
+@dataclass(frozen=True)
+class Shelf:
+    """All models of a server."""
+
+    models: tuple[Served, ...]
+
+    def find(self, name: str | None) -> Served:
+        """The model of this name; without a name the only one. Raises Refused."""
+        if name is None and len(self.models) == 1:
+            return self.models[0]
+        for served in self.models:
+            if served.name == name:
+                return served
+        names = [served.name for served in self.models]
+        if name is None:
+            raise Refused(f"model is missing: it is one of {', '.join(names)}", param="model", code="missing_field")
+        message = f"no model is called {name[:100]!r}. {did_you_mean(name[:100], names)}"
+        raise Refused(message, status=404, param="model", code="model_not_found")
+
+
+def open_models(
+    names: Sequence[str], variant: str, overrides: Sequence[str], limits: Limits, listener: Listener = SILENT
+) -> Shelf:
+    """Load models by name: EXP, EXP/RUN or EXP/RUN/STAGE; without names the run `default` of every experiment that has one.
+
+    Raises UserError for an unknown name, for one that is given twice, and if there is no model at all.
+    """
+    chosen = list(names) or trained_experiments()
+    if not chosen:
+        raise UserError("no experiment has a trained model yet", remedy=f"Train one: {Program.name()} loop EXP")
+    served: dict[str, Served] = {}
+    for name in chosen:
+        experiment, run = split(name)
+        opened = open_folder(experiment.address or experiment.name, variant, overrides, listener)
+        model = load_model(*trained_as(opened, run))
+        known = experiment.name if run is None else f"{experiment.name}/{run}"
+        if known in served:
+            raise UserError(f"two models would be called {known}", place=name, remedy="Name each model once.")
+        summary = model.run.folder / "summary.json"
+        created = int((summary if summary.is_file() else model.run.folder).stat().st_mtime)
+        served[known] = Served(known, model, Worker(model, limits), created)
+    return Shelf(tuple(served.values()))
+
+
+def trained_experiments() -> list[str]:
+    """Experiments with a trained run `default`."""
+    return [
+        experiment.name
+        for experiment in discover()
+        if any(
+            name_of(folder).partition("/")[0] == DEFAULT
+            for folder in run_folders(experiment, experiment.folder / "out")
+        )
+    ]

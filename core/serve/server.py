@@ -1,0 +1,110 @@
+"""The server process: a socket, connections that are closed when nothing comes, and the end at a signal."""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import secrets
+import socket
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import uvicorn
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from core.errors import UserError
+from core.serve.app import application
+from core.serve.limits import Limits
+from core.serve.models import Shelf
+
+
+@dataclass(frozen=True)
+class Address:
+    """Where a server listens. port 0: a free one. hosts: names, besides this machine's, that clients may call it by."""
+
+    host: str = "127.0.0.1"
+    port: int = 8000
+    hosts: tuple[str, ...] = ()
+
+    @property
+    def is_local(self) -> bool:
+        """Whether only this machine reaches it."""
+        if self.host == "localhost":
+            return True
+        try:
+            return ipaddress.ip_address(self.host).is_loopback
+        except ValueError:
+            return False
+
+
+def serve(shelf: Shelf, address: Address, token: str, limits: Limits, listening: Callable[[str, str], object]) -> None:
+    """Answer requests until a signal comes.
+
+    token: what clients must show; "" makes one where other machines reach the server. listening: called once with the
+    address to open in a browser, with the token, and the token. Raises UserError for an address that cannot be used.
+    """
+    token = token or ("" if address.is_local else secrets.token_urlsafe(24))
+    found = listener(address)
+    host, port = found.getsockname()[:2]
+    app = application(shelf, limits, token=token, hosts=[address.host, *address.hosts])
+    config = uvicorn.Config(
+        app,
+        http=connection_type(limits),
+        ws="none",
+        loop="asyncio",
+        lifespan="on",
+        log_level="warning",
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,
+        timeout_keep_alive=60,
+        timeout_graceful_shutdown=2,
+    )
+    shown = f"[{host}]" if ":" in host else host
+    listening(f"http://{shown}:{port}/" + (f"#token={token}" if token else ""), token)
+    uvicorn.Server(config).run(sockets=[found])
+
+
+def listener(address: Address) -> socket.socket:
+    """A socket that listens. Raises UserError if the address is taken, or is not of this machine."""
+    place = f"{address.host}:{address.port}"
+    try:
+        family, kind, _, _, where = socket.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM)[0]
+        found = socket.socket(family, kind)
+        found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        found.bind(where)
+        found.listen(128)
+    except OSError as error:
+        remedy = (
+            "Choose another port; 0 takes a free one."
+            if address.host in ("127.0.0.1", "localhost")
+            else "Choose another address or port."
+        )
+        raise UserError(f"cannot listen there: {error.strerror}", place=place, remedy=remedy) from None
+    return found
+
+
+def connection_type(limits: Limits) -> type[H11Protocol]:
+    """A connection that is closed if its first request does not come in time, or if there are too many."""
+
+    class Connection(H11Protocol):
+        silent: asyncio.TimerHandle | None = None
+
+        def connection_made(self, transport: Any) -> None:
+            super().connection_made(transport)
+            if len(self.connections) > limits.connections:
+                transport.close()
+                return
+            self.silent = self.loop.call_later(limits.reading, self.close_if_silent)
+
+        def close_if_silent(self) -> None:
+            if self.cycle is None:  # no request has come yet
+                self.transport.close()
+
+        def connection_lost(self, error: Exception | None) -> None:
+            if self.silent is not None:
+                self.silent.cancel()
+            super().connection_lost(error)
+
+    return Connection

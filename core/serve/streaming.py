@@ -1,0 +1,98 @@
+"""An answer that is sent while it is written, and what happens when its client goes away."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+from collections.abc import AsyncIterator
+
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from core.serve.errors import error_body
+from core.serve.limits import Limits
+from core.serve.replies import Shape
+from core.serve.worker import Happened, Ticket, Worker
+
+SSE = {"content-type": "text/event-stream; charset=utf-8", "cache-control": "no-store"}
+
+
+async def happenings(ticket: Ticket) -> AsyncIterator[list[Happened]]:
+    """What happens to an answer, all that is there at a time, up to its end."""
+    while True:
+        found = [await ticket.events.get()]
+        while not ticket.events.empty():
+            found.append(ticket.events.get_nowait())
+        yield found
+        if found[-1].reason:
+            return
+
+
+async def gone(receive: Receive) -> None:
+    """Returns when the client has gone away."""
+    while (await receive())["type"] != "http.disconnect":
+        pass
+
+
+class EventStream(Response):
+    """Server-sent events. If the client goes away, or does not read a finished answer in time, the answer is dropped."""
+
+    def __init__(self, worker: Worker, ticket: Ticket, shape: Shape, limits: Limits, *, with_usage: bool) -> None:
+        self.worker, self.ticket, self.shape, self.limits = worker, ticket, shape, limits
+        self.with_usage = with_usage
+        self.background = None
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        tasks = {asyncio.ensure_future(self.write(send)), asyncio.ensure_future(gone(receive))}
+        try:
+            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            for task in done:
+                with contextlib.suppress(asyncio.CancelledError):
+                    task.result()
+        finally:
+            self.worker.cancel(self.ticket)
+            for task in tasks:
+                task.cancel()
+
+    async def write(self, send: Send) -> None:
+        """Send the events as they come."""
+        headers = [(name.encode(), value.encode()) for name, value in SSE.items()]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        events = self.shape.opening()
+        async for found in happenings(self.ticket):
+            events += "".join(self.event_of(happened) for happened in found)
+            more = not found[-1].reason
+            sending = send({"type": "http.response.body", "body": events.encode(), "more_body": more})
+            await (sending if more else asyncio.wait_for(sending, self.limits.sending))
+            events = ""
+
+    def event_of(self, happened: Happened) -> str:
+        """The events that say it."""
+        if happened.reason == "error":
+            return f"data: {json.dumps(error_body(happened.text, 500))}\n\ndata: [DONE]\n\n"
+        piece = self.shape.piece(happened.text) if happened.text else ""
+        if not happened.reason:
+            return piece
+        return piece + self.shape.ending(happened.reason, self.ticket, with_usage=self.with_usage)
+
+
+async def whole_answer(worker: Worker, ticket: Ticket, receive: Receive) -> Happened | None:
+    """The text of an answer when it is complete, and why it ended; None if the client has gone away before."""
+
+    async def collect() -> Happened:
+        pieces: list[str] = []
+        async for found in happenings(ticket):
+            if found[-1].reason == "error":
+                return found[-1]
+            pieces += [happened.text for happened in found]
+        return Happened("".join(pieces), found[-1].reason)
+
+    tasks = asyncio.ensure_future(collect()), asyncio.ensure_future(gone(receive))
+    try:
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        return tasks[0].result() if tasks[0].done() else None
+    finally:
+        worker.cancel(ticket)
+        for task in tasks:
+            task.cancel()
