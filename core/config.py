@@ -101,6 +101,12 @@ class Prepare(Section):
     vocab_size: Annotated[int, pydantic.Field(ge=257)] = Field(
         1024, role="data", description="maximum vocabulary of `bpe`, ids"
     )
+    split_pattern: Annotated[str, pydantic.Field(min_length=1)] = Field(
+        "gpt2",
+        role="data",
+        description="where `bpe` cuts text before it merges pairs: gpt2; gpt4 (numbers in up to three digits); digits (each digit "
+        "alone); or a regular expression, whose matches are the pieces",
+    )
     special_tokens: Literal["none", "chat"] = Field(
         "none",
         role="data",

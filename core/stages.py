@@ -17,7 +17,9 @@ OWN_KEYS = ("name", "from", "checkpoint")
 SECTIONS = ("prepare", "train", "sample", "evaluate")
 NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]*")
 # What a dataset of all stages has in common: a stage that goes on with weights cannot change it.
-VOCABULARY = ("prepare.encoder", "prepare.vocab_size", "prepare.encoder_from", "prepare.special_tokens")
+VOCABULARY = (
+    "prepare.encoder", "prepare.vocab_size", "prepare.split_pattern", "prepare.encoder_from", "prepare.special_tokens",
+)  # fmt: skip
 COMMON = ("prepare.variant", "train.runtime.out_dir")  # of all stages
 
 

@@ -121,10 +121,11 @@ def test_every_stage_is_a_run_with_a_dataset(looped: Path, terrarium: Terrarium)
     assert json.loads(terrarium("list", "--json").stdout)[0]["runs"] == 3
 
 
-def test_what_a_stage_forgot(looped: Path, terrarium: Terrarium) -> None:
+def test_each_stage_is_measured_before_and_after_it(looped: Path, terrarium: Terrarium) -> None:
     table = pipeline_of(looped)["table"]
-    assert set(table["short/val_loss"]) == {"short", "long", "again"}
-    assert set(table["long/val_loss"]) == {"long", "again"}
+    for stage in ("short", "long", "again"):
+        assert set(table[f"{stage}/val_loss"]) == {"short", "long", "again"}
+        assert table[f"{stage}/val_loss"][stage] == table["val_loss"][stage]
     measured = json.loads(
         terrarium("evaluate", "spaces", "--stage", "again", "--data", "datasets/basic/long", "--json").stdout
     )
@@ -156,7 +157,7 @@ def test_a_stage_that_was_killed_before_its_first_checkpoint_starts_from_the_rig
     weights = (folder / "checkpoints/last/model.safetensors").read_bytes()
     shutil.rmtree(folder / "checkpoints")
     (folder / "metrics.csv").unlink()
-    (folder / "earlier.json").unlink()
+    (folder / "other_stages.json").unlink()
     (folder / "summary.json").write_text(json.dumps(summary_of(looped, "long") | {"status": "interrupted", "steps": 0}))
     assert terrarium("loop", "spaces").exit_code == 0
     assert (folder / "checkpoints/last/model.safetensors").read_bytes() == weights

@@ -82,11 +82,13 @@ def serve(
     options.tell_of_no_effect("serve", overrides)
     shelf = open_models(names, variant, overrides, limits, console)
 
-    def say(url: str, token: str) -> None:
+    def say(url: str) -> None:
         console.say(f"models: {', '.join(served.title for served in shelf.models)}")
         console.say(f"open {url} (Ctrl-C ends)")
 
-    answer_requests(shelf, Address(host, port, hosts), token, limits, say)
+    number = answer_requests(shelf, Address(host, port, hosts), token, limits, say)
+    console.say("stopped")
+    click.get_current_context().exit(128 + number)
 
 
 COMMANDS = (serve,)

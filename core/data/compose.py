@@ -84,13 +84,26 @@ def fit(build: Build, texts: Iterable[str], *, end_token: bool = False) -> Encod
         kind: type[Encoder] = build.source.plugins.get("encoders", settings.encoder, place)
         special = SPECIAL if settings.special_tokens == "chat" else ()
         optional = not special and "end_token" in inspect.signature(kind.fit).parameters
-        asked = {"end_token": True} if end_token and optional else {}
+        asked: dict[str, Any] = {"end_token": True} if end_token and optional else {}
+        if settings.split_pattern != "gpt2":
+            refuse_split_pattern(build, kind)
+            asked["split_pattern"] = settings.split_pattern
         encoder = kind.fit(unread, vocab_size=ids_of_text(build, len(special)), **asked)
         if special:
             encoder = WithSpecialTokens(encoder, special)
     for _ in unread:  # an encoder with a fixed vocabulary has read nothing
         pass
     return encoder
+
+
+def refuse_split_pattern(build: Build, kind: type[Encoder]) -> None:
+    """Raise UserError if a kind of encoder does not cut text by a pattern."""
+    if "split_pattern" not in inspect.signature(kind.fit).parameters:
+        raise UserError(
+            f"the encoder {kind.kind} does not cut text by a pattern",
+            place=build.source.place_of("prepare.split_pattern"),
+            remedy='Leave split_pattern out, or set prepare.encoder = "bpe".',
+        )
 
 
 def ids_of_text(build: Build, special: int) -> int:

@@ -52,6 +52,8 @@ def code_and_settings(source: Source) -> dict[str, Any]:
         settings["size"] = ENDLESS
     if settings["documents"] == "documents":
         del settings["documents"]
+    if settings["split_pattern"] == "gpt2":
+        del settings["split_pattern"]
     if settings["special_tokens"] == "none":
         del settings["special_tokens"]
     if not settings["max_tokens"]:

@@ -11,7 +11,7 @@ from tokenizers import pre_tokenizers, trainers
 from tokenizers.models import BPE
 from typing_extensions import Self
 
-from core.encoders.bytelevel import ByteLevel, tokenizer
+from core.encoders.bytelevel import GPT2, ByteLevel, tokenizer
 from core.encoders.text import WHITESPACE, spans, utf8, wrong_state
 from core.errors import UserError
 
@@ -26,20 +26,23 @@ SMALLEST = 257  # ids: the bytes and the end token
 
 
 class BpeEncoder(ByteLevel):
-    """merges: pairs of tokens in order of rank, each "left right" in GPT-2's alphabet of bytes."""
+    """merges: pairs of tokens in order of rank, each "left right" in GPT-2's alphabet of bytes.
+
+    split_pattern: how text is cut before pairs are merged, as `prepare.split_pattern`.
+    """
 
     kind = "bpe"
 
-    def __init__(self, merges: Sequence[str]) -> None:
-        super().__init__([pair(merge) for merge in merges])
+    def __init__(self, merges: Sequence[str], split_pattern: str = GPT2) -> None:
+        super().__init__([pair(merge) for merge in merges], split_pattern)
         self.merges = list(merges)
 
     @classmethod
-    def fit(cls, texts: Iterable[str], *, vocab_size: int) -> Self:
+    def fit(cls, texts: Iterable[str], *, vocab_size: int, split_pattern: str = GPT2) -> Self:
         """Learn merges from at most SAMPLE bytes, evenly spread over the texts.
 
         vocab_size: ids at most, including the 256 bytes and the end token. There are fewer where no more pairs occur
-        twice. Raises UserError below 257.
+        twice. Raises UserError below 257, and for a split_pattern that is no regular expression.
         """
         if vocab_size < SMALLEST:
             raise UserError(
@@ -47,7 +50,7 @@ class BpeEncoder(ByteLevel):
                 place="prepare.vocab_size",
                 remedy=f"Use {SMALLEST} (bytes only) or more.",
             )
-        learner = tokenizer(BPE())
+        learner = tokenizer(BPE(), split_pattern)
         trainer = trainers.BpeTrainer(
             vocab_size=vocab_size - 1,  # the trainer does not count the end token
             min_frequency=2,
@@ -56,18 +59,19 @@ class BpeEncoder(ByteLevel):
             show_progress=False,
         )
         learner.train_from_iterator(short_runs(sample(texts, SAMPLE)), trainer)
-        return cls([" ".join(merge) for merge in json.loads(learner.to_str())["model"]["merges"]])
+        return cls([" ".join(merge) for merge in json.loads(learner.to_str())["model"]["merges"]], split_pattern)
 
     @classmethod
     def from_state(cls, state: dict[str, Any]) -> Self:
         """Rebuild from `state()`. Raises UserError if the state is of another kind."""
-        if set(state) != {"merges"}:
+        if not {"merges"} <= set(state) <= {"merges", "split_pattern"}:
             raise wrong_state(cls.kind, state)
-        return cls(state["merges"])
+        return cls(**state)
 
     def state(self) -> dict[str, Any]:
-        """The merges in order. The ids follow from them."""
-        return {"merges": self.merges}
+        """The merges in order, from which the ids follow, and the pattern where it is not GPT-2's."""
+        own = {} if self.split_pattern == GPT2 else {"split_pattern": self.split_pattern}
+        return {"merges": self.merges} | own
 
 
 def pair(merge: str) -> tuple[str, str]:

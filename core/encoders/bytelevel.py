@@ -11,10 +11,11 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain
 
 import numpy as np
-from tokenizers import Tokenizer, models, pre_tokenizers
+from tokenizers import Regex, Tokenizer, models, pre_tokenizers
 
 from core.encoders.base import Ids
 from core.encoders.text import WHITESPACE, spans, utf8
+from core.errors import UserError
 
 # Cuts text at some of the places where GPT-2's pattern cuts it. ASCII is cut at all of them. A run with other
 # characters stays whole, so no table of Unicode's letters is needed (it differs between Python versions).
@@ -31,6 +32,14 @@ PIECE = re.compile(
     rf"| ?[^{WHITESPACE}]+"
     rf"|[{WHITESPACE}]"
 )
+# Named ways to cut text into pieces, within which pairs are merged. Sources: openai/gpt-2, src/encoder.py;
+# openai/tiktoken, cl100k_base. `digits` is GPT-2's with each digit alone, so that numbers keep their places.
+PATTERNS = {
+    "gpt2": r"'(?:[sdmt]|ll|ve|re)| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+",
+    "gpt4": r"'(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?+\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]++[\r\n]*|\s*[\r\n]|\s+(?!\S)|\s+",
+    "digits": r"'(?:[sdmt]|ll|ve|re)| ?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+",
+}
+GPT2 = "gpt2"
 GROUP = 1 << 20  # characters cut into pieces at a time: about 20 MB of small strings
 CACHE = 1 << 22  # characters of distinct pieces to remember: about 600,000 words of English, 120 MB
 NEW = 1 / 3  # fraction of a group's pieces: above it, looking up costs more than it saves
@@ -56,17 +65,37 @@ def alphabet_bytes() -> dict[str, int]:
     return dict(zip(letters, [*printable, *others], strict=True))
 
 
-def tokenizer(model: models.BPE) -> Tokenizer:
-    """A tokenizer of the library with GPT-2's cuts and no special tokens, so no text can become one."""
+def tokenizer(model: models.BPE, split_pattern: str = GPT2) -> Tokenizer:
+    """A tokenizer of the library that cuts text by a pattern and has no special tokens, so no text can become one.
+
+    split_pattern: a name in PATTERNS, or a regular expression whose matches are pieces; what it leaves out is a piece too.
+    Raises UserError for one that is no regular expression.
+    """
     result = Tokenizer(model)
-    result.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    if split_pattern == GPT2:
+        result.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+        return result
+    try:
+        cut = pre_tokenizers.Split(Regex(PATTERNS.get(split_pattern, split_pattern)), "isolated")
+    except Exception as error:  # the library raises no narrower one
+        raise UserError(
+            f"{split_pattern!r} is no regular expression: {error}",
+            place="prepare.split_pattern",
+            remedy=f"Write one, or a name: {', '.join(PATTERNS)}.",
+        ) from None
+    letters = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    result.pre_tokenizer = pre_tokenizers.Sequence([cut, letters])
     return result
 
 
 class ByteLevel:
-    """A coder between text and ids. merges: pairs of tokens in order of rank, each spelled in `alphabet`."""
+    """A coder between text and ids. merges: pairs of tokens in order of rank, each spelled in `alphabet`.
 
-    def __init__(self, merges: Sequence[tuple[str, str]]) -> None:
+    split_pattern: as for `tokenizer`.
+    """
+
+    def __init__(self, merges: Sequence[tuple[str, str]], split_pattern: str = GPT2) -> None:
+        self.split_pattern = split_pattern
         vocabulary = {letter: token for token, letter in enumerate(alphabet())}
         for left, right in merges:
             vocabulary.setdefault(left + right, len(vocabulary))
@@ -74,7 +103,8 @@ class ByteLevel:
         self.vocab_size = len(vocabulary) + 1
         byte = alphabet_bytes()
         self.bytes = [*(bytes(byte[letter] for letter in token) for token in vocabulary), b""]  # of each id
-        self.tokenizer = tokenizer(models.BPE(vocab=vocabulary, merges=list(merges), cache_capacity=0))
+        model = models.BPE(vocab=vocabulary, merges=list(merges), cache_capacity=0)
+        self.tokenizer = tokenizer(model, split_pattern)
         self.known: dict[str, bytes] = {}  # ids of pieces seen before, as bytes of uint32
         self.room = CACHE
 
@@ -93,6 +123,9 @@ class ByteLevel:
         """Ids of texts whose pieces all fit in memory at once."""
         for text in texts:
             utf8(text)
+        if self.split_pattern != GPT2:  # PIECE knows no other cuts
+            encodings = self.tokenizer.encode_batch_fast(list(texts))
+            return [np.array(encoding.ids, np.uint32) for encoding in encodings]
         if self.room < 0:
             self.known.clear()
             self.room = CACHE

@@ -10,7 +10,7 @@ from core.data.pipeline import is_foreign
 from core.errors import UserError, did_you_mean
 from core.lab.opened import Opened
 from core.roles import role_of
-from core.stages import Stage, stage_config
+from core.stages import VOCABULARY, Stage, stage_config
 from core.tracking.run import read_summary
 
 MODEL = "train.model"
@@ -46,7 +46,8 @@ def places_of_data(opened: Opened, stage: Stage) -> dict[str, str]:
     own = prepared_as(opened, stage)
     owner = next(each for each in opened.stages if each is stage or prepared_as(opened, each) == own)
     found = {"dataset_dir": f"{base}/{owner.name}"}
-    if owner is not first and not {"encoder", "vocab_size", "encoder_from", "special_tokens"} & given.keys():
+    vocabulary = {key.removeprefix("prepare.") for key in VOCABULARY}
+    if owner is not first and not vocabulary & given.keys():
         found["encoder_from"] = at_stage(opened, first).config.prepare.dataset_dir
     return found
 

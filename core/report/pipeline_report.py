@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 PICTURE = "curves.png"
+OTHERS = "other_stages.json"  # in a stage's run folder: {other stage: {metric: value}}, measured with its best weights
 OWN = {
     "val_loss": "best_val_loss", "bits_per_byte": "bits_per_byte", "val_accuracy": "val_accuracy", "accuracy": "accuracy",
     HELD_OUT: HELD_OUT,
@@ -29,7 +30,7 @@ AGAIN = (
     "val_accuracy",
     "test_accuracy",
     HELD_OUT,
-)  # of an earlier stage's data, measured after each later one
+)  # of a stage's data, measured after every stage
 Metrics = dict[str, dict[str, float]]
 
 
@@ -56,7 +57,7 @@ def write_pipeline_report(folder: Path, experiment: str, stages: Sequence[str]) 
 
 
 def tables_of(folder: Path, runs: dict[str, RunData]) -> tuple[Metrics, Metrics]:
-    """{metric: {stage: value}}: each stage's own figures, then STAGE/METRIC for the data of a stage after each later one.
+    """{metric: {stage: value}}: each stage's own figures, then STAGE/METRIC for the data of a stage after every stage.
 
     The second table has the number of prompts of each exact match.
     """
@@ -68,13 +69,13 @@ def tables_of(folder: Path, runs: dict[str, RunData]) -> tuple[Metrics, Metrics]
         put(prompts, "accuracy", name, run.summary.get("prompts"))
         put(prompts, HELD_OUT, name, (run.summary.get("held_out") or {}).get("prompts"))
         put(prompts, "val_accuracy", name, read_json(folder / name / "evaluation.json").get("val_prompts"))
-    for earlier in list(runs)[:-1]:
+    for measured_on in runs:
         for name in runs:
-            measured = read_json(folder / name / ("evaluation.json" if name == earlier else "earlier.json"))
-            values = measured if name == earlier else measured.get(earlier, {})
+            measured = read_json(folder / name / ("evaluation.json" if name == measured_on else OTHERS))
+            values = measured if name == measured_on else measured.get(measured_on, {})
             for metric in AGAIN:
-                put(found, f"{earlier}/{metric}", name, values.get(metric))
-                put(prompts, f"{earlier}/{metric}", name, values.get(metric.replace("accuracy", "prompts")))
+                put(found, f"{measured_on}/{metric}", name, values.get(metric))
+                put(prompts, f"{measured_on}/{metric}", name, values.get(metric.replace("accuracy", "prompts")))
     return {metric: values for metric, values in found.items() if "/" not in metric or len(values) > 1}, prompts
 
 
@@ -171,7 +172,10 @@ def metrics(stages: Sequence[str], table: Metrics, prompts: Metrics) -> list[Par
         ]
         for metric, values in table.items()
     ]
-    again = "STAGE/METRIC is measured on the data of that stage, after each later stage: it shows what was forgotten."
+    again = (
+        "STAGE/METRIC is measured on the data of that stage, after every stage: what was known before it, and what was "
+        "forgotten later."
+    )
     explained = [Paragraph(again, "soft")] if any("/" in metric for metric in table) else []
     own = "accuracy is the exact match of the test side, where a stage has one. All figures are of checkpoint best."
     return [PageTable(("metric", *stages), rows), Paragraph(own, "soft"), *explained]

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
+
+import torch
 
 from core.encoders.special import has_special
 from core.errors import UserError, did_you_mean
@@ -91,6 +93,8 @@ def open_models(
         experiment, run = split(name)
         opened = open_folder(experiment.address or experiment.name, variant, overrides, listener)
         model = load_model(*trained_as(opened, run))
+        if not any(text.startswith("sample.runtime.threads=") for text in overrides):
+            model = with_a_core_left(model)
         known = experiment.name if run is None else f"{experiment.name}/{run}"
         if known in served:
             raise UserError(f"two models would be called {known}", place=name, remedy="Name each model once.")
@@ -98,6 +102,16 @@ def open_models(
         created = int((summary if summary.is_file() else model.run.folder).stat().st_mtime)
         served[known] = Served(known, model, Worker(model, limits), created)
     return Shelf(tuple(served.values()))
+
+
+def with_a_core_left(model: LoadedModel) -> LoadedModel:
+    """The model, which computes on all cores but one: requests need one too.
+
+    On two cores, answers then come at twice to three times the rate (docs/LOG.md).
+    """
+    machine = model.trained.machine
+    machine = replace(machine, threads=max(1, min(machine.threads, torch.get_num_threads() - 1)))
+    return replace(model, trained=replace(model.trained, machine=machine))
 
 
 def trained_experiments() -> list[str]:

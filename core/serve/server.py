@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import ipaddress
 import secrets
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
+from core import process
 from core.errors import UserError
 from core.serve.app import application
 from core.serve.limits import Limits
@@ -38,11 +40,11 @@ class Address:
             return False
 
 
-def serve(shelf: Shelf, address: Address, token: str, limits: Limits, listening: Callable[[str, str], object]) -> None:
-    """Answer requests until a signal comes.
+def serve(shelf: Shelf, address: Address, token: str, limits: Limits, listening: Callable[[str], object]) -> int:
+    """Answer requests until SIGINT or SIGTERM comes. Returns its number.
 
     token: what clients must show; "" makes one where other machines reach the server. listening: called once with the
-    address to open in a browser, with the token, and the token. Raises UserError for an address that cannot be used.
+    address to open in a browser, which holds the token. Raises UserError for an address that cannot be used.
     """
     token = token or ("" if address.is_local else secrets.token_urlsafe(24))
     found = listener(address)
@@ -62,8 +64,25 @@ def serve(shelf: Shelf, address: Address, token: str, limits: Limits, listening:
         timeout_graceful_shutdown=2,
     )
     shown = f"[{host}]" if ":" in host else host
-    listening(f"http://{shown}:{port}/" + (f"#token={token}" if token else ""), token)
-    uvicorn.Server(config).run(sockets=[found])
+    listening(f"http://{shown}:{port}/" + (f"#token={token}" if token else ""))
+    with process.noting_signals() as stop:
+        Server(config, stop).run(sockets=[found])
+    return stop.number
+
+
+class Server(uvicorn.Server):
+    """uvicorn's server, which leaves signals to us."""
+
+    def __init__(self, config: uvicorn.Config, stop: process.StopRequest) -> None:
+        super().__init__(config)
+        self.stop = stop
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+    async def on_tick(self, counter: int) -> bool:
+        return await super().on_tick(counter) or self.stop.number > 0
 
 
 def listener(address: Address) -> socket.socket:

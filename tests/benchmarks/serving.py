@@ -31,12 +31,12 @@ from tests.benchmarks.measure import print_table
 
 CLIENTS = (1, 2, 4, 8, 16)
 # Running text in 1,500 words of an invented language: no end token, so that every answer has the length that is asked for.
-PREPARE = '''
+PREPARE = """
 def documents(rng):
     words = ["".join(rng.choices("aeioubdgklmnprst", k=rng.randint(2, 7))) for _ in range(1500)]
     for _ in range(200):
         yield " ".join(rng.choices(words, k=200))
-'''
+"""
 CONFIG = """[prepare]
 encoder = "bpe"
 vocab_size = 1024
@@ -68,7 +68,13 @@ def server(lab: Path, concurrency: int) -> Iterator[int]:
 
 async def ask(port: int, prompt: str, tokens: int) -> int:
     """Ask for a streamed continuation. Returns how many tokens it had."""
-    body = {"prompt": prompt, "max_tokens": tokens, "temperature": 0, "stream": True, "stream_options": {"include_usage": True}}
+    body = {
+        "prompt": prompt,
+        "max_tokens": tokens,
+        "temperature": 0,
+        "stream": True,
+        "stream_options": {"include_usage": True},
+    }
     data = json.dumps(body).encode()
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     head = f"POST /v1/completions HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nContent-Length: {len(data)}\r\nConnection: close\r\n\r\n"

@@ -1,0 +1,89 @@
+"""Pip, a tree frog in a terrarium, learns to talk: stories, then tasks, then conversations."""
+
+from core import Conversation, Message
+
+from . import creature, items, stories, tasks
+
+ALONE = 0.5  # share of conversations with one question; the others have two to six
+
+
+def base(rng):
+    """Running text: stories, facts, and who Pip is."""
+    while True:
+        kind = rng.random()
+        if kind < 0.7:
+            yield stories.story(rng) + "\n"
+        elif kind < 0.95:
+            yield " ".join(stories.fact(rng) for _ in range(rng.randint(2, 5))) + "\n"
+        else:
+            yield creature.ABOUT.replace("\n", " ").strip() + "\n"
+
+
+def mid(rng):
+    """Running text, with tasks and short talks between stories. Its words, names and numbers are practised ones."""
+    stream = base(rng)
+    while True:
+        if rng.random() < 0.2:
+            yield next(stream)
+        else:
+            turns = (turn(rng, asked=False) for _ in range(rng.randint(2, 5)))
+            yield "\n".join(f"{question}\n{answer}" for question, answer, _ in turns) + "\n"
+
+
+def chat(rng):
+    """Conversations. One question alone is graded where it has one right answer; talks of several turns are not."""
+    while True:
+        if rng.random() < ALONE:
+            question, answer, group = turn(rng, asked=True)
+            yield Conversation([Message("user", question), Message("assistant", answer)], group=group)
+        else:
+            yield talk(rng)
+
+
+def talk(rng):
+    """Several turns, at times with a name that is asked for later."""
+    given = items.draw(rng, items.name, asked=False) if rng.random() < 0.3 else ""
+    turns = [turn(rng, asked=False)[:2] for _ in range(rng.randint(2, 5))]
+    if given:
+        turns.insert(0, (rng.choice(("My name is {}.", "I am {}.", "Call me {}.")).format(given), f"Hello {given}!"))
+        turns.append((rng.choice(("What is my name?", "Who am I?", "Do you know my name?")), tasks.name(given)))
+    else:
+        turns.insert(0, creature.small_talk(rng))
+    pairs = [(Message("user", question), Message("assistant", answer)) for question, answer in turns]
+    return Conversation([message for pair in pairs for message in pair])
+
+
+def turn(rng, *, asked):
+    """A question, its answer, and the group in which it is graded; None where many answers are right.
+
+    asked: with an item that occurs nowhere else, in words that depend on the item.
+    """
+    kind = rng.choice(("identity", "talk", "story", "name", "spelling", "length", "counting", "adding", "comparing"))
+    if kind == "identity":
+        return (*creature.identity_question(rng), kind)
+    if kind == "talk":
+        return (*creature.small_talk(rng), None)
+    if kind == "story":
+        animal = rng.choice(stories.ANIMALS)
+        question = rng.choice(
+            ("Tell me a story about a {}.", "A story about a {}, please.", "Do you know a story of a {}?")
+        )
+        return question.format(animal), stories.story(rng, animal), None
+    if kind == "name":
+        given = items.draw(rng, items.name, asked=asked)
+        return phrase(rng, tasks.NAME, given, asked).format(given), tasks.name(given), kind
+    if kind in ("adding", "comparing"):
+        pair = items.draw(rng, items.two_numbers, asked=asked)
+        phrases, answer = (tasks.ADD, tasks.addition) if kind == "adding" else (tasks.COMPARE, tasks.comparison)
+        return phrase(rng, phrases, pair, asked).format(*pair), answer(*pair), kind
+    word = items.draw(rng, items.word, asked=asked)
+    if kind == "counting":
+        letter = items.in_same_words(sorted(set(word)), word) if asked else rng.choice(word)
+        return phrase(rng, tasks.COUNT, word, asked).format(word, letter), tasks.count(word, letter), kind
+    phrases, answer = (tasks.SPELL, tasks.spelling) if kind == "spelling" else (tasks.LENGTH, tasks.length)
+    return phrase(rng, phrases, word, asked).format(word), answer(word), kind
+
+
+def phrase(rng, phrases, item, asked):
+    """How an item is asked for."""
+    return items.in_same_words(phrases, item) if asked else rng.choice(phrases)
