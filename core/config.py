@@ -263,6 +263,12 @@ class Data(Section):
         description="random: every row is drawn anew; epochs: each document, or window of a stream, is read once per epoch, in "
         "an order that seed and epoch decide. A row then holds as many whole documents as always fit",
     )
+    packing: Literal["none", "documents"] = Field(
+        "none",
+        role="learning",
+        description="documents: rows hold whole documents, packed by best fit; one that is longer than a row is cropped. none: "
+        "rows of random order start at a document and cut the last one",
+    )
 
 
 class Optim(Section):

@@ -14,7 +14,8 @@ import numpy.typing as npt
 
 from core.config import Data
 from core.data.dataset import BLOCK, Dataset, Split
-from core.data.epochs import longest_document, pieces_of, rows_in_epochs
+from core.data.epochs import longest_document, packed_in_epochs, pieces_of, rows_in_epochs, rows_of_documents
+from core.data.packing import Packed, packed_rows
 from core.errors import UserError
 
 Array = npt.NDArray[np.int64]
@@ -42,6 +43,8 @@ def layout_of(dataset: Dataset, data: Data) -> Layout:
             refuse_short(split, data)
     if dataset.train.whole:
         refuse_cuts(dataset.train, data, layout)
+    if data.packing == "documents":
+        refuse_unpackable(dataset.train, data, layout)
     whole = layout == "rows" and (data.order == "epochs" or dataset.train.whole)
     reach = block_size(data) if layout == "rows" and not whole else None
     if not has_target(dataset.train, data, reach, whole_documents=whole):
@@ -112,16 +115,20 @@ def batch(split: Split, data: Data, seed: int, step: int) -> tuple[Array, Array]
     stream: windows at random places, as in nanoGPT. rows: each starts where a random document starts, and the
     documents after it follow until T is full. Some rows may hold no target, but not all of them: they are then drawn
     again. Rows of conversations hold as many whole ones as fit, so each row has a target; the rest of a row is padding.
-    With train.data.order = "epochs": see `core.data.epochs`. Raises UserError if the side is shorter than a window.
+    With train.data.order = "epochs": see `core.data.epochs`; with packing = "documents": see `core.data.packing`. Raises
+    UserError if the side is shorter than a window.
     """
     size, rows = block_size(data), data.grad_accum_steps * data.batch_size
     shape = (data.grad_accum_steps, data.batch_size, size)
-    if data.order == "epochs":
-        in_rows = uses_rows(split, data)
-        ids, learnt = rows_in_epochs(split, size, seed, step * rows, rows, in_rows=in_rows, masked=data.mask_prompt)
-        targets = np.where(learnt[:, 1:], ids[:, 1:], NO_TARGET)
-        return np.ascontiguousarray(ids[:, :-1]).reshape(shape), targets.reshape(shape)
     random = np.random.Generator(np.random.Philox(np.random.SeedSequence((seed, step))))
+    if data.packing == "documents":
+        packed, first = packing_of(split, data), step * rows
+        in_order = data.order == "epochs"
+        chosen = packed_in_epochs(packed, seed, first, rows) if in_order else random.integers(packed.rows, size=rows)
+        return as_batch(shape, *rows_of_documents(split, size, packed.numbers(chosen), masked=data.mask_prompt))
+    if data.order == "epochs":
+        in_rows, masked = uses_rows(split, data), data.mask_prompt
+        return as_batch(shape, *rows_in_epochs(split, size, seed, step * rows, rows, in_rows=in_rows, masked=masked))
     for _ in range(MOST_DRAWS):
         if uses_rows(split, data):
             assert split.starts is not None
@@ -134,6 +141,29 @@ def batch(split: Split, data: Data, seed: int, step: int) -> tuple[Array, Array]
         if (targets != NO_TARGET).any():
             break
     return inputs.reshape(shape), targets.reshape(shape)
+
+
+def as_batch(shape: tuple[int, int, int], ids: Array, learnt: npt.NDArray[np.bool_]) -> tuple[Array, Array]:
+    """Inputs and targets (G, B, T) from ids (G B, T + 1) and which of them may be targets."""
+    targets = np.where(learnt[:, 1:], ids[:, 1:], NO_TARGET)
+    return np.ascontiguousarray(ids[:, :-1]).reshape(shape), targets.reshape(shape)
+
+
+def packing_of(split: Split, data: Data) -> Packed:
+    """The rows of a side with train.data.packing = "documents"."""
+    return packed_rows(split, block_size(data), masked=data.mask_prompt)
+
+
+def refuse_unpackable(split: Split, data: Data, layout: Layout) -> None:
+    """Raise UserError if there are no documents to pack, or none with a target that fits a row."""
+    if layout == "stream":
+        raise UserError(
+            "this dataset is running text, which has no documents to pack, or train.data.layout says to read it so",
+            place='train.data.packing = "documents"',
+            remedy='Leave packing out. Or set prepare.special_tokens = "chat": documents of text are then kept apart.',
+        )
+    if not packing_of(split, data).rows:
+        raise no_targets(split, data, in_rows=True)
 
 
 def whole_ends(split: Split, begins: Array, size: int) -> Array:
@@ -149,7 +179,10 @@ def whole_ends(split: Split, begins: Array, size: int) -> Array:
 
 def epochs_read(split: Split, data: Data, steps: int) -> float:
     """How many times the first `steps` batches read a side, with train.data.order = "epochs"."""
-    rows = pieces_of(split, block_size(data), in_rows=uses_rows(split, data)).rows
+    if data.packing == "documents":
+        rows = packing_of(split, data).rows
+    else:
+        rows = pieces_of(split, block_size(data), in_rows=uses_rows(split, data)).rows
     return steps * data.grad_accum_steps * data.batch_size / rows
 
 

@@ -149,11 +149,12 @@ def compose_documents(
     about = {**about, "overlap": split.overlap(keys[numbers["train"]], keys[numbers["val"]])}
     if "test" in numbers and about["kind"] == "column":
         about["test_overlap"] = split.overlap(keys[numbers["train"]], keys[numbers["test"]])
-    if spool.kind == "text":
+    if spool.kind == "text" and not spool.chat:
         encoder = fit(build, pieces(spool.texts()))
         of_sides = {name: spool.texts(chosen) for name, chosen in numbers.items()}
         return compose_text(build, encoder, of_sides, spool.characters, about)
-    chat, stop = spool.chat and spool.kind == "conversations", spool.ending or ""
+    chat = spool.chat and spool.kind != "examples"
+    stop = "" if chat else spool.ending or ""
     spools = [spool] if held_out is None else [spool, held_out]
     texts: Iterable[str] = (
         text
@@ -172,14 +173,15 @@ def compose_documents(
     for name, chosen in numbers.items():
         sides.append(Side(build.folder, name, encoder, tell))
         documents = spool.read(chosen.tolist())
-        if chat and build.config.prepare.max_tokens:
+        if chat and build.config.prepare.max_tokens and spool.kind == "conversations":
             documents = trim(build, documents, encoder, f"{spool.what}, {name} side")
         sides[-1].write_documents(documents, keys[chosen], spool.groups, ends, chat=chat)
     if held_out is not None:
         sides.append(Side(build.folder, HELD_OUT, encoder))
         sides[-1].write_documents(held_out.read(), held_out.keys(), held_out.groups, ends)
         about |= {"held_out_removed": spool.left_out}
-    info = {"kind": spool.kind, "stop": stop, "end_token": end, "groups": list(spool.groups), "split": about}
+    kind = "documents" if spool.kind == "text" else spool.kind
+    info = {"kind": kind, "stop": stop, "end_token": end, "groups": list(spool.groups), "split": about}
     return finish(
         build, encoder, sides, info | ({} if held_out is None else {"held_out_groups": list(held_out.groups)})
     )

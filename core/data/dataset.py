@@ -14,11 +14,12 @@ import numpy as np
 import numpy.typing as npt
 
 from core import files
+from core.chat.conversation import BOS
 from core.chat.render import PromptText
 from core.data.documents import Example
 from core.data.info import AGAIN, HELD_OUT, SIDES, TEST, describe, read_info
 from core.encoders.base import Encoder, identity
-from core.encoders.special import STATE, rebuilt
+from core.encoders.special import STATE, rebuilt, special_ids
 from core.errors import UserError
 from core.plugins.manager import Plugins
 from core.plugins.manager import plugins as everyone
@@ -123,6 +124,13 @@ class Dataset:
     def stop(self) -> str:
         """The character that ends every completion, or "" where an end token does, or nothing."""
         return str(self.info.get("stop", ""))
+
+    @property
+    def begin(self) -> int | None:
+        """The id of <|bos|>, if every document begins with it."""
+        if self.train.whole or self.info["kind"] == "documents":
+            return special_ids(self.encoder)[BOS]
+        return None
 
     @property
     def end_token(self) -> int | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from core.chat.conversation import Conversation, Piece, pieces_of, question_of
+from core.chat.conversation import BOS, END, Conversation, Piece, pieces_of, question_of
 
 
 class Example(NamedTuple):
@@ -25,13 +25,14 @@ def segments(document: Document, *, chat: bool = False) -> list[Piece]:
     """A document in pieces, each with whether the loss is on it or it is only read.
 
     Pieces are encoded one by one, here and when sampling, so that a prompt has the same ids in both.
-    chat: the encoder has special tokens, and conversations are written with them: see `core.chat.conversation`. Otherwise
-    a conversation becomes "User: ...\\nAssistant: " (read) and "...\\n" (learnt) in turn.
+    chat: the encoder has special tokens, and conversations are written with them: see `core.chat.conversation`. A text is
+    written between <|bos|> and <|end|>. Otherwise a conversation becomes "User: ...\\nAssistant: " (read) and "...\\n" (learnt) in turn.
     """
     if isinstance(document, Example):  # the most frequent ones by far: tuple.__new__ takes half the time of Piece()
         return [tuple.__new__(Piece, (document[0], False, False)), tuple.__new__(Piece, (document[1], True, False))]
     if isinstance(document, str):
-        return [Piece(document, True)]
+        text = Piece(document, True)
+        return [Piece(BOS, False, special=True), text, Piece(END, True, special=True)] if chat else [text]
     if chat:
         return pieces_of(document)
     pieces, read = [], ""

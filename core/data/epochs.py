@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from core.data.dataset import BLOCK, Split
+from core.data.packing import Packed
 
 Array = npt.NDArray[np.int64]
 KEPT = 2  # permutations in memory: a step may belong to two epochs
@@ -123,16 +124,39 @@ def pieces_in_rows(pieces: Pieces, seed: int, first: int, rows: int) -> Array:
 def rows_in_epochs(
     split: Split, size: int, seed: int, first: int, rows: int, *, in_rows: bool, masked: bool
 ) -> tuple[Array, npt.NDArray[np.bool_]]:
-    """Ids (R, T + 1) of rows first, first + 1, ..., and which of them may be targets.
-
-    A piece's first token is not one: nothing before it belongs to it. masked: nor is a prompt. Padding after the last piece
-    has id 0.
-    """
+    """Rows first, first + 1, ..., as `laid_out`."""
     pieces = pieces_of(split, size, in_rows=in_rows)
     numbers = pieces_in_rows(pieces, seed, first, rows)
+    return laid_out(split, size, numbers >= 0, *pieces.bounds(numbers[numbers >= 0]), masked=masked)
+
+
+def packed_in_epochs(packed: Packed, seed: int, first: int, rows: int) -> Array:
+    """Numbers of the packed rows (R,) that stand first, first + 1, ...: each once per epoch, in an order of the epoch's own."""
+    epochs, places = np.divmod(first + np.arange(rows), packed.rows)
+    found = np.empty(rows, np.int64)
+    for epoch in np.unique(epochs):
+        here = epochs == epoch
+        found[here] = permutation(seed, int(epoch), packed.rows)[places[here]]
+    return found
+
+
+def rows_of_documents(split: Split, size: int, numbers: Array, *, masked: bool) -> tuple[Array, npt.NDArray[np.bool_]]:
+    """Rows of documents (R, K), -1 for none, each cropped to T + 1 tokens, as `laid_out`."""
     there = numbers >= 0
-    begins, ends = pieces.bounds(numbers[there])
-    held = np.zeros(numbers.shape, np.int64)  # tokens of each piece
+    begins, ends = Pieces(size, split.tokens, len(numbers), 1, split.starts).bounds(numbers[there])
+    return laid_out(split, size, there, begins, np.minimum(ends, begins + size + 1), masked=masked)
+
+
+def laid_out(
+    split: Split, size: int, there: npt.NDArray[np.bool_], begins: Array, ends: Array, *, masked: bool
+) -> tuple[Array, npt.NDArray[np.bool_]]:
+    """Ids (R, T + 1) of pieces side by side, and which of them may be targets.
+
+    there (R, K): where there is a piece; begins and ends: of those, row by row. A piece's first token is not a target:
+    nothing before it belongs to it. masked: nor is a prompt. Padding after the last piece has id 0.
+    """
+    rows = len(there)
+    held = np.zeros(there.shape, np.int64)  # tokens of each piece
     held[there] = ends - begins
     offsets = np.cumsum(held, axis=1) - held + np.arange(rows)[:, None] * (size + 1)
     counts, targets = held[there], offsets[there]  # in the flat rows

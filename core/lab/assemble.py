@@ -123,6 +123,7 @@ def identity_of(dataset: Dataset) -> dict[str, Any]:
         "stop": dataset.stop,
         "has_examples": dataset.has_examples,
         "conversations": dataset.train.whole,
+        "begin": dataset.begin,
     }
 
 

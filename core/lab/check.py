@@ -7,6 +7,7 @@ from typing import Any
 
 from core.chat.render import spelled
 from core.config import Data
+from core.data.batches import packing_of
 from core.data.dataset import Dataset, Side
 from core.encoders.base import identity
 from core.errors import UserError
@@ -56,6 +57,7 @@ def account_of(opened: Opened, *, timing: bool = True) -> Account:
         "overlap": [{"side": side, **dataclasses.asdict(overlap), "share": overlap.share} for side, overlap in found],
         "baselines": baseline_losses(dataset, data),
         "conversation": conversation_of(dataset),
+        "packing": packing_figures(dataset, data),
         "optimal_loss": opened.config.evaluate.optimal_loss,
         "prediction": None if prediction is None else dataclasses.asdict(prediction),
         "warnings": [dataclasses.asdict(caution) for caution in cautions_of(opened, facts)],
@@ -79,6 +81,14 @@ def conversation_of(dataset: Dataset) -> Account | None:
         "shown": min(len(ids), SHOWN),
         **{f"{side}_targets": int(dataset.info[side]["target_tokens"]) for side in ("train", *held_out_sides(dataset))},
     }
+
+
+def packing_figures(dataset: Dataset, data: Data) -> Account | None:
+    """What train.data.packing makes of the training side: rows, and the shares that are cropped and empty. None without it."""
+    if data.packing == "none":
+        return None
+    packed = packing_of(dataset.train, data)
+    return {"rows": packed.rows, "cropped": packed.cropped, "padding": packed.padding}
 
 
 def accounts_of(opened: Opened, stage: str = "", *, timing: bool = True) -> dict[str, Account]:

@@ -13,6 +13,7 @@ import torch
 from pydantic import ValidationError
 
 from core import files
+from core.chat.render import PromptText
 from core.config import Config, Sampling
 from core.data.dataset import Dataset, Side, load_dataset
 from core.data.lines import as_examples
@@ -134,13 +135,15 @@ class LoadedModel:
         if isinstance(prompts, str):
             raise UserError("prompts is one text", place="prompts", remedy='Give a list of texts: ["cab: "].')
         settings = self.decoding(choices)
-        self.say_what_is_cut(prompts)
+        begun = [self.begun(prompt) for prompt in prompts]
+        self.say_what_is_cut(begun)
         with self.trained.machine.computing():
-            return complete(self.module, self.encoder, list(prompts), seed=seed, **settings)
+            return complete(self.module, self.encoder, begun, seed=seed, **settings)
 
     def stream(self, prompt: str, *, seed: int = 0, **choices: Any) -> Iterator[str]:
         """Yield the completion of one prompt in pieces. choices: as for `complete`."""
         settings = self.decoding(choices)
+        prompt = self.begun(prompt)
         self.say_what_is_cut([prompt])
         steps = pieces(self.module, self.encoder, prompt, seed=seed, **settings)
         while True:
@@ -149,6 +152,13 @@ class LoadedModel:
             if piece is None:
                 return
             yield piece
+
+    def begun(self, prompt: str) -> str:
+        """A prompt as documents begin in training: with <|bos|>, where they do. Raises UserError for text that cannot be encoded."""
+        begin = self.trained.begin
+        if begin is None or isinstance(prompt, PromptText):
+            return prompt
+        return PromptText.of([begin, *(int(token) for token in self.encoder.encode(prompt))], self.encoder)
 
     def say_what_is_cut(self, prompts: Sequence[str]) -> None:
         """Tell the listener which of the prompts are longer than the model's context, and what it sees of the first."""

@@ -40,12 +40,13 @@ def sample(model: LoadedModel, *, show: Callable[[str], Any] | None = None, **ch
     if show is not None and not answers:
         show(prompts[0].prompt)
     try:
-        model.say_what_is_cut([example.prompt for example in prompts])
+        begun = [example.prompt if answers else model.begun(example.prompt) for example in prompts]
+        model.say_what_is_cut(begun)
         with model.trained.machine.computing():
             texts = complete(
                 model.module,
                 model.encoder,
-                [example.prompt for example in prompts],
+                begun,
                 seed=own.runtime.seed or 0 if seed is None else seed,
                 show=None if answers else show,
                 **decoding,
@@ -102,6 +103,8 @@ def start_text(model: LoadedModel, given: str | None) -> str:
             ) from None
     if start:
         return with_line_breaks(start, model)
+    if model.trained.begin is not None:
+        return ""
     try:
         model.encoder.encode("\n")
     except UserError:

@@ -8,6 +8,8 @@ from typing import Any
 
 import torch
 
+from core.config import Data
+from core.data.batches import packing_of
 from core.data.dataset import Dataset
 from core.lab.assemble import Fresh
 from core.models.build import parameter_count
@@ -33,26 +35,38 @@ def opening(run: Run, dataset: Dataset, fresh: Fresh, command: str) -> dict[str,
     """The summary at the start. The status is "interrupted", because a killed process cannot write it later."""
     runtime = run.config.train.runtime
     started = read_summary(run.folder).get("started") or datetime.datetime.now().isoformat()
-    return {
-        "experiment": run.experiment.name,
-        "run": run.name,
-        "started": started,
-        "status": "interrupted",
-        "seed": runtime.seed,
-        "steps": 0,
-        "parameters": parameter_count(fresh.model),
-        "device": runtime.device,
-        "dtype": runtime.dtype,
-        "choices": {
-            **runtime.model_dump(include={"dtype", "attention", "compile", "threads"}),
-            "milliseconds": fresh.settled.timings,
-        },
-        "dataset_fingerprint": dataset.fingerprint,
-        "data_hash": dataset.data_hash,
-        "val_text": dataset.text_hash("val"),
-        "environment": surroundings(run),
-        "command": command,
-    } | ({"description": run.description} if run.description else {})
+    return (
+        {
+            "experiment": run.experiment.name,
+            "run": run.name,
+            "started": started,
+            "status": "interrupted",
+            "seed": runtime.seed,
+            "steps": 0,
+            "parameters": parameter_count(fresh.model),
+            "device": runtime.device,
+            "dtype": runtime.dtype,
+            "choices": {
+                **runtime.model_dump(include={"dtype", "attention", "compile", "threads"}),
+                "milliseconds": fresh.settled.timings,
+            },
+            "dataset_fingerprint": dataset.fingerprint,
+            "data_hash": dataset.data_hash,
+            "val_text": dataset.text_hash("val"),
+            "environment": surroundings(run),
+            "command": command,
+        }
+        | packing(dataset, run.config.train.data)
+        | ({"description": run.description} if run.description else {})
+    )
+
+
+def packing(dataset: Dataset, data: Data) -> dict[str, Any]:
+    """The shares of the training side that packing has cropped, and of the rows that are empty, where documents are packed."""
+    if data.packing == "none":
+        return {}
+    packed = packing_of(dataset.train, data)
+    return {"cropped": packed.cropped, "padding": packed.padding}
 
 
 def closing(progress: Progress, speed: Speed) -> dict[str, Any]:

@@ -25,7 +25,7 @@ from core.training.progress import other_settings
 class Trained:
     """A loaded run. step: of the checkpoint. data, stop, has_examples: of the dataset it was trained on, see `Dataset.is_of`.
 
-    conversations: whether that holds conversations with special tokens.
+    conversations: whether that holds conversations with special tokens. begin: the id that its documents begin with.
     """
 
     folder: Path
@@ -38,6 +38,7 @@ class Trained:
     stop: str
     has_examples: bool
     conversations: bool = False
+    begin: int | None = None
 
 
 def run_config(folder: Path, overrides: tuple[str, ...] = ()) -> Config:
@@ -64,6 +65,7 @@ def load_run(folder: Path, config: Config, plugins: Plugins, name: str = "best")
         step, stop = int(state["step"]), str(state["stop"])
         data = {key: state.get(key) for key in ("data_hash", "dataset_fingerprint")}
         has_examples, conversations = bool(state["has_examples"]), bool(state.get("conversations"))
+        begin = state.get("begin")
     if foreign := {key: values for key, values in differences.items() if role_of(key) == "model"}:
         raise other_settings(checkpoint.folder, foreign)
     runtime = config.sample.runtime
@@ -76,4 +78,4 @@ def load_run(folder: Path, config: Config, plugins: Plugins, name: str = "best")
     )
     model = model_on(machine, config.train.model, encoder.vocab_size, plugins)
     checkpoints.put_weights(model, checkpoint.model, str(checkpoint.folder))
-    return Trained(folder, config, model.eval(), encoder, machine, step, data, stop, has_examples, conversations)
+    return Trained(folder, config, model.eval(), encoder, machine, step, data, stop, has_examples, conversations, begin)

@@ -24,7 +24,7 @@ from core.serve.errors import Refused, error_body, refused
 from core.serve.guard import Guard
 from core.serve.limits import Limits
 from core.serve.models import Served, Shelf
-from core.serve.replies import Shape
+from core.serve.replies import Envelope
 from core.serve.streaming import EventStream, whole_answer
 from core.serve.worker import Busy
 from core.serve.writing import ChatWriting, TextWriting, Writing
@@ -124,7 +124,7 @@ async def completions(request: Request) -> Response:
     asked: AskedForText = read(AskedForText, await request.body(), limits)
     served = request.app.state.shelf.find(asked.model)
     try:
-        ids = await asyncio.to_thread(prompt_ids, served.model.encoder, asked.prompt)
+        ids = await asyncio.to_thread(lambda: prompt_ids(served.model.encoder, served.model.begun(asked.prompt)))
     except UserError as error:
         raise refused(error, "prompt") from None
     own = served.model.decoding({})["stop"]
@@ -155,15 +155,15 @@ async def answer(request: Request, served: Served, asked: Asked, writing: Writin
             code="busy",
             headers={"Retry-After": "1"},
         ) from None
-    shape = Shape(served.name, chat)
+    envelope = Envelope(served.name, chat)
     if asked.stream:
-        return EventStream(served.worker, ticket, shape, limits, with_usage=asked.wants_usage)
+        return EventStream(served.worker, ticket, envelope, limits, with_usage=asked.wants_usage)
     found = await whole_answer(served.worker, ticket, request.receive)
     if found is None:  # the client has gone, and nobody reads this
         return Response(status_code=499)
     if found.reason == "error":
         return JSONResponse(error_body(found.text, 500), 500)
-    return JSONResponse(shape.whole(found.text, found.reason, ticket))
+    return JSONResponse(envelope.whole(found.text, found.reason, ticket))
 
 
 async def tokenize(request: Request) -> Response:

@@ -8,7 +8,6 @@ from typing import Any
 
 import torch
 
-from core.encoders.special import has_special
 from core.errors import UserError, did_you_mean
 from core.lab.choosing import split
 from core.lab.model import LoadedModel, load_model
@@ -35,8 +34,8 @@ class Served:
 
     @property
     def can_chat(self) -> bool:
-        """Whether it was trained with the special tokens of conversations."""
-        return has_special(self.model.encoder)
+        """Whether it was trained on conversations with special tokens."""
+        return self.model.trained.conversations
 
     @property
     def title(self) -> str:

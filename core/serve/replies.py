@@ -12,7 +12,7 @@ from core.serve.worker import Ticket
 
 
 @dataclass(frozen=True)
-class Shape:
+class Envelope:
     """How one answer is written. chat: as a message; otherwise as text. model: the name that the client gave or got."""
 
     model: str

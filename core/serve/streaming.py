@@ -12,7 +12,7 @@ from starlette.types import Receive, Scope, Send
 
 from core.serve.errors import error_body
 from core.serve.limits import Limits
-from core.serve.replies import Shape
+from core.serve.replies import Envelope
 from core.serve.worker import Happened, Ticket, Worker
 
 SSE = {"content-type": "text/event-stream; charset=utf-8", "cache-control": "no-store"}
@@ -38,8 +38,8 @@ async def gone(receive: Receive) -> None:
 class EventStream(Response):
     """Server-sent events. If the client goes away, or does not read a finished answer in time, the answer is dropped."""
 
-    def __init__(self, worker: Worker, ticket: Ticket, shape: Shape, limits: Limits, *, with_usage: bool) -> None:
-        self.worker, self.ticket, self.shape, self.limits = worker, ticket, shape, limits
+    def __init__(self, worker: Worker, ticket: Ticket, envelope: Envelope, limits: Limits, *, with_usage: bool) -> None:
+        self.worker, self.ticket, self.envelope, self.limits = worker, ticket, envelope, limits
         self.with_usage = with_usage
         self.background = None
 
@@ -59,7 +59,7 @@ class EventStream(Response):
         """Send the events as they come."""
         headers = [(name.encode(), value.encode()) for name, value in SSE.items()]
         await send({"type": "http.response.start", "status": 200, "headers": headers})
-        events = self.shape.opening()
+        events = self.envelope.opening()
         async for found in happenings(self.ticket):
             events += "".join(self.event_of(happened) for happened in found)
             more = not found[-1].reason
@@ -71,10 +71,10 @@ class EventStream(Response):
         """The events that say it."""
         if happened.reason == "error":
             return f"data: {json.dumps(error_body(happened.text, 500))}\n\ndata: [DONE]\n\n"
-        piece = self.shape.piece(happened.text) if happened.text else ""
+        piece = self.envelope.piece(happened.text) if happened.text else ""
         if not happened.reason:
             return piece
-        return piece + self.shape.ending(happened.reason, self.ticket, with_usage=self.with_usage)
+        return piece + self.envelope.ending(happened.reason, self.ticket, with_usage=self.with_usage)
 
 
 async def whole_answer(worker: Worker, ticket: Ticket, receive: Receive) -> Happened | None:

@@ -30,8 +30,9 @@ SUMMARY = {
     "side": TEXT, "bits_per_byte": NUMBER, "accuracy": NUMBER, "prompts": NUMBER, "accuracy_by_group": TABLE,
     "prompts_by_group": TABLE, "val_accuracy": NUMBER, "metrics": TABLE, "reached": TABLE, "delay": NUMBER, "stopped_by": TEXT,
     "dataset_fingerprint": TEXT, "data_hash": TEXT, "val_text": TEXT, "held_out": TABLE, "environment": TABLE, "command": TEXT, "started": TEXT, "choices": TABLE,
+    "cropped": NUMBER, "padding": NUMBER,
 }  # fmt: skip
-LATE = ("command", "started", "choices", "held_out")  # fields that a summary may lack
+LATE = ("command", "started", "choices", "held_out", "cropped", "padding")  # fields that a summary may lack
 TYPES = {TEXT: (str,), TABLE: (dict,), NUMBER: (int, float)}
 
 

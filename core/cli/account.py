@@ -1,0 +1,108 @@
+"""What check found about an experiment, as lines for the terminal."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from typing import Any
+
+from core.cli.conversation import conversation_lines
+from core.report.run_report import duration
+from core.tracking.figures import loss_text
+
+Account = dict[str, Any]
+
+
+def across_lines(across: list[Account]) -> Iterator[str]:
+    """What was counted from stage to stage."""
+    yield from ("", "held-out prompts of one stage in the training data of another")
+    for part in across:
+        where = f"{part['stage']} ({part['side']}) in {part['train_of']}"
+        yield line(where, f"{part['in_train']:,} of {part['parts']:,} ({part['share']:.1%})")
+
+
+def lines(account: Account, colour: bool) -> Iterator[str]:
+    """The account as text, section by section."""
+    yield from ("", "data", *data_lines(account))
+    yield from conversation_lines(account, colour=colour)
+    yield from ("", "validation in training", *overlap_lines(account, "val"))
+    if any(part["side"] == "test" for part in account["overlap"]):
+        yield from ("", "test in training", *overlap_lines(account, "test"))
+    yield from ("", "n-gram baselines: loss in nats per target (bits per byte)", *loss_lines(account))
+    if account["prediction"]:
+        yield from ("", "cost of the run", *cost_lines(account))
+    found = account["warnings"]
+    yield from ("", "suspicious settings" if found else "no suspicious settings")
+    for number, warning in enumerate(found, 1):
+        yield f"  {number}. {warning['place']}: {warning['message']}."
+        yield f"     {warning['remedy']}"
+
+
+def line(name: str, text: str) -> str:
+    return f"  {name:<22}{text}"
+
+
+def data_lines(account: Account) -> Iterator[str]:
+    data, size = account["data"], account["block_size"]
+    if data["train_documents"] is not None:
+        documents = f"{data['train_documents']:,} to train on, {data['val_documents']:,} held out ({data['kind']})"
+        yield line("documents", documents)
+    else:
+        yield line("documents", "running text, one stream")
+    if data["train_prompts"] is not None:
+        yield line("different prompts", f"{data['train_prompts']:,} to train on, {data['val_prompts']:,} held out")
+    yield line("tokens", f"{data['train_tokens']:,} to train on, {data['val_tokens']:,} held out")
+    yield line("vocabulary", f"{data['vocab_size']:,} ({data['encoder']})")
+    if data["longest"] is not None:
+        longer = f"block_size = {size:,}"
+        if data["longer"]:
+            longer = f"{data['longer']:,} are longer than {longer}"
+        elif data["longest"] < size:
+            longer += " is longer than any document, so a row has several"
+        yield line("longest document", f"{data['longest']:,} tokens; {longer}")
+    if packing := account["packing"]:
+        shares = f"{packing['cropped']:.1%} of the tokens are cropped, {packing['padding']:.1%} of the rows is empty"
+        yield line("packing", f"{packing['rows']:,} rows of whole documents; {shares}")
+    each = data["train_tokens"] / max(account["parameters"], 1)
+    yield line("parameters", f"{account['parameters']:,}, {each:.2g} training tokens for each")
+
+
+def overlap_lines(account: Account, side: str) -> Iterator[str]:
+    for part in [part for part in account["overlap"] if part["side"] == side]:
+        text = f"{part['in_train']:,} of {part['parts']:,} also occur in train ({part['share']:.1%})"
+        if part["searched"] < account["data"]["train_tokens"]:
+            text += f", in its first {part['searched']:,} tokens"
+        yield line(part["what"], text)
+    if side == "val" and account["data"]["same"]:
+        yield "  Both sides are the same."
+
+
+def loss_lines(account: Account) -> Iterator[str]:
+    found, data = account["baselines"], account["data"]
+    for name, nats in found["nats"].items():
+        bits = found["bits_per_byte"][name]
+        yield line(name, loss_text(nats) + ("" if bits is None else f"  ({bits:.3f})"))
+    if account["optimal_loss"] is not None:
+        yield line("optimal", f"{loss_text(account['optimal_loss'])}  from evaluate.optimal_loss")
+    if (found["train_tokens"], found["val_tokens"]) != (data["train_tokens"], data["val_tokens"]):
+        yield f"  From the first {found['train_tokens']:,} training and {found['val_tokens']:,} validation tokens."
+    tables = [nats for name, nats in found["nats"].items() if name != "uniform"]
+    if any(longer > shorter for shorter, longer in itertools.pairwise(tables)):
+        yield "  Longer n-grams that do worse have memorised the training side."
+    yield "  N-grams: interpolated Kneser-Ney (Chen and Goodman 1999), counted on the training side only."
+
+
+def cost_lines(account: Account) -> Iterator[str]:
+    from core.files import megabytes
+
+    cost: dict[str, Any] = account["prediction"]
+    yield line("step", f"{cost['ms_per_step']:,.1f} ms, {cost['tokens_per_second']:,.0f} tokens/s")
+    shares = ", ".join(f"{name} {share:.1%}" for name, share in cost["shares"].items())
+    yield line("time", f"about {duration(cost['seconds'])} for {cost['steps']:,} steps; share of it: {shares}")
+    seen = cost["steps"] * cost["ms_per_step"] / 1000 * cost["tokens_per_second"]
+    times = seen / account["data"]["train_tokens"]
+    yield line("data seen", f"{seen:,.0f} tokens, {times:,.{0 if times >= 10 else 1}f} times the training side")
+    if cost["memory_bytes"] is not None:
+        left = "" if cost["available_bytes"] is None else f"; {megabytes(cost['available_bytes'])} more are free"
+        some = f" with {cost['rows']:,} of {account['batch_size']:,} rows" * (cost["rows"] < account["batch_size"])
+        yield line("memory", f"{megabytes(cost['memory_bytes'])} at most{some}{left}")
