@@ -119,12 +119,7 @@ def test_an_epoch_has_every_document_once() -> None:
     split = side_of([5, 9, 3, 12, 7, 4, 8, 2, 6, 11] * 3)
     packed = packed_rows(split, 15, masked=True)
     data = data_of(15, "epochs", rows=1)
-    seen = [
-        documents_in(
-            np.append(*map(lambda part: part[0, 0], ((batch(split, data, 3, step)[0]), np.full((1, 1, 0), 0)))), split
-        )
-        for step in range(packed.rows)
-    ]  # noqa: C417
+    seen = [documents_in(batch(split, data, 3, step)[0][0, 0], split) for step in range(packed.rows)]
     assert sorted(number for row in seen for number in row) == list(range(30))
     later = [batch(split, data, 3, step)[0].tolist() for step in range(packed.rows, 2 * packed.rows)]
     first = [batch(split, data, 3, step)[0].tolist() for step in range(packed.rows)]
