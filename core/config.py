@@ -169,6 +169,12 @@ class Model(Section):
     init_checkpoint: Literal["best", "last"] = Field(
         "best", role="learning", description="checkpoint of `init_from` to start from"
     )
+    depth: CountOrZero = Field(
+        0,
+        role="model",
+        description="one dial: sets n_layer, n_embd, n_head, batch_size, grad_accum_steps and max_iters by rules, where they "
+        "are not given; `check` shows the arithmetic; 0: off",
+    )
     n_layer: Count = Field(4, role="model", description="transformer blocks, or layers of an lstm")
     n_head: Count = Field(4, role="model", description="attention heads per block; must divide n_embd")
     n_kv_head: Count | None = Field(
@@ -313,6 +319,11 @@ class Schedule(Section):
 
     max_iters: Count = Field(
         1000, role="steering", description="length of the run, optimizer steps; ignored with train.runtime.max_minutes"
+    )
+    tokens_per_parameter: Positive = Field(
+        12.0,
+        role="steering",
+        description="length of the run with train.model.depth, tokens for each number in the model's matrices",
     )
     warmup_iters: CountOrZero | None = Field(
         None, role="steering", description="length of the linear warm-up, optimizer steps"

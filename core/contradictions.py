@@ -70,6 +70,11 @@ def refuse_contradictions(config: Config) -> None:
             ("prepare.columns", "prepare.format"), f'columns name those of a table, and format = "{config.prepare.format}" has none.',
             'Set prepare.format, such as "csv" or "jsonl".',
         )  # fmt: skip
+    if model.depth and model.kind != "gpt":
+        raise Contradiction(
+            ("train.model.depth", "train.model.kind"), f'depth shapes models of kind gpt, and kind = "{model.kind}".',
+            "Leave depth out, and give the shape yourself.",
+        )  # fmt: skip
     if model.ngram == 1:
         raise Contradiction(
             ("train.model.ngram",), "there is no table of 1-grams.", "Use 2 for a table of pairs of ids, or 0 for none.",

@@ -18,6 +18,7 @@ from pydantic_core import ErrorDetails
 from core.config import Config
 from core.contradictions import Contradiction
 from core.defaults import resolve
+from core.dial import with_shape
 from core.errors import UserError, did_you_mean
 from core.nanogpt_keys import ANSWERS
 from core.roles import is_section, known_keys
@@ -235,7 +236,8 @@ def read_override(text: str) -> Settings:
 def check(settings: Settings) -> Config:
     """Check the types and resolve. Raises UserError for the first mistake."""
     try:
-        return resolve(Config.model_validate({key: value for key, value in settings.values.items() if key != STAGES}))
+        values = {key: value for key, value in settings.values.items() if key != STAGES}
+        return resolve(Config.model_validate(with_shape(values)))
     except ValidationError as error:
         raise user_error(error.errors(), settings) from None
     except Contradiction as error:

@@ -24,6 +24,8 @@ def across_lines(across: list[Account]) -> Iterator[str]:
 def lines(account: Account, colour: bool) -> Iterator[str]:
     """The account as text, section by section."""
     yield from ("", "data", *data_lines(account))
+    if account["dial"]:
+        yield from ("", "train.model.depth", *dial_lines(account))
     yield from conversation_lines(account, colour=colour)
     yield from ("", "validation in training", *overlap_lines(account, "val"))
     if any(part["side"] == "test" for part in account["overlap"]):
@@ -65,6 +67,14 @@ def data_lines(account: Account) -> Iterator[str]:
         yield line("packing", f"{packing['rows']:,} rows of whole documents; {shares}")
     each = data["train_tokens"] / max(account["parameters"], 1)
     yield line("parameters", f"{account['parameters']:,}, {each:.2g} training tokens for each")
+
+
+def dial_lines(account: Account) -> Iterator[str]:
+    """What the dial decides, with its arithmetic."""
+    for rule in account["dial"]:
+        name = rule["key"].rpartition(".")[2]
+        own = "" if rule["given"] is None else f"; but {rule['given']:,} is given"
+        yield line(name, f"{rule['value']:,} = {rule['because']}{own}")
 
 
 def overlap_lines(account: Account, side: str) -> Iterator[str]:

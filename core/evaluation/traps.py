@@ -8,12 +8,14 @@ from typing import NamedTuple
 
 from core.conditions import read_condition
 from core.config import Config
+from core.dial import FITTED, is_fitted
 from core.evaluation.facts import Facts
 
 SMALL_MODEL = 10_000_000  # parameters
 MANY_MICRO_BATCHES = 8
 FEW_TOKENS, FEW_PROMPTS = 1_000, 20  # of a validation side
 MANY_EPOCHS = 50
+USEFUL_EPOCHS = 16  # of a large model's text (arXiv:2305.16264)
 LONG_STEPS, LONG_SECONDS = 2_000, 600  # of a run that is long enough to save on the way
 ROOMY = 8  # times the longest document
 
@@ -30,6 +32,7 @@ def traps(config: Config, given: Collection[str], facts: Facts) -> list[Trap]:
     """Every setting that looks like a mistake. given: dotted keys that the user set; defaults give no warning."""
     found = (
         of_data(config, given, facts),
+        of_depth(config, facts),
         of_rows(config, facts),
         of_end(config, facts),
         of_steps(config, given, facts),
@@ -86,6 +89,27 @@ def of_data(config: Config, given: Collection[str], facts: Facts) -> Iterator[Tr
             "sample.sample.temperature",
             f"temperature = {config.sample.sample.temperature:g} draws answers at random, but exact match expects one answer",
             "Leave it out, or set it to 0, for greedy answers.",
+        )
+
+
+def of_depth(config: Config, facts: Facts) -> Iterator[Trap]:
+    """Warnings about what train.model.depth decides."""
+    depth, schedule = config.train.model.depth, config.train.schedule
+    if not depth or config.train.runtime.max_minutes is not None:
+        return
+    if not is_fitted(depth):
+        yield Trap(
+            "train.model.depth",
+            f"depth = {depth} is outside the depths of {FITTED[0]} to {FITTED[1]} for which the rules for tokens and batch were fitted",
+            "Compare a few values of train.schedule.tokens_per_parameter and train.data.batch_size before you trust them.",
+        )
+    times = schedule.max_iters * config.train.data.tokens_per_step / max(facts.train_tokens, 1)
+    if times > USEFUL_EPOCHS:
+        yield Trap(
+            "train.model.depth",
+            f"depth = {depth}: the run reads the training data {times:,.0f} times, and after about {USEFUL_EPOCHS} times it learns "
+            "little more from it (arXiv:2305.16264)",
+            "Lower depth or train.schedule.tokens_per_parameter, or prepare more text.",
         )
 
 

@@ -9,6 +9,7 @@ from core.chat.render import spelled
 from core.config import Data
 from core.data.batches import packing_of
 from core.data.dataset import Dataset, Side
+from core.dial import rules_of
 from core.encoders.base import identity
 from core.errors import UserError
 from core.evaluation.baselines import TRAIN_TOKENS, VAL_TOKENS, baselines
@@ -25,6 +26,7 @@ from core.lab.settle import Settled, settle
 from core.lab.stages import at_stage, named
 from core.models.build import build_model, parameter_count
 from core.plugins.manager import Plugins
+from core.roles import flat
 from core.training import memory
 
 TIMED_SECONDS = 5.0
@@ -40,6 +42,7 @@ def account_of(opened: Opened, *, timing: bool = True) -> Account:
     data = settled.config.train.data
     prediction, parameters = timed(opened, dataset) if timing else (None, untimed(settled, dataset, opened.plugins))
     found = [(side, overlap) for side in held_out_sides(dataset) for overlap in overlaps_of(dataset, side)]
+    given = set(flat(opened.settings.values))
     facts = dataclasses.replace(
         facts_of(dataset, data),
         val_in_train=most_of("val", found),
@@ -58,6 +61,7 @@ def account_of(opened: Opened, *, timing: bool = True) -> Account:
         "baselines": baseline_losses(dataset, data),
         "conversation": conversation_of(dataset),
         "packing": packing_figures(dataset, data),
+        "dial": [dataclasses.asdict(rule) for rule in rules_of(opened.config, given, dataset.encoder.vocab_size)],
         "optimal_loss": opened.config.evaluate.optimal_loss,
         "prediction": None if prediction is None else dataclasses.asdict(prediction),
         "warnings": [dataclasses.asdict(caution) for caution in cautions_of(opened, facts)],

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from core.data.batches import batch
 from core.data.dataset import Dataset
+from core.dial import HEAD_WIDTH
 from core.errors import UserError
 from core.lab.assemble import never_compiled, temporary_model
 from core.lab.opened import Opened, as_overrides, with_overrides
@@ -20,7 +21,6 @@ from core.training.timing import step_speed
 
 MEASURED_SECONDS = 0.6  # per size
 WIDTHS = (64, 128, 192, 256, 384, 512, 768, 1024)
-HEAD_WIDTH = 64
 TOKENS_PER_PARAMETER = 2.0
 FEWEST_STEPS = 100  # with fewer, a learning rate schedule has no effect
 STEPPING = 0.95  # share of the budget for steps; evaluations and saves take the rest

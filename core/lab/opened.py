@@ -11,6 +11,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from core.config import Config, replaced
+from core.dial import rules_of
 from core.errors import UserError
 from core.listener import SILENT, Listener
 from core.plugins.code import load_code
@@ -18,7 +19,7 @@ from core.plugins.discovery import Experiment, find
 from core.plugins.manager import Plugins, plugins_with
 from core.roles import flat
 from core.stages import Stage, read_stages, refuse_unknown_stages
-from core.toml import Settings, load_config, toml_value
+from core.toml import Settings, check, load_config, read_override, toml_value
 from core.tracking.run import DEFAULT, out_folder
 from core.tracking.values import unwrapped
 
@@ -122,10 +123,25 @@ def prepared(opened: Opened, *, force: bool = False) -> tuple[Opened, Dataset]:
     return as_read(opened, dataset), dataset
 
 
+def dialled(opened: Opened, dataset: Dataset) -> Opened:
+    """The experiment with the batch and the steps that train.model.depth decides, now that the vocabulary is known."""
+    given = set(flat(opened.settings.values))
+    rules = rules_of(opened.config, given, dataset.encoder.vocab_size)
+    if not rules:
+        return opened
+    settings = Settings()
+    settings.lay(opened.settings)
+    for rule in rules:
+        if rule.key not in given:
+            settings.lay(read_override(f"{rule.key}={rule.value}"))
+    return replace(opened, config=check(settings))
+
+
 def as_read(opened: Opened, dataset: Dataset) -> Opened:
     """The experiment with settings that say where its dataset is and how it was read, for a run's config."""
     from core.data.pipeline import dataset_setting
 
+    opened = dialled(opened, dataset)
     changes = {"prepare.format": "pairs"} if "separator" in dataset.info else {}
     if opened.experiment.path(opened.config.prepare.dataset_dir) != dataset.folder:
         changes["prepare.dataset_dir"] = dataset_setting(opened.experiment, dataset)

@@ -30,7 +30,7 @@ def at_stage(opened: Opened, stage: Stage) -> Opened:
             key: value for key, value in model.items() if role_of(f"{MODEL}.{key}") == "model" and value is not None
         }
         start = {"init_from": f"./{stage.origin}", "init_checkpoint": stage.checkpoint}
-        fixed["train"]["model"] = shape | start
+        fixed["train"]["model"] = shape | start | {"depth": 0}  # it decides the length of the first stage only
     elif "init_from" in stage.settings.values.get("train", {}).get("model", {}) or stage is opened.stages[0]:
         del fixed["train"]["model"]  # the first stage may start from another run
     config, settings = stage_config(opened.experiment.folder, opened.variant, opened.overrides, stage, fixed)

@@ -1,0 +1,111 @@
+"""One dial for pretraining: a depth decides width and heads, and with the vocabulary also tokens, batch and steps.
+
+The rules, for a GPT of depth N (docs/how-to/pretrain.md has the sources, and where each was fitted):
+
+    n_layer = N, n_embd = 64 N, n_head = N         heads of 64 channels
+    S = n_layer (2 C + 2 K D + a F) C + V C        numbers in matrices that tokens are multiplied with
+    tokens = tokens_per_parameter S
+    tokens per step = 2^19 (tokens / 1.32e9)^0.383, to the next power of two
+    max_iters = tokens / tokens per step
+
+Learning rates follow from the tokens per step, as they do without the dial (core/defaults.py).
+Legend: C channels (n_embd), K heads of keys, D channels of a head, F channels of the feed-forward layer, a of its matrices,
+V ids.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from core.config import Config, Model
+
+HEAD_WIDTH = 64
+FITTED = (12, 26)  # depths between which the rules for tokens and batch were fitted and used (nanochat, 2026)
+REFERENCE_TOKENS, REFERENCE_BATCH, EXPONENT = 1.32e9, 2**19, 0.383  # tokens of a run, tokens of a step, at depth 12
+MICRO_BATCH = 1 << 14  # tokens at most that are computed at once; a step adds up several
+
+
+@dataclass(frozen=True)
+class Rule:
+    """What the dial says about a key: its value, and how it comes about. given: the user's own value, which counts instead."""
+
+    key: str
+    value: int
+    because: str
+    given: Any = None
+
+
+def with_shape(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Nested settings with the shape that train.model.depth decides, where they do not give it themselves."""
+    train = values.get("train")
+    model = train.get("model") if isinstance(train, dict) else None
+    depth = model.get("depth", 0) if isinstance(model, dict) else 0
+    if type(depth) is not int or depth < 1:
+        return dict(values)
+    assert isinstance(train, dict) and isinstance(model, dict)
+    return {**values, "train": {**train, "model": {**shape_of(depth), **model}}}
+
+
+def shape_of(depth: int) -> dict[str, int]:
+    """n_layer, n_embd and n_head of a depth."""
+    return {"n_layer": depth, "n_embd": HEAD_WIDTH * depth, "n_head": depth}
+
+
+def rules_of(config: Config, given: set[str], vocab_size: int) -> list[Rule]:
+    """What the dial of a resolved config says, in the order of its arithmetic. Empty without a depth.
+
+    given: dotted keys that the user has set. train.runtime.max_minutes leaves the steps to the clock.
+    """
+    model, data, schedule = config.train.model, config.train.data, config.train.schedule
+    depth, size = model.depth, data.block_size
+    if not depth:
+        return []
+    assert size is not None
+
+    def rule(key: str, value: int, because: str) -> Rule:
+        section, _, name = key.rpartition(".")
+        own = getattr({"train.model": model, "train.data": data, "train.schedule": schedule}[section], name)
+        return Rule(key, value, because, own if key in given and own != value else None)
+
+    found = [
+        rule("train.model.n_layer", depth, "depth"),
+        rule("train.model.n_embd", HEAD_WIDTH * depth, f"{HEAD_WIDTH} x {depth}"),
+        rule("train.model.n_head", depth, f"{HEAD_WIDTH * depth} / {HEAD_WIDTH} channels of a head"),
+    ]
+    if config.train.runtime.max_minutes is not None:
+        return found
+    parameters = matrix_parameters(model, vocab_size)
+    ratio = schedule.tokens_per_parameter
+    tokens = ratio * parameters
+    exact = REFERENCE_BATCH * (tokens / REFERENCE_TOKENS) ** EXPONENT
+    wanted = max(2 ** round(math.log2(exact)), size)
+    rows = data.batch_size if "train.data.batch_size" in given else max(1, min(wanted, MICRO_BATCH) // size)
+    times = data.grad_accum_steps if "train.data.grad_accum_steps" in given else max(1, round(wanted / (rows * size)))
+    steps = max(1, round(tokens / (rows * times * size)))
+    law = f"2^19 x ({tokens:,.0f} tokens / {REFERENCE_TOKENS:,.0f})^{EXPONENT} = {exact:,.0f}, about {wanted:,} tokens in a step"
+    return [
+        *found,
+        rule("train.data.batch_size", max(1, min(wanted, MICRO_BATCH) // size), f"{law}, in rows of {size:,}"),
+        rule("train.data.grad_accum_steps", times, f"{wanted:,} / ({rows:,} x {size:,})"),
+        rule(
+            "train.schedule.max_iters",
+            steps,
+            f"{ratio:g} x {parameters:,} parameters in matrices = {tokens:,.0f} tokens, in steps of {rows * times * size:,}",
+        ),
+    ]
+
+
+def matrix_parameters(model: Model, vocab_size: int) -> int:
+    """S: numbers in matrices that tokens are multiplied with, of a resolved GPT."""
+    assert model.n_kv_head is not None and model.n_ff is not None
+    C, D = model.n_embd, model.n_embd // model.n_head
+    feed_forward = (3 if model.activation == "swiglu" else 2) * model.n_ff
+    return model.n_layer * (2 * C + 2 * model.n_kv_head * D + feed_forward) * C + vocab_size * C
+
+
+def is_fitted(depth: int) -> bool:
+    """Whether the rules for tokens and batch were fitted at such a depth."""
+    return FITTED[0] <= depth <= FITTED[1]
