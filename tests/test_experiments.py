@@ -15,7 +15,7 @@ from preparing import error_of
 
 EXPERIMENTS = Path(__file__).parents[1] / "experiments"
 SHIPPED = (
-    "addition", "arithmetic", "count_by_twos", "insert_spaces", "shakespeare", "shakespeare_char", "strings",
+    "addition", "arithmetic", "chat", "count_by_twos", "insert_spaces", "shakespeare", "shakespeare_char", "strings",
     "tinystories", "translate_words",
 )  # fmt: skip
 TINY = ("n_layer=1", "n_head=2", "n_embd=16")
@@ -41,6 +41,7 @@ LITTLE_TEXT = [
         ("arithmetic", ["--variant", "division"]),
         ("arithmetic", ["--variant", "lstm"]),
         ("arithmetic", ["--variant", "orders"]),
+        ("chat", ["-s", "evaluate.max_prompts=5"]),
         ("strings", []),
         ("strings", ["-s", "prepare.params.task=sort"]),
         ("count_by_twos", []),

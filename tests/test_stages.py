@@ -332,13 +332,30 @@ def test_killed_at_random_inside_and_between_stages_it_ends_as_an_unbroken_one(s
 
 
 @pytest.mark.slow
-def test_arithmetic_killed_at_random_ends_as_an_unbroken_loop(tmp_path: Path, forks: Forks) -> None:
-    folder = tmp_path / "original" / "experiments" / "arithmetic"
-    shutil.copytree(SHIPPED / "arithmetic", folder, ignore=shutil.ignore_patterns("out", "datasets", "__pycache__"))
-    short = ("stages.two.max_iters=40", "stages.three.max_iters=60", "eval_interval=10", "checkpoint_interval=7")
-    lab = Lab(folder, forks, "loop", "--variant", "stages", *short, "trackers=[]", run="stages")
-    assert list(lab.unbroken) == ["two", "three", "table"]
-    kill_at_random(lab, 20)
+@pytest.mark.parametrize(
+    ("name", "options", "run", "stages", "times"),
+    [
+        ("arithmetic", ("--variant", "stages"), "stages", {"two": 40, "three": 60}, 20),
+        (
+            "chat",
+            ("n_layer=2", "n_embd=32", "evaluate.max_prompts=20", "prepare.size=60000", "max_new_tokens=10"),
+            "default",
+            {"base": 20, "mid": 30, "chat": 40},
+            10,
+        ),
+    ],
+)
+def test_a_shipped_experiment_killed_at_random_ends_as_an_unbroken_loop(
+    tmp_path: Path, forks: Forks, name: str, options: tuple[str, ...], run: str, stages: dict[str, int], times: int
+) -> None:
+    folder = tmp_path / "original" / "experiments" / name
+    shutil.copytree(SHIPPED / name, folder, ignore=shutil.ignore_patterns("out", "datasets", "__pycache__"))
+    short = [f"stages.{stage}.max_iters={steps}" for stage, steps in stages.items()]
+    lab = Lab(
+        folder, forks, "loop", *options, *short, "eval_interval=10", "checkpoint_interval=7", "trackers=[]", run=run
+    )
+    assert list(lab.unbroken) == [*stages, "table"]
+    kill_at_random(lab, times)
 
 
 def test_check_looks_at_every_stage_and_across_them(staged: Path, terrarium: Terrarium) -> None:

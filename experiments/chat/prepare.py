@@ -8,15 +8,18 @@ ALONE = 0.5  # share of conversations with one question; the others have two to 
 
 
 def base(rng):
-    """Running text: stories, facts, and who Pip is."""
+    """Running text: stories, facts, who Pip is, and what visitors ask. The vocabulary of all stages is learnt from it."""
     while True:
         kind = rng.random()
-        if kind < 0.7:
+        if kind < 0.5:
             yield stories.story(rng) + "\n"
-        elif kind < 0.95:
+        elif kind < 0.7:
             yield " ".join(stories.fact(rng) for _ in range(rng.randint(2, 5))) + "\n"
-        else:
+        elif kind < 0.75:
             yield creature.ABOUT.replace("\n", " ").strip() + "\n"
+        else:
+            questions = (turn(rng, asked=False)[0] for _ in range(rng.randint(3, 8)))
+            yield "\n".join(("Visitors ask:", *questions)) + "\n"
 
 
 def mid(rng):
