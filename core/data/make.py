@@ -152,12 +152,14 @@ def fractions(build: Build, kind: str) -> dict[str, float]:
 
 
 def compose_stream(build: Build, spool: Spool, sides: split.Sides, about: dict[str, Any]) -> Made:
-    """Write running text, cut where nanoGPT cuts it. If the documents there are short, the cuts are between them."""
+    """Running text, cut where nanoGPT cuts it. If the documents there are short, the cuts are between them.
+
+    So they are where special tokens keep documents apart, unless there are too few.
+    """
     sizes = spool.sizes()
-    held_out = [numbers for side, numbers in sides.items() if side != "train"]
-    if len(sides["train"]) and all(
-        sizes[numbers[0]] * 10 <= sizes[numbers].sum() for numbers in held_out if len(numbers)
-    ):
+    held_out = [numbers for side, numbers in sides.items() if side != "train" and len(numbers)]
+    short = all(sizes[numbers[0]] * 10 <= sizes[numbers].sum() for numbers in held_out)
+    if len(sides["train"]) and (short or (spool.chat and len(held_out) == len(sides) - 1)):
         return compose_documents(build, spool, sides, about)
     encoder = fit(build, pieces(spool.texts()))
     texts = cut_in_sides(build, spool.texts(), spool.characters, spool.what, encoder)
