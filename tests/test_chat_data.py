@@ -383,7 +383,9 @@ def test_stages_share_the_special_tokens_of_the_first(lab: Path, terrarium: Terr
     of_stage = {name: load_dataset(folder / "datasets" / "basic" / name) for name in ("base", "mid", "chat")}
     assert len({json.dumps(dataset.info["encoder"]) for dataset in of_stage.values()}) == 1
     assert texts(of_stage["chat"], of_stage["chat"].train, 0, learnt=True).endswith("<|end|>")
-    assert not set(of_stage["base"].train.ids.tolist()) & set(special_ids(of_stage["base"].encoder).values())
+    special, base = special_ids(of_stage["base"].encoder), of_stage["base"].train
+    assert set(base.ids.tolist()) & set(special.values()) == {special["<|bos|>"], special["<|end|>"]}
+    assert all(base.document(number)[0][0] == special["<|bos|>"] for number in range(20))
     learnt, read = (texts(of_stage["mid"], of_stage["mid"].train, 0, learnt=which) for which in (True, False))
     assert learnt.endswith("\n")
     assert read.endswith("?")

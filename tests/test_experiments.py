@@ -72,7 +72,7 @@ def test_a_shipped_experiment_runs(lab: Path, terrarium: Callable[..., Result], 
     result = terrarium("loop", "tiny", *settings, *more)
     assert result.exit_code == 0, result.output
     variant = more[more.index("--variant") + 1] if "--variant" in more else "default"
-    run = lab / "tiny" / "out" / variant
+    run = lab / "tiny" / "out" / variant / ("chat" if name == "chat" else "")
     assert json.loads((run / "summary.json").read_text())["status"] == "completed"
     assert (run / "report.html").exists()
     if name == "shakespeare_char":
