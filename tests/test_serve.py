@@ -240,6 +240,14 @@ def test_what_is_refused(server: Running, kind: str, fields: dict[str, Any], sta
     assert set(found.json["error"]) == {"message", "type", "param", "code"}
 
 
+@pytest.mark.parametrize("fields", [{"temperature": 1e-300}, {"temperature": 1000}, {"temperature": 1, "top_p": 1e-9}, {"temperature": 2, "top_k": 10**9, "seed": -5}], ids=str)  # fmt: skip
+def test_extreme_ways_to_draw(server: Running, fields: dict[str, Any]) -> None:
+    found = server.chat("moss", **fields, max_tokens=20)
+    assert found.status == 200
+    if fields["temperature"] < 1 or "top_p" in fields:
+        assert found.json["choices"] == server.chat("moss", max_tokens=20).json["choices"]
+
+
 def test_fields_that_change_nothing_are_taken(server: Running) -> None:
     neutral = {"n": 1, "logprobs": False, "presence_penalty": 0, "frequency_penalty": 0.0, "tools": [], "tool_choice": "none",
                "logit_bias": {}, "response_format": {"type": "text"}, "top_p": 1, "stop": None, "store": False}  # fmt: skip
