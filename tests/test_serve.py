@@ -501,6 +501,18 @@ def test_the_command(place: Path) -> None:
     assert (process.returncode, out, errors) == (130, "stopped\n", "")
 
 
+def test_as_json(place: Path) -> None:
+    process, said = started(place, "talker", "spaces", "--port", "0", "--token", "moss", "--json")
+    assert process.stdout is not None
+    while said[-1] != "}\n":
+        said.append(process.stdout.readline())
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=20)
+    found = json.loads("".join(said))
+    assert re.fullmatch(r"http://127.0.0.1:\d+/", found.pop("url"))
+    assert found == {"token": "moss", "models": ["talker", "spaces"]}
+
+
 def test_off_this_machine_a_token_is_made(place: Path) -> None:
     process, said = started(place, "talker/default", "--host", "0.0.0.0", "--port", "0")
     token = re.search(r"http://0.0.0.0:\d+/#token=(\S+) ", said[-1])

@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from typing import Any
 
 from core.cli.conversation import conversation_lines
-from core.report.run_report import duration
 from core.tracking.figures import loss_text
 
 Account = dict[str, Any]
@@ -104,6 +103,7 @@ def loss_lines(account: Account) -> Iterator[str]:
 
 def cost_lines(account: Account) -> Iterator[str]:
     from core.files import megabytes
+    from core.report.run_report import duration
 
     cost: dict[str, Any] = account["prediction"]
     yield line("step", f"{cost['ms_per_step']:,.1f} ms, {cost['tokens_per_second']:,.0f} tokens/s")
