@@ -62,7 +62,7 @@ def data_lines(account: Account) -> Iterator[str]:
             longer += " is longer than any document, so a row has several"
         yield line("longest document", f"{data['longest']:,} tokens; {longer}")
     if packing := account["packing"]:
-        shares = f"{packing['cropped']:.1%} of the tokens are cropped, {packing['padding']:.1%} of the rows is empty"
+        shares = f"{packing['cropped']:.1%} of the tokens are cropped, {packing['padding']:.1%} of the rows are empty"
         yield line("packing", f"{packing['rows']:,} rows of whole documents; {shares}")
     each = data["train_tokens"] / max(account["parameters"], 1)
     yield line("parameters", f"{account['parameters']:,}, {each:.2g} training tokens for each")
