@@ -59,6 +59,24 @@ def test_loglikelihood_rolling(spaces: Path, encoder: str) -> None:
         assert len(nats) == max(len(ids) - 1, 0) and likelihood == pytest.approx(-sum(nats), abs=1e-3)
 
 
+def test_a_model_whose_documents_begin_with_a_token_is_asked_with_it(text: Path) -> None:
+    changes = {"prepare.encoder": "bytes", "prepare.special_tokens": "chat", "train.schedule.max_iters": 30}
+    model = open_experiment("text", changes).train().load()
+    begin, ids = model.trained.begin, model.encoder.encode
+    assert begin is not None
+    asked = HarnessRequests(model)
+    pairs = [("the quick", " fox"), ("", "fox")]
+    for (context, continuation), (found, _) in zip(
+        pairs, asked.loglikelihood([Request(pair) for pair in pairs]), strict=True
+    ):
+        slow, _ = slow_losses(model.module, [begin, *ids(context).tolist()], ids(continuation).tolist())
+        assert found == pytest.approx(-sum(slow), abs=1e-4)
+    slow, _ = slow_losses(model.module, [begin], ids("the quick").tolist())
+    assert asked.loglikelihood_rolling([Request(("the quick",))]) == [pytest.approx(-sum(slow), abs=1e-3)]
+    written = model.complete(["the "], temperature=0, max_new_tokens=9)
+    assert asked.generate_until([Request(("the ", {"max_gen_toks": 9}))]) == written
+
+
 def test_generate_until(model: LoadedModel) -> None:
     whole = model.complete(["ab: "], temperature=0, max_new_tokens=12, stop="\0")[0]
     requests = [

@@ -143,6 +143,23 @@ def test_words_are_put_beside_each_other_without_a_token_for_the_space() -> None
     assert list(row.ids) == encoder.encode("one two three").tolist() and row.scored == 1
 
 
+def test_a_prompt_begins_as_documents_do() -> None:
+    """A model whose documents begin with a token is asked with it, before the shots."""
+    model, encoder = random_model(3, block_size=64)
+    task = random_task(2, "multiple choice", items=30, shots=1)
+    right = 0
+    for number, item in enumerate(task.items):
+        prompts = [[7, *encoder.encode(prompt).tolist()] for prompt, _ in prompts_of(task, number)]
+        texts = [encoder.encode(f" {text}").tolist() for _, text in item.options]
+        assert [row.ids for row in rows_of(task, number, encoder, 64, begin=7)] == [
+            (*prompt, *text) for prompt, text in zip(prompts, texts, strict=True)
+        ]
+        losses = [slow_losses(model, prompt, text)[0] for prompt, text in zip(prompts, texts, strict=True)]
+        means = [sum(nats) / len(nats) for nats in losses]
+        right += means.index(min(means)) == item.gold
+    assert measure_task(model, task, encoder, CPU, begin=7).right == right
+
+
 def test_a_limit_takes_a_fixed_sample() -> None:
     task = random_task(1, "language modeling", items=50)
     assert numbers_asked(task, 0) == numbers_asked(task, 50) == list(range(50))

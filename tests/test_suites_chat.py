@@ -13,9 +13,11 @@ from conftest import TINY
 from preparing import write
 from suites import CPU, TASKS, random_model, write_bundle
 
+from core import open_experiment
 from core.chat.conversation import Conversation, Message
 from core.chat.render import render_prompt
 from core.encoders.words import WordsEncoder
+from core.encoders.special import special_ids
 from core.errors import UserError
 from core.evaluation.suites.chat import (
     AskedItem,
@@ -26,6 +28,8 @@ from core.evaluation.suites.chat import (
     named_option,
     question_text,
 )
+from core.evaluation.suites.dclm import read_dclm
+from core.evaluation.suites.results import measure_task
 from core.evaluation.suites.task import Item, Task
 
 Terrarium = Callable[..., Result]
@@ -132,8 +136,6 @@ def test_evaluate_a_chat_model(talker: Path, terrarium: Terrarium, tmp_path: Pat
     found = json.loads(done.stdout)
     assert found["form"] == form and list(found["tasks"]) == ["capitals"]  # the one with choices
     assert set(json.loads((talker / "out/default/suites.json").read_text())) == {f"bundle ({form})"}
-    from core import open_experiment
-
     model = open_experiment("talker").run("default").load()
     items = [Item(tuple((item["query"], choice) for choice in item["choices"]), item["gold"]) for item in TASKS["capitals"][3]]  # fmt: skip
     prompts = [render_prompt(Conversation([Message("user", question_text(item))]), model.encoder) for item in items]
@@ -144,6 +146,20 @@ def test_evaluate_a_chat_model(talker: Path, terrarium: Terrarium, tmp_path: Pat
         choice == item.gold for choice, item in zip(chosen, items, strict=True)
     )
     assert found["tasks"]["capitals"]["cut"] == sum(len(prompt) > 48 for prompt in prompts)
+
+
+def test_continuations_follow_a_beginning_as_in_training(talker: Path, terrarium: Terrarium, tmp_path: Path) -> None:
+    bundle = write_bundle(tmp_path / "bundle")
+    found = json.loads(terrarium("evaluate", "talker", "--suite", str(bundle), "--json").stdout)
+    model = open_experiment("talker").run("default").load()
+    begin = model.trained.begin
+    assert begin == special_ids(model.encoder)["<|bos|>"]
+    suite = read_dclm(bundle)
+    assert suite is not None
+    for task in suite.tasks:
+        assert (
+            found["tasks"][task.name] == measure_task(model.module, task, model.encoder, CPU, begin=begin).as_dict()
+        )
 
 
 def test_forms_that_need_a_chat_model(spaces: Path, terrarium: Terrarium, tmp_path: Path) -> None:

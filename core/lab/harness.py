@@ -36,18 +36,18 @@ class HarnessRequests:
         return [(-each.nats, row.whole and each.greedy) for row, each in zip(rows, found, strict=True)]
 
     def row(self, context: str, continuation: str) -> Row:
-        """The ids of both. Without a context, the continuation stands at the beginning of a document."""
+        """The ids of both. The context begins as a document does; without one, the continuation does."""
         stripped = context.rstrip()
         continuation = context[len(stripped) :] + continuation if stripped else continuation
         encoder = self.loaded.encoder
-        prompt = prompt_ids(encoder, stripped or context)
+        prompt = prompt_ids(encoder, self.loaded.begun(stripped or context))
         ids = [int(token) for token in encoder.encode(continuation)]
         return row_of(prompt, ids, self.block_size)
 
     def loglikelihood_rolling(self, requests: Sequence[Any], disable_tqdm: bool = False) -> list[float]:
         """For each (text,): the log-likelihood of all of it, in nats, in windows of block_size tokens that follow each other.
 
-        The first token counts if the encoder has a token that stands before it, the one that ends documents.
+        The first token counts if there is one that stands before it: the one that begins documents, or that ends them.
         """
         windows = [self.windows(*request.args) for request in requests]
         scores = iter(self.scores([row for rows in windows for row in rows]))
@@ -55,9 +55,10 @@ class HarnessRequests:
 
     def windows(self, text: str) -> list[Row]:
         """Rows that together measure each token of a text once."""
-        end = self.loaded.encoder.end_token
-        ids = [*([] if end is None else [end]), *(int(token) for token in self.loaded.encoder.encode(text))]
-        parts = [ids[begin : begin + self.block_size + 1] for begin in range(0, len(ids) - 1, self.block_size)]
+        begin, end = self.loaded.trained.begin, self.loaded.encoder.end_token
+        before = end if begin is None else begin
+        ids = [*([] if before is None else [before]), *(int(token) for token in self.loaded.encoder.encode(text))]
+        parts = [ids[first : first + self.block_size + 1] for first in range(0, len(ids) - 1, self.block_size)]
         return [Row(tuple(part), len(part) - 1) for part in parts]
 
     def generate_until(self, requests: Sequence[Any], disable_tqdm: bool = False) -> list[str]:
@@ -82,7 +83,7 @@ class HarnessRequests:
             text = complete(
                 self.loaded.module,
                 self.loaded.encoder,
-                [context],
+                [self.loaded.begun(context)],
                 max_new_tokens=int(choices.get("max_gen_toks", choices.get("max_new_tokens", NEW_TOKENS))),
                 temperature=float(choices.get("temperature", 1.0)) if draws else 0.0,
                 top_k=int(choices.get("top_k", 0)),

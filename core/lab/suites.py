@@ -89,7 +89,7 @@ def asked(model: LoadedModel, task: Task, form: str, show: Any) -> TaskResult:
     module, encoder, machine = model.module, model.encoder, model.trained.machine
     most = model.config.evaluate.suite_prompts
     if form == CONTINUATION:
-        return measure_task(module, task, encoder, machine, most, show)
+        return measure_task(module, task, encoder, machine, most, show, begin=model.trained.begin)
 
     def ids_of_prompt(text: str) -> Sequence[int]:
         return [int(token) for token in render_prompt(Conversation([Message("user", text)]), encoder)]

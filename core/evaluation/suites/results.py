@@ -75,8 +75,10 @@ def measure_task(
     machine: Machine,
     most: int = 0,
     progress: Callable[[int, int], object] = lambda done, total: None,
+    *,
+    begin: int | None = None,
 ) -> TaskResult:
-    """Ask a model at most `most` items of a task; 0: all. progress: told how many of how many are asked.
+    """Ask a model at most `most` items of a task; 0: all. progress: told how many of how many are asked. begin: as of `rows_of`.
 
     With options, the one whose continuation has the lowest loss per token is chosen, the first of equal ones. A single
     continuation must be what greedy decoding writes. Raises UserError for an item that cannot be encoded.
@@ -86,7 +88,7 @@ def measure_task(
     right = cut = 0
     for begin in range(0, len(asked), ITEMS):
         numbers = asked[begin : begin + ITEMS]
-        rows = [rows_of(task, number, encoder, block_size) for number in numbers]
+        rows = [rows_of(task, number, encoder, block_size, begin) for number in numbers]
         scores = iter(score(model, [row for options in rows for row in options], machine, encoder.vocab_size))
         for number, options in zip(numbers, rows, strict=True):
             right += is_right(task.items[number], options, [next(scores) for _ in options])

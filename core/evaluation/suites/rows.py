@@ -68,14 +68,18 @@ def prompts_of(task: Task, number: int) -> list[Option]:
     ]
 
 
-def rows_of(task: Task, number: int, encoder: Encoder, block_size: int) -> list[Row]:
-    """A row for each option of an item. Raises UserError, with the item's file and line, for text that cannot be encoded."""
+def rows_of(task: Task, number: int, encoder: Encoder, block_size: int, begin: int | None = None) -> list[Row]:
+    """A row for each option of an item. begin: the id that documents begin with, if the model was trained so.
+
+    Raises UserError, with the item's file and line, for text that cannot be encoded.
+    """
+    head = [] if begin is None else [begin]
     known: dict[str, list[int]] = {}  # options mostly share a prompt
     rows = []
     with readable(task, number):
         for prompt, continuation in prompts_of(task, number):
             if prompt not in known:
-                known[prompt] = prompt_ids(encoder, prompt)
+                known[prompt] = [*head, *prompt_ids(encoder, prompt)]
             rows.append(row_of(known[prompt], continuation_ids(encoder, prompt, continuation), block_size))
     return rows
 
