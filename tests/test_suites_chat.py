@@ -16,8 +16,8 @@ from suites import CPU, TASKS, random_model, write_bundle
 from core import open_experiment
 from core.chat.conversation import Conversation, Message
 from core.chat.render import render_prompt
-from core.encoders.words import WordsEncoder
 from core.encoders.special import special_ids
+from core.encoders.words import WordsEncoder
 from core.errors import UserError
 from core.evaluation.suites.chat import (
     AskedItem,
@@ -157,9 +157,7 @@ def test_continuations_follow_a_beginning_as_in_training(talker: Path, terrarium
     suite = read_dclm(bundle)
     assert suite is not None
     for task in suite.tasks:
-        assert (
-            found["tasks"][task.name] == measure_task(model.module, task, model.encoder, CPU, begin=begin).as_dict()
-        )
+        assert found["tasks"][task.name] == measure_task(model.module, task, model.encoder, CPU, begin=begin).as_dict()
 
 
 def test_forms_that_need_a_chat_model(spaces: Path, terrarium: Terrarium, tmp_path: Path) -> None:
