@@ -26,6 +26,12 @@ class Request:
     args: tuple[Any, ...]
 
 
+TEXTS = """def documents(rng):
+    while True:
+        yield "the quick brown fox "[: rng.randint(5, 20)]
+"""
+
+
 @pytest.fixture
 def model(spaces: Path) -> LoadedModel:
     changes = {"prepare.encoder": "bytes", "train.model.block_size": 16, "train.schedule.max_iters": 30}
@@ -59,9 +65,10 @@ def test_loglikelihood_rolling(spaces: Path, encoder: str) -> None:
         assert len(nats) == max(len(ids) - 1, 0) and likelihood == pytest.approx(-sum(nats), abs=1e-3)
 
 
-def test_a_model_whose_documents_begin_with_a_token_is_asked_with_it(text: Path) -> None:
+def test_a_model_whose_documents_begin_with_a_token_is_asked_with_it(spaces: Path) -> None:
+    (spaces / "prepare.py").write_text(TEXTS)
     changes = {"prepare.encoder": "bytes", "prepare.special_tokens": "chat", "train.schedule.max_iters": 30}
-    model = open_experiment("text", changes).train().load()
+    model = open_experiment("spaces", changes).train().load()
     begin, ids = model.trained.begin, model.encoder.encode
     assert begin is not None
     asked = HarnessRequests(model)

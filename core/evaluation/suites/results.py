@@ -86,14 +86,14 @@ def measure_task(
     asked = numbers_asked(task, most)
     block_size = int(model.block_size)  # type: ignore[arg-type]
     right = cut = 0
-    for begin in range(0, len(asked), ITEMS):
-        numbers = asked[begin : begin + ITEMS]
+    for first in range(0, len(asked), ITEMS):
+        numbers = asked[first : first + ITEMS]
         rows = [rows_of(task, number, encoder, block_size, begin) for number in numbers]
         scores = iter(score(model, [row for options in rows for row in options], machine, encoder.vocab_size))
         for number, options in zip(numbers, rows, strict=True):
             right += is_right(task.items[number], options, [next(scores) for _ in options])
             cut += any(row.cut for row in options)
-        progress(begin + len(numbers), len(asked))
+        progress(first + len(numbers), len(asked))
     return TaskResult(task, right, len(asked), min(task.shots, len(task.items) - 1), cut)
 
 
