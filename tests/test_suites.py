@@ -158,6 +158,13 @@ def test_a_prompt_begins_as_documents_do() -> None:
         means = [sum(nats) / len(nats) for nats in losses]
         right += means.index(min(means)) == item.gold
     assert measure_task(model, task, encoder, CPU, begin=7).right == right
+    seen = list[int]()  # the first id of each row
+    model.register_forward_pre_hook(lambda _, inputs: seen.extend(inputs[0][:, 0].tolist()))
+    measure_task(model, task, encoder, CPU, begin=7)
+    assert set(seen) == {7}
+    seen.clear()
+    measure_task(model, task, encoder, CPU)
+    assert set(seen) <= set(encoder.encode("abcde").tolist())
 
 
 def test_a_limit_takes_a_fixed_sample() -> None:
