@@ -177,9 +177,11 @@ def test_a_limit_takes_a_fixed_sample() -> None:
 # Figures
 
 
-def result(right: int, items: int, baseline: float, golds: str = "") -> TaskResult:
-    options = (("q", "a"), ("q", "b")) if golds else (("q", "a"),)
-    made = [Item(options, int(gold)) for gold in golds] or [Item(options)] * items
+def result(right: int, items: int, baseline: float, golds: str = "", same: int = 0) -> TaskResult:
+    """golds: of two options, the right one of each item. Without them the model has to write; `same` answers are equal."""
+    options = (("q", "a"), ("q", "b"))
+    made = [Item(options, int(gold)) for gold in golds]
+    made = made or [Item((("q", str(max(number, same))),)) for number in range(items)]
     return TaskResult(Task("t", "a kind", made, 0, baseline), right, items, 0, 0)
 
 
@@ -193,7 +195,11 @@ def test_centered_accuracy_is_0_at_the_baseline_and_1_for_all() -> None:
     ("found", "verdict"),
     [
         (result(0, 100, 0.0), "at chance"),
-        (result(1, 100, 0.0), "above chance"),
+        (result(5, 100, 0.0), "above chance"),
+        (result(1, 100, 0.0), "at chance"),  # as always writing the answer of one item
+        (result(43, 100, 0.0, same=40), "at chance"),  # as always writing the most frequent one
+        (result(60, 100, 0.0, same=40), "above chance"),
+        (result(3, 100, 0.0, same=40), "at chance"),
         (result(58, 100, 0.5, "01"), "at chance"),
         (result(70, 100, 0.5, "01"), "above chance"),
         (result(30, 100, 0.5, "01"), "below chance"),
@@ -204,6 +210,13 @@ def test_centered_accuracy_is_0_at_the_baseline_and_1_for_all() -> None:
 )
 def test_at_chance_is_said_where_the_interval_holds_it(found: TaskResult, verdict: str) -> None:
     assert found.verdict == verdict == found.as_dict()["verdict"]
+
+
+def test_chance_is_of_what_sets_the_right_option_apart() -> None:
+    texts = [Item((("q", "cat"), ("q", "dog")), 0), Item((("q", "dog"), ("q", "cat")), 1)]
+    assert Task("t", "multiple choice", texts, baseline=0.5).chance == (0.5, 1)  # always saying cat is right
+    schema = [Item(((f"a{number}", "."), (f"b{number}", ".")), number % 2) for number in range(4)]
+    assert Task("t", "schema", schema, baseline=0.5).chance == (0.5, 0.5)
 
 
 # The reader
@@ -373,6 +386,23 @@ def test_damaged_figures(trained: Path, terrarium: Terrarium, bundle: Path, text
         )
 
 
+def test_damaged_figures_are_told_before_the_model_is_asked(trained: Path, bundle: Path) -> None:
+    (trained / "out/default/suites.json").write_text("{")
+    told: list[str] = []
+
+    class Told:
+        def say(self, text: str) -> None: ...
+        def row(self, metrics: dict[str, float]) -> None: ...
+        def progress(self, what: str, done: float, total: float) -> None:
+            told.append(what)
+
+    model = open_experiment("spaces", listener=Told()).run("default").load()
+    told.clear()
+    with pytest.raises(UserError, match="not the figures of suites"):
+        evaluate_suite(model, bundle)
+    assert told == []
+
+
 def test_an_encoder_that_cannot_read_the_text(spaces: Path, terrarium: Terrarium, bundle: Path) -> None:
     assert terrarium("train", "spaces", "-q").exit_code == 0
     result = terrarium("evaluate", "spaces", "--suite", str(bundle))
@@ -392,7 +422,7 @@ def test_a_folder_that_is_no_suite(trained: Path, terrarium: Terrarium, tmp_path
     assert empty.exit_code == 2 and "empty: is no suite that a reader knows\n  Readers: dclm." in empty.stderr
 
 
-@pytest.mark.parametrize("option", [("--data", "x"), ("--prompts", "x"), ("--temperature", "1"), ("--samples", "2")])
+@pytest.mark.parametrize("option", [("--data", "x"), ("--prompts", "x"), ("--temperature", "0"), ("--samples", "2")])
 def test_a_suite_excludes_other_questions(
     trained: Path, terrarium: Terrarium, bundle: Path, option: tuple[str, str]
 ) -> None:
@@ -432,6 +462,20 @@ def test_a_reader_of_ones_own(trained: Path, terrarium: Terrarium, bundle: Path)
     write_bundle(folder, {"copa": TASKS["capitals"]})
     both = terrarium("evaluate", "spaces", "--suite", str(folder))
     assert both.exit_code == 2 and f"{folder}: is of several readers' forms: dclm and lines" in both.stderr
+
+
+@pytest.mark.parametrize(
+    ("suite", "told"), [("[]", "holds no task"), ('[Task("lines", "mine", [])]', "the task lines holds no items")]
+)
+def test_a_reader_that_finds_nothing(trained: Path, bundle: Path, suite: str, told: str) -> None:
+    reader = READER.replace('[Task("lines", "mine", items)]', suite)
+    with (trained / "prepare.py").open("a") as file:
+        file.write(reader)
+    (trained / "mine").mkdir()
+    (trained / "mine/lines.txt").write_text("")
+    model = open_experiment("spaces").run("default").load()
+    with pytest.raises(UserError, match=f"mine: {told}\n  The reader 'lines' found nothing to ask"):
+        evaluate_suite(model, trained / "mine")
 
 
 def test_the_readers_are_listed(terrarium: Terrarium) -> None:
