@@ -20,7 +20,7 @@ from core.evaluation.suites.dclm import CORE, read_dclm
 from core.evaluation.suites.results import TaskResult, is_right, mean_centered, measure_task
 from core.evaluation.suites.rows import Row, numbers_asked, prompts_of, row_of, rows_of, shots_before
 from core.evaluation.suites.scoring import batches, score
-from core.evaluation.suites.task import Item, Task
+from core.evaluation.suites.task import Item, Task, chance
 from core.lab.suites import evaluate_suite
 from core.models.build import build_model
 from core.plugins.manager import plugins
@@ -182,7 +182,7 @@ def result(right: int, items: int, baseline: float, golds: str = "", same: int =
     options = (("q", "a"), ("q", "b"))
     made = [Item(options, int(gold)) for gold in golds]
     made = made or [Item((("q", str(max(number, same))),)) for number in range(items)]
-    return TaskResult(Task("t", "a kind", made, 0, baseline), right, items, 0, 0)
+    return TaskResult(Task("t", "a kind", made, 0, baseline), (made * items)[:items], right, 0, 0)
 
 
 def test_centered_accuracy_is_0_at_the_baseline_and_1_for_all() -> None:
@@ -214,9 +214,16 @@ def test_at_chance_is_said_where_the_interval_holds_it(found: TaskResult, verdic
 
 def test_chance_is_of_what_sets_the_right_option_apart() -> None:
     texts = [Item((("q", "cat"), ("q", "dog")), 0), Item((("q", "dog"), ("q", "cat")), 1)]
-    assert Task("t", "multiple choice", texts, baseline=0.5).chance == (0.5, 1)  # always saying cat is right
+    assert chance(texts, 0.5) == (0.5, 1)  # always saying cat is right
     schema = [Item(((f"a{number}", "."), (f"b{number}", ".")), number % 2) for number in range(4)]
-    assert Task("t", "schema", schema, baseline=0.5).chance == (0.5, 0.5)
+    assert chance(schema, 0.5) == (0.5, 0.5)
+
+
+def test_chance_is_of_the_items_that_were_asked() -> None:
+    """A model that always takes the first option is at chance in every sample, also where few first options are right."""
+    items = [Item((("q", "a"), ("q", "b")), int(number % 10 > 0)) for number in range(100)]
+    few = [item for item in items if item.gold]
+    assert TaskResult(Task("t", "a kind", items, baseline=0.5), few, 0, 0, 0).verdict == "at chance"
 
 
 # The reader

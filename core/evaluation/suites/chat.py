@@ -153,4 +153,4 @@ def measure_chat_task(
             questions.append(AskedItem(item, tuple(int(token) for token in ids_of_prompt(question_text(item)))))
     right = sum(chosen == question.item.gold for chosen, question in zip(answers(questions), questions, strict=True))
     cut = sum(len(question.ids) > block_size for question in questions)
-    return TaskResult(task, right, len(questions), 0, cut)
+    return TaskResult(task, [question.item for question in questions], right, 0, cut)
