@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -13,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from suites import BUNDLE, CPU, TASKS, random_model, random_task, slow_answer, slow_losses, write_bundle
 
-from core import open_experiment
+from core import files, open_experiment
 from core.encoders.words import WordsEncoder
 from core.errors import UserError
 from core.evaluation.suites.dclm import CORE, read_dclm
@@ -353,6 +354,17 @@ def test_evaluate_on_a_suite(trained: Path, terrarium: Terrarium, bundle: Path) 
     assert read_suites(trained / "out/default") == {
         "bundle": {key: value for key, value in found.items() if key not in ("experiment", "run", "suite")}
     }
+
+
+def test_a_run_that_must_not_be_written_is_evaluated_too(
+    trained: Path, terrarium: Terrarium, bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def read_only(path: Path, value: object) -> None:
+        raise OSError(errno.EACCES, "Permission denied", str(path))
+
+    monkeypatch.setattr(files, "write_json", read_only)
+    with pytest.warns(UserWarning, match=r"suites\.json is not written: Permission denied, .*default"):
+        assert "mean centered accuracy" in terrarium("evaluate", "spaces", "--suite", str(bundle)).stdout
 
 
 def test_a_limit_is_a_key(trained: Path, terrarium: Terrarium, bundle: Path) -> None:

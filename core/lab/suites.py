@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import errno
 import functools
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -48,7 +46,8 @@ def evaluate_suite(model: LoadedModel, folder: Path) -> dict[str, Any]:
     say(f"evaluated {model.run.title} at step {model.step} on {title_of(name, settings.suite_form)}:")
     for line in told_of(found):
         say(f"  {line}")
-    keep(model.run.folder, title_of(name, settings.suite_form), found)
+    kept = read_suites(model.run.folder) | {title_of(name, settings.suite_form): found}
+    files.write_figures(model.run.folder / FILE, kept)
     return {"experiment": model.run.experiment.name, "run": model.run.name, "suite": name, **found}
 
 
@@ -128,13 +127,3 @@ def chat_tasks(model: LoadedModel, tasks: Sequence[Task]) -> list[Task]:
             "the suite has no multiple choice task", place="evaluate.suite_form", remedy='Use "continuation".'
         )
     return found
-
-
-def keep(folder: Path, title: str, found: dict[str, Any]) -> None:
-    """Write figures into the suites.json of a run, beside those of other suites."""
-    try:
-        files.write_json(folder / FILE, {**read_suites(folder), title: found})
-    except OSError as error:
-        if error.errno not in (errno.EROFS, errno.EACCES):
-            raise
-        warnings.warn(f"{FILE} is not written: {error.strerror}, {folder}", stacklevel=2)
