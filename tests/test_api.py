@@ -100,6 +100,7 @@ def test_a_frame_without_pandas_says_what_to_do(spaces: Path, monkeypatch: pytes
         run.frame()
 
 
+@pytest.mark.slow  # test_sweep.py compares bits of runs at once, too
 def test_many_at_once_are_those_in_turn(spaces: Path) -> None:
     settings = {"experiment": "spaces", **ONE_THREAD}
     together = train_models({**settings, "run": "together"}, seeds=[0, 1], jobs=2)
@@ -360,6 +361,7 @@ def test_a_real_notebook(spaces: Path, monkeypatch: pytest.MonkeyPatch, tmp_path
     assert "<iframe" in compared.outputs[-1].data["text/html"] and "<iframe" in report.outputs[-1].data["text/html"]
 
 
+@pytest.mark.slow
 def test_the_shipped_tour_runs(lab: Path) -> None:
     """docs/how-to/tour.py, a notebook as a script, on the shipped experiment with fewer steps."""
     target = lab / "insert_spaces"

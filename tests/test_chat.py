@@ -169,6 +169,13 @@ def test_calls_of_tools_have_no_result(talker: Path, monkeypatch: pytest.MonkeyP
     assert NO_TOOLS == "not available"
 
 
+def test_a_result_that_the_vocabulary_cannot_say_ends_the_answer(talker: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = open_experiment("talker").run().load()
+    written_by(model, monkeypatch, "a<|tool|>b<|end|>")
+    found = reply(begin_talk(model), "ab")
+    assert found.talk.messages[1:] == (Message("assistant", "a"),) and not found.stopped
+
+
 def test_an_answer_without_text_does_not_count(talker: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     model = open_experiment("talker").run().load()
     written_by(model, monkeypatch, "<|end|>")

@@ -53,7 +53,7 @@ def test_loop_makes_everything_that_the_contract_names(spaces: Path, terrarium: 
         for part in ("model.safetensors", "optimizer.safetensors", "state.json"):
             assert (run / "checkpoints" / kind / part).stat().st_size > 0
     summary = json.loads((run / "summary.json").read_text())
-    assert set(SUMMARY) <= summary.keys()
+    assert set(SUMMARY) - {"cropped", "padding"} <= summary.keys()  # those are of packed documents
     assert (summary["status"], summary["steps"], summary["experiment"], summary["run"]) == (
         "completed",
         6,

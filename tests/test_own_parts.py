@@ -90,13 +90,13 @@ def test_wrong_keys_of_an_own_optimizer(spaces: Path, terrarium: Terrarium, key:
 
 
 def test_built_in_models_have_keys_of_their_own(spaces: Path, terrarium: Terrarium) -> None:
-    result = terrarium("train", "spaces", "-s", "train.model.params.depth=3")
+    result = terrarium("train", "spaces", "-s", "train.model.params.deepness=3")
     assert result.exit_code == 2
-    assert "unknown key 'train.model.params.depth'" in result.stderr
+    assert "unknown key 'train.model.params.deepness'" in result.stderr
     assert "The keys are the parameters after * of GPT()." in result.stderr
     lstm = ("-s", "train.model.kind=lstm", "-s", "train.model.params.single_bias=3")
     assert "LSTM() declares single_bias: bool." in terrarium("train", "spaces", *lstm).stderr
-    result = terrarium("train", "spaces", "-s", "train.model.depth=3")
+    result = terrarium("train", "spaces", "-s", "train.model.deepness=3")
     assert "A key of your own function goes under [train.model.params]." in result.stderr
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -139,6 +140,8 @@ def test_texts_with_special_tokens_are_documents(lab: Path, terrarium: Terrarium
     assert 0 < found["cropped"] < 0.7 and 0 <= found["padding"] < 0.2
     checked = terrarium("check", "stories", "--no-timing")
     assert "rows of whole documents; " in checked.stdout and "of the tokens are cropped" in checked.stdout
+    assert "different prompts" not in checked.stdout and "suspicious" in checked.stdout
+    assert not re.search(r"of validation also occurs in training|prompts  ", checked.stdout)
     shares = json.loads(terrarium("check", "stories", "--no-timing", "--json").stdout)["packing"]
     assert (shares["cropped"], shares["padding"]) == (found["cropped"], found["padding"])
     drawn = terrarium("sample", "stories", "--num-samples", "1", "--json")

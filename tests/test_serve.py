@@ -240,6 +240,14 @@ def test_what_is_refused(server: Running, kind: str, fields: dict[str, Any], sta
     assert set(found.json["error"]) == {"message", "type", "param", "code"}
 
 
+@pytest.mark.parametrize("fields", [{"temperature": 1e-300}, {"temperature": 1000}, {"temperature": 1, "top_p": 1e-9}, {"temperature": 2, "top_k": 10**9, "seed": -5}], ids=str)  # fmt: skip
+def test_extreme_ways_to_draw(server: Running, fields: dict[str, Any]) -> None:
+    found = server.chat("moss", **fields, max_tokens=20)
+    assert found.status == 200
+    if fields["temperature"] < 1 or "top_p" in fields:
+        assert found.json["choices"] == server.chat("moss", max_tokens=20).json["choices"]
+
+
 def test_fields_that_change_nothing_are_taken(server: Running) -> None:
     neutral = {"n": 1, "logprobs": False, "presence_penalty": 0, "frequency_penalty": 0.0, "tools": [], "tool_choice": "none",
                "logit_bias": {}, "response_format": {"type": "text"}, "top_p": 1, "stop": None, "store": False}  # fmt: skip
@@ -491,6 +499,18 @@ def test_the_command(place: Path) -> None:
     process.send_signal(signal.SIGINT)
     out, errors = process.communicate(timeout=20)
     assert (process.returncode, out, errors) == (130, "stopped\n", "")
+
+
+def test_as_json(place: Path) -> None:
+    process, said = started(place, "talker", "spaces", "--port", "0", "--token", "moss", "--json")
+    assert process.stdout is not None
+    while said[-1] != "}\n":
+        said.append(process.stdout.readline())
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=20)
+    found = json.loads("".join(said))
+    assert re.fullmatch(r"http://127.0.0.1:\d+/", found.pop("url"))
+    assert found == {"token": "moss", "models": ["talker", "spaces"]}
 
 
 def test_off_this_machine_a_token_is_made(place: Path) -> None:

@@ -72,6 +72,17 @@ def test_a_pattern_that_is_none() -> None:
         BpeEncoder.fit(LEARNT, vocab_size=400, split_pattern="(")
 
 
+def test_a_pattern_that_gives_up_on_a_text() -> None:
+    endless, text = "(?:a|aa|aaa)+b", "a" * 40 + "c"
+    message = r"prepare.split_pattern: '\(\?:a\|aa\|aaa\)\+b' cannot cut this text: .*\n  Write a pattern that has less to try"
+    encoder = BpeEncoder.fit(["ab " * 50], vocab_size=300, split_pattern=endless)
+    with pytest.raises(UserError, match=message):
+        encoder.encode(text)
+    with pytest.raises(UserError, match=message):
+        BpeEncoder.fit([text], vocab_size=300, split_pattern=endless)
+    assert encoder.decode(encoder.encode("aab").tolist()) == "aab"
+
+
 def test_the_key(lab: Path, terrarium: Terrarium) -> None:
     folder = write(lab / "stories", STORIES, BPE)
     assert terrarium("prepare", "stories").exit_code == 0
@@ -84,6 +95,13 @@ def test_the_key(lab: Path, terrarium: Terrarium) -> None:
     assert wrong.exit_code == 2 and "is no regular expression" in wrong.stderr
     other = terrarium("prepare", "stories", "-s", "prepare.split_pattern=digits", "-s", "prepare.encoder=char")
     assert other.exit_code == 2 and "the encoder char does not cut text by a pattern" in other.stderr
+    write(lab / "others", STORIES, BPE)
+    borrowed = ("prepare", "others", "-s", "prepare.encoder_from=../stories/datasets/basic", "-s")
+    assert terrarium(*borrowed, "prepare.split_pattern=digits").exit_code == 0
+    differs = terrarium(*borrowed, "prepare.split_pattern=gpt4")
+    assert differs.exit_code == 2
+    assert "the encoder of ../stories/datasets/basic cuts text by 'digits', not by 'gpt4'" in differs.stderr
+    assert "Leave split_pattern out, or set it where that dataset is made." in differs.stderr
 
 
 def test_a_table_of_encoders(lab: Path, terrarium: Terrarium) -> None:
@@ -105,6 +123,11 @@ def test_a_table_of_encoders(lab: Path, terrarium: Terrarium) -> None:
     ):
         assert text in done.stdout
     assert "letters cannot encode korean: character '시' at line 1" in done.stdout
+    table = done.stdout.split("speed, MB/s")[0].splitlines()
+    assert max(map(len, table[-18:])) <= 80
+    assert f"#4: {dataset}" in done.stdout
+    marked = {line.split("  ")[0]: line.count("*") for line in done.stdout.splitlines()}
+    assert marked["never used"] == marked["speed, MB/s"] == 1
     found = json.loads(terrarium(*arguments, "--json").stdout)["encoders"]
     assert [each["name"] for each in found] == ["stories", "bytes", "letters", dataset]
     own, raw, letters, same = found
@@ -130,3 +153,19 @@ def test_what_is_refused(lab: Path, terrarium: Terrarium, name: str, message: st
     Path("empty").mkdir()
     done = terrarium("tokenizer", "stories", "--against", name)
     assert done.exit_code == 2 and message in done.stderr
+
+
+def test_a_damaged_encoder_is_refused(lab: Path, terrarium: Terrarium) -> None:
+    folder = write(lab / "stories", STORIES, BPE)
+    write(lab / "letters", STORIES, TINY)
+    assert terrarium("prepare", "stories").exit_code == 0
+    info = folder / "datasets/basic/dataset.json"
+    info.write_text(info.read_text().replace('"merges"', '"merge"'))
+    done = terrarium("tokenizer", "letters", "--against", str(info.parent))
+    assert done.exit_code == 2 and "dataset.json: damaged: its checksum" in done.stderr, done.stderr
+    assert "Prepare it again with --force." in done.stderr
+
+
+@pytest.mark.parametrize("name", CATEGORIES)
+def test_texts_are_of_similar_size(name: str) -> None:
+    assert 1000 <= len((TEXTS / f"{name}.txt").read_bytes()) <= 2048

@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from typing import Any
 
 from core.cli.conversation import conversation_lines
-from core.report.run_report import duration
 from core.tracking.figures import loss_text
 
 Account = dict[str, Any]
@@ -63,7 +62,7 @@ def data_lines(account: Account) -> Iterator[str]:
             longer += " is longer than any document, so a row has several"
         yield line("longest document", f"{data['longest']:,} tokens; {longer}")
     if packing := account["packing"]:
-        shares = f"{packing['cropped']:.1%} of the tokens are cropped, {packing['padding']:.1%} of the rows is empty"
+        shares = f"{packing['cropped']:.1%} of the tokens are cropped, {packing['padding']:.1%} of the rows are empty"
         yield line("packing", f"{packing['rows']:,} rows of whole documents; {shares}")
     each = data["train_tokens"] / max(account["parameters"], 1)
     yield line("parameters", f"{account['parameters']:,}, {each:.2g} training tokens for each")
@@ -104,6 +103,7 @@ def loss_lines(account: Account) -> Iterator[str]:
 
 def cost_lines(account: Account) -> Iterator[str]:
     from core.files import megabytes
+    from core.report.run_report import duration
 
     cost: dict[str, Any] = account["prediction"]
     yield line("step", f"{cost['ms_per_step']:,.1f} ms, {cost['tokens_per_second']:,.0f} tokens/s")

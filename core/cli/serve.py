@@ -46,6 +46,7 @@ from core.cli import completion, options
     show_default=True,
     help="Answers that a model writes at once.",
 )
+@options.as_json
 @options.settings
 def serve(
     names: tuple[str, ...],
@@ -54,6 +55,7 @@ def serve(
     token: str,
     hosts: tuple[str, ...],
     concurrency: int,
+    as_json: bool,
     overrides: tuple[str, ...],
     variant: str,
     quiet: bool,
@@ -61,7 +63,7 @@ def serve(
     """Serve models on the web: a chat page, and an API that clients of OpenAI's understand.
 
     EXP is the experiment's run `default`, EXP/RUN another one. Without names, every experiment that has a run `default`.
-    Ctrl-C ends the server.
+    Ctrl-C ends the server. --json writes its address, its token and its models when it listens.
     """
     from core.cli.console import Console
     from core.errors import UserError
@@ -77,7 +79,7 @@ def serve(
         remedy = "Install it: pip install 'terrarium-lab[serve]'"
         raise UserError(f"serve needs the package {error.name}, which is not installed", remedy=remedy) from None
 
-    console = Console(quiet=quiet)
+    console = Console(quiet=quiet, json=as_json)
     limits = Limits(rows=concurrency)
     options.tell_of_no_effect("serve", overrides)
     shelf = open_models(names, variant, overrides, limits, console)
@@ -85,6 +87,10 @@ def serve(
     def say(url: str) -> None:
         console.say(f"models: {', '.join(served.title for served in shelf.models)}")
         console.say(f"open {url} (Ctrl-C ends)")
+        if as_json:
+            address, _, found = url.partition("#token=")
+            told = {"url": address, "token": found or None, "models": [served.name for served in shelf.models]}
+            options.say_json(told)
 
     number = answer_requests(shelf, Address(host, port, hosts), token, limits, say)
     console.say("stopped")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
@@ -12,6 +12,8 @@ from core.cli import completion, options
 
 if TYPE_CHECKING:
     from core.lab.tokenizer import Measured
+
+WIDEST = 16  # characters of a column's name: five columns fit 80
 
 
 @click.command()
@@ -48,29 +50,36 @@ def lines(found: Sequence[Measured]) -> list[str]:
 
     categories = list(dict.fromkeys(name for each in found for name in (*each.bytes_per_token, *each.cannot)))
     rows = [["kind", *(each.kind for each in found)], ["vocabulary", *(f"{each.vocab_size:,}" for each in found)]]
-    for title, values in (("bytes per token", "bytes_per_token"), ("tokens per word", "tokens_per_word")):
+    for title, values, better in (
+        ("bytes per token", "bytes_per_token", max),
+        ("tokens per word", "tokens_per_word", min),
+    ):
         rows.append([title, *("" for _ in found)])
         for category in categories:
-            figures = [getattr(each, values).get(category) for each in found]
-            known = [figure for figure in figures if figure is not None]
-            best = max(known, default=0) if values == "bytes_per_token" else min(known, default=0)
-            rows.append([f"  {category}", *(cell(figure, best, len(found)) for figure in figures)])
-    rows.append(["never used", *("" if each.unused is None else f"{each.unused:.1%}" for each in found)])
+            rows.append([f"  {category}", *cells([getattr(each, values).get(category) for each in found], better)])
+    rows.append(["never used", *cells([each.unused for each in found], min, ".1%")])
     rows.append(["text comes back", *("exactly" if each.exact else "changed" for each in found)])
-    speeds = [each.megabytes_per_second for each in found]
-    rows.append(["speed, MB/s", *("" if speed is None else f"{speed:.1f}" for speed in speeds)])
-    shown = as_text(Table(["", *(each.name for each in found)], rows)).splitlines()
+    rows.append(["speed, MB/s", *cells([each.megabytes_per_second for each in found], max, ".1f")])
+    headings = [heading(each.name, number) for number, each in enumerate(found, start=1)]
+    shown = as_text(Table(["", *headings], rows)).splitlines()
     notes = [f"{each.name} cannot encode {name}: {why}" for each in found for name, why in each.cannot.items()]
+    notes += [f"{above}: {each.name}" for above, each in zip(headings, found, strict=True) if above != each.name]
     if len(found) > 1:
         notes.insert(0, "*: the best of a row.")
     return [*shown, *([""] if notes else []), *notes]
 
 
-def cell(figure: float | None, best: float, columns: int) -> str:
-    """A figure; the best of several with a star."""
-    if figure is None:
-        return "-"
-    return f"{figure:.2f}" + ("*" if columns > 1 and figure == best else " " * (columns > 1))
+def cells(figures: Sequence[float | None], better: Callable[[Iterable[float]], float], form: str = ".2f") -> list[str]:
+    """The figures of a row; the best of several with a star."""
+    known = [figure for figure in figures if figure is not None]
+    best = better(known) if known and len(figures) > 1 else None
+    room = " " * (len(figures) > 1)
+    return ["-" if each is None else f"{each:{form}}" + ("*" if each == best else room) for each in figures]
+
+
+def heading(name: str, number: int) -> str:
+    """What stands above a column: a name that leaves room for the others, else a number."""
+    return name if len(name) <= WIDEST else f"#{number}"
 
 
 COMMANDS = (tokenizer,)

@@ -73,6 +73,13 @@ def fit(build: Build, texts: Iterable[str], *, end_token: bool = False) -> Encod
                 place=build.source.place_of("prepare.special_tokens"),
                 remedy='Set prepare.special_tokens = "chat" where that dataset is made.',
             )
+        cut = getattr(getattr(encoder, "inner", encoder), "split_pattern", "gpt2")
+        if settings.split_pattern not in ("gpt2", cut):
+            raise UserError(
+                f"the encoder of {settings.encoder_from} cuts text by {cut!r}, not by {settings.split_pattern!r}",
+                place=build.source.place_of("prepare.split_pattern"),
+                remedy="Leave split_pattern out, or set it where that dataset is made.",
+            )
         if end_token and encoder.end_token is None:
             raise UserError(
                 "the borrowed encoder has no end token, and these completions do not end in a common character",

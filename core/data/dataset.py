@@ -35,7 +35,8 @@ class Split:
 
     ids: (N,) uint16 or uint32. Examples and conversations have mask: (N,) uint8, 1 where the loss is on a token,
     and starts: (D,) uint64; prompts: (P,) uint64, the first document with each prompt; group: (D,) uint16.
-    whole: a row holds whole documents only, as it does of conversations with special tokens.
+    whole: a row holds whole documents only, as it does of conversations with special tokens. texts: the documents are
+    texts between special tokens, which have no prompts.
     """
 
     path: Path
@@ -45,6 +46,7 @@ class Split:
     prompts: Array | None = None
     group: Array | None = None
     whole: bool = False
+    texts: bool = False
 
     @property
     def tokens(self) -> int:
@@ -295,6 +297,7 @@ def open_split(folder: Path, side: str, info: dict[str, Any], groups: list[str] 
         prompts=array(".prompts", "uint64", counts.get("prompts"), needed="prompts" in counts),
         group=array(".group", "uint16", documents, needed=bool(names)),
         whole=info["kind"] == "conversations" and STATE in info["encoder"],
+        texts=info["kind"] == "documents",
     )
 
 

@@ -11,7 +11,7 @@ from tokenizers import pre_tokenizers, trainers
 from tokenizers.models import BPE
 from typing_extensions import Self
 
-from core.encoders.bytelevel import GPT2, ByteLevel, tokenizer
+from core.encoders.bytelevel import GPT2, ByteLevel, cutting, tokenizer
 from core.encoders.text import WHITESPACE, spans, utf8, wrong_state
 from core.errors import UserError
 
@@ -42,7 +42,7 @@ class BpeEncoder(ByteLevel):
         """Learn merges from at most SAMPLE bytes, evenly spread over the texts.
 
         vocab_size: ids at most, including the 256 bytes and the end token. There are fewer where no more pairs occur
-        twice. Raises UserError below 257, and for a split_pattern that is no regular expression.
+        twice. Raises UserError below 257, and for a split_pattern that is no regular expression or gives up on a text.
         """
         if vocab_size < SMALLEST:
             raise UserError(
@@ -58,7 +58,8 @@ class BpeEncoder(ByteLevel):
             special_tokens=[],
             show_progress=False,
         )
-        learner.train_from_iterator(short_runs(sample(texts, SAMPLE)), trainer)
+        with cutting(split_pattern):
+            learner.train_from_iterator(short_runs(sample(texts, SAMPLE)), trainer)
         return cls([" ".join(merge) for merge in json.loads(learner.to_str())["model"]["merges"]], split_pattern)
 
     @classmethod

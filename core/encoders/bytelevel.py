@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from itertools import chain
 
 import numpy as np
@@ -88,6 +89,21 @@ def tokenizer(model: models.BPE, split_pattern: str = GPT2) -> Tokenizer:
     return result
 
 
+@contextmanager
+def cutting(split_pattern: str) -> Iterator[None]:
+    """Raises UserError in place of the library's panic when an own pattern gives up on a text, as `(a+)+b` does."""
+    try:
+        yield
+    except BaseException as error:  # the library's panic is no Exception, and its class cannot be imported
+        if type(error).__name__ != "PanicException" or split_pattern in PATTERNS:
+            raise
+        raise UserError(
+            f"{split_pattern!r} cannot cut this text: {error}",
+            place="prepare.split_pattern",
+            remedy="Write a pattern that has less to try: no repetition within a repetition.",
+        ) from None
+
+
 class ByteLevel:
     """A coder between text and ids. merges: pairs of tokens in order of rank, each spelled in `alphabet`.
 
@@ -109,7 +125,7 @@ class ByteLevel:
         self.room = CACHE
 
     def encode(self, text: str) -> Ids:
-        """Ids of a text, shape (tokens,). Raises UserError for half a surrogate pair."""
+        """Ids of a text, shape (tokens,). Raises UserError for half a surrogate pair, and as `cutting` does."""
         return np.concatenate([self.encode_group([span])[0] for span in spans(text, GROUP)])
 
     def encode_batch(self, texts: Sequence[str]) -> list[Ids]:
@@ -124,7 +140,8 @@ class ByteLevel:
         for text in texts:
             utf8(text)
         if self.split_pattern != GPT2:  # PIECE knows no other cuts
-            encodings = self.tokenizer.encode_batch_fast(list(texts))
+            with cutting(self.split_pattern):
+                encodings = self.tokenizer.encode_batch_fast(list(texts))
             return [np.array(encoding.ids, np.uint32) for encoding in encodings]
         if self.room < 0:
             self.known.clear()

@@ -60,7 +60,7 @@ def facts_of(dataset: Dataset, data: Data) -> Facts:
     """Facts without those that need every token to be read. The prompts in train are counted by dataset.json."""
     train, val = dataset.train, dataset.val
     lengths = None if train.starts is None else document_lengths(train)
-    split, prompts = dataset.info.get("split", {}), count(val.prompts)
+    split, prompts = dataset.info.get("split", {}), None if val.texts else count(val.prompts)
     overlap, test_prompts = split.get("overlap"), dataset.test and count(dataset.test.prompts)
     return Facts(
         kind=str(dataset.info["kind"]),
@@ -72,7 +72,7 @@ def facts_of(dataset: Dataset, data: Data) -> Facts:
         val_tokens=val.tokens,
         train_documents=count(train.starts),
         val_documents=count(val.starts),
-        train_prompts=count(train.prompts),
+        train_prompts=None if train.texts else count(train.prompts),
         val_prompts=prompts,
         longest=None if lengths is None else int(lengths.max(initial=0)),
         longer=None if lengths is None else int((lengths > block_size(data) + 1).sum()),

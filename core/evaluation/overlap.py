@@ -68,7 +68,7 @@ class Hashing:
 
 
 def overlaps(train: Split, val: Split, vocab_size: int, line_break: int | None = None) -> list[Overlap]:
-    """The overlap of prompts and of documents, or of windows where there are no documents; and of lines.
+    """The overlap of prompts and of documents, or of windows where there are no documents; and of lines. Texts have no prompts.
 
     val: a side that is held out. line_break: the id that ends a line; None: lines are not compared.
     """
@@ -77,7 +77,7 @@ def overlaps(train: Split, val: Split, vocab_size: int, line_break: int | None =
     if val.starts is None or train.starts is None:
         return [of_windows(train, val, hashing), *found]
     sides = {split: hashes_of(split, hashing) for split in (train, val)}
-    for number, what in ((1, "prompts"), (0, "documents")):
+    for number, what in ((1, "prompts"), (0, "documents"))[val.texts :]:
         wanted = sides[val][number]
         wanted = np.unique(wanted) if what == "prompts" else wanted
         found.append(Overlap(what, len(wanted), int(np.isin(wanted, sides[train][number]).sum()), train.tokens))

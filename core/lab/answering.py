@@ -8,6 +8,7 @@ from core.chat.conversation import TOOL, Conversation, Message
 from core.chat.render import render_prompt, reply_of, shortened
 from core.encoders.base import Encoder
 from core.encoders.special import special_ids
+from core.errors import UserError
 from core.sampling.stops import TextStream
 
 ROOM = 4  # a quarter of block_size is kept free for the answer
@@ -59,9 +60,13 @@ class Answering:
             self.messages = (*self.messages, turn)
         if stopped or not (turn.call and self.turn_ended and self.calls < MOST_CALLS):
             return False
+        before, self.messages = self.messages, (*self.messages, Message("tool", NO_TOOLS))
+        try:
+            self.begin_turn()
+        except UserError:  # a vocabulary of few characters may not have those of the result
+            self.messages = before
+            return False
         self.calls += 1
-        self.messages = (*self.messages, Message("tool", NO_TOOLS))
-        self.begin_turn()
         return True
 
     @property

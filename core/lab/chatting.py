@@ -11,7 +11,6 @@ from typing import Any
 import torch
 
 from core.chat.conversation import Message
-from core.encoders.special import has_special
 from core.errors import UserError
 from core.lab.answering import Answering
 from core.lab.model import LoadedModel
@@ -46,7 +45,7 @@ def begin_talk(model: LoadedModel, *, system: str = "", seed: int = 0, **choices
 
     Raises UserError for a model without the special tokens of conversations, and for a choice that is unknown or wrong.
     """
-    if not has_special(model.encoder):
+    if not model.trained.conversations:
         raise UserError(
             f"{model.run.title} was not trained on conversations with special tokens",
             place="run",

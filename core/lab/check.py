@@ -108,7 +108,12 @@ def accounts_of(opened: Opened, stage: str = "", *, timing: bool = True) -> dict
 
 def across_stages(opened: Opened) -> list[Account]:
     """How many held-out prompts of each stage also occur in the training data of another one. Makes all datasets."""
-    made = {name: dataset for name, dataset in prepare_all(opened).items() if dataset.train.starts is not None}
+    everything = prepare_all(opened)
+    made = {
+        name: dataset
+        for name, dataset in everything.items()
+        if dataset.train.starts is not None and not dataset.train.texts
+    }
     found: list[Account] = []
     for name, dataset in made.items():
         for other, trained in made.items():

@@ -10,6 +10,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+COLDEST = 1e-4  # below it, logits could exceed the range of numbers; the likeliest id is all that is drawn anyway
+
 
 def uniform_draws(seeds: Sequence[int], steps: int, device: torch.device) -> Tensor:
     """Random numbers in [0, 1), (steps, B). Column i depends on seeds[i] only, so rows do not influence each other."""
@@ -22,11 +24,12 @@ def choose(
 ) -> Tensor:
     """Choose one id per row, (B,), from logits (B, V).
 
-    draw: a number in [0, 1) per row, which selects from the cumulative distribution. None or temperature 0: the likeliest id.
+    draw: a number in [0, 1) per row, which selects from the cumulative distribution. None, or a temperature below COLDEST:
+    the likeliest id.
     top_k: choose from the k likeliest ids; 0: all. top_p: choose from the fewest likeliest ids whose probabilities, after
     temperature and top_k, add up to at least top_p (arXiv:1904.09751).
     """
-    if draw is None or temperature == 0:
+    if draw is None or temperature < COLDEST:
         return logits.argmax(dim=-1)
     logits = logits / temperature
     ids = None
@@ -42,4 +45,5 @@ def choose(
         last = (cumulative < top_p - 1e-9).sum(dim=-1, keepdim=True).clamp_(max=cumulative.shape[-1] - 1)
         total = cumulative.gather(-1, last)
     place = torch.searchsorted(cumulative, draw.double().unsqueeze(-1) * total, right=True)  # (B, 1)
+    place.clamp_(max=cumulative.shape[-1] - 1)  # where the logits are not finite
     return (place if ids is None else ids.gather(-1, place)).squeeze(-1)

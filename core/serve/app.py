@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import secrets
+import traceback
 from collections.abc import AsyncIterator, Iterable
 from pathlib import Path
 from typing import Any
@@ -95,7 +97,9 @@ async def metrics(request: Request) -> Response:
         ("requests_waiting", "gauge", lambda worker: len(worker.waiting)),
     ):
         lines.append(f"# TYPE terrarium_{name} {kind}")
-        lines += [f'terrarium_{name}{{model="{served.name}"}} {value_of(served.worker)}' for served in shelf.models]
+        lines += [
+            f"terrarium_{name}{{model={json.dumps(served.name)}}} {value_of(served.worker)}" for served in shelf.models
+        ]
     return PlainTextResponse("\n".join(lines) + "\n")
 
 
@@ -202,4 +206,5 @@ async def on_http(request: Request, error: Exception) -> Response:
 
 async def on_bug(request: Request, error: Exception) -> Response:
     """The server's own mistake; its traceback is on the terminal."""
+    traceback.print_exception(error)
     return JSONResponse(error_body("the server made a mistake; its terminal says which", 500), 500)

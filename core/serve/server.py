@@ -56,7 +56,7 @@ def serve(shelf: Shelf, address: Address, token: str, limits: Limits, listening:
         ws="none",
         loop="asyncio",
         lifespan="on",
-        log_level="warning",
+        log_level="critical",
         access_log=False,
         server_header=False,
         proxy_headers=False,

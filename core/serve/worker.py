@@ -11,7 +11,6 @@ from collections import deque
 from dataclasses import dataclass, field
 from typing import Any
 
-from core.errors import UserError
 from core.lab.model import LoadedModel
 from core.sampling.engine import Continuation, Engine, Running
 from core.serve.limits import Limits
@@ -152,8 +151,6 @@ class Worker:
             ticket = self.tickets[running]
             happened = self.advance(engine, running, ticket)
             ended = ended or bool(happened.reason)
-            if happened.reason == "error":  # its text is no part of the answer
-                self.hand_over()
             if happened.text or happened.reason:
                 _, before = self.news.get(id(ticket), (ticket, NOTHING))
                 self.news[id(ticket)] = ticket, Happened(before.text + happened.text, happened.reason)
@@ -177,11 +174,8 @@ class Worker:
         self.leave(engine, running)
         if not writing.ended:
             return Happened(piece + writing.rest(), "length")
-        try:
-            if not writing.goes_on():
-                return Happened(piece, "stop")
-        except UserError as error:
-            return Happened(error.message, "error")
+        if not writing.goes_on():
+            return Happened(piece, "stop")
         if not ticket.left:
             return Happened(piece, "length")
         self.begin_turn(engine, ticket)

@@ -3,7 +3,8 @@
     python -m tests.benchmarks.encoders [FILE] [--megabytes N]
 
 Without a FILE it makes up text of 200,000 words whose frequencies fall as in natural language (Zipf's law).
-gpt2 is left out where its vocabulary cannot be had. A second column counts CPU time instead of wall time: it is
+gpt2 is left out where its vocabulary cannot be had. `tokenizers` is that library by itself, with GPT-2's pattern: it learns from
+all of the text, where bpe takes a sample of 4 MB. A second column counts CPU time instead of wall time: it is
 what one core does, also on a busy machine.
 """
 
@@ -12,11 +13,12 @@ from __future__ import annotations
 import argparse
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from core.encoders import register_encoders
 from core.encoders.text import spans
@@ -48,6 +50,30 @@ def measure(task: Callable[[], Any], megabytes: float) -> tuple[Any, str]:
     return result, f"{megabytes / wall:8.1f} /{megabytes / cpu:6.1f}"
 
 
+class Library:
+    """Hugging Face's tokenizers by itself, as its own documentation uses it."""
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        self.tokenizer = tokenizer
+
+    @classmethod
+    def fit(cls, texts: Iterable[str], *, vocab_size: int) -> Library:
+        tokenizer = Tokenizer(models.BPE())
+        tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+        tokenizer.decoder = decoders.ByteLevel()
+        alphabet = pre_tokenizers.ByteLevel.alphabet()
+        tokenizer.train_from_iterator(
+            texts, trainers.BpeTrainer(vocab_size=vocab_size, initial_alphabet=alphabet, show_progress=False)
+        )
+        return cls(tokenizer)
+
+    def encode_batch(self, texts: Sequence[str]) -> list[Any]:
+        return [np.array(encoding.ids, np.uint32) for encoding in self.tokenizer.encode_batch_fast(list(texts))]
+
+    def decode(self, ids: list[int]) -> str:
+        return str(self.tokenizer.decode(ids))
+
+
 def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -63,7 +89,10 @@ def main() -> None:
 
     encoders: dict[str, Any] = {}
     register_encoders(encoders.__setitem__)
-    for kind, vocab_size in (("char", 0), ("words", 0), ("bytes", 0), ("bpe", 1024), ("bpe", 16384), ("gpt2", 0)):
+    encoders["tokenizers"] = Library
+    rows = [("char", 0), ("words", 0), ("bytes", 0)]
+    rows += [(kind, vocab_size) for vocab_size in (1024, 16384) for kind in ("bpe", "tokenizers")]
+    for kind, vocab_size in (*rows, ("gpt2", 0)):
         try:
             encoder, learn = measure(lambda: encoders[kind].fit(pieces, vocab_size=vocab_size), megabytes)  # noqa: B023
         except UserError:

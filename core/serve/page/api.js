@@ -1,5 +1,9 @@
 // The server's API: its models, and answers in pieces.
 
+const TOKEN = "terrarium.token";
+const LOST = "The connection was lost before the answer was complete.";
+let token = "";
+
 // A refusal or a failure, in the server's words. status: of HTTP; 0 where there was no answer.
 export class ApiError extends Error {
   constructor(message, status) {
@@ -8,29 +12,35 @@ export class ApiError extends Error {
   }
 }
 
-// The token: from the address (#token=...), which then forgets it, or from this tab's memory.
+// Take the token from the address (#token=...), which then forgets it.
 export function takeToken() {
   const found = /[#&]token=([^&]+)/.exec(location.hash);
   if (!found) return;
-  keepToken(decodeURIComponent(found[1]));
   history.replaceState(null, "", location.pathname + location.search);
+  try {
+    keepToken(decodeURIComponent(found[1]));
+  } catch { /* not a token that a server has made: the page asks for one */ }
 }
 
-let token = "";
+// Use a token from now on, in this tab.
 export function keepToken(text) {
   token = text;
   try {
-    sessionStorage.setItem("terrarium.token", text);
+    sessionStorage.setItem(TOKEN, text);
   } catch { /* it then lasts as long as the page */ }
 }
 
+// The headers of every request.
 function headers() {
   try {
-    token = token || sessionStorage.getItem("terrarium.token") || "";
+    token = token || sessionStorage.getItem(TOKEN) || "";
   } catch { /* as above */ }
-  return { "Content-Type": "application/json", ...(token ? { Authorization: `Bearer ${token}` } : {}) };
+  // A header takes Latin-1 only; other characters cannot be in a token anyway.
+  const sent = token.replace(/[^\x21-\x7e]+/g, (text) => (text === " " ? text : ""));
+  return { "Content-Type": "application/json", ...(sent ? { Authorization: `Bearer ${sent}` } : {}) };
 }
 
+// Fetch an address; whatever is not a success becomes an ApiError.
 async function request(path, options) {
   let answer;
   try {
@@ -44,15 +54,14 @@ async function request(path, options) {
   throw new ApiError(found?.error?.message ?? `The server says ${answer.status}.`, answer.status);
 }
 
+// The server's models.
 export async function models() {
   return (await (await request("/v1/models")).json()).data;
 }
 
-// Ask for an answer. onText(piece) is called as it comes. Returns {reason, timings}; an abort of the signal raises AbortError.
-export async function ask(path, body, signal, onText) {
-  const answer = await request(path, { method: "POST", body: JSON.stringify({ ...body, stream: true, stream_options: { include_usage: true } }), signal });
-  const reader = answer.body.pipeThrough(new TextDecoderStream()).getReader();
-  const found = { reason: "", timings: {} };
+// The lines of a stream as they become complete. Characters and lines may arrive in halves.
+async function* linesOf(stream) {
+  const reader = stream.pipeThrough(new TextDecoderStream()).getReader();
   let held = "";
   for (;;) {
     let read;
@@ -60,23 +69,42 @@ export async function ask(path, body, signal, onText) {
       read = await reader.read();
     } catch (error) {
       if (error.name === "AbortError") throw error;
-      throw new ApiError("The connection was lost before the answer was complete.", 0);
+      throw new ApiError(LOST, 0);
     }
     if (read.done) break;
-    held += read.value;
-    const lines = held.split("\n"); // the last one may be half a line
+    const lines = (held + read.value).split(/\r?\n/);
     held = lines.pop();
-    for (const line of lines) {
-      if (!line.startsWith("data: ") || line === "data: [DONE]") continue;
-      const event = JSON.parse(line.slice(6));
-      if (event.error) throw new ApiError(event.error.message, 500);
-      const choice = event.choices[0];
-      const piece = choice?.delta?.content ?? choice?.text ?? "";
-      if (piece) onText(piece);
-      found.reason = choice?.finish_reason ?? found.reason;
-      found.timings = event.timings ?? found.timings;
-    }
+    yield* lines;
   }
-  if (!found.reason) throw new ApiError("The connection was lost before the answer was complete.", 0);
+  if (held) yield held;
+}
+
+// The JSON of an event.
+function eventOf(text) {
+  try {
+    return JSON.parse(text);
+  } catch {
+    throw new ApiError("The server has sent something that is not JSON.", 0);
+  }
+}
+
+// Ask for an answer. onText(piece) is called as it comes. Returns {reason, timings}; an abort of the signal raises AbortError.
+export async function ask(path, body, signal, onText) {
+  const asked = JSON.stringify({ ...body, stream: true, stream_options: { include_usage: true } });
+  const answer = await request(path, { method: "POST", body: asked, signal });
+  const found = { reason: "", timings: {} };
+  for await (const line of linesOf(answer.body)) {
+    const text = line.startsWith("data:") ? line.slice(5).trim() : "";
+    if (text === "[DONE]") break;
+    if (!text) continue;
+    const event = eventOf(text);
+    if (event.error) throw new ApiError(event.error.message ?? "The server could not answer.", 500);
+    const choice = event.choices?.[0];
+    const piece = choice?.delta?.content ?? choice?.text ?? "";
+    if (piece) onText(piece);
+    found.reason = choice?.finish_reason ?? found.reason;
+    found.timings = event.timings ?? found.timings;
+  }
+  if (!found.reason) throw new ApiError(LOST, 0);
   return found;
 }

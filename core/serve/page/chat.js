@@ -1,64 +1,44 @@
-// The page: conversations on the left, the open one on the right. Text of a model or a user is only ever set as text.
+// The page: conversations on the left, the open one on the right; what happens when something is clicked, typed or answered.
 import { ApiError, ask, keepToken, models, takeToken } from "./api.js";
 import * as store from "./store.js";
+import { $, button, download, editor, greeting, isAtEnd, isSending, make, shortened, statusOf, titleOf, toEnd, toast, turnOf, writingTurn } from "./view.js";
 
-const $ = (id) => document.getElementById(id);
+const THEMES = { auto: "◐ Auto", light: "☀ Light", dark: "☾ Dark" };
+const NUMBERS = { "top-k": 0, seed: 0, length: 1 }; // settings that are whole numbers, with the least they may be
 let known = []; // models
 let chat = store.newChat();
 let writing = null; // the AbortController of the answer on its way
 
-// Elements -------------------------------------------------------------------------------------------------------------
-
-// An element with text and properties.
-function make(tag, properties = {}, ...children) {
-  const element = Object.assign(document.createElement(tag), properties);
-  element.append(...children);
-  return element;
-}
-
-function button(text, label, click) {
-  const made = make("button", { type: "button", textContent: text, onclick: click });
-  made.setAttribute("aria-label", label);
-  made.title = label;
-  return made;
-}
-
-function toast(text, action = "", act = null) {
-  $("toast").replaceChildren(text);
-  if (action) $("toast").append(make("button", { type: "button", textContent: action, onclick: () => { $("toast").hidden = true; act(); } }));
-  $("toast").hidden = false;
-  clearTimeout(toast.timer);
-  toast.timer = setTimeout(() => { $("toast").hidden = true; }, 8000);
-}
-
 // Conversations --------------------------------------------------------------------------------------------------------
 
-const titleOf = (one) => one.title || one.messages[0]?.content.slice(0, 60) || "New conversation";
-
+// Show the list of conversations, unless one is being renamed in it.
 function showChats() {
-  const items = store.chats().map((one) => {
+  if ($("chats").querySelector("input")) return;
+  $("chats").replaceChildren(...store.chats().map((one) => {
     const open = make("button", { type: "button", className: "title", textContent: titleOf(one), title: titleOf(one), onclick: () => openChat(one.id) });
     const item = make("li", { className: one.id === chat.id ? "current" : "" }, open);
     if (one.id === chat.id) open.setAttribute("aria-current", "true");
-    const rename = button("✎", "Rename", () => renameChat(one.id, item));
-    const remove = button("✕", "Delete", () => deleteChat(one.id));
+    const rename = button("✎", `Rename ${titleOf(one)}`, () => renameChat(one.id, item));
+    const remove = button("✕", `Delete ${titleOf(one)}`, () => deleteChat(one.id));
     rename.className = remove.className = "tool";
     item.append(rename, remove);
     return item;
-  });
-  $("chats").replaceChildren(...items);
+  }));
 }
 
+// Open a conversation; "" begins a new one. An answer on its way stops, and what is there of it stays.
 function openChat(id) {
+  closeSide();
+  $("text").focus();
+  if (id === chat.id) return;
   stop();
   chat = store.load(id) ?? store.newChat();
-  const model = known.find((one) => one.id === chat.model);
-  if (model) $("model").value = model.id;
-  closeSide();
+  if (known.some((one) => one.id === chat.model)) $("model").value = chat.model;
+  $("status").textContent = "";
   showAll();
-  $("text").focus();
 }
 
+// Have a conversation's name typed in its place in the list.
 function renameChat(id, item) {
   const one = store.load(id);
   if (!one) return;
@@ -66,12 +46,11 @@ function renameChat(id, item) {
   input.setAttribute("aria-label", "Name of the conversation");
   const done = (keep) => {
     input.onblur = null;
-    if (keep) {
-      one.title = input.value.trim();
-      store.save(one);
-      if (id === chat.id) chat.title = one.title;
-    }
+    if (keep) store.rename(id, input.value.trim());
+    if (keep && id === chat.id) chat.title = input.value.trim();
+    item.replaceChildren();
     showChats();
+    $("chats").querySelector("[aria-current]")?.focus();
   };
   input.onblur = () => done(true);
   input.onkeydown = (event) => {
@@ -82,110 +61,116 @@ function renameChat(id, item) {
   input.select();
 }
 
+// Delete a conversation, which can be undone for a moment.
 function deleteChat(id) {
   const one = store.load(id);
   store.remove(id);
   if (id === chat.id) openChat("");
   showChats();
-  if (one) toast("Deleted.", "Undo", () => { store.save(one); showChats(); });
+  if (one) toast(`Deleted “${shortened(titleOf(one))}”.`, "Undo", () => { store.save(one); showChats(); });
 }
 
-// Before anything is changed: what another tab has added to this conversation must not be lost.
-function refresh() {
-  const stored = store.load(chat.id);
-  if (stored && stored.updated > chat.updated) chat = stored;
-}
-
+// Keep the open conversation.
 function keep() {
   chat.model = $("model").value;
   store.save(chat);
-  if (!store.kept()) $("status").textContent = "This browser keeps nothing: conversations end with this page.";
+  showChats();
+}
+
+// Take over what another tab has changed, unless something is being written here: then both are kept when that is saved.
+function takeOver() {
+  const stored = store.load(chat.id);
+  if (stored) chat.title = stored.title;
+  if (stored && stored.updated > chat.updated && !writing && !$("log").querySelector("textarea")) {
+    chat = stored;
+    showAll();
+  }
   showChats();
 }
 
 // The open conversation ------------------------------------------------------------------------------------------------
 
 const chosen = () => known.find((one) => one.id === $("model").value);
-const canChat = () => chosen()?.meta.chat ?? true;
+const canChat = () => chosen()?.meta?.chat ?? true;
 
+// What somebody typed. A text to continue may depend on the space at its end.
+const typed = (text) => (canChat() ? text.trim() : text);
+
+// Show the open conversation, at its end.
 function showAll() {
+  document.body.classList.toggle("continues", !canChat());
   $("system").value = chat.system;
   $("system-label").hidden = !canChat();
+  $("length-label").hidden = canChat();
   $("text").placeholder = canChat() ? "Say something" : "A text to continue";
-  $("status").textContent = "";
-  $("log").replaceChildren(...(chat.messages.length ? chat.messages.map(turnOf) : [greeting()]));
-  $("log").scrollTop = $("log").scrollHeight;
+  $("send").textContent = canChat() ? "Send" : "Continue";
+  $("log").replaceChildren(...(chat.messages.length ? chat.messages.map(shownTurn) : [greeting(chosen(), canChat())]));
+  toEnd();
   showChats();
 }
 
-function greeting() {
-  const name = chosen()?.id ?? "";
-  const what = canChat() ? "Say something, and it answers." : "It was not trained on conversations. Give it the beginning of a text, and it goes on.";
-  return make("div", { className: "empty" }, make("img", { src: "/page/icon.svg", alt: "" }), make("h1", { textContent: name }), make("p", { textContent: what }));
-}
-
-function turnOf(message, number) {
-  const said = make("div", { className: "said", textContent: message.content });
-  const turn = make("article", { className: `turn ${message.role}` }, said);
-  turn.setAttribute("aria-label", message.role === "user" ? "You" : "Assistant");
-  const tools = make("div", { className: "tools" });
-  if (message.role === "user") {
-    tools.append(button("Edit", "Edit this message; what follows is replaced", () => edit(turn, number)));
-  } else {
-    const note = noteOf(message);
-    if (note) turn.append(make("div", { className: message.error ? "note error" : "note", textContent: note }));
-    if (message.content) tools.append(button("Copy", "Copy this answer", () => navigator.clipboard?.writeText(message.content).then(() => toast("Copied."))));
-    if (number === chat.messages.length - 1) tools.append(button(message.error ? "Try again" : "Regenerate", "Answer once more", regenerate));
+// The element of a message, with its buttons.
+function shownTurn(message, number) {
+  const tools = [];
+  if (message.role === "user") tools.push(button("Edit", "Edit this message; what follows is replaced", () => edit(turn, number)));
+  else {
+    if (message.content) tools.push(button("Copy", "Copy this answer", () => copy(message.content)));
+    if (number === chat.messages.length - 1) {
+      const again = message.error || !message.content;
+      tools.push(button(again ? "Try again" : "Regenerate", "Answer once more", regenerate));
+      if (!canChat() && message.content) tools.push(button("Go on", "Continue after this text", () => answer(chat.messages.pop().content)));
+    }
   }
-  turn.append(tools);
+  const turn = turnOf(message, tools);
   return turn;
 }
 
-function noteOf(message) {
-  if (message.error) return message.error;
-  if (message.stopped) return "(stopped)";
-  if (message.cut) return "(the answer was cut at its longest length)";
-  return message.content ? "" : "(no answer)";
+// Put a text on the clipboard.
+function copy(text) {
+  const failed = () => toast("The browser does not let this page copy. Select the text instead.");
+  if (navigator.clipboard) navigator.clipboard.writeText(text).then(() => toast("Copied."), failed);
+  else failed(); // pages without encryption from another machine have none
 }
 
+// Have a message changed; what follows it is replaced by a new answer.
 function edit(turn, number) {
   const message = chat.messages[number];
-  const input = make("textarea", { value: message.content, rows: Math.min(8, message.content.split("\n").length + 1) });
-  input.setAttribute("aria-label", "Your message");
-  const send = () => {
-    const text = input.value.trim();
-    if (!text) return;
+  const send = (text) => {
     stop();
     chat.messages = chat.messages.slice(0, number);
-    say(text);
+    say(typed(text));
   };
-  const cancel = () => turn.replaceWith(turnOf(message, number));
-  input.onkeydown = (event) => {
-    if (event.key === "Enter" && !event.shiftKey && !event.isComposing) { event.preventDefault(); send(); }
-    if (event.key === "Escape") { event.stopPropagation(); cancel(); }
-  };
-  turn.replaceChildren(input, make("div", { className: "tools" }, button("Send", "Send the changed message", send), button("Cancel", "Leave it as it was", cancel)));
-  input.focus();
+  const parts = editor(message.content, send, () => {
+    turn.replaceWith(shownTurn(message, number));
+    $("text").focus();
+  });
+  turn.replaceChildren(...parts);
+  parts[0].focus();
 }
 
+// Answer the last message once more.
 function regenerate() {
   if (writing) return;
-  refresh();
   while (chat.messages.at(-1)?.role === "assistant") chat.messages.pop();
   if (chat.messages.length) answer();
 }
 
 // Answers --------------------------------------------------------------------------------------------------------------
 
+// Add a message and have it answered.
 function say(text) {
   chat.messages.push({ role: "user", content: text });
   answer();
 }
 
-// The request for the next answer: its address and body.
-function wanted() {
+// The request for the next answer: its address and body. begun: what is there of it.
+function wanted(begun) {
   const body = { model: $("model").value, temperature: Number($("temperature").value), top_k: Number($("top-k").value) || 0 };
-  if (!canChat()) return ["/v1/completions", { ...body, prompt: chat.messages.at(-1).content }];
+  if ($("seed").value) body.seed = Number($("seed").value);
+  if (!canChat()) {
+    if ($("length").value) body.max_tokens = Number($("length").value);
+    return ["/v1/completions", { ...body, prompt: chat.messages.at(-1).content + begun }];
+  }
   // A turn without an answer has no place in a conversation of turns.
   const turns = [];
   for (const { role, content } of chat.messages) {
@@ -196,174 +181,212 @@ function wanted() {
   return ["/v1/chat/completions", { ...body, messages: [...system, ...turns] }];
 }
 
-async function answer() {
+// Have the model write the next answer, and show it as it comes. begun: what is there of it.
+async function answer(begun = "") {
   const mine = chat; // another conversation may be opened meanwhile
-  const [path, body] = wanted();
-  const message = { role: "assistant", content: "" };
+  const [path, body] = wanted(begun);
+  const message = { role: "assistant", content: begun };
   const controller = new AbortController();
   writing = controller;
   keep();
   showAll();
-  const said = make("div", { className: "said" });
-  const live = make("article", { className: "turn assistant writing" }, said, make("div", { className: "tools" }));
-  live.setAttribute("aria-live", "polite");
+  mine.messages.push(message);
+  const live = writingTurn();
+  const said = live.firstChild;
+  said.append(begun);
   $("log").append(live);
-  $("log").scrollTop = $("log").scrollHeight;
+  toEnd();
   showBusy(true);
-  let result = null;
+  const leave = () => { message.stopped = true; store.save(mine); }; // the page is closed: what is there stays
+  addEventListener("pagehide", leave);
+  let timings = {};
+  let refused = false;
   try {
-    result = await ask(path, body, controller.signal, (piece) => {
+    const result = await ask(path, body, controller.signal, (piece) => {
       message.content += piece;
-      const atEnd = $("log").scrollHeight - $("log").scrollTop - $("log").clientHeight < 60;
+      const follow = isAtEnd();
       said.append(piece);
-      if (atEnd) $("log").scrollTop = $("log").scrollHeight;
+      if (follow) toEnd();
     });
     message.cut = result.reason === "length";
+    timings = result.timings;
   } catch (error) {
-    if (error.name === "AbortError") message.stopped = true;
+    // A page that is closed loses its connection; that is no mistake of the server's.
+    if (error.name === "AbortError" || message.stopped) message.stopped = true;
     else if (error instanceof ApiError) message.error = error.message;
     else throw error;
-    if (error.status === 401) await askForToken();
+    refused = error.status === 401;
   } finally {
+    removeEventListener("pagehide", leave);
     if (writing === controller) { writing = null; showBusy(false); }
-    mine.messages.push(message);
     if (store.load(mine.id)) store.save(mine); // it may have been deleted meanwhile
   }
-  if (mine !== chat) return;
-  live.replaceWith(turnOf(message, chat.messages.length - 1));
-  $("status").textContent = result ? statusOf(result) : "";
   showChats();
+  if (mine !== chat || !mine.messages.includes(message)) return;
+  const follow = isAtEnd();
+  live.replaceWith(shownTurn(message, mine.messages.length - 1));
+  if (follow) toEnd();
+  $("heard").textContent = message.error ?? (message.content || "(no answer)");
+  $("status").textContent = statusOf(body.model, timings) + (store.kept() ? "" : " · The browser's storage is full or closed: this ends with the page.");
+  if (refused && await askForToken()) regenerate();
 }
 
-function statusOf({ timings }) {
-  const parts = [$("model").value];
-  if (timings.predicted_n) parts.push(`${timings.predicted_n} tokens`);
-  if (timings.predicted_per_second) parts.push(`${Math.round(timings.predicted_per_second)} tokens/s`);
-  if (timings.left_out) parts.push(`the oldest ${timings.left_out} turns no longer fit, and the model does not see them`);
-  return parts.join(" · ");
-}
-
+// While an answer is written it can be stopped, and nothing be sent.
 function showBusy(busy) {
+  const focused = document.activeElement;
   $("send").hidden = busy;
   $("stop").hidden = !busy;
+  if (busy) $("status").textContent = `${$("model").value} is writing`;
+  if (focused === $("stop") || focused === $("send")) (busy ? $("stop") : $("text")).focus();
 }
 
+// End the answer on its way. What is there of it stays.
 function stop() {
-  writing?.abort();
+  if (!writing) return;
+  writing.abort();
   writing = null;
   showBusy(false);
 }
 
-// Settings, models, keys -----------------------------------------------------------------------------------------------
+// Models and the token -------------------------------------------------------------------------------------------------
 
-function setTheme(theme) {
-  const dark = theme === "dark" || (theme === "auto" && matchMedia("(prefers-color-scheme: dark)").matches);
+// Ask for the token of the server. Returns whether one was given.
+async function askForToken() {
+  if (!$("ask-token").open) $("ask-token").showModal();
+  await new Promise((resolve) => $("ask-token").addEventListener("close", resolve, { once: true }));
+  const given = $("token").value.trim();
+  $("token").value = "";
+  if (given) keepToken(given);
+  return given !== "";
+}
+
+// Fetch the models, and show the page with the one that was used last. Where there are none, say why.
+async function loadModels() {
+  try {
+    known = await models();
+  } catch (error) {
+    if (!(error instanceof ApiError)) throw error;
+    if (error.status === 401 && await askForToken()) return loadModels();
+    const again = make("button", { type: "button", textContent: "Try again", onclick: loadModels });
+    $("log").replaceChildren(make("div", { className: "empty" }, make("p", { className: "error", textContent: error.message }), again));
+    return undefined;
+  }
+  $("model").replaceChildren(...known.map(({ id }) => make("option", { value: id, textContent: id })));
+  const last = known.find((one) => one.id === store.setting("model", "")) ?? known.find((one) => one.meta.chat);
+  if (last) $("model").value = last.id;
+  return showAll();
+}
+
+// Settings and keys ----------------------------------------------------------------------------------------------------
+
+// The theme that is kept.
+const theme = () => (store.setting("theme", "auto") in THEMES ? store.setting("theme", "auto") : "auto");
+
+// Show a theme: auto is the system's.
+function showTheme() {
+  const dark = theme() === "dark" || (theme() === "auto" && matchMedia("(prefers-color-scheme: dark)").matches);
   document.documentElement.dataset.theme = dark ? "dark" : "light";
-  $("theme").textContent = { auto: "◐ Auto", light: "☀ Light", dark: "☾ Dark" }[theme];
-  store.keepSetting("theme", theme);
+  $("theme").textContent = THEMES[theme()];
+  $("theme").title = "Light, dark, or as the system is";
 }
 
+// Show the settings that are kept.
 function showSettings() {
+  $("temperature").value = String(store.setting("temperature", 0.7));
   $("temperature-value").textContent = Number($("temperature").value).toFixed(2);
+  for (const name of Object.keys(NUMBERS)) $(name).value = store.setting(name, name === "top-k" ? "0" : "");
 }
 
+// Make the field as high as its text.
 function grow() {
   $("text").style.height = "auto";
   $("text").style.height = `${$("text").scrollHeight + 2}px`;
 }
 
+// Open the drawer that a phone has for conversations.
+function openSide() {
+  $("side").classList.add("open");
+  $("veil").hidden = false;
+  $("menu").setAttribute("aria-expanded", "true");
+  $("new").focus();
+}
+
+// Close the drawer.
 function closeSide() {
+  if (!$("side").classList.contains("open")) return;
   $("side").classList.remove("open");
   $("veil").hidden = true;
   $("menu").setAttribute("aria-expanded", "false");
+  $("menu").focus();
 }
 
+// Save the open conversation as a line of JSON, in the form of a dataset.
 function exportChat() {
   const system = chat.system ? [{ role: "system", content: chat.system }] : [];
   const messages = [...system, ...chat.messages.map(({ role, content }) => ({ role, content }))];
-  const file = new Blob([`${JSON.stringify({ messages })}\n`], { type: "application/jsonl" });
-  const link = make("a", { href: URL.createObjectURL(file), download: "conversation.jsonl" });
-  link.click();
-  URL.revokeObjectURL(link.href);
+  download(`${JSON.stringify({ messages })}\n`, "conversation.jsonl", "application/jsonl");
 }
 
-async function askForToken() {
-  $("ask-token").showModal();
-  await new Promise((resolve) => $("ask-token").addEventListener("close", resolve, { once: true }));
-  keepToken($("token").value);
-  $("token").value = "";
+// Show or hide the settings. What is read stays in view.
+function toggleSettings() {
+  const below = $("log").scrollHeight - $("log").scrollTop - $("log").clientHeight;
+  $("settings").hidden = !$("settings").hidden;
+  $("log").scrollTop = $("log").scrollHeight - $("log").clientHeight - below;
+  $("open-settings").setAttribute("aria-expanded", String(!$("settings").hidden));
 }
 
-async function loadModels() {
-  for (;;) {
-    try {
-      known = await models();
-      break;
-    } catch (error) {
-      if (!(error instanceof ApiError)) throw error;
-      if (error.status === 401) { await askForToken(); continue; }
-      toast(error.message, "Try again", loadModels);
-      return;
-    }
+// Send what was typed.
+function submit(event) {
+  event.preventDefault();
+  const text = typed($("text").value);
+  if (!text.trim() || writing || !known.length) return;
+  $("text").value = "";
+  grow();
+  say(text);
+}
+
+// What the settings do.
+function listenToSettings() {
+  $("settings").onsubmit = (event) => event.preventDefault();
+  $("temperature").oninput = () => { store.keepSetting("temperature", Number($("temperature").value)); showSettings(); };
+  for (const [name, least] of Object.entries(NUMBERS)) {
+    $(name).onchange = () => {
+      const number = Math.trunc(Number($(name).value));
+      const right = $(name).value !== "" && number >= least && number <= Number($(name).max || Number.MAX_SAFE_INTEGER);
+      store.keepSetting(name, right ? String(number) : "");
+      showSettings();
+    };
   }
-  $("model").replaceChildren(...known.map(({ id }) => make("option", { value: id, textContent: id })));
-  const last = known.find((one) => one.id === store.setting("model", "")) ?? known.find((one) => one.meta.chat);
-  if (last) $("model").value = last.id;
-  showAll();
+  $("system").onchange = () => { chat.system = $("system").value; if (chat.messages.length) keep(); };
+  $("model").onchange = () => { stop(); store.keepSetting("model", $("model").value); showAll(); };
+  $("theme").onclick = () => {
+    store.keepSetting("theme", { auto: "light", light: "dark", dark: "auto" }[theme()]);
+    showTheme();
+  };
+  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", showTheme);
 }
 
+// What buttons and keys do.
 function listen() {
   $("new").onclick = () => openChat("");
   $("export").onclick = exportChat;
-  $("theme").onclick = () => setTheme({ auto: "light", light: "dark", dark: "auto" }[store.setting("theme", "auto")]);
-  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => setTheme(store.setting("theme", "auto")));
-  $("menu").onclick = () => {
-    $("side").classList.add("open");
-    $("veil").hidden = false;
-    $("menu").setAttribute("aria-expanded", "true");
-    $("new").focus();
-  };
+  $("menu").onclick = openSide;
   $("veil").onclick = closeSide;
-  $("open-settings").onclick = () => {
-    const below = $("log").scrollHeight - $("log").scrollTop - $("log").clientHeight; // what is read stays in view
-    $("settings").hidden = !$("settings").hidden;
-    $("log").scrollTop = $("log").scrollHeight - $("log").clientHeight - below;
-    $("open-settings").setAttribute("aria-expanded", String(!$("settings").hidden));
-  };
-  $("settings").onsubmit = (event) => event.preventDefault();
-  $("temperature").oninput = () => { showSettings(); store.keepSetting("temperature", Number($("temperature").value)); };
-  $("top-k").onchange = () => {
-    $("top-k").value = String(Math.max(0, Math.trunc(Number($("top-k").value) || 0)));
-    store.keepSetting("top-k", Number($("top-k").value));
-  };
-  $("system").onchange = () => { chat.system = $("system").value; if (chat.messages.length) keep(); };
-  $("model").onchange = () => { store.keepSetting("model", $("model").value); showAll(); };
+  $("open-settings").onclick = toggleSettings;
   $("stop").onclick = stop;
-  $("composer").onsubmit = (event) => {
-    event.preventDefault();
-    const text = $("text").value.trim();
-    if (!text || writing || !known.length) return;
-    refresh();
-    $("text").value = "";
-    grow();
-    say(text);
-  };
+  $("composer").onsubmit = submit;
   $("text").oninput = grow;
   $("text").onkeydown = (event) => {
-    if (event.key === "Enter" && !event.shiftKey && !event.isComposing) { event.preventDefault(); $("composer").requestSubmit(); }
+    if (isSending(event)) { event.preventDefault(); $("composer").requestSubmit(); }
   };
   addEventListener("keydown", (event) => { if (event.key === "Escape") { stop(); closeSide(); } });
-  store.onChange(() => {
-    if (!writing) refresh();
-    showChats();
-  });
+  store.onChange(takeOver);
 }
 
 takeToken();
-setTheme(store.setting("theme", "auto"));
-$("temperature").value = String(store.setting("temperature", 0.7));
-$("top-k").value = String(store.setting("top-k", 0));
+showTheme();
 showSettings();
 listen();
+listenToSettings();
 showAll();
 await loadModels();

@@ -1,87 +1,103 @@
 // What the browser keeps: each conversation under a key of its own, so that tabs do not overwrite each other's, and settings.
-// Where nothing can be kept (private windows, a full disk), it lives in this page only, and `kept()` says so.
+// What cannot be kept (private windows, a full disk) lives in this page only, and `kept()` says so.
 
 const CHAT = "terrarium.chat.";
-const memory = new Map();
-let whole = true;
+const unkept = new Map(); // what the browser did not take; it is newer than what stands there
 
-// Whether everything could be kept so far.
-export const kept = () => whole;
+// Whether everything could be kept.
+export const kept = () => unkept.size === 0;
 
+// Keep a text.
 function put(key, text) {
-  memory.set(key, text);
   try {
     localStorage.setItem(key, text);
+    unkept.delete(key);
   } catch {
-    whole = false;
+    unkept.set(key, text);
   }
 }
 
+// A text that was kept; null where there is none.
 function get(key) {
+  if (unkept.has(key)) return unkept.get(key);
   try {
-    return localStorage.getItem(key) ?? (whole ? null : memory.get(key) ?? null);
-  } catch {
-    whole = false;
-    return memory.get(key) ?? null;
-  }
-}
-
-function keys() {
-  const found = new Set(whole ? [] : memory.keys());
-  try {
-    for (let at = 0; at < localStorage.length; at++) found.add(localStorage.key(at));
-  } catch {
-    whole = false;
-  }
-  return [...found];
-}
-
-// A conversation as it must be; null for what another program, or an accident, has left under its key.
-function chatFrom(text) {
-  try {
-    const chat = JSON.parse(text);
-    const right = typeof chat.id === "string" && Array.isArray(chat.messages)
-      && chat.messages.every((m) => (m.role === "user" || m.role === "assistant") && typeof m.content === "string");
-    return right ? { title: "", system: "", updated: 0, ...chat } : null;
+    return localStorage.getItem(key);
   } catch {
     return null;
   }
 }
 
-export function newChat() {
-  return { id: `${Date.now().toString(36)}${Math.random().toString(36).slice(2, 8)}`, title: "", model: "", system: "", messages: [], updated: Date.now() };
-}
-
-// All conversations, the newest first.
-export function chats() {
-  return keys().filter((key) => key.startsWith(CHAT)).map((key) => chatFrom(get(key))).filter(Boolean)
-    .sort((one, two) => two.updated - one.updated);
-}
-
-export const load = (id) => chatFrom(get(CHAT + id));
-
-export function save(chat) {
-  chat.updated = Date.now();
-  put(CHAT + chat.id, JSON.stringify(chat));
-}
-
-export function remove(id) {
-  memory.delete(CHAT + id);
+// The keys of everything that was kept.
+function keys() {
+  const found = new Set(unkept.keys());
   try {
-    localStorage.removeItem(CHAT + id);
+    for (let at = 0; at < localStorage.length; at++) found.add(localStorage.key(at));
+  } catch { /* nothing is kept here */ }
+  return [...found];
+}
+
+// A conversation as it must be; null for what another program, or an accident, has left under its key.
+function chatFrom(text, id) {
+  try {
+    const { title, model, system, messages, updated } = JSON.parse(text);
+    const right = Array.isArray(messages)
+      && messages.every((m) => (m.role === "user" || m.role === "assistant") && typeof m.content === "string");
+    const words = (value) => (typeof value === "string" ? value : "");
+    return right ? { id, title: words(title), model: words(model), system: words(system), messages, updated: Number(updated) || 0 } : null;
   } catch {
-    whole = false;
+    return null;
   }
 }
 
+// A name that no other conversation has.
+const newId = () => `${Date.now().toString(36)}${Math.random().toString(36).slice(2, 8)}`;
+
+// A conversation in which nothing was said. updated: 0 until it is kept.
+export const newChat = () => ({ id: newId(), title: "", model: "", system: "", messages: [], updated: 0 });
+
+// All conversations, the newest first.
+export function chats() {
+  return keys().filter((key) => key.startsWith(CHAT)).map((key) => load(key.slice(CHAT.length))).filter(Boolean)
+    .sort((one, two) => two.updated - one.updated);
+}
+
+// One conversation; null where there is none.
+export const load = (id) => chatFrom(get(CHAT + id), id);
+
+// Keep a conversation. If another tab has gone on with it meanwhile, this one becomes a conversation of its own, so both are kept.
+export function save(chat) {
+  const stored = load(chat.id);
+  if (stored && stored.updated > chat.updated) chat.id = newId();
+  chat.updated = Math.max(Date.now(), chat.updated + 1);
+  put(CHAT + chat.id, JSON.stringify(chat));
+}
+
+// Give a conversation a name. Its other parts stay what they are, also where another tab has them.
+export function rename(id, title) {
+  const chat = load(id);
+  if (chat) put(CHAT + id, JSON.stringify({ ...chat, title }));
+}
+
+// Forget a conversation.
+export function remove(id) {
+  unkept.delete(CHAT + id);
+  try {
+    localStorage.removeItem(CHAT + id);
+  } catch { /* nothing is kept here */ }
+  for (const [key, text] of [...unkept]) put(key, text); // now there may be room
+}
+
+// A setting, or another value where there is none of that kind.
 export function setting(name, otherwise) {
   try {
-    return JSON.parse(get(`terrarium.${name}`)) ?? otherwise;
+    const found = JSON.parse(get(`terrarium.${name}`));
+    return typeof found === typeof otherwise ? found : otherwise;
   } catch {
     return otherwise;
   }
 }
 
+// Keep a setting.
 export const keepSetting = (name, value) => put(`terrarium.${name}`, JSON.stringify(value));
 
 // Call back when another tab has changed something.
