@@ -2,7 +2,8 @@
 
 Every item is either asked or practised, decided by a hash of it. An asked item stands in one conversation only: alone, in
 the first question, always in the same words. So the hash of the question, which decides the side of a conversation,
-decides the side of the item, and held-out items occur nowhere else. Practised items are for everything that has no side of
+decides the side of the question: no held-out question is asked in training, in whatever words. Another task may ask for the
+same item. Practised items are for everything that has no side of
 its own: the texts of the earlier stages, and later turns.
 """
 
