@@ -9,14 +9,48 @@ import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
+import pytest
 import uvicorn
+from conftest import PREPARE, TINY
+from preparing import write
 
+from core import open_experiment
 from core.serve.app import application
 from core.serve.limits import Limits
 from core.serve.models import Shelf, open_models
 from core.serve.server import connection_type
+
+TALKER = """from core import Conversation, Message
+
+WORDS = "moss fern snail äpfel pond".split()
+
+
+def documents(rng):
+    while True:
+        words = rng.choices(WORDS, k=rng.randint(1, 3))
+        answer = "You said: " + ", ".join(words) + "."
+        yield Conversation([Message("user", " ".join(words)), Message("assistant", answer)])
+"""
+CHAT = (
+    TINY.replace("[prepare]\nsize = 2000", '[prepare]\nsize = 8000\nspecial_tokens = "chat"')
+    .replace("n_embd = 16", "n_embd = 32")
+    .replace("block_size = 16", "block_size = 96")
+)
+
+
+@contextmanager
+def trained_lab(folder: Path) -> Iterator[Path]:
+    """A folder with two trained experiments, as the current one: `talker` chats, `spaces` completes."""
+    talker = write(folder / "experiments" / "talker", TALKER, CHAT)
+    open_experiment(str(talker), {"train.schedule.max_iters": 60}).train()
+    open_experiment(str(write(folder / "experiments" / "spaces", PREPARE, TINY))).train()
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.chdir(folder)
+        monkeypatch.delenv("TERRARIUM_EXPERIMENTS", raising=False)
+        yield folder
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,7 @@ pytest.importorskip("uvicorn", reason="needs the extra serve")
 
 import uvicorn
 from browser import CHROMIUM, Browser, Page, browser
+from chat_page import IDLE, READY, say, texts, write
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import FileResponse, JSONResponse, Response, StreamingResponse
@@ -30,8 +31,6 @@ pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium")
 FILES = Path(__file__).parents[1] / "core" / "serve" / "page"
 CSP = {"Content-Security-Policy": "default-src 'self'"}
 TOKEN = "leaf green"
-READY = "document.querySelector('#model').value"
-IDLE = "!document.querySelector('.writing') && document.querySelector('#stop').hidden"
 
 
 @dataclass
@@ -180,23 +179,6 @@ def page(chromium: Browser, server: Fake) -> Iterator[Page]:
     found.until(READY)
     yield found
     assert [line for line in found.complaints() if not re.search("status of [45]", line)] == []
-
-
-def write(page: Page, text: str) -> None:
-    """Type a text and send it with Enter."""
-    page.run("document.querySelector('#text').focus()")
-    page.type(text)
-    page.press("Enter")
-
-
-def say(page: Page, text: str) -> None:
-    """Send a text and wait for the end of the answer."""
-    write(page, text)
-    page.until(IDLE)
-
-
-def texts(page: Page, selector: str) -> list[str]:
-    return [str(text) for text in page.run(f"[...document.querySelectorAll({json.dumps(selector)})].map((one) => one.textContent)")]  # fmt: skip
 
 
 def text_of(page: Page, selector: str) -> str:

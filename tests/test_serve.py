@@ -20,47 +20,21 @@ from typing import Any
 
 import pytest
 from click.testing import Result
-from conftest import PREPARE, TINY
-from preparing import write
 
 pytest.importorskip("starlette", reason="needs the extra serve")
 pytest.importorskip("uvicorn", reason="needs the extra serve")
 
-from serving import Running, serving
+from serving import Running, serving, trained_lab
 
-from core import open_experiment
 from core.serve.limits import Limits
 
 ROOT = Path(__file__).parents[1]
-TALKER = """from core import Conversation, Message
-
-WORDS = "moss fern snail äpfel pond".split()
-
-
-def documents(rng):
-    while True:
-        words = rng.choices(WORDS, k=rng.randint(1, 3))
-        answer = "You said: " + ", ".join(words) + "."
-        yield Conversation([Message("user", " ".join(words)), Message("assistant", answer)])
-"""
-CHAT = (
-    TINY.replace("[prepare]\nsize = 2000", '[prepare]\nsize = 8000\nspecial_tokens = "chat"')
-    .replace("n_embd = 16", "n_embd = 32")
-    .replace("block_size = 16", "block_size = 96")
-)
 
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A folder with two trained experiments: `talker` chats, `spaces` completes."""
-    folder = tmp_path_factory.mktemp("serve")
-    talker = write(folder / "experiments" / "talker", TALKER, CHAT)
-    open_experiment(str(talker), {"train.schedule.max_iters": 60}).train()
-    spaces = write(folder / "experiments" / "spaces", PREPARE, TINY)
-    open_experiment(str(spaces)).train()
-    with pytest.MonkeyPatch.context() as monkeypatch:
-        monkeypatch.chdir(folder)
-        monkeypatch.delenv("TERRARIUM_EXPERIMENTS", raising=False)
+    with trained_lab(tmp_path_factory.mktemp("serve")) as folder:
         yield folder
 
 

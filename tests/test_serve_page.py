@@ -11,29 +11,16 @@ pytest.importorskip("starlette", reason="needs the extra serve")
 pytest.importorskip("uvicorn", reason="needs the extra serve")
 
 from browser import CHROMIUM, Browser, Page, browser
-from preparing import write
-from serving import Running, serving
-from test_serve import CHAT, PREPARE, TALKER, TINY
-
-from core import open_experiment
+from chat_page import IDLE, READY, say, texts
+from serving import Running, serving, trained_lab
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium")
-READY = "document.querySelector('#model').value"
-IDLE = "!document.querySelector('.writing') && document.querySelector('#stop').hidden"
 
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
-    folder = tmp_path_factory.mktemp("page")
-    open_experiment(
-        str(write(folder / "experiments" / "talker", TALKER, CHAT)), {"train.schedule.max_iters": 60}
-    ).train()
-    open_experiment(str(write(folder / "experiments" / "spaces", PREPARE, TINY))).train()
-    with pytest.MonkeyPatch.context() as monkeypatch:
-        monkeypatch.chdir(folder)
-        monkeypatch.delenv("TERRARIUM_EXPERIMENTS", raising=False)
-        with serving(["talker", "spaces"]) as running:
-            yield running
+    with trained_lab(tmp_path_factory.mktemp("page")), serving(["talker", "spaces"]) as running:
+        yield running
 
 
 @pytest.fixture(scope="module")
@@ -52,16 +39,9 @@ def page(chromium: Browser, server: Running) -> Iterator[Page]:
     assert found.complaints() == []
 
 
-def say(page: Page, text: str) -> None:
-    page.run("document.querySelector('#text').focus()")
-    page.type(text)
-    page.press("Enter")
-    page.until(IDLE)
-
-
 def turns(page: Page) -> list[str]:
     """What was said, in order."""
-    return [str(text) for text in page.run("[...document.querySelectorAll('.said')].map((one) => one.textContent)")]
+    return texts(page, ".said")
 
 
 def answer_to(server: Running, *texts: str) -> str:
@@ -72,9 +52,7 @@ def answer_to(server: Running, *texts: str) -> str:
 
 
 def chats(page: Page) -> list[str]:
-    return [
-        str(text) for text in page.run("[...document.querySelectorAll('#chats .title')].map((one) => one.textContent)")
-    ]
+    return texts(page, "#chats .title")
 
 
 def test_a_talk_is_kept_and_goes_on_after_a_reload(page: Page, server: Running) -> None:
