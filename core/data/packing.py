@@ -36,6 +36,11 @@ class Packed:
     def rows(self) -> int:
         return len(self.offsets) - 1
 
+    @property
+    def lost(self) -> dict[str, float]:
+        """The shares that are cropped and empty, by name."""
+        return {"cropped": self.cropped, "padding": self.padding}
+
     def numbers(self, rows: Array) -> Array:
         """Documents (R, most of a row) of some rows, -1 behind the last one."""
         counts = self.offsets[rows + 1] - self.offsets[rows]

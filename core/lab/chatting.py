@@ -105,7 +105,7 @@ def reply(
     text leaves the talk as it was. Raises UserError for text that the encoder cannot encode.
     """
     model, asked = talk.model, (*talk.messages, Message("user", text))
-    answering = Answering(asked, model.encoder, int(model.module.block_size))  # type: ignore[arg-type]
+    answering = Answering(asked, model.encoder, model.block_size)
     with model.trained.machine.computing():
         write_turn(talk, answering, show, stopped)
         while answering.close_turn(stopped=stopped()):

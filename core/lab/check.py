@@ -92,7 +92,7 @@ def packing_figures(dataset: Dataset, data: Data) -> Account | None:
     if data.packing == "none":
         return None
     packed = packing_of(dataset.train, data)
-    return {"rows": packed.rows, "cropped": packed.cropped, "padding": packed.padding}
+    return {"rows": packed.rows, **packed.lost}
 
 
 def accounts_of(opened: Opened, stage: str = "", *, timing: bool = True) -> dict[str, Account]:
@@ -108,10 +108,9 @@ def accounts_of(opened: Opened, stage: str = "", *, timing: bool = True) -> dict
 
 def across_stages(opened: Opened) -> list[Account]:
     """How many held-out prompts of each stage also occur in the training data of another one. Makes all datasets."""
-    everything = prepare_all(opened)
     made = {
         name: dataset
-        for name, dataset in everything.items()
+        for name, dataset in prepare_all(opened).items()
         if dataset.train.starts is not None and not dataset.train.texts
     }
     found: list[Account] = []

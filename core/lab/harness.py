@@ -95,7 +95,7 @@ class HarnessRequests:
     @property
     def block_size(self) -> int:
         """Tokens that the model sees."""
-        return int(self.loaded.module.block_size)  # type: ignore[arg-type]
+        return self.loaded.block_size
 
     def scores(self, rows: Sequence[Row]) -> list[Score]:
         """What the suites measure, too."""

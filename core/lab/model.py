@@ -52,6 +52,11 @@ class LoadedModel:
         return self.trained.model
 
     @property
+    def block_size(self) -> int:
+        """Tokens that the model sees at once."""
+        return int(self.module.block_size)  # type: ignore[arg-type]
+
+    @property
     def encoder(self) -> Encoder:
         """Text to ids and back."""
         return self.trained.encoder
@@ -155,7 +160,7 @@ class LoadedModel:
 
     def say_what_is_cut(self, prompts: Sequence[str]) -> None:
         """Tell the listener which of the prompts are longer than the model's context, and what it sees of the first."""
-        block_size = int(self.module.block_size)  # type: ignore[arg-type]
+        block_size = self.block_size
         different = list(dict.fromkeys(prompts))
         long = [ids for ids in (prompt_ids(self.encoder, prompt) for prompt in different) if len(ids) > block_size]
         if long:

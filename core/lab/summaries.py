@@ -8,7 +8,6 @@ from typing import Any
 
 import torch
 
-from core.config import Data
 from core.data.batches import packing_of
 from core.data.dataset import Dataset
 from core.lab.assemble import Fresh
@@ -33,40 +32,29 @@ def surroundings(run: Run) -> dict[str, Any]:
 
 def opening(run: Run, dataset: Dataset, fresh: Fresh, command: str) -> dict[str, Any]:
     """The summary at the start. The status is "interrupted", because a killed process cannot write it later."""
-    runtime = run.config.train.runtime
+    runtime, data = run.config.train.runtime, run.config.train.data
     started = read_summary(run.folder).get("started") or datetime.datetime.now().isoformat()
-    return (
-        {
-            "experiment": run.experiment.name,
-            "run": run.name,
-            "started": started,
-            "status": "interrupted",
-            "seed": runtime.seed,
-            "steps": 0,
-            "parameters": parameter_count(fresh.model),
-            "device": runtime.device,
-            "dtype": runtime.dtype,
-            "choices": {
-                **runtime.model_dump(include={"dtype", "attention", "compile", "threads"}),
-                "milliseconds": fresh.settled.timings,
-            },
-            "dataset_fingerprint": dataset.fingerprint,
-            "data_hash": dataset.data_hash,
-            "val_text": dataset.text_hash("val"),
-            "environment": surroundings(run),
-            "command": command,
-        }
-        | packing(dataset, run.config.train.data)
-        | ({"description": run.description} if run.description else {})
-    )
-
-
-def packing(dataset: Dataset, data: Data) -> dict[str, Any]:
-    """The shares of the training side that packing has cropped, and of the rows that are empty, where documents are packed."""
-    if data.packing == "none":
-        return {}
-    packed = packing_of(dataset.train, data)
-    return {"cropped": packed.cropped, "padding": packed.padding}
+    return {
+        "experiment": run.experiment.name,
+        "run": run.name,
+        "started": started,
+        "status": "interrupted",
+        "seed": runtime.seed,
+        "steps": 0,
+        "parameters": parameter_count(fresh.model),
+        "device": runtime.device,
+        "dtype": runtime.dtype,
+        "choices": {
+            **runtime.model_dump(include={"dtype", "attention", "compile", "threads"}),
+            "milliseconds": fresh.settled.timings,
+        },
+        "dataset_fingerprint": dataset.fingerprint,
+        "data_hash": dataset.data_hash,
+        "val_text": dataset.text_hash("val"),
+        "environment": surroundings(run),
+        "command": command,
+        **({} if data.packing == "none" else packing_of(dataset.train, data).lost),
+    } | ({"description": run.description} if run.description else {})
 
 
 def closing(progress: Progress, speed: Speed) -> dict[str, Any]:

@@ -51,8 +51,8 @@ def measure_tokenizers(opened: Opened, against: Sequence[str] = ()) -> list[Meas
     """Measure the experiment's encoder, then others: the folder of a dataset or an experiment, the name of an experiment,
     or a kind that learns nothing ("bytes", "gpt2").
 
-    Makes the experiment's dataset, of the first stage if there are stages, if that is missing or old. Raises UserError for an unknown name, for a folder without an
-    encoder, and for one that has no dataset yet.
+    Makes the experiment's dataset, of the first stage if there are stages, if that is missing or old. Raises UserError for
+    an unknown name, for a folder without an encoder, and for one that has no dataset yet.
     """
     first = opened.stages[0].name if opened.stages else ""
     dataset = prepare_all(opened, first)[first]

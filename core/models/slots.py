@@ -36,7 +36,7 @@ class Slots(Decoder):
         self.memory.zero_()  # what lies behind a row's end is multiplied with 0, and must be finite
         heads, device = self.scheme.n_kv_head, self.memory.device
         self.views = [KVCache(self.memory[:, :, row * heads : (row + 1) * heads]) for row in range(room)]
-        self.rows, self.used, self.fewest = rows, 0, min(room, FEWEST)
+        self.used, self.fewest = 0, min(room, FEWEST)
         self.places = torch.arange(self.memory.shape[3], device=device)
         self.slopes = None
         if self.scheme.alibi:
@@ -66,9 +66,8 @@ class Slots(Decoder):
 
     def recall(self, tokens: Tensor, lookback: int) -> Tensor:
         """As a cache's `recall`, for ids (used, 1) of all rows; out (R, 1 + lookback), BEFORE where a row has not begun."""
-        self.length = self.tensor([view.length for view in self.computed])  # type: ignore[assignment]
-        rows = len(self.computed)
-        tokens = torch.cat((tokens, tokens.new_zeros(rows - self.used, 1)))
+        self.length = tokens.new_tensor([view.length for view in self.computed])  # type: ignore[assignment]
+        tokens = torch.cat((tokens, tokens.new_zeros(len(self.computed) - self.used, 1)))
         if not lookback:
             return tokens
         empty = tokens.new_full((1, lookback), BEFORE)
@@ -115,6 +114,3 @@ class Slots(Decoder):
             return added
         far = distance.to(added.dtype).repeat_interleave(self.scheme.n_kv_head, dim=0).unsqueeze(1)
         return added + self.slopes[: len(added)] * far
-
-    def tensor(self, numbers: list[int]) -> Tensor:
-        return torch.tensor(numbers, device=self.memory.device)

@@ -51,11 +51,11 @@ class Engine:
     """Continues up to `rows` texts of a model at once. Call it from one thread."""
 
     def __init__(self, model: nn.Module, rows: int) -> None:
-        self.model, self.at_most = model.eval(), rows
+        self.at_most = rows
         self.block_size = int(model.block_size)  # type: ignore[arg-type]
         self.device = next(model.parameters()).device
         self.running: list[Running] = []
-        self.rows = rows_of(model, rows)
+        self.rows = rows_of(model.eval(), rows)
 
     @property
     def has_room(self) -> bool:

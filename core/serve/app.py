@@ -106,7 +106,7 @@ async def metrics(request: Request) -> Response:
 async def chat_completions(request: Request) -> Response:
     """POST /v1/chat/completions: the assistant's next turn."""
     limits: Limits = request.app.state.limits
-    asked: AskedForChat = read(AskedForChat, await request.body(), limits)
+    asked = read(AskedForChat, await request.body(), limits)
     served = request.app.state.shelf.find(asked.model)
     if not served.can_chat:
         raise Refused(
@@ -116,7 +116,9 @@ async def chat_completions(request: Request) -> Response:
         )
     messages = [turn.message for turn in asked.messages]
     try:
-        writing = await asyncio.to_thread(ChatWriting, messages, served.model.encoder, served.block_size, asked.stops)
+        writing = await asyncio.to_thread(
+            ChatWriting, messages, served.model.encoder, served.model.block_size, asked.stops
+        )
     except UserError as error:
         raise refused(error, "messages") from None
     return await answer(request, served, asked, writing, chat=True)
@@ -125,7 +127,7 @@ async def chat_completions(request: Request) -> Response:
 async def completions(request: Request) -> Response:
     """POST /v1/completions: the continuation of a text. It ends before the text that ended documents in training, too."""
     limits: Limits = request.app.state.limits
-    asked: AskedForText = read(AskedForText, await request.body(), limits)
+    asked = read(AskedForText, await request.body(), limits)
     served = request.app.state.shelf.find(asked.model)
     try:
         ids = await asyncio.to_thread(lambda: prompt_ids(served.model.encoder, served.model.begun(asked.prompt)))
@@ -140,9 +142,9 @@ async def answer(request: Request, served: Served, asked: Asked, writing: Writin
     """Have the model write, and answer with that: in events, or in one piece."""
     limits: Limits = request.app.state.limits
     param = "messages" if chat else "prompt"
-    if len(writing.prompt) > served.block_size:
+    if len(writing.prompt) > served.model.block_size:
         raise Refused(
-            f"{param}: {len(writing.prompt):,} tokens do not fit the {served.block_size:,} that {served.name} sees. Shorten it.",
+            f"{param}: {len(writing.prompt):,} tokens do not fit the {served.model.block_size:,} that {served.name} sees. Shorten it.",
             param=param,
             code="context_length_exceeded",
         )
@@ -175,7 +177,7 @@ async def answer(request: Request, served: Served, asked: Asked, writing: Writin
 
 async def tokenize(request: Request) -> Response:
     """POST /tokenize: the ids of a text."""
-    asked: AskedForTokens = read(AskedForTokens, await request.body(), request.app.state.limits)
+    asked = read(AskedForTokens, await request.body(), request.app.state.limits)
     served = request.app.state.shelf.find(asked.model)
     try:
         ids = await asyncio.to_thread(served.model.encoder.encode, asked.content)
@@ -186,7 +188,7 @@ async def tokenize(request: Request) -> Response:
 
 async def detokenize(request: Request) -> Response:
     """POST /detokenize: the text of ids."""
-    asked: AskedForContent = read(AskedForContent, await request.body(), request.app.state.limits)
+    asked = read(AskedForContent, await request.body(), request.app.state.limits)
     served = request.app.state.shelf.find(asked.model)
     known = served.model.encoder.vocab_size
     if unknown := [token for token in asked.tokens if token >= known]:

@@ -36,7 +36,7 @@ NEUTRAL: dict[str, tuple[Any, ...]] = {
     "typical_p": (1,),
     "repeat_penalty": (1,),
 }
-Body = TypeVar("Body", bound="Asked")
+Body = TypeVar("Body", bound="Strict")
 Positive = Annotated[int, Field(ge=1)]
 
 
@@ -144,7 +144,7 @@ class AskedForContent(Strict):
     model: str | None = None
 
 
-def read(kind: type[Body] | Any, data: bytes, limits: Limits) -> Any:
+def read(kind: type[Body], data: bytes, limits: Limits) -> Body:
     """A body from its bytes. Raises Refused, which names the field and its value."""
     try:
         values = json.loads(data, parse_constant=refuse_constant)

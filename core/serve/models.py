@@ -42,15 +42,11 @@ class Served:
         """The name, with what it is good for."""
         return f"{self.name} ({'chat' if self.can_chat else 'text'})"
 
-    @property
-    def block_size(self) -> int:
-        return int(self.model.module.block_size)  # type: ignore[arg-type]
-
     def described(self) -> dict[str, Any]:
         """An entry of /v1/models."""
         meta = {
             "n_vocab": self.model.encoder.vocab_size,
-            "n_ctx_train": self.block_size,
+            "n_ctx_train": self.model.block_size,
             "n_params": parameter_count(self.model.module),
             "chat": self.can_chat,
         }

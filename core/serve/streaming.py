@@ -49,9 +49,8 @@ class EventStream(Response):
         try:
             done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
             for task in done:
-                with contextlib.suppress(
-                    asyncio.CancelledError, asyncio.TimeoutError, OSError
-                ):  # it went away, or is too slow
+                # It went away, or is too slow.
+                with contextlib.suppress(asyncio.CancelledError, asyncio.TimeoutError, OSError):
                     task.result()
         finally:
             self.worker.cancel(self.ticket)

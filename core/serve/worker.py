@@ -35,7 +35,7 @@ class Happened:
 NOTHING = Happened("")
 
 
-@dataclass
+@dataclass(eq=False)
 class Ticket:
     """A request on its way through the worker.
 
@@ -69,7 +69,7 @@ class Worker:
         self.waiting: deque[Ticket] = deque()
         self.tickets: dict[Running, Ticket] = {}
         self.closed = False
-        self.news: dict[int, tuple[Ticket, Happened]] = {}  # what has not been handed over yet, by id of the ticket
+        self.news: dict[Ticket, Happened] = {}  # what has not been handed over yet
         self.handed_over = 0.0  # when that was last done
         self.prompt_tokens = self.new_tokens = 0  # of all requests
         self.thread = threading.Thread(target=self.work, name=f"worker of {model.run.title}", daemon=True)
@@ -159,15 +159,15 @@ class Worker:
             happened = self.advance(engine, running, ticket)
             ended = ended or bool(happened.reason)
             if happened.text or happened.reason:
-                _, before = self.news.get(id(ticket), (ticket, NOTHING))
-                self.news[id(ticket)] = ticket, Happened(before.text + happened.text, happened.reason)
+                before = self.news.get(ticket, NOTHING)
+                self.news[ticket] = Happened(before.text + happened.text, happened.reason)
         now = time.perf_counter()
         if ended or now - self.handed_over >= TOGETHER:
             self.handed_over = now
             self.hand_over()
 
     def hand_over(self) -> None:
-        deliver(list(self.news.values()))
+        deliver(list(self.news.items()))
         self.news.clear()
 
     def advance(self, engine: Engine, running: Running, ticket: Ticket) -> Happened:
