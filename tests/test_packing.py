@@ -16,11 +16,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from preparing import write
 
-from core import open_experiment
+from core import Example, open_experiment
 from core.config import Data
 from core.data.batches import NO_TARGET, batch
 from core.data.dataset import Split, load_dataset
 from core.data.packing import packed_rows
+from core.lab.elsewhere import evaluate_prompts
 
 Terrarium = Callable[..., Result]
 STORIES = """def documents(rng, *, longest: int = 12):
@@ -149,6 +150,24 @@ def test_texts_with_special_tokens_are_documents(lab: Path, terrarium: Terrarium
     model = open_experiment("stories").run().load()
     assert model.begun("ab").ids == (special["<|bos|>"], *model.encoder.encode("ab").tolist())  # type: ignore[attr-defined]
     assert model.complete(["ab"], temperature=0)[0] == "".join(model.stream("ab", temperature=0))
+
+
+def test_every_prompt_begins_as_documents_do(lab: Path, terrarium: Terrarium, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What look and evaluate ask, too."""
+    folder = write(lab / "stories", STORIES, BPE)
+    assert terrarium("train", "stories").exit_code == 0
+    looked = json.loads(terrarium("look", "stories", "--prompt", "ab", "--json").stdout)
+    assert looked["prompt"] == "<|bos|>ab"
+    assert json.loads((folder / "out/default/look.json").read_text())["tokens"][0] == "<|bos|>"
+    model, asked = open_experiment("stories").run().load(), list[Any]()
+    monkeypatch.setattr(
+        "core.lab.elsewhere.complete", lambda *given, **_: asked.extend(given[2]) or ["b"] * len(given[2])
+    )
+    assert evaluate_prompts(model, [Example("ab", "b"), Example("cab", "a")])[0]["accuracy"] == 0.5
+    begin = model.trained.begin
+    assert [list(prompt.ids) for prompt in asked] == [
+        [begin, *model.encoder.encode(text).tolist()] for text in ("ab", "cab")
+    ]
 
 
 @pytest.mark.parametrize("order", ["random", "epochs"])
