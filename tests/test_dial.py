@@ -176,6 +176,17 @@ def test_other_models_have_no_dial(lab: Path, terrarium: Terrarium) -> None:
     assert done.exit_code == 2 and 'depth shapes models of kind gpt, and kind = "lstm"' in done.stderr
 
 
+def test_a_model_of_ones_own_has_no_dial(lab: Path, terrarium: Terrarium) -> None:
+    write(lab / "stories", STORIES + "def build_model(config, vocab_size):\n    raise AssertionError\n", DEPTH)
+    for command in ("check", "train"):
+        done = terrarium(command, "stories")
+        assert (
+            done.exit_code == 2
+            and "prepare.py builds a model of its own" in done.stderr
+            and "config.toml:4" in done.stderr
+        )
+
+
 def test_a_later_stage_has_its_own_length(lab: Path, terrarium: Terrarium) -> None:
     stages = DEPTH + '[[stages]]\nname = "base"\n[[stages]]\nname = "more"\ntrain.schedule.max_iters = 3\n'
     folder = write(lab / "stories", STORIES, stages)
