@@ -51,6 +51,9 @@ OPTIMIZERS: dict[str, dict[str, dict[str, Any]]] = {
 }  # fmt: skip
 
 
+RATED = (1536, 16384)  # tokens of a step between which batch_scale was fitted (docs/LOG.md)
+
+
 def filled(section: AnySection, defaults: Mapping[str, Any]) -> AnySection:
     """A copy with defaults for the fields that are None."""
     missing = {key: value for key, value in defaults.items() if getattr(section, key) is None}
@@ -102,7 +105,7 @@ def resolved_optim(optim: Optim, model: Model, data: Data) -> Optim:
     """Fill in what the preset, the optimizer and the batch size decide."""
     optim = filled(optim, PRESETS[model.preset]["optim"])
     defaults = defaults_of(optim)["optim"]
-    scale = batch_scale(data) if optim.name == "muon" else 1.0
+    scale = batch_scale(data.tokens_per_step) if optim.name == "muon" else 1.0
     rates = {key: value for key, value in defaults.items() if key == "learning_rate" or key.endswith("_lr")}
     optim = filled(optim, {"momentum": 0.9 if optim.name == "sgd" else 0.85})
     return filled(optim, defaults | {key: float(f"{value * scale:.3g}") for key, value in rates.items()})
@@ -131,13 +134,14 @@ def defaults_of(optim: Optim) -> dict[str, dict[str, Any]]:
     return OPTIMIZERS.get(str(optim.name), OPTIMIZERS["adamw"])
 
 
-def batch_scale(data: Data) -> float:
+def batch_scale(tokens: int) -> float:
     """Factor for Muon's default rates: larger batches give a more reliable direction and allow longer steps.
 
-    The cube root of the tokens per step, from 1,536 to 16,384, where it was fitted. Widths of 64 to 512 need no scaling
+    The cube root of the tokens per step, where that was fitted; constant below and above. Widths of 64 to 512 need no scaling
     (docs/LOG.md), because Muon's steps are equally long in matrices of any size.
     """
-    return float(max(1.0, min(data.tokens_per_step, 16384) / 1536) ** (1 / 3))
+    least, most = RATED
+    return float(max(1.0, min(tokens, most) / least) ** (1 / 3))
 
 
 def feed_forward_width(model: Model) -> int:

@@ -269,6 +269,17 @@ KEYS = set(flat(resolve(Config()).model_dump())) | {
 }
 
 
+def test_packed_documents_are_cropped_and_an_epoch_is_what_rows_hold() -> None:
+    long = changed(longest=300, longer=7)
+    for order in ("random", "epochs"):
+        packed = {"train__data__packing": "documents", "train__data__order": order}
+        assert "the rest of these is never read" in trap("train.data.block_size", long, **packed)
+    assert "they are read in parts" in trap("train.data.block_size", long, train__data__order="epochs")
+    steps = {"train__schedule__max_iters": 10_000}  # of 1,536 tokens: 15 times a million
+    assert trap("train.schedule.max_iters", FACTS, **steps) == ""
+    assert "154 times" in trap("train.schedule.max_iters", changed(epoch_tokens=100_000), **steps)
+
+
 def test_every_trap_names_a_key_and_a_remedy() -> None:
     values = {
         "train": {

@@ -16,11 +16,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from preparing import write
 
-from core import open_experiment
+from core import Example, open_experiment
 from core.config import Data
 from core.data.batches import NO_TARGET, batch
-from core.data.dataset import Split, load_dataset
+from core.data.dataset import BLOCK, Split, load_dataset
 from core.data.packing import packed_rows
+from core.lab.elsewhere import evaluate_prompts
 
 Terrarium = Callable[..., Result]
 STORIES = """def documents(rng, *, longest: int = 12):
@@ -74,14 +75,17 @@ def documents_in(ids: Any, split: Split) -> list[int]:
     st.sampled_from([1, 2, 7, 64]),
     st.sampled_from(["random", "epochs"]),
     st.booleans(),
+    st.sampled_from([1, 5, BLOCK]),
 )
 def test_every_row_is_whole_documents_and_has_a_target(
-    shapes: list[tuple[int, int]], size: int, order: str, masked: bool
+    shapes: list[tuple[int, int]], size: int, order: str, masked: bool, block: int
 ) -> None:
     lengths = [length for length, _ in shapes]
     prompts = [min(prompt, length) for length, prompt in shapes] if masked else None
     split, data = side_of(lengths, prompts), data_of(size, order)
-    packed = packed_rows(split, size, masked=True)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("core.data.packing.BLOCK", block)  # tokens of the mask that are read at once
+        packed = packed_rows(split, size, masked=True)
     learnable = [
         number for number, (length, prompt) in enumerate(shapes)
         if max(1, min(prompt, length) if masked else 1) < min(length, size + 1)
@@ -114,6 +118,21 @@ def test_best_fit_wastes_little(size: int) -> None:
     rows = packed.numbers(np.arange(packed.rows))
     for row in rows[:50]:
         assert sum(min(lengths[number], size + 1) for number in row if number >= 0) <= size + 1
+
+
+@pytest.mark.parametrize("size", [64, 256, 2048])
+@pytest.mark.parametrize("order", ["random", "epochs"])
+def test_no_row_is_without_a_target(size: int, order: str) -> None:
+    """Documents from 1 token to far more than a row, with prompts from none to all of them."""
+    rng = np.random.default_rng(size)
+    lengths = np.concatenate(
+        [rng.integers(1, 100, 400), rng.integers(100, 5 * size, 100), [1, 2, size, size + 1, size + 2]]
+    )
+    split = side_of(lengths.tolist(), (rng.integers(0, 2, len(lengths)) * rng.integers(0, lengths + 1)).tolist())
+    data, packed = data_of(size, order, rows=8), packed_rows(split, size, masked=True)
+    for step in range(-(-packed.rows // 8)):
+        inputs, targets = batch(split, data, 1, step)
+        assert (targets != NO_TARGET).any(axis=2).all() and np.isin(inputs[..., 0], split.starts).all()
 
 
 def test_an_epoch_has_every_document_once() -> None:
@@ -149,6 +168,24 @@ def test_texts_with_special_tokens_are_documents(lab: Path, terrarium: Terrarium
     model = open_experiment("stories").run().load()
     assert model.begun("ab").ids == (special["<|bos|>"], *model.encoder.encode("ab").tolist())  # type: ignore[attr-defined]
     assert model.complete(["ab"], temperature=0)[0] == "".join(model.stream("ab", temperature=0))
+
+
+def test_every_prompt_begins_as_documents_do(lab: Path, terrarium: Terrarium, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What look and evaluate ask, too."""
+    folder = write(lab / "stories", STORIES, BPE)
+    assert terrarium("train", "stories").exit_code == 0
+    looked = json.loads(terrarium("look", "stories", "--prompt", "ab", "--json").stdout)
+    assert looked["prompt"] == "<|bos|>ab"
+    assert json.loads((folder / "out/default/look.json").read_text())["tokens"][0] == "<|bos|>"
+    model, asked = open_experiment("stories").run().load(), list[Any]()
+    monkeypatch.setattr(
+        "core.lab.elsewhere.complete", lambda *given, **_: asked.extend(given[2]) or ["b"] * len(given[2])
+    )
+    assert evaluate_prompts(model, [Example("ab", "b"), Example("cab", "a")])[0]["accuracy"] == 0.5
+    begin = model.trained.begin
+    assert [list(prompt.ids) for prompt in asked] == [
+        [begin, *model.encoder.encode(text).tolist()] for text in ("ab", "cab")
+    ]
 
 
 @pytest.mark.parametrize("order", ["random", "epochs"])

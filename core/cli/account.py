@@ -110,7 +110,7 @@ def cost_lines(account: Account) -> Iterator[str]:
     shares = ", ".join(f"{name} {share:.1%}" for name, share in cost["shares"].items())
     yield line("time", f"about {duration(cost['seconds'])} for {cost['steps']:,} steps; share of it: {shares}")
     seen = cost["steps"] * cost["ms_per_step"] / 1000 * cost["tokens_per_second"]
-    times = seen / account["data"]["train_tokens"]
+    times = seen / (account["data"]["epoch_tokens"] or account["data"]["train_tokens"])
     yield line("data seen", f"{seen:,.0f} tokens, {times:,.{0 if times >= 10 else 1}f} times the training side")
     if cost["memory_bytes"] is not None:
         left = "" if cost["available_bytes"] is None else f"; {megabytes(cost['available_bytes'])} more are free"

@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import weakref
 from dataclasses import dataclass
+from itertools import chain
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from core.data.dataset import Split
+from core.data.dataset import BLOCK, Split
 
 Array = npt.NDArray[np.int64]
 AT_ONCE = 1 << 13  # documents that are packed together: enough that nearly every row is filled
@@ -68,19 +70,14 @@ def pack(split: Split, size: int, *, masked: bool) -> Packed:
     held = held_lengths(split, size, masked=masked)  # (D,)
     random = np.random.Generator(np.random.Philox(0))  # neighbours in the data need not be neighbours in a row
     order = random.permutation(np.flatnonzero(held))
-    rows: list[list[int]] = []
-    for begin in range(0, len(order), AT_ONCE):
-        rows += best_fit(order[begin : begin + AT_ONCE], held, size + 1)
-    counts = np.array([len(row) for row in rows], np.int64)
-    documents = np.array([number for row in rows for number in row], np.int64)
-    kept = int(held.sum())
-    places = len(rows) * (size + 1)
-    return Packed(
-        documents,
-        np.concatenate(([0], np.cumsum(counts))).astype(np.int64),
-        1 - kept / split.tokens,
-        1 - kept / places if places else 0.0,
-    )
+    documents, counts = [np.zeros(0, np.int64)], [np.zeros(1, np.int64)]
+    for begin in range(0, len(order), AT_ONCE):  # arrays at once: lists of all rows take ten times their memory
+        rows = best_fit(order[begin : begin + AT_ONCE], held, size + 1)
+        documents.append(np.fromiter(chain.from_iterable(rows), np.int64))
+        counts.append(np.fromiter(map(len, rows), np.int64))
+    offsets = np.cumsum(np.concatenate(counts))
+    kept, places = int(held.sum()), (len(offsets) - 1) * (size + 1)
+    return Packed(np.concatenate(documents), offsets, 1 - kept / split.tokens, 1 - kept / places if places else 0.0)
 
 
 def held_lengths(split: Split, size: int, *, masked: bool) -> Array:
@@ -88,10 +85,25 @@ def held_lengths(split: Split, size: int, *, masked: bool) -> Array:
     assert split.starts is not None
     starts = split.starts.astype(np.int64)
     held = np.minimum(np.diff(np.append(starts, split.tokens)), size + 1)
-    if not masked or split.mask is None:
-        return np.where(held > 1, held, 0)  # the first token is no target
-    learnt = np.concatenate(([0], np.cumsum(split.mask, dtype=np.int64)))
-    return np.where(learnt[starts + held] > learnt[np.minimum(starts + 1, split.tokens)], held, 0)
+    learnable = held > 1 if not masked or split.mask is None else with_targets(split.mask, starts, held)
+    return np.where(learnable, held, 0)
+
+
+def with_targets(mask: npt.NDArray[Any], starts: Array, held: Array) -> npt.NDArray[np.bool_]:
+    """Which documents have a target among the tokens that are held (D,); their first one is none.
+
+    Reads BLOCK tokens at once: a mask may be larger than memory.
+    """
+    found = np.zeros(len(starts), np.bool_)
+    for begin in range(0, len(mask), BLOCK):
+        some = slice(*np.searchsorted(starts, (begin, begin + BLOCK)))  # documents that start here
+        if some.start == some.stop:
+            continue
+        firsts = starts[some] - starts[some.start]
+        ends = firsts + held[some]
+        learnt = np.cumsum(np.append(0, mask[starts[some.start] :][: ends[-1]] != 0))  # of the tokens before each
+        found[some] = learnt[ends] > learnt[np.minimum(firsts + 1, ends)]
+    return found
 
 
 def best_fit(order: Array, held: Array, room: int) -> list[list[int]]:

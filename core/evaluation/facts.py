@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from core.config import Data
-from core.data.batches import block_size, uses_rows
+from core.config import Config, Data
+from core.data.batches import block_size, packing_of, uses_rows
 from core.data.dataset import Dataset, Split
 from core.data.split import GIVEN
 
@@ -26,7 +26,7 @@ class Facts:
     training document; longer: how many are longer than block_size; None for running text. longest_prompt: tokens, of all sides.
     val_in_train, test_in_train: fraction of that side that also occurs in train; None: not searched, or no such side.
     sides_given: whether the data itself says what is on which side. parameters, seconds (of training, predicted): None if
-    not known.
+    not known. epoch_tokens: tokens of the rows that hold each training document once, if they are packed; None: train_tokens.
     """
 
     kind: str
@@ -49,6 +49,12 @@ class Facts:
     sides_given: bool = False
     parameters: int | None = None
     seconds: float | None = None
+    epoch_tokens: int | None = None
+
+    def times(self, config: Config) -> float:
+        """How many times a run of train.schedule.max_iters steps reads the training side."""
+        seen = config.train.schedule.max_iters * config.train.data.tokens_per_step
+        return seen / max(self.train_tokens if self.epoch_tokens is None else self.epoch_tokens, 1)
 
     @property
     def has_accuracy(self) -> bool:
@@ -61,6 +67,7 @@ def facts_of(dataset: Dataset, data: Data) -> Facts:
     train, val = dataset.train, dataset.val
     lengths = None if train.starts is None else document_lengths(train)
     split, prompts = dataset.info.get("split", {}), None if val.texts else count(val.prompts)
+    is_packed = data.packing == "documents" and uses_rows(train, data)
     overlap, test_prompts = split.get("overlap"), dataset.test and count(dataset.test.prompts)
     return Facts(
         kind=str(dataset.info["kind"]),
@@ -80,6 +87,7 @@ def facts_of(dataset: Dataset, data: Data) -> Facts:
         val_in_train=overlap / prompts if prompts and overlap is not None else None,
         test_in_train=split["test_overlap"] / test_prompts if test_prompts and "test_overlap" in split else None,
         sides_given=split.get("kind") in GIVEN,
+        epoch_tokens=packing_of(train, data).rows * block_size(data) if is_packed else None,
     )
 
 

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from core.conditions import read_condition
 from core.config import Config
+from core.defaults import RATED
 from core.dial import FITTED, is_fitted
 from core.evaluation.facts import Facts
 
@@ -32,7 +33,7 @@ def traps(config: Config, given: Collection[str], facts: Facts) -> list[Trap]:
     """Every setting that looks like a mistake. given: dotted keys that the user set; defaults give no warning."""
     found = (
         of_data(config, given, facts),
-        of_depth(config, facts),
+        of_depth(config, given, facts),
         of_rows(config, facts),
         of_end(config, facts),
         of_steps(config, given, facts),
@@ -92,9 +93,9 @@ def of_data(config: Config, given: Collection[str], facts: Facts) -> Iterator[Tr
         )
 
 
-def of_depth(config: Config, facts: Facts) -> Iterator[Trap]:
+def of_depth(config: Config, given: Collection[str], facts: Facts) -> Iterator[Trap]:
     """Warnings about what train.model.depth decides."""
-    depth, schedule = config.train.model.depth, config.train.schedule
+    depth, tokens = config.train.model.depth, config.train.data.tokens_per_step
     if not depth or config.train.runtime.max_minutes is not None:
         return
     if not is_fitted(depth):
@@ -103,8 +104,15 @@ def of_depth(config: Config, facts: Facts) -> Iterator[Trap]:
             f"depth = {depth} is outside the depths of {FITTED[0]} to {FITTED[1]} for which the rules for tokens and batch were fitted",
             "Compare a few values of train.schedule.tokens_per_parameter and train.data.batch_size before you trust them.",
         )
-    times = schedule.max_iters * config.train.data.tokens_per_step / max(facts.train_tokens, 1)
-    if times > USEFUL_EPOCHS:
+    if config.train.optim.name == "muon" and "train.optim.learning_rate" not in given and tokens > RATED[1]:
+        yield Trap(
+            "train.optim.learning_rate",
+            f"a step has {tokens:,} tokens, and the default rates were fitted for {RATED[0]:,} to {RATED[1]:,}; they stay constant "
+            "above",
+            "Compare a few values, in a short run.",
+        )
+    times = facts.times(config)
+    if times > USEFUL_EPOCHS and "train.schedule.max_iters" not in given:
         yield Trap(
             "train.model.depth",
             f"depth = {depth}: the run reads the training data {times:,.0f} times, and after about {USEFUL_EPOCHS} times it learns "
@@ -125,7 +133,8 @@ def of_rows(config: Config, facts: Facts) -> Iterator[Trap]:
         )
     if facts.longest is None or not facts.train_documents:
         return
-    if facts.longer and facts.rows and config.train.data.order == "epochs":
+    packed = config.train.data.packing == "documents"
+    if facts.longer and facts.rows and config.train.data.order == "epochs" and not packed:
         yield Trap(
             "train.data.block_size",
             f"block_size = {size}: {facts.longer:,} of {facts.train_documents:,} training documents are longer (up to {facts.longest:,} "
@@ -137,7 +146,7 @@ def of_rows(config: Config, facts: Facts) -> Iterator[Trap]:
             "train.data.block_size",
             f"block_size = {size}: {facts.longer:,} of {facts.train_documents:,} training documents are longer (up to {facts.longest:,} "
             "tokens), and rows start where documents start, so the rest of these is never read",
-            f'Raise it to {facts.longest - 1:,}, or set train.data.layout = "stream".',
+            f"Raise it to {facts.longest - 1:,}" + ("." if packed else ', or set train.data.layout = "stream".'),
         )
     elif size > ROOMY * facts.longest:
         yield Trap(
@@ -203,8 +212,9 @@ def of_steps(config: Config, given: Collection[str], facts: Facts) -> Iterator[T
             f"checkpoint_interval = {runtime.checkpoint_interval:,} is more than max_iters = {steps:,}: a crash would lose the whole run",
             f"Lower it to {max(steps // 10, 1):,} or so.",
         )
-    epochs = steps * data.tokens_per_step / max(facts.train_tokens, 1)
-    if epochs > MANY_EPOCHS:
+    epochs = facts.times(config)
+    is_dialled = config.train.model.depth and "train.schedule.max_iters" not in given  # `of_depth` tells it then
+    if epochs > MANY_EPOCHS and not is_dialled:
         yield Trap(
             "train.schedule.max_iters",
             f"max_iters = {steps:,} reads the training side {epochs:,.0f} times: the model will probably memorise it",

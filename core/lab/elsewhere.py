@@ -85,12 +85,13 @@ def drawn(model: LoadedModel, examples: Sequence[Example], temperature: float, s
     part = own_function(model.opened.code, "answer")
     repeated = [example for example in examples for _ in range(samples)]
     longest = max((len(model.encoder.encode(example.completion)) for example in examples), default=0)
-    model.say_what_is_cut([example.prompt for example in examples])
+    begun = [model.begun(example.prompt) for example in repeated]
+    model.say_what_is_cut(begun)
     with model.trained.machine.computing():
         texts = complete(
             model.module,
             model.encoder,
-            [example.prompt for example in repeated],
+            begun,
             # What stands before the part that counts may be longer than in the truth.
             max_new_tokens=max(longest + 1, model.config.sample.sample.max_new_tokens if part else 0),
             temperature=temperature,

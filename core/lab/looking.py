@@ -73,7 +73,7 @@ def looked(model: LoadedModel, prompt: str, most_layers: int = 0) -> Looked:
     from core.look.embeddings import token_embeddings
     from core.look.record import record, write_look
 
-    module, encoder = model.module, model.encoder
+    module, encoder, prompt = model.module, model.encoder, model.begun(prompt)
     model.say_what_is_cut([prompt])
     answer = model.complete([prompt], temperature=0)[0] if model.trained.has_examples else ""
     remarks = [why] if (why := missing(module)) else []

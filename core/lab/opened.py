@@ -124,11 +124,20 @@ def prepared(opened: Opened, *, force: bool = False) -> tuple[Opened, Dataset]:
 
 
 def dialled(opened: Opened, dataset: Dataset) -> Opened:
-    """The experiment with the batch and the steps that train.model.depth decides, now that the vocabulary is known."""
+    """The experiment with the batch and the steps that train.model.depth decides, now that the vocabulary is known.
+
+    Raises UserError if prepare.py builds a model of its own, whose size the dial does not know.
+    """
     given = set(flat(opened.settings.values))
     rules = rules_of(opened.config, given, dataset.encoder.vocab_size)
     if not rules:
         return opened
+    if hasattr(opened.code, "build_model"):
+        raise UserError(
+            "depth shapes models of kind gpt, and prepare.py builds a model of its own",
+            place=opened.settings.places.get("train.model.depth", "train.model.depth"),
+            remedy="Leave depth out, and give batch and steps yourself.",
+        )
     settings = Settings()
     settings.lay(opened.settings)
     for rule in rules:

@@ -15,6 +15,7 @@ import torch
 from torch import nn
 
 from core.encoders.base import Encoder
+from core.encoders.special import has_special, special_ids
 from core.models.lstm import LSTM
 from core.sampling.generate import prompt_ids
 
@@ -69,7 +70,8 @@ def attention_maps(model: nn.Module, encoder: Encoder, prompt: str, answer: str 
     finally:
         model.train(training)
     weights = np.stack([layer[0].float().cpu().numpy() for layer in found.attention]).astype(np.float64)
-    labels = [visible(encoder.decode([token])) for token in kept]
+    names = {token: name for name, token in special_ids(encoder).items()} if has_special(encoder) else {}
+    labels = [names.get(token) or visible(encoder.decode([token])) for token in kept]
     return AttentionMaps(labels, max(0, len(asked) - (len(ids) - len(kept))), weights)
 
 
