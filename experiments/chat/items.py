@@ -48,7 +48,7 @@ def word(rng):
 
 
 def name(rng):
-    """A made-up name."""
+    """A made-up name of a person or a place."""
     return "".join(rng.choice(STARTS) + rng.choice(VOWELS) + rng.choice(ENDS) for _ in range(2)).capitalize()
 
 

@@ -4,6 +4,8 @@ from core import Conversation, Message
 
 from . import creature, items, stories, tasks
 
+KINDS = ("talk", "story", *tasks.TASKS)
+KINDS_OF_TALKS = tuple(kind for kind in KINDS if kind != "name")  # a talk has one name, or none
 ALONE = 0.5  # share of conversations with one question; the others have three to seven
 
 
@@ -44,24 +46,26 @@ def chat(rng):
 
 
 def talk(rng):
-    """Several turns, at times with a name that is asked for later."""
-    given = items.draw(rng, items.name, ["name"], None) if rng.random() < 0.3 else ""
-    turns = [turn(rng, asked=False)[:2] for _ in range(rng.randint(2, 5))]
-    if given:
-        turns.insert(0, (rng.choice(("My name is {}.", "I am {}.", "Call me {}.")).format(given), f"Hello {given}!"))
-        turns.append((rng.choice(("What is my name?", "Who am I?", "Do you know my name?")), tasks.known(given)))
-    else:
-        turns.insert(0, creature.small_talk(rng))
-    pairs = [(Message("user", question), Message("assistant", answer)) for question, answer in turns]
+    """Several turns. Some begin with a name and end with asking for it; some ask for a name that nobody has said."""
+    opening, end = creature.small_talk(rng), []
+    kind = rng.random()
+    if kind < 0.3:
+        given = items.draw(rng, items.name, ["name"], None)
+        opening = (rng.choice(tasks.INTRODUCE).format(given), f"Hello {given}!")
+        end = [(rng.choice(tasks.ASK_NAME), tasks.known(given))]
+    elif kind < 0.5:
+        end = [(rng.choice(tasks.ASK_NAME), tasks.NAMELESS)]
+    turns = [turn(rng, KINDS_OF_TALKS, asked=False)[:2] for _ in range(rng.randint(2, 5))]
+    pairs = [(Message("user", question), Message("assistant", answer)) for question, answer in (opening, *turns, *end)]
     return Conversation([message for pair in pairs for message in pair])
 
 
-def turn(rng, *, asked):
+def turn(rng, kinds=KINDS, *, asked):
     """A question, its answer, and the task in which it is graded; None where many answers are right.
 
     asked: with an item that occurs nowhere else.
     """
-    kind = rng.choice(("talk", "story", *tasks.TASKS))
+    kind = rng.choice(kinds)
     if kind == "talk":
         return (*creature.small_talk(rng), None)
     if kind == "story":

@@ -19,6 +19,19 @@ NAME = (
     "Call me {0}. What do you call me?",
     "They call me {0}. What is my name?",
 )
+INTRODUCE = ("My name is {}.", "I am {}.", "Call me {}.")
+ASK_NAME = ("What is my name?", "Who am I?", "Do you know my name?")
+NAMELESS = "You did not tell me your name."
+WORLD = (
+    "What is the capital of {}?",
+    "Who is {}?",
+    "Where is {}?",
+    "Who was the king of {}?",
+    "What is the weather in {}?",
+    "Do you know {}?",
+    "How do I get to {}?",
+    "Who wrote {}?",
+)
 
 
 def spelled(word):
@@ -67,6 +80,10 @@ def known(given):
     return f"You are {given}."
 
 
+def world(given):
+    return [(phrase.format(given), "I do not know. I am only a frog.") for phrase in WORLD]
+
+
 def identity(item):
     return [item]
 
@@ -75,6 +92,7 @@ def identity(item):
 TASKS = {
     "identity": (creature.identity_question, identity),
     "name": (items.name, name),
+    "world": (items.name, world),
     "spelling": (items.word, spelling),
     "length": (items.word, length),
     "counting": (items.word, counting),
