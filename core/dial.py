@@ -5,7 +5,7 @@ The rules, for a GPT of depth N (docs/how-to/pretrain.md has the sources, and wh
     n_layer = N, n_embd = 64 N, n_head = N         heads of 64 channels
     S = n_layer (2 C + 2 K D + a F) C + V C        numbers in matrices that tokens are multiplied with
     tokens = tokens_per_parameter S
-    tokens per step = 2^19 (tokens / 1.32e9)^0.383, to the next power of two
+    tokens per step = 2^19 (tokens / 1.32e9)^0.383, to the nearest power of two
     max_iters = tokens / tokens per step
 
 Learning rates follow from the tokens per step, as they do without the dial (core/defaults.py).

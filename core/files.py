@@ -15,6 +15,7 @@ import os
 import re
 import shutil
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TextIO
@@ -137,6 +138,16 @@ def write_text(path: Path, text: str) -> None:
 def write_json(path: Path, value: Any) -> None:
     """`write_bytes` of readable JSON. Raises ValueError for numbers that are not finite, which JSON does not have."""
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def write_figures(path: Path, value: Any) -> None:
+    """`write_json`, of figures that the caller also has: a folder that must not be written becomes a warning."""
+    try:
+        write_json(path, value)
+    except OSError as error:
+        if error.errno not in (errno.EROFS, errno.EACCES):
+            raise
+        warnings.warn(f"{path.name} is not written: {error.strerror}, {path.parent}", stacklevel=2)
 
 
 def sha256(path: Path) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -13,14 +14,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from suites import BUNDLE, CPU, TASKS, random_model, random_task, slow_answer, slow_losses, write_bundle
 
-from core import open_experiment
+from core import files, open_experiment
 from core.encoders.words import WordsEncoder
 from core.errors import UserError
 from core.evaluation.suites.dclm import CORE, read_dclm
 from core.evaluation.suites.results import TaskResult, is_right, mean_centered, measure_task
 from core.evaluation.suites.rows import Row, numbers_asked, prompts_of, row_of, rows_of, shots_before
 from core.evaluation.suites.scoring import batches, score
-from core.evaluation.suites.task import Item, Task
+from core.evaluation.suites.task import Item, Task, chance
 from core.lab.suites import evaluate_suite
 from core.models.build import build_model
 from core.plugins.manager import plugins
@@ -177,10 +178,12 @@ def test_a_limit_takes_a_fixed_sample() -> None:
 # Figures
 
 
-def result(right: int, items: int, baseline: float, golds: str = "") -> TaskResult:
-    options = (("q", "a"), ("q", "b")) if golds else (("q", "a"),)
-    made = [Item(options, int(gold)) for gold in golds] or [Item(options)] * items
-    return TaskResult(Task("t", "a kind", made, 0, baseline), right, items, 0, 0)
+def result(right: int, items: int, baseline: float, golds: str = "", same: int = 0) -> TaskResult:
+    """golds: of two options, the right one of each item. Without them the model has to write; `same` answers are equal."""
+    options = (("q", "a"), ("q", "b"))
+    made = [Item(options, int(gold)) for gold in golds]
+    made = made or [Item((("q", str(max(number, same))),)) for number in range(items)]
+    return TaskResult(Task("t", "a kind", made, 0, baseline), (made * items)[:items], right, 0, 0)
 
 
 def test_centered_accuracy_is_0_at_the_baseline_and_1_for_all() -> None:
@@ -193,7 +196,11 @@ def test_centered_accuracy_is_0_at_the_baseline_and_1_for_all() -> None:
     ("found", "verdict"),
     [
         (result(0, 100, 0.0), "at chance"),
-        (result(1, 100, 0.0), "above chance"),
+        (result(5, 100, 0.0), "above chance"),
+        (result(1, 100, 0.0), "at chance"),  # as always writing the answer of one item
+        (result(43, 100, 0.0, same=40), "at chance"),  # as always writing the most frequent one
+        (result(60, 100, 0.0, same=40), "above chance"),
+        (result(3, 100, 0.0, same=40), "at chance"),
         (result(58, 100, 0.5, "01"), "at chance"),
         (result(70, 100, 0.5, "01"), "above chance"),
         (result(30, 100, 0.5, "01"), "below chance"),
@@ -204,6 +211,20 @@ def test_centered_accuracy_is_0_at_the_baseline_and_1_for_all() -> None:
 )
 def test_at_chance_is_said_where_the_interval_holds_it(found: TaskResult, verdict: str) -> None:
     assert found.verdict == verdict == found.as_dict()["verdict"]
+
+
+def test_chance_is_of_what_sets_the_right_option_apart() -> None:
+    texts = [Item((("q", "cat"), ("q", "dog")), 0), Item((("q", "dog"), ("q", "cat")), 1)]
+    assert chance(texts, 0.5) == (0.5, 1)  # always saying cat is right
+    schema = [Item(((f"a{number}", "."), (f"b{number}", ".")), number % 2) for number in range(4)]
+    assert chance(schema, 0.5) == (0.5, 0.5)
+
+
+def test_chance_is_of_the_items_that_were_asked() -> None:
+    """A model that always takes the first option is at chance in every sample, also where few first options are right."""
+    items = [Item((("q", "a"), ("q", "b")), int(number % 10 > 0)) for number in range(100)]
+    few = [item for item in items if item.gold]
+    assert TaskResult(Task("t", "a kind", items, baseline=0.5), few, 0, 0, 0).verdict == "at chance"
 
 
 # The reader
@@ -335,6 +356,17 @@ def test_evaluate_on_a_suite(trained: Path, terrarium: Terrarium, bundle: Path) 
     }
 
 
+def test_a_run_that_must_not_be_written_is_evaluated_too(
+    trained: Path, terrarium: Terrarium, bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def read_only(path: Path, value: object) -> None:
+        raise OSError(errno.EACCES, "Permission denied", str(path))
+
+    monkeypatch.setattr(files, "write_json", read_only)
+    with pytest.warns(UserWarning, match=r"suites\.json is not written: Permission denied, .*default"):
+        assert "mean centered accuracy" in terrarium("evaluate", "spaces", "--suite", str(bundle)).stdout
+
+
 def test_a_limit_is_a_key(trained: Path, terrarium: Terrarium, bundle: Path) -> None:
     found = json.loads(
         terrarium("evaluate", "spaces", "--suite", str(bundle), "--json", "-s", "evaluate.suite_prompts=2").stdout
@@ -373,6 +405,23 @@ def test_damaged_figures(trained: Path, terrarium: Terrarium, bundle: Path, text
         )
 
 
+def test_damaged_figures_are_told_before_the_model_is_asked(trained: Path, bundle: Path) -> None:
+    (trained / "out/default/suites.json").write_text("{")
+    told: list[str] = []
+
+    class Told:
+        def say(self, text: str) -> None: ...
+        def row(self, metrics: dict[str, float]) -> None: ...
+        def progress(self, what: str, done: float, total: float) -> None:
+            told.append(what)
+
+    model = open_experiment("spaces", listener=Told()).run("default").load()
+    told.clear()
+    with pytest.raises(UserError, match="not the figures of suites"):
+        evaluate_suite(model, bundle)
+    assert told == []
+
+
 def test_an_encoder_that_cannot_read_the_text(spaces: Path, terrarium: Terrarium, bundle: Path) -> None:
     assert terrarium("train", "spaces", "-q").exit_code == 0
     result = terrarium("evaluate", "spaces", "--suite", str(bundle))
@@ -392,7 +441,7 @@ def test_a_folder_that_is_no_suite(trained: Path, terrarium: Terrarium, tmp_path
     assert empty.exit_code == 2 and "empty: is no suite that a reader knows\n  Readers: dclm." in empty.stderr
 
 
-@pytest.mark.parametrize("option", [("--data", "x"), ("--prompts", "x"), ("--temperature", "1"), ("--samples", "2")])
+@pytest.mark.parametrize("option", [("--data", "x"), ("--prompts", "x"), ("--temperature", "0"), ("--samples", "2")])
 def test_a_suite_excludes_other_questions(
     trained: Path, terrarium: Terrarium, bundle: Path, option: tuple[str, str]
 ) -> None:
@@ -432,6 +481,20 @@ def test_a_reader_of_ones_own(trained: Path, terrarium: Terrarium, bundle: Path)
     write_bundle(folder, {"copa": TASKS["capitals"]})
     both = terrarium("evaluate", "spaces", "--suite", str(folder))
     assert both.exit_code == 2 and f"{folder}: is of several readers' forms: dclm and lines" in both.stderr
+
+
+@pytest.mark.parametrize(
+    ("suite", "told"), [("[]", "holds no task"), ('[Task("lines", "mine", [])]', "the task lines holds no items")]
+)
+def test_a_reader_that_finds_nothing(trained: Path, bundle: Path, suite: str, told: str) -> None:
+    reader = READER.replace('[Task("lines", "mine", items)]', suite)
+    with (trained / "prepare.py").open("a") as file:
+        file.write(reader)
+    (trained / "mine").mkdir()
+    (trained / "mine/lines.txt").write_text("")
+    model = open_experiment("spaces").run("default").load()
+    with pytest.raises(UserError, match=f"mine: {told}\n  The reader 'lines' found nothing to ask"):
+        evaluate_suite(model, trained / "mine")
 
 
 def test_the_readers_are_listed(terrarium: Terrarium) -> None:

@@ -61,6 +61,8 @@ def asked(items: list[Item]) -> list[AskedItem]:
 def test_choices_are_listed_with_letters_unless_they_are_letters() -> None:
     assert question_text(CAPITAL) == "Capital of Spain?\nA. Rome\nB. Madrid\nC. Bonn\nAnswer with the letter."
     assert question_text(LETTERED) == "Which?\nA. x\nB. y\nAnswer with the letter."
+    begun = Item((("Which?\nA. x\nB. y\nAnswer:", "A"), ("Which?\nA. x\nB. y\nAnswer:", "B")))
+    assert question_text(begun) == question_text(LETTERED)
 
 
 @pytest.mark.parametrize("block_size", [16, 96])
@@ -99,6 +101,12 @@ def test_letters_that_are_one_token_cannot_be_compared() -> None:
         ("Answer: A", 0),
         ("The answer is C because it is", 2),
         ("The correct answer is (B).", 1),
+        ("the answer is c", 2),
+        ("**B**", 1),
+        ("The answer is **C**.", 2),
+        ("The answer is a city in Spain", None),
+        ("Answer: a city", None),
+        ("b is not it", None),
         ("D", None),
         ("A man walked", None),
         ("Madrid or Bonn", None),
@@ -166,6 +174,16 @@ def test_forms_that_need_a_chat_model(spaces: Path, terrarium: Terrarium, tmp_pa
     result = terrarium("evaluate", "spaces", "--suite", str(bundle), "-s", "evaluate.suite_form=letters")
     assert result.exit_code == 2
     assert "evaluate.suite_form: spaces/default was not trained on conversations\n  Leave it out" in result.stderr
+
+
+def test_tasks_that_a_form_leaves_out_are_named(talker: Path, terrarium: Terrarium, tmp_path: Path) -> None:
+    bundle = write_bundle(tmp_path / "bundle")
+    command = ("evaluate", "talker", "--suite", str(bundle), "-s", "evaluate.suite_form=letters")
+    line = "not asked in this form, which is for multiple choice: pronouns, sums"
+    assert line in terrarium(*command).stdout
+    assert json.loads(terrarium(*command, "--json").stdout)["not_asked"] == ["pronouns", "sums"]
+    assert terrarium("report", "talker", "--run", "default").exit_code == 0
+    assert line in (talker / "out/default/report.md").read_text()
 
 
 def test_a_suite_without_choices(talker: Path, terrarium: Terrarium, tmp_path: Path) -> None:

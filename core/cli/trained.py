@@ -51,7 +51,7 @@ def evaluate(
 
     opened, _ = options.opened(experiment, overrides, variant, quiet, as_json=as_json)
     options.tell_of_no_effect("evaluate", overrides)
-    if suite is not None and any(choices.values()):
+    if suite is not None and any(choice is not None for choice in choices.values()):
         raise click.UsageError("--suite excludes --data, --prompts, --temperature and --samples")
     model = load_model(*trained_as(opened, name, stage))
     metrics = evaluate_model(model, Question(**choices)) if suite is None else evaluate_suite(model, suite)

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import errno
 import functools
-import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -104,12 +102,7 @@ class LoadedModel:
         """Evaluate on the whole validation side, with prepare.py's `evaluate`. Also writes the run's evaluation.json."""
         metrics: dict[str, float | None] = dict(self.closing[0])
         metrics |= own_metrics(self.opened, self.run, self.module, self.encoder, metrics)
-        try:
-            files.write_json(self.run.folder / "evaluation.json", metrics | {DETAILS: self.details})
-        except OSError as error:
-            if error.errno not in (errno.EROFS, errno.EACCES):
-                raise
-            warnings.warn(f"evaluation.json is not written: {error.strerror}, {self.run.folder}", stacklevel=2)
+        files.write_figures(self.run.folder / "evaluation.json", metrics | {DETAILS: self.details})
         return {
             "experiment": self.run.experiment.name,
             "run": self.run.name,

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import errno
 import functools
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -30,8 +28,10 @@ def evaluate_suite(model: LoadedModel, folder: Path) -> dict[str, Any]:
     model's encoder cannot encode, and for a form that needs a chat model.
     """
     name, settings = folder.resolve().name, model.config.evaluate
+    read_suites(model.run.folder)  # a damaged file is told of now, not after minutes of asking
     reader, suite = read_suite(model, folder)
     results = ask(model, suite)
+    asked = {result.task.name: result.as_dict() for result in results}
     found = {
         "step": model.step,
         "reader": reader,
@@ -39,18 +39,23 @@ def evaluate_suite(model: LoadedModel, folder: Path) -> dict[str, Any]:
         "suite_prompts": settings.suite_prompts,
         "mean_centered": mean_centered(results),
         "absent": list(suite.absent),
-        "tasks": {result.task.name: result.as_dict() for result in results},
+        "not_asked": [task.name for task in suite.tasks if task.name not in asked],
+        "tasks": asked,
     }
-    keep(model.run.folder, title_of(name, settings.suite_form), found)
     say = model.opened.listener.say
     say(f"evaluated {model.run.title} at step {model.step} on {title_of(name, settings.suite_form)}:")
     for line in told_of(found):
         say(f"  {line}")
+    kept = read_suites(model.run.folder) | {title_of(name, settings.suite_form): found}
+    files.write_figures(model.run.folder / FILE, kept)
     return {"experiment": model.run.experiment.name, "run": model.run.name, "suite": name, **found}
 
 
 def read_suite(model: LoadedModel, folder: Path) -> tuple[str, Suite]:
-    """A suite, and the name of its reader. Raises UserError if there is no such folder, or not one reader that knows it."""
+    """A suite, and the name of its reader.
+
+    Raises UserError if there is no such folder, if not one reader knows it, and for a suite or a task without items.
+    """
     readers = model.opened.plugins.registered("suites")
     if not folder.is_dir():
         raise UserError(
@@ -64,7 +69,13 @@ def read_suite(model: LoadedModel, folder: Path) -> tuple[str, Suite]:
             place=str(folder),
             remedy=f"Readers: {', '.join(sorted(readers))}. docs/how-to/suites.md shows what a folder holds.",
         )
-    return found[0]
+    name, suite = found[0]
+    if not suite.tasks or not all(task.items for task in suite.tasks):
+        empty = next(
+            (f"the task {task.name} holds no items" for task in suite.tasks if not task.items), "holds no task"
+        )
+        raise UserError(empty, place=str(folder), remedy=f"The reader '{name}' found nothing to ask: look at the data.")
+    return name, suite
 
 
 def ask(model: LoadedModel, suite: Suite) -> list[TaskResult]:
@@ -76,7 +87,7 @@ def ask(model: LoadedModel, suite: Suite) -> list[TaskResult]:
         for number, task in enumerate(tasks):
             show = functools.partial(show_progress, model, f"suite, task {number + 1} of {len(tasks)}: {task.name}")
             show(0, 0)
-            results.append(asked(model, task, form, show))
+            results.append(ask_task(model, task, form, show))
     return results
 
 
@@ -84,7 +95,7 @@ def show_progress(model: LoadedModel, what: str, done: int, total: int) -> None:
     model.opened.listener.progress(what, done, total)
 
 
-def asked(model: LoadedModel, task: Task, form: str, show: Any) -> TaskResult:
+def ask_task(model: LoadedModel, task: Task, form: str, show: Any) -> TaskResult:
     """The result of one task."""
     module, encoder, machine = model.module, model.encoder, model.trained.machine
     most = model.config.evaluate.suite_prompts
@@ -116,13 +127,3 @@ def chat_tasks(model: LoadedModel, tasks: Sequence[Task]) -> list[Task]:
             "the suite has no multiple choice task", place="evaluate.suite_form", remedy='Use "continuation".'
         )
     return found
-
-
-def keep(folder: Path, title: str, found: dict[str, Any]) -> None:
-    """Write figures into the suites.json of a run, beside those of other suites."""
-    try:
-        files.write_json(folder / FILE, {**read_suites(folder), title: found})
-    except OSError as error:
-        if error.errno not in (errno.EROFS, errno.EACCES):
-            raise
-        warnings.warn(f"{FILE} is not written: {error.strerror}, {folder}", stacklevel=2)

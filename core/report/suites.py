@@ -88,6 +88,8 @@ def remarks(found: Found) -> Iterator[str]:
     """What a reader has to know to compare the figures."""
     if found["absent"]:
         yield f"not in the folder, so the mean is not comparable with others': {', '.join(found['absent'])}"
+    if found.get("not_asked"):
+        yield f"not asked in this form, which is for multiple choice: {', '.join(found['not_asked'])}"
     cut = sum(task["cut"] for task in found["tasks"].values())
     if cut:
         items = sum(task["items"] for task in found["tasks"].values())

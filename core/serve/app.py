@@ -146,7 +146,10 @@ async def answer(request: Request, served: Served, asked: Asked, writing: Writin
             param=param,
             code="context_length_exceeded",
         )
-    settings = served.model.decoding(asked.choices)
+    try:
+        settings = served.model.decoding(asked.choices)
+    except UserError as error:
+        raise refused(error, "body") from None
     settings.pop("stop")
     settings["max_new_tokens"] = min(settings["max_new_tokens"], limits.new_tokens)
     settings["seed"] = secrets.randbits(62) if asked.seed is None else asked.seed

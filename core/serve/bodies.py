@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from core.chat.conversation import Message
 from core.serve.errors import Refused
@@ -31,6 +31,10 @@ NEUTRAL: dict[str, tuple[Any, ...]] = {
     "functions": ([],),
     "store": (False,),
     "modalities": (["text"],),
+    "cache_prompt": (True, False),
+    "min_p": (0,),
+    "typical_p": (1,),
+    "repeat_penalty": (1,),
 }
 Body = TypeVar("Body", bound="Asked")
 Positive = Annotated[int, Field(ge=1)]
@@ -55,7 +59,7 @@ class Asked(Strict):
     max_tokens: Positive | None = None
     temperature: Annotated[float, Field(ge=0, le=1000)] | None = None
     top_p: Annotated[float, Field(gt=0, le=1)] | None = None
-    top_k: Annotated[int, Field(ge=0)] | None = None
+    top_k: Annotated[int, Field(ge=0, lt=2**31)] | None = None
     seed: Annotated[int, Field(ge=-(2**63), lt=2**63)] | None = None
     stop: str | list[str] | None = None
 
@@ -88,6 +92,14 @@ class Turn(Strict):
 
     role: Literal["system", "developer", "user", "assistant"]
     content: str | list[Part]
+
+    @model_validator(mode="before")
+    @classmethod
+    def without_empty(cls, turn: Any) -> Any:
+        """An answer that is sent back may have lists of calls and notes. They are empty, as ours are."""
+        if not isinstance(turn, dict):
+            return turn
+        return {name: value for name, value in turn.items() if name not in ("tool_calls", "annotations") or value}
 
     @property
     def message(self) -> Message:
@@ -140,7 +152,10 @@ def read(kind: type[Body] | Any, data: bytes, limits: Limits) -> Any:
         raise Refused(f"the body is not JSON: {error}", code="invalid_json") from None
     if not isinstance(values, dict):
         raise Refused(f"the body is {described(values)}, not an object", code="invalid_json")
-    values = {name: value for name, value in values.items() if value is not None}
+    values = without_nulls(values)
+    for name in ("max_tokens", "max_completion_tokens", "seed"):  # llama.cpp's way to leave them out
+        if values.get(name) == -1:
+            del values[name]
     for name, neutral in NEUTRAL.items():
         if name in values and name not in kind.model_fields:
             value = values.pop(name)
@@ -153,6 +168,15 @@ def read(kind: type[Body] | Any, data: bytes, limits: Limits) -> Any:
     if isinstance(asked, Asked):
         refuse_too_much(asked, limits)
     return asked
+
+
+def without_nulls(value: Any) -> Any:
+    """JSON without fields that are null: they say nothing. Clients send what an answer had back, nulls included."""
+    if isinstance(value, dict):
+        return {name: without_nulls(inner) for name, inner in value.items() if inner is not None}
+    if isinstance(value, list):
+        return [without_nulls(inner) for inner in value]
+    return value
 
 
 def as_float(value: Any) -> Any:

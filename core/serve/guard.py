@@ -20,6 +20,7 @@ from core.serve.errors import Refused
 from core.serve.limits import Limits
 
 OPEN = ("/", "/health", "/page/")  # without a token: what holds nothing of the user's
+READ_OFF = 8  # times the limit of a body
 HEADERS = {
     "Content-Security-Policy": "default-src 'self'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'",
     "X-Content-Type-Options": "nosniff",
@@ -47,6 +48,8 @@ class Guard:
         try:
             self.check(Headers(scope=scope), scope["path"])
         except Refused as error:
+            if error.status == 413 and "expect" not in Headers(scope=scope):
+                await self.read_off(receive)
             await error.response(scope, receive, send_guarded)
             return
         await self.app(scope, self.limited(receive), send_guarded)
@@ -102,10 +105,29 @@ class Guard:
             size += len(message.get("body", b""))
             complete = not message.get("more_body", False)
             if size > self.limits.body:
+                if not complete:
+                    await self.read_off(receive)
                 raise self.too_large()
             return message
 
         return receive_some
+
+    async def read_off(self, receive: Receive) -> None:
+        """Read what is left of a body that is too large, up to a few times the limit, for some seconds.
+
+        A client that is still sending when the connection is closed does not see the answer.
+        """
+
+        async def read() -> None:
+            left = READ_OFF * self.limits.body
+            while left > 0:
+                message = await receive()
+                left -= len(message.get("body", b""))
+                if not message.get("more_body", False):
+                    return
+
+        with contextlib.suppress(asyncio.TimeoutError):
+            await asyncio.wait_for(read(), self.limits.reading)
 
     def too_large(self) -> Refused:
         message = f"the body is larger than {self.limits.body:,} bytes"

@@ -105,25 +105,51 @@ def listener(address: Address) -> socket.socket:
 
 
 def connection_type(limits: Limits) -> type[H11Protocol]:
-    """A connection that is closed if its first request does not come in time, or if there are too many."""
+    """A connection that is closed if a request does not come in time, if an answer is not read, or if there are too many."""
 
     class Connection(H11Protocol):
-        silent: asyncio.TimerHandle | None = None
+        silent: asyncio.TimerHandle | None = None  # runs while a request is awaited
+        watch: asyncio.TimerHandle | None = None
+        unread = 0  # bytes that the client had not taken at the last look
 
         def connection_made(self, transport: Any) -> None:
             super().connection_made(transport)
             if len(self.connections) > limits.connections:
-                transport.close()
+                transport.abort()
                 return
             self.silent = self.loop.call_later(limits.reading, self.close_if_silent)
+            self.watch = self.loop.call_later(limits.sending, self.close_if_unread)
+
+        def data_received(self, data: bytes) -> None:
+            super().data_received(data)
+            if self.is_answering and self.silent is not None:
+                self.silent.cancel()
+                self.silent = None
+            elif not self.is_answering and self.silent is None:  # the beginning of another request
+                self.silent = self.loop.call_later(limits.reading, self.close_if_silent)
+
+        @property
+        def is_answering(self) -> bool:
+            return self.cycle is not None and not self.cycle.response_complete
 
         def close_if_silent(self) -> None:
-            if self.cycle is None:  # no request has come yet
-                self.transport.close()
+            self.silent = None
+            if not self.is_answering:
+                self.transport.abort()
+
+        def close_if_unread(self) -> None:
+            """Abort if the client has taken nothing since the last look; `close` would wait for it."""
+            unread = self.transport.get_write_buffer_size()
+            if 0 < self.unread <= unread:
+                self.transport.abort()
+                return
+            self.unread = unread
+            self.watch = self.loop.call_later(limits.sending, self.close_if_unread)
 
         def connection_lost(self, error: Exception | None) -> None:
-            if self.silent is not None:
-                self.silent.cancel()
+            for timer in (self.silent, self.watch):
+                if timer is not None:
+                    timer.cancel()
             super().connection_lost(error)
 
     return Connection

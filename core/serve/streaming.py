@@ -24,8 +24,9 @@ async def happenings(ticket: Ticket) -> AsyncIterator[list[Happened]]:
         found = [await ticket.events.get()]
         while not ticket.events.empty():
             found.append(ticket.events.get_nowait())
-        yield found
-        if found[-1].reason:
+        ends = [number for number, happened in enumerate(found, 1) if happened.reason]
+        yield found[: ends[0]] if ends else found
+        if ends:
             return
 
 

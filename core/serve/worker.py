@@ -89,7 +89,7 @@ class Worker:
         """Ask for an answer, from within an event loop. Raises Busy."""
         ticket = Ticket(writing, settings, asyncio.get_running_loop())
         with self.changed:
-            if len(self.waiting) >= self.limits.waiting:
+            if self.closed or len(self.waiting) >= self.limits.waiting:
                 raise Busy
             self.waiting.append(ticket)
             self.changed.notify()
@@ -105,22 +105,28 @@ class Worker:
     def work(self) -> None:
         """What the thread does."""
         with self.model.trained.machine.computing():
-            engine = Engine(self.model.module, self.limits.rows)
+            engine: Engine | None = None
             while not self.closed:
                 try:
+                    self.await_work()
+                    engine = engine or Engine(self.model.module, self.limits.rows)
                     if self.take_in(engine):
                         self.step(engine)
                 except Exception as error:  # a bug, or no memory: those who wait must hear of it, and others may come
                     traceback.print_exception(error)
-                    self.give_up(FAILED)
-                    engine = Engine(self.model.module, self.limits.rows)
-        self.give_up("the server is closing")
+                    self.give_up(FAILED, everybody=engine is None)
+                    engine = None
+        self.give_up("the server is closing", everybody=True)
+
+    def await_work(self) -> None:
+        """Block while there is nothing to do."""
+        with self.changed:
+            self.changed.wait_for(lambda: self.closed or self.waiting or self.tickets)
 
     def take_in(self, engine: Engine) -> bool:
-        """Give rows to those who wait. Blocks while there is nothing to do. Returns False at the end."""
+        """Give rows to those who wait. Returns False at the end."""
         while True:
             with self.changed:
-                self.changed.wait_for(lambda: self.closed or self.waiting or self.tickets)
                 if self.closed:
                     return False
                 if not (self.waiting and engine.has_room):
@@ -139,6 +145,7 @@ class Worker:
         try:
             self.tickets[engine.join(Continuation(ids, **settings))] = ticket
         except Exception:
+            self.hand_over()  # what the answer has so far stands before the error
             deliver([(ticket, Happened(FAILED, "error"))])
             raise
 
@@ -185,12 +192,14 @@ class Worker:
         engine.leave(running)
         del self.tickets[running]
 
-    def give_up(self, message: str) -> None:
-        """End all answers on their way with an error."""
+    def give_up(self, message: str, *, everybody: bool = False) -> None:
+        """End all answers on their way with an error. everybody: those that wait, too."""
         self.hand_over()
         with self.changed:
-            tickets = [*self.tickets.values(), *(self.waiting if self.closed else ())]
+            tickets = [*self.tickets.values(), *(self.waiting if everybody else ())]
             self.tickets.clear()
+            if everybody:
+                self.waiting.clear()
         deliver([(ticket, Happened(message, "error")) for ticket in tickets])
 
 

@@ -28,8 +28,10 @@ from core.training.step import to_device
 
 PromptIds = Callable[[str], Sequence[int]]
 NEW_TOKENS = 64  # of a written answer at most
-# A letter that stands alone, as in `B`, `(b)` and `B. Berlin`, or one behind the word answer: `The answer is B`.
-LETTER = re.compile(r"\W*(?:(?:the )?(?:correct )?answer(?: is)?\W*([A-Z])\b|([A-Z])(?=[.):,\n]|\s*$))", re.IGNORECASE)
+# A letter that stands alone, as in `B`, `(b)`, `**B**` and `B. Berlin`, or one behind the word answer: `The answer is B`.
+# Before a word only a capital is one: `The answer is a city` names no option.
+ALONE = r"([A-Za-z])(?=[.):,*\n]|\s*$)"
+LETTER = re.compile(rf"\W*(?:(?i:(?:the )?(?:correct )?answer(?: is)?)\W*(?:{ALONE}|([A-Z])\b)|{ALONE})")
 
 
 @dataclass(frozen=True)
@@ -45,7 +47,7 @@ Answers = Callable[[Sequence[AskedItem]], Sequence[int | None]]  # the option th
 
 def question_text(item: Item) -> str:
     """A multiple choice item as a question with lettered choices. Choices that already are letters are not listed again."""
-    question = item.options[0][0]
+    question = item.options[0][0].removesuffix("Answer:").rstrip()  # the request to answer stands at the end
     choices = [continuation for _, continuation in item.options]
     if choices == list(ascii_uppercase[: len(choices)]):
         return f"{question}\nAnswer with the letter."
@@ -128,7 +130,7 @@ def named_option(text: str, item: Item) -> int | None:
     found = LETTER.match(text)
     if found is None:
         return None
-    number = ascii_uppercase.index((found[1] or found[2]).upper())
+    number = ascii_uppercase.index((found[1] or found[2] or found[3]).upper())
     return number if number < len(item.options) else None
 
 
@@ -151,4 +153,4 @@ def measure_chat_task(
             questions.append(AskedItem(item, tuple(int(token) for token in ids_of_prompt(question_text(item)))))
     right = sum(chosen == question.item.gold for chosen, question in zip(answers(questions), questions, strict=True))
     cut = sum(len(question.ids) > block_size for question in questions)
-    return TaskResult(task, right, len(questions), 0, cut)
+    return TaskResult(task, [question.item for question in questions], right, 0, cut)

@@ -12,7 +12,7 @@ from core.encoders.base import Encoder
 from core.evaluation.intervals import wilson
 from core.evaluation.suites.rows import Row, numbers_asked, rows_of
 from core.evaluation.suites.scoring import Score, score
-from core.evaluation.suites.task import Item, Task
+from core.evaluation.suites.task import Item, Task, chance
 from core.training.machine import Machine
 
 ITEMS = 256  # whose rows are in memory at once
@@ -21,13 +21,23 @@ AT_CHANCE, ABOVE, BELOW = "at chance", "above chance", "below chance"
 
 @dataclass(frozen=True)
 class TaskResult:
-    """right: of `items` items that were asked. cut: prompts of them that the model saw only the end of. shots: before each."""
+    """right: of the items that were asked. cut: prompts of them that the model saw only the end of. shots: before each."""
 
     task: Task
+    asked: Sequence[Item]
     right: int
-    items: int
     shots: int
     cut: int
+
+    @property
+    def items(self) -> int:
+        """How many were asked."""
+        return len(self.asked)
+
+    @property
+    def chance(self) -> tuple[float, float]:
+        """What needs no knowledge, on the items that were asked: a sample has other shares of answers than the whole task."""
+        return chance(self.asked, self.task.baseline)
 
     @property
     def accuracy(self) -> float:
@@ -45,8 +55,8 @@ class TaskResult:
 
     @property
     def verdict(self) -> str:
-        """At chance if the interval holds any accuracy of `Task.chance`, from its lowest to its highest."""
-        (low, high), (lowest, highest) = self.interval, self.task.chance
+        """At chance if the interval holds any accuracy of `chance`, from its lowest to its highest."""
+        (low, high), (lowest, highest) = self.interval, self.chance
         if low > highest:
             return ABOVE
         return BELOW if high < lowest else AT_CHANCE
@@ -61,7 +71,7 @@ class TaskResult:
             "accuracy": self.accuracy,
             "interval": list(self.interval),
             "baseline": self.task.baseline,
-            "chance": list(self.task.chance),
+            "chance": list(self.chance),
             "centered": self.centered,
             "verdict": self.verdict,
             "cut": self.cut,
@@ -94,7 +104,7 @@ def measure_task(
             right += is_right(task.items[number], options, [next(scores) for _ in options])
             cut += any(row.cut for row in options)
         progress(first + len(numbers), len(asked))
-    return TaskResult(task, right, len(asked), min(task.shots, len(task.items) - 1), cut)
+    return TaskResult(task, [task.items[number] for number in asked], right, min(task.shots, len(task.items) - 1), cut)
 
 
 def is_right(item: Item, rows: Sequence[Row], scores: Sequence[Score]) -> bool:

@@ -25,6 +25,13 @@ class Item:
     def right(self) -> Option:
         return self.options[self.gold]
 
+    @property
+    def answer(self) -> str:
+        """What the right option says: its continuation, or its context where all options have the same continuation."""
+        context, continuation = self.right
+        shared = len(self.options) > 1 and len({text for _, text in self.options}) == 1
+        return context if shared else continuation
+
 
 @dataclass(frozen=True)
 class Task:
@@ -41,20 +48,18 @@ class Task:
     baseline: float = 0.0
     delimiter: str = " "
 
-    @property
-    def chance(self) -> tuple[float, float]:
-        """The lowest and the highest accuracy that needs no knowledge: the baseline, and those of a model that ignores
-        the question and always takes the option of one place.
 
-        It is a range because the baselines in use are not of one sort. DCLM's for BoolQ is the share of the more frequent
-        answer; its 9.1 % for language identification is for more options than the data has.
-        """
-        places = max((len(item.options) for item in self.items), default=1)
-        if places == 1:
-            return self.baseline, self.baseline
-        golds = Counter(item.gold for item in self.items)
-        shares = [golds[place] / len(self.items) for place in range(places)]
-        return min(self.baseline, *shares), max(self.baseline, *shares)
+def chance(items: Sequence[Item], baseline: float) -> tuple[float, float]:
+    """The lowest and the highest accuracy on these items that needs no knowledge: the baseline, and those of a model that
+    ignores the question: that always takes the option of one place, or always gives the most frequent answer.
+
+    It is a range because the baselines in use are not of one sort. DCLM's for BoolQ is the share of the more frequent
+    answer; its 9.1 % for language identification is for more options than the data has.
+    """
+    places, golds = max(len(item.options) for item in items), Counter(item.gold for item in items)
+    shares = [golds[place] / len(items) for place in range(places)] if places > 1 else []
+    (_, same), *_ = Counter(item.answer for item in items).most_common(1)
+    return min([baseline, *shares]), max(baseline, *shares, same / len(items))
 
 
 @dataclass(frozen=True)
