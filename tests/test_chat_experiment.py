@@ -125,6 +125,12 @@ def test_talks_come_back_to_a_name_that_was_said_and_only_to_that(code: ModuleTy
     assert named > 20 and nameless > 15
 
 
+def test_talks_have_two_to_six_turns_and_fit_a_row(code: ModuleType) -> None:
+    talks = [each for each in islice(code.chat(random.Random(6)), 4000) if len(each.messages) > 2]
+    assert {len(each.messages) // 2 for each in talks} == {2, 3, 4, 5, 6}
+    assert max(sum(len(message.content) > 90 for message in each.messages) for each in talks) == 2  # stories
+
+
 def test_no_held_out_question_of_a_stage_is_in_training(lab: Path, terrarium: Callable[..., Result]) -> None:
     assert terrarium("new", "pip", "--from", str(FOLDER)).exit_code == 0
     done = terrarium("check", "pip", "--no-timing", "--json", "-s", "prepare.size=200000")

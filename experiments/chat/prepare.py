@@ -6,7 +6,7 @@ from . import creature, items, stories, tasks
 
 KINDS = ("talk", "story", *tasks.TASKS)
 KINDS_OF_TALKS = tuple(kind for kind in KINDS if kind != "name")  # a talk has one name, or none
-ALONE = 0.5  # share of conversations with one question; the others have three to seven
+ALONE = 0.5  # share of conversations with one question; the others have two to six
 
 
 def base(rng):
@@ -55,7 +55,9 @@ def talk(rng):
         end = [(rng.choice(tasks.ASK_NAME), tasks.known(given))]
     elif kind < 0.5:
         end = [(rng.choice(tasks.ASK_NAME), tasks.NAMELESS)]
-    turns = [turn(rng, KINDS_OF_TALKS, asked=False)[:2] for _ in range(rng.randint(2, 5))]
+    while (kinds := rng.choices(KINDS_OF_TALKS, k=rng.randint(1, 4))).count("story") > 2:
+        pass  # or the talk would not fit into a row, and lose its beginning with the name
+    turns = [turn(rng, [kind], asked=False)[:2] for kind in kinds]
     pairs = [(Message("user", question), Message("assistant", answer)) for question, answer in (opening, *turns, *end)]
     return Conversation([message for pair in pairs for message in pair])
 
