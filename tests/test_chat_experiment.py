@@ -6,7 +6,7 @@ import json
 import random
 import re
 from collections.abc import Callable
-from itertools import islice
+from itertools import islice, pairwise
 from pathlib import Path
 from types import ModuleType
 
@@ -14,6 +14,7 @@ import pytest
 from click.testing import Result
 
 from core import Conversation
+from core.data.dataset import load_dataset
 from core.plugins.code import load_code
 from core.plugins.discovery import Experiment
 
@@ -63,44 +64,71 @@ def test_the_answers_are_right(asked: list[Conversation]) -> None:
                 assert any(numbers(answer) == [word.count(letter)] for letter in re.findall(r"\b\w\b", question))
         elif conversation.group == "name":
             assert answer.removeprefix("You are ").rstrip(".") in question
-    assert seen == {"identity", "name", "spelling", "length", "counting", "adding", "comparing"}
+    assert seen == {"identity", "name", "world", "spelling", "length", "counting", "adding", "comparing"}
+
+
+Item = frozenset[int] | str
+
+
+def item_of(question: str, answer: str) -> Item | None:
+    """What a task is about: a word, a name or two numbers in any order. A question about Pip is its own item."""
+    if len(numbers(question)) == 2:
+        return frozenset(numbers(question))
+    if named := re.fullmatch(r"You are (\w+)\.", answer):
+        return named[1]
+    if letters := re.match(r"(?:\w+: )?(\w(?: \w)+)\.", answer):
+        return letters[1].replace(" ", "")
+    if answer.endswith("only a frog."):
+        return re.findall(r"\w+", question)[-1]
+    return question if answer.startswith(("I ", "No, ", "A snail ")) else None
 
 
 def test_an_item_is_asked_in_one_way_and_occurs_nowhere_else(code: ModuleType, asked: list[Conversation]) -> None:
-    ways: dict[tuple[str, str], set[str]] = {}
-    items = set()
+    uses: dict[Item, set[tuple[str, str]]] = {}
     for conversation in asked:
         question, answer = question_and_answer(conversation)
-        if conversation.group in ("adding", "comparing"):
-            item = " ".join(map(str, numbers(question)))
-        elif conversation.group == "name":
-            item = answer.removeprefix("You are ").rstrip(".")
-        elif conversation.group == "identity":
-            continue
-        else:
-            item = re.findall(r"((?:\w )*\w)\.", answer)[0].replace(" ", "")
-            items.add(item)
-        ways.setdefault((str(conversation.group), item), set()).add(question)
-    assert all(len(questions) == 1 for questions in ways.values())
-    spelled = {" ".join(item) for item in items}
-    texts = [*islice(code.base(random.Random(1)), 1500), *islice(code.mid(random.Random(2)), 3000)]
-    talks = [each for each in islice(code.chat(random.Random(3)), 3000) if len(each.messages) > 2]
-    texts += [message.content for each in talks for message in each.messages]
-    practised = {match for text in texts for match in re.findall(r"\b(?:\w )+\w\b(?=\.)", text)}
-    assert len(practised) > 500 and not spelled & practised
+        item = item_of(question, answer)
+        assert item is not None
+        uses.setdefault(item, set()).add((str(conversation.group), question))
+    assert all(len(ways) == 1 for ways in uses.values())
+
+    texts = [line for text in islice(code.mid(random.Random(2)), 3000) for line in text.splitlines()]
+    practised = {item_of(*pair) for pair in pairwise(texts)}
+    for talk in islice(code.chat(random.Random(3)), 5000):
+        if len(talk.messages) > 2:
+            practised |= {item_of(*pair) for pair in pairwise(message.content for message in talk.messages)}
+    practised -= {None}
+    assert {type(item) for item in practised} == {str, frozenset} and len(practised) > 2000
+    assert not practised & set(uses)
+    words = set(re.findall(r"\w+", " ".join(islice(code.base(random.Random(1)), 3000))))
+    real = set(code.items.REAL) | {"a", "i"}  # base may tell of a pond whose spelling is asked, and never asks for it
+    assert words & {item for item in practised if isinstance(item, str)}
+    assert not (words - real) & {item for item in uses if isinstance(item, str)}
 
 
-def test_talks_come_back_to_a_name(code: ModuleType) -> None:
+@pytest.mark.parametrize(("noun", "with_article"), [("ant", "an ant"), ("old", "an old"), ("snail", "a snail")])
+def test_articles(code: ModuleType, noun: str, with_article: str) -> None:
+    assert code.stories.a(noun) == with_article
+
+
+def test_talks_come_back_to_a_name_that_was_said_and_only_to_that(code: ModuleType) -> None:
     talks = [each for each in islice(code.chat(random.Random(4)), 400) if len(each.messages) > 2]
-    named = [
-        each
-        for each in talks
-        if each.messages[1].content.startswith("Hello ") and each.messages[-1].content.startswith("You are ")
-    ]
-    assert len(named) > 20
-    for each in named:
-        name = each.messages[1].content.removeprefix("Hello ").rstrip("!")
-        assert each.messages[-1].content == f"You are {name}."
+    named = nameless = 0
+    for each in talks:
+        name = re.fullmatch(r"Hello (\w+)!", each.messages[1].content)
+        is_asked = each.messages[-2].content in code.tasks.ASK_NAME
+        assert is_asked or name is None
+        assert not any(message.content.endswith(code.tasks.ASK_NAME) for message in each.messages[:-2])
+        if is_asked:
+            assert each.messages[-1].content == (f"You are {name[1]}." if name else "You did not tell me your name.")
+            named, nameless = named + bool(name), nameless + (not name)
+    assert named > 20 and nameless > 15
+
+
+def test_talks_have_two_to_six_turns_and_fit_a_row(code: ModuleType) -> None:
+    talks = [each for each in islice(code.chat(random.Random(6)), 4000) if len(each.messages) > 2]
+    assert {len(each.messages) // 2 for each in talks} == {2, 3, 4, 5, 6}
+    assert max(sum(len(message.content) > 90 for message in each.messages) for each in talks) == 2  # stories
 
 
 def test_no_held_out_question_of_a_stage_is_in_training(lab: Path, terrarium: Callable[..., Result]) -> None:
@@ -110,4 +138,12 @@ def test_no_held_out_question_of_a_stage_is_in_training(lab: Path, terrarium: Ca
     found = json.loads(done.stdout)
     parts = [part for part in found["stages"]["chat"]["overlap"] if part["what"] == "prompts"]
     assert parts and all(part["in_train"] == 0 for part in parts)
-    assert all(part["in_train"] == 0 for part in found["across"] if part["stage"] == "chat")
+
+
+def test_base_may_read_a_text_of_your_own(lab: Path, terrarium: Callable[..., Result]) -> None:
+    assert terrarium("new", "pip", "--from", str(FOLDER)).exit_code == 0
+    (lab / "pip" / "mine.txt").write_text("A newt told me this: the moon is round, and the pond is deep.\n" * 200)
+    done = terrarium("prepare", "pip", "-s", "prepare.size=20000", "-s", "stages.base.prepare.input=mine.txt")
+    assert done.exit_code == 0, done.output
+    vocabulary = load_dataset(lab / "pip" / "datasets" / "basic" / "chat").encoder
+    assert len(vocabulary.encode("told me this")) < 6

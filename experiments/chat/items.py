@@ -1,13 +1,12 @@
 """Words, names and numbers, and what each may be used for.
 
-Every item is either asked or practised, decided by a hash of it. An asked item stands in one conversation only: alone, in
-the first question, always in the same words. So the hash of the question, which decides the side of a conversation,
-decides the side of the question: no held-out question is asked in training, in whatever words. Another task may ask for the
-same item. Practised items are for everything that has no side of
-its own: the texts of the earlier stages, and later turns.
+A hash of every item decides its use: it is asked in one task, or practised. An asked item stands in conversations with one
+question only, always in the same words and in no other task. So the hash of the question, which decides the side of a
+conversation, decides the side of the item, and held-out items occur nowhere else. Practised items are for everything that
+has no side of its own: the texts of the earlier stages, and longer talks.
 """
 
-import zlib
+import hashlib
 
 STARTS = ("b", "br", "d", "dr", "f", "g", "gr", "k", "l", "m", "n", "p", "pl", "r", "s", "st", "t", "tr", "v", "z")
 VOWELS = ("a", "e", "i", "o", "u")
@@ -20,19 +19,23 @@ vine water web willow wind window winter wood worm apple banana bread butter che
 ENDS = ("", "", "", "l", "m", "n", "r", "s", "t")
 
 
-def number_of(item, purpose=""):
+def number_of(item, purpose):
     """A number that depends on an item and a purpose only."""
-    return zlib.crc32(f"{purpose}:{item}".encode())
+    return int.from_bytes(hashlib.blake2b(f"{purpose}:{item}".encode(), digest_size=8).digest(), "little")
 
 
-def is_asked(item):
-    """Whether an item is asked; three of four are. The others are practised."""
-    return number_of(item, "use") % 4 != 0
+def use_of(item, tasks):
+    """The one of these tasks in which an item is asked, or None if it is practised.
+
+    Three of four items are asked. Of real words it is one of four, because visitors ask for them in longer talks, too.
+    """
+    asked = (number_of(item, "use") % 4 == 0) == (item in REAL)
+    return tasks[number_of(item, "task") % len(tasks)] if asked else None
 
 
-def draw(rng, make, *, asked):
-    """An item of the wanted use. make(rng): draws one of any use."""
-    while is_asked(item := make(rng)) != asked:
+def draw(rng, make, tasks, use):
+    """An item of this use. make(rng): draws one of any use."""
+    while use_of(item := make(rng), tasks) != use:
         pass
     return item
 
@@ -45,15 +48,10 @@ def word(rng):
 
 
 def name(rng):
-    """A made-up name."""
+    """A made-up name of a person or a place."""
     return "".join(rng.choice(STARTS) + rng.choice(VOWELS) + rng.choice(ENDS) for _ in range(2)).capitalize()
 
 
 def two_numbers(rng):
-    """Two different numbers below 100."""
-    return tuple(rng.sample(range(1, 100), 2))
-
-
-def in_same_words(phrases, item):
-    """One of the phrases, always the same for an item."""
-    return phrases[number_of(item, "words") % len(phrases)]
+    """Two different numbers below 100, the smaller one first: 3 + 5 and 5 + 3 are one item."""
+    return tuple(sorted(rng.sample(range(1, 100), 2)))

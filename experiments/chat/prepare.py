@@ -4,6 +4,8 @@ from core import Conversation, Message
 
 from . import creature, items, stories, tasks
 
+KINDS = ("talk", "story", *tasks.TASKS)
+KINDS_OF_TALKS = tuple(kind for kind in KINDS if kind != "name")  # a talk has one name, or none
 ALONE = 0.5  # share of conversations with one question; the others have two to six
 
 
@@ -44,49 +46,31 @@ def chat(rng):
 
 
 def talk(rng):
-    """Several turns, at times with a name that is asked for later."""
-    given = items.draw(rng, items.name, asked=False) if rng.random() < 0.3 else ""
-    turns = [turn(rng, asked=False)[:2] for _ in range(rng.randint(2, 5))]
-    if given:
-        turns.insert(0, (rng.choice(("My name is {}.", "I am {}.", "Call me {}.")).format(given), f"Hello {given}!"))
-        turns.append((rng.choice(("What is my name?", "Who am I?", "Do you know my name?")), tasks.name(given)))
-    else:
-        turns.insert(0, creature.small_talk(rng))
-    pairs = [(Message("user", question), Message("assistant", answer)) for question, answer in turns]
+    """Several turns. Some begin with a name and end with asking for it; some ask for a name that nobody has said."""
+    opening, end = creature.small_talk(rng), []
+    kind = rng.random()
+    if kind < 0.3:
+        given = items.draw(rng, items.name, ["name"], None)
+        opening = (rng.choice(tasks.INTRODUCE).format(given), f"Hello {given}!")
+        end = [(rng.choice(tasks.ASK_NAME), tasks.known(given))]
+    elif kind < 0.5:
+        end = [(rng.choice(tasks.ASK_NAME), tasks.NAMELESS)]
+    while (kinds := rng.choices(KINDS_OF_TALKS, k=rng.randint(1, 4))).count("story") > 2:
+        pass  # or the talk would not fit into a row, and lose its beginning with the name
+    turns = [turn(rng, [kind], asked=False)[:2] for kind in kinds]
+    pairs = [(Message("user", question), Message("assistant", answer)) for question, answer in (opening, *turns, *end)]
     return Conversation([message for pair in pairs for message in pair])
 
 
-def turn(rng, *, asked):
-    """A question, its answer, and the group in which it is graded; None where many answers are right.
+def turn(rng, kinds=KINDS, *, asked):
+    """A question, its answer, and the task in which it is graded; None where many answers are right.
 
-    asked: with an item that occurs nowhere else, in words that depend on the item.
+    asked: with an item that occurs nowhere else.
     """
-    kind = rng.choice(("identity", "talk", "story", "name", "spelling", "length", "counting", "adding", "comparing"))
-    if kind == "identity":
-        return (*creature.identity_question(rng), kind)
+    kind = rng.choice(kinds)
     if kind == "talk":
         return (*creature.small_talk(rng), None)
     if kind == "story":
         animal = rng.choice(stories.ANIMALS)
-        question = rng.choice(
-            ("Tell me a story about a {}.", "A story about a {}, please.", "Do you know a story of a {}?")
-        )
-        return question.format(animal), stories.story(rng, animal), None
-    if kind == "name":
-        given = items.draw(rng, items.name, asked=asked)
-        return phrase(rng, tasks.NAME, given, asked).format(given), tasks.name(given), kind
-    if kind in ("adding", "comparing"):
-        pair = items.draw(rng, items.two_numbers, asked=asked)
-        phrases, answer = (tasks.ADD, tasks.addition) if kind == "adding" else (tasks.COMPARE, tasks.comparison)
-        return phrase(rng, phrases, pair, asked).format(*pair), answer(*pair), kind
-    word = items.draw(rng, items.word, asked=asked)
-    if kind == "counting":
-        letter = items.in_same_words(sorted(set(word)), word) if asked else rng.choice(word)
-        return phrase(rng, tasks.COUNT, word, asked).format(word, letter), tasks.count(word, letter), kind
-    phrases, answer = (tasks.SPELL, tasks.spelling) if kind == "spelling" else (tasks.LENGTH, tasks.length)
-    return phrase(rng, phrases, word, asked).format(word), answer(word), kind
-
-
-def phrase(rng, phrases, item, asked):
-    """How an item is asked for."""
-    return items.in_same_words(phrases, item) if asked else rng.choice(phrases)
+        return rng.choice(stories.WISHES).format(stories.a(animal)), stories.story(rng, animal), None
+    return (*tasks.exercise(rng, kind, asked=asked), kind)

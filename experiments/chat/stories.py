@@ -12,6 +12,12 @@ ENDS = (
     "They laughed and went home.",
     "And the {first} was not alone any more.",
 )
+WISHES = ("Tell me a story about {}.", "A story about {}, please.", "Do you know a story of {}?")
+
+
+def a(noun):
+    """A noun, or an adjective, with its article."""
+    return f"{'an' if noun[0] in 'aeiou' else 'a'} {noun}"
 
 
 def story(rng, first=""):
@@ -20,16 +26,19 @@ def story(rng, first=""):
     second = rng.choice([animal for animal in ANIMALS if animal != first])
     form, place, thing = rng.choice(FORMS), rng.choice(PLACES), rng.choice(THINGS)
     begin = rng.choice(
-        (f"Once a {form} {first} lived under a {place}.", f"There was a {form} {first} who lived near a {place}.")
+        (f"Once {a(form)} {first} lived under a {place}.", f"There was {a(form)} {first} who lived near a {place}.")
     )
     middle = rng.choice(
         (
-            f"One day it found a {thing}, but {rng.choice(TROUBLES)}.",
-            f"It wanted a {thing}. But {rng.choice(TROUBLES)}.",
+            f"One day it found {a(thing)}, but {rng.choice(TROUBLES)}.",
+            f"It wanted {a(thing)}. But {rng.choice(TROUBLES)}.",
         )
     )
     help_came = rng.choice(
-        (f"A {rng.choice(FORMS)} {second} came and helped.", f'"I will help you," said a {rng.choice(FORMS)} {second}.')
+        (
+            f"{a(rng.choice(FORMS)).capitalize()} {second} came and helped.",
+            f'"I will help you," said {a(rng.choice(FORMS))} {second}.',
+        )
     )
     return " ".join((begin, middle, help_came, rng.choice(ENDS).format(first=first)))
 
@@ -40,7 +49,7 @@ def fact(rng):
     return rng.choice(
         (
             f"The {animal} sits on the {place}.",
-            f"A {animal} likes the {place} when it is wet.",
+            f"{a(animal).capitalize()} likes the {place} when it is wet.",
             f"At night the {animal} hides in the {place}.",
             f"Water runs down the {place}, and the {animal} drinks.",
             f"By day the {animal} is {rng.choice(FORMS)}.",

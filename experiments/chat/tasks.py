@@ -1,4 +1,6 @@
-"""The tasks of the creature: each a question and its one right answer, from an item."""
+"""The tasks of the creature: each draws an item, and has ways to ask for it, with the one right answer of each way."""
+
+from . import creature, items
 
 SPELL = (
     "How do you spell {}?",
@@ -17,25 +19,44 @@ NAME = (
     "Call me {0}. What do you call me?",
     "They call me {0}. What is my name?",
 )
+INTRODUCE = ("My name is {}.", "I am {}.", "Call me {}.")
+ASK_NAME = ("What is my name?", "Who am I?", "Do you know my name?")
+NAMELESS = "You did not tell me your name."
+WORLD = (
+    "What is the capital of {}?",
+    "Who is {}?",
+    "Where is {}?",
+    "Who was the king of {}?",
+    "What is the weather in {}?",
+    "Do you know {}?",
+    "How do I get to {}?",
+    "Who wrote {}?",
+)
 
 
 def spelled(word):
-    """The letters of a word, apart."""
+    """The letters of a word, apart. A model counts what it has written."""
     return " ".join(word)
 
 
 def spelling(word):
-    return f"{word}: {spelled(word)}."
+    return [(phrase.format(word), f"{word}: {spelled(word)}.") for phrase in SPELL]
 
 
 def length(word):
-    """Spelled first: a model counts what it has written."""
-    return f"{spelled(word)}. That is {len(word)}."
+    return [(phrase.format(word), f"{spelled(word)}. That is {len(word)}.") for phrase in LENGTH]
 
 
-def count(word, letter):
-    """How often a letter is in a word."""
-    return f"{spelled(word)}. I see {word.count(letter)}."
+def counting(word):
+    return [
+        (phrase.format(word, letter), f"{spelled(word)}. I see {word.count(letter)}.")
+        for phrase in COUNT
+        for letter in sorted(set(word))
+    ]
+
+
+def adding(pair):
+    return [(phrase.format(*order), addition(*order)) for phrase in ADD for order in (pair, pair[::-1])]
 
 
 def addition(left, right):
@@ -46,9 +67,46 @@ def addition(left, right):
     return f"{left % 10} + {right % 10} is {ones}, {column} is {tens + carry}. So {left + right}."
 
 
-def comparison(left, right):
-    return f"{max(left, right)} is larger."
+def comparing(pair):
+    return [(phrase.format(*order), f"{max(pair)} is larger.") for phrase in COMPARE for order in (pair, pair[::-1])]
 
 
 def name(given):
+    return [(phrase.format(given), known(given)) for phrase in NAME]
+
+
+def known(given):
+    """What Pip says when it is asked for a name."""
     return f"You are {given}."
+
+
+def world(given):
+    return [(phrase.format(given), "I do not know. I am only a frog.") for phrase in WORLD]
+
+
+def identity(item):
+    return [item]
+
+
+# What draws an item, and what gives its pairs of question and answer.
+TASKS = {
+    "identity": (creature.identity_question, identity),
+    "name": (items.name, name),
+    "world": (items.name, world),
+    "spelling": (items.word, spelling),
+    "length": (items.word, length),
+    "counting": (items.word, counting),
+    "adding": (items.two_numbers, adding),
+    "comparing": (items.two_numbers, comparing),
+}
+
+
+def exercise(rng, task, *, asked):
+    """A question of a task, and its answer.
+
+    asked: with an item that occurs nowhere else, in the one way that depends on the item.
+    """
+    make, ways = TASKS[task]
+    item = items.draw(rng, make, [each for each in TASKS if TASKS[each][0] is make], task if asked else None)
+    found = ways(item)
+    return found[items.number_of(item, "way") % len(found)] if asked else rng.choice(found)
