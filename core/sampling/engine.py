@@ -7,6 +7,7 @@ A completion's tokens are those that it would have alone: its draws depend on it
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -79,6 +80,15 @@ class Engine:
         last = self.running.pop()
         if last is not running:
             self.running[row] = last
+
+    @torch.inference_mode()
+    def force(self, running: Running, ids: Sequence[int]) -> None:
+        """Add ids that were not chosen: the continuation goes on after them. They count as new tokens."""
+        running.tokens += ids
+        size = len(running.tokens) - running.begin
+        if size > self.block_size:
+            running.begin += size - seen(size, self.block_size)
+        self.rows.again(self.running.index(running), running.tokens[running.begin : -1])
 
     @torch.inference_mode()
     def step(self) -> list[Running]:

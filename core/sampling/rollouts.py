@@ -1,0 +1,86 @@
+"""Let a model write after many prompts at once, and keep the ids: what it chose, and what was put between by a tool."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from torch import nn
+
+from core.sampling.engine import Continuation, Engine, Running
+
+AT_ONCE = 64  # rows that share a call of the model
+Respond = Callable[[Sequence[int]], Sequence[int]]  # what was written so far -> ids to go on with; usually none
+
+
+@dataclass(frozen=True)
+class Rollout:
+    """What was written after a prompt. prompt, written: ids. forced: which of the written ids the model did not choose.
+
+    ended: the last one is the end token; otherwise it was cut at the most tokens.
+    """
+
+    prompt: tuple[int, ...]
+    written: tuple[int, ...]
+    forced: tuple[bool, ...]
+    ended: bool
+
+
+@dataclass
+class Writing:
+    """A rollout on its way. forced: the places of forced ids among the written ones."""
+
+    number: int
+    running: Running
+    forced: set[int] = field(default_factory=set)
+
+
+def roll_out(
+    model: nn.Module,
+    prompts: Sequence[Sequence[int]],
+    seeds: Sequence[int],
+    *,
+    end: int,
+    max_new_tokens: int,
+    temperature: float = 1.0,
+    respond: Respond | None = None,
+    at_once: int = AT_ONCE,
+) -> list[Rollout]:
+    """Write after each prompt of ids, up to `end` or max_new_tokens, forced ids included. Rollout i is drawn with seeds[i].
+
+    temperature 0: the likeliest ids. Nothing else changes the model's distribution: no top-k, no top-p. respond: is asked at
+    every `end`; where it gives ids, they are forced and the model goes on after them. The prompts and max_new_tokens together
+    must fit the model's block_size, or the model does not see the beginning.
+    """
+    engine = Engine(model, min(at_once, len(prompts)))
+    waiting = list(enumerate(zip(prompts, seeds, strict=True)))[::-1]
+    active: list[Writing] = []
+    done: dict[int, Rollout] = {}
+    while waiting or active:
+        while waiting and engine.has_room:
+            number, (ids, seed) = waiting.pop()
+            asked = Continuation(tuple(ids), max_new_tokens, temperature, seed=seed)
+            active.append(Writing(number, engine.join(asked)))
+        engine.step()
+        for writing in list(active):
+            if (rollout := finished(writing, engine, end, respond)) is not None:
+                done[writing.number] = rollout
+                engine.leave(writing.running)
+                active.remove(writing)
+    return [done[number] for number in range(len(prompts))]
+
+
+def finished(writing: Writing, engine: Engine, end: int, respond: Respond | None) -> Rollout | None:
+    """The rollout, if its last token has ended it. If a tool has something to say there, that is forced instead."""
+    running, most = writing.running, writing.running.asked.max_new_tokens
+    at_end = running.tokens[-1] == end
+    if at_end and respond is not None and (ids := list(respond(running.new))):
+        ids = ids[: most - running.written]
+        writing.forced.update(range(running.written, running.written + len(ids)))
+        engine.force(running, ids)
+        at_end = False
+    if not at_end and running.written < most:
+        return None
+    written = tuple(running.new)
+    forced = tuple(place in writing.forced for place in range(len(written)))
+    return Rollout(running.asked.ids, written, forced, at_end)
