@@ -1,6 +1,6 @@
 """A training step on a GPU: ours and nanoGPT's model in nanoGPT's loop, side by side in one process.
 
-python -m tests.benchmarks.gpu [--nanogpt PATH] [--rows 32]
+python -m tests.benchmarks.gpu [--nanogpt PATH] [--rows 32] [--large]
 
 Both are compiled and compute in bfloat16 with float32 weights; nanoGPT has its fused AdamW and gradient clipping, as its
 train.py. The steps take turns. Memory is the most that torch held for one of them beyond what the others already held.
@@ -79,7 +79,8 @@ def steps_of(shape: Shape, folder: Path | None) -> Iterator[tuple[str, Callable[
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--nanogpt", type=Path, help="a checkout of nanoGPT")
-    parser.add_argument("--rows", type=int, default=32)
+    parser.add_argument("--rows", type=int, default=32, help="of the smallest GPT-2's batch")
+    parser.add_argument("--large", action="store_true", help="the smallest GPT-2 alone")
     options = parser.parse_args()
     torch.manual_seed(0)
     torch.set_float32_matmul_precision("high")
@@ -88,7 +89,7 @@ def main() -> None:
         f"{torch.cuda.get_device_name()}, torch {torch.__version__}, matrix products {(peak or 0) / 1e12:,.0f} TFLOP/s"
     )
     large = Shape(12, 12, 768, GPT2.block_size, options.rows, GPT2.vocab_size)
-    for shape in (SMALL, large):
+    for shape in (large,) if options.large else (SMALL, large):
         rows: dict[str, dict[str, str]] = {}
         steps, memory = {}, {}
         for name, make in steps_of(shape, options.nanogpt):
