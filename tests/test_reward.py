@@ -177,10 +177,10 @@ def test_a_batch_holds_what_the_model_chose(spaces: Path) -> None:
         for rollout, value in zip(group.rollouts, advantages_of(group.rewards), strict=True)
     ]
     assert kept
-    for (rollout, value), (given, learnt, weight) in zip(kept, rows, strict=False):
+    for (rollout, value), (ids_in, learnt, weight) in zip(kept, rows, strict=False):
         assert weight == np.float32(value)
         ids = [*rollout.prompt, *rollout.written]
-        assert given[: len(ids) - 1].tolist() == ids[:-1]
+        assert ids_in[: len(ids) - 1].tolist() == ids[:-1]
         assert learnt[learnt != NO_TARGET].tolist() == list(rollout.written)  # the end is among them
         assert learnt[: len(rollout.prompt) - 1].tolist() == [NO_TARGET] * (len(rollout.prompt) - 1)
         if rollout.ended:
@@ -283,7 +283,7 @@ def test_the_verdict() -> None:
 
 def test_check_says_whether_training_by_reward_can_work(by_reward: Path, terrarium: Terrarium) -> None:
     early = terrarium("check", "spaces", "--stage", "reward")
-    assert early.exit_code == 0 and "stage base has no weights yet" in early.stdout, early.stdout + early.stderr
+    assert early.exit_code == 0 and "base has no weights yet" in early.stdout, early.stdout + early.stderr
     assert terrarium("loop", "spaces", "--stage", "base").exit_code == 0
     shown = terrarium("check", "spaces", "--stage", "reward")
     assert "of 64 answers" in shown.stdout and "groups of 4" in shown.stdout, shown.stdout
