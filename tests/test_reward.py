@@ -359,3 +359,48 @@ def register_objectives(register):
     assert terrarium("train", "spaces", "--run", "half", "-s", "train.objective.kind=half").exit_code == 0
     plain, half = (read_rows(spaces / "out" / run / "metrics.csv")[0]["train_loss"] for run in ("plain", "half"))
     assert half == pytest.approx(plain / 2, rel=0.05)
+
+
+def test_rewarding_the_form_teaches_the_form(by_reward: Path, terrarium: Terrarium) -> None:
+    """Half of the examples end with a mark. Rewarding the mark raises its share, and not the share of right answers."""
+    (by_reward / "prepare.py").write_text(FORM)
+    steps = (
+        "-s",
+        "stages.base.max_iters=300",
+        "-s",
+        "stages.reward.max_iters=40",
+        "-s",
+        "train.data.batch_size=16",
+        "-s",
+        "train.model.block_size=24",
+    )
+    more = (
+        "-s",
+        "stages.reward.train.optim.learning_rate=0.01",
+        "-s",
+        "stages.reward.train.objective.max_new_tokens=10",
+    )
+    done = terrarium("loop", "spaces", *steps, *more, "-s", "stages.reward.train.runtime.log_interval=10")
+    assert done.exit_code == 0, done.stderr
+    rows = read_rows(by_reward / "out/default/reward/metrics.csv")
+    assert rows[-1]["reward"] > rows[0]["reward"] + 0.2
+    assert rows[-1]["lenient_accuracy"] < rows[0]["lenient_accuracy"] + 0.15
+
+
+FORM = """from core import Example
+
+
+def documents(rng):
+    while True:
+        letters = rng.choices("abcdef", k=6)
+        mark = "!" if rng.random() < 0.5 else ""
+        yield Example("".join(letters) + "=", "".join(sorted(letters)) + mark + "\\n")
+
+
+def answer(text):
+    return text.strip("!\\n")
+
+
+def reward(example, completion):
+    return float(completion.endswith("!\\n"))
+"""
