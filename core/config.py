@@ -495,6 +495,27 @@ class Evaluate(Section):
     )
 
 
+class ObjectiveConfig(Section):
+    """What a step minimises. The keys after `kind` are read by kind = "reward"."""
+
+    kind: str = Field(
+        "tokens",
+        role="learning",
+        description="tokens: cross-entropy of next tokens, or prepare.py's loss(); reward: policy gradient from prepare.py's "
+        "reward(), without one from exact match; or an objective of a plugin",
+    )
+    group_size: Annotated[int, pydantic.Field(ge=2, le=4096)] = Field(
+        8, role="learning", description="reward: answers to each prompt; each is compared with the mean of the others"
+    )
+    prompts_per_step: Annotated[int, pydantic.Field(ge=1, le=65536)] = Field(
+        8, role="learning", description="reward: prompts of an optimizer step whose answers differ in reward"
+    )
+    max_new_tokens: Count = Field(
+        64, role="learning", description="reward: longest answer, tokens; a longer one is cut and gets reward 0"
+    )
+    temperature: Positive = Field(1.0, role="learning", description="reward: temperature at which answers are drawn")
+
+
 class Train(Section):
     """Everything `train` reads."""
 
@@ -502,6 +523,7 @@ class Train(Section):
     data: Data = pydantic.Field(default_factory=Data)
     optim: Optim = pydantic.Field(default_factory=Optim)
     schedule: Schedule = pydantic.Field(default_factory=Schedule)
+    objective: ObjectiveConfig = pydantic.Field(default_factory=ObjectiveConfig)
     runtime: Runtime = pydantic.Field(default_factory=Runtime)
 
 

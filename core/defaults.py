@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from core.config import AnySection, Config, Data, Model, Optim, SampleRuntime, Schedule, replaced
+from core.config import AnySection, Config, Data, Model, ObjectiveConfig, Optim, SampleRuntime, Schedule, replaced
 from core.contradictions import refuse_contradictions, refuse_paths
 
 # The presets. gpt2's numbers are nanoGPT's (its CPU setting); docs/LOG.md explains modern's.
@@ -51,6 +51,7 @@ OPTIMIZERS: dict[str, dict[str, dict[str, Any]]] = {
 }  # fmt: skip
 
 
+REWARD_SCALE = 0.05  # of the rates, for a model that is trained already and a gradient that is noisy (nanochat, 2026)
 RATED = (1536, 16384)  # tokens of a step between which batch_scale was fitted (docs/LOG.md)
 
 
@@ -68,7 +69,7 @@ def resolve(config: Config) -> Config:
     prepare, train = config.prepare, config.train
     model = resolved_model(train.model, train.data)
     data = filled(train.data, {"block_size": model.block_size})
-    optim = resolved_optim(train.optim, model, data)
+    optim = resolved_optim(train.optim, model, data, train.objective)
     schedule = resolved_schedule(train.schedule, optim, by_steps=train.runtime.max_minutes is None)
     runtime = filled(config.sample.runtime, train.runtime.model_dump(include=set(SampleRuntime.model_fields)))
     result = replaced(
@@ -101,11 +102,12 @@ def resolved_model(model: Model, data: Data) -> Model:
     )
 
 
-def resolved_optim(optim: Optim, model: Model, data: Data) -> Optim:
+def resolved_optim(optim: Optim, model: Model, data: Data, objective: ObjectiveConfig) -> Optim:
     """Fill in what the preset, the optimizer and the batch size decide."""
     optim = filled(optim, PRESETS[model.preset]["optim"])
     defaults = defaults_of(optim)["optim"]
     scale = batch_scale(data.tokens_per_step) if optim.name == "muon" else 1.0
+    scale *= REWARD_SCALE if objective.kind == "reward" else 1.0
     rates = {key: value for key, value in defaults.items() if key == "learning_rate" or key.endswith("_lr")}
     optim = filled(optim, {"momentum": 0.9 if optim.name == "sgd" else 0.85})
     return filled(optim, defaults | {key: float(f"{value * scale:.3g}") for key, value in rates.items()})

@@ -156,7 +156,7 @@ def test_a_device_that_cannot_be_measured_has_no_peak(store: Path) -> None:
     assert peak_or_none(torch.device("meta"), torch.float32) is None
     speed = Speed(Machine(torch.device("meta"), torch.float32), tokens_per_step=100, flops_per_token=10)
     assert speed_text(speed.figures(1000.0)) == "1,000 tokens/s  100.0 ms/step"
-    assert speed.summary(1000, 2.0) == {"ms_per_step": 200.0, "flops": 10_000, "mfu": None, "peak_flops": None}
+    assert speed.summary(10, 1000, 2.0) == {"ms_per_step": 200.0, "flops": 10_000, "mfu": None, "peak_flops": None}
 
 
 def model_of(vocab_size: int, **keys: Any) -> torch.nn.Module:
@@ -187,8 +187,13 @@ def test_speed_is_arithmetic() -> None:
     assert speed.mfu(20_000) == pytest.approx(0.5)
     assert speed.milliseconds(20_000) == pytest.approx(38.4)
     assert speed_text(speed.figures(20_000)) == "20,000 tokens/s  38.4 ms/step  MFU 50.0%"
-    assert speed.summary(40_000, 2.0) == {"ms_per_step": 38.4, "flops": 200_000_000_000, "mfu": 0.5, "peak_flops": 2e11}
-    assert speed.summary(0, 0.0) == {"ms_per_step": None, "flops": None, "mfu": None, "peak_flops": None}
+    assert speed.summary(52, 40_000, 2.0) == {
+        "ms_per_step": 38.462,
+        "flops": 200_000_000_000,
+        "mfu": 0.5,
+        "peak_flops": 2e11,
+    }
+    assert speed.summary(0, 0, 0.0) == {"ms_per_step": None, "flops": None, "mfu": None, "peak_flops": None}
     console, row = Console(), {"step": 20, "train_loss": 1.5, "seconds": 10.0} | speed.figures(20_000.0)
     console.progress(STEPS, 20, 40)
     assert console.sentence(row) == "step 20/40  loss 1.5000  10.0 s  20,000 tokens/s  38.4 ms/step  MFU 50.0%"

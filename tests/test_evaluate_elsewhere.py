@@ -96,6 +96,7 @@ def test_drawn_answers_beside_greedy_ones(trained: Path, terrarium: Terrarium) -
     found = json.loads(result.stdout)
     assert (found["temperature"], found["samples"]) == (0.8, 4)
     assert 0 <= found["drawn_accuracy"] <= found["drawn_any_accuracy"] <= 1
+    assert found["pass@1"] == pytest.approx(found["drawn_accuracy"])
     assert "val_accuracy" in found
     result = terrarium("evaluate", "spaces", "--samples", "4")
     assert result.exit_code == 2 and "--temperature 0.8" in result.stderr

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,11 @@ import torch
 from click.testing import Result
 
 from core import open_experiment
+from core.config import ObjectiveConfig
 from core.data.params import keywords
 from core.errors import UserError
 from core.lab.own import Batch, objective_of, own_function
+from core.plugins.manager import plugins
 
 Terrarium = Callable[..., Result]
 
@@ -173,8 +176,8 @@ def test_an_own_loss_weighs_micro_batches_by_their_targets() -> None:
         def loss(model: Any, batch: Batch) -> torch.Tensor:
             return batch.inputs[batch.targets >= 0].mean()
 
-    objective = objective_of(Code)  # type: ignore[arg-type]
-    assert objective is not None
+    code: Any = Code
+    objective = objective_of(ObjectiveConfig(), replace(plugins(), code=code))
     targets = torch.tensor([[-1, 5, 5]])
     assert objective(lambda x: x, torch.tensor([[9.0, 1.0, 2.0]]), targets) == 3.0  # 1.5 for each of two targets
 

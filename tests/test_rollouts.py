@@ -19,7 +19,7 @@ PROMPTS = [[3], [1, 2, 3, 4], [5, 9, 11], [20, 21], [8, 8, 8, 8, 8, 8]]
 @pytest.mark.parametrize("kind", KINDS)
 def test_each_rollout_is_what_generate_gives(kind: str) -> None:
     model = model_of(kind)
-    found = roll_out(model, PROMPTS, range(5), end=END, max_new_tokens=18, at_once=3)
+    found = roll_out(model, PROMPTS, range(5), ends=[END], max_new_tokens=18, at_once=3)
     for seed, (prompt, rollout) in enumerate(zip(PROMPTS, found, strict=True)):
         alone = [int(token) for token in generate(model, torch.tensor([prompt]), max_new_tokens=18, seeds=[seed])]
         wanted = alone[: alone.index(END) + 1] if END in alone else alone
@@ -40,7 +40,7 @@ def test_forced_ids_stand_between_and_the_model_goes_on_after_them() -> None:
         answered.append(list(written))
         return given if len(answered) == 1 else []
 
-    (rollout,) = roll_out(model, PROMPTS[:1], [4], end=end, max_new_tokens=15, respond=respond)
+    (rollout,) = roll_out(model, PROMPTS[:1], [4], ends={end}, max_new_tokens=15, respond=respond)
     first = answered[0]
     assert first[-1] == end and rollout.written[: len(first) + 4] == (*first, *given)
     assert [place for place, forced in enumerate(rollout.forced) if forced] == list(range(len(first), len(first) + 4))
@@ -54,10 +54,10 @@ def test_forced_ids_stand_between_and_the_model_goes_on_after_them() -> None:
 def test_forced_ids_count_and_are_cut() -> None:
     model = model_of("modern")
     (rollout,) = roll_out(
-        model, PROMPTS[:1], [4], end=fourth(model), max_new_tokens=20, respond=lambda written: [1, 2] * 30
+        model, PROMPTS[:1], [4], ends={fourth(model)}, max_new_tokens=20, respond=lambda written: [1, 2] * 30
     )
     assert len(rollout.written) == 20 and not rollout.ended and rollout.forced[-1]
 
 
 def test_nothing_is_asked() -> None:
-    assert roll_out(model_of("lstm"), [], [], end=END, max_new_tokens=3) == []
+    assert roll_out(model_of("lstm"), [], [], ends=[END], max_new_tokens=3) == []

@@ -30,6 +30,8 @@ def lines(account: Account, colour: bool) -> Iterator[str]:
     if any(part["side"] == "test" for part in account["overlap"]):
         yield from ("", "test in training", *overlap_lines(account, "test"))
     yield from ("", "n-gram baselines: loss in nats per target (bits per byte)", *loss_lines(account))
+    if account["reward"]:
+        yield from ("", "training by reward", *reward_lines(account["reward"]))
     if account["prediction"]:
         yield from ("", "cost of the run", *cost_lines(account))
     found = account["warnings"]
@@ -101,6 +103,20 @@ def loss_lines(account: Account) -> Iterator[str]:
     yield "  N-grams: interpolated Kneser-Ney (Chen and Goodman 1999), counted on the training side only."
 
 
+def reward_lines(outlook: Account) -> Iterator[str]:
+    """Whether training by reward can work, from a few answers of the model that it starts from."""
+    if "missing" in outlook:
+        yield f"  Not known: {outlook['missing']}."
+        return
+    interval = f"{outlook['low']:.1%} to {outlook['high']:.1%}"
+    yield line("answers", f"{outlook['rewarded']:.1%} of {outlook['answers']} answers are rewarded ({interval})")
+    if outlook["truncated"]:
+        yield line("cut", f"{outlook['truncated']:.1%} did not end within train.objective.max_new_tokens")
+    signal = f"{outlook['signal']:.1%} of the groups of {outlook['group_size']} will differ in reward, at most"
+    yield line("signal", f"{signal}: 1 - p^g - (1 - p)^g")
+    yield f"  {outlook['verdict'][0].upper()}{outlook['verdict'][1:]}."
+
+
 def cost_lines(account: Account) -> Iterator[str]:
     from core.files import megabytes
     from core.report.run_report import duration
@@ -109,10 +125,17 @@ def cost_lines(account: Account) -> Iterator[str]:
     yield line("step", f"{cost['ms_per_step']:,.1f} ms, {cost['tokens_per_second']:,.0f} tokens/s")
     shares = ", ".join(f"{name} {share:.1%}" for name, share in cost["shares"].items())
     yield line("time", f"about {duration(cost['seconds'])} for {cost['steps']:,} steps; share of it: {shares}")
-    seen = cost["steps"] * cost["ms_per_step"] / 1000 * cost["tokens_per_second"]
-    times = seen / (account["data"]["epoch_tokens"] or account["data"]["train_tokens"])
-    yield line("data seen", f"{seen:,.0f} tokens, {times:,.{0 if times >= 10 else 1}f} times the training side")
+    if not account["reward"]:  # otherwise it reads what the model writes
+        yield line("data seen", seen_text(account))
     if cost["memory_bytes"] is not None:
         left = "" if cost["available_bytes"] is None else f"; {megabytes(cost['available_bytes'])} more are free"
         some = f" with {cost['rows']:,} of {account['batch_size']:,} rows" * (cost["rows"] < account["batch_size"])
         yield line("memory", f"{megabytes(cost['memory_bytes'])} at most{some}{left}")
+
+
+def seen_text(account: Account) -> str:
+    """How many tokens a run reads, and how often that is the training side."""
+    cost: dict[str, Any] = account["prediction"]
+    seen = cost["steps"] * cost["ms_per_step"] / 1000 * cost["tokens_per_second"]
+    times = seen / (account["data"]["epoch_tokens"] or account["data"]["train_tokens"])
+    return f"{seen:,.0f} tokens, {times:,.{0 if times >= 10 else 1}f} times the training side"

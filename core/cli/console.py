@@ -93,7 +93,7 @@ class Console:
         if self.interactive:
             if "val_loss" in metrics:
                 self.say(self.sentence(metrics))
-            self.latest = f"{self.position(metrics)}  loss {loss_text(metrics['train_loss'])}  {speed_text(metrics)}"
+            self.latest = f"{self.position(metrics)}  {learning_text(metrics)}  {speed_text(metrics)}"
             self.show()
         elif "val_loss" in metrics or time.monotonic() - self.last_line > LINE_SECONDS:
             self.last_line = time.monotonic()
@@ -133,7 +133,7 @@ class Console:
 
     def sentence(self, metrics: Row) -> str:
         """A row of metrics as one line."""
-        parts = [self.position(metrics), f"loss {loss_text(metrics['train_loss'])}"]
+        parts = [self.position(metrics), learning_text(metrics)]
         if "val_loss" in metrics:
             parts.append(f"val {loss_text(metrics['val_loss'])}")
         if "val_accuracy" in metrics:
@@ -141,3 +141,10 @@ class Console:
         of_budget = f"{metrics.get('wall_seconds', 0.0):.1f}/{self.length:g} s"
         clock = f"{metrics['seconds']:.1f} s" if self.unit == STEPS else of_budget
         return "  ".join([*parts, clock, speed_text(metrics)])
+
+
+def learning_text(metrics: Row) -> str:
+    """What a row says of learning: the loss; with training by reward the mean reward, because the loss then says little."""
+    if "reward" in metrics:
+        return f"reward {metrics['reward']:.3f}"
+    return f"loss {loss_text(metrics['train_loss'])}"

@@ -213,17 +213,22 @@ class Dataset:
 
     def questions(self, side: Side, at_most: int, *, graded: bool = True) -> list[Example]:
         """`examples` of documents. graded: of conversations only those with a group, which have one right answer."""
-        split = self.side(side)
-        if split.starts is None:
-            return []
-        numbers = np.arange(len(split.starts)) if split.prompts is None else split.prompts
-        if split.whole and graded:
-            assert split.group is not None
-            numbers = numbers[split.group[numbers] > 0]
+        split, numbers = self.side(side), self.asked(side, graded=graded)
         if 0 < at_most < len(numbers):
             numbers = numbers[np.linspace(0, len(numbers) - 1, at_most).round().astype(np.int64)]
         groups = list(self.info.get("held_out_groups", [])) if side == HELD_OUT else self.groups
         return [self.example(split, int(number), groups) for number in numbers]
+
+    def asked(self, side: Side, *, graded: bool = True) -> npt.NDArray[np.int64]:
+        """The numbers of a side's documents with different prompts, in order. Empty if it has none. graded: as for `questions`."""
+        split = self.side(side)
+        if split.starts is None:
+            return np.zeros(0, np.int64)
+        numbers = np.arange(len(split.starts)) if split.prompts is None else split.prompts.astype(np.int64)
+        if split.whole and graded:
+            assert split.group is not None
+            numbers = numbers[split.group[numbers] > 0]
+        return numbers
 
     def example(self, split: Split, number: int, groups: list[str] | None = None) -> Example:
         """A document as it was before encoding. groups: the names of the side's groups, if they are not `groups`."""

@@ -213,8 +213,9 @@ def of_steps(config: Config, given: Collection[str], facts: Facts) -> Iterator[T
             f"Lower it to {max(steps // 10, 1):,} or so.",
         )
     epochs = facts.times(config)
+    by_reward = config.train.objective.kind == "reward"  # its rows are what the model writes
     is_dialled = config.train.model.depth and "train.schedule.max_iters" not in given  # `of_depth` tells it then
-    if epochs > MANY_EPOCHS and not is_dialled:
+    if epochs > MANY_EPOCHS and not is_dialled and not by_reward:
         yield Trap(
             "train.schedule.max_iters",
             f"max_iters = {steps:,} reads the training side {epochs:,.0f} times: the model will probably memorise it",

@@ -11,23 +11,25 @@ from typing import Any
 
 import torch
 
-from core.config import Config, replaced
+from core.config import Config, Train, replaced
 from core.data.batches import batch, epochs_read
 from core.data.dataset import Dataset
 from core.data.params import keywords
 from core.evaluation.evaluate import Evaluation
 from core.lab.opened import Opened
-from core.lab.own import objective_of, own_function, own_metrics
+from core.lab.own import objective_of, own_function, own_metrics, scoring_of
 from core.lab.settle import Settled, settle
 from core.listener import SILENT
 from core.models.build import MODEL_PARAMS, builder
 from core.plugins.manager import Plugins
 from core.process import computing
+from core.reward.collapse import collapsed
+from core.reward.collect import FIGURES, Collector, collector
 from core.tracking.metrics import COLUMNS, EPOCH
 from core.tracking.run import Run
 from core.tracking.trackers import find_trackers, open_trackers
 from core.training.machine import Machine, choose_device, model_on
-from core.training.objectives import Objective, tokens
+from core.training.objectives import Objective
 from core.training.optimizers import OPTIM_PARAMS, build_optimizer
 from core.training.saver import Saver, saving_thread
 from core.training.speed import Speed
@@ -50,12 +52,16 @@ def refuse_unknown(opened: Opened) -> None:
 
 @dataclass(frozen=True)
 class Fresh:
-    """A model with fresh weights and its optimizer, on the chosen machine."""
+    """A model with fresh weights and its optimizer, on the chosen machine.
+
+    start: a copy with the weights that the run begins with, where the objective measures the distance to them.
+    """
 
     settled: Settled
     model: torch.nn.Module
     optimizer: torch.optim.Optimizer
     objective: Objective
+    start: torch.nn.Module | None = None
 
     @functools.cached_property
     def step(self) -> Step:
@@ -73,17 +79,20 @@ def fresh_model(settled: Settled, dataset: Dataset, plugins: Plugins) -> Fresh:
     train = settled.config.train
     torch.manual_seed(train.runtime.seed)
     model = model_on(settled.machine, train.model, dataset.encoder.vocab_size, plugins)
-    return Fresh(settled, model, build_optimizer(model, train.optim, plugins), objective_of(plugins.code) or tokens)
+    return Fresh(settled, model, build_optimizer(model, train.optim, plugins), objective_of(train.objective, plugins))
 
 
 def assemble(opened: Opened, run: Run, dataset: Dataset, fresh: Fresh, saver: Saver) -> Parts:
     """Build the parts of the training loop."""
     config, machine = run.config.train, fresh.settled.machine
+    by_reward = rewarded(opened, dataset, fresh)
     return Parts(
         model=fresh.model,
         optimizer=fresh.optimizer,
         machine=machine,
-        batch=lambda step: batch(dataset.train, config.data, config.runtime.seed, step),
+        batch=by_reward.batch
+        if by_reward
+        else lambda step: batch(dataset.train, config.data, config.runtime.seed, step),
         step=fresh.step,
         evaluate=evaluation_of(opened, run, dataset, machine),
         trackers=open_trackers(run, config.runtime.trackers, opened.plugins),
@@ -92,8 +101,23 @@ def assemble(opened: Opened, run: Run, dataset: Dataset, fresh: Fresh, saver: Sa
         saver=saver,
         speed=fresh.speed,
         listener=opened.listener,
-        epochs=functools.partial(epochs_read, dataset.train, config.data) if config.data.order == "epochs" else None,
+        epochs=functools.partial(epochs_read, dataset.train, config.data) if reads_epochs(config) else None,
+        figures=None if by_reward is None else lambda: by_reward.figures,
+        collapsed=None if by_reward is None else collapsed,
     )
+
+
+def rewarded(opened: Opened, dataset: Dataset, fresh: Fresh) -> Collector | None:
+    """What draws the batches of train.objective.kind = "reward"; None for another kind. Raises UserError."""
+    config = fresh.settled.config.train
+    if config.objective.kind != "reward":
+        return None
+    return collector(fresh.model, fresh.start, dataset, config, fresh.settled.machine, scoring_of(opened))
+
+
+def reads_epochs(config: Train) -> bool:
+    """Whether the batches of a run are the training side, read in epochs."""
+    return config.data.order == "epochs" and config.objective.kind != "reward"
 
 
 def evaluation_of(
@@ -102,7 +126,7 @@ def evaluation_of(
     """What measures a model at a step of training: the built-in metrics, and at some steps prepare.py's `evaluate`."""
     measured = Evaluation(dataset, run.config, machine, own_function(opened.code, "answer"))
     every, interval = run.config.evaluate.every, run.config.train.runtime.eval_interval
-    taken = {*COLUMNS, EPOCH} if run.config.train.data.order == "epochs" else {*COLUMNS}
+    taken = {*COLUMNS, *FIGURES, EPOCH} if reads_epochs(run.config.train) else {*COLUMNS, *FIGURES}
 
     def evaluate(model: torch.nn.Module, step: int) -> dict[str, float]:
         row = measured.while_training(model)

@@ -22,6 +22,7 @@ from core.lab.no_room import step_does_not_fit
 from core.lab.opened import Opened, prepared
 from core.lab.pipeline import prepare_all
 from core.lab.prediction import Prediction, predict
+from core.lab.reward import reward_outlook
 from core.lab.settle import Settled, settle
 from core.lab.stages import at_stage, named
 from core.models.build import build_model, parameter_count
@@ -61,6 +62,7 @@ def account_of(opened: Opened, *, timing: bool = True) -> Account:
         "baselines": baseline_losses(dataset, data),
         "conversation": conversation_of(dataset),
         "packing": packing_figures(dataset, data),
+        "reward": reward_outlook(opened, dataset),
         "dial": [dataclasses.asdict(rule) for rule in rules_of(opened.config, given, dataset.encoder.vocab_size)],
         "optimal_loss": opened.config.evaluate.optimal_loss,
         "prediction": None if prediction is None else dataclasses.asdict(prediction),

@@ -18,6 +18,7 @@ from core.encoders.base import identity
 from core.errors import UserError
 from core.evaluation.answers import DETAILS, details
 from core.evaluation.exact_match import Answer, accuracies, answered, counts
+from core.evaluation.passes import passes
 from core.lab.model import LoadedModel
 from core.lab.opened import open_folder, prepared
 from core.lab.own import own_function
@@ -66,15 +67,16 @@ def evaluate_prompts(model: LoadedModel, examples: Sequence[Example]) -> tuple[d
 
 
 def evaluate_drawn(model: LoadedModel, examples: Sequence[Example], temperature: float, samples: int) -> dict[str, Any]:
-    """How often answers drawn at a temperature are right: of all, and at least one of each prompt's `samples`."""
+    """How often answers drawn at a temperature are right: of all, and at least one of each prompt's `samples`, and of k."""
     answers = drawn(model, examples, temperature, samples)
     if not answers:
         return {}
     right = [answer.correct for answer in answers]
-    by_prompt = [any(right[at : at + samples]) for at in range(0, len(right), samples)]
+    by_prompt = [sum(right[at : at + samples]) for at in range(0, len(right), samples)]
     return {
         "drawn_accuracy": sum(right) / len(right),
-        "drawn_any_accuracy": sum(by_prompt) / len(by_prompt),
+        "drawn_any_accuracy": sum(map(bool, by_prompt)) / len(by_prompt),
+        **passes(by_prompt, samples),
         "temperature": temperature,
         "samples": samples,
     }

@@ -1,6 +1,6 @@
-"""The functions of prepare.py that measure and train in their own way: evaluate, loss and answer.
+"""The functions of prepare.py that measure and train in their own way: evaluate, loss, reward and answer.
 
-prepare.py may hold helpers of these names, so loss and answer count only with the parameters that are documented.
+prepare.py may hold helpers of these names, so all but evaluate count only with the parameters that are documented.
 """
 
 from __future__ import annotations
@@ -16,13 +16,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from core.config import ObjectiveConfig
 from core.encoders.base import Encoder
-from core.errors import UserError
+from core.errors import UserError, did_you_mean
 from core.lab.opened import Opened
+from core.plugins.manager import Plugins
+from core.reward.scoring import Scoring
 from core.tracking.run import Run
-from core.training.objectives import Objective
+from core.training.objectives import Objective, policy_gradient, tokens
 
-PARAMETERS = {"loss": ("model", "batch"), "answer": ("text",)}
+PARAMETERS = {"loss": ("model", "batch"), "answer": ("text",), "reward": ("example", "completion")}
 
 
 @dataclass(frozen=True)
@@ -47,15 +50,45 @@ def own_function(code: ModuleType | None, name: str) -> Callable[..., Any] | Non
     return None
 
 
-def objective_of(code: ModuleType | None) -> Objective | None:
-    """prepare.py's `loss(model, batch)` as what a step minimises; None if there is none.
+def objective_of(config: ObjectiveConfig, plugins: Plugins) -> Objective:
+    """What a step minimises: that of train.objective.kind, or prepare.py's `loss(model, batch)` in place of "tokens".
 
-    It returns the mean over the targets of a micro-batch, a scalar. A step sums, so it is weighted by the number of
-    targets. Raises UserError, when it is called, if it returns anything else.
+    Raises UserError for an unknown kind, and for a `loss` beside another kind.
     """
-    own = own_function(code, "loss")
-    if own is None:
-        return None
+    own = own_function(plugins.code, "loss")
+    if config.kind == "tokens":
+        return tokens if own is None else summed(own, str(getattr(plugins.code, "__file__", "prepare.py")))
+    if own is not None:
+        raise UserError(
+            f'prepare.py has its own loss(), and kind = "{config.kind}" is another objective',
+            place="train.objective.kind",
+            remedy="Remove one of the two.",
+        )
+    if config.kind == "reward":
+        return policy_gradient(config.temperature)
+    registered = plugins.registered("objectives")
+    if config.kind not in registered:
+        raise UserError(
+            f'unknown objective "{config.kind}"',
+            place="train.objective.kind",
+            remedy=f"{did_you_mean(config.kind, ['tokens', 'reward', *registered])} Plugins can add more: see `terrarium plugins`.",
+        )
+    return summed(registered[config.kind][0], f'objective "{config.kind}"')
+
+
+def scoring_of(opened: Opened) -> Scoring:
+    """How answers are scored: by prepare.py's `reward`, or by exact match."""
+    code = opened.code
+    return Scoring(
+        own_function(code, "reward"), own_function(code, "answer"), str(getattr(code, "__file__", "prepare.py"))
+    )
+
+
+def summed(own: Callable[..., Any], place: str) -> Objective:
+    """A function loss(model, batch), which returns the mean over the targets of a micro-batch, as an Objective, which sums.
+
+    The Objective raises UserError, when it is called, if `own` returns anything but one number.
+    """
 
     def objective(model: Callable[..., Any], inputs: Tensor, targets: Tensor) -> Tensor:
         mean = own(model, Batch(inputs, targets))
@@ -63,7 +96,7 @@ def objective_of(code: ModuleType | None) -> Objective | None:
             shape = f"a tensor of shape {tuple(mean.shape)}" if isinstance(mean, Tensor) else type(mean).__name__
             raise UserError(
                 f"loss returned {shape}, not one number",
-                place=str(getattr(code, "__file__", "prepare.py")),
+                place=place,
                 remedy="Return the mean loss of the batch, a tensor without dimensions: losses.mean().",
             )
         return mean * (targets >= 0).sum()

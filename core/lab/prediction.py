@@ -51,18 +51,22 @@ def predict(run: Run, parts: Parts, dataset: Dataset, seconds: float = 5.0) -> P
     rarely take longer. Saving happens during training, so its share is an upper bound.
     """
     config, runtime = run.config.train, run.config.train.runtime
-    part = part_of(config.data, parts, seconds / STEPS_AT_LEAST)
-    inputs, targets = (side[: part.grad_accum_steps, : part.batch_size] for side in parts.batch(0))
-    small = config.model_copy(update={"data": part})
-    speed = step_speed(parts.step, small, (inputs, targets), seconds)
-    step = speed["ms_per_step"] / 1000 * config.data.tokens_per_step / part.tokens_per_step
+    part, tokens = config.data, config.data.tokens_per_step
+    if config.objective.kind == "reward":
+        step, tokens = step_by_reward(parts)
+    else:
+        part = part_of(config.data, parts, seconds / STEPS_AT_LEAST)
+        inputs, targets = (side[: part.grad_accum_steps, : part.batch_size] for side in parts.batch(0))
+        small = config.model_copy(update={"data": part})
+        speed = step_speed(parts.step, small, (inputs, targets), seconds)
+        step = speed["ms_per_step"] / 1000 * tokens / part.tokens_per_step
     evaluation = evaluation_estimate(dataset, run.config, parts, part.batch_size)
     parts_of_time = shares(runtime, step, evaluation, save(run, parts)["seconds"], row_seconds(run, parts))
     whole_step = step / (1 - sum(parts_of_time.values()))
     steps = steps_of(config, whole_step)
     return Prediction(
         ms_per_step=1000 * step,
-        tokens_per_second=config.data.tokens_per_step / step,
+        tokens_per_second=tokens / step,
         steps=steps,
         seconds=steps * whole_step if runtime.max_minutes is None else 60 * runtime.max_minutes,
         shares=parts_of_time,
@@ -70,6 +74,16 @@ def predict(run: Run, parts: Parts, dataset: Dataset, seconds: float = 5.0) -> P
         memory_bytes=peak_bytes(parts.machine.device),
         available_bytes=available_bytes(parts.machine.device),
     )
+
+
+def step_by_reward(parts: Parts) -> tuple[float, int]:
+    """Seconds of one step with its answers, and the tokens of its rows. A model that does not end its answers takes longest."""
+    parts.step(*parts.batch(0))
+    begin = time.perf_counter()
+    batch = parts.batch(1)
+    parts.step(*batch)
+    synchronise(parts.machine.device)
+    return time.perf_counter() - begin, batch[0].size
 
 
 def part_of(data: Data, parts: Parts, longest: float) -> Data:

@@ -20,7 +20,6 @@ from core.models.gpt import GPT
 from core.plugins.manager import Plugins
 from core.training.machine import DTYPES, Machine, fastest_dtype, model_on
 from core.training.measured import machine_key
-from core.training.objectives import tokens
 from core.training.optimizers import build_optimizer
 from core.training.peak import synchronise
 from core.training.step import Array, Step
@@ -39,7 +38,7 @@ class Rehearsal:
         self.config, self.first, self.own_code = config, machine, own_code
         self.model = model_on(machine, config.model, dataset.encoder.vocab_size, plugins)
         self.optimizer = build_optimizer(self.model, config.optim, plugins)
-        self.dataset, self.objective = dataset, objective_of(plugins.code) or tokens
+        self.dataset, self.objective = dataset, objective_of(config.objective, plugins)
 
     def choices(self) -> dict[str, list[Any]]:
         """The fields of a Way that are to be chosen, with their possible values."""

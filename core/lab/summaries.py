@@ -66,7 +66,7 @@ def closing(progress: Progress, speed: Speed) -> dict[str, Any]:
         "train_seconds": round(progress.seconds, 3),
         "wall_seconds": round(progress.wall_seconds, 3),
         "tokens_per_second": round(progress.tokens / progress.seconds, 1) if progress.seconds else None,
-        **speed.summary(progress.tokens, progress.seconds),
+        **speed.summary(progress.step, progress.tokens, progress.seconds),
         "skipped_batches": progress.skipped,
         "best_val_loss": progress.best_val_loss,
         "best_step": progress.best_step,
@@ -108,7 +108,10 @@ def first_line(run: Run, dataset: Dataset, model: torch.nn.Module, progress: Pro
 
 def last_line(run: Run, progress: Progress, speed: Speed, summary: Mapping[str, Any]) -> str:
     """The line after training: the result, of checkpoint `best`."""
-    figures = speed_text(speed.figures(progress.tokens / max(progress.seconds, 1e-9))).replace("  ", ", ")
+    seconds = max(progress.seconds, 1e-9)
+    figures = speed_text(speed.figures(progress.tokens / seconds, 1000 * seconds / max(progress.step, 1))).replace(
+        "  ", ", "
+    )
     pace = f"{duration(progress.seconds)} of training, {figures}"
     if run.config.train.runtime.max_minutes is not None:
         pace += f", {duration(progress.wall_seconds)} in all"

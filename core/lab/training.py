@@ -16,18 +16,20 @@ from core.data.batches import batch
 from core.data.dataset import Dataset
 from core.errors import Interrupted, RunFailed, UserError
 from core.evaluation.evaluate import Evaluation
-from core.lab.assemble import Fresh, assemble, fresh_model, identity_of, refuse_unknown
+from core.lab.assemble import Fresh, assemble, fresh_model, identity_of, refuse_unknown, rewarded
 from core.lab.cautions import warn_before_training
 from core.lab.no_room import model_does_not_fit, step_does_not_fit
 from core.lab.opened import Opened
 from core.lab.own import own_function
-from core.lab.settle import settle
+from core.lab.settle import Settled, settle
 from core.lab.summaries import closing, first_line, last_line, opening, surroundings
 from core.listener import Advice
 from core.models.build import parameter_count
 from core.plugins.discovery import Experiment, find
+from core.plugins.manager import Plugins
 from core.process import StopRequest, computing, noting_signals
 from core.report.log import has_log_entry, write_log_entry
+from core.reward.collect import FIGURES
 from core.sampling.load import run_config
 from core.tracking.begin import Beginning, Moved, begin
 from core.tracking.environment import changes
@@ -146,6 +148,9 @@ def open_run(
             opened = replace(opened, config=settled.config)
             fresh = fresh_model(settled, dataset, opened.plugins)
             batch(dataset.train, run.config.train.data, run.config.train.runtime.seed, 0)  # it must fit into memory too
+            if run.config.train.objective.kind == "reward":
+                fresh = replace(fresh, start=model_at_start(run, settled, dataset, opened.plugins))
+                rewarded(opened, dataset, fresh)  # raises for data that has nothing to score
     except memory.NoRoom:
         raise model_does_not_fit(run) from None
     progress, origin = Progress(), None
@@ -176,6 +181,7 @@ def run_loop(started: Started, stop: StopRequest) -> None:
         stack.push(lambda kind, *_: close_trackers(parts.trackers, "interrupted" if noted.number else ending(kind)))
         columns = [EPOCH] if parts.epochs else []
         columns += accuracy_columns(dataset.groups) if dataset.has_examples else []
+        columns += FIGURES if parts.figures else []
         metrics = stack.enter_context(contextlib.closing(MetricsFile(run.folder, columns, keep_until=progress.step)))
         started.opened.listener.say(first_line(run, dataset, parts.model, progress))
         train(run, parts, progress, metrics, stop)
@@ -287,6 +293,14 @@ def start_from(run: Run, name: str, model: torch.nn.Module, dataset: Dataset) ->
         )
     checkpoints.put_weights(model, checkpoint.model, f"train.model.init_from = {name}")
     return origin_of(folder, which, int(checkpoint.state["step"]))
+
+
+def model_at_start(run: Run, settled: Settled, dataset: Dataset, plugins: Plugins) -> torch.nn.Module:
+    """A model with the weights that a run begins with, however far it has come. Raises UserError as `start_from`."""
+    model = fresh_model(settled, dataset, plugins).model
+    if name := run.config.train.model.init_from:
+        start_from(run, name, model, dataset)
+    return model.eval()
 
 
 def origin_folder(run: Run, name: str) -> tuple[Experiment, Path]:

@@ -40,6 +40,13 @@ def register_optimizers(register: Register) -> None:
 
 
 @hookspec
+def register_objectives(register: Register) -> None:
+    """Call `register(name, loss)`: `loss(model, batch)` returns the mean loss over the targets of a micro-batch, a tensor
+    without dimensions; `batch.inputs` and `batch.targets` are ids (B, T), -1 where there is no target.
+    `train.objective.kind = name` selects it."""
+
+
+@hookspec
 def register_trackers(register: Register) -> None:
     """Call `register(name, open)`: `open(run)` returns an object with `log(step, metrics)` and `close()`. It may also have
     `end(status)`, which is called just before `close()` with how the run ended. `train.runtime.trackers` lists names."""

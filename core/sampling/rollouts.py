@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 
 from torch import nn
@@ -17,7 +17,7 @@ Respond = Callable[[Sequence[int]], Sequence[int]]  # what was written so far ->
 class Rollout:
     """What was written after a prompt. prompt, written: ids. forced: which of the written ids the model did not choose.
 
-    ended: the last one is the end token; otherwise it was cut at the most tokens.
+    ended: the last one ends it; otherwise it was cut at the most tokens.
     """
 
     prompt: tuple[int, ...]
@@ -40,16 +40,16 @@ def roll_out(
     prompts: Sequence[Sequence[int]],
     seeds: Sequence[int],
     *,
-    end: int,
+    ends: Collection[int],
     max_new_tokens: int,
     temperature: float = 1.0,
     respond: Respond | None = None,
     at_once: int = AT_ONCE,
 ) -> list[Rollout]:
-    """Write after each prompt of ids, up to `end` or max_new_tokens, forced ids included. Rollout i is drawn with seeds[i].
+    """Write after each prompt of ids, up to an id of `ends` or max_new_tokens, forced ids included. Rollout i is drawn with seeds[i].
 
     temperature 0: the likeliest ids. Nothing else changes the model's distribution: no top-k, no top-p. respond: is asked at
-    every `end`; where it gives ids, they are forced and the model goes on after them. The prompts and max_new_tokens together
+    every such id; where it gives ids, they are forced and the model goes on after them. The prompts and max_new_tokens together
     must fit the model's block_size, or the model does not see the beginning.
     """
     engine = Engine(model, min(at_once, len(prompts)))
@@ -63,17 +63,17 @@ def roll_out(
             active.append(Writing(number, engine.join(asked)))
         engine.step()
         for writing in list(active):
-            if (rollout := finished(writing, engine, end, respond)) is not None:
+            if (rollout := finished(writing, engine, ends, respond)) is not None:
                 done[writing.number] = rollout
                 engine.leave(writing.running)
                 active.remove(writing)
     return [done[number] for number in range(len(prompts))]
 
 
-def finished(writing: Writing, engine: Engine, end: int, respond: Respond | None) -> Rollout | None:
+def finished(writing: Writing, engine: Engine, ends: Collection[int], respond: Respond | None) -> Rollout | None:
     """The rollout, if its last token has ended it. If a tool has something to say there, that is forced instead."""
     running, most = writing.running, writing.running.asked.max_new_tokens
-    at_end = running.tokens[-1] == end
+    at_end = running.tokens[-1] in ends
     if at_end and respond is not None and (ids := list(respond(running.new))):
         ids = ids[: most - running.written]
         writing.forced.update(range(running.written, running.written + len(ids)))

@@ -63,7 +63,12 @@ class Pace:
         """Measure speeds from here on, after the run went back to an earlier step."""
         self.compiling, self.uncounted = False, 0.0  # uncounted: seconds of a step, not in progress.seconds yet
         self.first_step, self.first_seconds = self.progress.step, self.progress.seconds
-        self.row_seconds, self.row_tokens = self.progress.seconds, self.progress.tokens
+        self.row_seconds, self.row_tokens, self.row_step = (
+            self.progress.seconds,
+            self.progress.tokens,
+            self.progress.step,
+        )
+        self.ms_per_step = 0.0  # of the last row
 
     def wall_seconds(self) -> float:
         """Seconds of all tries so far, the current lap included."""
@@ -123,7 +128,8 @@ class Pace:
         progress = self.progress
         elapsed = progress.seconds + self.uncounted - self.row_seconds
         tokens = progress.tokens - self.row_tokens
-        self.row_seconds, self.row_tokens = progress.seconds, progress.tokens
+        self.ms_per_step = 1000 * elapsed / max(1, progress.step - self.row_step)
+        self.row_seconds, self.row_tokens, self.row_step = progress.seconds, progress.tokens, progress.step
         return {
             "step": progress.step,
             "tokens": progress.tokens,

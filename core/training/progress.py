@@ -42,9 +42,12 @@ class Progress:
     saving_seconds: float = 0.0  # of the latest checkpoint
     loss_sum: float = 0.0  # of the steps since the last row of metrics
     loss_count: int = 0
+    sums: dict[str, tuple[float, int]] = field(
+        default_factory=dict
+    )  # other figures of these steps: their sum and number
     skipped: list[int] = field(default_factory=list)  # numbers of the batches that are skipped, ascending
     reached: dict[str, dict[str, dict[str, float]]] = field(default_factory=dict)  # see `note_reached`
-    stopped_by: str = ""  # the condition of train.runtime.stop_when that ended the run
+    stopped_by: str = ""  # what ended the run early: the condition of train.runtime.stop_when, or a collapse
     plateau: Plateau = field(default_factory=Plateau)  # of train.schedule.decay = "plateau"
 
     @property
@@ -65,6 +68,18 @@ class Progress:
         self.train_loss = self.loss_sum / self.loss_count
         self.loss_sum, self.loss_count = 0.0, 0
         return self.train_loss
+
+    def note(self, figures: dict[str, float]) -> None:
+        """Add a batch's figures to their means in the next row of metrics."""
+        for name, value in figures.items():
+            total, count = self.sums.get(name, (0.0, 0))
+            self.sums[name] = (total + value, count + 1)
+
+    def take_means(self) -> dict[str, float]:
+        """Return the means of the figures since the last call, and start the next means."""
+        means = {name: total / count for name, (total, count) in self.sums.items()}
+        self.sums = {}
+        return means
 
 
 THRESHOLDS = (0.5, 0.9, 0.99, 1.0)  # of an accuracy

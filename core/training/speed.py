@@ -54,19 +54,20 @@ class Speed:
         """Milliseconds per step; infinite at speed 0."""
         return 1000 * self.tokens_per_step / tokens_per_second if tokens_per_second > 0 else float("inf")
 
-    def figures(self, tokens_per_second: float) -> dict[str, float]:
-        """tokens_per_second, ms_per_step and, if the peak is known, mfu."""
+    def figures(self, tokens_per_second: float, ms_per_step: float | None = None) -> dict[str, float]:
+        """tokens_per_second, ms_per_step and, if the peak is known, mfu. ms_per_step: None if all steps are of one size."""
         mfu = self.mfu(tokens_per_second)
-        found = {"tokens_per_second": tokens_per_second, "ms_per_step": self.milliseconds(tokens_per_second)}
+        milliseconds = self.milliseconds(tokens_per_second) if ms_per_step is None else ms_per_step
+        found = {"tokens_per_second": tokens_per_second, "ms_per_step": milliseconds}
         return found if mfu is None else found | {"mfu": mfu}
 
-    def summary(self, tokens: int, seconds: float) -> dict[str, Any]:
+    def summary(self, steps: int, tokens: int, seconds: float) -> dict[str, Any]:
         """Figures for summary.json: ms_per_step, flops (of all steps), mfu, peak_flops (FLOP/s). None before the first step."""
-        if not (tokens and seconds):
+        if not (steps and seconds):
             return dict.fromkeys(("ms_per_step", "flops", "mfu", "peak_flops"))
-        pace, mfu = tokens / seconds, self.mfu(tokens / seconds)
+        mfu = self.mfu(tokens / seconds)
         return {
-            "ms_per_step": round(self.milliseconds(pace), 3),
+            "ms_per_step": round(1000 * seconds / steps, 3),
             "flops": tokens * self.flops_per_token,
             "mfu": None if mfu is None else round(mfu, 4),
             "peak_flops": self.peak,

@@ -8,6 +8,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -18,7 +19,7 @@ from core.training.machine import Machine
 from core.training.objectives import Objective
 
 Array = npt.NDArray[np.int64]
-Loss = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+Loss = Callable[..., torch.Tensor]
 
 
 @dataclass(frozen=True)
@@ -33,11 +34,12 @@ class Step:
 
     @functools.cached_property
     def loss(self) -> Loss:
-        """Inputs and targets (B, T) -> sum of losses. If the machine compiles, it is compiled the first time it is used."""
+        """Inputs and targets (B, T), and what else a batch has -> sum of losses. If the machine compiles, it is compiled the
+        first time it is used."""
         model, objective = self.model, self.objective
 
-        def loss(inputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-            return objective(model, inputs, targets)
+        def loss(*batch: torch.Tensor) -> torch.Tensor:
+            return objective(model, *batch)
 
         return compiled(loss, self.machine)
 
@@ -45,12 +47,12 @@ class Step:
         """The same step, not compiled."""
         return replace(self, machine=replace(self.machine, compile=False))
 
-    def gradient(self, inputs: Array, targets: Array) -> torch.Tensor:
+    def gradient(self, inputs: Array, targets: Array, *more: Any) -> torch.Tensor:
         """Compute the gradient of the mean loss over all targets of (G, B, T) inputs, and clip it.
 
-        Returns (2,), on the device: the mean loss in nats per target, and the gradient's norm before clipping.
+        more: other arrays of the batch, (G, ...), for the objective. Returns (2,), on the device: the mean loss in nats per target, and the gradient's norm before clipping.
         """
-        loss = accumulate_gradient(self.loss, inputs, targets, self.machine)
+        loss = accumulate_gradient(self.loss, (inputs, targets, *more), self.machine)
         return torch.stack((loss, clip_gradient(self.model, self.grad_clip)))
 
     def update(self) -> None:
@@ -58,29 +60,32 @@ class Step:
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
 
-    def __call__(self, inputs: Array, targets: Array) -> None:
+    def __call__(self, inputs: Array, targets: Array, *more: Any) -> None:
         """Take a whole step, for timing. On a CPU it also reads the loss, as the training loop does there."""
-        figures = self.gradient(inputs, targets)
+        figures = self.gradient(inputs, targets, *more)
         if self.machine.device.type == "cpu":
             figures.tolist()
         self.update()
 
 
-def accumulate_gradient(loss: Loss, inputs: Array, targets: Array, machine: Machine) -> torch.Tensor:
-    """Add up the gradient of the mean loss over all targets of (G, B, T) inputs. Returns the mean, nats, on the device."""
-    total = int((targets >= 0).sum())
-    x, y = to_device(inputs, machine), to_device(targets, machine)
+def accumulate_gradient(loss: Loss, batch: tuple[Any, ...], machine: Machine) -> torch.Tensor:
+    """Add up the gradient of the mean loss over all targets of a batch of arrays (G, ...), inputs and targets first.
+
+    Returns the mean, nats, on the device.
+    """
+    total = int((batch[1] >= 0).sum())
+    parts = [to_device(array, machine) for array in batch]
     mean = torch.zeros((), device=machine.device)
-    for micro in range(len(inputs)):
+    for micro in zip(*parts, strict=True):
         with machine.autocast():
-            nats = loss(x[micro], y[micro])
+            nats = loss(*micro)
         part = nats / max(total, 1)
         part.backward()  # type: ignore[no-untyped-call]
         mean += part.detach()
     return mean
 
 
-def to_device(array: Array, machine: Machine) -> torch.Tensor:
+def to_device(array: npt.NDArray[Any], machine: Machine) -> torch.Tensor:
     """Copy an array to the device. For a GPU, pinned memory lets the copy overlap with computing."""
     tensor = torch.from_numpy(array)
     if machine.device.type == "cuda":

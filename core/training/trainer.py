@@ -28,9 +28,10 @@ from core.training.progress import Progress, note_reached
 from core.training.saver import Saved, Saver
 from core.training.schedules import after_evaluation, fraction
 from core.training.speed import Speed
-from core.training.step import Array, Step
+from core.training.step import Step
 
 Row = dict[str, float]
+COLLAPSE = "collapse: "
 MOST_ROLLBACKS = 10  # after ten halvings the rates are at a thousandth, so something else is wrong
 
 
@@ -38,17 +39,20 @@ MOST_ROLLBACKS = 10  # after ten halvings the rates are at a thousandth, so some
 class Parts:
     """Everything that the loop needs; `core.lab.assemble` builds it.
 
-    batch(step) -> inputs and targets (G, B, T), -1 where there is no target; a pure function of the step.
+    batch(step) -> inputs and targets (G, B, T), -1 where there is no target, and what else the objective takes; a pure
+    function of the step and, for an objective that reads what the model writes, of its weights.
     step: the optimizer step of the model. evaluate(model, number of the step) -> metrics, val_loss among them.
     trackers: objects with log(step, row). saver: writes checkpoints while training goes on.
     identity: the dataset's fingerprint and encoder, kept in every checkpoint.
     listener: receives rows and progress. epochs(batches) -> how often these read the dataset; None: batches are random.
+    figures() -> what is to be told of the last batch; its mean goes into each row. collapsed(row, best evaluation) -> why
+    training on makes no sense, or "".
     """
 
     model: torch.nn.Module
     optimizer: torch.optim.Optimizer
     machine: Machine
-    batch: Callable[[int], tuple[Array, Array]]
+    batch: Callable[[int], tuple[Any, ...]]
     step: Step
     evaluate: Callable[[torch.nn.Module, int], Row]
     trackers: list[Any]
@@ -58,12 +62,14 @@ class Parts:
     speed: Speed
     listener: Listener
     epochs: Callable[[int], float] | None = None
+    figures: Callable[[], Row] | None = None
+    collapsed: Callable[[Row, Row], str] | None = None
 
 
 def train(run: Run, parts: Parts, progress: Progress, metrics: MetricsFile, stop: StopRequest) -> None:
     """Train from `progress`, and keep it up to date, until the steps or minutes are used up or a stop is requested.
 
-    A run also ends at the first evaluation where train.runtime.stop_when holds. The final state is always saved, and
+    A run also ends at the first evaluation where train.runtime.stop_when holds, or where it has collapsed. The final state is always saved, and
     evaluated unless a request ended the run. A loss or gradient that is not finite never reaches the weights: the run
     fails (RunFailed) or goes back, see `roll_back`.
     """
@@ -76,14 +82,14 @@ def train(run: Run, parts: Parts, progress: Progress, metrics: MetricsFile, stop
     if config.runtime.on_nan == "rollback" and not progress.step:
         save(run, parts, progress, pace, "last")  # something to go back to
 
-    if progress.stopped_by != config.runtime.stop_when:
+    if progress.stopped_by != config.runtime.stop_when and not progress.stopped_by.startswith(COLLAPSE):
         progress.stopped_by = ""  # it is from an earlier try with another condition
     stopping, over = False, bool(progress.stopped_by) or pace.over()
     while not (stopping or over):
         due = pace.due()
         set_learning_rate(optimizer, config, progress, pace.gone())
-        inputs, targets = parts.batch(progress.batch)
-        unread.append(step.gradient(inputs, targets))
+        batch = parts.batch(progress.batch)
+        unread.append(step.gradient(*batch))
         # Reading the losses stalls a GPU. On a CPU it is free.
         if due.losses or stop.number or parts.machine.device.type == "cpu":
             figures = torch.stack(unread).tolist()
@@ -95,7 +101,9 @@ def train(run: Run, parts: Parts, progress: Progress, metrics: MetricsFile, stop
                 progress.count(loss_read)
         step.update()
         progress.step += 1
-        progress.tokens += inputs.size
+        progress.tokens += batch[0].size
+        if parts.figures is not None:
+            progress.note(parts.figures())
         pace.count_step()
 
         if due.row:
@@ -105,10 +113,14 @@ def train(run: Run, parts: Parts, progress: Progress, metrics: MetricsFile, stop
                 "learning_rate": optimizer.param_groups[0]["lr"],
                 "param_norm": norm(model.parameters()),
             }
+            row |= progress.take_means()
             if parts.epochs is not None:
                 row[EPOCH] = round(parts.epochs(progress.batch), 4)
             if due.evaluation:
+                best = dict(progress.best_evaluation)
                 row |= evaluate(run, parts, progress, pace)
+                if parts.collapsed is not None and (why := parts.collapsed(row, best)):
+                    progress.stopped_by = f"{COLLAPSE}{why}"
             metrics.append(row)
             publish(run, parts, row, pace)
             publishing = pace.lap()
@@ -236,4 +248,6 @@ def publish(run: Run, parts: Parts, row: Row, pace: Pace) -> None:
         tracker.log(step, row)
     parts.plugins.manager.hook.on_metrics(run=run, step=step, metrics=row)
     parts.listener.progress(*pace.position())
-    parts.listener.row(row | parts.speed.figures(row["tokens_per_second"]) | {"wall_seconds": pace.wall_seconds()})
+    parts.listener.row(
+        row | parts.speed.figures(row["tokens_per_second"], pace.ms_per_step) | {"wall_seconds": pace.wall_seconds()}
+    )

@@ -1,4 +1,4 @@
-"""Pip, a tree frog in a terrarium, learns to talk: stories, then tasks, then conversations."""
+"""Pip, a tree frog in a terrarium, learns to talk: stories, then tasks, then conversations, then being right."""
 
 from core import Conversation, Message
 
@@ -6,6 +6,7 @@ from . import creature, items, stories, tasks
 
 KINDS = ("talk", "story", *tasks.TASKS)
 KINDS_OF_TALKS = tuple(kind for kind in KINDS if kind != "name")  # a talk has one name, or none
+PUZZLES = ("spelling", "length", "counting", "counting", "counting", "adding", "comparing")
 ALONE = 0.5  # share of conversations with one question; the others have two to six
 
 
@@ -43,6 +44,13 @@ def chat(rng):
             yield Conversation([Message("user", question), Message("assistant", answer)], group=group)
         else:
             yield talk(rng)
+
+
+def puzzles(rng):
+    """Questions alone that have to be worked out, for training by reward."""
+    while True:
+        question, answer, group = turn(rng, PUZZLES, asked=True)
+        yield Conversation([Message("user", question), Message("assistant", answer)], group=group)
 
 
 def talk(rng):

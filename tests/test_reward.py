@@ -1,0 +1,406 @@
+"""Training by reward: the estimator, what a batch holds, what a run with it promises, and how it is refused."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from click.testing import Result
+from conftest import PREPARE
+from copies import Lab
+from cutting import Forks
+from hypothesis import given
+from hypothesis import strategies as st
+from test_engine import KINDS, model_of
+from test_stages import kill_at_random
+
+from core import open_experiment
+from core.data.documents import Example
+from core.errors import UserError
+from core.lab.assemble import throwaway
+from core.lab.opened import prepared
+from core.lab.own import scoring_of
+from core.models.loss import NO_TARGET
+from core.reward.collapse import collapsed
+from core.reward.collect import FIGURES, Collector, Group, advantages_of, collector, ends_of
+from core.reward.outlook import outlook_of, share_with_signal, verdict
+from core.reward.scoring import Scoring, last_of
+from core.sampling import engine
+from core.sampling.rollouts import Rollout, roll_out
+from core.tracking.metrics import read_rows
+from core.training.machine import Machine
+from core.training.objectives import policy_gradient
+from core.training.step import accumulate_gradient
+
+Terrarium = Callable[..., Result]
+CPU = Machine(torch.device("cpu"), torch.float32)
+STAGES = """
+[[stages]]
+name = "base"
+train.schedule.max_iters = 60
+
+[[stages]]
+name = "reward"
+train.objective.kind = "reward"
+train.objective.group_size = 4
+train.objective.prompts_per_step = 3
+train.objective.max_new_tokens = 6
+train.schedule.max_iters = 6
+"""
+EXAMPLE = Example("ab: ", "a b\n")
+
+
+@given(st.lists(st.floats(-10, 10), min_size=2, max_size=9))
+def test_an_advantage_is_the_distance_from_the_mean_of_the_others(rewards: list[float]) -> None:
+    found = advantages_of(rewards)
+    for number, (reward, advantage) in enumerate(zip(rewards, found, strict=True)):
+        others = [each for other, each in enumerate(rewards) if other != number]
+        assert advantage == pytest.approx(reward - sum(others) / len(others), abs=1e-9)
+    assert sum(found) == pytest.approx(0, abs=1e-9)
+
+
+def gradient(batch: tuple[Any, ...], rows: int, temperature: float = 1.0) -> list[torch.Tensor]:
+    """The gradient of a batch of R rows, in micro-batches of some; the last one is filled up with rows without targets."""
+    model = model_of("modern").double()
+    parts = []
+    for array, empty in zip(batch, (0, NO_TARGET, 0), strict=True):
+        missing = -len(array) % rows
+        filled = np.concatenate((array, np.full((missing, *array.shape[1:]), empty, array.dtype)))
+        parts.append(filled.reshape(-1, rows, *array.shape[1:]))
+    objective = policy_gradient(temperature)
+    accumulate_gradient(lambda *each: objective(model, *each), tuple(parts), CPU)
+    return [parameter.grad for parameter in model.parameters()]
+
+
+def random_batch(rows: int = 7) -> tuple[Any, ...]:
+    random = np.random.default_rng(0)
+    inputs = random.integers(60, size=(rows, 12))
+    targets = np.where(random.random((rows, 12)) < 0.5, random.integers(60, size=(rows, 12)), NO_TARGET)
+    return inputs, targets, random.normal(size=rows)
+
+
+@pytest.mark.parametrize("temperature", [1.0, 0.7])
+def test_the_size_of_micro_batches_does_not_change_the_gradient(temperature: float) -> None:
+    batch = random_batch()
+    whole = gradient(batch, 7, temperature)
+    for rows in (1, 3):
+        for one, other in zip(gradient(batch, rows, temperature), whole, strict=True):
+            torch.testing.assert_close(one, other, rtol=1e-6, atol=1e-12)
+
+
+def test_the_gradient_is_that_of_the_weighted_log_likelihood() -> None:
+    """Against the formula, written out: - sum of A ln p / targets of the whole step."""
+    inputs, targets, advantages = random_batch()
+    model = model_of("modern").double()
+    loss = torch.zeros((), dtype=torch.double)
+    for row in range(len(inputs)):
+        logs = (model(torch.from_numpy(inputs[row : row + 1]))[0] / 0.7).log_softmax(dim=-1)
+        for place in np.flatnonzero(targets[row] != NO_TARGET):
+            loss = loss - float(advantages[row]) * logs[place, int(targets[row, place])]
+    (loss / (targets != NO_TARGET).sum()).backward()  # type: ignore[no-untyped-call]
+    for one, parameter in zip(gradient((inputs, targets, advantages), 7, 0.7), model.parameters(), strict=True):
+        torch.testing.assert_close(one, parameter.grad, rtol=1e-6, atol=1e-12)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_log_probabilities_while_writing_are_those_of_a_second_pass(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    model, told = model_of(kind), list[torch.Tensor]()
+    plain = engine.Engine.chosen
+
+    def noted(self: engine.Engine, logits: torch.Tensor) -> list[int]:
+        chosen = plain(self, logits)
+        told.append(logits.log_softmax(dim=-1)[0, chosen[0]])
+        return chosen
+
+    monkeypatch.setattr(engine.Engine, "chosen", noted)
+    (rollout,) = roll_out(model, [[3, 1, 4]], [5], ends=[], max_new_tokens=15)
+    ids = torch.tensor([[*rollout.prompt, *rollout.written]])
+    with torch.inference_mode():
+        logs = model(ids[:, :-1])[0].log_softmax(dim=-1)[2:]
+    again = logs.gather(1, ids[0, 3:, None])[:, 0]
+    torch.testing.assert_close(torch.stack(told), again, rtol=1e-4, atol=1e-5)
+
+
+@pytest.fixture
+def by_reward(spaces: Path) -> Path:
+    """Two stages: `base` learns tokens, `reward` goes on from it."""
+    (spaces / "config.toml").write_text((spaces / "config.toml").read_text() + STAGES)
+    return spaces
+
+
+@contextlib.contextmanager
+def collecting(folder: Path, **changes: Any) -> Iterator[Collector]:
+    """A Collector of an experiment without stages, with fresh weights."""
+    keys = {"kind": "reward", "max_new_tokens": 6, "group_size": 4, "prompts_per_step": 3} | changes
+    opened = open_experiment(folder, {f"train.objective.{key}": value for key, value in keys.items()}).opened
+    opened, dataset = prepared(opened)
+    with throwaway(opened, dataset) as (run, parts):
+        model = parts.model
+        yield collector(model, None, dataset, run.config.train, parts.machine, scoring_of(opened))
+
+
+def with_code(folder: Path, code: str) -> Path:
+    (folder / "prepare.py").write_text(PREPARE + code)
+    return folder
+
+
+BY_LENGTH = """
+
+def reward(example, completion):
+    return float(len(completion))
+"""
+
+
+def test_a_batch_holds_what_the_model_chose(spaces: Path) -> None:
+    with collecting(with_code(spaces, BY_LENGTH)) as found:
+        inputs, targets, advantages = found.batch(4)
+        again = found.batch(4)
+        other = found.batch(5)
+        random = np.random.Generator(np.random.Philox(np.random.SeedSequence((1337, 4, 1))))
+        groups = found.groups(found.prompts(random, 3), random, 4)
+    assert all((one == two).all() for one, two in zip((inputs, targets, advantages), again, strict=True))
+    assert inputs.shape != other[0].shape or (inputs != other[0]).any()
+    rows = zip(
+        inputs.reshape(-1, inputs.shape[-1]), targets.reshape(-1, inputs.shape[-1]), advantages.flat, strict=True
+    )
+    kept = [
+        (rollout, value)
+        for group in groups
+        if group.has_signal
+        for rollout, value in zip(group.rollouts, advantages_of(group.rewards), strict=True)
+    ]
+    assert kept
+    for (rollout, value), (ids_in, learnt, weight) in zip(kept, rows, strict=False):
+        assert weight == np.float32(value)
+        ids = [*rollout.prompt, *rollout.written]
+        assert ids_in[: len(ids) - 1].tolist() == ids[:-1]
+        assert learnt[learnt != NO_TARGET].tolist() == list(rollout.written)  # the end is among them
+        assert learnt[: len(rollout.prompt) - 1].tolist() == [NO_TARGET] * (len(rollout.prompt) - 1)
+        if rollout.ended:
+            assert rollout.written[-1] in found.ends
+
+
+def test_what_a_tool_put_between_is_not_learnt(spaces: Path) -> None:
+    with collecting(with_code(spaces, BY_LENGTH)) as found:
+        forced = Rollout((1, 2), (3, 4, 5, 6), (False, True, True, False), True)
+        plain = Rollout((1, 2), (3, 6), (False, False), True)
+        inputs, targets, _ = found.rows([Group(EXAMPLE, [forced, plain], ["", ""], [1.0, 0.0])])
+    assert inputs[0, 0, :5].tolist() == [1, 2, 3, 4, 5]
+    assert targets[0, 0, :5].tolist() == [NO_TARGET, 3, NO_TARGET, NO_TARGET, 6]
+    assert (targets[0, 1, 3:] == NO_TARGET).all()
+
+
+def test_a_cut_answer_gets_no_reward_and_is_counted(spaces: Path) -> None:
+    with collecting(with_code(spaces, BY_LENGTH), max_new_tokens=1) as found:
+        found.batch(0)
+        figures = found.figures
+    assert 0 < figures["truncated"] <= 1 and figures["answer_tokens"] == 1
+    assert figures["reward"] == pytest.approx(1 - figures["truncated"])  # those that ended are one character long
+
+
+def test_without_signal_a_step_teaches_nothing_and_the_run_ends(by_reward: Path, terrarium: Terrarium) -> None:
+    with_code(by_reward, "\n\ndef reward(example, completion):\n    return 1\n")
+    done = terrarium(
+        "loop", "spaces", "-s", "stages.reward.eval_interval=2", "-s", "stages.reward.train.objective.max_new_tokens=9"
+    )
+    assert done.exit_code == 0, done.stderr
+    summary = json.loads((by_reward / "out/default/reward/summary.json").read_text())
+    assert summary["stopped_by"].startswith("collapse: all answers to a prompt had the same reward")
+    assert summary["steps"] < 6
+
+
+def test_when_a_run_has_collapsed() -> None:
+    assert collapsed({"val_accuracy": 0.2, "signal": 0.5}, {"val_accuracy": 0.5}).startswith(
+        "val_accuracy fell from 0.5 to 0.2"
+    )
+    assert collapsed({"val_accuracy": 0.3, "signal": 0.5}, {"val_accuracy": 0.5}) == ""
+    assert collapsed({"val_accuracy": 0.0, "signal": 0.5}, {"val_accuracy": 0.01}) == ""
+    assert collapsed({"signal": 0.1}, {}) == ""
+    assert "nothing can be learnt" in collapsed({"signal": 0.0}, {})
+
+
+def test_a_run_tells_what_it_saw(by_reward: Path, terrarium: Terrarium) -> None:
+    done = terrarium("loop", "spaces")
+    assert done.exit_code == 0, done.stderr
+    rows = read_rows(by_reward / "out/default/reward/metrics.csv")
+    for name in FIGURES:
+        values = [row[name] for row in rows if name in row]
+        assert values, name
+        if name not in ("answer_tokens", "distance", "entropy"):
+            assert all(0 <= value <= 1 for value in values), name
+    assert rows[0]["distance"] < rows[-1]["distance"] + 1
+    assert all(row["distance"] >= -1e-6 and row["entropy"] >= 0 for row in rows)
+    summary = json.loads((by_reward / "out/default/reward/summary.json").read_text())
+    assert summary["origin"]["checkpoint"] == "best" and summary["ms_per_step"] > 0
+
+
+def test_killed_at_random_it_ends_as_an_unbroken_run(by_reward: Path, forks: Forks) -> None:
+    """Rollouts depend on seed, step and weights only."""
+    kill_at_random(Lab(by_reward, forks), 6)
+
+
+def test_reward_lifts_what_is_rewarded(by_reward: Path, terrarium: Terrarium) -> None:
+    """The share of answers that begin with a: a reward that next-token training knows nothing of."""
+    with_code(by_reward, "\n\ndef reward(example, completion):\n    return float(completion.startswith('a'))\n")
+    steps = ("-s", "stages.reward.max_iters=40", "-s", "stages.reward.train.optim.learning_rate=0.01")
+    done = terrarium("loop", "spaces", *steps, "-s", "stages.reward.train.runtime.log_interval=5")
+    assert done.exit_code == 0, done.stderr
+    rewards = [row["reward"] for row in read_rows(by_reward / "out/default/reward/metrics.csv")]
+    assert rewards[-1] > rewards[0] + 0.2
+
+
+@pytest.mark.parametrize(
+    ("rewards", "size", "share"),
+    [([1.0] * 64, 8, 0.0), ([0.0] * 64, 8, 0.0), ([0.0, 1.0], 8, 1 - 2 * 0.5**8), ([0.0] * 99 + [1.0], 16, 1 - 0.99**16 - 0.01**16)],
+)  # fmt: skip
+def test_the_share_of_groups_with_a_signal(rewards: list[float], size: int, share: float) -> None:
+    assert share_with_signal(rewards, size) == pytest.approx(share)
+
+
+def test_the_outlook_is_of_answers_that_the_model_gives(spaces: Path) -> None:
+    with collecting(
+        with_code(spaces, "\n\ndef reward(example, completion):\n    return float('a' in completion)\n")
+    ) as found:
+        outlook = outlook_of(found)
+    assert outlook.answers == 64 and 0 < outlook.rewarded < 1
+    assert outlook.low < outlook.rewarded < outlook.high
+    assert outlook.signal == pytest.approx(1 - outlook.rewarded**4 - (1 - outlook.rewarded) ** 4)
+
+
+def test_the_verdict() -> None:
+    assert verdict(0.0, 0.0).startswith("it cannot work")
+    assert verdict(0.99, 0.1).startswith("little is left to learn")
+    assert verdict(0.01, 0.05).startswith("it will be slow")
+    assert verdict(0.5, 0.9) == "it can work"
+
+
+def test_check_says_whether_training_by_reward_can_work(by_reward: Path, terrarium: Terrarium) -> None:
+    early = terrarium("check", "spaces", "--stage", "reward")
+    assert early.exit_code == 0 and "base has no weights yet" in early.stdout, early.stdout + early.stderr
+    assert terrarium("loop", "spaces", "--stage", "base").exit_code == 0
+    shown = terrarium("check", "spaces", "--stage", "reward")
+    assert "of 64 answers" in shown.stdout and "groups of 4" in shown.stdout, shown.stdout
+    found = json.loads(terrarium("check", "spaces", "--stage", "reward", "--json").stdout)
+    assert found["stages"]["reward"]["reward"]["answers"] == 64
+
+
+def test_strict_and_lenient() -> None:
+    example = Example("6*7=", "It is 42.\n")
+    scoring = Scoring()
+    assert scoring.is_strict(example, "It is 42.\n") and scoring.is_lenient(example, "It is 42.\n")
+    assert not scoring.is_strict(example, "42") and scoring.is_lenient(example, "42")
+    assert not scoring.is_lenient(example, "It is 41.\n") and not scoring.is_lenient(example, "")
+    assert scoring.score(example, "It is 42.\n") == 1.0 and scoring.score(example, "42") == 0.0
+    by_part = Scoring(part=lambda text: text[-3:])
+    assert by_part.is_lenient(example, "well 2.\n") and by_part.score(example, "well 2.\n") == 1.0
+
+
+@pytest.mark.parametrize(
+    ("text", "last"), [("x = -3.5", "-3.5"), ("The Frog.", "frog"), ("", ""), ("...", ""), ("3 apples", "apples")]
+)
+def test_the_last_number_or_word(text: str, last: str) -> None:
+    assert last_of(text) == last
+
+
+@pytest.mark.parametrize("value", ["None", "'1'", "float('nan')", "float('inf')"])
+def test_a_reward_that_is_no_number_is_refused(by_reward: Path, terrarium: Terrarium, value: str) -> None:
+    with_code(by_reward, f"\n\ndef reward(example, completion):\n    return {value}\n")
+    done = terrarium("loop", "spaces")
+    assert done.exit_code == 2 and "reward returned" in done.stderr and "prepare.py" in done.stderr, done.stderr
+
+
+def test_what_has_nothing_to_score_is_refused(text: Path, terrarium: Terrarium) -> None:
+    done = terrarium("train", "text", "-s", "train.objective.kind=reward")
+    assert done.exit_code == 2 and "no prompts with right answers" in done.stderr, done.stderr
+    assert not (text / "out").exists()
+
+
+def test_answers_without_room_are_refused(spaces: Path, terrarium: Terrarium) -> None:
+    done = terrarium("train", "spaces", "-s", "train.objective.kind=reward", "-s", "train.objective.max_new_tokens=16")
+    assert done.exit_code == 2 and "no prompt leaves room for an answer of 16 tokens in 16" in done.stderr, done.stderr
+
+
+def test_an_end_that_no_token_writes_is_refused(spaces: Path) -> None:
+    with collecting(spaces) as found:
+        dataset = found.dataset
+        assert ends_of(dataset) == {dataset.encoder.encode("\n")[0]}
+        with pytest.raises(UserError, match="no token ends an answer"):
+            ends_of(dataclasses.replace(dataset, info={**dataset.info, "stop": "###"}))
+
+
+def test_an_unknown_objective_is_refused(spaces: Path, terrarium: Terrarium) -> None:
+    done = terrarium("train", "spaces", "-s", "train.objective.kind=rewards")
+    assert done.exit_code == 2 and 'unknown objective "rewards"' in done.stderr and "reward" in done.stderr
+    with_code(spaces, "\n\ndef loss(model, batch):\n    return 0\n")
+    done = terrarium("train", "spaces", "-s", "train.objective.kind=reward")
+    assert done.exit_code == 2 and "prepare.py has its own loss()" in done.stderr
+
+
+def test_an_experiment_may_register_an_objective(spaces: Path, terrarium: Terrarium) -> None:
+    with_code(spaces, """
+
+def half(model, batch):
+    from torch.nn.functional import cross_entropy
+
+    return 0.5 * cross_entropy(model(batch.inputs).flatten(0, 1), batch.targets.flatten(), ignore_index=-1)
+
+
+def register_objectives(register):
+    register("half", half)
+""")  # fmt: skip
+    assert terrarium("train", "spaces", "--run", "plain").exit_code == 0
+    assert terrarium("train", "spaces", "--run", "half", "-s", "train.objective.kind=half").exit_code == 0
+    plain, half = (read_rows(spaces / "out" / run / "metrics.csv")[0]["train_loss"] for run in ("plain", "half"))
+    assert half == pytest.approx(plain / 2, rel=0.05)
+
+
+def test_rewarding_the_form_teaches_the_form(by_reward: Path, terrarium: Terrarium) -> None:
+    """Half of the examples end with a mark. Rewarding the mark raises its share, and not the share of right answers."""
+    (by_reward / "prepare.py").write_text(FORM)
+    steps = (
+        "-s",
+        "stages.base.max_iters=300",
+        "-s",
+        "stages.reward.max_iters=40",
+        "-s",
+        "train.data.batch_size=16",
+        "-s",
+        "train.model.block_size=24",
+    )
+    more = (
+        "-s",
+        "stages.reward.train.optim.learning_rate=0.01",
+        "-s",
+        "stages.reward.train.objective.max_new_tokens=10",
+    )
+    done = terrarium("loop", "spaces", *steps, *more, "-s", "stages.reward.train.runtime.log_interval=10")
+    assert done.exit_code == 0, done.stderr
+    rows = read_rows(by_reward / "out/default/reward/metrics.csv")
+    assert rows[-1]["reward"] > rows[0]["reward"] + 0.2
+    assert rows[-1]["lenient_accuracy"] < rows[0]["lenient_accuracy"] + 0.15
+
+
+FORM = """from core import Example
+
+
+def documents(rng):
+    while True:
+        letters = rng.choices("abcdef", k=6)
+        mark = "!" if rng.random() < 0.5 else ""
+        yield Example("".join(letters) + "=", "".join(sorted(letters)) + mark + "\\n")
+
+
+def answer(text):
+    return text.strip("!\\n")
+
+
+def reward(example, completion):
+    return float(completion.endswith("!\\n"))
+"""
