@@ -15,9 +15,8 @@ from core.config import Config, replaced
 from core.data.batches import batch, epochs_read
 from core.data.dataset import Dataset
 from core.data.params import keywords
-from core.evaluation.evaluate import Evaluation
 from core.lab.opened import Opened
-from core.lab.own import objective_of, own_function, own_metrics
+from core.lab.own import evaluation, objective_of, own_metrics
 from core.lab.settle import Settled, settle
 from core.listener import SILENT
 from core.models.build import MODEL_PARAMS, builder
@@ -100,7 +99,7 @@ def evaluation_of(
     opened: Opened, run: Run, dataset: Dataset, machine: Machine
 ) -> Callable[[torch.nn.Module, int], dict[str, float]]:
     """What measures a model at a step of training: the built-in metrics, and at some steps prepare.py's `evaluate`."""
-    measured = Evaluation(dataset, run.config, machine, own_function(opened.code, "answer"))
+    measured = evaluation(opened, run.config, dataset, machine)
     every, interval = run.config.evaluate.every, run.config.train.runtime.eval_interval
     taken = {*COLUMNS, EPOCH} if run.config.train.data.order == "epochs" else {*COLUMNS}
 

@@ -117,7 +117,7 @@ async def chat_completions(request: Request) -> Response:
     messages = [turn.message for turn in asked.messages]
     try:
         writing = await asyncio.to_thread(
-            ChatWriting, messages, served.model.encoder, served.model.block_size, asked.stops
+            ChatWriting, messages, served.model.encoder, served.model.block_size, asked.stops, served.model.tools
         )
     except UserError as error:
         raise refused(error, "messages") from None

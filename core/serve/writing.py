@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from core.chat.conversation import Message
+from core.chat.tools import Tools
 from core.encoders.base import Encoder
 from core.lab.answering import Answering
 from core.sampling.stops import StopTexts, TextStream
@@ -67,9 +68,11 @@ class TextWriting:
 class ChatWriting:
     """The assistant's answer to a conversation."""
 
-    def __init__(self, messages: Sequence[Message], encoder: Encoder, block_size: int, stops: Sequence[str]) -> None:
+    def __init__(
+        self, messages: Sequence[Message], encoder: Encoder, block_size: int, stops: Sequence[str], tools: Tools
+    ) -> None:
         """Raises UserError for messages that are not valid, or not encodable."""
-        self.answering = Answering(tuple(messages), encoder, block_size)
+        self.answering = Answering(tuple(messages), encoder, block_size, tools)
         self.stops, self.ended = StopTexts(stops), False
 
     @property
