@@ -58,30 +58,24 @@ class Answering:
         self.said += piece
         return piece
 
-    def close_turn(self, *, stopped: bool = False) -> bool:
+    def close_turn(self, *, stopped: bool = False) -> ToolCall | None:
         """Add the turn to the conversation. If it has ended with a call, run the tool, add its result, and begin another turn.
 
-        Returns whether another one has begun. stopped: none begins.
+        Returns the call, or None where no other turn has begun. stopped: none begins.
         """
         turn = reply_of(self.written, self.encoder)
         if turn.content or turn.call:
             self.messages = (*self.messages, turn)
         if stopped or not (turn.call and self.turn_ended and self.calls < MOST_CALLS):
-            return False
+            return None
         result = Message("tool", result_of(turn.call, self.tools, self.encoder))
         before, self.messages = self.messages, (*self.messages, result)
         try:
             self.begin_turn()
         except UserError:  # the call as text may have a space, which a vocabulary of few characters may not have
             self.messages = before
-            return False
+            return None
         self.calls += 1
-        return True
-
-    @property
-    def latest_call(self) -> ToolCall:
-        """Where another turn has begun: the call before it."""
-        *_, turn, result = self.messages
         return ToolCall(turn.call, result.content, len(self.said))
 
     @property

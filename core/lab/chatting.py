@@ -112,8 +112,8 @@ def reply(
     answering = Answering(asked, model.encoder, model.block_size, model.tools)
     with model.trained.machine.computing():
         write_turn(talk, answering, show, stopped)
-        while answering.close_turn(stopped=stopped()):
-            on_call(answering.latest_call)
+        while call := answering.close_turn(stopped=stopped()):
+            on_call(call)
             write_turn(talk, answering, show, stopped)
     ended, talk = answering.turn_ended, replace(talk, seed=talk.seed + 1)
     if not answering.turns:

@@ -164,7 +164,7 @@ async def answer(request: Request, served: Served, asked: Asked, writing: Writin
             code="busy",
             headers={"Retry-After": "1"},
         ) from None
-    envelope = Envelope(served.name, chat)
+    envelope = Envelope(served.name, chat, isinstance(asked, AskedForChat) and asked.show_calls)
     if asked.stream:
         return EventStream(served.worker, ticket, envelope, limits, with_usage=asked.wants_usage)
     found = await whole_answer(served.worker, ticket, request.receive)
@@ -172,7 +172,7 @@ async def answer(request: Request, served: Served, asked: Asked, writing: Writin
         return Response(status_code=499)
     if found.reason == "error":
         return JSONResponse(error_body(found.text, 500), 500)
-    return JSONResponse(envelope.whole(found.text, found.reason, ticket))
+    return JSONResponse(envelope.whole(found, ticket))
 
 
 async def tokenize(request: Request) -> Response:
