@@ -5,7 +5,6 @@ The terminal, the chat page, the API, evaluation and rollouts all come through h
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 
@@ -42,18 +41,20 @@ def cut(text: str) -> str:
 
 
 def encodable(text: str, encoder: Encoder) -> str:
-    """A text without the words that the encoder cannot encode; of a word that it knows in part, the characters that it can."""
+    """A text without what the encoder cannot encode: whole, or its words, or of a word the characters that are known."""
     text = text.encode("utf-8", "replace").decode()  # halves of characters
     if can_encode(text, encoder):
         return text
-    words = [word if can_encode(word, encoder) else known(word, encoder) for word in re.split(r"(\s+)", text)]
-    found = "".join(words).strip()
+    words = [found for word in text.split() if (found := known_part(word, encoder))]
+    return next((found for found in (" ".join(words), "".join(words)) if can_encode(found, encoder)), "")
+
+
+def known_part(word: str, encoder: Encoder) -> str:
+    """A word, or the characters of it that can be encoded."""
+    if can_encode(word, encoder):
+        return word
+    found = "".join(character for character in word if can_encode(character, encoder))
     return found if can_encode(found, encoder) else ""
-
-
-def known(word: str, encoder: Encoder) -> str:
-    """The characters of a word that can be encoded."""
-    return "".join(character for character in word if can_encode(character, encoder))
 
 
 def can_encode(text: str, encoder: Encoder) -> bool:
