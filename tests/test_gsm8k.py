@@ -5,16 +5,19 @@ from __future__ import annotations
 import json
 import random
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from decimal import Decimal
 from itertools import pairwise
 from pathlib import Path
 
 import pytest
+from click.testing import Result
+from conftest import TINY
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from preparing import write
 
-from core import Conversation, Message
+from core import Conversation, Message, open_experiment
 from core.chat.calculator import calculate
 from core.chat.conversation import SPECIAL, check_conversation
 from core.chat.gsm8k import MARK, answer_of, final_answer, score, turns_of
@@ -22,6 +25,8 @@ from core.chat.render import render, reply_of
 from core.encoders.bytes import BytesEncoder
 from core.encoders.special import WithSpecialTokens
 from core.errors import UserError
+from core.evaluation.exact_match import Answer
+from core.lab.own import own_function
 
 FOLDER = Path(__file__).parents[2] / "shared" / "data" / "gsm8k"
 REAL = pytest.mark.skipif(not FOLDER.is_dir(), reason="needs GSM8K in ../shared/data/gsm8k")
@@ -144,6 +149,29 @@ def test_reference_answers_score_one_and_perturbed_ones_zero() -> None:
     for text in rng.sample(everything, 1000):
         wrong = perturbed(text, rng)
         assert score(wrong, text) == 0.0, (wrong[-40:], text[-20:])
+
+
+def test_the_prepare_py_of_the_page(lab: Path, terrarium: Callable[..., Result]) -> None:
+    """It makes a dataset of conversations with calls, and its answer() compares the numbers."""
+    page = Path(__file__).parents[1] / "docs" / "how-to" / "tools.md"
+    [code] = re.findall(r"```py\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL)
+    folder = write(
+        lab / "gsm8k",
+        code,
+        TINY.replace("size = 2000", 'special_tokens = "chat"').replace("block_size = 16", "block_size = 160"),
+    )
+    (folder / "datasets" / "raw").mkdir(parents=True)
+    lines = [
+        json.dumps({"question": f"How many are {n} and 1?", "answer": CLIPS.replace("72", str(n))}) for n in range(50)
+    ]
+    (folder / "datasets" / "raw" / "train.jsonl").write_text("\n".join(lines))
+    done = terrarium("check", "gsm8k", "--no-timing")
+    assert done.exit_code == 0 and "<|tool|>calculator 48/2<|end|>" in done.output, done.output
+    experiment = open_experiment("gsm8k")
+    [example] = experiment.prepare().examples("train", 1)
+    own = own_function(experiment.opened.code, "answer")
+    assert Answer(example, f"So.\n#### {example.completion.rpartition(' ')[2]}.0", own).correct
+    assert not Answer(example, "So it is.", own).correct
 
 
 @REAL

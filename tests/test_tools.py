@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -303,6 +304,19 @@ def test_what_tools_returns_is_checked(tmp_path: Path, code: str, message: str, 
     assert error.value.message == message and remedy in error.value.remedy.replace('{"weather"', 'such as {"weather"')
     assert error.value.place == str(tmp_path / "own" / "prepare.py")
     assert tools_of(opened, conversations=False) is BUILT_IN  # there it is a helper of this name
+
+
+def test_the_tool_of_the_page(tmp_path: Path) -> None:
+    page = (Path(__file__).parents[1] / "docs" / "how-to" / "tools.md").read_text(encoding="utf-8")
+    code = next(block for block in re.findall(r"```python\n(.*?)```", page, re.DOTALL) if "def tools" in block)
+    write(tmp_path / "own", code, CONFIG)
+    tools = tools_of(open_experiment(str(tmp_path / "own")).opened, conversations=True)
+    assert result_of("weather Bonn", tools, BYTES) == "rain" and result_of("weather", tools, BYTES) == "unknown"
+    assert result_of("calculator 12.375*3", tools, BYTES) == "37.125"
+    for row in re.findall(r"^\| `([^`|]+)` \| `([^`]+)` \|", page, re.MULTILINE):
+        assert result_of(f"calculator {row[0]}", tools, BYTES) == row[1]
+    error = "error: no tool is called 'wether'; there is calculator, weather"
+    assert error in page and result_of("wether Bonn", tools, BYTES) == error
 
 
 def test_wrong_tools_end_a_command_with_a_message(lab: Path, terrarium: Terrarium) -> None:

@@ -29,7 +29,7 @@ from core.serve.models import Served, Shelf
 from core.serve.replies import Envelope
 from core.serve.streaming import EventStream, whole_answer
 from core.serve.worker import Busy
-from core.serve.writing import ChatWriting, TextWriting, Writing
+from core.serve.writing import AnyWriting, ChatWriting, TextWriting
 
 PAGE = Path(__file__).parent / "page"
 
@@ -138,7 +138,7 @@ async def completions(request: Request) -> Response:
     return await answer(request, served, asked, TextWriting(ids, served.model.encoder, stops), chat=False)
 
 
-async def answer(request: Request, served: Served, asked: Asked, writing: Writing, *, chat: bool) -> Response:
+async def answer(request: Request, served: Served, asked: Asked, writing: AnyWriting, *, chat: bool) -> Response:
     """Have the model write, and answer with that: in events, or in one piece."""
     limits: Limits = request.app.state.limits
     param = "messages" if chat else "prompt"

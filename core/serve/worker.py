@@ -15,7 +15,7 @@ from core.lab.answering import ToolCall
 from core.lab.model import LoadedModel
 from core.sampling.engine import Continuation, Engine, Running
 from core.serve.limits import Limits
-from core.serve.writing import Writing
+from core.serve.writing import AnyWriting
 
 TOGETHER = 0.01  # seconds for which pieces are collected: waking the event loop up costs as much as writing a token
 FAILED = "the model failed to write an answer; the server's terminal says why"
@@ -53,7 +53,7 @@ class Ticket:
     tool: the call with its result, or None if the answer is over. failed: whether there was a bug instead.
     """
 
-    writing: Writing
+    writing: AnyWriting
     settings: dict[str, Any]
     loop: asyncio.AbstractEventLoop
     events: asyncio.Queue[Happened] = field(default_factory=asyncio.Queue)
@@ -98,7 +98,7 @@ class Worker:
         if self.thread.is_alive():
             self.thread.join()
 
-    def submit(self, writing: Writing, settings: dict[str, Any]) -> Ticket:
+    def submit(self, writing: AnyWriting, settings: dict[str, Any]) -> Ticket:
         """Ask for an answer, from within an event loop. Raises Busy."""
         ticket = Ticket(writing, settings, asyncio.get_running_loop())
         with self.changed:

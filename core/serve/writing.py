@@ -12,7 +12,7 @@ from core.lab.answering import Answering, ToolCall
 from core.sampling.stops import StopTexts, TextStream
 
 
-class Writing(Protocol):
+class AnyWriting(Protocol):
     """ended: whether what the model has written is complete. calling: whether it then calls a tool."""
 
     ended: bool
