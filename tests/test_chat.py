@@ -191,6 +191,9 @@ def test_a_terminal_shows_calls_in_lines_of_their_own(talker: Path, monkeypatch:
     done = lines("ab")
     assert done.exit_code == 0, done.output
     assert done.output.splitlines()[-4:] == ["a", "bab = cc", "b = b", "ca"]
+    written_by(model, monkeypatch, "a<|tool|>bab<|end|>", "ca<|end|>")
+    monkeypatch.setattr("core.cli.console.is_terminal", lambda stream: True)
+    assert "a\n\x1b[2mbab = cc\x1b[0m\nca\n" in lines("ab").output  # dim
 
 
 def test_a_result_cannot_steer_a_terminal() -> None:
