@@ -14,9 +14,10 @@ from preparing import write
 
 from core import Conversation, Message, open_experiment
 from core.chat.render import render, render_prompt
+from core.chat.tools import MOST_CALLS
 from core.errors import UserError
 from core.lab import answering, chatting
-from core.lab.answering import NO_TOOLS
+from core.lab.answering import ToolCall
 from core.lab.chatting import begin_talk, cleared, reply, with_choice, with_system
 from core.lab.model import LoadedModel
 
@@ -28,6 +29,10 @@ def documents(rng):
     while True:
         word = "".join(rng.choices("abc", k=2))
         yield Conversation([Message("user", word), Message("assistant", word[::-1])])
+
+
+def tools():
+    return {"bab": lambda text: f"cc{text}", "b": lambda text: "bxyz"}
 """
 CHAT = TINY.replace("[prepare]\n", '[prepare]\nspecial_tokens = "chat"\n').replace("block_size = 16", "block_size = 32")
 
@@ -151,29 +156,50 @@ def test_an_answer_can_be_stopped(talker: Path) -> None:
     assert "".join(pieces) == found.text and len(found.text) <= 1
 
 
-def test_calls_of_tools_have_no_result(talker: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_calls_of_tools_are_answered(talker: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     model = open_experiment("talker").run().load()
-    written_by(model, monkeypatch, "a<|tool|>b<|end|>", "c<|end|>")
-    monkeypatch.setattr(answering, "NO_TOOLS", "cc")
-    talk = reply(begin_talk(model), "ab").talk
-    assert [(message.role, message.content, message.call) for message in talk.messages] == [
-        ("user", "ab", ""), ("assistant", "a", "b"), ("tool", "cc", ""), ("assistant", "c", "")
+    written_by(model, monkeypatch, "a<|tool|>bab<|end|>", "c<|tool|>b<|end|>", "c<|end|>")
+    calls: list[ToolCall] = []
+    found = reply(begin_talk(model), "ab", on_call=calls.append)
+    assert [(message.role, message.content, message.call) for message in found.talk.messages] == [
+        ("user", "ab", ""), ("assistant", "a", "bab"), ("tool", "cc", ""), ("assistant", "c", "b"), ("tool", "b", ""), ("assistant", "c", "")
     ]  # fmt: skip
-    written_by(model, monkeypatch, *["a<|tool|>b<|end|>"] * 4)
+    assert found.text == "acc" and calls == [ToolCall("bab", "cc", 1), ToolCall("b", "b", 2)]
+    written_by(model, monkeypatch, *["a<|tool|>bab<|end|>"] * (MOST_CALLS + 1))
     talk = reply(begin_talk(model), "ab").talk
-    assert talk.messages[-1] == Message("assistant", "a") and len(talk.messages) == 8
-    written_by(model, monkeypatch, "a<|tool|>b")  # the limit came before the end of the call
+    assert talk.messages[-1] == Message("assistant", "a") and len(talk.messages) == 2 * MOST_CALLS + 2
+    written_by(model, monkeypatch, "a<|tool|>bab")  # the limit came before the end of the call
     assert reply(begin_talk(model), "ab").talk.messages[1:] == (Message("assistant", "a"),)
-    written_by(model, monkeypatch, *["<|tool|>b<|end|>"] * 4)
+    written_by(model, monkeypatch, *["<|tool|>bab<|end|>"] * (MOST_CALLS + 1))
     assert reply(begin_talk(model), "ab").talk.messages == ()
-    assert NO_TOOLS == "not available"
 
 
-def test_a_result_that_the_vocabulary_cannot_say_ends_the_answer(talker: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_call_that_the_vocabulary_cannot_say_again_ends_the_answer(
+    talker: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two words of a call have a space between them, which is no character of this vocabulary."""
     model = open_experiment("talker").run().load()
     written_by(model, monkeypatch, "a<|tool|>b<|end|>")
+    monkeypatch.setattr(answering, "reply_of", lambda ids, encoder: Message("assistant", "a", "b b"))
     found = reply(begin_talk(model), "ab")
     assert found.talk.messages[1:] == (Message("assistant", "a"),) and not found.stopped
+
+
+def test_a_terminal_shows_calls_in_lines_of_their_own(talker: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = open_experiment("talker").run().load()
+    written_by(model, monkeypatch, "a<|tool|>bab<|end|>", "<|tool|>b<|end|>", "ca<|end|>")
+    done = lines("ab")
+    assert done.exit_code == 0, done.output
+    assert done.output.splitlines()[-4:] == ["a", "bab = cc", "b = b", "ca"]
+    written_by(model, monkeypatch, "a<|tool|>bab<|end|>", "ca<|end|>")
+    monkeypatch.setattr("core.cli.console.is_terminal", lambda stream: True)
+    assert "a\n\x1b[2mbab = cc\x1b[0m\nca\n" in lines("ab").output  # dim
+
+
+def test_a_result_cannot_steer_a_terminal() -> None:
+    from core.cli.talking import line_of
+
+    assert line_of(ToolCall("weather\tBonn", "a\x1b[2Jb\r\n c", 0)) == "weather Bonn = a [2Jb c"
 
 
 def test_an_answer_without_text_does_not_count(talker: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -75,8 +75,8 @@ class Fake:
     async def pieces(self, text: str, chat: bool, number: int) -> AsyncIterator[bytes]:
         """The bytes of a stream."""
 
-        def event(piece: str) -> bytes:
-            choice = {"delta": {"content": piece}} if chat else {"text": piece}
+        def event(piece: str, *calls: Any) -> bytes:
+            choice = {"delta": {"content": piece} | ({"calls": calls} if calls else {})} if chat else {"text": piece}
             return f"data: {json.dumps({'choices': [choice | {'finish_reason': None}]}, ensure_ascii=False)}\n\n".encode()  # fmt: skip
 
         if text == "slow":
@@ -91,6 +91,15 @@ class Fake:
             yield event("half a ")
             yield b'data: {"error": {"message": "the model has no memory left", "type": "server_error"}}\n\n'
             return
+        if text.startswith("call"):  # two calls of tools, and with "call" alone an answer behind them
+            yield event("Äh 🐸 ")
+            yield event(
+                "", {"call": "calculator 3*4", "result": "12", "at": 5}, {"call": "up <b>", "result": "<B>\n!", "at": 5}
+            )
+            if text == "call":
+                yield event("It is ")
+                yield event("12.")
+            text = "nothing more"
         if text == "wordless":
             yield b'data: {"error": {}}\n\n'
             return
@@ -100,7 +109,7 @@ class Fake:
         if text == "lose":
             yield event("half a ")
             return
-        said = {"empty": [], "halves": ["Äpf", "el 🐸 ", "grün"], "nonsense": []}.get(text, [f"{number}: ", *re.findall(r"\S+\s*", text)])  # fmt: skip
+        said = {"empty": [], "nothing more": [], "halves": ["Äpf", "el 🐸 ", "grün"], "nonsense": []}.get(text, [f"{number}: ", *re.findall(r"\S+\s*", text)])  # fmt: skip
         if text == "nonsense":
             yield b"data: {nothing\n\n"
         for piece in said:
@@ -222,7 +231,7 @@ def test_a_talk_is_sent_whole_and_kept(page: Page, server: Fake) -> None:
         {"role": "user", "content": "much"},
     ]
     del body["messages"]
-    assert body == {"model": "frog/default/chat", "temperature": 0.3, "top_k": 40, "seed": 7,
+    assert body == {"model": "frog/default/chat", "temperature": 0.3, "top_k": 40, "seed": 7, "show_calls": True,
                     "stream": True, "stream_options": {"include_usage": True}}  # fmt: skip
     status = "frog/default/chat · 12 tokens · 203 tokens/s · the oldest 1,234 turns no longer fit"
     assert text_of(page, "#status") == status and text_of(page, "#heard") == "2: much"
@@ -371,6 +380,32 @@ def test_a_conversation_is_exported(page: Page) -> None:
             {"role": "assistant", "content": "1: moss"},
         ]
     }
+
+
+def test_calls_of_tools_are_seen_kept_and_sent_back(page: Page, server: Fake) -> None:
+    lines = ["calculator 3*4 = 12", "up <b> = <B>\n!"]
+    said = "Äh 🐸 " + "".join(lines) + "It is 12."
+    say(page, "call")
+    assert texts(page, ".said") == ["call", said] and texts(page, ".call") == lines
+    assert page.run("document.querySelector('.said b')") is None
+    page.open(server.url)
+    page.until(READY)
+    page.click("#chats .title")
+    assert texts(page, ".said") == ["call", said] and texts(page, ".call") == lines
+    say(page, "call without an answer")
+    say(page, "moss")
+    turns = [
+        {"role": "user", "content": "call"},
+        {"role": "assistant", "content": "Äh 🐸 ", "call": "calculator 3*4"},
+        {"role": "tool", "content": "12"},
+        {"role": "assistant", "content": "", "call": "up <b>"},
+        {"role": "tool", "content": "<B>\n!"},
+        {"role": "assistant", "content": "It is 12."},
+        {"role": "user", "content": "call without an answer"},
+        {"role": "assistant", "content": "Äh 🐸 "},
+        {"role": "user", "content": "moss"},
+    ]
+    assert server.requests[-1]["messages"] == turns
 
 
 def test_two_tabs_do_not_lose_each_others_conversations(page: Page, chromium: Browser, server: Fake) -> None:

@@ -13,6 +13,7 @@ from core.chat.conversation import (
     ASSISTANT,
     END,
     TOOL,
+    USER,
     Conversation,
     Message,
     Piece,
@@ -43,6 +44,28 @@ class PromptText(str):
         made = cls("".join([piece.text for piece in spelled(ids, [False] * len(ids), encoder)]))
         made.ids = tuple(ids)
         return made
+
+
+class AnswerText(str):
+    """The assistant's last turn as text, which knows all of an answer that calls tools: ids (N,), without the last <|end|>,
+    and learnt (N,), whether the loss is on each. The calls and their results stand before the last turn."""
+
+    ids: tuple[int, ...]
+    learnt: tuple[bool, ...]
+
+    @classmethod
+    def of(cls, text: str, ids: Sequence[int], learnt: Sequence[bool]) -> AnswerText:
+        """From the text of the last turn, and what stands behind the <|assistant|> that opens the answer, with its <|end|>."""
+        made = cls(text)
+        made.ids, made.learnt = tuple(ids[:-1]), tuple(learnt[:-1])
+        return made
+
+
+def answer_begins(ids: Ids, encoder: Encoder) -> int:
+    """Where the answer to the user's last turn begins, in a conversation (N,) that the assistant ends: behind <|assistant|>."""
+    special = special_ids(encoder)
+    asked = int(np.flatnonzero(ids == special[USER])[-1])
+    return asked + int(np.flatnonzero(ids[asked:] == special[ASSISTANT])[0]) + 1
 
 
 def render(conversation: Conversation, encoder: Encoder) -> Rendered:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import signal
 import sys
 from dataclasses import asdict
 from pathlib import Path
@@ -86,6 +85,7 @@ def next_line(console: Console) -> str | None:
 def said(talk: Talk, line: str, console: Console) -> Talk:
     """What follows from a line: an answer, or what a command does. Mistakes are told, and the talk goes on."""
     from core.cli.console import phrased
+    from core.cli.talking import answered
     from core.errors import UserError
 
     try:
@@ -99,6 +99,7 @@ def said(talk: Talk, line: str, console: Console) -> Talk:
 
 def obeyed(talk: Talk, command: str, value: str, console: Console) -> Talk:
     """Do what a command says. Raises UserError for one that is unknown or has a wrong value."""
+    from core.cli.talking import answered
     from core.errors import UserError, did_you_mean
     from core.lab import chatting
 
@@ -126,23 +127,6 @@ def obeyed(talk: Talk, command: str, value: str, console: Console) -> Talk:
         known = ("clear", "system", "temperature", "topk", "regen", "save", "help", "quit")
         raise UserError(f"no command is called /{command}", remedy=did_you_mean(command, known))
     return talk
-
-
-def answered(talk: Talk, text: str, console: Console) -> Talk:
-    """Let the model answer, piece by piece. Ctrl-C stops the answer."""
-    from core import process
-    from core.lab.chatting import reply
-
-    with process.noting_signals() as stop:
-        found = reply(talk, text, console.write, lambda: bool(stop.number))
-    console.say(" (stopped)" if found.stopped else "")
-    if stop.number == signal.SIGTERM:
-        signal.raise_signal(signal.SIGTERM)
-    if not found.text:
-        console.say("(The model said nothing, so this turn does not count.)")
-    if found.talk.left_out > talk.left_out:
-        console.say(f"(The oldest {found.talk.left_out} turns no longer fit, and the model does not see them.)")
-    return found.talk
 
 
 COMMANDS = (chat,)

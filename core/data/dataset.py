@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from core import files
 from core.chat.conversation import BOS
-from core.chat.render import PromptText
+from core.chat.render import AnswerText, PromptText, answer_begins
 from core.data.documents import Example
 from core.data.info import AGAIN, HELD_OUT, SIDES, TEST, describe, read_info
 from core.encoders.base import Encoder, identity
@@ -207,7 +207,8 @@ class Dataset:
         """Examples with different prompts, evenly spaced over a side, the same every time. Empty if the data has none.
 
         at_most: 0 for all. If a prompt has several completions, the first one is used. Of a conversation with a group, the
-        prompt is what stands before the assistant's last turn, and the completion is that turn.
+        prompt ends where the answer to the user's last turn begins, and the completion is the assistant's last turn. Where
+        that answer calls tools, the completion is an AnswerText, which knows the calls.
         """
         return self.questions(side, at_most) if self.has_examples else []
 
@@ -238,9 +239,12 @@ class Dataset:
         group = int(split.group[number]) if split.group is not None else 0
         decode = self.encoder.decode
         if split.whole:
-            asked = int(np.flatnonzero(mask == 0)[-1]) + 1
-            prompt = PromptText.of(ids[:asked].tolist(), self.encoder)
-            return Example(prompt, decode(ids[asked:].tolist()), names[group - 1] if group else None)
+            last = int(np.flatnonzero(mask == 0)[-1]) + 1  # where the assistant's last turn begins
+            asked = answer_begins(ids, self.encoder) if last < len(ids) else last
+            prompt, completion = PromptText.of(ids[:asked].tolist(), self.encoder), decode(ids[last:].tolist())
+            if asked < last:
+                completion = AnswerText.of(completion, ids[asked:].tolist(), mask[asked:].astype(bool).tolist())
+            return Example(prompt, completion, names[group - 1] if group else None)
         asked = int(mask.argmax()) if mask.any() else len(ids)
         return Example(decode(ids[:asked].tolist()), decode(ids[asked:].tolist()), names[group - 1] if group else None)
 

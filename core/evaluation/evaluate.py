@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 
+from core.chat.tools import BUILT_IN, Tools
 from core.config import Config
 from core.data.batches import validation_rows
 from core.data.dataset import Dataset, Side
@@ -24,9 +26,11 @@ SIDES: tuple[Side, ...] = ("val", "train")  # that are measured while a run trai
 class Evaluation:
     """The metrics of a dataset, with the same prompts and batches in every row of a run's metrics."""
 
-    def __init__(self, dataset: Dataset, config: Config, machine: Machine, part: Part | None = None) -> None:
-        """part: says which part of a completion counts; None: all of it."""
-        self.dataset, self.config, self.machine, self.part = dataset, config, machine, part
+    def __init__(
+        self, dataset: Dataset, config: Config, machine: Machine, part: Part | None = None, tools: Tools = BUILT_IN
+    ) -> None:
+        """part: says which part of a completion counts; None: all of it. tools: that conversations may call."""
+        self.dataset, self.config, self.machine, self.part, self.tools = dataset, config, machine, part, tools
 
     @functools.cached_property
     def examples(self) -> dict[Side, list[Example]]:
@@ -38,7 +42,7 @@ class Evaluation:
         """val_loss, bits_per_byte, accuracies and perhaps the losses of groups, on the part of the data that the config names."""
         metrics = self.losses(model, self.config.train.runtime.eval_iters)
         for side, examples in self.examples.items():
-            metrics |= accuracies(greedy_answers(model, self.dataset, examples, self.machine, self.part, side), side)
+            metrics |= accuracies(self.asked(model, examples, side), side)
             if self.config.evaluate.group_loss:
                 metrics |= group_losses(model, self.dataset, examples, self.machine, side)
         return metrics
@@ -67,8 +71,11 @@ class Evaluation:
 
     def answers(self, model: torch.nn.Module, side: Side) -> list[Answer]:
         """Greedy answers to at most `evaluate.max_prompts` prompts of a side."""
-        examples = self.dataset.examples(side, self.config.evaluate.max_prompts)
-        return greedy_answers(model, self.dataset, examples, self.machine, self.part, side)
+        return self.asked(model, self.dataset.examples(side, self.config.evaluate.max_prompts), side)
+
+    def asked(self, model: torch.nn.Module, examples: Sequence[Example], side: Side) -> list[Answer]:
+        """Greedy answers to the prompts of some examples of a side."""
+        return greedy_answers(model, self.dataset, examples, self.machine, self.part, side, self.tools)
 
     def reported(self, model: torch.nn.Module) -> dict[str, Any]:
         """The figures for summary.json, of the side that is reported: accuracies with their numbers of prompts, bits per byte.

@@ -8,9 +8,11 @@ from dataclasses import dataclass
 
 import torch
 
+from core.chat.tools import BUILT_IN, Tools
 from core.data.dataset import Dataset, Side
 from core.data.documents import Example
 from core.encoders.base import Encoder, between
+from core.sampling.asking import answer_size, ask, said
 from core.sampling.generate import complete
 from core.training.machine import Machine
 
@@ -45,18 +47,27 @@ def greedy_answers(
     machine: Machine,
     part: Part | None = None,
     side: Side = "val",
+    tools: Tools = BUILT_IN,
 ) -> list[Answer]:
-    """The model's greedy completion of each prompt of a side, up to the dataset's end or one token more than the longest truth."""
-    texts = complete(
-        model,
-        dataset.encoder,
-        [example.prompt for example in examples],
-        max_new_tokens=dataset.longest_answer(side) + 1,
-        temperature=0.0,
-        stop=dataset.stop,
-        device=machine.device,
-    )
-    return answered(dataset.encoder, examples, texts, part)
+    """The model's greedy completion of each prompt of a side, up to the dataset's end or one token more than the longest truth.
+
+    In conversations with special tokens, calls of `tools` are answered, and the completion is the assistant's last turn.
+    """
+    encoder, prompts, longest = dataset.encoder, [example.prompt for example in examples], dataset.longest_answer(side)
+    if dataset.train.whole:
+        longest = max([longest, *(1 + answer_size(example.completion, encoder) for example in examples)])
+        texts = [said(rollout, encoder) for rollout in ask(model, encoder, prompts, tools, max_new_tokens=longest + 1)]
+    else:
+        texts = complete(
+            model,
+            encoder,
+            prompts,
+            max_new_tokens=longest + 1,
+            temperature=0.0,
+            stop=dataset.stop,
+            device=machine.device,
+        )
+    return answered(encoder, examples, texts, part)
 
 
 def answered(encoder: Encoder, examples: Sequence[Example], texts: Sequence[str], part: Part | None) -> list[Answer]:

@@ -6,10 +6,13 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
+from core.chat.render import AnswerText
 from core.data.dataset import Dataset
 from core.data.documents import Example
+from core.encoders.base import Encoder
 from core.evaluation.loss import Array, bits_per_byte, mean_loss
 from core.sampling.generate import prompt_ids
 from core.training.machine import Machine
@@ -38,12 +41,27 @@ def group_bits_per_byte(
     losses, end = group_losses(model, dataset, examples, machine, ""), dataset.end_token is not None
     found = {}
     for group, members in by_group(examples).items():
-        targets = sum(len(dataset.encoder.encode(example.completion)) + end for example in members)
-        text_bytes = sum(len(example.completion.encode()) for example in members)
+        sizes = [learnt_size(example.completion, dataset.encoder) for example in members]
+        targets, text_bytes = sum(tokens + end for tokens, _ in sizes), sum(size for _, size in sizes)
         bits = bits_per_byte(losses[f"_loss/{group}"], targets, text_bytes)
         assert bits is not None
         found[group] = bits
     return found
+
+
+def learnt_part(completion: str, encoder: Encoder) -> tuple[Array, npt.NDArray[np.bool_]]:
+    """The ids of a completion (N,), and which of them are learnt (N,): all, but of an AnswerText no results of tools."""
+    if isinstance(completion, AnswerText):
+        return np.array(completion.ids, np.int64), np.array(completion.learnt, np.bool_)
+    ids = encoder.encode(completion).astype(np.int64)
+    return ids, np.ones(len(ids), np.bool_)
+
+
+def learnt_size(completion: str, encoder: Encoder) -> tuple[int, int]:
+    """The learnt tokens of a completion, and the bytes of their text."""
+    ids, learnt = learnt_part(completion, encoder)
+    text = encoder.decode(ids[learnt].tolist()) if isinstance(completion, AnswerText) else completion
+    return int(learnt.sum()), len(text.encode())
 
 
 def by_group(examples: Sequence[Example]) -> dict[str, list[Example]]:
@@ -63,9 +81,9 @@ def rows(dataset: Dataset, examples: Sequence[Example], size: int) -> Iterator[t
         documents = []
         for example in batch:
             prompt = np.array(prompt_ids(dataset.encoder, example.prompt), np.int64)
-            completion = dataset.encoder.encode(example.completion)
+            completion, learnt = learnt_part(example.completion, dataset.encoder)
             ids = np.concatenate([prompt, completion, end]).astype(np.int64)
-            targets = np.where(np.arange(len(ids)) < len(prompt), -1, ids)
+            targets = np.where(np.concatenate([prompt < 0, learnt, np.ones(len(end), np.bool_)]), ids, -1)
             documents.append((ids[:-1][-size:], targets[1:][-size:]))
         longest = max(len(ids) for ids, _ in documents)
         inputs, wanted = np.zeros((len(batch), longest), np.int64), np.full((len(batch), longest), -1, np.int64)

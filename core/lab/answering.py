@@ -3,17 +3,25 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import NamedTuple
 
 from core.chat.conversation import TOOL, Conversation, Message
 from core.chat.render import render_prompt, reply_of, shortened
+from core.chat.tools import MOST_CALLS, Tools, result_of
 from core.encoders.base import Encoder
 from core.encoders.special import special_ids
 from core.errors import UserError
 from core.sampling.stops import TextStream
 
 ROOM = 4  # a quarter of block_size is kept free for the answer
-MOST_CALLS = 3  # of tools in one answer
-NO_TOOLS = "not available"  # the result of every call
+
+
+class ToolCall(NamedTuple):
+    """A call in an answer, and its result. at: how many characters of the answer's text stand before it."""
+
+    call: str
+    result: str
+    at: int
 
 
 class Answering:
@@ -23,9 +31,9 @@ class Answering:
     left_out: how many of the oldest turns do not fit the model's context. said: the text of the answer so far.
     """
 
-    def __init__(self, messages: tuple[Message, ...], encoder: Encoder, block_size: int) -> None:
+    def __init__(self, messages: tuple[Message, ...], encoder: Encoder, block_size: int, tools: Tools) -> None:
         """Raises UserError for messages that are not valid, or not encodable."""
-        self.encoder, self.block_size = encoder, block_size
+        self.encoder, self.block_size, self.tools = encoder, block_size, tools
         self.tool = special_ids(encoder)[TOOL]
         self.given, self.messages, self.said, self.calls = len(messages), messages, "", 0
         self.begin_turn()
@@ -50,24 +58,25 @@ class Answering:
         self.said += piece
         return piece
 
-    def close_turn(self, *, stopped: bool = False) -> bool:
-        """Add the turn to the conversation. Returns whether another one has begun, because it has ended with a call.
+    def close_turn(self, *, stopped: bool = False) -> ToolCall | None:
+        """Add the turn to the conversation. If it has ended with a call, run the tool, add its result, and begin another turn.
 
-        stopped: no other one begins.
+        Returns the call, or None where no other turn has begun. stopped: none begins.
         """
         turn = reply_of(self.written, self.encoder)
         if turn.content or turn.call:
             self.messages = (*self.messages, turn)
         if stopped or not (turn.call and self.turn_ended and self.calls < MOST_CALLS):
-            return False
-        before, self.messages = self.messages, (*self.messages, Message("tool", NO_TOOLS))
+            return None
+        result = Message("tool", result_of(turn.call, self.tools, self.encoder))
+        before, self.messages = self.messages, (*self.messages, result)
         try:
             self.begin_turn()
-        except UserError:  # a vocabulary of few characters may not have those of the result
+        except UserError:  # the call as text may have a space, which a vocabulary of few characters may not have
             self.messages = before
-            return False
+            return None
         self.calls += 1
-        return True
+        return ToolCall(turn.call, result.content, len(self.said))
 
     @property
     def turns(self) -> tuple[Message, ...]:

@@ -11,13 +11,13 @@ from typing import Any
 
 import torch
 
+from core.chat.tools import responder
 from core.config import Config, Train, replaced
 from core.data.batches import batch, epochs_read
 from core.data.dataset import Dataset
 from core.data.params import keywords
-from core.evaluation.evaluate import Evaluation
 from core.lab.opened import Opened
-from core.lab.own import objective_of, own_function, own_metrics, scoring_of
+from core.lab.own import evaluation, objective_of, own_metrics, scoring_of, tools_of
 from core.lab.settle import Settled, settle
 from core.listener import SILENT
 from core.models.build import MODEL_PARAMS, builder
@@ -25,6 +25,7 @@ from core.plugins.manager import Plugins
 from core.process import computing
 from core.reward.collapse import collapsed
 from core.reward.collect import FIGURES, Collector, collector
+from core.sampling.rollouts import Respond
 from core.tracking.metrics import COLUMNS, EPOCH
 from core.tracking.run import Run
 from core.tracking.trackers import find_trackers, open_trackers
@@ -112,7 +113,22 @@ def rewarded(opened: Opened, dataset: Dataset, fresh: Fresh) -> Collector | None
     config = fresh.settled.config.train
     if config.objective.kind != "reward":
         return None
-    return collector(fresh.model, fresh.start, dataset, config, fresh.settled.machine, scoring_of(opened))
+    return collector(
+        fresh.model,
+        fresh.start,
+        dataset,
+        config,
+        fresh.settled.machine,
+        scoring_of(opened),
+        responding(opened, dataset),
+    )
+
+
+def responding(opened: Opened, dataset: Dataset) -> Respond | None:
+    """What answers the calls of tools in conversations; None for other data."""
+    if not dataset.train.whole:
+        return None
+    return responder(dataset.encoder, tools_of(opened, conversations=True))
 
 
 def reads_epochs(config: Train) -> bool:
@@ -124,7 +140,7 @@ def evaluation_of(
     opened: Opened, run: Run, dataset: Dataset, machine: Machine
 ) -> Callable[[torch.nn.Module, int], dict[str, float]]:
     """What measures a model at a step of training: the built-in metrics, and at some steps prepare.py's `evaluate`."""
-    measured = Evaluation(dataset, run.config, machine, own_function(opened.code, "answer"))
+    measured = evaluation(opened, run.config, dataset, machine)
     every, interval = run.config.evaluate.every, run.config.train.runtime.eval_interval
     taken = {*COLUMNS, *FIGURES, EPOCH} if reads_epochs(run.config.train) else {*COLUMNS, *FIGURES}
 

@@ -12,7 +12,7 @@ import torch
 
 from core.chat.conversation import Message
 from core.errors import UserError
-from core.lab.answering import Answering
+from core.lab.answering import Answering, ToolCall
 from core.lab.model import LoadedModel
 from core.sampling.generate import generate
 
@@ -97,18 +97,23 @@ def save_talk(talk: Talk, path: Path) -> Path:
 
 
 def reply(
-    talk: Talk, text: str, show: Callable[[str], Any] | None = None, stopped: Callable[[], bool] = lambda: False
+    talk: Talk,
+    text: str,
+    show: Callable[[str], Any] | None = None,
+    stopped: Callable[[], bool] = lambda: False,
+    on_call: Callable[[ToolCall], Any] = lambda call: None,
 ) -> Reply:
     """Say something, and let the model answer. show: called with the pieces of the answer as they come.
 
-    stopped: asked after each token; if it says so, the answer ends there, and stays in the talk as it is. An answer without
+    on_call: called with each call of a tool, when it has its result. stopped: asked after each token; if it says so, the answer ends there, and stays in the talk as it is. An answer without
     text leaves the talk as it was. Raises UserError for text that the encoder cannot encode.
     """
     model, asked = talk.model, (*talk.messages, Message("user", text))
-    answering = Answering(asked, model.encoder, model.block_size)
+    answering = Answering(asked, model.encoder, model.block_size, model.tools)
     with model.trained.machine.computing():
         write_turn(talk, answering, show, stopped)
-        while answering.close_turn(stopped=stopped()):
+        while call := answering.close_turn(stopped=stopped()):
+            on_call(call)
             write_turn(talk, answering, show, stopped)
     ended, talk = answering.turn_ended, replace(talk, seed=talk.seed + 1)
     if not answering.turns:

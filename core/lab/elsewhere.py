@@ -22,6 +22,7 @@ from core.evaluation.passes import passes
 from core.lab.model import LoadedModel
 from core.lab.opened import open_folder, prepared
 from core.lab.own import own_function
+from core.sampling.asking import answer_size, said
 from core.sampling.generate import complete
 
 
@@ -86,20 +87,26 @@ def drawn(model: LoadedModel, examples: Sequence[Example], temperature: float, s
     """`samples` answers to each prompt, one after the other. Raises UserError for a prompt that the encoder cannot encode."""
     part = own_function(model.opened.code, "answer")
     repeated = [example for example in examples for _ in range(samples)]
-    longest = max((len(model.encoder.encode(example.completion)) for example in examples), default=0)
+    longest = max((answer_size(example.completion, model.encoder) for example in examples), default=0)
     begun = [model.begun(example.prompt) for example in repeated]
     model.say_what_is_cut(begun)
+    # What stands before the part that counts may be longer than in the truth.
+    most = max(longest + 1, model.config.sample.sample.max_new_tokens if part else 0)
+    seed = model.config.sample.runtime.seed or 0
     with model.trained.machine.computing():
-        texts = complete(
-            model.module,
-            model.encoder,
-            begun,
-            # What stands before the part that counts may be longer than in the truth.
-            max_new_tokens=max(longest + 1, model.config.sample.sample.max_new_tokens if part else 0),
-            temperature=temperature,
-            stop=model.trained.stop,
-            seed=model.config.sample.runtime.seed or 0,
-        )
+        if model.trained.conversations:
+            rollouts = model.asked(begun, max_new_tokens=most, temperature=temperature, seed=seed)
+            texts = [said(rollout, model.encoder) for rollout in rollouts]
+        else:
+            texts = complete(
+                model.module,
+                model.encoder,
+                begun,
+                max_new_tokens=most,
+                temperature=temperature,
+                stop=model.trained.stop,
+                seed=seed,
+            )
     return answered(model.encoder, repeated, texts, part)
 
 

@@ -12,6 +12,7 @@ from pydantic import ValidationError
 
 from core import files
 from core.chat.render import PromptText
+from core.chat.tools import Tools
 from core.config import Config, Sampling
 from core.data.dataset import Dataset, Side, load_dataset
 from core.data.lines import as_examples
@@ -21,10 +22,12 @@ from core.evaluation.answers import DETAILS, details
 from core.evaluation.evaluate import Evaluation
 from core.evaluation.exact_match import Answer
 from core.lab.opened import Opened
-from core.lab.own import own_function, own_metrics
+from core.lab.own import own_function, own_metrics, tools_of
 from core.process import computing
+from core.sampling.asking import ask
 from core.sampling.generate import complete, pieces, prompt_ids, seen
 from core.sampling.load import Trained, load_run, run_config
+from core.sampling.rollouts import Rollout
 from core.toml import is_of_stage
 from core.tracking.run import Run, find_run, name_of
 from core.training.machine import choose_device
@@ -94,9 +97,19 @@ class LoadedModel:
         with self.trained.machine.computing():
             return self.evaluation(self.dataset).closing(self.module)
 
+    @functools.cached_property
+    def tools(self) -> Tools:
+        """The tools that it may call, by their names. Raises UserError where prepare.py's `tools` returns something else."""
+        return tools_of(self.opened, conversations=self.trained.conversations)
+
     def evaluation(self, dataset: Dataset) -> Evaluation:
-        """What measures the model on a dataset, with prepare.py's `answer`."""
-        return Evaluation(dataset, self.config, self.trained.machine, own_function(self.opened.code, "answer"))
+        """What measures the model on a dataset, with prepare.py's `answer` and its tools."""
+        part = own_function(self.opened.code, "answer")
+        return Evaluation(dataset, self.config, self.trained.machine, part, self.tools)
+
+    def asked(self, prompts: Sequence[str], **choices: Any) -> list[Rollout]:
+        """Its answers to prompts of conversations, with its tools. choices: as for `core.sampling.asking.ask`."""
+        return ask(self.module, self.encoder, prompts, self.tools, **choices)
 
     @property
     def mistakes(self) -> list[Answer]:

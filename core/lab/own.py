@@ -1,4 +1,4 @@
-"""The functions of prepare.py that measure and train in their own way: evaluate, loss, reward and answer.
+"""The functions of prepare.py that measure, train and answer in their own way: evaluate, loss, reward, answer and tools.
 
 prepare.py may hold helpers of these names, so all but evaluate count only with the parameters that are documented.
 """
@@ -16,16 +16,21 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from core.config import ObjectiveConfig
+from core.chat.own_tools import own_tools
+from core.chat.tools import BUILT_IN, Tools
+from core.config import Config, ObjectiveConfig
+from core.data.dataset import Dataset
 from core.encoders.base import Encoder
 from core.errors import UserError, did_you_mean
+from core.evaluation.evaluate import Evaluation
 from core.lab.opened import Opened
 from core.plugins.manager import Plugins
 from core.reward.scoring import Scoring
 from core.tracking.run import Run
+from core.training.machine import Machine
 from core.training.objectives import Objective, policy_gradient, tokens
 
-PARAMETERS = {"loss": ("model", "batch"), "answer": ("text",), "reward": ("example", "completion")}
+PARAMETERS = {"loss": ("model", "batch"), "answer": ("text",), "reward": ("example", "completion"), "tools": ()}
 
 
 @dataclass(frozen=True)
@@ -41,13 +46,57 @@ def own_function(code: ModuleType | None, name: str) -> Callable[..., Any] | Non
     found, wanted = getattr(code, name, None), PARAMETERS[name]
     if not callable(found):
         return None
-    if tuple(inspect.signature(found).parameters)[: len(wanted)] == wanted:
+    given = inspect.signature(found).parameters
+    if tuple(given)[: len(wanted)] == wanted and (wanted or not any(map(is_needed, given.values()))):
         function: Callable[..., Any] = found
         return function
     warnings.warn(
         f"prepare.py has a function {name}, which is not used: only `def {name}({', '.join(wanted)})` is.", stacklevel=2
     )
     return None
+
+
+def evaluation(opened: Opened, config: Config, dataset: Dataset, machine: Machine) -> Evaluation:
+    """What measures a model on a dataset, with prepare.py's `answer` and tools. Raises UserError as `tools_of`."""
+    tools = tools_of(opened, conversations=dataset.train.whole)
+    return Evaluation(dataset, config, machine, own_function(opened.code, "answer"), tools)
+
+
+def is_needed(parameter: inspect.Parameter) -> bool:
+    """Whether a function cannot be called without this parameter."""
+    return parameter.default is parameter.empty and parameter.kind not in (
+        parameter.VAR_POSITIONAL,
+        parameter.VAR_KEYWORD,
+    )
+
+
+def tools_of(opened: Opened, *, conversations: bool) -> Tools:
+    """The tools that a model may call: the built-in ones and, if it learns conversations with special tokens, those of
+    prepare.py's `tools()`.
+
+    `tools()` is called here only for their names. The tools run in a process of their own. Raises UserError if it does not
+    return a dict of functions by names without spaces, or names a built-in tool.
+    """
+    own = own_function(opened.code, "tools") if conversations else None
+    if own is None:
+        return BUILT_IN
+    place, found = str(opened.experiment.folder / "prepare.py"), own()
+    if not isinstance(found, dict) or not all(callable(tool) for tool in found.values()):
+        raise UserError(
+            "tools did not return a dict of functions",
+            place=place,
+            remedy='Return a dict from names to functions that take a text and give one: {"weather": weather}.',
+        )
+    for name in found:
+        if not isinstance(name, str) or not name or len(name.split()) != 1 or name != name.strip():
+            raise UserError(
+                f"tools names a tool {name!r}", place=place, remedy='Give it a name without spaces, such as "weather".'
+            )
+        if name in BUILT_IN:
+            raise UserError(
+                f"tools names a tool {name!r}, which is built in", place=place, remedy="Give it another name."
+            )
+    return {**BUILT_IN, **own_tools(opened.experiment.folder.absolute(), found)}
 
 
 def objective_of(config: ObjectiveConfig, plugins: Plugins) -> Objective:

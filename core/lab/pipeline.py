@@ -16,11 +16,10 @@ from core.data.lines import as_examples
 from core.encoders.base import identity
 from core.encoders.special import has_special
 from core.errors import UserError
-from core.evaluation.evaluate import Evaluation
 from core.lab.evaluating import evaluate
 from core.lab.model import LoadedModel, load_model
 from core.lab.opened import Opened, as_read, prepared
-from core.lab.own import own_function
+from core.lab.own import evaluation
 from core.lab.reporting import report_of_model, report_of_run, say_samples
 from core.lab.sampling import sample
 from core.lab.stages import at_stage, is_finished, named, split_name
@@ -197,7 +196,6 @@ def measure_others(opened: Opened, at: Opened, model: LoadedModel) -> None:
     """
     assert at.stage is not None
     found: dict[str, dict[str, float]] = {}
-    part = own_function(at.code, "answer")
     for stage in at.stages:
         other = at_stage(opened, stage)
         folder = other.experiment.path(other.config.prepare.dataset_dir)
@@ -206,7 +204,7 @@ def measure_others(opened: Opened, at: Opened, model: LoadedModel) -> None:
         dataset = as_examples(load_dataset(folder, other.plugins), other.config.prepare)
         if identity(dataset.encoder) == identity(model.encoder):
             with model.trained.machine.computing():
-                metrics, _ = Evaluation(dataset, other.config, model.trained.machine, part).closing(model.module)
+                metrics, _ = evaluation(at, other.config, dataset, model.trained.machine).closing(model.module)
             found[stage.name] = dict(metrics)
     files.write_json(model.run.folder / OTHERS, found)
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from core.data.dataset import Dataset
 from core.errors import UserError
-from core.lab.assemble import throwaway
+from core.lab.assemble import responding, throwaway
 from core.lab.opened import Opened
 from core.lab.own import scoring_of
 from core.lab.training import start_from
@@ -31,5 +31,7 @@ def reward_outlook(opened: Opened, dataset: Dataset) -> dict[str, Any] | None:
                 start_from(own, origin, parts.model, dataset)
             except UserError as error:
                 return {"missing": f"{origin.removeprefix('./')} has no weights yet: {error.message}"}
-        found = collector(parts.model, None, dataset, run.config.train, parts.machine, scoring_of(opened))
+        found = collector(
+            parts.model, None, dataset, run.config.train, parts.machine, scoring_of(opened), responding(opened, dataset)
+        )
         return dataclasses.asdict(outlook_of(found))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from core.evaluation.exact_match import answered
 from core.lab.model import LoadedModel
 from core.lab.own import own_function
 from core.report.samples import Sample
+from core.sampling.asking import said, spelled_out
 from core.sampling.generate import complete
 
 FILE = "FILE:"  # start = "FILE:path" reads the text from a file, as in nanoGPT
@@ -42,15 +43,14 @@ def sample(model: LoadedModel, *, show: Callable[[str], Any] | None = None, **ch
     try:
         begun = [example.prompt if answers else model.begun(example.prompt) for example in prompts]
         model.say_what_is_cut(begun)
+        decoding["seed"] = own.runtime.seed or 0 if seed is None else seed
         with model.trained.machine.computing():
-            texts = complete(
-                model.module,
-                model.encoder,
-                begun,
-                seed=own.runtime.seed or 0 if seed is None else seed,
-                show=None if answers else show,
-                **decoding,
-            )
+            if asks and model.trained.conversations:
+                texts = talked(model, begun, graded=answers, **decoding)
+                if show is not None and not answers:
+                    show(texts[0])
+            else:
+                texts = complete(model.module, model.encoder, begun, show=None if answers else show, **decoding)
     except UserError as error:  # the encoder's own remedy is about preparing data
         remedy = f"{model.run.title} was trained without it. Start with text like its training data."
         raise UserError(error.message, place="start", remedy=remedy) from None
@@ -61,6 +61,16 @@ def sample(model: LoadedModel, *, show: Callable[[str], Any] | None = None, **ch
         Sample(answer.example.prompt, answer.text, answer.example.completion, answer.correct if part else None)
         for answer in answered(model.encoder, prompts, texts, part)
     ]
+
+
+def talked(model: LoadedModel, prompts: Sequence[str], *, graded: bool, stop: str, **decoding: Any) -> list[str]:
+    """What the assistant says last in answer to each prompt of a conversation; not graded: its calls and their results, too.
+
+    Where the run has a text that ends samples, it ends them here as well.
+    """
+    text = said if graded else spelled_out
+    found = [text(rollout, model.encoder) for rollout in model.asked(prompts, **decoding)]
+    return [each[: each.index(stop) + len(stop)] if stop and stop in each else each for each in found]
 
 
 def held_out(model: LoadedModel, number: int, seed: int | None) -> list[Example]:

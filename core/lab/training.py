@@ -15,12 +15,11 @@ from core import durable, files
 from core.data.batches import batch
 from core.data.dataset import Dataset
 from core.errors import Interrupted, RunFailed, UserError
-from core.evaluation.evaluate import Evaluation
 from core.lab.assemble import Fresh, assemble, fresh_model, identity_of, refuse_unknown, rewarded
 from core.lab.cautions import warn_before_training
 from core.lab.no_room import model_does_not_fit, step_does_not_fit
 from core.lab.opened import Opened
-from core.lab.own import own_function
+from core.lab.own import evaluation
 from core.lab.settle import Settled, settle
 from core.lab.summaries import closing, first_line, last_line, opening, surroundings
 from core.listener import Advice
@@ -243,8 +242,7 @@ def measured(started: Started) -> dict[str, Any]:
         best = checkpoints.load(run.checkpoints, "best")
         checkpoints.put_weights(model, best.model, str(best.folder))
     model.eval()
-    part = own_function(started.opened.code, "answer")
-    return Evaluation(dataset, run.config, started.fresh.settled.machine, part).reported(model)
+    return evaluation(started.opened, run.config, dataset, started.fresh.settled.machine).reported(model)
 
 
 def compare_machines(opened: Opened, run: Run, exact: bool) -> None:

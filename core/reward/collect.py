@@ -21,6 +21,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from core.chat.render import PromptText
 from core.config import Train
 from core.data.batches import NO_TARGET, block_size
 from core.data.dataset import Dataset
@@ -28,6 +29,7 @@ from core.data.documents import Example
 from core.encoders.base import Encoder, between
 from core.errors import UserError
 from core.reward.scoring import Scoring
+from core.sampling.asking import said
 from core.sampling.generate import prompt_ids
 from core.sampling.rollouts import Respond, Rollout, roll_out
 from core.training.machine import Machine
@@ -216,9 +218,10 @@ def ends_of(dataset: Dataset) -> frozenset[int]:
 
 def text_of(rollout: Rollout, example: Example, encoder: Encoder) -> str:
     """What the model said in the end: its text after the last result of a tool, as the completion of a prompt."""
-    begin = max((place + 1 for place, forced in enumerate(rollout.forced) if forced), default=0)
-    before = [*rollout.prompt, *rollout.written[:begin]][-1]
-    text = encoder.decode([before, *rollout.written[begin:]])[len(encoder.decode([before])) :]
+    if isinstance(example.prompt, PromptText):
+        return said(rollout, encoder)
+    before = rollout.prompt[-1]
+    text = encoder.decode([before, *rollout.written])[len(encoder.decode([before])) :]
     return text.removeprefix(between(encoder, example.prompt, example.completion))
 
 

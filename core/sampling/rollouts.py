@@ -43,13 +43,16 @@ def roll_out(
     ends: Collection[int],
     max_new_tokens: int,
     temperature: float = 1.0,
+    top_k: int = 0,
+    top_p: float = 1.0,
     respond: Respond | None = None,
     at_once: int = AT_ONCE,
 ) -> list[Rollout]:
     """Write after each prompt of ids, up to an id of `ends` or max_new_tokens, forced ids included. Rollout i is drawn with seeds[i].
 
-    temperature 0: the likeliest ids. Nothing else changes the model's distribution: no top-k, no top-p. respond: is asked at
-    every such id; where it gives ids, they are forced and the model goes on after them. The prompts and max_new_tokens together
+    temperature 0: the likeliest ids. top_k, top_p: as for `generate`; left out, nothing but the temperature changes the
+    model's distribution. respond: is asked at every such id; where it gives ids, they are forced and the model goes on after
+    them. The prompts and max_new_tokens together
     must fit the model's block_size, or the model does not see the beginning.
     """
     engine = Engine(model, min(at_once, len(prompts)))
@@ -59,7 +62,7 @@ def roll_out(
     while waiting or active:
         while waiting and engine.has_room:
             number, (ids, seed) = waiting.pop()
-            asked = Continuation(tuple(ids), max_new_tokens, temperature, seed=seed)
+            asked = Continuation(tuple(ids), max_new_tokens, temperature, top_k, top_p, seed)
             active.append(Writing(number, engine.join(asked)))
         engine.step()
         for writing in list(active):

@@ -29,7 +29,7 @@ from core.serve.models import Served, Shelf
 from core.serve.replies import Envelope
 from core.serve.streaming import EventStream, whole_answer
 from core.serve.worker import Busy
-from core.serve.writing import ChatWriting, TextWriting, Writing
+from core.serve.writing import AnyWriting, ChatWriting, TextWriting
 
 PAGE = Path(__file__).parent / "page"
 
@@ -117,7 +117,7 @@ async def chat_completions(request: Request) -> Response:
     messages = [turn.message for turn in asked.messages]
     try:
         writing = await asyncio.to_thread(
-            ChatWriting, messages, served.model.encoder, served.model.block_size, asked.stops
+            ChatWriting, messages, served.model.encoder, served.model.block_size, asked.stops, served.model.tools
         )
     except UserError as error:
         raise refused(error, "messages") from None
@@ -138,7 +138,7 @@ async def completions(request: Request) -> Response:
     return await answer(request, served, asked, TextWriting(ids, served.model.encoder, stops), chat=False)
 
 
-async def answer(request: Request, served: Served, asked: Asked, writing: Writing, *, chat: bool) -> Response:
+async def answer(request: Request, served: Served, asked: Asked, writing: AnyWriting, *, chat: bool) -> Response:
     """Have the model write, and answer with that: in events, or in one piece."""
     limits: Limits = request.app.state.limits
     param = "messages" if chat else "prompt"
@@ -164,7 +164,7 @@ async def answer(request: Request, served: Served, asked: Asked, writing: Writin
             code="busy",
             headers={"Retry-After": "1"},
         ) from None
-    envelope = Envelope(served.name, chat)
+    envelope = Envelope(served.name, chat, isinstance(asked, AskedForChat) and asked.show_calls)
     if asked.stream:
         return EventStream(served.worker, ticket, envelope, limits, with_usage=asked.wants_usage)
     found = await whole_answer(served.worker, ticket, request.receive)
@@ -172,7 +172,7 @@ async def answer(request: Request, served: Served, asked: Asked, writing: Writin
         return Response(status_code=499)
     if found.reason == "error":
         return JSONResponse(error_body(found.text, 500), 500)
-    return JSONResponse(envelope.whole(found.text, found.reason, ticket))
+    return JSONResponse(envelope.whole(found, ticket))
 
 
 async def tokenize(request: Request) -> Response:

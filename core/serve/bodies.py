@@ -88,10 +88,11 @@ class Part(Strict):
 
 
 class Turn(Strict):
-    """A message of a conversation."""
+    """A message of a conversation. call: of a tool, with which a turn of the assistant ends; its result is a turn of the tool."""
 
-    role: Literal["system", "developer", "user", "assistant"]
+    role: Literal["system", "developer", "user", "assistant", "tool"]
     content: str | list[Part]
+    call: str = ""
 
     @model_validator(mode="before")
     @classmethod
@@ -104,14 +105,15 @@ class Turn(Strict):
     @property
     def message(self) -> Message:
         content = self.content if isinstance(self.content, str) else "".join(part.text for part in self.content)
-        return Message("system" if self.role == "developer" else self.role, content)
+        return Message("system" if self.role == "developer" else self.role, content, self.call)
 
 
 class AskedForChat(Asked):
-    """The body of /v1/chat/completions."""
+    """The body of /v1/chat/completions. show_calls: the answer also says which tools were called, and their results."""
 
     messages: Annotated[list[Turn], Field(min_length=1)]
     max_completion_tokens: Positive | None = None
+    show_calls: bool = False
 
     @property
     def choices(self) -> dict[str, Any]:

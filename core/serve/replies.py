@@ -5,18 +5,24 @@ from __future__ import annotations
 import json
 import secrets
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from core.serve.worker import Ticket
+from core.lab.answering import ToolCall
+from core.serve.worker import Happened, Ticket
 
 
 @dataclass(frozen=True)
 class Envelope:
-    """How one answer is written. chat: as a message; otherwise as text. model: the name that the client gave or got."""
+    """How one answer is written. chat: as a message; otherwise as text. model: the name that the client gave or got.
+
+    show_calls: with the calls of tools and their results.
+    """
 
     model: str
     chat: bool
+    show_calls: bool = False
     id: str = field(default_factory=lambda: secrets.token_hex(12))
     created: int = field(default_factory=lambda: int(time.time()))
 
@@ -26,19 +32,27 @@ class Envelope:
         prefix = "chatcmpl" if self.chat else "cmpl"
         return {"id": f"{prefix}-{self.id}", "object": kind, "created": self.created, "model": self.model}
 
-    def whole(self, text: str, reason: str, ticket: Ticket) -> dict[str, Any]:
+    def whole(self, answer: Happened, ticket: Ticket) -> dict[str, Any]:
         """The answer in one piece."""
-        said = {"message": {"role": "assistant", "content": text}} if self.chat else {"text": text}
-        choice = {"index": 0, **said, "logprobs": None, "finish_reason": reason}
+        message = {"role": "assistant", "content": answer.text} | self.called(answer.calls)
+        said = {"message": message} if self.chat else {"text": answer.text}
+        choice = {"index": 0, **said, "logprobs": None, "finish_reason": answer.reason}
         return self.head(chunk=False) | {"choices": [choice], "usage": usage(ticket), "timings": timings(ticket)}
 
     def opening(self) -> str:
         """The first event of a stream: the role. Text has none."""
         return event(self.chunk({"role": "assistant", "content": ""})) if self.chat else ""
 
-    def piece(self, text: str) -> str:
-        """The event of a piece of text."""
-        return event(self.chunk({"content": text} if self.chat else text))
+    def piece(self, happened: Happened) -> str:
+        """The event of a piece of text, perhaps with calls; "" where there is nothing to say."""
+        calls = self.called(happened.calls)
+        if not happened.text and not calls:
+            return ""
+        return event(self.chunk({"content": happened.text, **calls} if self.chat else happened.text))
+
+    def called(self, calls: Sequence[ToolCall]) -> dict[str, Any]:
+        """Calls of tools, if they are to be shown. `at`: how many characters of the answer's text stand before each."""
+        return {"calls": [call._asdict() for call in calls]} if calls and self.show_calls else {}
 
     def ending(self, reason: str, ticket: Ticket, *, with_usage: bool) -> str:
         """The last events of a stream."""
@@ -49,7 +63,7 @@ class Envelope:
             events += event(self.head(chunk=True) | totals)
         return f"{events}data: [DONE]\n\n"
 
-    def chunk(self, said: dict[str, str] | str, reason: str | None = None) -> dict[str, Any]:
+    def chunk(self, said: dict[str, Any] | str, reason: str | None = None) -> dict[str, Any]:
         choice = {"index": 0, ("delta" if self.chat else "text"): said, "logprobs": None, "finish_reason": reason}
         return self.head(chunk=True) | {"choices": [choice]}
 

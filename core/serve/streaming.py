@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import json
 from collections.abc import AsyncIterator
+from functools import reduce
 
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
@@ -73,22 +74,22 @@ class EventStream(Response):
         """The events that say it."""
         if happened.reason == "error":
             return f"data: {json.dumps(error_body(happened.text, 500))}\n\ndata: [DONE]\n\n"
-        piece = self.envelope.piece(happened.text) if happened.text else ""
+        piece = self.envelope.piece(happened)
         if not happened.reason:
             return piece
         return piece + self.envelope.ending(happened.reason, self.ticket, with_usage=self.with_usage)
 
 
 async def whole_answer(worker: Worker, ticket: Ticket, receive: Receive) -> Happened | None:
-    """The text of an answer when it is complete, and why it ended; None if the client has gone away before."""
+    """An answer when it is complete; None if the client has gone away before."""
 
     async def collect() -> Happened:
-        pieces: list[str] = []
+        answer = Happened("")
         async for found in happenings(ticket):
             if found[-1].reason == "error":
                 return found[-1]
-            pieces += [happened.text for happened in found]
-        return Happened("".join(pieces), found[-1].reason)
+            answer = reduce(Happened.then, found, answer)
+        return answer
 
     tasks = asyncio.ensure_future(collect()), asyncio.ensure_future(gone(receive))
     try:

@@ -11,10 +11,11 @@ from collections import deque
 from dataclasses import dataclass, field
 from typing import Any
 
+from core.lab.answering import ToolCall
 from core.lab.model import LoadedModel
 from core.sampling.engine import Continuation, Engine, Running
 from core.serve.limits import Limits
-from core.serve.writing import Writing
+from core.serve.writing import AnyWriting
 
 TOGETHER = 0.01  # seconds for which pieces are collected: waking the event loop up costs as much as writing a token
 FAILED = "the model failed to write an answer; the server's terminal says why"
@@ -26,10 +27,18 @@ class Busy(Exception):
 
 @dataclass(frozen=True)
 class Happened:
-    """text: a piece of the answer. reason: why it has ended, "stop", "length" or "error" (then text is the message); or ""."""
+    """text: a piece of the answer. reason: why it has ended, "stop", "length" or "error" (then text is the message); or "".
+
+    calls: of tools that were answered meanwhile.
+    """
 
     text: str
     reason: str = ""
+    calls: tuple[ToolCall, ...] = ()
+
+    def then(self, later: Happened) -> Happened:
+        """Both in one."""
+        return Happened(self.text + later.text, later.reason, self.calls + later.calls)
 
 
 NOTHING = Happened("")
@@ -40,14 +49,17 @@ class Ticket:
     """A request on its way through the worker.
 
     settings: how tokens are drawn, as Continuation has them. prompt_tokens, new_tokens: counted so far. begun, first, last:
-    when its prompt was taken up, its first token came, and its last; seconds of a clock.
+    when its prompt was taken up, its first token came, and its last; seconds of a clock. called: after a turn that calls a
+    tool: the call with its result, or None if the answer is over. failed: whether there was a bug instead.
     """
 
-    writing: Writing
+    writing: AnyWriting
     settings: dict[str, Any]
     loop: asyncio.AbstractEventLoop
     events: asyncio.Queue[Happened] = field(default_factory=asyncio.Queue)
     cancelled: bool = False
+    called: ToolCall | None = None
+    failed: bool = False
     prompt_tokens: int = 0
     new_tokens: int = 0
     begun: float = 0.0
@@ -68,6 +80,7 @@ class Worker:
         self.changed = threading.Condition()
         self.waiting: deque[Ticket] = deque()
         self.tickets: dict[Running, Ticket] = {}
+        self.calling: set[Ticket] = set()  # wait for a tool
         self.closed = False
         self.news: dict[Ticket, Happened] = {}  # what has not been handed over yet
         self.handed_over = 0.0  # when that was last done
@@ -85,7 +98,7 @@ class Worker:
         if self.thread.is_alive():
             self.thread.join()
 
-    def submit(self, writing: Writing, settings: dict[str, Any]) -> Ticket:
+    def submit(self, writing: AnyWriting, settings: dict[str, Any]) -> Ticket:
         """Ask for an answer, from within an event loop. Raises Busy."""
         ticket = Ticket(writing, settings, asyncio.get_running_loop())
         with self.changed:
@@ -132,9 +145,27 @@ class Worker:
                 if not (self.waiting and engine.has_room):
                     return True
                 ticket = self.waiting.popleft()
-            if not ticket.cancelled:
+                goes_on = ticket in self.calling
+                self.calling.discard(ticket)
+            if ticket.cancelled:
+                continue
+            if goes_on:
+                self.go_on(engine, ticket)
+            else:
                 ticket.begun = time.perf_counter()
                 self.begin_turn(engine, ticket)
+
+    def go_on(self, engine: Engine, ticket: Ticket) -> None:
+        """What follows when a tool has answered."""
+        calls = (ticket.called,) if ticket.called else ()
+        if ticket.failed:
+            self.fail(ticket)
+        elif calls and ticket.left:
+            self.note(ticket, Happened("", calls=calls))
+            self.begin_turn(engine, ticket)
+        else:
+            self.note(ticket, Happened("", "length" if calls else "stop", calls))
+            self.hand_over()
 
     def begin_turn(self, engine: Engine, ticket: Ticket) -> None:
         """Have the engine continue the prompt as it is now."""
@@ -145,9 +176,13 @@ class Worker:
         try:
             self.tickets[engine.join(Continuation(ids, **settings))] = ticket
         except Exception:
-            self.hand_over()  # what the answer has so far stands before the error
-            deliver([(ticket, Happened(FAILED, "error"))])
+            self.fail(ticket)
             raise
+
+    def fail(self, ticket: Ticket) -> None:
+        """End an answer with an error. What it has so far stands before that."""
+        self.hand_over()
+        deliver([(ticket, Happened(FAILED, "error"))])
 
     def step(self, engine: Engine) -> None:
         """Write one token of each answer, and hand over what that adds, at once where an answer ends."""
@@ -157,14 +192,17 @@ class Worker:
         for running in engine.step():
             ticket = self.tickets[running]
             happened = self.advance(engine, running, ticket)
-            ended = ended or bool(happened.reason)
+            ended = ended or bool(happened.reason) or ticket in self.calling
             if happened.text or happened.reason:
-                before = self.news.get(ticket, NOTHING)
-                self.news[ticket] = Happened(before.text + happened.text, happened.reason)
+                self.note(ticket, happened)
         now = time.perf_counter()
         if ended or now - self.handed_over >= TOGETHER:
             self.handed_over = now
             self.hand_over()
+
+    def note(self, ticket: Ticket, happened: Happened) -> None:
+        """Keep what has happened until it is handed over."""
+        self.news[ticket] = self.news.get(ticket, NOTHING).then(happened)
 
     def hand_over(self) -> None:
         deliver(list(self.news.items()))
@@ -181,12 +219,23 @@ class Worker:
         self.leave(engine, running)
         if not writing.ended:
             return Happened(piece + writing.rest(), "length")
-        if not writing.goes_on():
+        if not writing.calling:
+            writing.goes_on()
             return Happened(piece, "stop")
-        if not ticket.left:
-            return Happened(piece, "length")
-        self.begin_turn(engine, ticket)
+        self.calling.add(ticket)
+        threading.Thread(target=self.call, args=(ticket,), daemon=True).start()
         return Happened(piece)
+
+    def call(self, ticket: Ticket) -> None:
+        """Run a tool, in a thread of its own: others go on meanwhile. Then the answer waits for a row again, before new ones."""
+        try:
+            ticket.called = ticket.writing.goes_on()
+        except Exception as error:  # a bug: the tools themselves give errors as text
+            traceback.print_exception(error)
+            ticket.failed = True
+        with self.changed:
+            self.waiting.appendleft(ticket)
+            self.changed.notify()
 
     def leave(self, engine: Engine, running: Running) -> None:
         engine.leave(running)
@@ -196,10 +245,11 @@ class Worker:
         """End all answers on their way with an error. everybody: those that wait, too."""
         self.hand_over()
         with self.changed:
-            tickets = [*self.tickets.values(), *(self.waiting if everybody else ())]
+            tickets = {*self.tickets.values(), *((*self.waiting, *self.calling) if everybody else ())}
             self.tickets.clear()
             if everybody:
                 self.waiting.clear()
+                self.calling.clear()
         deliver([(ticket, Happened(message, "error")) for ticket in tickets])
 
 

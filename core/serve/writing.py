@@ -6,15 +6,19 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from core.chat.conversation import Message
+from core.chat.tools import Tools
 from core.encoders.base import Encoder
-from core.lab.answering import Answering
+from core.lab.answering import Answering, ToolCall
 from core.sampling.stops import StopTexts, TextStream
 
 
-class Writing(Protocol):
-    """ended: whether what the model has written is complete."""
+class AnyWriting(Protocol):
+    """ended: whether what the model has written is complete. calling: whether it then calls a tool."""
 
     ended: bool
+
+    @property
+    def calling(self) -> bool: ...
 
     @property
     def prompt(self) -> tuple[int, ...]:
@@ -30,8 +34,11 @@ class Writing(Protocol):
     def rest(self) -> str:
         """What was kept back, where no more tokens come."""
 
-    def goes_on(self) -> bool:
-        """After `ended`: whether the model writes another turn, after a new prompt."""
+    def goes_on(self) -> ToolCall | None:
+        """After `ended`: run the tool that is called, if one is. The model then writes another turn, after a new prompt.
+
+        Returns the call with its result; None where the answer is over.
+        """
 
 
 class TextWriting:
@@ -40,6 +47,10 @@ class TextWriting:
     def __init__(self, prompt: Sequence[int], encoder: Encoder, stops: Sequence[str]) -> None:
         self.ids, self.encoder, self.ended = tuple(prompt), encoder, False
         self.stream, self.stops = TextStream(encoder, self.ids[-1]), StopTexts(stops)
+
+    @property
+    def calling(self) -> bool:
+        return False
 
     @property
     def prompt(self) -> tuple[int, ...]:
@@ -60,17 +71,23 @@ class TextWriting:
     def rest(self) -> str:
         return self.stops.take(self.stream.rest()) + self.stops.rest()
 
-    def goes_on(self) -> bool:
-        return False
+    def goes_on(self) -> ToolCall | None:
+        return None
 
 
 class ChatWriting:
     """The assistant's answer to a conversation."""
 
-    def __init__(self, messages: Sequence[Message], encoder: Encoder, block_size: int, stops: Sequence[str]) -> None:
+    def __init__(
+        self, messages: Sequence[Message], encoder: Encoder, block_size: int, stops: Sequence[str], tools: Tools
+    ) -> None:
         """Raises UserError for messages that are not valid, or not encodable."""
-        self.answering = Answering(tuple(messages), encoder, block_size)
+        self.answering = Answering(tuple(messages), encoder, block_size, tools)
         self.stops, self.ended = StopTexts(stops), False
+
+    @property
+    def calling(self) -> bool:
+        return self.answering.calling and not self.stops.ended
 
     @property
     def prompt(self) -> tuple[int, ...]:
@@ -89,6 +106,6 @@ class ChatWriting:
         held = "" if self.answering.calling else self.answering.stream.rest()
         return self.stops.take(held) + self.stops.rest()
 
-    def goes_on(self) -> bool:
+    def goes_on(self) -> ToolCall | None:
         self.ended = False
         return self.answering.close_turn(stopped=self.stops.ended)

@@ -88,8 +88,9 @@ function eventOf(text) {
   }
 }
 
-// Ask for an answer. onText(piece) is called as it comes. Returns {reason, timings}; an abort of the signal raises AbortError.
-export async function ask(path, body, signal, onText) {
+// Ask for an answer. onText(piece) is called as it comes, onCall({call, result, at}) with each call of a tool.
+// Returns {reason, timings}; an abort of the signal raises AbortError.
+export async function ask(path, body, signal, onText, onCall) {
   const asked = JSON.stringify({ ...body, stream: true, stream_options: { include_usage: true } });
   const answer = await request(path, { method: "POST", body: asked, signal });
   const found = { reason: "", timings: {} };
@@ -102,6 +103,7 @@ export async function ask(path, body, signal, onText) {
     const choice = event.choices?.[0];
     const piece = choice?.delta?.content ?? choice?.text ?? "";
     if (piece) onText(piece);
+    (choice?.delta?.calls ?? []).forEach(onCall);
     found.reason = choice?.finish_reason ?? found.reason;
     found.timings = event.timings ?? found.timings;
   }

@@ -1,7 +1,7 @@
 // The page: conversations on the left, the open one on the right; what happens when something is clicked, typed or answered.
 import { ApiError, ask, keepToken, models, takeToken } from "./api.js";
 import * as store from "./store.js";
-import { $, button, download, editor, greeting, isAtEnd, isSending, make, shortened, statusOf, titleOf, toEnd, toast, turnOf, writingTurn } from "./view.js";
+import { $, button, callOf, download, editor, greeting, isAtEnd, isSending, make, shortened, statusOf, titleOf, toEnd, toast, turnOf, turnsOf, writingTurn } from "./view.js";
 
 const THEMES = { auto: "◐ Auto", light: "☀ Light", dark: "☾ Dark" };
 const NUMBERS = { "top-k": 0, seed: 0, length: 1 }; // settings that are whole numbers, with the least they may be
@@ -173,12 +173,12 @@ function wanted(begun) {
   }
   // A turn without an answer has no place in a conversation of turns.
   const turns = [];
-  for (const { role, content } of chat.messages) {
-    if (role === "user" && turns.at(-1)?.role === "user") turns.pop();
-    if (content) turns.push({ role, content });
+  for (const message of chat.messages) {
+    if (message.role === "user" && turns.at(-1)?.role === "user") turns.pop();
+    turns.push(...turnsOf(message));
   }
   const system = chat.system.trim() ? [{ role: "system", content: chat.system.trim() }] : [];
-  return ["/v1/chat/completions", { ...body, messages: [...system, ...turns] }];
+  return ["/v1/chat/completions", { ...body, messages: [...system, ...turns], show_calls: true }];
 }
 
 // Have the model write the next answer, and show it as it comes. begun: what is there of it.
@@ -207,6 +207,10 @@ async function answer(begun = "") {
       const follow = isAtEnd();
       said.append(piece);
       if (follow) toEnd();
+    }, (call) => {
+      message.calls = [...(message.calls ?? []), call];
+      said.append(callOf(call));
+      toEnd();
     });
     message.cut = result.reason === "length";
     timings = result.timings;
@@ -323,7 +327,7 @@ function closeSide() {
 // Save the open conversation as a line of JSON, in the form of a dataset.
 function exportChat() {
   const system = chat.system ? [{ role: "system", content: chat.system }] : [];
-  const messages = [...system, ...chat.messages.map(({ role, content }) => ({ role, content }))];
+  const messages = [...system, ...chat.messages.flatMap(turnsOf)];
   download(`${JSON.stringify({ messages })}\n`, "conversation.jsonl", "application/jsonl");
 }
 

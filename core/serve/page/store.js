@@ -40,8 +40,10 @@ function keys() {
 function chatFrom(text, id) {
   try {
     const { title, model, system, messages, updated } = JSON.parse(text);
+    const isCall = (c) => typeof c?.call === "string" && typeof c.result === "string" && Number.isInteger(c.at);
     const right = Array.isArray(messages)
-      && messages.every((m) => (m.role === "user" || m.role === "assistant") && typeof m.content === "string");
+      && messages.every((m) => (m.role === "user" || m.role === "assistant") && typeof m.content === "string")
+      && messages.every(({ calls = [] }) => Array.isArray(calls) && calls.every(isCall));
     const words = (value) => (typeof value === "string" ? value : "");
     return right ? { id, title: words(title), model: words(model), system: words(system), messages, updated: Number(updated) || 0 } : null;
   } catch {

@@ -71,9 +71,34 @@ export function greeting(model, canChat) {
     make("p", { className: "size", textContent: model ? sizeOf(model) : "" }));
 }
 
+// The text of a message in parts, each with the call of a tool that ends it; the last has none. Places count whole characters.
+function partsOf({ content, calls = [] }) {
+  const letters = [...content];
+  const ends = [0, ...calls.map(({ at }) => at), letters.length];
+  return ends.slice(1).map((end, number) => ({ text: letters.slice(ends[number], end).join(""), call: calls[number] }));
+}
+
+// A message as turns of a conversation: a call ends a turn, and its result is one. A call without an answer behind it is left out.
+export function turnsOf(message) {
+  const { role } = message;
+  const turns = partsOf(message).flatMap(({ text, call }) => {
+    if (call) return [{ role, content: text, call: call.call }, { role: "tool", content: call.result }];
+    return text ? [{ role, content: text }] : [];
+  });
+  while (turns.at(-1)?.role === "tool") {
+    const [{ content }] = turns.splice(-2);
+    if (content) turns.push({ role, content });
+  }
+  return turns;
+}
+
+// A call of a tool with its result, as a line between the text.
+export const callOf = ({ call, result }) => make("div", { className: "call", textContent: `${call} = ${result}` });
+
 // A message. tools: the buttons below it.
 export function turnOf(message, tools) {
-  const turn = make("article", { className: `turn ${message.role}` }, make("div", { className: "said", textContent: message.content }));
+  const said = partsOf(message).flatMap(({ text, call }) => (call ? [text, callOf(call)] : [text]));
+  const turn = make("article", { className: `turn ${message.role}` }, make("div", { className: "said" }, ...said.filter(Boolean)));
   turn.setAttribute("aria-label", message.role === "user" ? "You" : "Answer");
   const note = message.role === "assistant" ? noteOf(message) : "";
   if (note) turn.append(make("div", { className: message.error ? "note error" : "note", textContent: note }));
