@@ -44,7 +44,7 @@ TILE = 16  # rows are padded to a multiple of so many tokens
 
 
 @dataclass(frozen=True)
-class Group:
+class AnswerGroup:
     """A prompt, the answers to it, and their rewards."""
 
     example: Example
@@ -84,7 +84,7 @@ class Collector:
         Targets are the ids that the model chose, its end among them. A step without any signal has no target.
         """
         random = np.random.Generator(np.random.Philox(np.random.SeedSequence((self.config.runtime.seed, step, 1))))
-        drawn: list[Group] = []
+        drawn: list[AnswerGroup] = []
         for _ in range(ROUNDS):
             missing = self.config.objective.prompts_per_step - sum(group.has_signal for group in drawn)
             if not missing:
@@ -115,7 +115,7 @@ class Collector:
 
     def groups(
         self, prompts: Sequence[tuple[Example, list[int]]], random: np.random.Generator, size: int
-    ) -> list[Group]:
+    ) -> list[AnswerGroup]:
         """`size` answers to each prompt, scored. One that does not end has the reward 0."""
         objective = self.config.objective
         with evaluating(self.model):
@@ -136,10 +136,10 @@ class Collector:
                 self.scoring.score(example, text) if rollout.ended else 0.0
                 for rollout, text in zip(own, texts, strict=True)
             ]
-            found.append(Group(example, own, texts, rewards))
+            found.append(AnswerGroup(example, own, texts, rewards))
         return found
 
-    def rows(self, groups: Sequence[Group]) -> tuple[Array, Array, Array]:
+    def rows(self, groups: Sequence[AnswerGroup]) -> tuple[Array, Array, Array]:
         """A row per answer: prompt, answer, padding."""
         rollouts = [rollout for group in groups for rollout in group.rollouts]
         advantages = [value for group in groups for value in advantages_of(group.rewards)]
@@ -231,7 +231,7 @@ def advantages_of(rewards: Sequence[float]) -> list[float]:
     return [reward - (total - reward) / others for reward in rewards]
 
 
-def figures_of(drawn: Sequence[Group], scoring: Scoring) -> dict[str, float]:
+def figures_of(drawn: Sequence[AnswerGroup], scoring: Scoring) -> dict[str, float]:
     """Of all answers that were drawn: means, and shares from 0 to 1. signal: of prompts whose answers differ in reward."""
     answers = [
         (group.example, text, rollout)
