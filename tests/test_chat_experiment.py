@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 import re
+from collections import Counter
 from collections.abc import Callable
 from itertools import islice, pairwise
 from pathlib import Path
@@ -65,6 +66,11 @@ def test_the_answers_are_right(asked: list[Conversation]) -> None:
         elif conversation.group == "name":
             assert answer.removeprefix("You are ").rstrip(".") in question
     assert seen == {"identity", "name", "world", "spelling", "length", "counting", "adding", "comparing"}
+
+
+def test_no_one_number_answers_most_counting_questions(asked: list[Conversation]) -> None:
+    counted = Counter(numbers(question_and_answer(each)[1])[0] for each in asked if each.group == "counting")
+    assert max(counted.values()) < 0.6 * sum(counted.values()) and len(counted) >= 3
 
 
 Item = frozenset[int] | str

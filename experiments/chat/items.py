@@ -17,6 +17,15 @@ river rock root sand seed shadow shell snail soil spider spring star stem stone 
 vine water web willow wind window winter wood worm apple banana bread butter cheese lemon orange pepper potato tomato
 """.split()  # noqa: SIM905 - a list of words would be a page long
 ENDS = ("", "", "", "l", "m", "n", "r", "s", "t")
+NAMES = """
+Ada Alex Amir Anna Ben Carla Chen Clara David Ella Emil Emma Eva Felix Finn Hana Hugo Ida Ines Jan Jonas Julia Kai Lara Lena Leo Li
+Lina Luca Maria Max Mia Milo Nina Noah Nora Olga Oliver Omar Oscar Paul Priya Rosa Ruth Sam Sara Sofia Sophie Tara Theo Tim Tom
+Vera Wei Yara Yusuf Zoe
+""".split()  # noqa: SIM905
+NAME_STARTS = (*STARTS, "", "", "c", "ch", "h", "j", "j", "ph", "sh", "th", "w", "y")
+NAME_VOWELS = (*VOWELS, *VOWELS, "ai", "ea", "ee", "ia", "ie", "oo", "ou")
+NAME_ENDS = (*ENDS, *ENDS, "ck", "h", "lf", "ll", "nd", "nn", "rt", "ss", "x", "y")
+COMMON = frozenset((*REAL, *NAMES))
 
 
 def number_of(item, purpose):
@@ -27,9 +36,9 @@ def number_of(item, purpose):
 def use_of(item, tasks):
     """The one of these tasks in which an item is asked, or None if it is practised.
 
-    Three of four items are asked. Of real words it is one of four, because visitors ask for them in longer talks, too.
+    Three of four items are asked. Of real words and names it is one of four, because visitors say them in longer talks, too.
     """
-    asked = (number_of(item, "use") % 4 == 0) == (item in REAL)
+    asked = (number_of(item, "use") % 4 == 0) == (item in COMMON)
     return tasks[number_of(item, "task") % len(tasks)] if asked else None
 
 
@@ -47,9 +56,21 @@ def word(rng):
     return "".join(rng.choice(STARTS) + rng.choice(VOWELS) + rng.choice(ENDS) for _ in range(rng.choice((2, 2, 3))))
 
 
+def word_to_count(rng):
+    """A word; three of four times one in which a letter occurs twice or more."""
+    repeats = rng.random() < 0.75
+    while repeats and len(set(found := word(rng))) == len(found):
+        pass
+    return found if repeats else word(rng)
+
+
 def name(rng):
-    """A made-up name of a person or a place."""
-    return "".join(rng.choice(STARTS) + rng.choice(VOWELS) + rng.choice(ENDS) for _ in range(2)).capitalize()
+    """A made-up name of a person or a place, of many forms, so that any name can be said again; or a real one."""
+    if rng.random() < 0.2:
+        return rng.choice(NAMES)
+    syllables = rng.choice((1, 2, 2, 2, 3))
+    parts = (rng.choice(NAME_STARTS) + rng.choice(NAME_VOWELS) + rng.choice(NAME_ENDS) for _ in range(syllables))
+    return "".join(parts).capitalize()
 
 
 def two_numbers(rng):

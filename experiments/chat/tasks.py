@@ -48,10 +48,13 @@ def length(word):
 
 
 def counting(word):
+    """Half of the ways ask for the most frequent letter: or nearly every answer would be 1."""
+    letters = sorted(set(word))
+    most = max(letters, key=word.count)
     return [
         (phrase.format(word, letter), f"{spelled(word)}. I see {word.count(letter)}.")
         for phrase in COUNT
-        for letter in sorted(set(word))
+        for letter in letters + [most] * len(letters)
     ]
 
 
@@ -88,16 +91,17 @@ def identity(item):
     return [item]
 
 
-# What draws an item, and what gives its pairs of question and answer.
+# What a task is about, what draws such an item, and what gives its pairs of question and answer. An item is asked in one of the
+# tasks that are about the same.
 TASKS = {
-    "identity": (creature.identity_question, identity),
-    "name": (items.name, name),
-    "world": (items.name, world),
-    "spelling": (items.word, spelling),
-    "length": (items.word, length),
-    "counting": (items.word, counting),
-    "adding": (items.two_numbers, adding),
-    "comparing": (items.two_numbers, comparing),
+    "identity": ("Pip", creature.identity_question, identity),
+    "name": ("name", items.name, name),
+    "world": ("name", items.name, world),
+    "spelling": ("word", items.word, spelling),
+    "length": ("word", items.word, length),
+    "counting": ("word", items.word_to_count, counting),
+    "adding": ("numbers", items.two_numbers, adding),
+    "comparing": ("numbers", items.two_numbers, comparing),
 }
 
 
@@ -106,7 +110,8 @@ def exercise(rng, task, *, asked):
 
     asked: with an item that occurs nowhere else, in the one way that depends on the item.
     """
-    make, ways = TASKS[task]
-    item = items.draw(rng, make, [each for each in TASKS if TASKS[each][0] is make], task if asked else None)
+    about, make, ways = TASKS[task]
+    alike = [each for each in TASKS if TASKS[each][0] == about]
+    item = items.draw(rng, make, alike, task if asked else None)
     found = ways(item)
     return found[items.number_of(item, "way") % len(found)] if asked else rng.choice(found)
