@@ -29,7 +29,7 @@ from core.report.pipeline_report import write_pipeline_report
 from core.report.reward import Rewarded, rewarded
 from core.report.runs import RunData
 from core.report.stage_figures import read_pipeline
-from core.report.stage_sections import figure_text
+from core.report.stage_sections import commit_text, figure_text
 
 Terrarium = Callable[..., Result]
 PREPARE = '''"""Frogs: texts, then questions, then the same questions again."""
@@ -177,7 +177,7 @@ def test_every_stage_completes_the_same_prompts(frogs: Path) -> None:
     found = {stage: after_stage(frogs, stage)["on"] for stage in ("base", "talk", "more")}
     for data in found:
         asked = {json.dumps([sample["prompt"] for sample in on[data]["samples"]]) for on in found.values()}
-        assert len(asked) == 1 and len(json.loads(asked.pop())) >= 4
+        assert len(asked) == 1 and len(json.loads(asked.pop())) == {"base": 4}.get(data, 8)
     texts, questions = found["base"]["base"]["samples"], found["talk"]["talk"]["samples"]
     assert all(sample["correct"] is None and not sample["truth"].startswith(sample["prompt"]) for sample in texts)
     assert all(sample["prompt"].startswith("Say ") and sample["correct"] in (True, False) for sample in questions)
@@ -434,3 +434,35 @@ def test_turns_are_text_and_never_markup() -> None:
     [line] = [line for line in text.splitlines() if line.startswith("- ")]
     assert r"\*\*x\*\*" in line and r"\<script" in line
     assert page(Document("t", [], [PageSection("s", [Dialogue([])])])).count("<h2>") == 0
+
+
+# Commits
+
+
+def test_a_commit_is_named_with_changes() -> None:
+    commit = "0123456789abcdef" * 2
+    assert commit_text({"environment": {"git_commit": commit, "git_dirty": False}}) == "0123456789ab, unchanged"
+    changed = commit_text({"environment": {"git_commit": f"{commit}+changes", "git_dirty": True}})
+    assert changed == "0123456789ab with uncommitted changes"
+    assert commit_text({}) is None
+
+
+def test_stages_of_different_commits_are_told_apart(frogs: Path, terrarium: Terrarium) -> None:
+    path = frogs / "out/default/more/summary.json"
+    summary = json.loads(path.read_text())
+    summary["environment"] |= {"git_commit": "feedbeef" * 5, "git_dirty": False, "torch": "9.9"}
+    path.write_text(json.dumps(summary))
+    assert terrarium("report", "frogs", "--run", "default").exit_code == 0
+    told = section(frogs, "Machine and code")
+    assert "more: feedbeeffeed, unchanged" in told and "more: 9.9" in told and "base: none (not in git)" in told
+
+
+def test_a_stage_that_was_killed_is_not_taken_for_whole(frogs: Path, terrarium: Terrarium) -> None:
+    path = frogs / "out/default/more/summary.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"status": "interrupted", "flops": None, "mfu": None}))
+    assert terrarium("report", "frogs", "--run", "default").exit_code == 0
+    assert "2 of them complete" in (frogs / "out/default/report.md").read_text()
+    assert (
+        "| interrupted |" in section(frogs, "Cost")
+        and "of this machine's peak" not in (frogs / "out/default/report.md").read_text()
+    )

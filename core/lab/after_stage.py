@@ -31,7 +31,7 @@ from core.report.after_stage import AfterStage, Completed, DataFacts, OnData, Si
 from core.report.stage_figures import OTHERS
 from core.sampling.generate import complete
 
-SAMPLES, TALKS = 8, 3  # prompts and conversations of each stage's data
+QUESTIONS, TEXTS, TALKS = 8, 4, 3  # questions, beginnings of texts, and conversations of each stage's data
 MOST_TURNS = 4  # of the user in a conversation
 POOL = 64  # documents of a side, evenly spaced, that they are chosen from
 NEW_TOKENS, TURN = 48, 64  # of a text, and of a turn; short, because every stage's model writes them
@@ -124,12 +124,12 @@ def samples_of(dataset: Dataset, model: LoadedModel) -> list[Completed]:
 
 def questions_of(dataset: Dataset) -> list[Example]:
     """Prompts with one right answer, of as many groups as there are."""
-    found = dataset.examples("val", POOL if dataset.groups else SAMPLES)
+    found = dataset.examples("val", POOL if dataset.groups else QUESTIONS)
     by_group: dict[str | None, list[Example]] = {}
     for example in found:
         by_group.setdefault(example.group, []).append(example)
     rounds = zip_longest(*by_group.values())  # the first of each group, then the second of each
-    return [example for each in rounds for example in each if example is not None][:SAMPLES]
+    return [example for each in rounds for example in each if example is not None][:QUESTIONS]
 
 
 def beginnings_of(dataset: Dataset) -> list[Example]:
@@ -145,9 +145,9 @@ def beginnings_of(dataset: Dataset) -> list[Example]:
 def texts_of(dataset: Dataset) -> list[str]:
     """Texts of the validation side, evenly spaced: documents, or stretches of running text from the start of a line on."""
     if dataset.val.starts is not None:
-        documents = dataset.questions("val", SAMPLES, graded=False)
+        documents = dataset.questions("val", TEXTS, graded=False)
         return [example.prompt + example.completion for example in documents]
-    begins = np.linspace(0, max(dataset.val.tokens - STRETCH, 0), SAMPLES).astype(int)
+    begins = np.linspace(0, max(dataset.val.tokens - STRETCH, 0), TEXTS).astype(int)
     stretches = [dataset.encoder.decode(dataset.val.ids[begin : begin + STRETCH].tolist()) for begin in begins]
     return [text if "\n" not in text[:PROMPT] else text.partition("\n")[2] for text in stretches]
 
@@ -195,8 +195,8 @@ def talk_of(turns: Sequence[Message], model: LoadedModel) -> list[TalkTurn]:
     system = "".join(turn.content for turn in turns if turn.role == "system")
     talk = begin_talk(model, system=system, temperature=0.0, max_new_tokens=TURN)
     found = [TalkTurn("system", system)] if system else []
-    asked = [number for number, turn in enumerate(turns) if turn.role == "user"][:MOST_TURNS]
-    for number, until in zip(asked, [*asked[1:], len(turns)], strict=False):
+    asked = [number for number, turn in enumerate(turns) if turn.role == "user"]
+    for number, until in list(zip(asked, [*asked[1:], len(turns)], strict=True))[:MOST_TURNS]:
         before = len(talk.messages)
         question = turns[number].content
         answer = reply(talk, question)

@@ -48,6 +48,9 @@ td.own small { font-weight: 400; }
 td.text { white-space: pre-wrap; overflow-wrap: anywhere; }
 pre { background: var(--panel); border-radius: 8px; padding: .9rem 1.1rem; margin: .6rem 0; overflow-x: auto; white-space: pre-wrap;
   overflow-wrap: anywhere; }
+td.sample { min-width: 8.5rem; }
+.cards + p, .scroll + p { margin-top: .8rem; }
+.scroll + p:not(.soft) { margin-top: 1.7rem; }
 td small { display: block; color: var(--soft); font-size: .8rem; line-height: 1.35; }
 td.good small, td.bad small { color: inherit; }
 .talk { display: grid; gap: .45rem; margin: .8rem 0 1.4rem; }

@@ -10,7 +10,6 @@ from core.report.changes import BETTER, UNCLEAR, UNKNOWN, WORSE, Change
 from core.report.document import Cell, Dialogue, PageTable, Paragraph, Part, Said
 from core.report.reward import MEANT, Rewarded
 from core.report.run_report import duration, quantity
-from core.report.samples import escaped
 from core.report.stage_figures import SAME_AS, Pipeline
 from core.tracking.figures import group_text, loss_text, share_text
 
@@ -24,10 +23,10 @@ MEANINGS = {
     "accuracy": "exact match of {}prompts",
     "held_out_accuracy": "exact match of {}prompts of held_out()",
 }
-SHOWN_GROUPS = 8
+SHOWN_TEXT = 140  # characters of a completion
 ONE_RUN = (
     "Intervals are 95 %, over the held-out data: how much another choice of it would change a figure. Changes are measured on "
-    "the same data before and after. This is one run; another seed may change figures by more, and `sweep` says by how much. "
+    "the same data before and after. This is one run; another seed may change figures by more, and a sweep over seeds says by how much. "
     "All figures are of checkpoint best."
 )
 
@@ -40,7 +39,11 @@ def at_a_glance(pipeline: Pipeline) -> list[Part]:
     rows = [
         [Cell(name), gained(pipeline, name), lost(pipeline, name), cost_cell(pipeline, name)] for name in pipeline.runs
     ]
-    return [PageTable(("stage", "its own data, before and after", "data of earlier stages", "cost"), rows)]
+    told = (
+        "Own data: the main figure of a stage, before → after it. Earlier stages: main figures of the data of the stages that it "
+        "goes back to, where they got worse."
+    )
+    return [PageTable(("stage", "own data", "earlier stages", "cost"), rows), Paragraph(told, "soft")] if rows else []
 
 
 def gained(pipeline: Pipeline, stage: str) -> Cell:
@@ -136,7 +139,9 @@ def forgotten(pipeline: Pipeline) -> list[Part]:
     if gone:
         told = Paragraph(f"Forgotten by the end: {'; '.join(gone)}.")
     elif unsure:
-        told = Paragraph("Intervals are missing, so the report cannot say what was forgotten: compare the figures.")
+        told = Paragraph(
+            "Intervals are missing (too little validation data, or a run of an older version), so the report cannot say what was forgotten: compare the figures."
+        )
     else:
         told = Paragraph("Nothing was forgotten beyond the intervals.")
     return [told, PageTable(("metric", "after its own stage", "at the end", "change", "", "most of it in"), rows)]
@@ -255,9 +260,9 @@ def samples(pipeline: Pipeline) -> list[Part]:
         )
         rows = [
             [
-                Cell(escaped(each.prompt), "text"),
+                Cell(each.prompt.strip(), "text sample"),
                 *(completed(found[number].text, found[number].correct) for found in same.values()),
-                Cell(escaped(each.truth), "text soft"),
+                Cell(clipped(each.truth), "text sample soft"),
             ]
             for number, each in enumerate(written[data])
         ]
@@ -269,8 +274,16 @@ def samples(pipeline: Pipeline) -> list[Part]:
 def completed(text: str, correct: bool | None) -> Cell:
     """What a stage wrote."""
     if correct is None:
-        return Cell(escaped(text), "text")
-    return Cell(escaped(text), "text good" if correct else "text", note="✓ right" if correct else "✗ wrong")
+        return Cell(clipped(text), "text sample")
+    return Cell(
+        text.strip(), "text sample good" if correct else "text sample", note="✓ right" if correct else "✗ wrong"
+    )
+
+
+def clipped(text: str) -> str:
+    """The beginning of a text, so that a table of several stages stays readable."""
+    text = text.strip()
+    return text if len(text) <= SHOWN_TEXT else text[: SHOWN_TEXT - 1] + "…"
 
 
 def talks(pipeline: Pipeline) -> list[Part]:
