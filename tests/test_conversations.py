@@ -12,7 +12,7 @@ from test_encoders import BPE, KINDS, PROSE, SPELLED, TEXTS, knowing
 
 from core import Conversation, Message
 from core.chat.conversation import SPECIAL, check_conversation, question_of
-from core.chat.render import PromptText, render, render_prompt, reply_of, shortened, spelled, trimmed
+from core.chat.render import PromptText, render, render_prompt, reply_of, shortened, spelled, trimmed, turns_of
 from core.encoders.base import Encoder, identity
 from core.encoders.bytes import BytesEncoder
 from core.encoders.special import WithSpecialTokens, has_special, rebuilt, special_ids
@@ -66,6 +66,14 @@ def test_a_conversation_is_written_as_the_page_says() -> None:
     assert as_text(render(TOOLS, BYTES).ids.tolist()) == (
         "<|bos|><|system|>Be brief.<|end|><|user|>3*4?<|end|><|assistant|>Hm. <|tool|>calculator 3*4<|end|><|result|>=12<|end|>"
         "<|assistant|>It is 12.<|end|><|user|>And <|end|>?<|end|><|assistant|>Bye.<|end|>"
+    )
+
+
+@settings(max_examples=100, deadline=None)
+@given(conversation=histories())
+def test_the_ids_of_a_conversation_give_its_turns_back(conversation: Conversation) -> None:
+    assert turns_of(render(conversation, BYTES).ids.tolist(), BYTES) == tuple(
+        message for message in conversation.messages if message.content or message.call
     )
 
 

@@ -130,7 +130,10 @@ def test_each_stage_is_measured_before_and_after_it(looped: Path, terrarium: Ter
         terrarium("evaluate", "spaces", "--stage", "again", "--data", "datasets/basic/long", "--json").stdout
     )
     assert measured["val_loss"] == table["long/val_loss"]["again"]
-    assert re.search(r"\| short/val\\_accuracy \| \d+\.\d% of \d+ \|", (looped / "out/default/report.md").read_text())
+    assert re.search(
+        r"\| short/val\\_accuracy<br>exact match of \d+ validation prompts \| \d+\.\d%<br>",
+        (looped / "out/default/report.md").read_text(),
+    )
 
 
 def test_a_finished_loop_does_nothing_again(looped: Path, terrarium: Terrarium) -> None:

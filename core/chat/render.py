@@ -12,6 +12,7 @@ import numpy.typing as npt
 from core.chat.conversation import (
     ASSISTANT,
     END,
+    OPENS,
     TOOL,
     USER,
     Conversation,
@@ -108,6 +109,22 @@ def reply_of(ids: Sequence[int], encoder: Encoder) -> Message:
     at = written.index(special[TOOL]) if special[TOOL] in written else len(written)
     call = " ".join(encoder.decode(written[at + 1 :]).split())
     return Message("assistant", encoder.decode(written[:at]), call)
+
+
+def turns_of(ids: Sequence[int], encoder: Encoder) -> tuple[Message, ...]:
+    """The turns of a rendered conversation, or of its beginning: what `render` made of them. A turn without text is left out."""
+    roles = {opens: role for role, opens in OPENS.items()}
+    found: list[Message] = []
+    calling = False
+    for text, _, special in spelled(ids, [False] * len(ids), encoder):
+        if special and text in roles:
+            found.append(Message(roles[text], ""))
+        elif special:
+            calling = text == TOOL
+        elif found:
+            last = found.pop()
+            found.append(replace(last, call=text) if calling else replace(last, content=text))
+    return tuple(turn for turn in found if turn.content or turn.call)
 
 
 def trimmed(conversation: Conversation, encoder: Encoder, at_most: int) -> Conversation:

@@ -36,17 +36,19 @@ def report(
     """Write a report on all runs of an experiment, or on one run.
 
     A report is one HTML page, which opens from disk, and the same in Markdown. Runs and sweeps write their own reports;
-    this command updates them. --to writes a folder to hand in: Markdown with its pictures as files, room for your own
+    this command updates them. Of a run with stages it is one page about all stages; without --run, these pages are updated,
+    too. --to writes a folder to hand in: Markdown with its pictures as files, room for your own
     conclusion, which stays when the report is written again, a page, and a PDF where a browser or WeasyPrint is there.
     --format md leaves out the page and the PDF.
     """
     from core.cli.console import Console
     from core.lab.choosing import out_of
-    from core.lab.reporting import hand_in, report_named, report_of_experiment
+    from core.lab.reporting import hand_in, report_named, report_of_experiment, reports_of_pipelines
     from core.plugins.discovery import find
 
     found, console = find(experiment), Console(quiet=quiet, json=as_json)
     out = out_of(found, variant, overrides)
+    pipelines: dict[str, Path] = {}
     if to is not None or form is not None:
         written = hand_in(found, out, to or out / "hand_in", name, markdown_only=form == "md")
         console.say("\n".join(f"{kind + ':':<8}{path}" for kind, path in written.items()))
@@ -59,9 +61,21 @@ def report(
         page = report_of_experiment(found, out) if name is None else report_named(found, out, name)
         written = {"html": page, "md": page.with_suffix(".md")}
         console.say(f"report: {page}\n        {written['md']}")
+        pipelines = reports_of_pipelines(found, out) if name is None else {}
+        for run, of_run in pipelines.items():
+            console.say(f"stages of {run}: {of_run}")
     if as_json:
         files = {kind: str(path.absolute()) for kind, path in written.items()}
-        options.say_json({"experiment": found.name} | ({"run": name} if name else {}) | {"files": files})
+        stages = {
+            run: {"html": str(of_run.absolute()), "md": str(of_run.with_suffix(".md").absolute())}
+            for run, of_run in pipelines.items()
+        }
+        options.say_json(
+            {"experiment": found.name}
+            | ({"run": name} if name else {})
+            | {"files": files}
+            | ({"stages": stages} if stages else {})
+        )
 
 
 COMMANDS = (report,)

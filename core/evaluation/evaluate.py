@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
@@ -16,11 +16,19 @@ from core.data.documents import Example
 from core.data.info import HELD_OUT
 from core.evaluation.exact_match import Answer, Part, accuracies, counts, greedy_answers, prompts_by_group
 from core.evaluation.group_loss import group_bits_per_byte, group_losses
-from core.evaluation.loss import bits_per_byte, mean_loss
+from core.evaluation.loss import BatchLosses, batch_losses, bits_per_byte
 from core.tracking.metrics import accuracy_by_group
 from core.training.machine import Machine
 
 SIDES: tuple[Side, ...] = ("val", "train")  # that are measured while a run trains; the Examples of held_out() too
+
+
+class Closing(NamedTuple):
+    """What the closing evaluation finds on whole sides. answers: to the prompts of each side. losses: of the validation side."""
+
+    metrics: dict[str, float]
+    answers: dict[Side, list[Answer]]
+    losses: BatchLosses
 
 
 class Evaluation:
@@ -47,13 +55,14 @@ class Evaluation:
                 metrics |= group_losses(model, self.dataset, examples, self.machine, side)
         return metrics
 
-    def closing(self, model: torch.nn.Module) -> tuple[dict[str, float], dict[Side, list[Answer]]]:
-        """The same on the whole sides, the test side among them, and the answers to the prompts of each.
+    def closing(self, model: torch.nn.Module) -> Closing:
+        """The same on the whole sides, the test side among them, the answers to the prompts of each, and the loss by batch.
 
         At most `evaluate.max_prompts` prompts of a side are asked; `<side>_prompts` and `<side>_prompts/<group>` say how many.
         `bits_per_byte/<group>` and `test_bits_per_byte/<group>` are those of the completions of each group of these prompts.
         """
-        metrics, answers = self.losses(model, 0), dict[Side, list[Answer]]()
+        losses, answers = self.by_batch(model, 0, "val"), dict[Side, list[Answer]]()
+        metrics = self.of_batches(losses, "val")
         if self.dataset.test:
             metrics |= {
                 f"test_{name.removeprefix('test_')}": value for name, value in self.losses(model, 0, "test").items()
@@ -67,7 +76,7 @@ class Evaluation:
             examples = [answer.example for answer in answers.get(side, [])]
             bits = group_bits_per_byte(model, self.dataset, examples, self.machine)
             metrics |= {f"{prefix}bits_per_byte/{group}": value for group, value in bits.items()}
-        return metrics, answers
+        return Closing(metrics, answers, losses)
 
     def answers(self, model: torch.nn.Module, side: Side) -> list[Answer]:
         """Greedy answers to at most `evaluate.max_prompts` prompts of a side."""
@@ -102,8 +111,15 @@ class Evaluation:
 
     def losses(self, model: torch.nn.Module, eval_iters: int, side: Side = "val") -> dict[str, float]:
         """`<side>_loss` in nats per target, and bits per byte of the targets' text."""
-        data = self.config.train.data
-        loss = mean_loss(model, validation_rows(self.dataset.side(side), data, eval_iters), self.machine)
-        targets, text_bytes = self.dataset.target_size(side, masked=data.mask_prompt)
-        bits = bits_per_byte(loss, targets, text_bytes)
-        return {f"{side}_loss": loss} | ({} if bits is None else {"bits_per_byte": bits})
+        return self.of_batches(self.by_batch(model, eval_iters, side), side)
+
+    def by_batch(self, model: torch.nn.Module, eval_iters: int, side: Side) -> BatchLosses:
+        """The loss of each batch of a side, always the same batches. eval_iters: how many, evenly spaced; 0 for all."""
+        rows = validation_rows(self.dataset.side(side), self.config.train.data, eval_iters)
+        return batch_losses(model, rows, self.machine)
+
+    def of_batches(self, losses: BatchLosses, side: Side) -> dict[str, float]:
+        """`losses` of batches that are measured already."""
+        targets, text_bytes = self.dataset.target_size(side, masked=self.config.train.data.mask_prompt)
+        bits = bits_per_byte(losses.mean, targets, text_bytes)
+        return {f"{side}_loss": losses.mean} | ({} if bits is None else {"bits_per_byte": bits})

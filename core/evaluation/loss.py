@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -17,24 +18,45 @@ from core.training.step import to_device
 Array = npt.NDArray[np.int64]
 
 
+@dataclass(frozen=True)
+class BatchLosses:
+    """The loss of each of K batches. nats: sums over targets, (K,). targets: how many each batch has, (K,)."""
+
+    nats: tuple[float, ...]
+    targets: tuple[int, ...]
+
+    @property
+    def mean(self) -> float:
+        """Nats per target."""
+        return float(torch.tensor(self.nats, dtype=torch.float64).sum()) / sum(self.targets)
+
+
 def mean_loss(model: torch.nn.Module, rows: Iterable[tuple[Array, Array]], machine: Machine) -> float:
     """Mean loss in nats per target over batches of inputs and targets (B, T), -1 where there is no target.
 
     Raises UserError if there is no target.
     """
-    sums, count = list[torch.Tensor](), 0
+    return batch_losses(model, rows, machine).mean
+
+
+def batch_losses(model: torch.nn.Module, rows: Iterable[tuple[Array, Array]], machine: Machine) -> BatchLosses:
+    """The loss of each batch of inputs and targets (B, T), -1 where there is no target.
+
+    Raises UserError if there is no target.
+    """
+    sums, counts = list[torch.Tensor](), list[int]()
     for inputs, targets in rows:
         with torch.inference_mode(), machine.autocast():
             nats, _ = token_loss(model(to_device(inputs, machine)), to_device(targets, machine))
         sums.append(nats)  # read at the end: reading each one would stall a GPU
-        count += int((targets >= 0).sum())
-    if not count:
+        counts.append(int((targets >= 0).sum()))
+    if not any(counts):
         raise UserError(
             "the validation batches that are read have no targets",
             place="train.runtime.eval_iters",
             remedy="Raise it, or set it to 0 for the whole validation file.",
         )
-    return float(torch.stack(sums).cpu().double().sum()) / count
+    return BatchLosses(tuple(torch.stack(sums).cpu().double().tolist()), tuple(counts))
 
 
 def bits_per_byte(loss: float, targets: int, text_bytes: int | None) -> float | None:

@@ -54,7 +54,7 @@ def other_dataset(model: LoadedModel, name: str) -> Dataset:
 def evaluate_dataset(model: LoadedModel, dataset: Dataset) -> dict[str, Any]:
     """The closing metrics on a dataset."""
     with model.trained.machine.computing():
-        return dict(model.evaluation(dataset).closing(model.module)[0])
+        return dict(model.evaluation(dataset).closing(model.module).metrics)
 
 
 def evaluate_prompts(model: LoadedModel, examples: Sequence[Example]) -> tuple[dict[str, Any], list[Answer]]:

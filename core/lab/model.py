@@ -14,12 +14,12 @@ from core import files
 from core.chat.render import PromptText
 from core.chat.tools import Tools
 from core.config import Config, Sampling
-from core.data.dataset import Dataset, Side, load_dataset
+from core.data.dataset import Dataset, load_dataset
 from core.data.lines import as_examples
 from core.encoders.base import Encoder, identity
 from core.errors import UserError
 from core.evaluation.answers import DETAILS, details
-from core.evaluation.evaluate import Evaluation
+from core.evaluation.evaluate import Closing, Evaluation
 from core.evaluation.exact_match import Answer
 from core.lab.opened import Opened
 from core.lab.own import own_function, own_metrics, tools_of
@@ -89,8 +89,8 @@ class LoadedModel:
         return dataset
 
     @functools.cached_property
-    def closing(self) -> tuple[dict[str, float], dict[Side, list[Answer]]]:
-        """Metrics on the whole sides, and the greedy answers to the prompts of each."""
+    def closing(self) -> Closing:
+        """Metrics on the whole sides, the greedy answers to the prompts of each, and the validation loss by batch."""
         if self.dataset.held_out:
             asked = self.dataset.examples("held_out", self.config.evaluate.max_prompts)
             self.say_what_is_cut([example.prompt for example in asked])
@@ -114,11 +114,11 @@ class LoadedModel:
     @property
     def mistakes(self) -> list[Answer]:
         """The wrong greedy answers to held-out prompts."""
-        return [answer for answer in self.closing[1]["val"] if not answer.correct]
+        return [answer for answer in self.closing.answers["val"] if not answer.correct]
 
     def evaluate(self) -> dict[str, Any]:
         """Evaluate on the whole validation side, with prepare.py's `evaluate`. Also writes the run's evaluation.json."""
-        metrics: dict[str, float | None] = dict(self.closing[0])
+        metrics: dict[str, float | None] = dict(self.closing.metrics)
         metrics |= own_metrics(self.opened, self.run, self.module, self.encoder, metrics)
         files.write_figures(self.run.folder / "evaluation.json", metrics | {DETAILS: self.details})
         return {
@@ -132,9 +132,9 @@ class LoadedModel:
     @functools.cached_property
     def details(self) -> dict[str, Any]:
         """What the answers to held-out prompts get right and wrong: {"step": ..., side: `details`}. Without Examples only the step."""
-        asked = [side for side, answers in self.closing[1].items() if answers and side != "train"]
+        asked = [side for side, answers in self.closing.answers.items() if answers and side != "train"]
         return {"step": self.step} | {
-            side: details(self.closing[1][side], self.encoder, self.trained.stop) for side in asked
+            side: details(self.closing.answers[side], self.encoder, self.trained.stop) for side in asked
         }
 
     def complete(self, prompts: Sequence[str], *, seed: int = 0, **choices: Any) -> list[str]:

@@ -11,20 +11,20 @@ from pathlib import Path
 from typing import Any
 
 from core import durable, files
-from core.data.dataset import Dataset, load_dataset
-from core.data.lines import as_examples
+from core.data.dataset import Dataset
 from core.encoders.base import identity
 from core.encoders.special import has_special
 from core.errors import UserError
+from core.lab.after_stage import measure_after_stage
 from core.lab.evaluating import evaluate
-from core.lab.model import LoadedModel, load_model
+from core.lab.model import load_model
 from core.lab.opened import Opened, as_read, prepared
-from core.lab.own import evaluation
 from core.lab.reporting import report_of_model, report_of_run, say_samples
 from core.lab.sampling import sample
 from core.lab.stages import at_stage, is_finished, named, split_name
 from core.lab.training import Wish, origin_of, refuse_impossible, train_run
-from core.report.pipeline_report import OTHERS, write_pipeline_report
+from core.report.pipeline_report import write_pipeline_report
+from core.report.stage_figures import OTHERS
 from core.stages import Stage
 from core.tracking.run import PIPELINE, Run, lock_file, read_summary, set_aside, stage_names
 from core.training import checkpoints
@@ -81,7 +81,7 @@ def train_stages(opened: Opened, wish: Wish) -> Run:
         if is_new:
             model = load_model(at, run.name)
             model.evaluate()
-            measure_others(opened, at, model)
+            measure_after_stage(opened, at, model)
         report_of_run(run.folder)
     assert run is not None  # there is a stage
     report_of_pipeline(opened, folder)
@@ -103,7 +103,7 @@ def loop_stages(opened: Opened, wish: Wish, show: Callable[[str], Any] | None = 
         samples = sample(model, show=show)
         say_samples(opened.listener, samples, first_is_shown=show is not None)
         report_of_model(model, samples)
-        measure_others(opened, at, model)
+        measure_after_stage(opened, at, model)
     page = report_of_pipeline(opened, folder)
     opened.listener.say(f"report: {page}")
     return page
@@ -187,26 +187,6 @@ def begin_pipeline(folder: Path, stages: tuple[Stage, ...]) -> None:
     names = [stage.name for stage in stages]
     if stage_names(folder) != names:
         files.write_json(folder / PIPELINE, {"stages": names, "table": {}, "seconds": {}, "tokens": {}})
-
-
-def measure_others(opened: Opened, at: Opened, model: LoadedModel) -> None:
-    """Measure a stage's best weights on the data of the other stages: before they train, and after. Writes OTHERS.
-
-    A stage whose data is not there, or has another encoder, is left out.
-    """
-    assert at.stage is not None
-    found: dict[str, dict[str, float]] = {}
-    for stage in at.stages:
-        other = at_stage(opened, stage)
-        folder = other.experiment.path(other.config.prepare.dataset_dir)
-        if stage is at.stage or not (folder / "train.bin").is_file():
-            continue
-        dataset = as_examples(load_dataset(folder, other.plugins), other.config.prepare)
-        if identity(dataset.encoder) == identity(model.encoder):
-            with model.trained.machine.computing():
-                metrics, _ = evaluation(at, other.config, dataset, model.trained.machine).closing(model.module)
-            found[stage.name] = dict(metrics)
-    files.write_json(model.run.folder / OTHERS, found)
 
 
 def report_of_pipeline(opened: Opened, folder: Path) -> Path:

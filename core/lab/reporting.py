@@ -24,7 +24,7 @@ from core.report.plots import write_plots
 from core.report.run_report import SHOWN_MISTAKES, write_report
 from core.report.runs import read_run
 from core.report.samples import ErrorKind, Mistake, Sample, Written, after_first, as_text, write_samples
-from core.tracking.run import find_run, stage_names
+from core.tracking.run import find_run, run_folders, stage_names
 
 SHOWN_SIDES: tuple[Side, ...] = ("val", "held_out")  # whose wrong answers are shown: the test side's stay unseen
 MOST_SEARCHED = 20_000  # training examples, evenly spaced; decoding more takes seconds
@@ -47,6 +47,20 @@ def report_named(experiment: Experiment, out: Path, name: str) -> Path:
     return report_of_run(find_run(experiment, out, name))
 
 
+def reports_of_pipelines(experiment: Experiment, out: Path) -> dict[str, Path]:
+    """Write the page about all stages of each run that has stages. Returns their paths by run, in the order of `runs`.
+
+    Raises UserError for damaged files of a stage.
+    """
+    stages = [folder for folder in run_folders(experiment, out) if folder.parent != out]
+    folders = dict.fromkeys(folder.parent for folder in stages)
+    return {
+        folder.name: write_pipeline_report(folder, experiment.name, names)
+        for folder in folders
+        if (names := stage_names(folder))
+    }
+
+
 def report_of_model(model: LoadedModel, samples: Sequence[Sample]) -> Path:
     """Write the samples, plots and page of a run, and its log entry. Returns the page's path."""
     folder = model.run.folder
@@ -60,7 +74,7 @@ def report_of_model(model: LoadedModel, samples: Sequence[Sample]) -> Path:
 
 def written(model: LoadedModel, samples: Sequence[Sample]) -> Written:
     """Samples, and wrong answers with the nearest training examples."""
-    of_sides = {side: errors(model.closing[1].get(side, []), model.trained.stop) for side in SHOWN_SIDES}
+    of_sides = {side: errors(model.closing.answers.get(side, []), model.trained.stop) for side in SHOWN_SIDES}
     examples = model.dataset.examples("train", MOST_SEARCHED) if any(of_sides.values()) else []
     mistakes = [mistake(answer, examples, kind) for kind, answer in of_sides["val"][:SHOWN_MISTAKES]]
     kinds = [kind for side, found in of_sides.items() for kind in error_kinds(side, found, examples)]

@@ -12,12 +12,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Cell:
-    """A cell of a table. kind: a class of page.STYLE. share: 0 to 1, drawn as a bar. link: a relative path."""
+    """A cell of a table. kind: a class of page.STYLE. share: 0 to 1, drawn as a bar. link: a relative path. note: a small
+    line below the text."""
 
     text: str
     kind: str = ""
     share: float | None = None
     link: str = ""
+    note: str = ""
 
 
 @dataclass(frozen=True)
@@ -61,7 +63,24 @@ class Code:
     start: str = ""
 
 
-Part = Paragraph | Cards | PageTable | Picture | Code
+@dataclass(frozen=True)
+class Said:
+    """A turn of a conversation. note: a remark on it."""
+
+    role: str
+    text: str
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Dialogue:
+    """A conversation, turn by turn. folded: the title under which it is hidden until it is opened."""
+
+    turns: Sequence[Said]
+    folded: str = ""
+
+
+Part = Paragraph | Cards | PageTable | Picture | Code | Dialogue
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from urllib.parse import quote
 
-from core.report.document import Cards, Cell, Code, Document, PageTable, Paragraph, Part
+from core.report.document import Cards, Cell, Code, Dialogue, Document, PageTable, Paragraph, Part
 from core.report.tables import Table, as_markdown, markdown_text, pipes
 
 BAR = 20  # characters of a full bar
@@ -31,6 +31,8 @@ def block(part: Part) -> str:
         return as_markdown(Table(["", "", ""], rows)) if rows else ""
     if isinstance(part, PageTable):
         return grid(part)
+    if isinstance(part, Dialogue):
+        return dialogue(part)
     if isinstance(part, Code):
         return fence(part)
     return f"![{markdown_text(part.label)}]({quote(part.file)})" if part.drawings else ""
@@ -50,7 +52,19 @@ def cell_text(cell: Cell) -> str:
     if cell.share is not None:
         return "█" * round(BAR * min(1.0, max(0.0, cell.share)))
     text = "<br>".join(map(markdown_text, cell.text.strip().splitlines()))
-    return f"[{text}]({quote(cell.link)})" if cell.link else text
+    text = f"[{text}]({quote(cell.link)})" if cell.link else text
+    return f"{text}<br>{markdown_text(cell.note)}" if cell.note else text
+
+
+def dialogue(part: Dialogue) -> str:
+    """A conversation as a list of turns, which also reads well as plain text. Folded ones are shown open."""
+    turns = [
+        f"- **{markdown_text(turn.role)}:** {markdown_text(turn.text)}"
+        + f" ({markdown_text(turn.note)})" * bool(turn.note)
+        for turn in part.turns
+    ]
+    title = [markdown_text(part.folded), ""] if part.folded else []
+    return "\n".join([*title, *turns]) if turns else ""
 
 
 def fence(part: Code) -> str:

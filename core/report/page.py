@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from html import escape
 from urllib.parse import quote
 
-from core.report.document import Cards, Cell, Code, Document, PageTable, Paragraph, Part
+from core.report.document import Cards, Cell, Code, Dialogue, Document, PageTable, Paragraph, Part
 from core.report.plots import svg
 
 # Light or dark as the reader's system is. No font, script or image from elsewhere.
@@ -42,9 +42,23 @@ td.mark { font-variant-numeric: tabular-nums; white-space: nowrap; width: 1%; pa
 td.bar { width: 60%; }
 .bar i { display: block; height: .55rem; margin-top: .5rem; border-radius: 3px; background: var(--blue); }
 code, pre, td.text { font-family: ui-monospace, SFMono-Regular, Menlo, Consolas, monospace; font-size: .86rem; }
+td.lines { white-space: pre-line; overflow-wrap: anywhere; }
+td.own { font-weight: 600; }
+td.own small { font-weight: 400; }
 td.text { white-space: pre-wrap; overflow-wrap: anywhere; }
 pre { background: var(--panel); border-radius: 8px; padding: .9rem 1.1rem; margin: .6rem 0; overflow-x: auto; white-space: pre-wrap;
   overflow-wrap: anywhere; }
+td.sample { min-width: 8.5rem; }
+.cards + p, .scroll + p { margin-top: .8rem; }
+.scroll + p:not(.soft) { margin-top: 1.7rem; }
+td small { display: block; color: var(--soft); font-size: .8rem; line-height: 1.35; }
+td.good small, td.bad small { color: inherit; }
+.talk { display: grid; gap: .45rem; margin: .8rem 0 1.4rem; }
+.turn { max-width: 88%; padding: .45rem .8rem; border-radius: 10px; background: var(--panel); justify-self: start;
+  white-space: pre-wrap; overflow-wrap: anywhere; }
+.turn.user { justify-self: end; background: none; border: 1px solid var(--line); }
+.turn b { display: block; font-size: .75rem; font-weight: 500; color: var(--soft); }
+.turn small { display: block; color: var(--soft); font-size: .8rem; }
 details summary { cursor: pointer; color: var(--soft); }
 details table { margin-top: .75rem; }
 @media print { details > *, details::details-content { display: block; content-visibility: visible; height: auto; }
@@ -83,11 +97,24 @@ def show(part: Part) -> str:
         return cards(part)
     if isinstance(part, PageTable):
         return fold(part.folded, table(part)) if part.folded else table(part)
+    if isinstance(part, Dialogue):
+        return fold(part.folded, dialogue(part)) if part.folded else dialogue(part)
     if isinstance(part, Code):
         start = f'<span class="soft">{escape(part.start)}</span>' if part.start.strip() else ""
         return f"<pre>{start}{escape(part.text)}</pre>"
     drawings = line_break(svg(draw(), label) for label, draw in part.drawings.items())
     return f"<figure>\n{drawings}\n</figure>" if drawings else ""
+
+
+def dialogue(part: Dialogue) -> str:
+    """A conversation: the user's turns on the right, all others on the left."""
+    turns = line_break(
+        f'<div class="turn{" user" * (turn.role == "user")}"><b>{escape(turn.role)}</b>{escape(turn.text)}'
+        + (f"<small>{escape(turn.note)}</small>" if turn.note else "")
+        + "</div>"
+        for turn in part.turns
+    )
+    return f'<div class="talk">\n{turns}\n</div>' if turns else ""
 
 
 def cards(part: Cards) -> str:
@@ -110,11 +137,12 @@ def table(part: PageTable) -> str:
 
 
 def cell(shown: Cell) -> str:
-    """A table's cell: text, a link, or a bar."""
+    """A table's cell: text, a link, or a bar. A note stands below its text."""
     if shown.share is not None:
         return f'<td class="bar"><i style="width:{100 * min(1.0, max(0.0, shown.share)):.1f}%"></i></td>'
     text = escape(shown.text)
     text = f'<a href="{escape(quote(shown.link))}">{text}</a>' if shown.link else text
+    text += f"<small>{escape(shown.note)}</small>" if shown.note else ""
     return f'<td class="{shown.kind}">{text}</td>' if shown.kind else f"<td>{text}</td>"
 
 

@@ -1,105 +1,134 @@
-"""Write pipeline.json and the report of a run with stages: its metrics by stage, what each stage forgot, joined curves."""
+"""Write pipeline.json and the report of a run with stages: what each stage gained and forgot, curves, samples, data, cost."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from core import files
 from core.report import plots
-from core.report.document import Cards, Cell, Code, Document, PageSection, PageTable, Paragraph, Part, Picture
+from core.report.document import Cards, Code, Document, PageSection, Paragraph, Part, Picture
 from core.report.plots import INK, Panel, Row, png
-from core.report.run_report import duration, write_document
-from core.report.runs import RunData, read_run
-from core.tracking.figures import HELD_OUT, figure, loss_text, share_text
+from core.report.reward import LENIENT, ONLY_REWARD, REWARD, STRICT, Rewarded, rewarded
+from core.report.run_report import duration, quantity, write_document
+from core.report.runs import RunData
+from core.report.stage_figures import Pipeline, read_pipeline
+from core.report.stage_sections import (
+    SECTIONS,
+    at_a_glance,
+    commit_text,
+    forgotten,
+    metrics_table,
+    reward_section,
+    share_of_peak,
+    total,
+)
+from core.tracking.figures import share_text
 from core.tracking.run import PIPELINE
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 PICTURE = "curves.png"
-OTHERS = "other_stages.json"  # in a stage's run folder: {other stage: {metric: value}}, measured with its best weights
-OWN = {
-    "val_loss": "best_val_loss", "bits_per_byte": "bits_per_byte", "val_accuracy": "val_accuracy", "accuracy": "accuracy",
-    HELD_OUT: HELD_OUT,
-}  # fmt: skip
-AGAIN = (
-    "val_loss",
-    "val_accuracy",
-    "test_accuracy",
-    HELD_OUT,
-)  # of a stage's data, measured after every stage
-Metrics = dict[str, dict[str, float]]
+REWARDS = Panel("reward by step", "step", {"reward": REWARD, "strict": STRICT, "lenient": LENIENT}, "share, 0 to 1")
+PANELS = [Panel("loss by step", "step", plots.LOSS, plots.NATS), plots.ACCURACY, REWARDS]
 
 
 def write_pipeline_report(folder: Path, experiment: str, stages: Sequence[str]) -> Path:
     """Write pipeline.json, curves.png, report.html and report.md into the folder of a run. Returns the page's path.
 
-    stages: all of them, in their order. Those that have not begun are left out of the figures.
+    stages: all of them, in their order. Those that have not begun are left out of the figures. Raises UserError for damaged
+    files of a stage.
     """
-    runs = {name: read_run(folder / name) for name in stages if (folder / name / "summary.json").is_file()}
-    table, prompts = tables_of(folder, runs)
+    pipeline = read_pipeline(folder, experiment, stages)
     found = {
-        "stages": list(stages),
-        "table": table,
-        "seconds": {name: run.summary.get("train_seconds") for name, run in runs.items()},
-        "tokens": {name: run.summary.get("tokens") for name, run in runs.items()},
+        "stages": pipeline.stages,
+        "table": pipeline.table,
+        "seconds": {name: run.summary.get("train_seconds") for name, run in pipeline.runs.items()},
+        "tokens": {name: run.summary.get("tokens") for name, run in pipeline.runs.items()},
     }
     files.write_json(folder / PIPELINE, found)
-    drawn = joined_curves(runs)
+    drawn = joined_curves(pipeline.runs)
     if drawn is not None:
         files.write_bytes(folder / PICTURE, png(drawn))
-    return write_document(
-        folder, "report", about(folder, experiment, stages, runs, metrics(list(runs), table, prompts), drawn)
+    return write_document(folder, "report", about(pipeline))
+
+
+def about(pipeline: Pipeline) -> Document:
+    """The whole page."""
+    rewards = {name: found for name, run in pipeline.runs.items() if (found := rewarded(run))}
+    commands = dict.fromkeys(str(run.summary.get("command") or "") for run in pipeline.runs.values())
+    return Document(
+        f"{pipeline.experiment} / {pipeline.folder.name}",
+        head(pipeline, rewards),
+        [
+            PageSection("What each stage gained and forgot", at_a_glance(pipeline)),
+            PageSection("Metrics by stage", metrics_table(pipeline)),
+            PageSection("What was forgotten", forgotten(pipeline)),
+            *(PageSection(f"Reward and skill in {name}", reward_section(found)) for name, found in rewards.items()),
+            PageSection("Curves", curves(pipeline.runs)),
+            *(PageSection(title, section(pipeline)) for title, section in SECTIONS),
+            PageSection("Run it again", [Code("\n".join(filter(None, commands)))]),
+        ],
     )
 
 
-def tables_of(folder: Path, runs: dict[str, RunData]) -> tuple[Metrics, Metrics]:
-    """{metric: {stage: value}}: each stage's own figures, then STAGE/METRIC for the data of a stage after every stage.
-
-    The second table has the number of prompts of each exact match.
-    """
-    found: Metrics = {}
-    prompts: Metrics = {}
-    for name, run in runs.items():
-        for metric, field in OWN.items():
-            put(found, metric, name, figure(run.summary, field))
-        put(prompts, "accuracy", name, run.summary.get("prompts"))
-        put(prompts, HELD_OUT, name, (run.summary.get("held_out") or {}).get("prompts"))
-        put(prompts, "val_accuracy", name, read_json(folder / name / "evaluation.json").get("val_prompts"))
-    for measured_on in runs:
-        for name in runs:
-            measured = read_json(folder / name / ("evaluation.json" if name == measured_on else OTHERS))
-            values = measured if name == measured_on else measured.get(measured_on, {})
-            for metric in AGAIN:
-                put(found, f"{measured_on}/{metric}", name, values.get(metric))
-                put(prompts, f"{measured_on}/{metric}", name, values.get(metric.replace("accuracy", "prompts")))
-    return {metric: values for metric, values in found.items() if "/" not in metric or len(values) > 1}, prompts
+def head(pipeline: Pipeline, rewards: dict[str, Rewarded]) -> list[Part]:
+    """The question, what must not be missed, and the main figures."""
+    runs = list(pipeline.runs.values())
+    done = [run for run in runs if run.summary.get("status") == "completed"]
+    share, flops = share_of_peak(pipeline), total(pipeline, "flops")
+    figures = [
+        (f"{len(pipeline.stages)}", "stages", "" if len(done) == len(pipeline.stages) else f"{len(done)} of them complete"),
+        (duration(total(pipeline, "train_seconds")), "of training", f"{duration(total(pipeline, 'wall_seconds'))} with evaluations"),
+        (f"{quantity(total(pipeline, 'tokens')).strip()}", "tokens", "all stages together"),
+        (f"{quantity(flops)}FLOP" if flops else "", "operations", "estimated"),
+        ("" if share is None else share_text(share), "of this machine's peak", "in matrix products"),
+    ]  # fmt: skip
+    notices = [f"In stage {name}: {found.verdict}" for name, found in rewards.items() if ONLY_REWARD in found.verdict]
+    return [
+        *([Paragraph(str(runs[0].summary.get("description") or ""), "lead")] if runs else []),
+        *(Paragraph(text, "notice") for text in notices),
+        Cards([figure for figure in figures if figure[0]]),
+        *([Paragraph(code_and_machine(runs), "soft")] if runs else []),
+    ]
 
 
-def put(found: Metrics, metric: str, stage: str, value: Any) -> None:
-    """Note a figure, if there is one."""
-    if isinstance(value, (int, float)):
-        found.setdefault(metric, {})[stage] = value
+def code_and_machine(runs: Sequence[RunData]) -> str:
+    """Commit, processor, device and precision in one line. What differs between stages is listed."""
+    found = {
+        "Commit: ": [commit_text(run.summary) for run in runs],
+        "Machine: ": [(run.summary.get("environment") or {}).get("cpu") for run in runs],
+        "device ": [run.summary.get("device") for run in runs],
+        "in ": [run.summary.get("dtype") for run in runs],
+    }
+    texts = {name: ", ".join(dict.fromkeys(str(value) for value in values if value)) for name, values in found.items()}
+    commit = f"Commit: {text}. " if (text := texts.pop("Commit: ")) else ""
+    return commit + ", ".join(name + text for name, text in texts.items() if text)
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """A dict in a file; {} if it is missing or damaged: it is measured again where it is needed."""
-    try:
-        found = json.loads(path.read_bytes())
-    except (OSError, ValueError):
-        return {}
-    return found if isinstance(found, dict) else {}
+def curves(runs: dict[str, RunData]) -> list[Part]:
+    """Each curve of all stages, one after the other."""
+    panels = plots.present(joined(list(runs.values()))[0], PANELS)
+    if not panels:
+        return []
+    return [
+        Picture("curves of all stages, one after the other", {p.title: partial(drawn, runs, [p]) for p in panels}, PICTURE),
+        Paragraph("A stage ends at each dotted line. The next one may have other validation data.", "soft"),
+    ]  # fmt: skip
 
 
 def joined_curves(runs: dict[str, RunData]) -> Figure | None:
-    """Loss and exact match over the steps of all stages, one after the other, with a line where a stage ends."""
+    """Loss, exact match and rewards over the steps of all stages, side by side; None if there is nothing to draw."""
+    panels = plots.present(joined(list(runs.values()))[0], PANELS)
+    return drawn(runs, panels) if panels else None
+
+
+def drawn(runs: dict[str, RunData], panels: Sequence[Panel]) -> Figure:
+    """Panels over the steps of all stages, with a line where a stage ends."""
     rows, ends = joined(list(runs.values()))
-    panels = plots.present(rows, [Panel("loss by step", "step", plots.LOSS, plots.NATS), plots.ACCURACY])
-    if not panels:
-        return None
     figure = plots.draw(rows, panels)
     for ax in figure.axes:
         for end, name in zip(ends, runs, strict=True):
@@ -124,86 +153,3 @@ def joined(runs: Sequence[RunData]) -> tuple[list[Row], list[float]]:
             step, seconds = own[-1]["step"], own[-1]["seconds"]
         ends.append(step)
     return rows, ends
-
-
-def about(
-    folder: Path,
-    experiment: str,
-    stages: Sequence[str],
-    runs: dict[str, RunData],
-    table: Sequence[Part],
-    figure: Figure | None,
-) -> Document:
-    """The whole page."""
-    seconds = sum(run.summary.get("train_seconds") or 0.0 for run in runs.values())
-    done = sum(run.summary.get("status") == "completed" for run in runs.values())
-    head: list[Part] = [
-        *([Paragraph(str(next(iter(runs.values())).summary.get("description") or ""), "lead")] if runs else []),
-        Cards([
-            (f"{len(stages)}", "stages", "" if done == len(stages) else f"{done} of them complete"),
-            (duration(seconds), "of training", "all stages together"),
-        ]),
-    ]  # fmt: skip
-    curves: list[Part] = []
-    if figure is not None:
-        curves = [
-            Picture("loss of all stages, one after the other", {"all stages": lambda: figure}, PICTURE),
-            Paragraph("A stage ends at each dotted line. The next one may have other validation data.", "soft"),
-        ]
-    commands = dict.fromkeys(str(run.summary.get("command") or "") for run in runs.values())
-    return Document(
-        f"{experiment} / {folder.name}",
-        head,
-        [
-            PageSection("Metrics by stage", table),
-            PageSection("Curves", curves),
-            PageSection("Stages", [stages_table(folder, runs)]),
-            PageSection("Run it again", [Code("\n".join(filter(None, commands)))]),
-        ],
-    )
-
-
-def metrics(stages: Sequence[str], table: Metrics, prompts: Metrics) -> list[Part]:
-    """The table of pipeline.json, a row per metric and a column per stage. prompts: how many each exact match is of."""
-    rows = [
-        [
-            Cell(metric),
-            *(Cell(text_of(metric, values.get(stage), prompts.get(metric, {}).get(stage))) for stage in stages),
-        ]
-        for metric, values in table.items()
-    ]
-    again = (
-        "STAGE/METRIC is measured on the data of that stage, after every stage: what was known before it, and what was "
-        "forgotten later."
-    )
-    explained = [Paragraph(again, "soft")] if any("/" in metric for metric in table) else []
-    own = "accuracy is the exact match of the test side, where a stage has one. All figures are of checkpoint best."
-    return [PageTable(("metric", *stages), rows), Paragraph(own, "soft"), *explained]
-
-
-def text_of(metric: str, value: float | None, prompts: float | None) -> str:
-    """A figure for people."""
-    if value is None:
-        return ""
-    if not metric.endswith("accuracy"):
-        return loss_text(value)
-    return share_text(value) + (f" of {prompts:,}" if prompts else "")
-
-
-def stages_table(folder: Path, runs: dict[str, RunData]) -> PageTable:
-    """One row per stage, with a link to its own report."""
-    rows = []
-    for name, run in runs.items():
-        page, summary = folder / name / "report.html", run.summary
-        start = run.config.get("train.model.init_from") or "fresh weights"
-        rows.append(
-            [
-                Cell(name, link=f"{name}/report.html" if page.is_file() else ""),
-                Cell(str(summary.get("status") or ""), "" if summary.get("status") == "completed" else "bad"),
-                Cell(str(start).removeprefix("./")),
-                Cell(f"{summary.get('steps') or 0:,}"),
-                Cell(f"{summary.get('tokens') or 0:,}"),
-                Cell(duration(summary.get("train_seconds") or 0.0)),
-            ]
-        )
-    return PageTable(("stage", "status", "starts from", "steps", "tokens", "training"), rows)

@@ -13,7 +13,7 @@ import math
 
 import numpy as np
 
-from core.evaluation.intervals import wilson
+from core.evaluation.intervals import of_difference, wilson
 from core.report.bootstrap import Sides, t_quantile
 
 LEAST_SEEDS = 3  # of each group: seeds that either learn a task or fail agree by chance in one of eight pairs of two
@@ -29,14 +29,12 @@ def interval_of_shares(sides: Sides, prompts: tuple[int | None, int | None]) -> 
     chance = sum((len(group) - 1) * float(group.mean() * (1 - group.mean())) for group in groups)
     per_seed = chance / spread if spread else math.inf
     quantile = t_quantile(float(sum(sides.seeds) - 2))
-    below, above = [], []  # from the mean of each group to the ends of its interval
-    for group, count in zip(groups, prompts, strict=True):
-        trials = len(group) * min(per_seed, math.inf if count is None else count)
-        low, high = wilson(float(group.mean()), trials, quantile)
-        below.append(float(group.mean()) - low)
-        above.append(high - float(group.mean()))
-    difference = float(sides.b.mean() - sides.a.mean())
-    return difference - math.hypot(below[1], above[0]), difference + math.hypot(above[1], below[0])
+    trials = [
+        len(group) * min(per_seed, math.inf if count is None else count)
+        for group, count in zip(groups, prompts, strict=True)
+    ]
+    a, b = float(sides.a.mean()), float(sides.b.mean())
+    return of_difference((a, b), (wilson(a, trials[0], quantile), wilson(b, trials[1], quantile)))
 
 
 def chance_alone(sides: Sides, prompts: tuple[int | None, int | None]) -> float:
