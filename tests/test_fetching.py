@@ -21,9 +21,9 @@ SHARDS = '''"""Words from shards."""
 from core.data.fetching import numbered, table_rows
 
 
-def documents(fetch, *, words: str, sha256: str = ""):
+def documents(fetch, *, words: str):
     for address in numbered(words):
-        for row in table_rows(fetch(address, sha256)):
+        for row in table_rows(fetch(address)):
             yield row["text"]
 '''
 
@@ -84,11 +84,14 @@ def test_a_shard_that_fails_for_good_is_named_and_the_others_are_kept(server: Se
 
 def test_a_checksum_may_be_given(server: Server, tmp_path: Path) -> None:
     folder = write(tmp_path / "words", SHARDS)
-    settings = [f"prepare.params.words={shards(server, 1)}"]
-    error = error_of(folder, *settings, f"prepare.params.sha256={'0' * 64}")
+    setting = f"prepare.params.words={shards(server, 1)}"
+    error = error_of(folder, f"{setting}#sha256={'0' * 64}")
     assert "shard_00000.jsonl does not match its checksum" in error.message
     right = hashlib.sha256(server.files["/words/shard_00000.jsonl"].content).hexdigest()
-    run(folder, [*settings, f"prepare.params.sha256={right}"])
+    run(folder, [f"{setting}#sha256={right}"])
+    error = error_of(folder, f"{setting}#sha256=1234")
+    assert error.message == "#sha256=1234 is no checksum"
+    assert error.remedy == "Write #sha256= and 64 hexadecimal digits, or leave it out."
 
 
 def test_a_file_instead_of_an_address(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,23 +13,31 @@ from core.download import fetch
 from core.errors import UserError
 
 NUMBERS = re.compile(r"\{(\d+)\.\.(\d+)\}")  # as a shell has it
+CHECKED = re.compile(r"sha256=[0-9a-f]{64}")
 LOCAL = ("127.0.0.1", "localhost", "::1")  # what a machine serves to itself needs no encryption
 
 
-def fetched(source: Source, address: str, sha256: str = "") -> Path:
+def fetched(source: Source, address: str) -> Path:
     """The path of a file that documents() asks for.
 
-    address: https://..., which is downloaded into prepare.raw_dir unless it is there, and checked each time; or a file, relative
-    to the experiment's folder. sha256: its checksum; without one, that of the first download counts from then on.
-    Raises UserError where there is no such file, or another than the checksum says.
+    address: https://..., which is downloaded into prepare.raw_dir unless it is there, and checked each time. It may end in
+    #sha256=..., the file's checksum; without one, that of the first download counts from then on. Or a file, relative to the
+    experiment's folder. Raises UserError where there is no such file, or another than the checksum says.
     """
     if "://" not in address:
         return local_file(source, address)
-    parts = urlsplit(address)
+    url, _, mark = address.partition("#")
+    parts = urlsplit(url)
     if parts.scheme != "https" and parts.hostname not in LOCAL:
         raise UserError("is not an https address", place=address, remedy="Give https://... or a file.")
-    target = source.raw_dir / place_of(address)
-    fetch(address, target, sha256, target.name, source.listener)
+    if mark and not CHECKED.fullmatch(mark):
+        raise UserError(
+            f"#{mark} is no checksum",
+            place=address,
+            remedy="Write #sha256= and 64 hexadecimal digits, or leave it out.",
+        )
+    target = source.raw_dir / place_of(url)
+    fetch(url, target, mark.removeprefix("sha256="), target.name, source.listener)
     return target
 
 

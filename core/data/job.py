@@ -26,7 +26,7 @@ class PrepareJob:
     """The argument of prepare(job) of a prepare.py.
 
     folder: the experiment's. dataset_dir: to be filled with train.bin, val.bin and the files beside them. It replaces
-    the old dataset when prepare returns. rng: seeded by prepare.seed. fetch(address, sha256=""): the path of a file, downloaded
+    the old dataset when prepare returns. rng: seeded by prepare.seed. fetch(address): the path of a file, downloaded
     if it is an address and not there yet. params: [prepare.params].
     """
 
