@@ -20,7 +20,9 @@ if TYPE_CHECKING:
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 # Tests compute on the CPU, also where there is a GPU: "auto" must not choose by machine. Tests marked `gpu` start processes
 # that see it. This must stand before torch is imported.
-GPUS = os.environ.get("CUDA_VISIBLE_DEVICES")
+# The workers of -n inherit the environment from the first process, so what it was before is kept in it.
+ALL = "all"
+GPUS = os.environ.setdefault("TERRARIUM_TESTS_GPUS", os.environ.get("CUDA_VISIBLE_DEVICES", ALL))
 os.environ["CUDA_VISIBLE_DEVICES"] = ""
 
 PREPARE = '''"""Put a space between the letters of a word."""
@@ -74,7 +76,7 @@ def nested(values: Mapping[str, Any], separator: str = ".") -> dict[str, Any]:
 def with_gpus() -> dict[str, str]:
     """The environment for a process that may use the machine's GPUs."""
     environment = {name: value for name, value in os.environ.items() if name != "CUDA_VISIBLE_DEVICES"}
-    return environment if GPUS is None else environment | {"CUDA_VISIBLE_DEVICES": GPUS}
+    return environment if GPUS == ALL else environment | {"CUDA_VISIBLE_DEVICES": GPUS}
 
 
 @functools.cache

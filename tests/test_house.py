@@ -150,3 +150,15 @@ def test_a_capability_is_a_folder(capability: str, tmp_path: Path) -> None:
     script = f"import importlib.util\nfrom core import *\nassert not importlib.util.find_spec('core.{capability}')"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=tmp_path, env=os.environ | {"PYTHONPATH": str(tmp_path)})  # fmt: skip
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("before", [None, "1", ""])
+def test_workers_of_the_tests_know_the_gpus_that_the_first_process_sees(before: str | None) -> None:
+    """Tests hide the GPUs from themselves; a worker starts with that environment, and still finds them for `gpu` tests."""
+    worker = "import conftest; print(conftest.with_gpus().get('CUDA_VISIBLE_DEVICES'))"
+    first = f"import conftest, subprocess, sys; subprocess.run([sys.executable, '-c', {worker!r}])"
+    hidden = ("CUDA_VISIBLE_DEVICES", "TERRARIUM_TESTS_GPUS")
+    environment = {name: value for name, value in os.environ.items() if name not in hidden}
+    environment |= {"PYTHONPATH": str(Path(__file__).parent)} | ({} if before is None else {hidden[0]: before})
+    done = subprocess.run([sys.executable, "-c", first], env=environment, capture_output=True, text=True)
+    assert done.stdout.strip() == str(before), done.stderr

@@ -211,7 +211,7 @@ def fused_mix(q: Tensor, k: Tensor, v: Tensor, scheme: Scheme, dropout: float) -
         k, v = (x.repeat_interleave(scheme.group, dim=1) for x in (k, v))
     return F.scaled_dot_product_attention(
         q, k, v, added, dropout_p=dropout, is_causal=plain, scale=scheme.scale, enable_gqa=plain and scheme.group > 1
-    ).view(N, scheme.group * T, D)
+    ).reshape(N, scheme.group * T, D)  # some kernels put tokens before heads
 
 
 def attend(

@@ -10,8 +10,8 @@ from typing import Any
 
 import torch
 
-# On a CPU torch raises a plain RuntimeError; its allocator uses these words.
-CPU_ALLOCATOR = ("DefaultCPUAllocator", "not enough memory", "can't allocate memory")
+# torch raises a plain RuntimeError with these words: its allocator on a CPU, and cuDNN's attention for too many rows at once.
+WORDS = ("DefaultCPUAllocator", "not enough memory", "can't allocate memory", "mha_graph.execute")
 
 
 class NoRoom(Exception):
@@ -30,10 +30,10 @@ def noticing() -> Iterator[None]:
 
 
 def used_up(error: BaseException) -> bool:
-    """Whether an error means that memory ran out."""
+    """Whether an error means that memory ran out, or that a batch is too large for a kernel: fewer rows help in both cases."""
     if isinstance(error, MemoryError | torch.OutOfMemoryError):
         return True
-    return isinstance(error, RuntimeError) and any(words in str(error) for words in CPU_ALLOCATOR)
+    return isinstance(error, RuntimeError) and any(words in str(error) for words in WORDS)
 
 
 def most_rows(step: Callable[[int], Any], rows: int) -> int | None:

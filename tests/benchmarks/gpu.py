@@ -1,6 +1,6 @@
 """A training step on a GPU: ours and nanoGPT's model in nanoGPT's loop, side by side in one process.
 
-python -m tests.benchmarks.gpu [--nanogpt PATH] [--rows 32]
+python -m tests.benchmarks.gpu [--nanogpt PATH] [--rows 32] [--large]
 
 Both are compiled and compute in bfloat16 with float32 weights; nanoGPT has its fused AdamW and gradient clipping, as its
 train.py. The steps take turns. Memory is the most that torch held for one of them beyond what the others already held.
@@ -15,6 +15,7 @@ import io
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -53,13 +54,13 @@ def peer_step(folder: Path, shape: Shape) -> Timed:
     with contextlib.redirect_stdout(io.StringIO()):
         model = nanogpt_model(folder, **sizes).to(CUDA)
         optimizer = model.configure_optimizers(0.1, 6e-4, (0.9, 0.95), "cuda")
-    compiled = torch.compile(model)
+    compiled: Any = torch.compile(model)
     x, y = (torch.from_numpy(part[0]).to(CUDA) for part in random_batch(shape))
 
     def run() -> None:
         with torch.autocast("cuda", dtype=torch.bfloat16):
             _, loss = compiled(x, y)
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
@@ -78,7 +79,8 @@ def steps_of(shape: Shape, folder: Path | None) -> Iterator[tuple[str, Callable[
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--nanogpt", type=Path, help="a checkout of nanoGPT")
-    parser.add_argument("--rows", type=int, default=32)
+    parser.add_argument("--rows", type=int, default=32, help="of the smallest GPT-2's batch")
+    parser.add_argument("--large", action="store_true", help="the smallest GPT-2 alone")
     options = parser.parse_args()
     torch.manual_seed(0)
     torch.set_float32_matmul_precision("high")
@@ -87,7 +89,7 @@ def main() -> None:
         f"{torch.cuda.get_device_name()}, torch {torch.__version__}, matrix products {(peak or 0) / 1e12:,.0f} TFLOP/s"
     )
     large = Shape(12, 12, 768, GPT2.block_size, options.rows, GPT2.vocab_size)
-    for shape in (SMALL, large):
+    for shape in (large,) if options.large else (SMALL, large):
         rows: dict[str, dict[str, str]] = {}
         steps, memory = {}, {}
         for name, make in steps_of(shape, options.nanogpt):
