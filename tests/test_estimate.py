@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from core.errors import UserError
 from core.lab.estimate import estimate, state_bytes
 from core.lab.opened import open_folder
 from core.models.build import build_model, flops_per_token, parameter_count
+from core.report.run_report import duration
 from core.training.gpus import GPUS, gpus_named
 from core.training.optimizers import build_optimizer
 
@@ -55,6 +57,17 @@ def test_the_speedrun_without_its_data(terrarium: Terrarium, tmp_path: Path) -> 
     for sum_of in ("tokens", "flops", "seconds"):
         assert found[sum_of] == pytest.approx(sum(part[sum_of] for part in found["stages"].values()))
     assert found["seconds"] / 3600 == pytest.approx(12.9, abs=0.5)
+
+
+def test_the_readme_shows_what_is_computed() -> None:
+    opened = open_folder(str(SPEEDRUN), "speedrun")
+    text = (SPEEDRUN / "Readme.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| (\d)( x )(\w+) \| (.+) \|$", text, re.MULTILINE)
+    assert len(rows) >= 3
+    for count, times, gpu, shown in rows:
+        found = estimate(opened, f"{count}{times.strip()}{gpu}")
+        seconds = [*(cost["seconds"] for cost in found["stages"].values()), found["seconds"]]
+        assert shown.split(" | ") == [duration(each) for each in seconds]
 
 
 def test_what_the_terminal_shows(terrarium: Terrarium) -> None:
