@@ -26,6 +26,7 @@ class Failing:
     ranges: bool = True
     tag: str = '"one"'
     headers: dict[str, str] = field(default_factory=dict)
+    moved: str = ""  # where else it is
     asked: list[dict[str, str]] = field(default_factory=list)  # headers of the requests
 
 
@@ -59,6 +60,11 @@ class Handler(http.server.BaseHTTPRequestHandler):
             self.send_error(404)
             return
         file.asked.append(dict(self.headers))
+        if file.moved:
+            self.send_response(302)
+            self.send_header("Location", file.moved)
+            self.end_headers()
+            return
         answer = file.answers[min(len(file.asked), len(file.answers)) - 1]
         if isinstance(answer, int):
             self.send_response(answer)

@@ -284,6 +284,28 @@ def test_another_address_begins_anew(server: Server, tmp_path: Path) -> None:
     assert ranges(file.asked) == [""] and [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
+def test_a_file_that_is_elsewhere_goes_on_too(server: Server, tmp_path: Path) -> None:
+    """As on the hub, which sends to another host each time."""
+    url, _ = server.has("/here", moved="/there")
+    _, file = server.has("/there", answers=[{"after": 100_000}, None])
+    download(url, tmp_path / "file", SHA256, "the text", patience=QUICK)
+    assert ranges(file.asked) == ["", "bytes=100000-"]
+
+
+def test_what_has_come_when_the_user_stops_it_is_kept(server: Server, tmp_path: Path) -> None:
+    class Stopping(Silent):
+        def progress(self, what: str, done: float, total: float) -> None:
+            if done > 150_000:
+                raise KeyboardInterrupt
+
+    url, file = server.has("/file")
+    with pytest.raises(KeyboardInterrupt):
+        download(url, tmp_path / "file", "", "the text", Stopping())
+    download(url, tmp_path / "file", SHA256, "the text")
+    begin = int(ranges(file.asked)[1].removeprefix("bytes=").rstrip("-"))
+    assert 0 < begin <= 150_000 and (tmp_path / "file").read_bytes() == CONTENT
+
+
 def test_without_a_length_the_end_is_the_end(server: Server, tmp_path: Path) -> None:
     url, _ = server.has("/file", answers=[{"chunked": True}])
     download(url, tmp_path / "file", SHA256, "the text")

@@ -16,7 +16,7 @@ from core.config import Config
 from core.defaults import resolve
 from core.dial import matrix_parameters, with_shape
 from core.errors import UserError
-from core.lab.estimate import estimate, state_bytes
+from core.lab.estimate import SHARE, estimate, state_bytes
 from core.lab.opened import open_folder
 from core.models.build import build_model, flops_per_token, parameter_count
 from core.report.run_report import duration
@@ -74,9 +74,9 @@ def test_what_the_terminal_shows(terrarium: Terrarium) -> None:
     done = terrarium("check", str(SPEEDRUN), "--variant", "speedrun", "--gpu", "8xh100")
     assert done.exit_code == 0, done.output
     for text in (
-        "estimate for 8 x h100: published peak 989 TFLOP/s in bfloat16, of which 35% is assumed, as if they shared the work evenly",
+        "estimate for 8 x h100: published peak 989 TFLOP/s in bfloat16, of which 38% is assumed, as if they shared the work evenly",
         "\nstage base\n  n_layer               20 = depth\n", "parameters            477,103,360, with 32,768 ids",
-        "steps                 4,980 of 1,048,576 tokens", "operations            1.69e+19 FLOPs", "time                  about 1 h 41 min",
+        "steps                 4,980 of 1,048,576 tokens", "operations            1.69e+19 FLOPs", "time                  about 1 h 33 min",
         "6.06 of 80 GB for weights, gradients and the optimizer; activations of 16,384 tokens come on top",
         "\nall stages\n", "counts training steps only: evaluations, saves and making the data come on top",
     ):  # fmt: skip
@@ -95,7 +95,7 @@ def test_without_stages_and_with_a_limit_of_time(lab: Path, terrarium: Terrarium
         terrarium("check", "bytes", "--gpu", "2xA100", "--json", "-s", "train.runtime.max_minutes=3").stdout
     )
     assert timed["seconds"] == pytest.approx(180, rel=0.01) and timed["count"] == 2
-    assert timed["flops"] == pytest.approx(180 * 2 * 0.35 * 312e12, rel=0.01)
+    assert timed["flops"] == pytest.approx(180 * 2 * SHARE * 312e12, rel=0.01)
 
 
 def test_a_vocabulary_that_depends_on_the_data(spaces: Path, terrarium: Terrarium) -> None:
@@ -124,7 +124,7 @@ def test_a_model_of_ones_own(lab: Path, terrarium: Terrarium) -> None:
     [
         (["--gpu", "h10"], "error: gpu: unknown GPU 'h10'\n  Did you mean 'h100'? Several are written as in 8xh100."),
         (["--gpu", "0xh100"], "unknown GPU '0xh100'"),
-        (["--gpu", "h100", "--share", "1.5"], "share: a share of 1.5 is impossible\n  Give a number above 0, up to 1, such as 0.35."),
+        (["--gpu", "h100", "--share", "1.5"], "share: a share of 1.5 is impossible\n  Give a number above 0, up to 1, such as 0.38."),
         (["--gpu", "h100", "--share", "0"], "a share of 0 is impossible"),
         (["--share", "0.3"], "--share: --share has no effect without --gpu\n  Name a GPU, such as --gpu h100."),
         (["--gpu", "h100", "--stage", "none"], "has no stage 'none'"),

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from click.testing import Result
+from downloads import serving
 
 from core import Conversation, Message
 from core.chat.conversation import check_conversation
@@ -142,7 +143,7 @@ def files(tmp_path: Path) -> dict[str, Path]:
         table(name, choices[10:])
         table(f"{name}_test", choices[:20])
     if GSM8K.is_dir():
-        lines = (GSM8K / "train.jsonl").read_text().splitlines()[:40]
+        lines = sorted((GSM8K / "train.jsonl").read_text().splitlines(), key=len)[:40]
     else:
         lines = [json.dumps({"question": f"{number} plus {number}?", "answer": f"<<{number}+{number}={2 * number}>>{2 * number}\n#### {2 * number}"}) for number in range(40)]  # fmt: skip
     (folder / "gsm8k.jsonl").write_text("\n".join(lines[10:]))
@@ -150,22 +151,32 @@ def files(tmp_path: Path) -> dict[str, Path]:
     return {path.stem: path for path in folder.iterdir()}
 
 
-def sources(files: dict[str, Path]) -> Iterator[str]:
-    """Overrides that put the small files in the places of the large ones."""
-    web = str(files["web_0"]).replace("web_0", "web_{0..1}")
-    tests = {f"tests.{name}": files[f"{name}_test"] for name in ("arc_easy", "arc_challenge", "mmlu", "gsm8k")}
+# Where the files are on the hub, in short.
+PLACES = {
+    "web_0": "/climbmix/shard_00000.parquet", "web_1": "/climbmix/shard_00001.parquet", "talks": "/smoltalk/train.parquet",
+    "mmlu": "/mmlu/all/auxiliary_train-0.parquet", "mmlu_test": "/cais/mmlu/main/all/test-0.parquet",
+    "arc_easy": "/ai2_arc/ARC-Easy/train-0.parquet", "arc_easy_test": "/ai2_arc/ARC-Easy/test-0.parquet",
+    "arc_challenge": "/ai2_arc/ARC-Challenge/train-0.parquet", "arc_challenge_test": "/ai2_arc/ARC-Challenge/test-0.parquet",
+    "gsm8k": "/gsm8k/train.jsonl", "gsm8k_test": "/gsm8k/test.jsonl",
+}  # fmt: skip
+
+
+def sources(at: dict[str, str]) -> Iterator[str]:
+    """Overrides that put small files in the places of the large ones. at: address of each."""
+    web = at["web_0"].replace("00000", "{00000..00001}").replace("web_0", "web_{0..1}")
+    tests = {f"tests.{name}": at[f"{name}_test"] for name in ("arc_easy", "arc_challenge", "mmlu", "gsm8k")}
     given: dict[str, dict[str, object]] = {
         "base": {"climbmix": web},
-        "mid": {"smoltalk": files["talks"], "mmlu": files["mmlu"], "gsm8k": files["gsm8k"], "identities": 20, **tests},
-        "chat": {"smoltalk": files["talks"], "arc_easy": files["arc_easy"], "arc_challenge": files["arc_challenge"],
-                 "gsm8k": files["gsm8k"], "identities": 20, **tests},
+        "mid": {"smoltalk": at["talks"], "mmlu": at["mmlu"], "gsm8k": at["gsm8k"], "identities": 20, **tests},
+        "chat": {"smoltalk": at["talks"], "arc_easy": at["arc_easy"], "arc_challenge": at["arc_challenge"],
+                 "gsm8k": at["gsm8k"], "identities": 20, **tests},
     }  # fmt: skip
     for stage, params in given.items():
         yield from (f"stages.{stage}.prepare.params.{name}={value}" for name, value in params.items())
 
 
 TINY = (
-    "prepare.vocab_size=400", "train.model.depth=1", "prepare.max_tokens=1025", "train.model.block_size=1024", "train.schedule.tokens_per_parameter=0.3",
+    "prepare.vocab_size=400", "train.model.depth=1", "prepare.max_tokens=257", "train.model.block_size=256", "train.schedule.tokens_per_parameter=0.3",
     "train.runtime.device=cpu", "train.runtime.dtype=float32", "train.runtime.trackers=[]", "evaluate.max_prompts=8",
     "evaluate.training_prompts=4", "sample.sample.max_new_tokens=8", "sample.sample.num_samples=2",
     "stages.base.prepare.val_fraction=0.1", "stages.mid.prepare.val_fraction=0.2", "stages.chat.prepare.val_fraction=0.2",
@@ -175,10 +186,21 @@ TINY = (
 
 
 def test_all_stages_end_to_end(files: dict[str, Path], lab: Path, terrarium: Terrarium) -> None:
+    """Download, prepare, train and evaluate, from a server that breaks off once and is busy once."""
     assert terrarium("new", "mine", "--from", str(FOLDER)).exit_code == 0
-    settings = [part for text in (*TINY, *sources(files)) for part in ("-s", text)]
-    done = terrarium("loop", "mine", "--variant", "speedrun", *settings)
-    assert done.exit_code == 0, done.output
+    with serving() as server:
+        at = {name: server.has(place, content=files[name].read_bytes())[0] for name, place in PLACES.items()}
+        server.files[PLACES["web_1"]].answers = [{"after": 100}, None]
+        server.files[PLACES["talks"]].answers = [503, None]
+        server.files[PLACES["talks"]].headers["Retry-After"] = "0"
+        settings = [part for text in (*TINY, *sources(at)) for part in ("-s", text)]
+        done = terrarium("train", "mine", "--variant", "speedrun", *settings)
+        assert done.exit_code == 0, done.output
+        asked = {name: len(server.files[place].asked) for name, place in PLACES.items()}
+        assert asked == dict.fromkeys(PLACES, 1) | {"web_1": 2, "talks": 2}
+    raw = lab / "mine" / "datasets" / "raw"
+    assert len(list(raw.rglob("*.sha256"))) == len(PLACES) == len(list(raw.rglob("*.*"))) // 2
+
     out = lab / "mine" / "out" / "speedrun"
     pipeline = json.loads((out / "pipeline.json").read_bytes())
     assert pipeline["stages"] == ["base", "mid", "chat"] and (out / "report.html").is_file()
@@ -193,39 +215,37 @@ def test_all_stages_end_to_end(files: dict[str, Path], lab: Path, terrarium: Ter
     # Ten of 30 questions of each kind are questions of the tests.
     assert sizes == [60 + 20 + 20 + 20, 60 + 20 + 20 + 20 + 20]
 
-    suite = terrarium("evaluate", "mine", "--variant", "speedrun", "--suite", str(folder_of_tests(files)), "-s", "evaluate.suite_form=letters", "--json")  # fmt: skip
-    assert suite.exit_code == 0, suite.output
-    found = json.loads(suite.stdout)
-    assert {name: task["items"] for name, task in found["tasks"].items()} == {
-        "arc_easy": 20,
-        "arc_challenge": 20,
-        "mmlu": 20,
-    }
-    of_base = terrarium(
-        "evaluate", "mine", "--variant", "speedrun", "--stage", "base", "--suite", str(folder_of_tests(files))
-    )
-    assert of_base.exit_code == 0, of_base.output
+    for options in (["-s", "evaluate.suite_form=letters"], ["-s", "evaluate.suite_form=written"], ["--stage", "base"]):
+        suite = terrarium("evaluate", "mine", "--variant", "speedrun", "--suite", str(raw), "--json", *options)
+        assert suite.exit_code == 0, suite.output
+        tasks = json.loads(suite.stdout)["tasks"]
+        assert {name: task["items"] for name, task in tasks.items()} == {
+            "arc_easy": 20,
+            "arc_challenge": 20,
+            "mmlu": 20,
+        }
 
 
-def folder_of_tests(files: dict[str, Path]) -> Path:
-    """A folder with the tests by their names."""
-    folder = files["mmlu_test"].parent / "tests"
-    folder.mkdir(exist_ok=True)
-    for name in ("arc_easy", "arc_challenge", "mmlu"):
+def test_files_in_the_places_of_addresses(files: dict[str, Path], lab: Path, terrarium: Terrarium) -> None:
+    assert terrarium("new", "mine", "--from", str(FOLDER)).exit_code == 0
+    at = {name: str(path) for name, path in files.items()}
+    settings = [part for text in (*TINY, *sources(at)) for part in ("-s", text)]
+    assert terrarium("prepare", "mine", "--variant", "speedrun", *settings).exit_code == 0
+    assert not list((lab / "mine" / "datasets").rglob("*.sha256"))
+    without = [*settings, "-s", "stages.mid.prepare.params.tests.mmlu="]
+    done = terrarium("prepare", "mine", "--variant", "speedrun", "--stage", "mid", *without)
+    assert done.exit_code == 0, done.output
+    mid = json.loads((lab / "mine" / "datasets" / "speedrun" / "mid" / "dataset.json").read_bytes())
+    assert sum(mid[side]["documents"] for side in ("train", "val", "test")) == 60 + 30 + 20 + 20
+
+
+def test_a_suite_of_tests_by_their_names(speedrun: ModuleType, files: dict[str, Path], tmp_path: Path) -> None:
+    folder = tmp_path / "tests"
+    folder.mkdir()
+    assert speedrun.read_tests(folder) is None
+    for name in ("arc_easy", "mmlu"):
         (folder / f"{name}.parquet").write_bytes(files[f"{name}_test"].read_bytes())
-    return folder
-
-
-def test_a_suite_of_tests_as_they_are_downloaded(speedrun: ModuleType, files: dict[str, Path], tmp_path: Path) -> None:
-    raw = tmp_path / "raw"
-    assert speedrun.read_tests(raw) is None
-    for name, place in {
-        "arc_easy": "host/ai2_arc/main/ARC-Easy/test-00000-of-00001.parquet",
-        "mmlu": "host/cais/mmlu/main/all/test-00000-of-00001.parquet",
-    }.items():
-        (raw / place).parent.mkdir(parents=True)
-        (raw / place).write_bytes(files[f"{name}_test"].read_bytes())
-    suite = speedrun.read_tests(raw)
+    suite = speedrun.read_tests(folder)
     assert [task.name for task in suite.tasks] == ["arc_easy", "mmlu"] and suite.absent == ["arc_challenge"]
 
 

@@ -24,7 +24,7 @@ from core.errors import UserError
     help="Only estimate the cost on another machine, from the settings alone: h100, 8xh100.",
 )
 @click.option(
-    "--share", metavar="S", type=float, help="With --gpu: share of the published peak that is assumed.  [default: 0.35]"
+    "--share", metavar="S", type=float, help="With --gpu: share of the published peak that is assumed.  [default: 0.38]"
 )
 @options.as_json
 @options.settings
