@@ -116,8 +116,8 @@ class Prepare(Section):
     max_tokens: CountOrZero = Field(
         0,
         role="data",
-        description="longest conversation with special tokens, tokens; of longer ones the oldest turns are left out, whole; "
-        "0: no limit",
+        description="longest conversation with special tokens, tokens; of longer ones the oldest turns are left out, whole, and "
+        "those whose last turns alone are longer; 0: no limit",
     )
     size: Count | None = Field(
         None,

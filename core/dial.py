@@ -28,6 +28,12 @@ FITTED = (12, 26)  # depths between which the rules for tokens and batch were fi
 REFERENCE_TOKENS, REFERENCE_BATCH, EXPONENT = 1.32e9, 2**19, 0.383  # tokens of a run, tokens of a step, at depth 12
 MICRO_BATCH = 1 << 14  # tokens at most that are computed at once; a step adds up several
 
+# What a depth decides where it is not given.
+DECIDED = (
+    "train.model.n_layer", "train.model.n_embd", "train.model.n_head", "train.data.batch_size",
+    "train.data.grad_accum_steps", "train.schedule.max_iters",
+)  # fmt: skip
+
 
 @dataclass(frozen=True)
 class Rule:

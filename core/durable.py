@@ -39,6 +39,11 @@ def write_all(descriptor: int, data: bytes) -> None:
         rest = rest[write(descriptor, rest) :]
 
 
+def truncate(path: Path, size: int) -> None:
+    """Cut a file off behind its first bytes."""
+    os.truncate(path, size)
+
+
 def sync(descriptor: int) -> None:
     """Flush a file's content to the disk."""
     os.fsync(descriptor)

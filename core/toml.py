@@ -18,10 +18,10 @@ from pydantic_core import ErrorDetails
 from core.config import Config
 from core.contradictions import Contradiction
 from core.defaults import resolve
-from core.dial import with_shape
+from core.dial import DECIDED, with_shape
 from core.errors import UserError, did_you_mean
 from core.nanogpt_keys import ANSWERS
-from core.roles import is_section, known_keys
+from core.roles import flat, is_section, known_keys
 
 STAGES = "stages"  # a list of tables beside the sections of the config
 BARE_KEY = re.compile(r"[A-Za-z0-9_-]+")
@@ -46,6 +46,16 @@ class Settings:
         while key and key not in self.places:
             key = key.rpartition(".")[0]
         return self.places.get(key, "")
+
+    def drop(self, key: str) -> None:
+        """Forget a dotted key, if it was set."""
+        inner: Any = self.values
+        *path, name = key.split(".")
+        for part in path:
+            inner = inner.get(part) if isinstance(inner, dict) else None
+        if isinstance(inner, dict):
+            inner.pop(name, None)
+            self.places.pop(key, None)
 
     def lay(self, above: Settings) -> None:
         """Override these settings with others, key by key. A list of stages replaces the whole list."""
@@ -79,14 +89,21 @@ def load_config(folder: Path, variant: str = "", overrides: Sequence[str] = ()) 
 
 
 def file_settings(folder: Path, variant: str = "") -> Settings:
-    """What config.toml and config.<variant>.toml say. Raises UserError where they cannot be read."""
+    """What config.toml and config.<variant>.toml say. Raises UserError where they cannot be read.
+
+    A variant with a depth has the shape, batch and steps that follow from it, not those of config.toml.
+    """
     settings = Settings()
     if (folder / "config.toml").exists():
         settings.lay(read_file(folder / "config.toml"))
     if variant:
         settings.lay(Settings({"prepare": {"variant": variant}}))
         if variant != "basic":
-            settings.lay(read_file(variant_file(folder, variant)))
+            above = read_file(variant_file(folder, variant))
+            if "train.model.depth" in flat(above.values):
+                for key in DECIDED:
+                    settings.drop(key)
+            settings.lay(above)
     return settings
 
 

@@ -260,7 +260,25 @@ def test_of_long_conversations_the_oldest_turns_are_left_out(tmp_path: Path) -> 
     )
 
 
-def test_a_conversation_whose_last_turns_are_too_long_is_refused(tmp_path: Path) -> None:
+def test_conversations_whose_last_turns_are_too_long_are_left_out_and_told(tmp_path: Path) -> None:
+    code = LONG.replace('"ok" * {width}', '"ok" * (20 if number % 5 == 0 else 1)')
+    folder = write(tmp_path / "one", code, '[prepare]\nspecial_tokens = "chat"\nmax_tokens = 30\n')
+    told = Told()
+    dataset = run(folder, listener=told)
+    out = [line for line in told.said if "last turns alone" in line]
+    assert out and out[0].endswith(
+        "conversations are left out, because the last turns alone have more than 30 tokens (prepare.max_tokens)."
+    )
+    for side in (dataset.train, dataset.val):
+        assert side.starts is not None
+        prompts = np.fromfile(dataset.folder / f"{side.path.stem}.prompts.bin", "<u8")
+        assert prompts.tolist() == list(
+            range(len(side.starts))
+        )  # all are different, and numbers of those that are there
+        assert all(texts(dataset, side, number, learnt=True) == "ok<|end|>" * 2 for number in range(len(side.starts)))
+
+
+def test_where_no_last_turns_fit_it_is_an_error(tmp_path: Path) -> None:
     folder = write(
         tmp_path / "one", LONG.replace("{width}", "20"), '[prepare]\nspecial_tokens = "chat"\nmax_tokens = 30\n'
     )

@@ -15,6 +15,7 @@ from preparing import write
 from core.config import Config
 from core.defaults import resolve
 from core.dial import FITTED, matrix_parameters, rules_of, with_shape
+from core.lab.opened import open_folder
 from core.models.build import build_model, flops_per_token
 
 Terrarium = Callable[..., Result]
@@ -195,6 +196,39 @@ def test_a_later_stage_has_its_own_length(lab: Path, terrarium: Terrarium) -> No
         json.loads((folder / "out/default" / name / "summary.json").read_text())["steps"] for name in ("base", "more")
     ]
     assert steps[1] == 3 and steps[0] != 3
+
+
+def test_a_depth_on_the_command_line_is_that_of_all_stages(lab: Path, terrarium: Terrarium) -> None:
+    stages = DEPTH.replace("depth = 1\n", "")
+    stages += '[[stages]]\nname = "base"\n[[stages]]\nname = "more"\ntrain.schedule.max_iters = 3\n'
+    folder = write(lab / "stories", STORIES, stages)
+    done = terrarium("loop", "stories", "-s", "train.model.depth=1")
+    assert done.exit_code == 0, done.output
+    run = tomli.loads((folder / "out/default/more/config.toml").read_text())
+    assert run["train"]["model"]["n_embd"] == 64 and run["train"]["model"]["depth"] == 0
+    again = terrarium("evaluate", "stories", "-s", "train.model.depth=1")
+    assert again.exit_code == 0, again.output
+
+
+def test_a_variant_with_a_depth_has_no_shape_of_the_file_below(lab: Path, terrarium: Terrarium) -> None:
+    given = "n_layer = 3\nn_head = 2\nn_embd = 32\n"
+    below = DEPTH.replace("depth = 1\n", given) + "[train.data]\nbatch_size = 5\ngrad_accum_steps = 7\n"
+    folder = write(lab / "stories", STORIES, below.replace("tokens_per_parameter = 0.05", "max_iters = 9"))
+    (folder / "config.deep.toml").write_text("[train.model]\ndepth = 2\n")
+    (folder / "config.wide.toml").write_text("[train.model]\ndepth = 2\nn_embd = 96\n")
+    (folder / "config.none.toml").write_text("[train.model]\nn_layer = 1\n")
+
+    def found(variant: str, *overrides: str) -> tuple[Any, ...]:
+        config = open_folder("stories", variant, overrides).config.train
+        model, data = config.model, config.data
+        return model.n_layer, model.n_embd, model.n_head, data.batch_size, data.grad_accum_steps, config.schedule.max_iters  # fmt: skip
+
+    assert found("deep") == (2, 128, 2, 24, 1, 1000)  # batch and steps follow when the vocabulary is known
+    assert found("wide")[:3] == (2, 96, 2)
+    assert found("deep", "train.model.n_layer=4", "train.data.batch_size=6")[:4] == (4, 128, 2, 6)
+    assert found("none") == (1, 32, 2, 5, 7, 9)
+    rules = json.loads(terrarium("check", "stories", "--variant", "deep", "--no-timing", "--json").stdout)["dial"]
+    assert all(rule["given"] is None for rule in rules)
 
 
 def test_depth_is_checked(lab: Path, terrarium: Terrarium) -> None:

@@ -26,11 +26,10 @@ from core.evaluation.suites.chat import (
     chosen_by_writing,
     measure_chat_task,
     named_option,
-    question_text,
 )
 from core.evaluation.suites.dclm import read_dclm
 from core.evaluation.suites.results import measure_task
-from core.evaluation.suites.task import Item, Task
+from core.evaluation.suites.task import Item, Task, question_text
 
 Terrarium = Callable[..., Result]
 CAPITAL = Item((("Capital of Spain?", "Rome"), ("Capital of Spain?", "Madrid"), ("Capital of Spain?", "Bonn")), 1)

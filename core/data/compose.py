@@ -180,9 +180,11 @@ def compose_documents(
     for name, chosen in numbers.items():
         sides.append(Side(build.folder, name, encoder, tell))
         documents = spool.read(chosen.tolist())
+        fits: list[bool] | None = None
         if chat and build.config.prepare.max_tokens and spool.kind == "conversations":
-            documents = trim(build, documents, encoder, f"{spool.what}, {name} side")
-        sides[-1].write_documents(documents, keys[chosen], spool.groups, ends, chat=chat)
+            fits = []
+            documents = trim(build, documents, encoder, f"{spool.what}, {name} side", fits)
+        sides[-1].write_documents(documents, keys[chosen], spool.groups, ends, chat=chat, fits=fits)
     if held_out is not None:
         sides.append(Side(build.folder, HELD_OUT, encoder))
         sides[-1].write_documents(held_out.read(), held_out.keys(), held_out.groups, ends)
@@ -194,24 +196,38 @@ def compose_documents(
     )
 
 
-def trim(build: Build, documents: Iterable[Document], encoder: Encoder, place: str) -> Iterator[Document]:
+def trim(
+    build: Build, documents: Iterable[Document], encoder: Encoder, place: str, fits: list[bool]
+) -> Iterator[Document]:
     """The conversations without the oldest turns of those that are longer than `prepare.max_tokens`, which is told.
 
-    Raises UserError where the last turns alone are longer.
+    fits: gets whether each stays. One whose last turns alone are longer does not, which is told, too. Raises UserError if
+    none stays.
     """
-    limit, shorter = build.config.prepare.max_tokens, 0
+    limit, shorter, longest = build.config.prepare.max_tokens, 0, None
     for document in documents:
         assert isinstance(document, Conversation)
         try:
             kept = trimmed(document, encoder, limit)
         except UserError as error:
-            raise UserError(error.message, place=place, remedy=error.remedy) from None
+            longest = longest or UserError(error.message, place=place, remedy=error.remedy)
+            fits.append(False)
+            continue
+        fits.append(True)
         shorter += kept is not document
         yield kept
+    if longest and not any(fits):
+        raise longest
     if shorter:
         build.source.listener.say(
             f"{place}: {shorter:,} conversation{'s have' if shorter > 1 else ' has'} more than {limit:,} tokens "
             "(prepare.max_tokens), so the oldest turns are left out."
+        )
+    if longest:
+        out = fits.count(False)
+        build.source.listener.say(
+            f"{place}: {out:,} conversation{'s are' if out > 1 else ' is'} left out, because the last turns alone have more "
+            f"than {limit:,} tokens (prepare.max_tokens)."
         )
 
 

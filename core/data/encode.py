@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -97,11 +97,13 @@ class Side:
         end: int | None,
         *,
         chat: bool = False,
+        fits: Sequence[bool] | None = None,
     ) -> None:
         """Encode Examples or Conversations, each piece on its own.
 
         keys: a 64-bit hash of each document's prompt. groups: name -> number. end: a token that ends each learnt piece.
-        chat: conversations are written with special tokens.
+        chat: conversations are written with special tokens. fits: which of the keys are of documents that come, complete
+        when the last one has come; None: all.
         """
         longest = {"longest_prompt": 0, "longest_completion": 0}
         with (
@@ -126,6 +128,8 @@ class Side:
         if not groups:
             durable.unlink(group.path)
             del self.checksums[group.path.name]
+        if fits is not None:
+            keys = keys[np.array(fits, np.bool_)]
         with self.open(".prompts", "<u8") as prompts:
             prompts.add(np.sort(np.unique(keys, return_index=True)[1]))
         self.counts |= {"prompts": prompts.length} | longest

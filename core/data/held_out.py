@@ -7,10 +7,12 @@ import inspect
 import random
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from core.chat.conversation import Conversation
 from core.data.documents import Example
+from core.data.fetching import fetched
 from core.data.info import HELD_OUT
 from core.data.params import POSITIONAL, bind, source_of, title
 from core.data.source import Source
@@ -21,7 +23,7 @@ if TYPE_CHECKING:
     from core.data.compose import Build
 
 Function = Callable[..., Any]
-OFFERED = ("rng", "raw_dir", "dataset_dir", "folder")  # what held_out() may ask for by name, as documents()
+OFFERED = ("rng", "raw_dir", "dataset_dir", "folder", "fetch")  # what held_out() may ask for by name, as documents()
 MOST = 100_000  # Examples: more would only make every evaluation slower
 SPOOL = ".spool-held-out"
 
@@ -70,6 +72,7 @@ def draw_held_out(build: Build, function: Function) -> Iterator[Spool | None]:
         "raw_dir": source.raw_dir,
         "dataset_dir": build.folder,
         "folder": source.experiment.folder,
+        "fetch": partial(fetched, source),
     }
     arguments = bind(
         function, values, {name: value for name, value in settings.params.items() if name in known}, source.place_of

@@ -26,13 +26,15 @@ class PrepareJob:
     """The argument of prepare(job) of a prepare.py.
 
     folder: the experiment's. dataset_dir: to be filled with train.bin, val.bin and the files beside them. It replaces
-    the old dataset when prepare returns. rng: seeded by prepare.seed. params: [prepare.params].
+    the old dataset when prepare returns. rng: seeded by prepare.seed. fetch(address): the path of a file, downloaded
+    if it is an address and not there yet. params: [prepare.params].
     """
 
     folder: Path
     dataset_dir: Path
     raw_dir: Path
     rng: random.Random
+    fetch: Callable[..., Path]
     params: dict[str, Any]
     config: Config
     _write: Callable[[dict[str, Iterable[Document]]], None]

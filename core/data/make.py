@@ -6,11 +6,13 @@ import contextlib
 import hashlib
 import random
 from collections.abc import Iterable, Iterator
+from functools import partial
 from itertools import pairwise
 from typing import Any
 
 from core.data import split
 from core.data.compose import CUT_ANYWHERE, Build, Made, compose_documents, compose_text, fit
+from core.data.fetching import fetched
 from core.data.fingerprint import stamp
 from core.data.held_out import check_held_out, draw_held_out, held_out_function, own_params
 from core.data.params import bind, title
@@ -33,6 +35,7 @@ def offered(build: Build) -> dict[str, Any]:
         "raw_dir": source.raw_dir,
         "dataset_dir": build.folder,
         "folder": source.experiment.folder,
+        "fetch": partial(fetched, source),
     }
 
 

@@ -30,6 +30,7 @@ SIDES = {
 Row = Mapping[str, Any]
 Rows = Iterator[tuple[Row, str]]  # each with its place
 OnBytes = Callable[[bytes], object]
+ROWS_AT_ONCE = 1024  # of Parquet, so that memory does not grow with the file
 
 
 def lines(path: Path, on_bytes: OnBytes) -> Iterator[str]:
@@ -111,21 +112,33 @@ def parquet_rows(path: Path, on_bytes: OnBytes) -> Rows:
             place='prepare.format = "parquet"',
             remedy='Install it: pip install "terrarium-lab[parquet]"',
         ) from None
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            on_bytes(block)
+    if on_bytes is not ignored:
+        with path.open("rb") as file:
+            while block := file.read(1 << 20):
+                on_bytes(block)
     try:
         number = 0
-        for batch in ParquetFile(path).iter_batches():
-            for row in batch.to_pylist():
-                number += 1
-                yield row, f"{path}, row {number:,}"
+        with (
+            path.open("rb") as file,
+            ParquetFile(file, buffer_size=1 << 20) as table,
+        ):  # as a file of Python's: prepare notes those
+            for batch in table.iter_batches(ROWS_AT_ONCE):
+                for row in batch.to_pylist():
+                    number += 1
+                    yield row, f"{path}, row {number:,}"
     except (ArrowException, OSError) as error:
         raise UserError(f"not Parquet: {error}", place=str(path), remedy="Write it again.") from None
 
 
-def rows_of(path: Path, kind: str, on_bytes: OnBytes = lambda block: None) -> Rows:
-    """The rows of a table of this format, each with its place. Raises UserError where the file is damaged."""
+def ignored(block: bytes) -> None:
+    """Nobody wants to know what was read."""
+
+
+def rows_of(path: Path, kind: str, on_bytes: OnBytes = ignored) -> Rows:
+    """The rows of a table of this format, each with its place, one after the other: a file may be larger than memory.
+
+    Raises UserError where the file is damaged.
+    """
     if kind == "jsonl":
         return json_rows(path, on_bytes)
     if kind == "parquet":

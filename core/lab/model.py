@@ -213,7 +213,13 @@ def load_model(opened: Opened, name: str | None = None, checkpoint: str = "best"
     Raises UserError if there is no such run, or no whole checkpoint.
     """
     folder = find_run(opened.experiment, opened.out, name or opened.default_run)
-    config = run_config(folder, tuple(text for text in opened.overrides if not is_of_stage(text)))
+    config = run_config(folder, tuple(text for text in opened.overrides if is_for_run(opened, text)))
     with computing(choose_device(config.sample.runtime.device or "auto").type):  # building draws random weights
         trained = load_run(folder, config, opened.plugins, checkpoint)
     return LoadedModel(opened, Run(opened.experiment, name_of(folder), config), trained)
+
+
+def is_for_run(opened: Opened, override: str) -> bool:
+    """Whether an override changes a run that is there. The depth does not, in a stage that goes on with weights."""
+    goes_on = opened.stage is not None and opened.stage.origin != ""
+    return not is_of_stage(override) and not (goes_on and override.partition("=")[0].strip() == "train.model.depth")

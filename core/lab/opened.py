@@ -123,13 +123,13 @@ def prepared(opened: Opened, *, force: bool = False) -> tuple[Opened, Dataset]:
     return as_read(opened, dataset), dataset
 
 
-def dialled(opened: Opened, dataset: Dataset) -> Opened:
-    """The experiment with the batch and the steps that train.model.depth decides, now that the vocabulary is known.
+def dialled(opened: Opened, vocab_size: int) -> Opened:
+    """The experiment with the batch and the steps that train.model.depth decides for a vocabulary of this size.
 
     Raises UserError if prepare.py builds a model of its own, whose size the dial does not know.
     """
     given = set(flat(opened.settings.values))
-    rules = rules_of(opened.config, given, dataset.encoder.vocab_size)
+    rules = rules_of(opened.config, given, vocab_size)
     if not rules:
         return opened
     if hasattr(opened.code, "build_model"):
@@ -150,7 +150,7 @@ def as_read(opened: Opened, dataset: Dataset) -> Opened:
     """The experiment with settings that say where its dataset is and how it was read, for a run's config."""
     from core.data.pipeline import dataset_setting
 
-    opened = dialled(opened, dataset)
+    opened = dialled(opened, dataset.encoder.vocab_size)
     changes = {"prepare.format": "pairs"} if "separator" in dataset.info else {}
     if opened.experiment.path(opened.config.prepare.dataset_dir) != dataset.folder:
         changes["prepare.dataset_dir"] = dataset_setting(opened.experiment, dataset)

@@ -3,6 +3,7 @@
 from core import Conversation, Message
 
 from . import creature, items, stories, tasks
+from .speedrun import read_tests, speedrun_base, speedrun_chat, speedrun_mid  # noqa: F401 - named in config.speedrun.toml
 
 KINDS = ("talk", "story", *tasks.TASKS)
 KINDS_OF_TALKS = tuple(kind for kind in KINDS if kind != "name")  # a talk has one name, or none
@@ -82,3 +83,8 @@ def turn(rng, kinds=KINDS, *, asked):
         animal = rng.choice(stories.ANIMALS)
         return rng.choice(stories.WISHES).format(stories.a(animal)), stories.story(rng, animal), None
     return (*tasks.exercise(rng, kind, asked=asked), kind)
+
+
+def register_suites(register):
+    """Tests of ARC and MMLU in their own formats, for `evaluate --suite`."""
+    register("speedrun_tests", read_tests)

@@ -21,7 +21,7 @@ from core.evaluation.suites.kinds import MULTIPLE_CHOICE
 from core.evaluation.suites.results import TaskResult
 from core.evaluation.suites.rows import numbers_asked, readable
 from core.evaluation.suites.scoring import batches, tokens_at_once
-from core.evaluation.suites.task import Item, Task
+from core.evaluation.suites.task import Item, Task, question_text
 from core.sampling.generate import complete
 from core.training.machine import Machine
 from core.training.step import to_device
@@ -43,16 +43,6 @@ class AskedItem:
 
 
 Answers = Callable[[Sequence[AskedItem]], Sequence[int | None]]  # the option that a model chooses for each; None: none
-
-
-def question_text(item: Item) -> str:
-    """A multiple choice item as a question with lettered choices. Choices that already are letters are not listed again."""
-    question = item.options[0][0].removesuffix("Answer:").rstrip()  # the request to answer stands at the end
-    choices = [continuation for _, continuation in item.options]
-    if choices == list(ascii_uppercase[: len(choices)]):
-        return f"{question}\nAnswer with the letter."
-    listed = [f"{letter}. {choice}" for letter, choice in zip(ascii_uppercase, choices, strict=False)]
-    return "\n".join([question, *listed, "Answer with the letter."])
 
 
 def chosen_by_logits(

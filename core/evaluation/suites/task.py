@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from string import ascii_uppercase
 
 Option = tuple[str, str]  # a context and its continuation
 
@@ -47,6 +48,16 @@ class Task:
     shots: int = 0
     baseline: float = 0.0
     delimiter: str = " "
+
+
+def question_text(item: Item) -> str:
+    """A multiple choice item as a question with lettered choices. Choices that already are letters are not listed again."""
+    question = item.options[0][0].removesuffix("Answer:").rstrip()  # the request to answer stands at the end
+    choices = [continuation for _, continuation in item.options]
+    if choices == list(ascii_uppercase[: len(choices)]):
+        return f"{question}\nAnswer with the letter."
+    listed = [f"{letter}. {choice}" for letter, choice in zip(ascii_uppercase, choices, strict=False)]
+    return "\n".join([question, *listed, "Answer with the letter."])
 
 
 def chance(items: Sequence[Item], baseline: float) -> tuple[float, float]:
