@@ -46,7 +46,7 @@ def test_the_speedrun_without_its_data(terrarium: Terrarium, tmp_path: Path) -> 
     assert done.exit_code == 0, done.output
     found = json.loads(done.stdout)
     base = found["stages"]["base"]
-    assert list(found["stages"]) == ["base", "mid", "chat"]
+    assert list(found["stages"]) == ["base", "mid", "chat"] and found["left_out"] == ["reward"]
     assert base["steps"] == pytest.approx(4980, rel=0.02) and base["tokens"] == pytest.approx(5.2e9, rel=0.02)
     model = resolve(
         Config.model_validate(with_shape({"train": {"model": {"depth": 20, "block_size": 2048}}}))
@@ -73,6 +73,7 @@ def test_the_readme_shows_what_is_computed() -> None:
 def test_what_the_terminal_shows(terrarium: Terrarium) -> None:
     done = terrarium("check", str(SPEEDRUN), "--variant", "speedrun", "--gpu", "8xh100")
     assert done.exit_code == 0, done.output
+    assert "stage reward: not estimated" in done.output
     for text in (
         "estimate for 8 x h100: published peak 989 TFLOP/s in bfloat16, of which 38% is assumed, as if they shared the work evenly",
         "\nstage base\n  n_layer               20 = depth\n", "parameters            477,103,360, with 32,768 ids",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
@@ -99,7 +100,7 @@ def test_every_problem_becomes_a_valid_conversation(speedrun: ModuleType) -> Non
         calls += sum(bool(message.call) for message in talk.messages)
         assert "<<" not in talk.messages[-1].content and talk.messages[-1].content.rpartition("#### ")[1]
         text = "".join(message.content if message.role == "assistant" else "" for message in talk.messages)
-        assert text.strip() == speedrun.MARK.sub("", row["answer"]).strip()
+        assert text.strip() == re.sub(r"<<[^<>]*>>", "", row["answer"]).strip()
     assert calls == sum(line.count("<<") for line in lines)
 
 
@@ -170,6 +171,7 @@ def sources(at: dict[str, str]) -> Iterator[str]:
         "mid": {"smoltalk": at["talks"], "mmlu": at["mmlu"], "gsm8k": at["gsm8k"], "identities": 20, **tests},
         "chat": {"smoltalk": at["talks"], "arc_easy": at["arc_easy"], "arc_challenge": at["arc_challenge"],
                  "gsm8k": at["gsm8k"], "identities": 20, **tests},
+        "reward": {"gsm8k": at["gsm8k"], **tests},
     }  # fmt: skip
     for stage, params in given.items():
         yield from (f"stages.{stage}.prepare.params.{name}={value}" for name, value in params.items())
@@ -179,6 +181,8 @@ TINY = (
     "prepare.vocab_size=400", "train.model.depth=1", "prepare.max_tokens=257", "train.model.block_size=256", "train.schedule.tokens_per_parameter=0.3",
     "train.runtime.device=cpu", "train.runtime.dtype=float32", "train.runtime.trackers=[]", "evaluate.max_prompts=8",
     "evaluate.training_prompts=4", "sample.sample.max_new_tokens=8", "sample.sample.num_samples=2",
+    "stages.reward.prepare.val_fraction=0.3", "stages.reward.max_iters=2", "stages.reward.train.objective.max_new_tokens=8",
+    "stages.reward.train.objective.prompts_per_step=2", "stages.reward.train.objective.group_size=2", "stages.reward.train.data.batch_size=2",
     "stages.base.prepare.val_fraction=0.1", "stages.mid.prepare.val_fraction=0.2", "stages.chat.prepare.val_fraction=0.2",
     *(f"stages.{stage}.train.{key}" for stage in ("mid", "chat")
       for key in ("data.batch_size=2", "data.grad_accum_steps=2", "schedule.max_iters=4")),
@@ -203,13 +207,14 @@ def test_all_stages_end_to_end(files: dict[str, Path], lab: Path, terrarium: Ter
 
     out = lab / "mine" / "out" / "speedrun"
     pipeline = json.loads((out / "pipeline.json").read_bytes())
-    assert pipeline["stages"] == ["base", "mid", "chat"] and (out / "report.html").is_file()
+    assert pipeline["stages"] == ["base", "mid", "chat", "reward"] and (out / "report.html").is_file()
     assert {"chat/val_accuracy", "mid/val_loss", "base/val_loss"} <= set(pipeline["table"])
     groups = json.loads((out / "chat" / "summary.json").read_bytes())["accuracy_by_group"]
-    assert set(groups) <= {"arc_easy", "arc_challenge"} and groups
+    assert set(groups) <= {"arc_easy", "arc_challenge", "gsm8k"} and groups
+    assert (out / "reward" / "summary.json").is_file()
 
     datasets = lab / "mine" / "datasets" / "speedrun"
-    base, mid, chat = (json.loads((datasets / name / "dataset.json").read_bytes()) for name in pipeline["stages"])
+    base, mid, chat = (json.loads((datasets / name / "dataset.json").read_bytes()) for name in pipeline["stages"][:3])
     assert base["kind"] == "documents" and base["train"]["documents"] + base["val"]["documents"] == 300
     sizes = [sum(each[side]["documents"] for side in ("train", "val", "test")) for each in (mid, chat)]
     # Ten of 30 questions of each kind are questions of the tests.
@@ -254,4 +259,4 @@ def test_the_settings_are_those_of_the_scale() -> None:
     model, data = opened.config.train.model, opened.config.train.data
     assert (model.depth, model.n_layer, model.n_embd, model.n_head, model.block_size) == (20, 20, 1280, 20, 2048)
     assert (data.packing, opened.config.prepare.vocab_size) == ("documents", 32_768)
-    assert [stage.name for stage in opened.stages] == ["base", "mid", "chat"]
+    assert [stage.name for stage in opened.stages] == ["base", "mid", "chat", "reward"]

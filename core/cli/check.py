@@ -84,6 +84,8 @@ def estimate_lines(estimate: Account) -> Iterator[str]:
         yield from stage_lines(cost, estimate)
     if len(estimate["stages"]) > 1:
         yield from ("", "all stages", *sum_lines(estimate))
+    for name in estimate["left_out"]:
+        yield f"\n{f'stage {name}' if name else 'training'}: not estimated, because it depends on how long the answers are that the model writes"
     yield "\nThis counts training steps only: evaluations, saves and making the data come on top. Small models reach a smaller share."
 
 

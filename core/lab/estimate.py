@@ -54,7 +54,8 @@ class Cost:
 def estimate(opened: Opened, gpu: str, share: float = SHARE, stage: str = "") -> dict[str, Any]:
     """The cost of an experiment, of each of its stages or of one, on GPUs such as h100 or 8xh100, as JSON values.
 
-    share: of the published peak that training is assumed to reach, 0 to 1. "" names the only part of an experiment without
+    share: of the published peak that training is assumed to reach, 0 to 1. A stage that is trained by reward is left out: most of
+    its time goes into writing answers, whose length nobody knows before. "" names the only part of an experiment without
     stages. Raises UserError for an unknown GPU or an impossible share, and where the size of the vocabulary depends on data that
     is not there.
     """
@@ -68,7 +69,8 @@ def estimate(opened: Opened, gpu: str, share: float = SHARE, stage: str = "") ->
     parts = {each.name: at_stage(opened, each) for each in opened.stages if stage in ("", each.name)} or {"": opened}
     vocab_size = ids_of(at_stage(opened, opened.stages[0]) if opened.stages else opened)
     speed = share * count * found.peak
-    costs = {name: cost_of(part, vocab_size, speed) for name, part in parts.items()}
+    left_out = [name for name, part in parts.items() if part.config.train.objective.kind == "reward"]
+    costs = {name: cost_of(part, vocab_size, speed) for name, part in parts.items() if name not in left_out}
     return {
         "experiment": opened.experiment.name,
         "gpu": found.name,
@@ -76,6 +78,7 @@ def estimate(opened: Opened, gpu: str, share: float = SHARE, stage: str = "") ->
         "peak_flops": found.peak,
         "memory_bytes": found.memory,
         "share": share,
+        "left_out": left_out,
         "stages": {name: dataclasses.asdict(cost) for name, cost in costs.items()},
         "tokens": sum(cost.tokens for cost in costs.values()),
         "flops": sum(cost.flops for cost in costs.values()),

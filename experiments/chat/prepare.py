@@ -3,7 +3,7 @@
 from core import Conversation, Message
 
 from . import creature, items, stories, tasks
-from .speedrun import read_tests, speedrun_base, speedrun_chat, speedrun_mid  # noqa: F401 - named in config.speedrun.toml
+from .speedrun import read_tests, speedrun_base, speedrun_chat, speedrun_mid, speedrun_reward  # noqa: F401 - config.speedrun.toml
 
 KINDS = ("talk", "story", *tasks.TASKS)
 KINDS_OF_TALKS = tuple(kind for kind in KINDS if kind != "name")  # a talk has one name, or none
@@ -83,6 +83,11 @@ def turn(rng, kinds=KINDS, *, asked):
         animal = rng.choice(stories.ANIMALS)
         return rng.choice(stories.WISHES).format(stories.a(animal)), stories.story(rng, animal), None
     return (*tasks.exercise(rng, kind, asked=asked), kind)
+
+
+def answer(text):
+    """What counts: all of it, but of a problem of GSM8K the number behind ####."""
+    return text.rpartition("####")[2].strip()
 
 
 def register_suites(register):

@@ -4,11 +4,11 @@ A source is an address, a file, or a list of these; {00..12} in one stands for e
 formats can take the place of the large ones.
 """
 
-import re
 from itertools import islice
 from string import ascii_uppercase
 
 from core import Conversation, Message
+from core.chat import gsm8k as gsm8k_marks
 from core.data.fetching import numbered, table_rows
 from core.evaluation.suites.task import Item, Suite, Task, question_text
 
@@ -31,7 +31,6 @@ TESTS = {
     "mmlu": f"{HUB}/cais/mmlu/resolve/main/all/test-00000-of-00001.parquet",
     "gsm8k": f"{GSM8K}/test.jsonl#sha256=3730d312f6e3440559ace48831e51066acaca737f6eabec99bccb9e4b3c39d14",
 }
-MARK = re.compile(r"<<([^<>]+)=([^<>=]*)>>")  # of the calculator, as GSM8K has it: <<48/2=24>>
 ANSWER = "\nAnswer: "  # between a question and its choice, as DCLM's suite has it
 # Files of tests in a folder: by the task's name, or as they are called where they come from.
 FILES = {
@@ -93,6 +92,11 @@ def speedrun_chat(
     yield from (identity(rng) for _ in range(identities))
 
 
+def speedrun_reward(fetch, *, gsm8k: Source = PROBLEMS, tests: dict[str, str] | None = None):
+    """Problems whose answer can be checked."""
+    yield from problems(fetch, gsm8k, asked(fetch, tests), 1)
+
+
 def rows(fetch, source):
     """The rows of all files of a source, one after the other. A file is downloaded when its first row is wanted."""
     for pattern in [source] if isinstance(source, str) else source:
@@ -130,12 +134,8 @@ def choice_talk(item, group):
 
 def problem_talk(row):
     """GSM8K: a problem in words, solved with the calculator: its marks become calls and results."""
-    messages = [Message("user", row["question"].strip())]
-    *marked, rest = MARK.split(row["answer"].strip())  # text, expression, result, text, ...
-    for text, expression, result in zip(*(marked[start::3] for start in range(3)), strict=True):
-        messages.append(Message("assistant", text, call=f"calculator {expression.strip()}"))
-        messages.append(Message("tool", result.strip()))
-    return Conversation([*messages, Message("assistant", rest)])
+    turns = gsm8k_marks.turns_of(row["answer"].strip())
+    return Conversation([Message("user", row["question"].strip()), *turns], group="gsm8k")
 
 
 def problems(fetch, source, known, times):
