@@ -55,12 +55,14 @@ def test_a_name_with_blanks_is_quoted_in_the_next_command(lab: Path, terrarium: 
 
 def test_a_copy_has_its_own_name_in_the_readme(spaces: Path, terrarium: Terrarium) -> None:
     (spaces / "Readme.md").write_text(
-        "# spaces\n\nwide_spaces, my-spaces and spaces.\n\npython -m core.cli loop spaces\n"
+        "# spaces\n\nLetters between spaces; see experiments/spaces/out.\n\npython -m core.cli loop spaces -s spaces=2\n"
+        "python -m core.cli compare spaces/a spaces/b\npython -m core.cli new mine --from spaces\n"
     )
     made = terrarium("new", "the copy", "--from", "spaces")
     assert "the copy is a copy of spaces.\n" in made.output
     assert (spaces.parent / "the copy" / "Readme.md").read_text() == (
-        "# the copy\n\nwide_spaces, my-spaces and the copy.\n\npython -m core.cli loop 'the copy'\n"
+        "# the copy\n\nLetters between spaces; see experiments/the copy/out.\n\npython -m core.cli loop 'the copy' -s spaces=2\n"
+        "python -m core.cli compare 'the copy'/a 'the copy'/b\npython -m core.cli new mine --from spaces\n"
     )
 
 

@@ -11,6 +11,7 @@ from core.errors import UserError
 from core.plugins.discovery import Experiment, find, home
 
 TEMPLATE = Path(__file__).parent / "template"
+PLACEHOLDER = "NAME"  # of the experiment, in the template's Readme
 # What a copy leaves out: everything that commands have made.
 MADE = ("datasets", "out", "EXPERIMENT_LOG.md", "__pycache__")
 IGNORED = "# made by Terrarium's commands\n*/datasets/\n*/out/\n*/EXPERIMENT_LOG.md\n__pycache__/\n"
@@ -53,15 +54,27 @@ def make_experiment(name: str, source: str = "") -> tuple[Experiment, Experiment
     folder = original.folder if original else TEMPLATE
     shutil.copytree(folder, target, ignore=lambda _, names: [entry for entry in names if entry in MADE])
     for readme in (path for path in target.iterdir() if path.name.lower() == "readme.md"):
-        rename_in(readme, original.name if original else "NAME", name)
+        rename_in(readme, original.name if original else PLACEHOLDER, name)
     return Experiment(target), original
 
 
 def rename_in(readme: Path, old: str, new: str) -> None:
-    """Replace an experiment's name in its Readme; quoted where the line is a command."""
+    """Replace an experiment's name in its Readme."""
     lines = readme.read_text(encoding="utf-8", errors="surrogateescape").splitlines(keepends=True)
-    word = re.compile(rf"(?<![\w-]){re.escape(old)}(?![\w-])")
-    for number, line in enumerate(lines):
-        name = shlex.quote(new) if line.startswith(("python ", "terrarium ")) else new
-        lines[number] = name.join(word.split(line))
-    readme.write_text("".join(lines), encoding="utf-8", errors="surrogateescape")
+    readme.write_text("".join(renamed(line, old, new) for line in lines), encoding="utf-8", errors="surrogateescape")
+
+
+def renamed(line: str, old: str, new: str) -> str:
+    """A line with another name: in a title, in paths, and where a command names the experiment; quoted there.
+
+    Elsewhere the same letters may be an ordinary word, such as chat. The template's NAME is replaced everywhere.
+    """
+    is_command = line.startswith(("python ", "terrarium "))
+    name, word = shlex.quote(new) if is_command else new, rf"(?<![\w/-]){re.escape(old)}"
+    if old == PLACEHOLDER or line.startswith("# "):
+        return name.join(re.split(rf"{word}(?![\w-])", line))
+    if is_command and " new " not in line:
+        line = name.join(re.split(rf"(?<= ){re.escape(old)}(?=/)", line))  # EXP/RUN
+        if found := re.match(rf"(?:python -m core\.cli|terrarium) [\w-]+ ({re.escape(old)})(?![\w/-])", line):
+            line = line[: found.start(1)] + name + line[found.end(1) :]
+    return f"experiments/{new}".join(re.split(rf"experiments/{re.escape(old)}(?![\w-])", line))

@@ -44,11 +44,14 @@ class Served:
 
     def described(self) -> dict[str, Any]:
         """An entry of /v1/models."""
+        own = self.model.decoding({})
         meta = {
             "n_vocab": self.model.encoder.vocab_size,
             "n_ctx_train": self.model.block_size,
             "n_params": parameter_count(self.model.module),
             "chat": self.can_chat,
+            "temperature": own["temperature"],
+            "top_k": own["top_k"],
         }
         return {"id": self.name, "object": "model", "created": self.created, "owned_by": "terrarium", "meta": meta}
 

@@ -98,6 +98,7 @@ const typed = (text) => (canChat() ? text.trim() : text);
 
 // Show the open conversation, at its end.
 function showAll() {
+  showSettings();
   document.body.classList.toggle("continues", !canChat());
   $("system").value = chat.system;
   $("system-label").hidden = !canChat();
@@ -294,11 +295,12 @@ function showTheme() {
   $("theme").title = "Light, dark, or as the system is";
 }
 
-// Show the settings that are kept.
+// Show the settings that are kept; where there are none, those of the model's run.
 function showSettings() {
-  $("temperature").value = String(store.setting("temperature", 0.7));
+  const own = chosen()?.meta ?? {};
+  $("temperature").value = String(store.setting("temperature", own.temperature ?? 0.7));
   $("temperature-value").textContent = Number($("temperature").value).toFixed(2);
-  for (const name of Object.keys(NUMBERS)) $(name).value = store.setting(name, name === "top-k" ? "0" : "");
+  for (const name of Object.keys(NUMBERS)) $(name).value = store.setting(name, name === "top-k" ? String(own.top_k ?? 0) : "");
 }
 
 // Make the field as high as its text.
