@@ -148,6 +148,14 @@ def test_the_oldest_turns_leave_whole_and_it_is_told(talker: Path) -> None:
     assert "turns no longer fit, and the model does not see them.)" in done.output
 
 
+def test_a_message_that_the_model_cannot_see_whole_is_refused(talker: Path) -> None:
+    model = open_experiment("talker").run().load()
+    with pytest.raises(UserError, match="tokens do not fit the"):
+        reply(begin_talk(model), "ab" * model.block_size)
+    done = lines("ab" * model.block_size, "ab", options=("--max-new-tokens", "4"))
+    assert "tokens do not fit the" in done.output and done.exit_code == 0, done.output
+
+
 def test_an_answer_can_be_stopped(talker: Path) -> None:
     model = open_experiment("talker").run().load()
     pieces: list[str] = []

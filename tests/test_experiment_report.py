@@ -182,3 +182,12 @@ def test_a_report_of_the_students_own_is_not_overwritten(trained: Path, terrariu
         "work/report.md: the part from '## My conclusion' to '<!-- end of my conclusion -->' is missing" in done.output
     )
     assert "Choose another folder, or move the file away." in done.output
+
+
+def test_a_report_of_another_experiment_is_not_overwritten(trained: Path, terrarium: Terrarium) -> None:
+    assert terrarium("report", "spaces", "--to", "work", "--format", "md").exit_code == 0
+    text = Path("work/report.md").read_text().replace("# spaces\n", "# another\n", 1)
+    Path("work/report.md").write_text(text)
+    done = terrarium("report", "spaces", "--to", "work", "--format", "md")
+    assert done.exit_code == 2 and "a report about another experiment: 'another', not 'spaces'" in done.output
+    assert Path("work/report.md").read_text() == text

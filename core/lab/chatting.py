@@ -106,10 +106,17 @@ def reply(
     """Say something, and let the model answer. show: called with the pieces of the answer as they come.
 
     on_call: called with each call of a tool, when it has its result. stopped: asked after each token; if it says so, the answer ends there, and stays in the talk as it is. An answer without
-    text leaves the talk as it was. Raises UserError for text that the encoder cannot encode.
+    text leaves the talk as it was. Raises UserError for text that the encoder cannot encode, and for more than the model
+    sees.
     """
     model, asked = talk.model, (*talk.messages, Message("user", text))
     answering = Answering(asked, model.encoder, model.block_size, model.tools)
+    if len(answering.prompt) > model.block_size:
+        raise UserError(
+            f"{len(answering.prompt):,} tokens do not fit the {model.block_size:,} that the model sees",
+            place="message",
+            remedy="Say it in fewer words.",
+        )
     with model.trained.machine.computing():
         write_turn(talk, answering, show, stopped)
         while call := answering.close_turn(stopped=stopped()):

@@ -61,7 +61,7 @@ def write_hand_in(
     origin.
     """
     written = {kind: folder / f"report.{kind}" for kind in (("md",) if markdown_only else ("md", "html", "pdf"))}
-    own = conclusion_of(written["md"])
+    own = conclusion_of(written["md"], name)
     comparison = compare(groups[:MOST_GROUPS])
     figure, shown = overlay(comparison.groups), shown_run(groups)
     durable.make_folders(folder)
@@ -97,11 +97,21 @@ def write_hand_in(
     return written
 
 
-def conclusion_of(path: Path) -> str:
-    """The student's text in an earlier report.md, or the room for it. Raises UserError for another program's report.md."""
+def conclusion_of(path: Path, name: str) -> str:
+    """The student's text in an earlier report.md, or the room for it.
+
+    Raises UserError for another program's report.md, and for one of another experiment than this name.
+    """
     if not path.is_file():
         return ROOM
-    _, begins, rest = path.read_text(encoding="utf-8").partition(OWN)
+    earlier = path.read_text(encoding="utf-8")
+    title, begins, rest = earlier.partition(OWN)
+    if begins and (first := title.partition("\n")[0]) != f"# {name}":
+        raise UserError(
+            f"this folder has a report about another experiment: {first.removeprefix('# ')!r}, not {name!r}",
+            place=str(path),
+            remedy="Choose another folder, or move the file away.",
+        )
     text, ends, _ = rest.partition(END)
     if not begins or not ends:
         raise UserError(

@@ -164,6 +164,16 @@ function say(text) {
   answer();
 }
 
+// The turns of the open conversation. One of the user's without an answer has no place between others.
+function validTurns() {
+  const turns = [];
+  for (const message of chat.messages) {
+    if (message.role === "user" && turns.at(-1)?.role === "user") turns.pop();
+    turns.push(...turnsOf(message));
+  }
+  return turns;
+}
+
 // The request for the next answer: its address and body. begun: what is there of it.
 function wanted(begun) {
   const body = { model: $("model").value, temperature: Number($("temperature").value), top_k: Number($("top-k").value) || 0 };
@@ -172,12 +182,7 @@ function wanted(begun) {
     if ($("length").value) body.max_tokens = Number($("length").value);
     return ["/v1/completions", { ...body, prompt: chat.messages.at(-1).content + begun }];
   }
-  // A turn without an answer has no place in a conversation of turns.
-  const turns = [];
-  for (const message of chat.messages) {
-    if (message.role === "user" && turns.at(-1)?.role === "user") turns.pop();
-    turns.push(...turnsOf(message));
-  }
+  const turns = validTurns();
   const system = chat.system.trim() ? [{ role: "system", content: chat.system.trim() }] : [];
   return ["/v1/chat/completions", { ...body, messages: [...system, ...turns], show_calls: true }];
 }
@@ -329,7 +334,9 @@ function closeSide() {
 // Save the open conversation as a line of JSON, in the form of a dataset.
 function exportChat() {
   const system = chat.system ? [{ role: "system", content: chat.system }] : [];
-  const messages = [...system, ...chat.messages.flatMap(turnsOf)];
+  const turns = validTurns();
+  if (turns.at(-1)?.role === "user") turns.pop(); // nobody has answered it
+  const messages = [...system, ...turns];
   download(`${JSON.stringify({ messages })}\n`, "conversation.jsonl", "application/jsonl");
 }
 
