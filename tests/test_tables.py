@@ -105,6 +105,21 @@ def test_texts_and_messages(tmp_path: Path) -> None:
     assert "User: 3?\nAssistant: 3!\n" in dataset.encoder.decode(dataset.train.ids.tolist())
 
 
+def test_conversations_with_a_group_are_graded(tmp_path: Path) -> None:
+    rows = [
+        {
+            "messages": [{"role": "user", "content": f"{n}?"}, {"role": "assistant", "content": f"{n}!"}],
+            "group": None if n % 2 else "even",
+        }
+        for n in range(60)
+    ]
+    more = 'special_tokens = "chat"\n'
+    dataset = run(table(tmp_path / "chat", "data.jsonl", jsonl(rows), more))
+    asked = [example for side in ("train", "val", "test") for example in dataset.examples(side, 0)]
+    assert dataset.groups == ["even"] and len(asked) == 30
+    assert all(int(example.completion.rstrip("!")) % 2 == 0 for example in asked)
+
+
 def test_a_size_is_told(tmp_path: Path) -> None:
     told = Told()
     rows = jsonl([{"prompt": prompt, "completion": answer} for prompt, answer in SUMS])

@@ -1,7 +1,7 @@
 """Read documents from the rows of a table: JSON lines, CSV, TSV or Parquet, with names for its columns.
 
-A row is an Example (columns prompt and completion, perhaps group), a Conversation (messages) or a text (text). A column split
-says which side it is on. [prepare.columns] names the columns that are called otherwise.
+A row is an Example (columns prompt and completion, perhaps group), a Conversation (messages, perhaps group) or a text (text).
+A column split says which side it is on. [prepare.columns] names the columns that are called otherwise.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import json
 import math
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -192,7 +193,7 @@ class RowReader:
                 remedy="Name them, such as `prepare.columns.prompt=NAME` and `prepare.columns.completion=NAME`, "
                 "or `prepare.columns.text=NAME`.",
             )
-        others = ["split", *(["group"] if "prompt" in kinds[0] else [])]
+        others = ["split", *(["group"] if "text" not in kinds[0] else [])]
         chosen = {role: named[role] for role in (*kinds[0], *others) if role in named}
         self.unused, self.known = [name for name in names if name not in chosen.values()], set(names)
         return chosen
@@ -224,7 +225,9 @@ class RowReader:
                 return None
         side = self.side(row, place)
         if "messages" in self.named:
-            return conversation(row[self.named["messages"]], place), side
+            group = row[self.named["group"]] if "group" in self.named else None
+            graded = text_of(group, self.named["group"], place) if group is not None and group == group else ""
+            return replace(conversation(row[self.named["messages"]], place), group=graded or None), side
         texts = {
             role: text_of(row[name], name, place)
             for role, name in self.named.items()
