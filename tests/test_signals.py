@@ -99,7 +99,7 @@ def interrupt_and_resume(
         assert saved is not None
         # A signal behind the look at the end of a step is seen at the end of the next one.
         assert then["step"] <= saved <= max(then["step"], 0) + 2
-        assert "interrupted, and saved. Go on with: python -m core.cli train spaces" in output
+        assert f"interrupted, and saved. Go on with: python -m core.cli {command} spaces" in output
     again = forks.run(home, command, "spaces")
     assert again["code"] == 0, (then, output, again["output"])
     found = outcome(home)

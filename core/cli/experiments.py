@@ -44,7 +44,9 @@ def account(experiment: Experiment) -> dict[str, Any]:
     except (UserError, ValueError, AttributeError, TypeError, OSError):
         problem = f"config.toml or a summary.json cannot be read; `{experiment.command.format('runs')}` says why"
         return row | {"summary": problem, "prepared": False, "runs": 0, "best_loss": None}
-    prepared = any((folder / "train.bin").is_file() for folder in (dataset, experiment.folder))
+    prepared = any(  # with stages, each has a folder of its own
+        (folder / "train.bin").is_file() for folder in (dataset, experiment.folder, *dataset.glob("*/"))
+    )
     return row | {"prepared": prepared, "runs": len(summaries), "best_loss": min(losses, default=None)}
 
 

@@ -133,8 +133,13 @@ def this_command() -> str:
     return command_line([*Program.words, *sys.argv[1:]])
 
 
-def train_command(opened: Opened, name: str | None, more: Sequence[str] = (), stage: str = "") -> str:
-    """The command that trains or resumes a run. more: overrides besides those of the experiment. stage: only this one."""
+def train_command(
+    opened: Opened, name: str | None, more: Sequence[str] = (), stage: str = "", command: str = "train"
+) -> str:
+    """The command that trains or resumes a run. more: overrides besides those of the experiment. stage: only this one.
+
+    command: train, or loop.
+    """
     run = name or opened.default_run
     options = [
         *(["--variant", opened.variant] if opened.variant else []),
@@ -142,4 +147,4 @@ def train_command(opened: Opened, name: str | None, more: Sequence[str] = (), st
         *(["--stage", stage] if stage else []),
         *(part for text in (*opened.overrides, *more) for part in ("-s", text)),
     ]
-    return f"{opened.experiment.command.format('train')} {shlex.join(options)}".strip()
+    return f"{opened.experiment.command.format(command)} {shlex.join(options)}".strip()

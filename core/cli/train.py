@@ -85,7 +85,8 @@ def wished(opened: Opened, choices: dict[str, Any]) -> Wish:
     """The Wish for a run, from the options."""
     from core.lab.training import Wish
 
-    again = options.train_command(opened, choices["name"], stage=choices["stage"])
+    name = click.get_current_context().info_name or "train"
+    again = options.train_command(opened, choices["name"], stage=choices["stage"], command=name)
     return Wish(**choices, command=options.this_command(), again=again)
 
 

@@ -48,8 +48,11 @@ def begin_talk(model: LoadedModel, *, system: str = "", seed: int = 0, **choices
     if not model.trained.conversations:
         raise UserError(
             f"{model.run.title} was not trained on conversations with special tokens",
-            place="run",
-            remedy='Train it on conversations, with prepare.special_tokens = "chat".',
+            place=str(model.run.folder),
+            remedy="Name the stage that was: `stage=NAME`; or go on training, until it is finished: "
+            f"{model.run.experiment.command.format('loop')}"
+            if model.opened.stages
+            else 'Train it on conversations, with prepare.special_tokens = "chat".',
         )
     given = {name: value for name, value in choices.items() if value is not None}
     model.decoding(given)

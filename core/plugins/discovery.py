@@ -118,7 +118,8 @@ def find(name: str, *, to_copy: bool = False) -> Experiment:
         )
     matches = own or foreign
     if not matches:
-        known = [experiment.name for experiment in discover() + (examples() if to_copy else [])]
+        offered = discover() + (examples() if to_copy else [])
+        known = list(dict.fromkeys(experiment.name for experiment in offered))
         raise UserError(
             f"no experiment is called '{name}'",
             place=str(home()),
