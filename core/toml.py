@@ -341,6 +341,7 @@ def advice_on_unknown(path: list[str]) -> str:
     if path[-1] in ANSWERS and path[0] != "prepare":
         return ANSWERS[path[-1]]
     elsewhere = [key for key in known_keys() if key.rpartition(".")[2] == path[-1]]
+    elsewhere.sort(key=lambda key: key.startswith("train.objective."))  # what is rarely meant comes last
     if elsewhere:
         return f"It belongs to another section: {' or '.join(elsewhere)}."
     section: type[BaseModel] = Config

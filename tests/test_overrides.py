@@ -65,5 +65,7 @@ def test_a_grid_takes_short_keys() -> None:
     assert read_grid("learning_rate=0.1,0.2").key == "train.optim.learning_rate"
     assert full_key("prepare.params.anything") == "prepare.params.anything"
     assert full_key("columns.prompt") == "prepare.columns.prompt"
+    assert full_key("temperature") == "sample.sample.temperature"  # and not an objective's
+    assert full_key("group_size") == "train.objective.group_size"
     with pytest.raises(UserError, match="is in several sections"):
         full_key("seed")

@@ -145,7 +145,7 @@ def test_the_page_has_every_section_and_its_tags_close(frogs: Path) -> None:
         "Conversations", "Tokenizer", "Data", "Cost", "Machine and code", "Run it again",
     ]  # fmt: skip
     assert "http" not in re.sub(r'xmlns(:\w+)?="[^"]*"', "", html)
-    assert "python -m core.cli " in section(frogs, "Run it again")
+    assert "python -m core.cli" in section(frogs, "Run it again")
 
 
 def test_its_figures_are_those_of_the_file(frogs: Path) -> None:

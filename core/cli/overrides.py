@@ -53,6 +53,8 @@ def full_key(key: str) -> str:
     keys = list(known_keys())
     section = key.partition(".")[0]
     meant = [known for known in keys if known.endswith(f".{key}")]
+    # Keys of an objective are named in full: temperature is that of sampling.
+    meant = [known for known in meant if not known.startswith("train.objective.")] or meant
     tables = [known for known in keys if known.endswith(f".{section}")]  # such as columns, of prepare.columns
     if "." in key and len(tables) == 1:
         return f"{tables[0]}{key.removeprefix(section)}"
