@@ -45,7 +45,7 @@ def numbers(text: str) -> list[int]:
 
 
 def test_the_answers_are_right(asked: list[Conversation]) -> None:
-    seen = set()
+    seen, worked_out = set(), 0
     for conversation in asked:
         question, answer = question_and_answer(conversation)
         seen.add(conversation.group)
@@ -54,22 +54,31 @@ def test_the_answers_are_right(asked: list[Conversation]) -> None:
             assert answer.endswith(f"So {left + right}.") and numbers(answer)[2] == left % 10 + right % 10
         elif conversation.group == "comparing":
             assert answer == f"{max(numbers(question))} is larger."
-        elif conversation.group in ("spelling", "length", "counting"):
+        elif conversation.group in ("spelling", "length"):
             letters = re.match(r"(?:\w+: )?((?:\w )*\w)\.", answer)
             assert letters is not None
             word = letters[1].replace(" ", "")
             assert re.search(rf"\b{word}\b", question)
             if conversation.group == "length":
                 assert numbers(answer) == [len(word)]
-            if conversation.group == "counting":
-                assert any(numbers(answer) == [word.count(letter)] for letter in re.findall(r"\b\w\b", question))
+        elif conversation.group == "counting":
+            word = re.findall(r"\w+", question)[-1]
+            (letter,) = re.findall(r"\b\w\b", question)
+            *work, count = numbers(answer)
+            assert count == word.count(letter) and answer.endswith(f"I see {count}.")
+            worked_out += bool(work)
+            if work:
+                assert work == list(range(1, count + 1))
+                assert re.sub(r"[ \d]", "", answer.partition(".")[0]) == word
+                assert len(re.findall(rf"{letter}\d", answer)) == count
         elif conversation.group == "name":
             assert answer.removeprefix("You are ").rstrip(".") in question
+    assert 0.15 < worked_out / sum(each.group == "counting" for each in asked) < 0.35
     assert seen == {"identity", "name", "world", "spelling", "length", "counting", "adding", "comparing"}
 
 
 def test_no_one_number_answers_most_counting_questions(asked: list[Conversation]) -> None:
-    counted = Counter(numbers(question_and_answer(each)[1])[0] for each in asked if each.group == "counting")
+    counted = Counter(numbers(question_and_answer(each)[1])[-1] for each in asked if each.group == "counting")
     assert max(counted.values()) < 0.6 * sum(counted.values()) and len(counted) >= 3
 
 
@@ -82,6 +91,8 @@ def item_of(question: str, answer: str) -> Item | None:
         return frozenset(numbers(question))
     if named := re.fullmatch(r"You are (\w+)\.", answer):
         return named[1]
+    if re.search(r"I see \d+\.", answer):
+        return re.findall(r"\w+", question)[-1]
     if letters := re.match(r"(?:\w+: )?(\w(?: \w)+)\.", answer):
         return letters[1].replace(" ", "")
     if answer.endswith("only a frog."):

@@ -48,14 +48,22 @@ def length(word):
 
 
 def counting(word):
-    """Half of the ways ask for the most frequent letter: or nearly every answer would be 1."""
+    """Half of the ways ask for the most frequent letter: or nearly every answer would be 1. One of four is worked out."""
     letters = sorted(set(word))
     most = max(letters, key=word.count)
     return [
-        (phrase.format(word, letter), f"{spelled(word)}. I see {word.count(letter)}.")
+        (phrase.format(word, letter), f"{work}I see {word.count(letter)}.")
         for phrase in COUNT
         for letter in letters + [most] * len(letters)
+        for work in (f"{counted(word, letter)}. ", "", "", "")
     ]
+
+
+def counted(word, letter):
+    """The letters of a word, apart, with a number behind each that is looked for: b a1 n a2 n a3."""
+    return " ".join(
+        f"{each}{word[: place + 1].count(letter)}" if each == letter else each for place, each in enumerate(word)
+    )
 
 
 def adding(pair):
