@@ -15,7 +15,7 @@ from preparing import error_of
 
 EXPERIMENTS = Path(__file__).parents[1] / "experiments"
 SHIPPED = (
-    "addition", "arithmetic", "chat", "count_by_twos", "insert_spaces", "shakespeare", "shakespeare_char", "strings",
+    "addition", "arithmetic", "chat", "count_by_twos", "insert_spaces", "parity", "shakespeare", "shakespeare_char", "strings",
     "tinystories", "translate_words",
 )  # fmt: skip
 TINY = ("n_layer=1", "n_head=2", "n_embd=16")
@@ -41,7 +41,8 @@ LITTLE_TEXT = [
         ("arithmetic", ["--variant", "division"]),
         ("arithmetic", ["--variant", "lstm"]),
         ("arithmetic", ["--variant", "orders"]),
-        ("chat", ["-s", "evaluate.max_prompts=5"]),
+        ("chat", ["-s", "evaluate.max_prompts=5", "-s", "stages.reward.train.objective.prompts_per_step=1"]),
+        ("parity", ["-s", "prepare.params.bits=4", "-s", "stages.reward.train.objective.prompts_per_step=1"]),
         ("strings", []),
         ("strings", ["-s", "prepare.params.task=sort"]),
         ("count_by_twos", []),
@@ -72,7 +73,7 @@ def test_a_shipped_experiment_runs(lab: Path, terrarium: Callable[..., Result], 
     result = terrarium("loop", "tiny", *settings, *more)
     assert result.exit_code == 0, result.output
     variant = more[more.index("--variant") + 1] if "--variant" in more else "default"
-    run = lab / "tiny" / "out" / variant / ("chat" if name == "chat" else "")
+    run = lab / "tiny" / "out" / variant / ("reward" if name in ("chat", "parity") else "")
     assert json.loads((run / "summary.json").read_text())["status"] == "completed"
     assert (run / "report.html").exists()
     if name == "shakespeare_char":
@@ -157,6 +158,8 @@ def test_no_two_numbers_have_the_same_words(numbers: ModuleType, language: str) 
             "there is no string of 0 to 8 letters",
             "Set 1 <= min_letters <= max_letters.",
         ),
+        ("parity", "bits=0", "bits = 0 is impossible", "Give 1 to 1,000."),
+        ("parity", "long=1.5", "long = 1.5 is not a share", "Give a number from 0 to 1."),
         ("insert_spaces", "alphabet=", "there are no such words", "Give a letter and max_letters >= 1."),
         ("insert_spaces", "max_letters=0", "there are no such words", "Give a letter and max_letters >= 1."),
         ("count_by_twos", "below=0", "below = 0 leaves no number to start at", "Set it to 1 or more."),

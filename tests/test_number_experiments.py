@@ -152,3 +152,19 @@ def test_probes_are_longer_than_anything_in_training() -> None:
     assert [len(example.completion) - 1 for example in strings] == [9, 10] * 10
     assert all(example.prompt[:-2] == example.completion[-2::-1] for example in strings)
     assert list(code_of("strings").held_out(random.Random(1), probes=0)) == []
+
+
+def test_parity() -> None:
+    """Solutions are right, and the share that is worked out is what it says."""
+    code = code_of("parity")
+    found = list(islice(code.documents(random.Random(1), bits=6, long=0.25), 2000))
+    long = [example for example in found if example.group == "long"]
+    assert 0.2 < len(long) / len(found) < 0.3
+    for example in found:
+        digits = [int(digit) for digit in example.prompt.removesuffix("=")]
+        assert len(digits) == 6 and code.answer(example.completion) == str(sum(digits) % 2)
+        if example.group == "long":
+            work = "".join(str(sum(digits[: place + 1]) % 2) for place in range(6))
+            assert example.completion == f">{work}:{sum(digits) % 2}\n"
+        else:
+            assert example.completion == f"{sum(digits) % 2}\n"
