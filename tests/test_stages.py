@@ -376,3 +376,12 @@ def test_check_looks_at_every_stage_and_across_them(staged: Path, terrarium: Ter
     assert any(part["in_train"] for part in json.loads(other)["across"])
     assert re.search(r"short \(val\) in long +0 of \d+ \(0.0%\)", shown)
     assert "stage short" not in terrarium("check", "spaces", "--no-timing", "--stage", "long").stdout
+
+
+def test_stages_with_a_dataset_of_another_name(staged: Path, terrarium: Terrarium) -> None:
+    """As a sweep over settings of the data names it: each stage has its folder below that name."""
+    settings = ("-s", "prepare.dataset_dir=datasets/other", "-s", "prepare.size=1500")
+    for command in ("loop", "evaluate", "sample"):
+        done = terrarium(command, "spaces", *settings)
+        assert done.exit_code == 0, done.output
+    assert (staged / "datasets/other/short/train.bin").is_file() and not (staged / "datasets/basic").exists()

@@ -220,6 +220,11 @@ def load_model(opened: Opened, name: str | None = None, checkpoint: str = "best"
 
 
 def is_for_run(opened: Opened, override: str) -> bool:
-    """Whether an override changes a run that is there. The depth does not, in a stage that goes on with weights."""
-    goes_on = opened.stage is not None and opened.stage.origin != ""
-    return not is_of_stage(override) and not (goes_on and override.partition("=")[0].strip() == "train.model.depth")
+    """Whether an override changes a run that is there.
+
+    A stage's run has a folder of its own below prepare.dataset_dir, and if it goes on with weights, the depth of these.
+    """
+    key = override.partition("=")[0].strip()
+    if is_of_stage(override) or (key == "prepare.dataset_dir" and opened.stages):
+        return False
+    return not (key == "train.model.depth" and opened.stage is not None and opened.stage.origin)
