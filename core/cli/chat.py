@@ -107,6 +107,7 @@ def obeyed(talk: Talk, command: str, value: str, console: Console) -> Talk:
     if command == "help":
         console.say(HELP)
     elif command == "clear":
+        console.say("(What was said is forgotten.)")
         return chatting.cleared(talk)
     elif command == "system":
         return chatting.with_system(talk, value)
@@ -117,11 +118,14 @@ def obeyed(talk: Talk, command: str, value: str, console: Console) -> Talk:
             raise UserError(
                 f"{value!r} is no number", place=f"/{command}", remedy=f"For example: /{command} 1"
             ) from None
-        return chatting.with_choice(talk, "top_k" if command == "topk" else command, number)
+        talk = chatting.with_choice(talk, "top_k" if command == "topk" else command, number)
+        console.say(f"({command} is now {number:g}.)")
     elif command == "regen":
         before, question = chatting.last_question(talk)
         return answered(before, question, console)
     elif command == "save":
+        if not value:
+            raise UserError("where to save is missing", place="/save", remedy="For example: /save talk.jsonl")
         console.say(f"saved: {chatting.save_talk(talk, Path(value).expanduser())}")
     else:
         known = ("clear", "system", "temperature", "topk", "regen", "save", "help", "quit")

@@ -47,6 +47,7 @@ def measure_after_stage(opened: Opened, at: Opened, model: LoadedModel) -> None:
     A stage whose data is not there, or has another encoder, is left out. Writes after_stage.json, then OTHERS.
     """
     assert at.stage is not None
+    at.listener.say(f"measuring {model.run.title} on the data of every stage")
     others: dict[str, dict[str, float]] = {}
     on: dict[str, OnData] = {}
     for name, dataset, config in datasets_for(opened, at, model):
