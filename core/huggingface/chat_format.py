@@ -11,11 +11,12 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
 from tokenizers import Tokenizer
 
 from core.chat.conversation import ASSISTANT, BOS, END, RESULT, SYSTEM, TOOL, USER, Conversation, Message
-from core.chat.marks import GAP, NO_SYSTEM, SYSTEM_END
+from core.chat.marks import GAP, NO_SYSTEM, SYSTEM_END, Marks
 from core.chat.render import render, render_prompt
 from core.encoders.base import Encoder
 from core.encoders.special import marks_of
@@ -23,6 +24,7 @@ from core.errors import UserError
 from core.huggingface.tokenizer_files import KEY, TokenizerFiles
 
 Turns = Sequence[tuple[str, str]]  # role and text
+AnyEncoder = TypeVar("AnyEncoder", bound=Encoder)
 Write = Callable[..., str]  # a conversation, as turns, to text
 CALL = "<tool_call>"
 # Conversations whose ids must be those of the template, each as its turns.
@@ -63,14 +65,6 @@ class ChatFormat:
     result: str = ""
 
 
-@dataclass(frozen=True)
-class ChatMarks:
-    """marks: name -> ids. notes: sentences on how they were found."""
-
-    marks: dict[str, tuple[int, ...]]
-    notes: tuple[str, ...]
-
-
 HEADER = "<|start_header_id|>{}<|end_header_id|>\n\n"
 CHATML = ChatFormat(
     user="<|im_start|>user\n",
@@ -99,26 +93,27 @@ GEMMA = ChatFormat(
 KNOWN = {"ChatML": CHATML, "Llama 3": LLAMA3, "Gemma": GEMMA}
 
 
-def chat_marks(files: TokenizerFiles, encoder_with: Callable[[dict[str, tuple[int, ...]]], Encoder]) -> ChatMarks:
-    """The marks of a pretrained model's own format, else of the format that its special tokens belong to, else plain ones.
+def chat_encoder(files: TokenizerFiles, with_marks: Callable[[Marks, Sequence[str]], AnyEncoder]) -> AnyEncoder:
+    """An encoder with the marks of the model's own format, else of the format that its special tokens belong to, else plain ones.
 
-    encoder_with: makes an encoder with some marks. Raises UserError where nothing ends a turn.
+    with_marks: makes an encoder with marks, and with sentences on how they were found. Raises UserError where nothing ends a
+    turn.
     """
     write = writer(files)
     asked = None if write is None else format_of(files, write)
     if write is not None and asked is not None:
-        marks = marks_of_format(asked, files)
-        if proven(encoder_with(marks), files.tokenizer, write):
-            return ChatMarks(marks, ("Conversations are written in the model's own chat format.",))
+        note = "Conversations are written in the model's own chat format."
+        encoder = with_marks(marks_of_format(asked, files), [note])
+        if proven(encoder, files.tokenizer, write):
+            return encoder
     why = "has no chat template" if not files.template else "has a chat template that cannot be followed exactly"
     for name, each in KNOWN.items():
         if all(files.tokenizer.token_to_id(token) is not None for token in (each.end, special_part(each.user))):
-            found = marks_of_format(replace(each, begin=text_of(files.begin, files)), files)
-            return ChatMarks(
-                found, (f"The model {why}. Conversations are written in the format {name}, by its special tokens.",)
-            )
+            chosen = replace(each, begin=text_of(files.begin, files))
+            note = f"The model {why}. Conversations are written in the format {name}, by its special tokens."
+            return with_marks(marks_of_format(chosen, files), [note])
     note = f"The model {why}, and no special tokens for turns. They are opened by plain text, such as <|user|>."
-    return ChatMarks(marks_of_format(plain_format(files), files), (note,))
+    return with_marks(marks_of_format(plain_format(files), files), [note])
 
 
 def special_part(opens: str) -> str:

@@ -9,17 +9,18 @@ from __future__ import annotations
 import functools
 import json
 import re
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 from tokenizers import Tokenizer
 from typing_extensions import Self
 
+from core.chat.marks import Marks
 from core.encoders.base import Encoder, Ids
 from core.encoders.text import END, unknown, utf8, wrong_state
 from core.errors import UserError
-from core.huggingface.chat_format import chat_marks
+from core.huggingface.chat_format import chat_encoder
 from core.huggingface.tokenizer_files import built, read_tokenizer, tokenizer_hash
 
 # Texts that a tokenizer which changes text does not give back.
@@ -39,7 +40,7 @@ UNUSED = ("post_processor", "padding", "truncation")  # parts of a tokenizer.jso
 
 
 class HfEncoder(Encoder):
-    """A tokenizer of the library `tokenizers`.
+    """A tokenizer of the library `tokenizers`. content: as `canonical` gives it.
 
     begin, end_token: ids that begin and end a document; None if none does. marks: of conversations, name -> ids, see
     `core.chat.marks`; empty where it is not for conversations. notes: what a user should know of how it was chosen.
@@ -49,15 +50,14 @@ class HfEncoder(Encoder):
 
     def __init__(
         self,
-        tokenizer: Tokenizer,
+        content: str,
         begin: int | None = None,
         end: int | None = None,
-        marks: Mapping[str, tuple[int, ...]] | None = None,
+        marks: Marks | None = None,
         notes: Sequence[str] = (),
     ) -> None:
         self.begin, self.end, self.marks, self.notes = begin, end, dict(marks or {}), tuple(notes)
-        self.content = canonical(tokenizer, {token for mark in self.marks.values() for token in mark})
-        self.tokenizer = Tokenizer.from_str(self.content)
+        self.content, self.tokenizer = content, built(content, self.kind)
         self.tokenizer.encode_special_tokens = True  # as ordinary text, that is
         vocabulary = self.tokenizer.get_vocab(with_added_tokens=True)
         self.vocab_size = max(vocabulary.values()) + 1
@@ -80,10 +80,10 @@ class HfEncoder(Encoder):
         no such tokenizer.
         """
         files = read_tokenizer(tokenizer)
-        if not chat:
-            return cls(files.tokenizer, files.begin, files.end)
-        found = chat_marks(files, lambda marks: cls(files.tokenizer, files.begin, files.end, marks))
-        return cls(files.tokenizer, files.begin, files.end, found.marks, found.notes)
+        with_marks: Callable[[Marks, Sequence[str]], Self] = lambda marks, notes: cls(
+            canonical(files.tokenizer, marks), files.begin, files.end, marks, notes
+        )
+        return chat_encoder(files, with_marks) if chat else with_marks({}, ())
 
     @staticmethod
     def fingerprint(tokenizer: str) -> str:
@@ -96,7 +96,7 @@ class HfEncoder(Encoder):
         if not {"tokenizer", "begin", "end"} <= set(state) <= {"tokenizer", "begin", "end", "marks"}:
             raise wrong_state(cls.kind, state)
         marks = {name: tuple(map(int, ids)) for name, ids in state.get("marks", {}).items()}
-        return cls(built(state["tokenizer"], cls.kind), state["begin"], state["end"], marks)
+        return cls(state["tokenizer"], state["begin"], state["end"], marks)
 
     def state(self) -> dict[str, Any]:
         """The whole content of tokenizer.json, as text, and the ids that stand around texts."""
@@ -171,12 +171,12 @@ class HfEncoder(Encoder):
             return ""
 
 
-def canonical(tokenizer: Tokenizer, special: Collection[int]) -> str:
+def canonical(tokenizer: Tokenizer, marks: Marks) -> str:
     """The content of tokenizer.json without what does not decide the ids of a text, so that equal tokenizers have equal ones.
 
-    special: ids of tokens that are special here, even if they are not in the file.
+    Tokens of the marks are special here, even if the file does not say so: some models have such a one for calls.
     """
-    content = json.loads(tokenizer.to_str())
+    content, special = json.loads(tokenizer.to_str()), {token for mark in marks.values() for token in mark}
     for token in content["added_tokens"]:
         token["special"] = token["special"] or token["id"] in special
     return json.dumps(content | dict.fromkeys(UNUSED), ensure_ascii=False, sort_keys=True, separators=(",", ":"))
