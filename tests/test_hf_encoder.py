@@ -34,7 +34,7 @@ from core.encoders.base import between, changes, identity
 from core.encoders.special import rebuilt
 from core.errors import UserError
 from core.huggingface.encoder import HfEncoder
-from core.huggingface.tokenizer_files import read_tokenizer
+from core.huggingface.tokenizer_files import TokenizerFiles, read_tokenizer
 from core.lab.answering import Answering
 
 Terrarium = Callable[..., Result]
@@ -67,11 +67,10 @@ def encoders(folders: Path) -> dict[str, HfEncoder]:
     return {name: HfEncoder.fit([], tokenizer=str(folders / name), chat=True) for name in FORMATS}
 
 
-def by_template(folder: Path, turns: Sequence[tuple[str, str]], *, ask: bool = False) -> list[int]:
+def by_template(files: TokenizerFiles, turns: Sequence[tuple[str, str]], *, ask: bool = False) -> list[int]:
     """The ids that transformers would give: the rendered template, with special tokens recognised in it."""
     from jinja2.sandbox import ImmutableSandboxedEnvironment
 
-    files = read_tokenizer(str(folder))
     bos = "" if files.bos is None else files.tokenizer.id_to_token(files.bos)
     text = (
         ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True)
@@ -336,14 +335,15 @@ def text_of(rng: random.Random, words: list[str]) -> str:
 
 
 def check_against_template(encoder: HfEncoder, source: Path, count: int) -> None:
+    files = read_tokenizer(str(source))
     for turns in talks(count, seed=4):
         if turns[0][0] == "system" and SYSTEM not in encoder.marks:
             continue
         messages = [Message(role, text) for role, text in turns]
         whole = [*render(Conversation(messages), encoder).ids.tolist(), *encoder.marks.get(GAP, ())]
-        assert whole == by_template(source, turns), turns
+        assert whole == by_template(files, turns), turns
         prompt = render_prompt(Conversation(messages[:-1]), encoder)
-        assert prompt.tolist() == by_template(source, turns[:-1], ask=True), turns
+        assert prompt.tolist() == by_template(files, turns[:-1], ask=True), turns
 
 
 @pytest.mark.parametrize("name", EXACT)
