@@ -19,8 +19,8 @@ from conftest import TINY
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from preparing import write
-from pretrained import FORMATS, as_metadata, byte_level, gguf_file, model_folder, smollm2, unigram
 from test_conversations import histories
+from tokenizer_folders import FORMATS, as_metadata, byte_level, gguf_file, model_folder, smollm2, unigram
 
 from core import Conversation, Message, open_experiment
 from core.chat.conversation import BOS, END, SPECIAL, SYSTEM
