@@ -173,18 +173,29 @@ def worst_stage(pipeline: Pipeline, key: str, stage: str, last: str) -> str:
 
 
 def reward_section(found: Rewarded) -> list[Part]:
-    """The first and the last values of a stage's reward and accuracies, with the verdict."""
+    """A stage's reward and accuracies over its first and its last steps, with the verdict."""
     rows = [
         [
-            Cell(name, note=MEANT[name] + (f"; of {found.prompts[name]:,}" if name in found.prompts else "")),
-            Cell(share_text(change.before)),
-            Cell(share_text(change.after)),
-            Cell(difference_text("accuracy", change) or signed("accuracy", change.after - change.before)),
+            Cell(name, note=MEANT[name] + prompts_text(found.prompts)),
+            Cell(figure_text(kind, change.before)),
+            Cell(figure_text(kind, change.after)),
+            Cell(difference_text(kind, change) or signed(kind, change.after - change.before)),
             Cell(MARKS[change.verdict], f"mark {KINDS.get(change.verdict, '')}".strip()),
         ]
         for name, change in found.changes.items()
+        for kind in [
+            "accuracy" if 0 <= min(change.before, change.after) <= max(change.before, change.after) <= 1 else name
+        ]
     ]
-    return [Paragraph(found.verdict), PageTable(("", "first", "last", "change", ""), rows)]
+    return [Paragraph(found.verdict), PageTable(("", "first steps", "last steps", "change", ""), rows)]
+
+
+def prompts_text(counts: tuple[float, float]) -> str:
+    """Of how many prompts the first and the last value are the mean; "" if that is not known."""
+    first, last = counts
+    if not (first and last):
+        return ""
+    return f"; of {first:,.0f} prompts" if first == last else f"; of {first:,.0f} and {last:,.0f} prompts"
 
 
 # Figures as text
