@@ -64,12 +64,12 @@ def place_of(address: str) -> Path:
     So no two addresses share a file: where a character had to be replaced, a part of the address's checksum is in the name.
     """
     parts = urlsplit(address)
-    names = [parts.netloc, *unquote(parts.path).strip("/").split("/")]
+    names = unquote(parts.path).strip("/").split("/")
     plain = [re.sub(r"^\.+|[^\w.=+-]", "_", name) or "_" for name in names]
     if parts.query or plain != names:
         name = PurePosixPath(plain[-1])
         plain[-1] = f"{name.stem}-{hashlib.sha256(address.encode()).hexdigest()[:12]}{name.suffix}"
-    return Path(*plain)
+    return Path(parts.netloc.replace(":", "_"), *plain)
 
 
 def numbered(pattern: str) -> list[str]:

@@ -61,23 +61,30 @@ def greedy_answers(
     tokens, calls of `tools` are answered, and the completion is the assistant's last turn.
     """
     encoder, prompts = dataset.encoder, [example.prompt for example in examples]
-    longest = max(dataset.longest_answer(side), room - 1)
+    most = max(most_tokens(dataset, examples, side), room)
     if dataset.train.whole:
-        longest = max([longest, *(1 + answer_size(example.completion, encoder) for example in examples)])
-        rollouts = ask(model, encoder, prompts, tools, max_new_tokens=longest + 1)
+        rollouts = ask(model, encoder, prompts, tools, max_new_tokens=most)
         found = answered(encoder, examples, [said(rollout, encoder) for rollout in rollouts], part)
         return [replace(answer, ended=rollout.ended) for answer, rollout in zip(found, rollouts, strict=True)]
     texts = complete(
         model,
         encoder,
         prompts,
-        max_new_tokens=longest + 1,
+        max_new_tokens=most,
         temperature=0.0,
         stop=dataset.stop,
         device=machine.device,
     )
     found = answered(encoder, examples, texts, part)
     return [replace(answer, ended=answer.text.endswith(dataset.stop)) for answer in found]
+
+
+def most_tokens(dataset: Dataset, examples: Sequence[Example], side: Side) -> int:
+    """One token more than the longest truth of a side has, with its calls and results. Raises UserError as `answer_size`."""
+    longest = dataset.longest_answer(side)
+    if dataset.train.whole:
+        longest = max([longest, *(1 + answer_size(example.completion, dataset.encoder) for example in examples)])
+    return longest + 1
 
 
 def answered(encoder: Encoder, examples: Sequence[Example], texts: Sequence[str], part: Part | None) -> list[Answer]:
