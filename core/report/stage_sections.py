@@ -370,14 +370,16 @@ def data_mix(pipeline: Pipeline) -> list[Part]:
 def data_row(pipeline: Pipeline, stage: str, facts: DataFacts) -> list[Cell]:
     """The data of one stage."""
     train = facts.sides["train"]
-    read = (pipeline.runs[stage].summary.get("tokens") or 0) / train.tokens
+    run = pipeline.runs[stage]
+    by_reward = run.config.get("train.objective.kind") == "reward"  # its tokens are mostly the model's own
+    read = "" if by_reward else f"{(run.summary.get('tokens') or 0) / train.tokens:.2f}"
     tokens = {side: facts.sides[side].tokens if side in facts.sides else None for side in ("val", "test")}
     return [
         Cell(stage, note=facts.kind),
         Cell(", ".join(facts.inputs) or f"{facts.documents}() of prepare.py"),
         Cell("" if train.documents is None else f"{train.documents:,}"),
         Cell(f"{train.tokens:,}"),
-        Cell(f"{read:.2f}"),
+        Cell(read),
         *(Cell("" if count is None else f"{count:,}") for count in tokens.values()),
     ]
 
@@ -399,6 +401,11 @@ def cost_table(pipeline: Pipeline) -> list[Part]:
     told = (
         "Operations are estimated from the model's shape. The share is of what this machine reached in matrix products."
     )
+    if any(run.config.get("train.objective.kind") == "reward" for run in pipeline.runs.values()):
+        told += (
+            " Of a stage that is trained by reward, only the steps are counted, with padding; writing the answers takes most of its "
+            "time, so its share is low."
+        )
     return [PageTable(columns, [*rows, last] if len(rows) > 1 else rows), Paragraph(told, "soft")] if rows else []
 
 

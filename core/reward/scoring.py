@@ -32,7 +32,14 @@ class Scoring:
         """The reward of an answer. Raises UserError if prepare.py's is not a finite number."""
         if self.reward is None:
             return float(Answer(example, text, self.part).correct)
-        found = self.reward(example, text)
+        try:
+            found = self.reward(example, text)
+        except Exception as error:
+            if hasattr(error, "add_note"):  # Python 3.11
+                error.add_note(
+                    f"This was reward() in {self.place}, for the answer {text[:200]!r} to {example.prompt[:200]!r}."
+                )
+            raise
         if not isinstance(found, Real) or not math.isfinite(found):
             raise UserError(
                 f"reward returned {found!r} for {text[:60]!r}, not a number",
