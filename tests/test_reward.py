@@ -235,6 +235,8 @@ def test_without_signal_a_step_teaches_nothing_and_the_run_ends(by_reward: Path,
         "collapse: in 20 steps in a row, all answers to a prompt had the same reward"
     )
     assert summary["steps"] == 20 and summary["best_step"] == 0
+    kept = checkpoints.load(by_reward / "out/default/reward/checkpoints", "last").state["progress"]
+    assert kept["silent"] == 20  # a resumed run goes on counting
     before, after = (
         checkpoints.load(by_reward / f"out/default/{place}/checkpoints", name).model
         for place, name in (("base", "best"), ("reward", "last"))
