@@ -106,8 +106,11 @@ def resolved_optim(optim: Optim, model: Model, data: Data, objective: ObjectiveC
     """Fill in what the preset, the optimizer and the batch size decide."""
     optim = filled(optim, PRESETS[model.preset]["optim"])
     defaults = defaults_of(optim)["optim"]
-    scale = batch_scale(data.tokens_per_step) if optim.name == "muon" else 1.0
-    scale *= REWARD_SCALE if objective.kind == "reward" else 1.0
+    scale = 1.0
+    if objective.kind == "reward":  # its micro-batches share a step, so their size says nothing of the batch
+        scale = REWARD_SCALE
+    elif optim.name == "muon":
+        scale = batch_scale(data.tokens_per_step)
     rates = {key: value for key, value in defaults.items() if key == "learning_rate" or key.endswith("_lr")}
     optim = filled(optim, {"momentum": 0.9 if optim.name == "sgd" else 0.85})
     return filled(optim, defaults | {key: float(f"{value * scale:.3g}") for key, value in rates.items()})

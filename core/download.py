@@ -113,6 +113,16 @@ def download(
         partial.leave()
 
 
+class StaysEncrypted(urllib.request.HTTPRedirectHandler):
+    """Follows redirects, but from https only to https: what comes without encryption may be anybody's."""
+
+    def redirect_request(self, req: Any, fp: Any, code: int, msg: str, headers: Any, newurl: str) -> Any:
+        """The request for the new address. Raises ValueError for one that is not https where the old one is."""
+        if req.type == "https" and not newurl.startswith("https:"):
+            raise ValueError(f"the server redirects to {newurl}, which is not https")
+        return super().redirect_request(req, fp, code, msg, headers, newurl)
+
+
 class Partial:
     """The beginning of a download on disk. It is taken up again, in this process or in another one after its end.
 
@@ -258,7 +268,7 @@ def blocks(partial: Partial, what: str, listener: Listener, timeout: float) -> I
         headers |= {"Range": f"bytes={partial.size}-", "If-Range": partial.validator}
     try:
         request = urllib.request.Request(partial.url, headers=headers)
-        with urllib.request.urlopen(request, timeout=timeout) as response:
+        with urllib.request.build_opener(StaysEncrypted).open(request, timeout=timeout) as response:
             begins, expected = extent(response)
             if begins != partial.size:  # the server sends all of it: it knows no ranges, or another file by now
                 partial.discard()

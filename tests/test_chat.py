@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -21,6 +24,7 @@ from core.lab.answering import ToolCall
 from core.lab.chatting import begin_talk, cleared, reply, with_choice, with_system
 from core.lab.model import LoadedModel
 
+ROOT = Path(__file__).parents[1]
 Terrarium = Callable[..., Result]
 CODE = """from core import Conversation, Message
 
@@ -231,3 +235,37 @@ def test_a_model_without_special_tokens_is_refused(spaces: Path, terrarium: Terr
     done = terrarium("chat", "spaces")
     assert done.exit_code == 2 and "was not trained on conversations with special tokens" in done.stderr
     assert 'prepare.special_tokens = "chat"' in done.stderr
+
+
+def test_ctrl_c_at_the_prompt_drops_the_line(talker: Path) -> None:
+    pty = pytest.importorskip("pty")
+    own, other = pty.openpty()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "core.cli", "chat", "talker"], stdin=other, stdout=other, stderr=other, cwd=talker.parent,
+        env=os.environ | {"PYTHONPATH": str(ROOT), "TERM": "xterm"}, start_new_session=True, preexec_fn=terminal_of,
+    )  # fmt: skip
+    os.close(other)
+    said = read_until(own, "> ")
+    os.write(own, b"half a li\x03")
+    said += read_until(own, "(Ctrl-D ends.)") + read_until(own, "> ")
+    os.write(own, b"/clear\n")
+    said += read_until(own, "is forgotten.)") + read_until(own, "> ")
+    os.write(own, b"\x04")
+    assert process.wait(timeout=60) == 0
+    os.close(own)
+    assert "interrupted" not in said
+
+
+def terminal_of() -> None:
+    """In a child: make its stdin the terminal that Ctrl-C comes from."""
+    import fcntl
+    import termios
+
+    fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+
+
+def read_until(terminal: int, text: str) -> str:
+    said = ""
+    while text not in said:
+        said += os.read(terminal, 4096).decode(errors="replace")
+    return said

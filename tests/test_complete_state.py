@@ -79,7 +79,7 @@ class Trial:
 
 
 # Of progress, and empty here: see test_not_finite.py and test_stop_when.py.
-EMPTY = ("skipped", "stopped_by", "sums")  # the last one is of other objectives: tests/test_reward.py
+EMPTY = ("skipped", "stopped_by", "sums", "silent")  # the last two are of other objectives: tests/test_reward.py
 
 
 def dropped(stored: Checkpoint) -> Iterator[tuple[str, Mutation]]:

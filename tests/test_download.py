@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ from preparing import Told
 
 from core import download as module
 from core import durable
-from core.download import CHECKSUM, Patience, asked_wait, download, fetch
+from core.download import CHECKSUM, Patience, StaysEncrypted, asked_wait, download, fetch
 from core.errors import UserError
 from core.listener import Silent
 
@@ -388,3 +389,17 @@ def test_a_file_put_there_by_hand_is_trusted_without_a_network(tmp_path: Path) -
     (tmp_path / "file").write_bytes(b"by hand")
     fetch("https://no-such-host.invalid/file", tmp_path / "file", "", "the text")
     assert (tmp_path / f"file{CHECKSUM}").is_file()
+
+
+def test_a_redirect_never_leaves_https() -> None:
+    handler = StaysEncrypted()
+
+    def moved(old: str, new: str) -> Any:
+        return handler.redirect_request(urllib.request.Request(old), None, 302, "Found", {}, new)
+
+    with pytest.raises(ValueError, match="redirects to http://host/b, which is not https"):
+        moved("https://host/a", "http://host/b")
+    with pytest.raises(ValueError, match="redirects to ftp://host/b"):
+        moved("https://host/a", "ftp://host/b")
+    assert moved("https://host/a", "https://other/b").full_url == "https://other/b"
+    assert moved("http://127.0.0.1/a", "http://127.0.0.1/b").full_url == "http://127.0.0.1/b"

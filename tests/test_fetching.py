@@ -163,14 +163,33 @@ def test_numbers_that_go_down_are_a_mistake() -> None:
     ("address", "place"),
     [
         ("https://host/a/b.txt", "host/a/b.txt"),
-        ("https://host:80/a/../../b", "host_80/a/_/_/b"),
-        ("https://host/", "host/_"),
-        ("https://host/.hidden?x=1&y=%2F", "host/_hidden_x=1_y=_2F"),
-        ("https://host/a%2F..%2Fb", "host/a/_/b"),
+        ("https://host:80/a/../../b", "host_80/a/_/_/b-H"),
+        ("https://host/", "host/_-H"),
+        ("https://host/.hidden.csv?x=1&y=%2F", "host/_hidden-H.csv"),
+        ("https://host/a%2F..%2Fb", "host/a/_/b-H"),
     ],
 )
 def test_a_download_stays_below_its_folder(address: str, place: str) -> None:
-    assert place_of(address) == Path(place)
+    assert place_of(address) == Path(place.replace("H", hashlib.sha256(address.encode()).hexdigest()[:12]))
+
+
+def test_no_two_addresses_share_a_file(tmp_path: Path, server: Server) -> None:
+    assert place_of("https://h/get?id=1&x=2") != place_of("https://h/get?id=1_x=2")
+    assert place_of("https://h/a b") != place_of("https://h/a_b")
+    folder = write(tmp_path / "words", SHARDS)
+    url, _ = server.has("/words", content=b"x")
+    place = folder / "datasets" / "raw" / place_of(url)
+    place.parent.mkdir(parents=True)
+    place.write_text("x")
+    error = error_of(folder, f"prepare.params.words={url}/more.jsonl")
+    assert f"{place} is a file" in str(error) and "set prepare.raw_dir" in str(error)
+
+
+@pytest.mark.parametrize("scheme", ["file", "ftp"])
+def test_a_machine_s_own_files_come_by_http_only(tmp_path: Path, scheme: str) -> None:
+    folder = write(tmp_path / "words", SHARDS)
+    error = error_of(folder, f"prepare.params.words={scheme}://localhost/words.jsonl")
+    assert "is not an https address" in str(error)
 
 
 @given(st.text(min_size=1))

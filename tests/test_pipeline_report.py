@@ -22,14 +22,14 @@ from core.evaluation.intervals import correlation_of, of_difference, wilson
 from core.report import changes
 from core.report.after_stage import OnData
 from core.report.changes import BETTER, UNCLEAR, UNKNOWN, WORSE, Change, loss_change, loss_interval, share_change
-from core.report.document import Dialogue, Document, PageSection, Said
+from core.report.document import Dialogue, Document, PageSection, PageTable, Said
 from core.report.markdown import markdown
 from core.report.page import page
 from core.report.pipeline_report import write_pipeline_report
 from core.report.reward import Rewarded, rewarded
 from core.report.runs import RunData
 from core.report.stage_figures import read_pipeline
-from core.report.stage_sections import commit_text, figure_text
+from core.report.stage_sections import commit_text, figure_text, reward_section
 
 Terrarium = Callable[..., Result]
 PREPARE = '''"""Frogs: texts, then questions, then the same questions again."""
@@ -332,10 +332,39 @@ def test_a_reward_for_form_alone_is_told_in_plain_words() -> None:
 
 def test_how_many_prompts_a_reward_is_of() -> None:
     rows = values([0.1, 0.9], [0.1, 0.5], [0.5, 0.5])
-    assert of(rows).prompts == {"reward": 200, "strict_accuracy": 200, "lenient_accuracy": 200}
-    assert of(rows, **{"train.runtime.log_interval": 0}).changes["reward"].verdict == UNKNOWN
+    assert of(rows).prompts == (200, 200)
+    rows[-1]["step"] = 14.0  # the last row is of fewer steps
+    assert of(rows).prompts == (200, 80)
+    assert of(rows, **{"train.objective.prompts_per_step": 0}).changes["reward"].verdict == UNKNOWN
     assert rewarded(with_reward([])) is None
     assert rewarded(RunData(Path(), {}, {})) is None
+
+
+def test_the_first_and_the_last_tenth_of_the_steps_are_compared() -> None:
+    """A last row of one step is not taken alone: it is mostly chance."""
+    rows = values([0.1] + [0.5] * 18 + [0.8], [0.0] * 20, [0.0] * 20)
+    rows[-1]["step"] = 191.0
+    found = of(rows)
+    assert found.prompts == (400, 420)
+    change = found.changes["reward"]
+    assert (change.before, change.after) == (pytest.approx(0.3), pytest.approx((0.8 + 20 * 0.5) / 21))
+    assert of(values([0.1], [0.1], [0.1])).changes["reward"].verdict == UNCLEAR
+
+
+@pytest.mark.parametrize("reward", [(-1.0, 0.5), (0.4, 12.0)])
+def test_a_reward_that_is_no_share_has_no_interval(reward: tuple[float, float]) -> None:
+    found = of(values(reward, [0.1, 0.1], [0.5, 0.5]))
+    assert found.changes["reward"].verdict == UNKNOWN
+    assert found.verdict.startswith("The skill did not rise beyond its interval. The reward is no share")
+    table = reward_section(found)[1]
+    assert isinstance(table, PageTable)
+    assert [cell.text for cell in table.rows[0]][1:4] == [
+        f"{reward[0]:.4f}",
+        f"{reward[1]:.4f}",
+        f"{reward[1] - reward[0]:+.4f}",
+    ]
+    assert of(values(reward, [0.1, 0.9], [0.5, 0.5])).verdict == "The reward rose, the skill did not."
+    assert of(values(reward, [0.1, 0.1], [0.5, 0.1])).verdict.startswith("The skill fell.")
 
 
 def test_a_stage_with_a_reward_says_so_at_the_top(frogs: Path) -> None:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import dataclasses
 import json
-from collections.abc import Callable, Iterator
+import math
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,26 +20,34 @@ from copies import Lab
 from cutting import Forks
 from hypothesis import given
 from hypothesis import strategies as st
-from test_engine import KINDS, model_of
+from test_engine import KINDS, VOCAB, model_of
 from test_stages import kill_at_random
 
 from core import open_experiment
+from core.chat.conversation import SPECIAL
+from core.config import Config, Optim
 from core.data.documents import Example
+from core.defaults import resolve
+from core.encoders.bytes import BytesEncoder
+from core.encoders.special import WithSpecialTokens
 from core.errors import UserError
 from core.lab.assemble import throwaway
 from core.lab.opened import prepared
 from core.lab.own import scoring_of
 from core.models.loss import NO_TARGET
+from core.plugins.manager import plugins
 from core.reward.collapse import collapsed
-from core.reward.collect import FIGURES, AnswerGroup, Collector, advantages_of, collector, ends_of
+from core.reward.collect import FIGURES, AnswerGroup, Collector, advantages_of, collector, ends_of, is_valid
 from core.reward.outlook import outlook_of, share_with_signal, verdict
-from core.reward.scoring import Scoring, last_of
+from core.reward.scoring import Scoring, last_word, said_in_the_end
 from core.sampling import engine
 from core.sampling.rollouts import Rollout, roll_out
 from core.tracking.metrics import read_rows
+from core.training import checkpoints
 from core.training.machine import Machine
 from core.training.objectives import policy_gradient
-from core.training.step import accumulate_gradient
+from core.training.optimizers import build_optimizer
+from core.training.step import Step, accumulate_gradient
 
 Terrarium = Callable[..., Result]
 CPU = Machine(torch.device("cpu"), torch.float32)
@@ -111,21 +121,31 @@ def test_the_gradient_is_that_of_the_weighted_log_likelihood() -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_log_probabilities_while_writing_are_those_of_a_second_pass(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    model, told = model_of(kind), list[torch.Tensor]()
+    """Of several rows in company, with what a tool forces between, at a temperature that is not 1."""
+    model = model_of(kind).double()
+    told: dict[int, list[torch.Tensor]] = {0: [], 1: [], 2: []}
     plain = engine.Engine.chosen
 
     def noted(self: engine.Engine, logits: torch.Tensor) -> list[int]:
         chosen = plain(self, logits)
-        told.append(logits.log_softmax(dim=-1)[0, chosen[0]])
+        for row, running in enumerate(self.running):
+            told[running.asked.seed].append((logits[row] / 0.7).log_softmax(dim=-1)[chosen[row]])
         return chosen
 
+    def respond(written: Sequence[int]) -> list[int]:
+        return [7, 8] if len(written) < 5 else []
+
     monkeypatch.setattr(engine.Engine, "chosen", noted)
-    (rollout,) = roll_out(model, [[3, 1, 4]], [5], ends=[], max_new_tokens=15)
-    ids = torch.tensor([[*rollout.prompt, *rollout.written]])
-    with torch.inference_mode():
-        logs = model(ids[:, :-1])[0].log_softmax(dim=-1)[2:]
-    again = logs.gather(1, ids[0, 3:, None])[:, 0]
-    torch.testing.assert_close(torch.stack(told), again, rtol=1e-4, atol=1e-5)
+    prompts, ends = [[3, 1, 4], [1, 5], [9, 2, 6, 5]], range(0, VOCAB, 2)
+    rollouts = roll_out(model, prompts, [0, 1, 2], ends=ends, max_new_tokens=12, temperature=0.7, respond=respond)
+    assert any(map(any, (rollout.forced for rollout in rollouts)))
+    for number, rollout in enumerate(rollouts):
+        ids, start = torch.tensor([[*rollout.prompt, *rollout.written]]), len(rollout.prompt)
+        with torch.inference_mode():
+            logs = (model(ids[:, :-1])[0] / 0.7).log_softmax(dim=-1)[start - 1 :]
+        again = logs.gather(1, ids[0, start:, None])[:, 0]
+        chosen = [place for place, forced in enumerate(rollout.forced) if not forced]
+        torch.testing.assert_close(torch.stack(told[number]), again[chosen], rtol=1e-9, atol=1e-9)
 
 
 @pytest.fixture
@@ -191,7 +211,7 @@ def test_what_a_tool_put_between_is_not_learnt(spaces: Path) -> None:
     with collecting(with_code(spaces, BY_LENGTH)) as found:
         forced = Rollout((1, 2), (3, 4, 5, 6), (False, True, True, False), True)
         plain = Rollout((1, 2), (3, 6), (False, False), True)
-        inputs, targets, _ = found.rows([AnswerGroup(EXAMPLE, [forced, plain], ["", ""], [1.0, 0.0])])
+        inputs, targets, _ = found.rows([AnswerGroup(EXAMPLE, [forced, plain], ["", ""], [1.0, 0.0], [True, True])])
     assert inputs[0, 0, :5].tolist() == [1, 2, 3, 4, 5]
     assert targets[0, 0, :5].tolist() == [NO_TARGET, 3, NO_TARGET, NO_TARGET, 6]
     assert (targets[0, 1, 3:] == NO_TARGET).all()
@@ -206,24 +226,122 @@ def test_a_cut_answer_gets_no_reward_and_is_counted(spaces: Path) -> None:
 
 
 def test_without_signal_a_step_teaches_nothing_and_the_run_ends(by_reward: Path, terrarium: Terrarium) -> None:
-    with_code(by_reward, "\n\ndef reward(example, completion):\n    return 1\n")
-    done = terrarium(
-        "loop", "spaces", "-s", "stages.reward.eval_interval=2", "-s", "stages.reward.train.objective.max_new_tokens=9"
-    )
+    with_code(by_reward, "\n\ndef reward(example, completion):\n    return 0\n")
+    more = ("max_iters=40", "eval_interval=10", "train.runtime.log_interval=1", "train.objective.max_new_tokens=9")
+    done = terrarium("loop", "spaces", *(part for key in more for part in ("-s", f"stages.reward.{key}")))
     assert done.exit_code == 0, done.stderr
     summary = json.loads((by_reward / "out/default/reward/summary.json").read_text())
-    assert summary["stopped_by"].startswith("collapse: all answers to a prompt had the same reward")
-    assert summary["steps"] < 6
+    assert summary["stopped_by"].startswith(
+        "collapse: in 20 steps in a row, all answers to a prompt had the same reward"
+    )
+    assert summary["steps"] == 20 and summary["best_step"] == 0
+    kept = checkpoints.load(by_reward / "out/default/reward/checkpoints", "last").state["progress"]
+    assert kept["silent"] == 20  # a resumed run goes on counting
+    before, after = (
+        checkpoints.load(by_reward / f"out/default/{place}/checkpoints", name).model
+        for place, name in (("base", "best"), ("reward", "last"))
+    )
+    assert all(torch.equal(before[name], after[name]) for name in before)
+
+
+@pytest.mark.parametrize("name", ["muon", "adamw"])
+def test_a_step_without_signal_leaves_the_weights_where_they_are(name: str) -> None:
+    """Also behind one with a signal, whose momentum goes on."""
+    config = resolve(Config.model_validate({"train": {"optim": {"name": name, "weight_decay": 0.1}}})).train
+    model = model_of("modern").train()
+    step = Step(model, build_optimizer(model, config.optim, plugins()), CPU, None, policy_gradient(1.0))
+    batch = tuple(array[None] for array in random_batch())
+    silent = (batch[0], np.full_like(batch[1], NO_TARGET), batch[2])
+    for arrays, moves in ((batch, True), (silent, False)):
+        before = [parameter.detach().clone() for parameter in model.parameters()]
+        step.gradient(*arrays)
+        assert step.update(arrays[1]) is moves
+        moved = any(not torch.equal(one, other) for one, other in zip(before, model.parameters(), strict=True))
+        assert moved is moves
+
+
+def test_the_size_of_micro_batches_does_not_change_the_rates() -> None:
+    def rates(size: int) -> Optim:
+        train = {"objective": {"kind": "reward"}, "data": {"batch_size": size, "block_size": 256}}
+        return resolve(Config.model_validate({"train": train})).train.optim
+
+    assert rates(4) == rates(64)
+    assert rates(4).learning_rate == pytest.approx(0.05 * 0.02)
+
+
+@pytest.mark.parametrize(("rich", "rounds", "kept"), [(3, 1, 3), (1, 3, 3), (0, 4, 0)])
+def test_prompts_without_signal_are_replaced_within_a_limit(
+    spaces: Path, monkeypatch: pytest.MonkeyPatch, rich: int, rounds: int, kept: int
+) -> None:
+    """rich: how many prompts of each round have answers of different rewards, at most."""
+    with collecting(with_code(spaces, BY_LENGTH)) as found:
+        asked = []
+
+        def groups(prompts: list[Any], random: np.random.Generator, size: int) -> list[AnswerGroup]:
+            asked.append(len(prompts))
+            random.random()  # as drawing answers does
+            told = [[float(n < rich), *[0.0] * (size - 1)] for n in range(len(prompts))]
+            rollouts = [Rollout(tuple(ids), (3,), (False,), True) for _, ids in prompts]
+            return [
+                AnswerGroup(example, [rollout] * size, ["a"] * size, rewards, [True] * size)
+                for (example, _), rollout, rewards in zip(prompts, rollouts, told, strict=True)
+            ]
+
+        monkeypatch.setattr(found, "groups", groups)
+        _, targets, advantages = found.batch(0)
+    assert asked == [3, *([2, 1] if rich == 1 else [3] * (rounds - 1))]
+    assert (targets != NO_TARGET).any(axis=-1).sum() == 4 * kept == 4 * np.count_nonzero(advantages > 0)
+    assert found.figures["signal"] == pytest.approx(kept / sum(asked))
+
+
+def test_an_answer_with_special_tokens_that_have_no_text_is_not_valid() -> None:
+    encoder = WithSpecialTokens(BytesEncoder(), SPECIAL)
+    special = encoder.special
+
+    def rollout(*names: str, ended: bool = True, forced: tuple[bool, ...] | None = None) -> Rollout:
+        ids = tuple(special.get(name, 65) for name in names)
+        return Rollout((1,), ids, forced or (False,) * len(ids), ended)
+
+    assert is_valid(rollout("A", "<|end|>"), encoder)
+    assert not is_valid(rollout("A", "A", ended=False), encoder)
+    assert not is_valid(rollout("<|user|>", "A", "<|end|>"), encoder)
+    call = ("<|tool|>", "A", "<|end|>", "<|result|>", "A", "<|end|>", "<|assistant|>", "A", "<|end|>")
+    assert is_valid(rollout(*call, forced=(False,) * 3 + (True,) * 4 + (False,) * 2), encoder)
+    assert not is_valid(rollout(*call), encoder)
+    assert is_valid(Rollout((1,), (65,), (False,), True), BytesEncoder())
 
 
 def test_when_a_run_has_collapsed() -> None:
-    assert collapsed({"val_accuracy": 0.2, "signal": 0.5}, {"val_accuracy": 0.5}).startswith(
-        "val_accuracy fell from 0.5 to 0.2"
-    )
-    assert collapsed({"val_accuracy": 0.3, "signal": 0.5}, {"val_accuracy": 0.5}) == ""
-    assert collapsed({"val_accuracy": 0.0, "signal": 0.5}, {"val_accuracy": 0.01}) == ""
-    assert collapsed({"signal": 0.1}, {}) == ""
-    assert "nothing can be learnt" in collapsed({"signal": 0.0}, {})
+    assert collapsed({"val_accuracy": 0.2}, {"val_accuracy": 0.5}, 0).startswith("val_accuracy fell from 0.5 to 0.2")
+    assert collapsed({"val_accuracy": 0.3}, {"val_accuracy": 0.5}, 0) == ""
+    assert collapsed({"val_accuracy": 0.0}, {"val_accuracy": 0.01}, 0) == ""
+    assert collapsed({"signal": 0.0}, {}, 19) == ""
+    assert "nothing can be learnt" in collapsed({}, {}, 20)
+
+
+def test_what_falls_below_half_of_the_start_is_a_collapse(by_reward: Path, terrarium: Terrarium) -> None:
+    """The reward is for wrong answers, so the weights at the start have the most exact ones. They count as an evaluation."""
+    with_code(by_reward, AGAINST_THE_TRUTH)
+    more = ("max_iters=30", "train.optim.learning_rate=0.05", "train.runtime.eval_interval=10")
+    done = terrarium("loop", "spaces", *(part for key in more for part in ("-s", f"stages.reward.{key}")))
+    assert done.exit_code == 0, done.stderr
+    rows = read_rows(by_reward / "out/default/reward/metrics.csv")
+    measured = [row for row in rows if "val_reward" in row]
+    assert measured and all(row["val_reward"] <= 1 - row["val_accuracy"] + 1e-9 for row in measured)
+    summary = json.loads((by_reward / "out/default/reward/summary.json").read_text())
+    assert summary["stopped_by"].startswith("collapse: val_accuracy fell") and summary["steps"] == 10
+    assert summary["best_step"] == 10  # by the reward
+
+
+AGAINST_THE_TRUTH = """
+
+def answer(text):
+    return text[:1]
+
+
+def reward(example, completion):
+    return float(completion[:1] != example.completion[:1])
+"""
 
 
 def test_a_run_tells_what_it_saw(by_reward: Path, terrarium: Terrarium) -> None:
@@ -235,10 +353,20 @@ def test_a_run_tells_what_it_saw(by_reward: Path, terrarium: Terrarium) -> None:
         assert values, name
         if name not in ("answer_tokens", "distance", "entropy"):
             assert all(0 <= value <= 1 for value in values), name
-    assert rows[0]["distance"] < rows[-1]["distance"] + 1
     assert all(row["distance"] >= -1e-6 and row["entropy"] >= 0 for row in rows)
     summary = json.loads((by_reward / "out/default/reward/summary.json").read_text())
     assert summary["origin"]["checkpoint"] == "best" and summary["ms_per_step"] > 0
+
+
+def test_distance_and_entropy_are_what_they_say(spaces: Path) -> None:
+    with collecting(with_code(spaces, BY_LENGTH)) as found:
+        found.start = copy.deepcopy(found.model).eval()
+        found.batch(0)
+        assert found.figures["distance"] == pytest.approx(0, abs=1e-6)
+        for model in (found.model, found.start):
+            torch.nn.init.zeros_(model.lm_head.weight)
+        found.batch(0)
+        assert found.figures["entropy"] == pytest.approx(math.log(found.dataset.encoder.vocab_size), rel=1e-3)
 
 
 def test_killed_at_random_it_ends_as_an_unbroken_run(by_reward: Path, forks: Forks) -> None:
@@ -275,10 +403,12 @@ def test_the_outlook_is_of_answers_that_the_model_gives(spaces: Path) -> None:
 
 
 def test_the_verdict() -> None:
-    assert verdict(0.0, 0.0).startswith("it cannot work")
-    assert verdict(0.99, 0.1).startswith("little is left to learn")
-    assert verdict(0.01, 0.05).startswith("it will be slow")
-    assert verdict(0.5, 0.9) == "it can work"
+    assert verdict([0.0] * 64, 0.0).startswith("it cannot work")
+    assert verdict([1.0] * 64, 0.0).startswith("little is left to learn")
+    assert verdict([1.0] * 63 + [0.0], 0.1).startswith("little is left to learn")
+    assert verdict([0.0] * 63 + [1.0], 0.05).startswith("it will be slow")
+    assert verdict([0.1] * 32 + [1.0] * 32, 0.9) == "it can work"
+    assert verdict([-1.0] * 60 + [0.0] * 4, 0.4) == "it can work"
 
 
 def test_check_says_whether_training_by_reward_can_work(by_reward: Path, terrarium: Terrarium) -> None:
@@ -299,14 +429,25 @@ def test_strict_and_lenient() -> None:
     assert not scoring.is_lenient(example, "It is 41.\n") and not scoring.is_lenient(example, "")
     assert scoring.score(example, "It is 42.\n") == 1.0 and scoring.score(example, "42") == 0.0
     by_part = Scoring(part=lambda text: text[-3:])
-    assert by_part.is_lenient(example, "well 2.\n") and by_part.score(example, "well 2.\n") == 1.0
+    assert by_part.is_strict(example, "well 2.\n") and by_part.score(example, "well 2.\n") == 1.0
+    assert by_part.is_lenient(example, "well 2.\n") and by_part.is_lenient(example, "42 of them")
 
 
 @pytest.mark.parametrize(
-    ("text", "last"), [("x = -3.5", "-3.5"), ("The Frog.", "frog"), ("", ""), ("...", ""), ("3 apples", "apples")]
-)
-def test_the_last_number_or_word(text: str, last: str) -> None:
-    assert last_of(text) == last
+    ("text", "truth", "same"),
+    [
+        ("I see 7 frogs.", "I see 5 frogs.", False), ("5, I see.", "I see 5 frogs.", True), ("2,000", "1,000", False),
+        ("1000", "$1,000.00", True), ("3.0", "3", True), ("x = -3.5", "-3.5", True), ("three", "3", False),
+        ("A frog.", "The Frog.", True), ("a snail", "The Frog.", False), ("frog 7", "frog", False),
+    ],
+)  # fmt: skip
+def test_what_is_said_in_the_end(text: str, truth: str, same: bool) -> None:
+    assert said_in_the_end(text, truth) is same
+
+
+@pytest.mark.parametrize(("text", "last"), [("The Frog.", "frog"), ("", ""), ("...", "")])
+def test_the_last_word(text: str, last: str) -> None:
+    assert last_word(text) == last
 
 
 @pytest.mark.parametrize("value", ["None", "'1'", "float('nan')", "float('inf')"])
@@ -362,29 +503,24 @@ def register_objectives(register):
 
 
 def test_rewarding_the_form_teaches_the_form(by_reward: Path, terrarium: Terrarium) -> None:
-    """Half of the examples end with a mark. Rewarding the mark raises its share, and not the share of right answers."""
+    """Half of the examples end with a mark. Rewarding the mark raises its share, and not the share of right answers.
+
+    The page of the run says so.
+    """
     (by_reward / "prepare.py").write_text(FORM)
-    steps = (
-        "-s",
-        "stages.base.max_iters=300",
-        "-s",
-        "stages.reward.max_iters=40",
-        "-s",
-        "train.data.batch_size=16",
-        "-s",
-        "train.model.block_size=24",
-    )
     more = (
-        "-s",
-        "stages.reward.train.optim.learning_rate=0.01",
-        "-s",
-        "stages.reward.train.objective.max_new_tokens=10",
-    )
-    done = terrarium("loop", "spaces", *steps, *more, "-s", "stages.reward.train.runtime.log_interval=10")
+        "stages.base.max_iters=400", "train.data.batch_size=16", "train.model.block_size=24",
+        "stages.reward.max_iters=40", "stages.reward.train.optim.learning_rate=0.01",
+        "stages.reward.train.objective.max_new_tokens=10", "stages.reward.train.objective.prompts_per_step=8",
+        "stages.reward.train.runtime.log_interval=10",
+    )  # fmt: skip
+    done = terrarium("loop", "spaces", *(part for key in more for part in ("-s", key)))
     assert done.exit_code == 0, done.stderr
     rows = read_rows(by_reward / "out/default/reward/metrics.csv")
-    assert rows[-1]["reward"] > rows[0]["reward"] + 0.1
+    assert rows[0]["lenient_accuracy"] > 0.3  # a skill that could rise or fall
+    assert rows[-1]["reward"] > rows[0]["reward"] + 0.2
     assert rows[-1]["lenient_accuracy"] < rows[0]["lenient_accuracy"] + 0.15
+    assert "> In stage reward: The reward rose, the skill did not" in (by_reward / "out/default/report.md").read_text()
 
 
 FORM = """from core import Example
@@ -392,7 +528,7 @@ FORM = """from core import Example
 
 def documents(rng):
     while True:
-        letters = rng.choices("abcdef", k=6)
+        letters = rng.choices("abc", k=4)
         mark = "!" if rng.random() < 0.5 else ""
         yield Example("".join(letters) + "=", "".join(sorted(letters)) + mark + "\\n")
 

@@ -527,7 +527,7 @@ def test_as_json(place: Path) -> None:
 
 def test_off_this_machine_a_token_is_made(place: Path) -> None:
     process, said = started(place, "talker/default", "--host", "0.0.0.0", "--port", "0")
-    token = re.search(r"http://0.0.0.0:\d+/#token=(\S+) ", said[-1])
+    token = re.search(r"http://127.0.0.1:\d+/#token=(\S+) ", said[-1])
     process.send_signal(signal.SIGTERM)
     process.communicate(timeout=20)
     assert process.returncode == 143 and said[0] == "models: talker/default (chat)\n" and token and len(token[1]) >= 32

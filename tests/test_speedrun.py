@@ -13,11 +13,15 @@ from typing import Any
 import pytest
 from click.testing import Result
 from downloads import serving
+from suites import TASKS, write_bundle
+from test_gsm8k import perturbed
 
 from core import Conversation, Message
 from core.chat.conversation import check_conversation
+from core.data.documents import Example
 from core.evaluation.suites.task import question_text
 from core.lab.opened import open_folder
+from core.lab.own import scoring_of
 from core.plugins.code import load_code
 from core.plugins.discovery import Experiment
 
@@ -158,7 +162,7 @@ PLACES = {
     "mmlu": "/mmlu/all/auxiliary_train-0.parquet", "mmlu_test": "/cais/mmlu/main/all/test-0.parquet",
     "arc_easy": "/ai2_arc/ARC-Easy/train-0.parquet", "arc_easy_test": "/ai2_arc/ARC-Easy/test-0.parquet",
     "arc_challenge": "/ai2_arc/ARC-Challenge/train-0.parquet", "arc_challenge_test": "/ai2_arc/ARC-Challenge/test-0.parquet",
-    "gsm8k": "/gsm8k/train.jsonl", "gsm8k_test": "/gsm8k/test.jsonl",
+    "gsm8k": "/grade_school_math/data/train.jsonl", "gsm8k_test": "/grade_school_math/data/test.jsonl",
 }  # fmt: skip
 
 
@@ -224,11 +228,13 @@ def test_all_stages_end_to_end(files: dict[str, Path], lab: Path, terrarium: Ter
         suite = terrarium("evaluate", "mine", "--variant", "speedrun", "--suite", str(raw), "--json", *options)
         assert suite.exit_code == 0, suite.output
         tasks = json.loads(suite.stdout)["tasks"]
-        assert {name: task["items"] for name, task in tasks.items()} == {
-            "arc_easy": 20,
-            "arc_challenge": 20,
-            "mmlu": 20,
-        }
+        written = ["gsm8k"] if "evaluate.suite_form=written" in options else []
+        assert {name: task["items"] for name, task in tasks.items()} == dict.fromkeys(
+            ["arc_easy", "arc_challenge", "mmlu", *written], 20
+        )
+    core = write_bundle(lab / "eval_bundle")
+    suite = terrarium("evaluate", "mine", "--variant", "speedrun", "--stage", "base", "--suite", str(core), "--json")
+    assert suite.exit_code == 0 and set(json.loads(suite.stdout)["tasks"]) == set(TASKS), suite.output
 
 
 def test_files_in_the_places_of_addresses(files: dict[str, Path], lab: Path, terrarium: Terrarium) -> None:
@@ -251,7 +257,21 @@ def test_a_suite_of_tests_by_their_names(speedrun: ModuleType, files: dict[str, 
     for name in ("arc_easy", "mmlu"):
         (folder / f"{name}.parquet").write_bytes(files[f"{name}_test"].read_bytes())
     suite = speedrun.read_tests(folder)
-    assert [task.name for task in suite.tasks] == ["arc_easy", "mmlu"] and suite.absent == ["arc_challenge"]
+    assert [task.name for task in suite.tasks] == ["arc_easy", "mmlu"] and suite.absent == ["arc_challenge", "gsm8k"]
+
+
+@pytest.mark.skipif(not GSM8K.is_dir(), reason="needs GSM8K")
+def test_references_are_right_and_perturbed_ones_wrong_for_what_trains_and_evaluates(speedrun: ModuleType) -> None:
+    """Through the conversations of the stage, prepare.py's answer() and the scoring of the objective."""
+    scoring = scoring_of(open_folder(str(FOLDER), "speedrun"))
+    rng = random.Random(0)
+    texts = [(GSM8K / f"{name}.jsonl").read_text(encoding="utf-8") for name in ("train", "test")]
+    rows = [json.loads(line) for text in texts for line in text.splitlines()]
+    truths = [speedrun.problem_talk(row).messages[-1].content for row in rows]
+    assert len(truths) == 8792
+    assert all(scoring.score(Example("", truth), truth) == 1.0 for truth in truths)
+    for truth in rng.sample(truths, 1000):
+        assert scoring.score(Example("", truth), perturbed(truth, rng)) == 0.0
 
 
 def test_the_settings_are_those_of_the_scale() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
@@ -15,21 +15,24 @@ from suites import CPU, TASKS, random_model, write_bundle
 
 from core import open_experiment
 from core.chat.conversation import Conversation, Message
-from core.chat.render import render_prompt
+from core.chat.render import PromptText, render_prompt
 from core.encoders.special import special_ids
 from core.encoders.words import WordsEncoder
 from core.errors import UserError
 from core.evaluation.suites.chat import (
     AskedItem,
-    can_be_asked,
     chosen_by_logits,
     chosen_by_writing,
+    has_letters,
     measure_chat_task,
+    measure_written_task,
     named_option,
 )
 from core.evaluation.suites.dclm import read_dclm
 from core.evaluation.suites.results import measure_task
 from core.evaluation.suites.task import Item, Task, question_text
+from core.reward.scoring import said_in_the_end
+from core.sampling.generate import complete
 
 Terrarium = Callable[..., Result]
 CAPITAL = Item((("Capital of Spain?", "Rome"), ("Capital of Spain?", "Madrid"), ("Capital of Spain?", "Bonn")), 1)
@@ -125,14 +128,30 @@ def test_a_written_answer_is_what_greedy_decoding_gives() -> None:
             written.append(int(model(torch.tensor([ids + written]))[0, -1].argmax()))
     text = encoder.decode(written)
     named = Item((("q", "no"), ("q", text[: text.index(text[-1]) + 1])), 1)
-    assert chosen_by_writing(model, [AskedItem(named, question.ids)], encoder, CPU, stop=text[-1]) == [1]
+
+    def write(prompts: Sequence[PromptText], most: int) -> list[str]:
+        return complete(model, encoder, prompts, max_new_tokens=most, temperature=0.0, stop=text[-1])
+
+    assert chosen_by_writing([AskedItem(named, question.ids)], write) == [1]
 
 
 def test_accuracy_of_a_task() -> None:
     task = Task("t", "multiple choice", [CAPITAL] * 3 + [LETTERED], 0, 0.25)
     found = measure_chat_task(task, lambda questions: [1, None, 0, 1], lambda text: text.encode(), 40)
     assert (found.right, found.items, found.shots, found.cut) == (2, 4, 0, 3)
-    assert can_be_asked(task) and not can_be_asked(Task("t", "schema", [CAPITAL]))
+    assert has_letters(task) and not has_letters(Task("t", "schema", [CAPITAL]))
+
+
+def test_a_task_whose_answers_are_written() -> None:
+    items = [Item(((f"{n} + {n}?", f"It is {2 * n}."),)) for n in range(4)]
+    task = Task("sums", "written", items, right=said_in_the_end)
+
+    def write(prompts: Sequence[PromptText], most: int) -> list[str]:
+        assert [str(prompt) for prompt in prompts] == ["0 + 0?", "1 + 1?", "2 + 2?", "3 + 3?"] and most == 256
+        return ["so it is 0", "2, or 3", "4.0", ""]
+
+    found = measure_written_task(task, write, lambda text: text.encode(), 40)
+    assert (found.right, found.items, found.cut) == (2, 4, 0)
 
 
 @pytest.mark.parametrize("form", ["letters", "written"])
@@ -147,8 +166,13 @@ def test_evaluate_a_chat_model(talker: Path, terrarium: Terrarium, tmp_path: Pat
     items = [Item(tuple((item["query"], choice) for choice in item["choices"]), item["gold"]) for item in TASKS["capitals"][3]]  # fmt: skip
     prompts = [render_prompt(Conversation([Message("user", question_text(item))]), model.encoder) for item in items]
     questions = [AskedItem(item, tuple(prompt.tolist())) for item, prompt in zip(items, prompts, strict=True)]
-    choose = chosen_by_logits if form == "letters" else chosen_by_writing
-    chosen = choose(model.module, questions, model.encoder, CPU)
+
+    def write(prompts: Sequence[PromptText], most: int) -> list[str]:
+        stop = model.trained.stop
+        return complete(model.module, model.encoder, prompts, max_new_tokens=most, temperature=0.0, stop=stop)
+
+    by_logits = chosen_by_logits(model.module, questions, model.encoder, CPU)
+    chosen = by_logits if form == "letters" else chosen_by_writing(questions, write)
     assert found["tasks"]["capitals"]["right"] == sum(
         choice == item.gold for choice, item in zip(chosen, items, strict=True)
     )

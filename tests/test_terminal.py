@@ -196,3 +196,15 @@ def test_the_status_line_of_unknown_length() -> None:
     line = StatusLine(io.StringIO())
     line.update("download", "download", 5, 0)
     assert line.line(40) == "download"
+
+
+@pytest.mark.parametrize(
+    ("gone", "shown"), [(1.0, "0:03 left"), (39.9, "2:00 left"), (40.0, "2:00 left"), (100.0, "5:00 left")]
+)
+def test_minutes_have_at_most_59_seconds(gone: float, shown: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    line = StatusLine(io.StringIO())
+    line.update("training", "step 0/4", 0, 4)
+    began, _ = line.start
+    line.done = 1
+    monkeypatch.setattr("core.cli.status.time.monotonic", lambda: began + gone)
+    assert line.left() == shown

@@ -9,7 +9,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import torch
 from click.testing import Result
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -23,8 +25,14 @@ from core.chat.tools import BUILT_IN, CUT, MOST_CALLS, MOST_CHARACTERS, encodabl
 from core.encoders.special import special_ids
 from core.errors import UserError
 from core.evaluation.exact_match import greedy_answers
-from core.lab.own import tools_of
+from core.lab.after_stage import samples_of
+from core.lab.assemble import responding
+from core.lab.opened import prepared
+from core.lab.own import scoring_of, tools_of
+from core.models.loss import NO_TARGET
+from core.reward.collect import collector
 from core.sampling.asking import said, spelled_out
+from core.training.machine import Machine
 
 Terrarium = Callable[..., Result]
 SUMS = '''"""Sums that a calculator computes: the model learns to ask."""
@@ -333,3 +341,35 @@ def test_a_helper_of_this_name_is_no_tool(tmp_path: Path) -> None:
         assert tools_of(opened_with(tmp_path / "own", code), conversations=True) is BUILT_IN
     code = "def tools(**_): return {'up': str.upper}"
     assert list(tools_of(opened_with(tmp_path / "own", code), conversations=True)) == ["calculator", "up"]
+
+
+def test_training_by_reward_answers_calls_and_does_not_learn_the_results(sums: Path) -> None:
+    keys = {"kind": "reward", "max_new_tokens": 40, "temperature": 0.2}
+    experiment = open_experiment("sums", {f"train.objective.{name}": value for name, value in keys.items()})
+    opened, dataset = prepared(experiment.opened)
+    module = open_experiment("sums").run().load().module
+    config, machine = opened.config.train, Machine(torch.device("cpu"), torch.float32)
+    found = collector(module, None, dataset, config, machine, scoring_of(opened), responding(opened, dataset))
+    random = np.random.default_rng(0)
+    groups = found.groups(found.prompts(random, 4), random, 3)
+    rewards = [reward for group in groups for reward in group.rewards]
+    assert sum(rewards) > 0.9 * len(rewards)
+    rollouts = [rollout for group in groups for rollout in group.rollouts]
+    special = special_ids(dataset.encoder)
+    assert all(any(rollout.forced) and special["<|result|>"] in rollout.written for rollout in rollouts)
+    inputs, targets, _ = found.rows(groups)
+    for rollout, ids, learnt in zip(
+        rollouts, inputs.reshape(-1, inputs.shape[-1]), targets.reshape(-1, inputs.shape[-1]), strict=False
+    ):
+        begin, whole = len(rollout.prompt) - 1, [*rollout.prompt, *rollout.written]
+        assert ids[: len(whole) - 1].tolist() == whole[:-1]
+        chosen = [
+            token if not forced else NO_TARGET for token, forced in zip(rollout.written, rollout.forced, strict=True)
+        ]
+        assert learnt.tolist() == [NO_TARGET] * begin + chosen + [NO_TARGET] * (len(learnt) - begin - len(chosen))
+
+
+def test_samples_after_a_stage_answer_calls(sums: Path) -> None:
+    model = open_experiment("sums").run().load()
+    found = samples_of(model.dataset, model)
+    assert len(found) == 8 and all(sample.correct for sample in found), found

@@ -70,13 +70,16 @@ def chat(
 
 
 def next_line(console: Console) -> str | None:
-    """What the user types; None at the end."""
+    """What the user types; "" after Ctrl-C, which drops the line; None at the end."""
     if not (console.interactive and sys.stdin.isatty()):
         return sys.stdin.readline() or None
     with contextlib.suppress(ImportError):
         import readline  # noqa: F401 - so that lines can be edited
     try:
         return input("> ")
+    except KeyboardInterrupt:
+        console.say("\n(Ctrl-D ends.)")
+        return ""
     except EOFError:
         console.say()
         return None

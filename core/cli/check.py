@@ -76,7 +76,7 @@ def check(
 def estimate_lines(estimate: Account) -> Iterator[str]:
     """What an experiment would cost on GPUs that are not there, stage by stage."""
     many, peak = estimate["count"], estimate["peak_flops"] / 1e12
-    shared = "" if many == 1 else ", as if they shared the work evenly"
+    shared = "" if many == 1 else ", as if they shared the work evenly (training uses one GPU today)"
     gpus = f"{many} x {estimate['gpu']}"
     yield f"estimate for {gpus}: published peak {peak:,.0f} TFLOP/s in bfloat16, of which {estimate['share']:.0%} is assumed{shared}"
     for name, cost in estimate["stages"].items():

@@ -65,8 +65,8 @@ class StatusLine:
         began, before = self.start
         if self.done <= before:
             return ""
-        seconds = (time.monotonic() - began) * (self.total - self.done) / (self.done - before)
-        return f"{seconds // 60:.0f}:{seconds % 60:02.0f} left"
+        seconds = round((time.monotonic() - began) * (self.total - self.done) / (self.done - before))
+        return f"{seconds // 60}:{seconds % 60:02} left"
 
 
 def width_of(stream: TextIO) -> int:

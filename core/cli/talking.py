@@ -37,7 +37,13 @@ def answered(talk: Talk, text: str, console: Console) -> Talk:
     if not found.text:
         console.say("(The model said nothing, so this turn does not count.)")
     if found.talk.left_out > talk.left_out:
-        console.say(f"(The oldest {found.talk.left_out} turns no longer fit, and the model does not see them.)")
+        number = found.talk.left_out
+        gone = (
+            "turn no longer fits, and the model does not see it"
+            if number == 1
+            else f"{number} turns no longer fit, and the model does not see them"
+        )
+        console.say(f"(The oldest {gone}.)")
     return found.talk
 
 

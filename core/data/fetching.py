@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Iterator
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from urllib.parse import unquote, urlsplit
 
 from core.data.source import Source
@@ -28,7 +29,7 @@ def fetched(source: Source, address: str) -> Path:
         return local_file(source, address)
     url, _, mark = address.partition("#")
     parts = urlsplit(url)
-    if parts.scheme != "https" and parts.hostname not in LOCAL:
+    if parts.scheme != "https" and not (parts.scheme == "http" and parts.hostname in LOCAL):
         raise UserError("is not an https address", place=address, remedy="Give https://... or a file.")
     if mark and not CHECKED.fullmatch(mark):
         raise UserError(
@@ -37,6 +38,12 @@ def fetched(source: Source, address: str) -> Path:
             remedy="Write #sha256= and 64 hexadecimal digits, or leave it out.",
         )
     target = source.raw_dir / place_of(url)
+    if file := next((folder for folder in target.parents if folder.is_file()), None):
+        raise UserError(
+            f"cannot be kept at {target}: {file} is a file",
+            place=address,
+            remedy="Move that file, or set prepare.raw_dir.",
+        )
     fetch(url, target, mark.removeprefix("sha256="), target.name, source.listener)
     return target
 
@@ -52,11 +59,17 @@ def local_file(source: Source, name: str) -> Path:
 
 
 def place_of(address: str) -> Path:
-    """Where a download is kept, relative to prepare.raw_dir: the host, then the path there. So no two addresses share a file."""
+    """Where a download is kept, relative to prepare.raw_dir: the host, then the path there.
+
+    So no two addresses share a file: where a character had to be replaced, a part of the address's checksum is in the name.
+    """
     parts = urlsplit(address)
-    names = [parts.netloc, *unquote(parts.path).strip("/").split("/")]
-    names[-1] += f"?{parts.query}" if parts.query else ""
-    return Path(*(re.sub(r"^\.+|[^\w.=+-]", "_", name) or "_" for name in names))
+    names = unquote(parts.path).strip("/").split("/")
+    plain = [re.sub(r"^\.+|[^\w.=+-]", "_", name) or "_" for name in names]
+    if parts.query or plain != names:
+        name = PurePosixPath(plain[-1])
+        plain[-1] = f"{name.stem}-{hashlib.sha256(address.encode()).hexdigest()[:12]}{name.suffix}"
+    return Path(parts.netloc.replace(":", "_"), *plain)
 
 
 def numbered(pattern: str) -> list[str]:

@@ -14,7 +14,16 @@ from core.data.batches import validation_rows
 from core.data.dataset import Dataset, Side
 from core.data.documents import Example
 from core.data.info import HELD_OUT
-from core.evaluation.exact_match import Answer, Part, accuracies, counts, greedy_answers, prompts_by_group
+from core.evaluation.exact_match import (
+    Answer,
+    Part,
+    Score,
+    accuracies,
+    counts,
+    greedy_answers,
+    mean_reward,
+    prompts_by_group,
+)
 from core.evaluation.group_loss import group_bits_per_byte, group_losses
 from core.evaluation.loss import BatchLosses, batch_losses, bits_per_byte
 from core.tracking.metrics import accuracy_by_group
@@ -35,10 +44,18 @@ class Evaluation:
     """The metrics of a dataset, with the same prompts and batches in every row of a run's metrics."""
 
     def __init__(
-        self, dataset: Dataset, config: Config, machine: Machine, part: Part | None = None, tools: Tools = BUILT_IN
+        self,
+        dataset: Dataset,
+        config: Config,
+        machine: Machine,
+        part: Part | None = None,
+        tools: Tools = BUILT_IN,
+        score: Score | None = None,
     ) -> None:
-        """part: says which part of a completion counts; None: all of it. tools: that conversations may call."""
+        """part: says which part of a completion counts; None: all of it. tools: that conversations may call. score: the reward
+        of an answer, whose mean is measured too."""
         self.dataset, self.config, self.machine, self.part, self.tools = dataset, config, machine, part, tools
+        self.score = score
 
     @functools.cached_property
     def examples(self) -> dict[Side, list[Example]]:
@@ -50,7 +67,7 @@ class Evaluation:
         """val_loss, bits_per_byte, accuracies and perhaps the losses of groups, on the part of the data that the config names."""
         metrics = self.losses(model, self.config.train.runtime.eval_iters)
         for side, examples in self.examples.items():
-            metrics |= accuracies(self.asked(model, examples, side), side)
+            metrics |= self.shares_of(self.asked(model, examples, side), side)
             if self.config.evaluate.group_loss:
                 metrics |= group_losses(model, self.dataset, examples, self.machine, side)
         return metrics
@@ -71,7 +88,7 @@ class Evaluation:
         more += [HELD_OUT] if self.dataset.held_out else []
         for side in (*SIDES, *more):
             answers[side] = self.answers(model, side)
-            metrics |= accuracies(answers[side], side) | counts(answers[side], side)
+            metrics |= self.shares_of(answers[side], side) | counts(answers[side], side)
         for side, prefix in (("val", ""), ("test", "test_")):
             examples = [answer.example for answer in answers.get(side, [])]
             bits = group_bits_per_byte(model, self.dataset, examples, self.machine)
@@ -84,7 +101,13 @@ class Evaluation:
 
     def asked(self, model: torch.nn.Module, examples: Sequence[Example], side: Side) -> list[Answer]:
         """Greedy answers to the prompts of some examples of a side."""
-        return greedy_answers(model, self.dataset, examples, self.machine, self.part, side, self.tools)
+        objective = self.config.train.objective
+        room = objective.max_new_tokens if objective.kind == "reward" else 0
+        return greedy_answers(model, self.dataset, examples, self.machine, self.part, side, self.tools, room)
+
+    def shares_of(self, answers: Sequence[Answer], side: Side) -> dict[str, float]:
+        """Exact match of some answers, and their mean reward where there is one."""
+        return accuracies(answers, side) | (mean_reward(answers, self.score, side) if self.score else {})
 
     def reported(self, model: torch.nn.Module) -> dict[str, Any]:
         """The figures for summary.json, of the side that is reported: accuracies with their numbers of prompts, bits per byte.

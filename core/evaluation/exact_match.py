@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -17,15 +17,20 @@ from core.sampling.generate import complete
 from core.training.machine import Machine
 
 Part = Callable[[str], str]  # a completion -> the part of it that counts
+Score = Callable[[Example, str], float]  # of an answer to an example's prompt
 
 
 @dataclass(frozen=True)
 class Answer:
-    """A model's answer to one example's prompt. part: says what counts in it and in the truth; None: every character."""
+    """A model's answer to one example's prompt. part: says what counts in it and in the truth; None: every character.
+
+    ended: whether the model ended it; otherwise it was cut.
+    """
 
     example: Example
     text: str
     part: Part | None = None
+    ended: bool = True
 
     @property
     def pair(self) -> tuple[str, str]:
@@ -48,26 +53,38 @@ def greedy_answers(
     part: Part | None = None,
     side: Side = "val",
     tools: Tools = BUILT_IN,
+    room: int = 0,
 ) -> list[Answer]:
     """The model's greedy completion of each prompt of a side, up to the dataset's end or one token more than the longest truth.
 
-    In conversations with special tokens, calls of `tools` are answered, and the completion is the assistant's last turn.
+    room: tokens that it may have in any case, such as those that training by reward allows. In conversations with special
+    tokens, calls of `tools` are answered, and the completion is the assistant's last turn.
     """
-    encoder, prompts, longest = dataset.encoder, [example.prompt for example in examples], dataset.longest_answer(side)
+    encoder, prompts = dataset.encoder, [example.prompt for example in examples]
+    most = max(most_tokens(dataset, examples, side), room)
     if dataset.train.whole:
-        longest = max([longest, *(1 + answer_size(example.completion, encoder) for example in examples)])
-        texts = [said(rollout, encoder) for rollout in ask(model, encoder, prompts, tools, max_new_tokens=longest + 1)]
-    else:
-        texts = complete(
-            model,
-            encoder,
-            prompts,
-            max_new_tokens=longest + 1,
-            temperature=0.0,
-            stop=dataset.stop,
-            device=machine.device,
-        )
-    return answered(encoder, examples, texts, part)
+        rollouts = ask(model, encoder, prompts, tools, max_new_tokens=most)
+        found = answered(encoder, examples, [said(rollout, encoder) for rollout in rollouts], part)
+        return [replace(answer, ended=rollout.ended) for answer, rollout in zip(found, rollouts, strict=True)]
+    texts = complete(
+        model,
+        encoder,
+        prompts,
+        max_new_tokens=most,
+        temperature=0.0,
+        stop=dataset.stop,
+        device=machine.device,
+    )
+    found = answered(encoder, examples, texts, part)
+    return [replace(answer, ended=answer.text.endswith(dataset.stop)) for answer in found]
+
+
+def most_tokens(dataset: Dataset, examples: Sequence[Example], side: Side) -> int:
+    """One token more than the longest truth of a side has, with its calls and results. Raises UserError as `answer_size`."""
+    longest = dataset.longest_answer(side)
+    if dataset.train.whole:
+        longest = max([longest, *(1 + answer_size(example.completion, dataset.encoder) for example in examples)])
+    return longest + 1
 
 
 def answered(encoder: Encoder, examples: Sequence[Example], texts: Sequence[str], part: Part | None) -> list[Answer]:
@@ -76,6 +93,12 @@ def answered(encoder: Encoder, examples: Sequence[Example], texts: Sequence[str]
         Answer(example, text.removeprefix(between(encoder, example.prompt, example.completion)), part)
         for example, text in zip(examples, texts, strict=True)
     ]
+
+
+def mean_reward(answers: Sequence[Answer], score: Score, side: str) -> dict[str, float]:
+    """`<side>_reward`: the mean score of the answers, 0 for one that did not end. Empty without answers."""
+    scores = [score(answer.example, answer.text) if answer.ended else 0.0 for answer in answers]
+    return {f"{side}_reward": sum(scores) / len(scores)} if scores else {}
 
 
 def accuracies(answers: Sequence[Answer], side: str) -> dict[str, float]:

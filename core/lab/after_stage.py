@@ -21,7 +21,7 @@ from core.data.lines import as_examples
 from core.encoders.base import identity
 from core.encoders.special import has_special, special_ids
 from core.evaluation.evaluate import Closing
-from core.evaluation.exact_match import answered
+from core.evaluation.exact_match import answered, most_tokens
 from core.lab.chatting import begin_talk, reply
 from core.lab.model import LoadedModel
 from core.lab.opened import Opened
@@ -29,6 +29,7 @@ from core.lab.own import evaluation, own_function
 from core.lab.stages import at_stage
 from core.report.after_stage import AfterStage, Completed, DataFacts, OnData, SideFacts, TalkTurn, write_after_stage
 from core.report.stage_figures import OTHERS
+from core.sampling.asking import said as last_turn
 from core.sampling.generate import complete
 
 QUESTIONS, TEXTS, TALKS = 8, 4, 3  # questions, beginnings of texts, and conversations of each stage's data
@@ -103,13 +104,17 @@ def samples_of(dataset: Dataset, model: LoadedModel) -> list[Completed]:
         return []
     graded = dataset.has_examples
     asked = questions_of(dataset) if graded else beginnings_of(dataset)
-    needed = dataset.longest_answer("val") + 1 if graded else NEW_TOKENS
+    needed = most_tokens(dataset, asked, "val") if graded else NEW_TOKENS
     most = min(needed, 2 * NEW_TOKENS)
+    prompts = [prompt_of(example.prompt, dataset) for example in asked]
     with model.trained.machine.computing():
-        texts = complete(
-            model.module, model.encoder, [prompt_of(example.prompt, dataset) for example in asked],
-            max_new_tokens=most, temperature=0.0, stop=dataset.stop, device=model.trained.machine.device,
-        )  # fmt: skip
+        if dataset.train.whole:
+            texts = [last_turn(rollout, model.encoder) for rollout in model.asked(prompts, max_new_tokens=most)]
+        else:
+            texts = complete(
+                model.module, model.encoder, prompts,
+                max_new_tokens=most, temperature=0.0, stop=dataset.stop, device=model.trained.machine.device,
+            )  # fmt: skip
     answers = answered(model.encoder, asked, texts, own_function(model.opened.code, "answer"))
     return [
         Completed(

@@ -22,7 +22,8 @@ from core.evaluation.answers import DETAILS, details
 from core.evaluation.evaluate import Closing, Evaluation
 from core.evaluation.exact_match import Answer
 from core.lab.opened import Opened
-from core.lab.own import own_function, own_metrics, tools_of
+from core.lab.own import evaluation as evaluation_of
+from core.lab.own import own_metrics, tools_of
 from core.process import computing
 from core.sampling.asking import ask
 from core.sampling.generate import complete, pieces, prompt_ids, seen
@@ -103,9 +104,8 @@ class LoadedModel:
         return tools_of(self.opened, conversations=self.trained.conversations)
 
     def evaluation(self, dataset: Dataset) -> Evaluation:
-        """What measures the model on a dataset, with prepare.py's `answer` and its tools."""
-        part = own_function(self.opened.code, "answer")
-        return Evaluation(dataset, self.config, self.trained.machine, part, self.tools)
+        """What measures the model on a dataset, with prepare.py's functions."""
+        return evaluation_of(self.opened, self.config, dataset, self.trained.machine)
 
     def asked(self, prompts: Sequence[str], **choices: Any) -> list[Rollout]:
         """Its answers to prompts of conversations, with its tools. choices: as for `core.sampling.asking.ask`."""

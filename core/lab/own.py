@@ -57,9 +57,14 @@ def own_function(code: ModuleType | None, name: str) -> Callable[..., Any] | Non
 
 
 def evaluation(opened: Opened, config: Config, dataset: Dataset, machine: Machine) -> Evaluation:
-    """What measures a model on a dataset, with prepare.py's `answer` and tools. Raises UserError as `tools_of`."""
+    """What measures a model on a dataset, with prepare.py's `answer`, tools and, where it trains by it, `reward`.
+
+    Raises UserError as `tools_of`.
+    """
     tools = tools_of(opened, conversations=dataset.train.whole)
-    return Evaluation(dataset, config, machine, own_function(opened.code, "answer"), tools)
+    scoring = scoring_of(opened)
+    own_reward = config.train.objective.kind == "reward" and scoring.reward is not None
+    return Evaluation(dataset, config, machine, scoring.part, tools, scoring.score if own_reward else None)
 
 
 def is_needed(parameter: inspect.Parameter) -> bool:

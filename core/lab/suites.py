@@ -9,13 +9,14 @@ from typing import Any
 
 from core import files
 from core.chat.conversation import Conversation, Message
-from core.chat.render import render_prompt
+from core.chat.render import PromptText, render_prompt
 from core.errors import UserError
 from core.evaluation.suites import chat
 from core.evaluation.suites.results import TaskResult, mean_centered, measure_task
 from core.evaluation.suites.task import Suite, Task
 from core.lab.model import LoadedModel
 from core.report.suites import FILE, read_suites, title_of, told_of
+from core.sampling.asking import said
 
 CONTINUATION, LETTERS = "continuation", "letters"  # values of evaluate.suite_form
 
@@ -81,7 +82,9 @@ def read_suite(model: LoadedModel, folder: Path) -> tuple[str, Suite]:
 def ask(model: LoadedModel, suite: Suite) -> list[TaskResult]:
     """The result of each task, in the form of evaluate.suite_form."""
     form = model.config.evaluate.suite_form
-    tasks = suite.tasks if form == CONTINUATION else chat_tasks(model, suite.tasks)
+    tasks = [task for task in suite.tasks if task.right is None]
+    if form != CONTINUATION:
+        tasks = chat_tasks(model, suite.tasks, form)
     results = []
     with model.trained.machine.computing():
         for number, task in enumerate(tasks):
@@ -105,17 +108,22 @@ def ask_task(model: LoadedModel, task: Task, form: str, show: Any) -> TaskResult
     def ids_of_prompt(text: str) -> Sequence[int]:
         return [int(token) for token in render_prompt(Conversation([Message("user", text)]), encoder)]
 
+    def write(prompts: Sequence[PromptText], most_tokens: int) -> Sequence[str]:
+        return [said(rollout, encoder) for rollout in model.asked(prompts, max_new_tokens=most_tokens)]
+
     def answers(questions: Sequence[chat.AskedItem]) -> Sequence[int | None]:
         if form == LETTERS:
             return chat.chosen_by_logits(module, questions, encoder, machine)
-        return chat.chosen_by_writing(module, questions, encoder, machine, model.trained.stop)
+        return chat.chosen_by_writing(questions, write)
 
+    if task.right is not None:
+        return chat.measure_written_task(task, write, ids_of_prompt, int(module.block_size), most)  # type: ignore[arg-type]
     return chat.measure_chat_task(task, answers, ids_of_prompt, int(module.block_size), most)  # type: ignore[arg-type]
 
 
-def chat_tasks(model: LoadedModel, tasks: Sequence[Task]) -> list[Task]:
-    """The tasks that chat models can be asked. Raises UserError for another model, and if there are none."""
-    found = [task for task in tasks if chat.can_be_asked(task)]
+def chat_tasks(model: LoadedModel, tasks: Sequence[Task], form: str) -> list[Task]:
+    """The tasks that chat models can be asked in a form. Raises UserError for another model, and if there are none."""
+    found = [task for task in tasks if chat.has_letters(task) or (form != LETTERS and task.right is not None)]
     if not model.trained.conversations:
         raise UserError(
             f"{model.run.title} was not trained on conversations",

@@ -32,7 +32,9 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 PICTURE = "curves.png"
-REWARDS = Panel("reward by step", "step", {"reward": REWARD, "strict": STRICT, "lenient": LENIENT}, "share, 0 to 1")
+REWARDS = Panel(
+    "reward by step", "step", {"reward": REWARD, "strict": STRICT, "lenient": LENIENT}, "mean of the answers"
+)
 PANELS = [Panel("loss by step", "step", plots.LOSS, plots.NATS), plots.ACCURACY, REWARDS]
 
 

@@ -173,18 +173,29 @@ def worst_stage(pipeline: Pipeline, key: str, stage: str, last: str) -> str:
 
 
 def reward_section(found: Rewarded) -> list[Part]:
-    """The first and the last values of a stage's reward and accuracies, with the verdict."""
+    """A stage's reward and accuracies over its first and its last steps, with the verdict."""
     rows = [
         [
-            Cell(name, note=MEANT[name] + (f"; of {found.prompts[name]:,}" if name in found.prompts else "")),
-            Cell(share_text(change.before)),
-            Cell(share_text(change.after)),
-            Cell(difference_text("accuracy", change) or signed("accuracy", change.after - change.before)),
+            Cell(name, note=MEANT[name] + prompts_text(found.prompts)),
+            Cell(figure_text(kind, change.before)),
+            Cell(figure_text(kind, change.after)),
+            Cell(difference_text(kind, change) or signed(kind, change.after - change.before)),
             Cell(MARKS[change.verdict], f"mark {KINDS.get(change.verdict, '')}".strip()),
         ]
         for name, change in found.changes.items()
+        for kind in [
+            "accuracy" if 0 <= min(change.before, change.after) <= max(change.before, change.after) <= 1 else name
+        ]
     ]
-    return [Paragraph(found.verdict), PageTable(("", "first", "last", "change", ""), rows)]
+    return [Paragraph(found.verdict), PageTable(("", "first steps", "last steps", "change", ""), rows)]
+
+
+def prompts_text(counts: tuple[float, float]) -> str:
+    """Of how many prompts the first and the last value are the mean; "" if that is not known."""
+    first, last = counts
+    if not (first and last):
+        return ""
+    return f"; of {first:,.0f} prompts" if first == last else f"; of {first:,.0f} and {last:,.0f} prompts"
 
 
 # Figures as text
@@ -359,14 +370,16 @@ def data_mix(pipeline: Pipeline) -> list[Part]:
 def data_row(pipeline: Pipeline, stage: str, facts: DataFacts) -> list[Cell]:
     """The data of one stage."""
     train = facts.sides["train"]
-    read = (pipeline.runs[stage].summary.get("tokens") or 0) / train.tokens
+    run = pipeline.runs[stage]
+    by_reward = run.config.get("train.objective.kind") == "reward"  # its tokens are mostly the model's own
+    read = "" if by_reward else f"{(run.summary.get('tokens') or 0) / train.tokens:.2f}"
     tokens = {side: facts.sides[side].tokens if side in facts.sides else None for side in ("val", "test")}
     return [
         Cell(stage, note=facts.kind),
         Cell(", ".join(facts.inputs) or f"{facts.documents}() of prepare.py"),
         Cell("" if train.documents is None else f"{train.documents:,}"),
         Cell(f"{train.tokens:,}"),
-        Cell(f"{read:.2f}"),
+        Cell(read),
         *(Cell("" if count is None else f"{count:,}") for count in tokens.values()),
     ]
 
@@ -388,6 +401,11 @@ def cost_table(pipeline: Pipeline) -> list[Part]:
     told = (
         "Operations are estimated from the model's shape. The share is of what this machine reached in matrix products."
     )
+    if any(run.config.get("train.objective.kind") == "reward" for run in pipeline.runs.values()):
+        told += (
+            " Of a stage that is trained by reward, only the steps are counted, with padding; writing the answers takes most of its "
+            "time, so its share is low."
+        )
     return [PageTable(columns, [*rows, last] if len(rows) > 1 else rows), Paragraph(told, "soft")] if rows else []
 
 

@@ -21,12 +21,14 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from core.chat.conversation import END, TOOL
 from core.chat.render import PromptText
 from core.config import Train
 from core.data.batches import NO_TARGET, block_size
 from core.data.dataset import Dataset
 from core.data.documents import Example
 from core.encoders.base import Encoder, between
+from core.encoders.special import has_special, special_ids
 from core.errors import UserError
 from core.reward.scoring import Scoring
 from core.sampling.asking import said
@@ -45,12 +47,13 @@ TILE = 16  # rows are padded to a multiple of so many tokens
 
 @dataclass(frozen=True)
 class AnswerGroup:
-    """A prompt, the answers to it, and their rewards."""
+    """A prompt, the answers to it, and their rewards. valid: whether each has ended, and has the form of one answer."""
 
     example: Example
     rollouts: list[Rollout]
     texts: list[str]
     rewards: list[float]
+    valid: list[bool]
 
     @property
     def has_signal(self) -> bool:
@@ -116,7 +119,7 @@ class Collector:
     def groups(
         self, prompts: Sequence[tuple[Example, list[int]]], random: np.random.Generator, size: int
     ) -> list[AnswerGroup]:
-        """`size` answers to each prompt, scored. One that does not end has the reward 0."""
+        """`size` answers to each prompt, scored. One that is not valid has the reward 0."""
         objective = self.config.objective
         with evaluating(self.model):
             rollouts = roll_out(
@@ -132,11 +135,11 @@ class Collector:
         for number, (example, _) in enumerate(prompts):
             own = rollouts[number * size : (number + 1) * size]
             texts = [text_of(rollout, example, self.dataset.encoder) for rollout in own]
+            valid = [is_valid(rollout, self.dataset.encoder) for rollout in own]
             rewards = [
-                self.scoring.score(example, text) if rollout.ended else 0.0
-                for rollout, text in zip(own, texts, strict=True)
+                self.scoring.score(example, text) if good else 0.0 for text, good in zip(texts, valid, strict=True)
             ]
-            found.append(AnswerGroup(example, own, texts, rewards))
+            found.append(AnswerGroup(example, own, texts, rewards, valid))
         return found
 
     def rows(self, groups: Sequence[AnswerGroup]) -> tuple[Array, Array, Array]:
@@ -216,6 +219,19 @@ def ends_of(dataset: Dataset) -> frozenset[int]:
     return frozenset(int(token) for token in found)
 
 
+def is_valid(rollout: Rollout, encoder: Encoder) -> bool:
+    """Whether an answer has ended, and the model chose no special token in it but those of calls and ends.
+
+    The others have no text, so no reward would see them, and the model would learn to write them.
+    """
+    if not rollout.ended or not has_special(encoder):
+        return rollout.ended
+    foreign = {token for name, token in special_ids(encoder).items() if name not in (TOOL, END)}
+    return not any(
+        token in foreign and not forced for token, forced in zip(rollout.written, rollout.forced, strict=True)
+    )
+
+
 def text_of(rollout: Rollout, example: Example, encoder: Encoder) -> str:
     """What the model said in the end: its text after the last result of a tool, as the completion of a prompt."""
     if isinstance(example.prompt, PromptText):
@@ -234,9 +250,9 @@ def advantages_of(rewards: Sequence[float]) -> list[float]:
 def figures_of(drawn: Sequence[AnswerGroup], scoring: Scoring) -> dict[str, float]:
     """Of all answers that were drawn: means, and shares from 0 to 1. signal: of prompts whose answers differ in reward."""
     answers = [
-        (group.example, text, rollout)
+        (group.example, text, rollout, valid)
         for group in drawn
-        for text, rollout in zip(group.texts, group.rollouts, strict=True)
+        for text, rollout, valid in zip(group.texts, group.rollouts, group.valid, strict=True)
     ]
 
     def mean(values: Iterator[float | bool]) -> float:
@@ -244,10 +260,10 @@ def figures_of(drawn: Sequence[AnswerGroup], scoring: Scoring) -> dict[str, floa
 
     return {
         "reward": mean(reward for group in drawn for reward in group.rewards),
-        "strict_accuracy": mean(each.ended and scoring.is_strict(example, text) for example, text, each in answers),
-        "lenient_accuracy": mean(scoring.is_lenient(example, text) for example, text, _ in answers),
-        "truncated": mean(not rollout.ended for _, _, rollout in answers),
-        "answer_tokens": mean(len(rollout.written) for _, _, rollout in answers),
+        "strict_accuracy": mean(valid and scoring.is_strict(example, text) for example, text, _, valid in answers),
+        "lenient_accuracy": mean(scoring.is_lenient(example, text) for example, text, _, _ in answers),
+        "truncated": mean(not rollout.ended for _, _, rollout, _ in answers),
+        "answer_tokens": mean(len(rollout.written) for _, _, rollout, _ in answers),
         "signal": sum(group.has_signal for group in drawn) / len(drawn),
     }
 

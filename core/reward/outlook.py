@@ -12,12 +12,12 @@ from core.reward.collect import Collector
 
 ANSWERS = 64
 LITTLE = 0.1  # a smaller share of prompts with a signal makes most answers useless
-EASY = 0.95
+EASY = 0.95  # a larger share of answers with the highest reward leaves little to learn
 
 
 @dataclass(frozen=True)
 class Outlook:
-    """answers: that were drawn, to as many different prompts. rewarded: the share with a reward above 0, between low and high
+    """answers: that were drawn, to prompts drawn at random. rewarded: the share with a reward above 0, between low and high
     with 95 % confidence. signal: the share of groups of group_size answers whose rewards will differ; it is less where some
     prompts are always solved and others never. truncated: the share of answers that did not end. verdict: in words.
     """
@@ -49,7 +49,7 @@ def outlook_of(collector: Collector) -> Outlook:
         group_size=size,
         signal=signal,
         truncated=sum(not group.rollouts[0].ended for group in drawn) / ANSWERS,
-        verdict=verdict(rewarded, signal),
+        verdict=verdict(rewards, signal),
     )
 
 
@@ -58,15 +58,17 @@ def share_with_signal(rewards: list[float], size: int) -> float:
     return 1.0 - sum((count / len(rewards)) ** size for count in Counter(rewards).values())
 
 
-def verdict(rewarded: float, signal: float) -> str:
+def verdict(rewards: list[float], signal: float) -> str:
     """Whether training by reward can work here."""
-    if not rewarded:
+    highest = max(rewards)
+    at_best = rewards.count(highest) / len(rewards)
+    if at_best == 1.0 and highest <= 0:
         return (
             "it cannot work: no answer was rewarded, so there is nothing to prefer. Train the stage before longer, or reward a "
             "part of the way"
         )
-    if rewarded > EASY:
-        return "little is left to learn: nearly every answer is rewarded"
+    if at_best > EASY:
+        return "little is left to learn: nearly every answer has the highest reward"
     if signal < LITTLE:
         return "it will be slow: most groups have no signal. Raise train.objective.group_size, or train the stage before longer"
     return "it can work"

@@ -8,12 +8,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from numbers import Real
 
+from core.chat.gsm8k import final_answer
 from core.data.documents import Example
 from core.errors import UserError
 from core.evaluation.exact_match import Answer, Part
 
 Reward = Callable[[Example, str], float]
-LAST = re.compile(r"-?\d+(?:\.\d+)?|\w+")  # a number or a word
+WORD = re.compile(r"\w+")
 
 
 @dataclass(frozen=True)
@@ -31,7 +32,14 @@ class Scoring:
         """The reward of an answer. Raises UserError if prepare.py's is not a finite number."""
         if self.reward is None:
             return float(Answer(example, text, self.part).correct)
-        found = self.reward(example, text)
+        try:
+            found = self.reward(example, text)
+        except Exception as error:
+            if hasattr(error, "add_note"):  # Python 3.11
+                error.add_note(
+                    f"This was reward() in {self.place}, for the answer {text[:200]!r} to {example.prompt[:200]!r}."
+                )
+            raise
         if not isinstance(found, Real) or not math.isfinite(found):
             raise UserError(
                 f"reward returned {found!r} for {text[:60]!r}, not a number",
@@ -41,17 +49,23 @@ class Scoring:
         return float(found)
 
     def is_strict(self, example: Example, text: str) -> bool:
-        """Whether every character is right."""
-        return Answer(example, text).correct
+        """Whether it is an exact match: of the part that prepare.py's `answer` gives, or of every character."""
+        return Answer(example, text, self.part).correct
 
     def is_lenient(self, example: Example, text: str) -> bool:
-        """Whether what counts is right, in whatever form: prepare.py's `answer`; without it the last number, or the last word."""
-        if self.part is not None:
-            return Answer(example, text, self.part).correct
-        return last_of(text) == last_of(example.completion)
+        """Whether it is right in whatever form: an exact match, or the last number is that of the truth, or the last word."""
+        return self.is_strict(example, text) or said_in_the_end(text, example.completion)
 
 
-def last_of(text: str) -> str:
-    """The last number or word of a text, in small letters; "" if there is none."""
-    found = LAST.findall(text)
+def said_in_the_end(text: str, truth: str) -> bool:
+    """Whether a text ends with the same number as the truth, however that is written; where the truth has none, with the same word."""
+    number = final_answer(truth, lenient=True)
+    if number is not None:
+        return final_answer(text, lenient=True) == number
+    return last_word(text) == last_word(truth)
+
+
+def last_word(text: str) -> str:
+    """The last word of a text, in small letters; "" if there is none."""
+    found = WORD.findall(text)
     return found[-1].casefold() if found else ""

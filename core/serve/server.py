@@ -63,7 +63,8 @@ def serve(shelf: Shelf, address: Address, token: str, limits: Limits, listening:
         timeout_keep_alive=60,
         timeout_graceful_shutdown=2,
     )
-    shown = f"[{host}]" if ":" in host else host
+    own = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # what listens everywhere is opened here
+    shown = f"[{own}]" if ":" in own else own
     listening(f"http://{shown}:{port}/" + (f"#token={token}" if token else ""))
     with process.noting_signals() as stop:
         Server(config, stop).run(sockets=[found])

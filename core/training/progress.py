@@ -47,6 +47,7 @@ class Progress:
     )  # other figures of these steps: their sum and number
     skipped: list[int] = field(default_factory=list)  # numbers of the batches that are skipped, ascending
     reached: dict[str, dict[str, dict[str, float]]] = field(default_factory=dict)  # see `note_reached`
+    silent: int = 0  # steps in a row whose batch had no target, so that they changed nothing
     stopped_by: str = ""  # what ended the run early: the condition of train.runtime.stop_when, or a collapse
     plateau: Plateau = field(default_factory=Plateau)  # of train.schedule.decay = "plateau"
 
@@ -102,12 +103,12 @@ def delay_of(reached: dict[str, dict[str, dict[str, float]]]) -> int | None:
 
 
 def score(metrics: dict[str, float]) -> list[float]:
-    """Rank a state, larger is better: by exact match if it is known, then by lower loss.
+    """Rank a state, larger is better: by a reward of its own, by exact match, as far as they are known, then by lower loss.
 
     The loss alone would choose wrongly if prompts are learnt too: they cannot be predicted, so the loss may rise while
     answers improve.
     """
-    return [metrics.get("val_accuracy", 0.0), -metrics["val_loss"]]
+    return [metrics.get("val_reward", 0.0), metrics.get("val_accuracy", 0.0), -metrics["val_loss"]]
 
 
 def copy(

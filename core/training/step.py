@@ -55,17 +55,23 @@ class Step:
         loss = accumulate_gradient(self.loss, (inputs, targets, *more), self.machine)
         return torch.stack((loss, clip_gradient(self.model, self.grad_clip)))
 
-    def update(self) -> None:
-        """Update the weights and clear the gradient."""
-        self.optimizer.step()
+    def update(self, targets: Array) -> bool:
+        """Update the weights and clear the gradient. Returns whether anything was updated: not, if a batch had no target.
+
+        Its gradient is zero, but momentum and weight decay would still move the weights.
+        """
+        taught = bool((targets >= 0).any())
+        if taught:
+            self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
+        return taught
 
     def __call__(self, inputs: Array, targets: Array, *more: Any) -> None:
         """Take a whole step, for timing. On a CPU it also reads the loss, as the training loop does there."""
         figures = self.gradient(inputs, targets, *more)
         if self.machine.device.type == "cpu":
             figures.tolist()
-        self.update()
+        self.update(targets)
 
 
 def accumulate_gradient(loss: Loss, batch: tuple[Any, ...], machine: Machine) -> torch.Tensor:

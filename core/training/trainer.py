@@ -45,8 +45,9 @@ class Parts:
     trackers: objects with log(step, row). saver: writes checkpoints while training goes on.
     identity: the dataset's fingerprint and encoder, kept in every checkpoint.
     listener: receives rows and progress. epochs(batches) -> how often these read the dataset; None: batches are random.
-    figures() -> what is to be told of the last batch; its mean goes into each row. collapsed(row, best evaluation) -> why
-    training on makes no sense, or "".
+    figures() -> what is to be told of the last batch; its mean goes into each row. collapsed(row, best evaluation, steps in a
+    row without a target) -> why training on makes no sense, or "". Where it is given, the weights at the start are evaluated
+    too, because they may stay the best.
     """
 
     model: torch.nn.Module
@@ -63,7 +64,7 @@ class Parts:
     listener: Listener
     epochs: Callable[[int], float] | None = None
     figures: Callable[[], Row] | None = None
-    collapsed: Callable[[Row, Row], str] | None = None
+    collapsed: Callable[[Row, Row, int], str] | None = None
 
 
 def train(run: Run, parts: Parts, progress: Progress, metrics: MetricsFile, stop: StopRequest) -> None:
@@ -81,6 +82,9 @@ def train(run: Run, parts: Parts, progress: Progress, metrics: MetricsFile, stop
     model.train()
     if config.runtime.on_nan == "rollback" and not progress.step:
         save(run, parts, progress, pace, "last")  # something to go back to
+    if parts.collapsed is not None and not progress.best_evaluation:
+        evaluate(run, parts, progress, pace)
+        progress.stopped_by = ""  # a run takes at least one step
 
     if progress.stopped_by != config.runtime.stop_when and not progress.stopped_by.startswith(COLLAPSE):
         progress.stopped_by = ""  # it is from an earlier try with another condition
@@ -99,7 +103,7 @@ def train(run: Run, parts: Parts, progress: Progress, metrics: MetricsFile, stop
                 continue
             for loss_read, _ in figures:
                 progress.count(loss_read)
-        step.update()
+        progress.silent = 0 if step.update(batch[1]) else progress.silent + 1
         progress.step += 1
         progress.tokens += batch[0].size
         if parts.figures is not None:
@@ -119,7 +123,7 @@ def train(run: Run, parts: Parts, progress: Progress, metrics: MetricsFile, stop
             if due.evaluation:
                 best = dict(progress.best_evaluation)
                 row |= evaluate(run, parts, progress, pace)
-                if parts.collapsed is not None and (why := parts.collapsed(row, best)):
+                if parts.collapsed is not None and (why := parts.collapsed(row, best, progress.silent)):
                     progress.stopped_by = f"{COLLAPSE}{why}"
             metrics.append(row)
             publish(run, parts, row, pace)

@@ -1,6 +1,7 @@
 """Pip, a tree frog in a terrarium, learns to talk: stories, then tasks, then conversations, then being right."""
 
 from core import Conversation, Message
+from core.chat import gsm8k
 
 from . import creature, items, stories, tasks
 from .speedrun import read_tests, speedrun_base, speedrun_chat, speedrun_mid, speedrun_reward  # noqa: F401 - config.speedrun.toml
@@ -86,8 +87,10 @@ def turn(rng, kinds=KINDS, *, asked):
 
 
 def answer(text):
-    """What counts is the last sentence, however it was found; of a problem of GSM8K the number behind ####."""
-    return text.rpartition("####")[2].strip().rpartition(". ")[2]
+    """What counts is the last sentence, however it was found; of a problem of GSM8K the number behind ####, however it is written."""
+    if gsm8k.FINAL in text:
+        return gsm8k.final_answer(text) or ""
+    return text.strip().rpartition(". ")[2]
 
 
 def register_suites(register):

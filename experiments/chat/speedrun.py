@@ -37,6 +37,7 @@ FILES = {
     "arc_easy": ("arc_easy.*", "**/ARC-Easy/test-*.parquet"),
     "arc_challenge": ("arc_challenge.*", "**/ARC-Challenge/test-*.parquet"),
     "mmlu": ("mmlu.*", "**/mmlu/**/all/test-*.parquet"),
+    "gsm8k": ("gsm8k.*", "**/grade_school_math/**/test*.jsonl"),
 }
 
 
@@ -168,10 +169,21 @@ def plain(question):
 
 
 def read_tests(folder):
-    """The suite of a folder with tests of ARC and MMLU in their own formats; None if it has none."""
+    """The suite of a folder with tests of ARC, MMLU and GSM8K in their own formats; None if it has none."""
     tasks = []
     for name, patterns in FILES.items():
         for path in [path for pattern in patterns for path in sorted(folder.glob(pattern))][:1]:
-            items = [choice_item(row) for row in table_rows(path)]
-            tasks.append(Task(name, "multiple choice", items, baseline=0.25, delimiter=ANSWER))
+            tasks.append(problem_task(name, path) if name == "gsm8k" else choice_task(name, path))
     return Suite(tasks, [name for name in FILES if name not in {task.name for task in tasks}]) if tasks else None
+
+
+def choice_task(name, path):
+    """A test of multiple choice."""
+    items = [choice_item(row) for row in table_rows(path)]
+    return Task(name, "multiple choice", items, baseline=0.25, delimiter=ANSWER)
+
+
+def problem_task(name, path):
+    """Problems to solve; what counts is the number, wherever it stands in the end."""
+    items = [Item(((row["question"].strip(), row["answer"]),)) for row in table_rows(path)]
+    return Task(name, "written", items, right=lambda text, truth: bool(gsm8k_marks.score(text, truth, lenient=True)))

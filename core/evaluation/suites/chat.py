@@ -22,12 +22,12 @@ from core.evaluation.suites.results import TaskResult
 from core.evaluation.suites.rows import numbers_asked, readable
 from core.evaluation.suites.scoring import batches, tokens_at_once
 from core.evaluation.suites.task import Item, Task, question_text
-from core.sampling.generate import complete
 from core.training.machine import Machine
 from core.training.step import to_device
 
 PromptIds = Callable[[str], Sequence[int]]
-NEW_TOKENS = 64  # of a written answer at most
+NEW_TOKENS = 64  # of a written answer that names an option, at most
+WORKED_OUT = 256  # of one that works something out, at most
 # A letter that stands alone, as in `B`, `(b)`, `**B**` and `B. Berlin`, or one behind the word answer: `The answer is B`.
 # Before a word only a capital is one: `The answer is a city` names no option.
 ALONE = r"([A-Za-z])(?=[.):,*\n]|\s*$)"
@@ -43,6 +43,9 @@ class AskedItem:
 
 
 Answers = Callable[[Sequence[AskedItem]], Sequence[int | None]]  # the option that a model chooses for each; None: none
+Write = Callable[
+    [Sequence[PromptText], int], Sequence[str]
+]  # prompts, and the most tokens -> what a model answers to each
 
 
 def chosen_by_logits(
@@ -85,22 +88,9 @@ def number_of_options(question: AskedItem) -> int:
     return len(question.item.options)
 
 
-def chosen_by_writing(
-    model: torch.nn.Module, questions: Sequence[AskedItem], encoder: Encoder, machine: Machine, stop: str = ""
-) -> list[int | None]:
-    """The generative form: for each question the option that the greedy answer names; None if it names none.
-
-    stop: ends an answer. Prompts that are too long are cut as in `generate`.
-    """
-    texts = complete(
-        model,
-        encoder,
-        [as_prompt(question) for question in questions],
-        max_new_tokens=NEW_TOKENS,
-        temperature=0.0,
-        stop=stop,
-        device=machine.device,
-    )
+def chosen_by_writing(questions: Sequence[AskedItem], write: Write) -> list[int | None]:
+    """The generative form: for each question the option that the answer names; None if it names none."""
+    texts = write([as_prompt(question) for question in questions], NEW_TOKENS)
     return [named_option(text, question.item) for text, question in zip(texts, questions, strict=True)]
 
 
@@ -124,7 +114,7 @@ def named_option(text: str, item: Item) -> int | None:
     return number if number < len(item.options) else None
 
 
-def can_be_asked(task: Task) -> bool:
+def has_letters(task: Task) -> bool:
     """Whether a task has lettered choices: multiple choice, with no more of them than letters."""
     return task.kind == MULTIPLE_CHOICE and all(len(item.options) <= len(ascii_uppercase) for item in task.items)
 
@@ -136,11 +126,32 @@ def measure_chat_task(
 
     Raises UserError for an item that cannot be encoded.
     """
+    questions = asked_items(task, ids_of_prompt, most)
+    right = sum(chosen == question.item.gold for chosen, question in zip(answers(questions), questions, strict=True))
+    return result_of(task, questions, right, block_size)
+
+
+def measure_written_task(
+    task: Task, write: Write, ids_of_prompt: PromptIds, block_size: int, most: int = 0
+) -> TaskResult:
+    """Ask at most `most` items of a task whose answers are written; 0: all. Raises UserError for an item that cannot be encoded."""
+    assert task.right is not None
+    questions = asked_items(task, ids_of_prompt, most)
+    texts = write([as_prompt(question) for question in questions], WORKED_OUT)
+    right = sum(task.right(text, question.item.answer) for text, question in zip(texts, questions, strict=True))
+    return result_of(task, questions, right, block_size)
+
+
+def asked_items(task: Task, ids_of_prompt: PromptIds, most: int) -> list[AskedItem]:
+    """At most `most` items of a task with the ids of their prompts; 0: all. Raises UserError for one that cannot be encoded."""
     questions = []
     for number in numbers_asked(task, most):
         item = task.items[number]
         with readable(task, number):
             questions.append(AskedItem(item, tuple(int(token) for token in ids_of_prompt(question_text(item)))))
-    right = sum(chosen == question.item.gold for chosen, question in zip(answers(questions), questions, strict=True))
+    return questions
+
+
+def result_of(task: Task, questions: Sequence[AskedItem], right: int, block_size: int) -> TaskResult:
     cut = sum(len(question.ids) > block_size for question in questions)
     return TaskResult(task, [question.item for question in questions], right, 0, cut)

@@ -39,7 +39,8 @@ class Task:
     """Items of one kind.
 
     kind: for display. shots: other items with their answers, before each item. baseline: accuracy, 0 to 1, that counts as
-    knowing nothing. delimiter: between a context and its continuation.
+    knowing nothing. delimiter: between a context and its continuation. right: for a task whose answers are written, with one
+    option each: the answer of a chat model and the truth -> whether it is right.
     """
 
     name: str
@@ -48,10 +49,16 @@ class Task:
     shots: int = 0
     baseline: float = 0.0
     delimiter: str = " "
+    right: Callable[[str, str], bool] | None = None
 
 
 def question_text(item: Item) -> str:
-    """A multiple choice item as a question with lettered choices. Choices that already are letters are not listed again."""
+    """A multiple choice item as a question with lettered choices. Choices that already are letters are not listed again.
+
+    An item with one option is its context.
+    """
+    if len(item.options) == 1:
+        return item.options[0][0]
     question = item.options[0][0].removesuffix("Answer:").rstrip()  # the request to answer stands at the end
     choices = [continuation for _, continuation in item.options]
     if choices == list(ascii_uppercase[: len(choices)]):
