@@ -36,6 +36,8 @@ from core.errors import UserError
 from core.huggingface.encoder import HfEncoder
 from core.huggingface.tokenizer_files import TokenizerFiles, read_tokenizer
 from core.lab.answering import Answering
+from core.reward.collect import is_valid
+from core.sampling.rollouts import Rollout
 
 Terrarium = Callable[..., Result]
 EXACT = ("chatml", "llama3", "gemma", "no system")  # formats whose template can be followed to the letter
@@ -497,6 +499,18 @@ def test_a_call_is_answered_in_the_format(encoders: dict[str, HfEncoder], name: 
     call = answering.close_turn()
     assert call is not None and call.call == "calculator 3*4" and call.result == "12"
     assert answering.prompt == tuple(ids[: len(prompt) + second])
+
+
+def test_an_answer_may_hold_its_calls_and_ends_only(encoders: dict[str, HfEncoder]) -> None:
+    """Training by reward refuses special tokens that nobody would see, of the model too; line breaks between turns are text."""
+    encoder = encoders["chatml"]
+
+    def valid(*ids: int) -> bool:
+        return is_valid(Rollout((1,), ids, (False,) * len(ids), ended=True), encoder)
+
+    end, text = encoder.end_token or 0, encoder.encode("a\nb").tolist()
+    assert valid(*text, *encoder.marks["<|tool|>"], *text, end)
+    assert not valid(*text, encoder.special["<|im_start|>"], end) and not valid(encoder.special["<|endoftext|>"], end)
 
 
 @pytest.mark.parametrize("text", ["a < b <tool", "x<tool_c", "<tool_call", "<tool_call ", "ü<tool_", ""])

@@ -82,8 +82,10 @@ def marks_of(encoder: Encoder) -> dict[str, tuple[int, ...]]:
 
 
 def special_ids(encoder: Encoder) -> dict[str, int]:
-    """The marks that are one id, name -> id. Raises UserError if the encoder has no marks at all."""
-    return {name: ids[0] for name, ids in marks_of(encoder).items() if len(ids) == 1}
+    """The ids that no text becomes, by the names of their tokens. Raises UserError if the encoder has no marks."""
+    marks_of(encoder)
+    found: dict[str, int] = encoder.special  # type: ignore[attr-defined]
+    return found
 
 
 def has_special(encoder: Encoder) -> bool:

@@ -45,7 +45,7 @@ class HfEncoder(Encoder):
     """A tokenizer of the library `tokenizers`. content: as `canonical` gives it.
 
     begin, end_token: ids that begin and end a document; None if none does. marks: of conversations, name -> ids, see
-    `core.chat.marks`; empty where it is not for conversations. notes: what a user should know of how it was chosen.
+    `core.chat.marks`; empty where it is not for conversations. special: the model's special tokens, name -> id. notes: what a user should know of how it was chosen.
     """
 
     kind = "hf"
@@ -70,9 +70,9 @@ class HfEncoder(Encoder):
             raise ValueError(f"the id {max(ids)} is outside the vocabulary of {self.vocab_size:,}")
         self.end_token = self.marks[END][0] if self.marks else end
         added = self.tokenizer.get_added_tokens_decoder()
-        self.special = {number: token.content for number, token in added.items() if token.special}
+        self.special = {token.content: number for number, token in added.items() if token.special}
         self.is_special = np.zeros(self.vocab_size, np.bool_)
-        self.is_special[list(self.special)] = True
+        self.is_special[list(self.special.values())] = True
 
     @classmethod
     def fit(cls, texts: Iterable[str], *, vocab_size: int = 0, tokenizer: str = "", chat: bool = False) -> Self:
@@ -129,7 +129,7 @@ class HfEncoder(Encoder):
         """
         ids: list[int] = []
         before = 0
-        for part in apart(text, self.special.values()):
+        for part in apart(text, self.special):
             encoding = self.tokenizer.encode(part, add_special_tokens=False)
             for number, (begin, end) in zip(encoding.ids, encoding.offsets, strict=True):
                 if self.is_special[number]:

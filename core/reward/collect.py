@@ -28,7 +28,7 @@ from core.data.batches import NO_TARGET, block_size
 from core.data.dataset import Dataset
 from core.data.documents import Example
 from core.encoders.base import Encoder, between
-from core.encoders.special import has_special, special_ids
+from core.encoders.special import has_special, marks_of, special_ids
 from core.errors import UserError
 from core.reward.scoring import Scoring
 from core.sampling.asking import said
@@ -226,7 +226,8 @@ def is_valid(rollout: Rollout, encoder: Encoder) -> bool:
     """
     if not rollout.ended or not has_special(encoder):
         return rollout.ended
-    foreign = {token for name, token in special_ids(encoder).items() if name not in (TOOL, END)}
+    marks = marks_of(encoder)
+    foreign = set(special_ids(encoder).values()) - {*marks[TOOL], *marks[END]}
     return not any(
         token in foreign and not forced for token, forced in zip(rollout.written, rollout.forced, strict=True)
     )
