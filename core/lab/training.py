@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from core import durable, files
+from core.config import replaced
 from core.data.batches import batch
 from core.data.dataset import Dataset
 from core.errors import Interrupted, RunFailed, UserError
@@ -23,7 +24,7 @@ from core.lab.own import evaluation
 from core.lab.settle import Settled, settle
 from core.lab.summaries import closing, first_line, last_line, opening, surroundings
 from core.listener import Advice
-from core.models.build import parameter_count
+from core.models.build import parameter_count, with_open_params
 from core.plugins.discovery import Experiment, find
 from core.plugins.manager import Plugins
 from core.process import StopRequest, computing, noting_signals
@@ -94,7 +95,8 @@ def train_run(opened: Opened, dataset: Dataset, wish: Wish) -> Run:
             "`resume=True` and `fresh=True` exclude each other",
             remedy="Choose one: continue the run, or start it again.",
         )
-    run = Run(opened.experiment, wish.name or opened.default_run, opened.config, wish.description)
+    config = replaced(opened.config, {"train.model": with_open_params(opened.config.train.model, opened.plugins)})
+    run = Run(opened.experiment, wish.name or opened.default_run, config, wish.description)
     busy = "Wait until it ends, or choose another name: `run=NAME`."
     with files.lock(lock_file(run.folder), f"run {run.title}", busy):
         beginning = begin(run, dataset, resume=wish.resume, fresh=wish.fresh)
@@ -289,6 +291,7 @@ def start_from(run: Run, name: str, model: torch.nn.Module, dataset: Dataset) ->
             remedy="Prepare this dataset with the other dataset's encoder: "
             f"`prepare.encoder_from={experiment.path(run_config(folder).prepare.dataset_dir)}`",
         )
+    checkpoints.refuse_other_base(model, checkpoint.state, f"train.model.init_from = {name}")
     checkpoints.put_weights(model, checkpoint.model, f"train.model.init_from = {name}")
     return origin_of(folder, which, int(checkpoint.state["step"]))
 

@@ -1,0 +1,45 @@
+"""The optional packages of the extra hf: import one where it is used, and keep it quiet."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import warnings
+from collections.abc import Iterator
+from typing import Any
+
+from core.errors import UserError
+
+INSTALL = "pip install -c constraints.txt -e '.[hf]'"
+
+
+def needed(package: str, purpose: str) -> Any:
+    """Import a package. purpose: what needs it, as the start of a sentence. Raises UserError if it is not installed."""
+    try:
+        return importlib.import_module(package)
+    except ImportError as error:
+        if (error.name or "").partition(".")[0] != package:
+            raise  # the package is there, and something that it needs is not: its own words help more
+        raise UserError(
+            f"{purpose} needs the package {package}, which is not installed",
+            place="the extra hf",
+            remedy=f"Install it: {INSTALL}",
+        ) from None
+
+
+@contextlib.contextmanager
+def quietly() -> Iterator[None]:
+    """A context in which transformers and its friends print no progress bars and no remarks. What matters is checked by us."""
+    from transformers.utils import logging
+
+    level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.set_verbosity(level)
+        if bars:
+            logging.enable_progress_bar()
