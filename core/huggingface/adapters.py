@@ -19,7 +19,7 @@ from torch import Tensor
 from core import durable, files
 from core.errors import UserError
 from core.huggingface.extra import needed
-from core.huggingface.lora import ADAPTER
+from core.huggingface.lora import ADAPTER, ALPHA, RANK
 from core.private import hidden
 
 FOLDER = "adapters"  # of a run
@@ -54,7 +54,7 @@ def write_adapter(loaded: Any, folder: Path) -> Path:
     module = loaded.module
     refuse_without_adapter(module, loaded.run.title)
     refuse_taken(folder)
-    tensors = {name: each.detach().cpu() for name, each in module.named_parameters() if each.requires_grad}
+    tensors = {name: each.cpu() for name, each in adapter_tensors(module).items()}
     write_folder(folder, loaded.config.train.model.params, module.pretrained_base, tensors, loaded.step)
     return folder
 
@@ -72,7 +72,9 @@ def refuse_without_adapter(module: Any, title: str) -> None:
 def refuse_taken(folder: Path) -> None:
     """Raise UserError if something would be overwritten."""
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise UserError("something is there already", place=str(folder), remedy="Name a new folder, or remove this one.")
+        raise UserError(
+            "something is there already", place=str(folder), remedy="Name a new folder, or remove this one."
+        )
 
 
 def write_folder(
@@ -117,9 +119,9 @@ def config_of(params: Mapping[str, Any], base: Mapping[str, str], names: Sequenc
     peft = needed("peft", "Writing an adapter")
     layers = sorted({found[1].removeprefix(OURS) for name in names if (found := MATRIX.fullmatch(name))})
     config = peft.LoraConfig(
-        r=tensor_free(params, "r", 8),
-        lora_alpha=tensor_free(params, "alpha", 16.0),
-        lora_dropout=tensor_free(params, "dropout", 0.0),
+        r=params.get("r", RANK),
+        lora_alpha=params.get("alpha", ALPHA),
+        lora_dropout=params.get("dropout", 0.0),
         target_modules=layers,
         base_model_name_or_path=str(hidden(base["name"])),
         revision=base["revision"] or None,
@@ -127,11 +129,6 @@ def config_of(params: Mapping[str, Any], base: Mapping[str, str], names: Sequenc
         inference_mode=True,
     )
     return {name: plain(value) for name, value in config.to_dict().items()}
-
-
-def tensor_free(params: Mapping[str, Any], name: str, default: float) -> Any:
-    """A parameter, or its default in `Pretrained`."""
-    return params.get(name, default)
 
 
 def plain(value: Any) -> Any:

@@ -95,7 +95,9 @@ def checked(path: Path, name: str) -> Path:
     if path.suffix == GGUF:
         if path.is_file():
             return path
-        raise UserError(f"there is no file {name}", place=NAME, remedy="Relative paths start at the experiment's folder.")
+        raise UserError(
+            f"there is no file {name}", place=NAME, remedy="Relative paths start at the experiment's folder."
+        )
     if not (path / CONFIG).is_file():
         raise UserError(
             f"{name} has no {CONFIG}, so it is not a model of transformers", place=NAME, remedy="Give another folder."

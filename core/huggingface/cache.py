@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import functools
+import inspect
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -31,6 +34,14 @@ class PretrainedCache:
         """
         if (stop := self.length + tokens.shape[1]) > self.block_size:
             raise ValueError(f"{stop} tokens do not fit the model's block_size = {self.block_size}")
-        found = model(input_ids=tokens, past_key_values=self.past, use_cache=True, logits_to_keep=1)
+        found = model(
+            input_ids=tokens, use_cache=True, logits_to_keep=1, **{cache_keyword(type(model).forward): self.past}
+        )
         logits: Tensor = found.logits[:, -1:]
         return logits.to(torch.promote_types(logits.dtype, torch.float32))
+
+
+@functools.cache
+def cache_keyword(forward: Callable[..., Any]) -> str:
+    """What a model's forward calls its cache: transformers is renaming it."""
+    return "cache" if "cache" in inspect.signature(forward).parameters else "past_key_values"

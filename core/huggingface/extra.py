@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import logging
 import warnings
 from collections.abc import Iterator
 from typing import Any
@@ -15,6 +16,9 @@ INSTALL = "pip install -c constraints.txt -e '.[hf]'"
 
 def needed(package: str, purpose: str) -> Any:
     """Import a package. purpose: what needs it, as the start of a sentence. Raises UserError if it is not installed."""
+    remarks = logging.getLogger("bitsandbytes")  # which peft imports: it tells of a faster kernel that it could fetch
+    level = remarks.level
+    remarks.setLevel(logging.ERROR)
     try:
         return importlib.import_module(package)
     except ImportError as error:
@@ -25,21 +29,23 @@ def needed(package: str, purpose: str) -> Any:
             place="the extra hf",
             remedy=f"Install it: {INSTALL}",
         ) from None
+    finally:
+        remarks.setLevel(level)
 
 
 @contextlib.contextmanager
 def quietly() -> Iterator[None]:
     """A context in which transformers and its friends print no progress bars and no remarks. What matters is checked by us."""
-    from transformers.utils import logging
+    from transformers.utils import logging as theirs
 
-    level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
+    level, bars = theirs.get_verbosity(), theirs.is_progress_bar_enabled()
+    theirs.set_verbosity(logging.ERROR)
+    theirs.disable_progress_bar()  # type: ignore[no-untyped-call]
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
     finally:
-        logging.set_verbosity(level)
+        theirs.set_verbosity(level)
         if bars:
-            logging.enable_progress_bar()
+            theirs.enable_progress_bar()  # type: ignore[no-untyped-call]

@@ -17,6 +17,7 @@ from core.huggingface.extra import needed, quietly
 
 TARGETS = "train.model.params.target_modules"
 ALL_LINEAR = "all-linear"
+RANK, ALPHA = 8, 16.0  # peft's examples begin there; what is added is scaled by alpha / r = 2
 ADAPTER = "default"  # peft's name of the only adapter, a part of its parameters' names
 SHOWN = 12  # names in an error
 
@@ -150,9 +151,7 @@ def refuse_tied_head(model: Any, names: Sequence[str], layers: Mapping[str, nn.M
 def warn_of_dead(layers: Mapping[str, nn.Module], names: Sequence[str]) -> None:
     """Warn of layers whose weights are all zero: an adapter on them often has no effect, because nothing reads them."""
     weights = {name: layers[name].weight for name in names}
-    dead = [
-        name for name, weight in weights.items() if isinstance(weight, torch.Tensor) and is_zero(weight)
-    ]
+    dead = [name for name, weight in weights.items() if isinstance(weight, torch.Tensor) and is_zero(weight)]
     if dead:
         more = f" and {len(dead) - 3} more" if len(dead) > 3 else ""
         warnings.warn(
@@ -176,6 +175,6 @@ def grouped(layers: Mapping[str, tuple[int, int]]) -> list[AdaptedLayers]:
 def shape_of_layer(layer: nn.Module) -> tuple[int, int]:
     """Outputs and inputs of a linear layer."""
     if is_transposed(layer):
-        inputs, outputs = layer.weight.shape  # type: ignore[union-attr, misc]
+        inputs, outputs = layer.weight.shape  # type: ignore[misc]
         return int(outputs), int(inputs)
     return int(layer.out_features), int(layer.in_features)  # type: ignore[arg-type]

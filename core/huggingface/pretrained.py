@@ -17,7 +17,17 @@ from core.config import Fraction, Model, Positive
 from core.errors import UserError
 from core.huggingface.base import Base, context_of, find_base, load_base
 from core.huggingface.cache import PretrainedCache
-from core.huggingface.lora import ALL_LINEAR, AdaptedLayers, Lora, adapt, grouped, linear_layers, shape_of_layer
+from core.huggingface.lora import (
+    ALL_LINEAR,
+    ALPHA,
+    RANK,
+    AdaptedLayers,
+    Lora,
+    adapt,
+    grouped,
+    linear_layers,
+    shape_of_layer,
+)
 from core.huggingface.quantized import keep_layout, quantise, refuse_full_finetuning
 from core.models.loss import Split
 
@@ -41,8 +51,8 @@ class Pretrained(nn.Module):
         name: str,
         revision: str = "auto",
         lora: bool = True,
-        r: Rank = 8,
-        alpha: Positive = 16.0,
+        r: Rank = RANK,
+        alpha: Positive = ALPHA,
         dropout: Fraction = 0.0,
         target_modules: str | list[str] = ALL_LINEAR,
         quantize: Literal["none", "nf4"] = "none",
@@ -78,7 +88,8 @@ class Pretrained(nn.Module):
         if gradient_checkpointing:
             model.gradient_checkpointing_enable({"use_reentrant": False})
         self.model = model
-        self.head_cap, self.splits = getattr(model.config, "final_logit_softcapping", None), None
+        self.head_cap = getattr(model.config.get_text_config(), "final_logit_softcapping", None)
+        self.splits: bool | None = None  # not yet known
         self.train()
 
     def forward(self, tokens: Tensor, cache: PretrainedCache | None = None) -> Tensor:
@@ -137,7 +148,9 @@ class Pretrained(nn.Module):
         text = self.model.config.get_text_config()
         trained = sum(parameter.numel() for parameter in self.model.parameters() if parameter.requires_grad)
         work = 4 * self.matrix_numbers + 6 * trained if self.lora else 6 * self.matrix_numbers
-        width = int(text.num_attention_heads) * int(getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads)
+        width = int(text.num_attention_heads) * int(
+            getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
+        )
         return work + (8 if self.lora else 12) * int(text.num_hidden_layers) * width * block_size
 
     def adapted_layers(self) -> list[AdaptedLayers]:

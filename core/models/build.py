@@ -57,7 +57,9 @@ def with_open_params(config: Model, plugins: Plugins) -> Model:
     if not hasattr(build, "settled"):
         return config
     parameters = inspect.signature(body_of(build)).parameters
-    left_open = {name: AUTO for name, each in parameters.items() if each.default == AUTO and each.kind is each.KEYWORD_ONLY}
+    left_open = {
+        name: AUTO for name, each in parameters.items() if each.default == AUTO and each.kind is each.KEYWORD_ONLY
+    }
     return config.model_copy(update={"params": left_open | config.params})
 
 

@@ -60,9 +60,7 @@ def chunk_of(model: Callable[..., Any]) -> int:
 
 def is_its_own(model: nn.Module) -> bool:
     """Whether `split` belongs to the model's `forward`: a class that is derived from ours may compute something else."""
-    owners = [
-        next((cls for cls in type(model).__mro__ if name in vars(cls)), None) for name in ("forward", "split")
-    ]
+    owners = [next((cls for cls in type(model).__mro__ if name in vars(cls)), None) for name in ("forward", "split")]
     changed = "forward" in vars(model) or model._forward_hooks or model._forward_pre_hooks
     return owners[1] is not None and owners[0] is owners[1] and not changed
 
@@ -91,7 +89,7 @@ def chunked_loss(split: Split, targets: Tensor, size: int) -> tuple[Tensor, Tens
     if torch.is_grad_enabled() and (flat.requires_grad or split.parameters):
         nats: Tensor = Chunks.apply(split.head, wanted, size, flat, *split.parameters)  # type: ignore[no-untyped-call]
     else:
-        pairs = zip(flat.split(size), wanted.split(size), strict=True)
+        pairs = zip(torch.split(flat, size), torch.split(wanted, size), strict=True)
         nats = torch.stack([nats_of(split.head(part), chosen) for part, chosen in pairs]).sum()
     return nats, (targets != NO_TARGET).sum()
 
@@ -100,7 +98,7 @@ class Chunks(torch.autograd.Function):
     """The sum of -ln p(target) of hidden states (B T, C), and its gradient, chunk by chunk."""
 
     @staticmethod
-    def forward(  # type: ignore[override]
+    def forward(
         context: Any,
         head: Callable[[Tensor], Tensor],
         targets: Tensor,
@@ -128,6 +126,6 @@ class Chunks(torch.autograd.Function):
         return total
 
     @staticmethod
-    def backward(context: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+    def backward(context: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         """The kept gradients, times the gradient of the sum."""
         return (None, None, None, *(gradient * kept for kept in context.saved_tensors))
