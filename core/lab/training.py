@@ -16,6 +16,7 @@ from core.config import replaced
 from core.data.batches import batch
 from core.data.dataset import Dataset
 from core.errors import Interrupted, RunFailed, UserError
+from core.lab.adapted import adapted_account, memory_line
 from core.lab.assemble import Fresh, assemble, fresh_model, identity_of, refuse_unknown, rewarded
 from core.lab.cautions import warn_before_training
 from core.lab.no_room import model_does_not_fit, step_does_not_fit
@@ -185,7 +186,22 @@ def run_loop(started: Started, stop: StopRequest) -> None:
         columns += FIGURES if parts.figures else []
         metrics = stack.enter_context(contextlib.closing(MetricsFile(run.folder, columns, keep_until=progress.step)))
         started.opened.listener.say(first_line(run, dataset, parts.model, progress))
+        say_of_adapters(started)
         train(run, parts, progress, metrics, stop)
+
+
+def say_of_adapters(started: Started) -> None:
+    """Tell which layers of a pretrained model are trained, and what that needs, before its first step."""
+    fresh, config, say = started.fresh, started.run.config.train, started.opened.listener.say
+    if started.progress.step or (account := adapted_account(fresh.model)) is None:
+        return
+    for line in account["lines"]:
+        say(line)
+    if config.objective.kind == "reward":  # its batch is what the model writes
+        return
+    first = batch(started.dataset.train, config.data, config.runtime.seed, 0)
+    if line := memory_line(fresh, started.dataset, config, first):
+        say(line)
 
 
 @contextlib.contextmanager
