@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
 from safetensors.torch import load_file, save
 from torch import Tensor
 
@@ -24,6 +23,7 @@ from core.private import hidden
 
 FOLDER = "adapters"  # of a run
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+ORIGIN = "origin.json"  # ours: the step, and what tells the base from others
 OURS, THEIRS = "model.", "base_model.model."  # what a parameter's name begins with in our module, and in PEFT's files
 MATRIX = re.compile(rf"(.+)\.lora_([AB])\.{ADAPTER}\.weight")
 
@@ -85,10 +85,10 @@ def write_folder(
     params: of [train.model.params]. base: the base's identity. tensors: by their names in our module. step: of the run.
     """
     renamed = {peft_name(name): tensor.contiguous() for name, tensor in tensors.items()}
-    about = {"format": "pt", "step": str(step), "base_sha256": base["sha256"]}
     parts = {
         CONFIG: json.dumps(config_of(params, base, list(tensors)), indent=2, sort_keys=True).encode(),
-        WEIGHTS: save(renamed, about),
+        WEIGHTS: save(renamed, {"format": "pt"}),
+        ORIGIN: json.dumps({"step": step, "base": base}, indent=2).encode(),
     }
     replace_folder(folder, parts)
 
@@ -146,9 +146,8 @@ def peft_name(name: str) -> str:
 def step_of(folder: Path) -> int | None:
     """The step of an adapter that is there; None if there is none, or it is another program's."""
     try:
-        with safe_open(folder / WEIGHTS, "pt") as file:
-            return int((file.metadata() or {})["step"])
-    except (OSError, LookupError, ValueError):
+        return int(json.loads((folder / ORIGIN).read_bytes())["step"])
+    except (OSError, LookupError, TypeError, ValueError):
         return None
 
 

@@ -86,7 +86,7 @@ class Pretrained(nn.Module):
         names = adapt(model, self.lora) if self.lora else []
         self.adapted = {path: shapes[path] for path in names}
         if gradient_checkpointing:
-            model.gradient_checkpointing_enable({"use_reentrant": False})
+            checkpoint_activations(model)
         self.model = model
         self.head_cap = getattr(model.config.get_text_config(), "final_logit_softcapping", None)
         self.splits: bool | None = None  # not yet known
@@ -169,6 +169,12 @@ class Pretrained(nn.Module):
         if chosen == "auto":
             chosen = precision if params.get("lora", True) else "float32"
         return {**params, "revision": base.revision, "weights": chosen}
+
+
+def checkpoint_activations(model: Any) -> None:
+    """Have a model compute its activations again for the gradient. transformers is renaming this."""
+    enable = getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
+    enable({"use_reentrant": False})
 
 
 def refuse_long_context(model: Any, config: Model, base: Base) -> None:
