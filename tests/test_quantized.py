@@ -102,7 +102,7 @@ def test_a_run_on_four_bits(lab: Path, base: Path, terrarium: Terrarium, tmp_pat
     )
     assert one == other
     loaded = open_experiment("fine").run().load()
-    prompts, loaded.module.vocab_size = torch.zeros(2, 3, dtype=torch.long), IDS
+    prompts, loaded.module.encoder_ids = torch.zeros(2, 3, dtype=torch.long), IDS
     texts = [
         torch.stack(list(generate(loaded.module, prompts, max_new_tokens=8, temperature=0, use_cache=use_cache)))
         for use_cache in (True, False)

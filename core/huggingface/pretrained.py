@@ -38,7 +38,7 @@ Rank = Annotated[int, pydantic.Field(ge=1, le=4096)]
 class Pretrained(nn.Module):
     """A base model, with adapters that are trained while it is frozen, or as a whole.
 
-    pretrained_base: what tells its files from others. adapted: the layers with adapters, none without LoRA. base_numbers: how
+    vocab_size: V. encoder_ids: the first ones, which the encoder has. pretrained_base: what tells its files from others. adapted: the layers with adapters, none without LoRA. base_numbers: how
     many numbers the base has.
     """
 
@@ -75,7 +75,8 @@ class Pretrained(nn.Module):
         refuse_large_vocabulary(model, vocab_size, base)
         assert config.block_size is not None
         self.base, self.pretrained_base = base, {} if weightless else base.identity
-        self.vocab_size, self.block_size = vocab_size, config.block_size
+        self.vocab_size, self.block_size = rows_of(model), config.block_size
+        self.encoder_ids = vocab_size
         self.base_numbers = sum(parameter.numel() for parameter in model.parameters())
         self.is_quantised = quantize == "nf4"
         shapes = {path: shape_of_layer(layer) for path, layer in linear_layers(model).items()}
@@ -98,7 +99,7 @@ class Pretrained(nn.Module):
             logits: Tensor = self.model(input_ids=tokens, use_cache=False).logits
             return logits
         logits = cache.read(self.model, tokens)
-        logits[..., self.vocab_size :] = -torch.inf  # rows of the vocabulary that no id of the encoder has
+        logits[..., self.encoder_ids :] = -torch.inf  # rows of the vocabulary that no id of the encoder has
         return logits
 
     def new_cache(self, batch_size: int) -> PretrainedCache:
@@ -190,13 +191,18 @@ def refuse_long_context(model: Any, config: Model, base: Base) -> None:
 
 def refuse_large_vocabulary(model: Any, vocab_size: int, base: Base) -> None:
     """Raise UserError if the encoder has more ids than the base model has rows for."""
-    rows = model.get_input_embeddings().weight.shape[0]
+    rows = rows_of(model)
     if vocab_size > rows:
         raise UserError(
             f"the encoder has {vocab_size:,} ids, and {base.name} knows {rows:,}",
             place="prepare.encoder",
             remedy='Use the tokenizer of the base model: prepare.encoder = "hf".',
         )
+
+
+def rows_of(model: Any) -> int:
+    """The rows of a model's vocabulary."""
+    return int(model.get_input_embeddings().weight.shape[0])
 
 
 def matrix_numbers(model: Any, shapes: Mapping[str, tuple[int, int]]) -> int:
