@@ -16,7 +16,7 @@ from core.config import Config, replaced
 from core.defaults import resolve
 from core.models import loss
 from core.models.gpt import GPT
-from core.models.loss import Split, chunked_loss, next_token_loss, token_loss
+from core.models.loss import CutAtHead, chunked_loss, next_token_loss, token_loss
 
 VOCAB = 61
 
@@ -90,7 +90,7 @@ def test_any_size_of_chunk(rows: int, size: int, chunk: int, none: bool) -> None
     ).requires_grad_()
     targets = torch.full((rows, size), -1) if none else targets_of(rows, size)
     one, count = token_loss(head(hidden), targets)
-    other, again = chunked_loss(Split(hidden, head, tuple(head.parameters())), targets, chunk)
+    other, again = chunked_loss(CutAtHead(hidden, head, tuple(head.parameters())), targets, chunk)
     assert count == again and torch.isclose(one, other, rtol=1e-12)
     wanted, got = (torch.autograd.grad(nats, (hidden, *head.parameters())) for nats in (one, other))
     assert all(torch.allclose(a, b, rtol=1e-10, atol=1e-12) for a, b in zip(wanted, got, strict=True))
@@ -99,7 +99,7 @@ def test_any_size_of_chunk(rows: int, size: int, chunk: int, none: bool) -> None
 def test_a_frozen_head_gets_no_gradient() -> None:
     head = nn.Linear(5, VOCAB).requires_grad_(False)
     hidden = torch.randn(2, 4, 5).requires_grad_()
-    nats, _ = chunked_loss(Split(hidden, head, ()), targets_of(2, 4), 3)
+    nats, _ = chunked_loss(CutAtHead(hidden, head, ()), targets_of(2, 4), 3)
     nats.backward()
     assert hidden.grad is not None and head.weight.grad is None
 
@@ -122,7 +122,7 @@ def test_who_computes_something_else_is_not_cut() -> None:
 
 def test_small_vocabularies_are_computed_as_ever(monkeypatch: pytest.MonkeyPatch) -> None:
     model = model_of("modern")
-    monkeypatch.setattr(GPT, "split", None)
+    monkeypatch.setattr(GPT, "cut_at_head", None)
     assert not loss.is_large(model, ids(4, 16, 0)) and next_token_loss(model, ids(4, 16, 0), targets_of(4, 16))[1] > 0
 
 

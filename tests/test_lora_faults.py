@@ -233,7 +233,7 @@ def test_12_no_step_and_no_evaluation_keeps_all_logits(
         whole.append(tuple(logits.shape[:2]))
         return logits
 
-    # `split` belongs to `forward`: a class that changes one of them alone is not cut
+    # `cut_at_head` belongs to `forward`: a class that changes one of them alone is not cut
     monkeypatch.setattr(Pretrained, "head", noted)
     monkeypatch.setattr(Pretrained, "forward", counted)
     chunked = terrarium("train", "fine", "-q")

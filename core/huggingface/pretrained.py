@@ -29,7 +29,7 @@ from core.huggingface.lora import (
     shape_of_layer,
 )
 from core.huggingface.quantized import keep_layout, quantise, refuse_full_finetuning
-from core.models.loss import Split
+from core.models.loss import CutAtHead
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 Rank = Annotated[int, pydantic.Field(ge=1, le=4096)]
@@ -90,7 +90,7 @@ class Pretrained(nn.Module):
             checkpoint_activations(model)
         self.model = model
         self.head_cap = getattr(model.config.get_text_config(), "final_logit_softcapping", None)
-        self.splits: bool | None = None  # not yet known
+        self.can_be_cut: bool | None = None  # not yet known
         self.train()
 
     def forward(self, tokens: Tensor, cache: PretrainedCache | None = None) -> Tensor:
@@ -106,15 +106,15 @@ class Pretrained(nn.Module):
         """Room for the keys and values of block_size tokens of batch_size rows, which grows as it is filled."""
         return PretrainedCache(self.model, self.block_size)
 
-    def split(self, tokens: Tensor) -> Split | None:
+    def cut_at_head(self, tokens: Tensor) -> CutAtHead | None:
         """The hidden states before the output head, and the head; None where the model does more than that in the end."""
-        if self.splits is None:
-            self.splits = self.is_split_here(tokens[:1, :2])
-        if not self.splits:
+        if self.can_be_cut is None:
+            self.can_be_cut = self.is_cut_here(tokens[:1, :2])
+        if not self.can_be_cut:
             return None
         hidden = self.model.get_decoder()(input_ids=tokens, use_cache=False).last_hidden_state
         parameters = [each for each in self.model.get_output_embeddings().parameters() if each.requires_grad]
-        return Split(hidden, self.head, tuple(parameters))
+        return CutAtHead(hidden, self.head, tuple(parameters))
 
     def head(self, hidden: Tensor) -> Tensor:
         """Logits (..., V) of hidden states (..., C)."""
@@ -122,7 +122,7 @@ class Pretrained(nn.Module):
         return self.head_cap * torch.tanh(logits / self.head_cap) if self.head_cap else logits
 
     @torch.no_grad()
-    def is_split_here(self, tokens: Tensor) -> bool:
+    def is_cut_here(self, tokens: Tensor) -> bool:
         """Whether decoder and head together give the model's own logits, which is tried with some tokens (B, T)."""
         if not hasattr(self.model, "get_decoder") or self.model.get_output_embeddings() is None:
             return False
