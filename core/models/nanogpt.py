@@ -127,8 +127,9 @@ def export_checkpoint(
     """
     config = model.config
     gpt2 = resolved_model(Model(preset="gpt2", n_head=config.n_head, n_embd=config.n_embd), Data())
-    keys = [*PRESETS["gpt2"]["model"], "n_ff", "ngram", "n_kv_head", "norm_eps", "window"]
+    keys = [*PRESETS["gpt2"]["model"], "n_ff", "ngram", "n_kv_head", "head_width", "norm_eps", "window"]
     wanted = {key: getattr(gpt2, key) for key in keys if key not in ("zero_init", "bias")}  # nanoGPT takes either
+    wanted["qkv_bias"] = config.bias
     for key, value in wanted.items():
         if getattr(config, key) != value:
             raise UserError(
