@@ -159,10 +159,10 @@ def export_checkpoint(
 
 
 def params_of(model: GPT) -> dict[str, bool]:
-    """Keys of [train.model.params] -> whether the model has what they ask for, and nanoGPT has not."""
+    """Keys of [train.model.params] -> whether the model has what they ask for, and other programs have not."""
     names = set(model.state_dict())
     return {
-        "post_norm": "transformer.ln_f.weight" not in names,
+        "post_norm": any(block.post_norm for block in model.blocks),
         "ff_bias": ("transformer.h.0.mlp.c_fc.bias" in names) != bool(model.config.bias),
         "head_bias": "lm_head.bias" in names,
     }
