@@ -14,13 +14,13 @@ from core.encoders.base import Encoder
 from core.encoders.bytelevel import PATTERNS
 from core.encoders.special import WithSpecialTokens
 from core.errors import UserError
+from core.huggingface.gguf_tokenizer import CUTS, WHOLE
 from core.huggingface.tokenizer import Written
 
 NORMAL, CONTROL = 1, 3  # types of tokens
 # llama.cpp's names of patterns. That of GPT-4 is cut by "dbrx" as by "llama-bpe", which however takes a piece whole if it is in
 # the vocabulary, whatever the merges say.
 NAMES = {"gpt2": "gpt-2", "gpt4": "dbrx"}
-PLAIN = {"ByteLevel": "gpt-2"}
 
 
 @dataclass(frozen=True)
@@ -68,11 +68,9 @@ def pattern_name(encoder: Encoder, tokenizer: Written) -> str:
         if own in NAMES:
             return NAMES[own]
         raise unknown_pattern(own)
-    from core.huggingface.gguf_tokenizer import CUTS
-
     cuts = patterns_of(tokenizer.json["pre_tokenizer"])
     for name, known in CUTS.items():
-        if cuts == known:
+        if cuts == known and (known == WHOLE) == bool(tokenizer.json["model"].get("ignore_merges")):
             return name
     raise unknown_pattern(json.dumps(tokenizer.json["pre_tokenizer"])[:80])
 

@@ -17,6 +17,7 @@ from core.encoders.char import CharEncoder
 from core.encoders.gpt2 import Gpt2Encoder
 from core.encoders.special import WithSpecialTokens
 from core.errors import UserError
+from core.huggingface.encoder import HfEncoder
 
 END_OF_TEXT = "<|endoftext|>"  # the end token of kinds that give it no name
 WRITTEN = "bpe, gpt2, bytes, char and hf"
@@ -44,10 +45,9 @@ def written(encoder: Encoder, begin: int | None = None) -> Written:
     """An encoder as tokenizer.json. begin: the id with which documents begin. Raises UserError for a kind that cannot be written."""
     inner = encoder.inner if isinstance(encoder, WithSpecialTokens) else encoder
     names: dict[str, int] = dict(encoder.special) if isinstance(encoder, WithSpecialTokens) else {}
-    stored = encoder.state().get("tokenizer")
-    if encoder.kind == "hf" and stored is not None:
-        content = stored if isinstance(stored, dict) else json.loads(stored)
-        special = {each["content"]: int(each["id"]) for each in content.get("added_tokens", []) if each["special"]}
+    if isinstance(inner, HfEncoder):
+        content = json.loads(inner.content)
+        special = {each["content"]: int(each["id"]) for each in content["added_tokens"] if each["special"]}
         return Written(content, special, encoder.end_token, begin)
     if isinstance(inner, CharEncoder):
         content, own = of_characters(inner)
