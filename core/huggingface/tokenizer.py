@@ -90,7 +90,7 @@ def of_characters(encoder: CharEncoder) -> tuple[dict[str, Any], dict[str, int]]
 def of_bytes() -> dict[str, Any]:
     """One id per byte: BPE without merges."""
     vocabulary = alphabet_bytes()
-    model = {"type": "BPE", "dropout": None, "unk_token": None, "continuing_subword_prefix": None, "end_of_word_suffix": None, "fuse_unk": False, "byte_fallback": False, "ignore_merges": False, "vocab": vocabulary, "merges": []}  # fmt: skip
+    model: dict[str, Any] = {"type": "BPE", "dropout": None, "unk_token": None, "continuing_subword_prefix": None, "end_of_word_suffix": None, "fuse_unk": False, "byte_fallback": False, "ignore_merges": False, "vocab": vocabulary, "merges": []}  # fmt: skip
     return {"normalizer": None, "pre_tokenizer": BYTE_LEVEL, "post_processor": None, "decoder": BYTE_LEVEL, "model": model}  # fmt: skip
 
 

@@ -38,7 +38,9 @@ class Attention(nn.Module):
         self.c_attn = nn.Linear(config.n_embd, sum(self.scheme.rows), bias=config.qkv_bias)
         self.c_proj = nn.Linear(self.scheme.rows[0], config.n_embd, bias=config.bias)
         D, start = self.scheme.head_width, QK_NORM_SCALE**0.5
-        self.q_norm, self.k_norm = (Scale(D, start), Scale(D, start)) if self.scheme.qk_scale else (None, None)
+        scaled = self.scheme.qk_scale
+        self.q_norm: Scale | None = Scale(D, start) if scaled else None
+        self.k_norm: Scale | None = Scale(D, start) if scaled else None
 
     @property
     def scales(self) -> Scales:
