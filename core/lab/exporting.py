@@ -80,7 +80,11 @@ def write_for_transformers(model: LoadedModel, folder: Path, kind: str) -> str:
     if model.config.train.model.kind == "hf":
         from core.huggingface.merging import write_merged
 
-        write_merged(model, folder)
+        report = write_merged(model, folder)
+        model.opened.listener.say(
+            f"Merged in float32: logits differ by {report.largest:.2g} at most, KL {report.kl:.2g} nats per token, on "
+            f"{report.tokens:,} validation tokens."
+        )
         return LOAD_HF.format(trust="")
     from core.huggingface.to_hf import OWN, write_hf
 
