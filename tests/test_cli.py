@@ -325,6 +325,15 @@ def test_the_version_is_that_of_the_package(terrarium: Terrarium) -> None:
     assert (result.exit_code, result.stdout) == (0, f"terrarium, version {version('terrarium-lab')}\n")
 
 
+def test_every_command_that_tells_of_no_effect_knows_what_has_one() -> None:
+    """`chat EXP -s KEY=VALUE` ended in a traceback."""
+    from core.cli.options import EFFECTIVE
+
+    files = sorted((Path(__file__).parents[1] / "core" / "cli").glob("*.py"))
+    asked = [name for file in files for name in re.findall(r'tell_of_no_effect\("(\w+)"', file.read_text())]
+    assert set(asked) == set(EFFECTIVE)
+
+
 def test_quiet_prints_nothing(spaces: Path, terrarium: Terrarium) -> None:
     result = terrarium("loop", "spaces", "--quiet")
     assert (result.exit_code, result.stdout, result.stderr) == (0, "", "")
