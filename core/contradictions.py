@@ -79,7 +79,8 @@ def refuse_contradictions(config: Config) -> None:
         raise Contradiction(
             ("train.model.ngram",), "there is no table of 1-grams.", "Use 2 for a table of pairs of ids, or 0 for none.",
         )  # fmt: skip
-    if model.kind == "gpt" and model.n_embd % model.n_head:
+    divided = model.head_width == model.n_embd // model.n_head
+    if model.kind == "gpt" and divided and model.n_embd % model.n_head:
         raise Contradiction(
             ("train.model.n_embd", "train.model.n_head"), f"n_embd = {model.n_embd} is not divisible by n_head = {model.n_head}.",
             f"Use n_embd = {-(-model.n_embd // model.n_head) * model.n_head}, or an n_head that divides it.",
@@ -89,10 +90,17 @@ def refuse_contradictions(config: Config) -> None:
             ("train.model.n_kv_head", "train.model.n_head"), f"n_head = {model.n_head} is not divisible by n_kv_head = {model.n_kv_head}.",
             "Choose an n_kv_head that divides n_head: each key/value head is shared by the same number of query heads.",
         )  # fmt: skip
-    if model.kind == "gpt" and model.position == "rope" and (model.n_embd // model.n_head) % 2:
+    if model.kind == "gpt" and model.qk_scale and not model.qk_norm:
         raise Contradiction(
-            ("train.model.n_embd", "train.model.n_head"), f"rope rotates pairs of channels, but a head has {model.n_embd // model.n_head}.",
-            "Choose n_embd and n_head so that n_embd / n_head is even, or position = \"learned\".",
+            ("train.model.qk_scale", "train.model.qk_norm"), "qk_scale scales normalised queries and keys, and qk_norm is off.",
+            "Set qk_norm = true, or leave qk_scale out.",
+        )  # fmt: skip
+    if model.kind == "gpt" and model.position == "rope" and (model.head_width or 0) % 2:
+        keys = ("train.model.n_embd", "train.model.n_head") if divided else ("train.model.head_width",)
+        even = "n_embd and n_head so that n_embd / n_head is even" if divided else "an even head_width"
+        raise Contradiction(
+            keys, f"rope rotates pairs of channels, but a head has {model.head_width}.",
+            f"Choose {even}, or position = \"learned\".",
         )  # fmt: skip
     if stop_when := config.train.runtime.stop_when:
         try:

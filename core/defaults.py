@@ -12,18 +12,24 @@ from core.contradictions import refuse_contradictions, refuse_paths
 PRESETS: dict[str, dict[str, dict[str, Any]]] = {
     "modern": {
         "model": {"bias": False, "norm": "rmsnorm", "position": "rope", "qk_norm": True, "activation": "relu2",
-                  "tie_weights": False, "zero_init": True, "softcap": 15.0, "smear": True},
+                  "tie_weights": False, "zero_init": True, "softcap": 15.0, "smear": True, "qk_scale": False},
         "optim": {"name": "muon"},
     },
     "gpt2": {
         "model": {"bias": False, "norm": "layernorm", "position": "learned", "qk_norm": False, "activation": "gelu",
-                  "tie_weights": True, "zero_init": False, "softcap": 0.0, "smear": False},
+                  "tie_weights": True, "zero_init": False, "softcap": 0.0, "smear": False, "qk_scale": False},
         "optim": {"name": "adamw"},
     },
     "llama": {
         "model": {"bias": False, "norm": "rmsnorm_scale", "position": "rope", "qk_norm": False, "activation": "swiglu",
-                  "tie_weights": False, "zero_init": False, "softcap": 0.0, "smear": False},
+                  "tie_weights": False, "zero_init": False, "softcap": 0.0, "smear": False, "qk_scale": False},
         "optim": {"name": "adamw"},
+    },
+    # The architecture of Qwen3, which transformers, llama.cpp and Ollama run; trained as modern.
+    "portable": {
+        "model": {"bias": False, "norm": "rmsnorm_scale", "position": "rope", "qk_norm": True, "activation": "swiglu",
+                  "tie_weights": False, "zero_init": True, "softcap": 0.0, "smear": False, "qk_scale": True},
+        "optim": {"name": "muon"},
     },
 }  # fmt: skip
 OPTIMIZERS: dict[str, dict[str, dict[str, Any]]] = {
@@ -98,12 +104,15 @@ def resolve(config: Config) -> Config:
 
 def resolved_model(model: Model, data: Data) -> Model:
     """Fill in what the preset and train.data.block_size decide."""
+    model = filled(model, {"qk_scale": False} if model.qk_norm is False else {})  # nothing to scale
     model = filled(model, PRESETS[model.preset]["model"])
     return filled(
         model,
         {
             "block_size": data.block_size or 64,
             "n_kv_head": model.n_head,
+            "head_width": max(1, model.n_embd // model.n_head),
+            "qkv_bias": model.bias,
             "n_ff": feed_forward_width(model),
             "norm_eps": 1e-5 if model.norm == "layernorm" else 1e-6,
         },

@@ -133,10 +133,10 @@ def rate_of(optim: Optim, tokens: int) -> tuple[float, str]:
 
 def matrix_parameters(model: Model, vocab_size: int) -> int:
     """S: numbers in matrices that tokens are multiplied with, of a resolved GPT."""
-    assert model.n_kv_head is not None and model.n_ff is not None
-    C, D = model.n_embd, model.n_embd // model.n_head
+    assert model.n_kv_head and model.n_ff and model.head_width
+    C, D = model.n_embd, model.head_width
     feed_forward = (3 if model.activation == "swiglu" else 2) * model.n_ff
-    return model.n_layer * (2 * C + 2 * model.n_kv_head * D + feed_forward) * C + vocab_size * C
+    return model.n_layer * (2 * (model.n_head + model.n_kv_head) * D + feed_forward) * C + vocab_size * C
 
 
 def is_fitted(depth: int) -> bool:

@@ -22,7 +22,7 @@ from core.models.loss import token_loss
 from core.sampling.generate import generate
 
 VOCAB, LENGTH = 7, 10
-PRESETS = ("modern", "gpt2", "llama")
+PRESETS = ("modern", "gpt2", "llama", "portable")
 KEYS: list[dict[str, Any]] = [
     {},
     {"n_kv_head": 1},
@@ -41,6 +41,11 @@ KEYS: list[dict[str, Any]] = [
     {"norm_eps": 0.3, "qk_norm": True, "position": "rope", "n_kv_head": 2},
     {"norm_eps": 0.3, "norm": "layernorm", "bias": True},
     {"norm_eps": 0.3, "norm": "rmsnorm_scale", "qk_norm": True},
+    {"head_width": 6, "n_kv_head": 2},
+    {"head_width": 2, "qkv_bias": True, "activation": "gelu_tanh"},
+    {"bias": True, "qkv_bias": False, "head_width": 6, "n_embd": 15, "position": "rope"},
+    {"qk_norm": True, "qk_scale": True, "n_kv_head": 2, "window": 4},
+    {"qk_norm": True, "qk_scale": True, "position": "alibi", "n_kv_head": 1},
 ]
 every_architecture = pytest.mark.parametrize(
     ("preset", "keys"), [(preset, keys) for preset in PRESETS for keys in KEYS], ids=str
@@ -89,7 +94,7 @@ class Reference:
 
     def __init__(self, config: Model, weights: dict[str, Tensor]) -> None:
         self.config, self.weights = config, weights
-        self.width = config.n_embd // config.n_head
+        self.width = config.head_width or 0
         self.maps: list[Tensor] = []  # one (H, T, T) a layer
 
     def rms(self, x: Tensor) -> Tensor:
@@ -106,12 +111,15 @@ class Reference:
 
     def linear(self, x: Tensor, name: str) -> Tensor:
         y = self.weights[f"{name}.weight"] @ x
-        return y + self.weights[f"{name}.bias"] if self.config.bias else y
+        biased = self.config.qkv_bias if name.endswith("c_attn") else self.config.bias
+        return y + self.weights[f"{name}.bias"] if biased else y
 
-    def placed(self, x: Tensor, place: int) -> Tensor:
-        """A query or key (D,) as it is compared."""
+    def placed(self, x: Tensor, place: int, scale: str) -> Tensor:
+        """A query or key (D,) as it is compared. scale: name of its learnt factors."""
         if self.config.qk_norm:
             x = self.rms(x)
+        if self.config.qk_scale:
+            x = x * self.weights[scale]
         if self.config.position != "rope":
             return x
         half, turned = self.width // 2, [torch.empty(())] * self.width
@@ -127,7 +135,8 @@ class Reference:
         assert c.n_kv_head is not None
         projected = [self.linear(x, f"{name}.c_attn") for x in hidden]
         windowed = c.window > 0 and c.window_pattern[layer % len(c.window_pattern)] == "S"
-        scale = (1.44 if c.qk_norm else 1.0) / math.sqrt(D)
+        scale = (1.44 if c.qk_norm and not c.qk_scale else 1.0) / math.sqrt(D)
+        q_name, k_name = f"{name}.q_norm.weight", f"{name}.k_norm.weight"
         mixed: list[list[Tensor]] = [[] for _ in hidden]
         rows = []
         for head in range(c.n_head):
@@ -137,7 +146,8 @@ class Reference:
             slope = published_slopes(c.n_head)[head] if c.position == "alibi" else 0.0
             for i in range(T):
                 seen = [j for j in range(i + 1) if not windowed or i - j < c.window]
-                logits = [scale * (self.placed(q[i], i) @ self.placed(k[j], j)) - slope * (i - j) for j in seen]
+                query, keys = self.placed(q[i], i, q_name), [self.placed(k[j], j, k_name) for j in seen]
+                logits = [scale * (query @ key) - slope * (i - j) for key, j in zip(keys, seen, strict=True)]
                 odds = torch.stack(logits).exp()
                 shares = odds / odds.sum()
                 mixed[i].append(sum((s * v[j] for s, j in zip(shares, seen, strict=True)), torch.zeros(D)))
@@ -153,6 +163,8 @@ class Reference:
             x = x.clamp(min=0) ** 2
         elif self.config.activation == "gelu":
             x = x * (1 + torch.erf(x / math.sqrt(2))) / 2
+        elif self.config.activation == "gelu_tanh":
+            x = x * (1 + torch.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3))) / 2
         else:
             gate, value = x.chunk(2)
             x = gate * torch.sigmoid(gate) * value
@@ -351,6 +363,8 @@ def test_operations_of_grouped_queries_and_windows() -> None:
     windowed = flops_per_token(build("modern", window=4, window_pattern="SSL"), T)
     assert plain - windowed == 12 * C * 2 * (T - 4)
     assert flops_per_token(build("modern", window=4), 3) == flops_per_token(build("modern"), 3)
+    wide = flops_per_token(build("modern", head_width=6), T)
+    assert wide == 6 * (3 * (4 * C * 24 + 2 * C * 20) + V * C) + 12 * 3 * 24 * T
 
 
 # Numbers that runs of earlier versions started from: their weights must come out of the same draws, in the same order.
@@ -361,7 +375,7 @@ FRESH = {
 }
 
 
-@pytest.mark.parametrize("preset", PRESETS)
+@pytest.mark.parametrize("preset", FRESH)
 def test_fresh_weights_are_drawn_as_ever(preset: str) -> None:
     config = config_of(preset, n_layer=2, n_head=2, n_ff=64, block_size=16)
     torch.manual_seed(7)

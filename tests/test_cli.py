@@ -325,6 +325,15 @@ def test_the_version_is_that_of_the_package(terrarium: Terrarium) -> None:
     assert (result.exit_code, result.stdout) == (0, f"terrarium, version {version('terrarium-lab')}\n")
 
 
+def test_every_command_that_tells_of_no_effect_knows_what_has_one() -> None:
+    """`chat EXP -s KEY=VALUE` ended in a traceback."""
+    from core.cli.options import EFFECTIVE
+
+    files = sorted((Path(__file__).parents[1] / "core" / "cli").glob("*.py"))
+    asked = [name for file in files for name in re.findall(r'tell_of_no_effect\("(\w+)"', file.read_text())]
+    assert set(asked) == set(EFFECTIVE)
+
+
 def test_quiet_prints_nothing(spaces: Path, terrarium: Terrarium) -> None:
     result = terrarium("loop", "spaces", "--quiet")
     assert (result.exit_code, result.stdout, result.stderr) == (0, "", "")
@@ -333,9 +342,9 @@ def test_quiet_prints_nothing(spaces: Path, terrarium: Terrarium) -> None:
 def test_weights_go_to_nanogpt_and_back(text: Path, terrarium: Terrarium, tmp_path: Path) -> None:
     gpt2 = ["-s", "train.model.preset=gpt2"]
     assert terrarium("train", "text", "--run", "ours", *gpt2).exit_code == 0
-    exported = terrarium("export-nanogpt", "text", str(tmp_path / "new" / "ckpt.pt"), "--run", "ours")
+    exported = terrarium("export", "--to", "nanogpt", "text", str(tmp_path / "new" / "ckpt.pt"), "--run", "ours")
     assert exported.exit_code == 0, exported.output
-    imported = terrarium("import-nanogpt", "text", str(tmp_path / "new" / "ckpt.pt"), "--run", "theirs")
+    imported = terrarium("import", "--from", "nanogpt", "text", str(tmp_path / "new" / "ckpt.pt"), "--run", "theirs")
     assert imported.exit_code == 0, imported.output
     first, second = (
         json.loads(
@@ -344,11 +353,11 @@ def test_weights_go_to_nanogpt_and_back(text: Path, terrarium: Terrarium, tmp_pa
         for run in ("ours", "theirs")
     )
     assert first["samples"] == second["samples"]
-    taken = terrarium("import-nanogpt", "text", str(tmp_path / "new" / "ckpt.pt"), "--run", "theirs")
+    taken = terrarium("import", "--from", "nanogpt", "text", str(tmp_path / "new" / "ckpt.pt"), "--run", "theirs")
     assert taken.exit_code == 2
     assert "there is a run of this name already" in taken.stderr
     (text / "datasets" / "raw" / "input.txt").write_text("0123456789 and more\n" * 100)
-    foreign = terrarium("import-nanogpt", "text", str(tmp_path / "new" / "ckpt.pt"), "--run", "foreign")
+    foreign = terrarium("import", "--from", "nanogpt", "text", str(tmp_path / "new" / "ckpt.pt"), "--run", "foreign")
     assert foreign.exit_code == 2
     assert "the checkpoint has 28 ids, but the dataset of text has" in foreign.stderr
 

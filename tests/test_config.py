@@ -68,7 +68,7 @@ def test_what_lies_below_keeps_its_values() -> None:
     assert above == {"train": {"model": {"n_layer": 2}}}
 
 
-@pytest.mark.parametrize("preset", ["modern", "gpt2", "llama"])
+@pytest.mark.parametrize("preset", ["modern", "gpt2", "llama", "portable"])
 def test_single_keys_override_a_preset(tmp_path: Path, preset: str) -> None:
     given_keys = ["train.model.activation=gelu", "train.optim.name=adamw", "train.optim.beta2=0.5"]
     config, _ = load_config(tmp_path, overrides=[f"train.model.preset={preset}", *given_keys])
@@ -95,12 +95,14 @@ def test_block_size_of_one_section_is_followed_by_the_other(tmp_path: Path) -> N
         ("[train.model]\nn_layer = true\n", ["config.toml:2", "a whole number"]),
         ("[train.model]\nn_layer = 0\n", ["config.toml:2", "greater than or equal to 1"]),
         ("[train.model]\ndropout = nan\n", ["config.toml:2", "finite"]),
-        ("[train.model]\npreset = 'moden'\n", ["config.toml:2", "Choose one of modern, gpt2, llama", "Did you mean 'modern'?"]),
+        ("[train.model]\npreset = 'moden'\n", ["config.toml:2", "Choose one of modern, gpt2, llama, portable", "Did you mean 'modern'?"]),
         ("[train.runtime]\ndevice = 3\n", ["config.toml:2", 'Write text in quotes: device = "3"']),
         ("train = 3\n", ["config.toml:1", "train = 3"]),
         ("[train.model]\nn_layer = 1\nn_layer = 2\n", ["config.toml:3", "not valid TOML", "Write each key once"]),
         ("[train.model]\nn_layer =\n", ["config.toml:2", "not valid TOML"]),
         ("[train.model]\nn_embd = 30\n", ["config.toml:2", "n_embd = 30 is not divisible by n_head = 4", "Use n_embd = 32"]),
+        ("[train.model]\nhead_width = 5\n", ["config.toml:2", "rope rotates pairs of channels, but a head has 5", "position"]),
+        ("[train.model]\nqk_norm = false\nqk_scale = true\n", ["config.toml:3", "qk_norm is off", "Set qk_norm = true"]),
         ("[train.model]\nn_embd = 12\n", ["config.toml:2", "rope rotates pairs of channels, but a head has 3"]),
         ("[train.data]\nblock_size = 128\n[train.model]\nblock_size = 64\n", ["config.toml:2", "do not fit the model's block_size = 64"]),
         ("[train.schedule]\nmax_iters = 10\nwarmup_iters = 10\n", ["config.toml:3", "is not below max_iters = 10"]),

@@ -41,11 +41,11 @@ def config_of(**train: Any) -> Config:
     return resolve(Config.model_validate(with_shape({"train": train})))
 
 
-@pytest.mark.parametrize("preset", ["modern", "gpt2", "llama"])
-@pytest.mark.parametrize("more", [{}, {"n_kv_head": 1}])
+@pytest.mark.parametrize("preset", ["modern", "gpt2", "llama", "portable"])
+@pytest.mark.parametrize("more", [{}, {"n_kv_head": 1}, {"head_width": 48}])
 def test_the_parameters_are_those_of_the_model(preset: str, more: dict[str, int]) -> None:
     config = config_of(model={"depth": 2, "preset": preset, "block_size": 32, **more}).train.model
-    attention = 12 * config.n_embd * config.n_layer * 32
+    attention = 12 * config.n_head * (config.head_width or 0) * config.n_layer * 32
     matrices = (flops_per_token(build_model(config, 50), 32) - attention) // 6
     assert matrix_parameters(config, 50) == matrices
 

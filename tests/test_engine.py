@@ -25,6 +25,7 @@ KINDS: dict[str, dict[str, Any]] = {
     "alibi": {"position": "alibi"},
     "windows and n-grams": {"window": 6, "window_pattern": "SL", "ngram": 3, "smear": True},
     "shared keys": {"n_kv_head": 1, "position": "alibi", "window": 5, "window_pattern": "S"},
+    "portable": {"preset": "portable", "n_kv_head": 2, "head_width": 12, "qkv_bias": True},
     "lstm": {"kind": "lstm"},
 }
 

@@ -170,7 +170,7 @@ def test_nanogpt_checkpoints_of_all_ages(field: Callable[[str], Path], terrarium
     folder = field("old-nanogpt-ckpt")
     subprocess.run([sys.executable, "make.py"], cwd=folder, check=True)
     for name in ("old", "padded", "plain"):
-        done = terrarium("import-nanogpt", folder.name, str(folder / f"{name}.pt"), "--run", name)
+        done = terrarium("import", "--from", "nanogpt", folder.name, str(folder / f"{name}.pt"), "--run", name)
         assert done.exit_code == 0, done.output
         dropped = "has 64 ids, and the dataset 13: the last 51 are taken for padding and dropped."
         assert (dropped in done.stdout) == (name == "padded")

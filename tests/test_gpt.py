@@ -19,7 +19,7 @@ from core.models.layers import RmsNormFunction, rms_norm, softcap, squared_relu
 from core.models.loss import token_loss
 
 VOCAB, BLOCK = 11, 16
-PRESETS = ("modern", "gpt2", "llama")
+PRESETS = ("modern", "gpt2", "llama", "portable")
 OVERRIDES: list[dict[str, Any]] = [
     {"bias": True},
     {"norm": "rmsnorm"},
@@ -38,6 +38,11 @@ OVERRIDES: list[dict[str, Any]] = [
     {"qk_norm": False},
     {"activation": "relu2"},
     {"activation": "gelu"},
+    {"activation": "gelu_tanh"},
+    {"head_width": 6},
+    {"head_width": 12, "n_embd": 15},
+    {"qkv_bias": True},
+    {"qk_norm": True, "qk_scale": True},
     {"activation": "swiglu"},
     {"tie_weights": True},
     {"tie_weights": False},

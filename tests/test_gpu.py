@@ -28,7 +28,7 @@ LONG = (
     "-s",
     "train.runtime.eval_interval=100",
 )
-PRESETS = ("modern", "gpt2", "llama")
+PRESETS = ("modern", "gpt2", "llama", "portable")
 
 
 def environment() -> dict[str, str]:

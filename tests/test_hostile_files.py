@@ -95,7 +95,7 @@ def test_no_checkpoint_of_nanogpt_runs_code(home: Path, terrarium: Terrarium, ma
     assert len(files) >= 25
     for name, data in files.items():
         (home / "ckpt.pt").write_bytes(data)
-        result = terrarium("import-nanogpt", "old", "ckpt.pt", "--run", "new")
+        result = terrarium("import", "--from", "nanogpt", "old", "ckpt.pt", "--run", "new")
         harmless(result, mark)
         assert "ckpt.pt: no nanoGPT checkpoint" in result.stderr, name
     assert not (home / "experiments" / "old" / "out" / "new").exists()
@@ -325,7 +325,7 @@ def test_an_archive_that_unpacks_to_gigabytes_is_refused(home: Path, terrarium: 
         file.writestr("ckpt/data.pkl", b"\x80\x02}." + b"\0" * (64 << 20))
         file.writestr("ckpt/version", b"3\n")
     assert (home / "ckpt.pt").stat().st_size < 1 << 20
-    harmless(terrarium("import-nanogpt", "old", "ckpt.pt", "--run", "new"), mark)
+    harmless(terrarium("import", "--from", "nanogpt", "old", "ckpt.pt", "--run", "new"), mark)
 
 
 def test_no_pickle_is_loaded_anywhere_else() -> None:

@@ -75,9 +75,17 @@ def test_reports(spaces: Path, terrarium: Terrarium, tmp_path: Path, monkeypatch
 
 def test_nanogpts_checkpoints(text: Path, terrarium: Terrarium, tmp_path: Path) -> None:
     assert terrarium("train", "text", "--run", "ours", "-s", "train.model.preset=gpt2").exit_code == 0
-    exported = terrarium("export-nanogpt", "text", "ckpt.pt", "--run", "ours", "--json")
-    assert made(exported) == {"experiment": "text", "run": "ours", "checkpoint": str(tmp_path / "ckpt.pt")}
-    imported = terrarium("import-nanogpt", "text", "ckpt.pt", "--json")
+    exported = terrarium("export", "--to", "nanogpt", "text", "ckpt.pt", "--run", "ours", "--json")
+    target = str(tmp_path / "ckpt.pt")
+    assert made(exported) == {
+        "experiment": "text",
+        "run": "ours",
+        "step": 6,
+        "to": "nanogpt",
+        "target": target,
+        "files": [target],
+    }
+    imported = terrarium("import", "--from", "nanogpt", "text", "ckpt.pt", "--json")
     folder = text / "out" / "nanogpt"
     right = {"experiment": "text", "run": "nanogpt", "folder": str(folder), "summary": read_summary(folder)}
     assert made(imported) == right

@@ -22,7 +22,7 @@ def test_a_run_name_is_one_visible_folder(spaces: Path, terrarium: Terrarium, na
     result = (
         terrarium("train", "spaces", f"--run={name}")
         if name
-        else terrarium("import-nanogpt", "spaces", "x.pt", "--run", "..")
+        else terrarium("import", "--from", "nanogpt", "spaces", "x.pt", "--run", "..")
     )
     assert result.exit_code == 2
     assert "is not a valid run name" in result.stderr or "cannot be read" in result.stderr

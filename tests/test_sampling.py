@@ -24,7 +24,7 @@ from core.sampling.generate import complete, generate
 from core.sampling.samplers import choose, uniform_draws
 
 BLOCK, VOCAB = 12, 7
-MODELS = [("gpt", "modern"), ("gpt", "gpt2"), ("gpt", "llama"), ("lstm", "modern")]
+MODELS = [("gpt", "modern"), ("gpt", "gpt2"), ("gpt", "llama"), ("gpt", "portable"), ("lstm", "modern")]
 
 
 def build(kind: str = "gpt", preset: str = "modern", vocab_size: int = VOCAB, **keys: Any) -> nn.Module:

@@ -308,6 +308,6 @@ def test_a_checkpoint_of_nanogpt_with_another_vocabulary_is_refused(home: Path, 
     from test_nanogpt import checkpoint
 
     torch.save(checkpoint(), home.parent / "ckpt.pt")
-    result = terrarium("import-nanogpt", "old", "ckpt.pt")
+    result = terrarium("import", "--from", "nanogpt", "old", "ckpt.pt")
     assert result.exit_code == 2
     assert "the checkpoint has 7 ids, but the dataset of old has 14" in result.stderr

@@ -13,10 +13,23 @@ if TYPE_CHECKING:
 @hookimpl
 def register_commands(cli: click.Group) -> None:
     """Terrarium's own commands. A command whose package was removed is left out."""
-    from core.cli import chat, check, compare, experiments, fit, nanogpt, report, runs, shell, tokenizer, train, trained
+    from core.cli import (
+        chat,
+        check,
+        compare,
+        exchange,
+        experiments,
+        fit,
+        report,
+        runs,
+        shell,
+        tokenizer,
+        train,
+        trained,
+    )
     from core.plugins.manager import built_in
 
-    modules = [train, trained, chat, compare, report, runs, experiments, check, tokenizer, fit, nanogpt, shell]
+    modules = [train, trained, chat, compare, report, runs, experiments, check, tokenizer, fit, exchange, shell]
     if "core.sweeps" in built_in():
         from core.cli import sweep
 

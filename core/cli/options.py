@@ -112,11 +112,10 @@ def pipeline_as_json(folder: Path) -> dict[str, Any]:
 
 
 # What the keys after -s can change in a trained run. The others were decided when it was trained.
+SHOWN = ("sample.", "train.model.", "train.runtime.out_dir", "prepare.dataset_dir")
 EFFECTIVE = {
     "evaluate": ("evaluate.", "sample.runtime.", "train.model.", "train.data.", "train.runtime.out_dir", "prepare.dataset_dir"),
-    "look": ("sample.", "train.model.", "train.runtime.out_dir", "prepare.dataset_dir"),
-    "serve": ("sample.", "train.model.", "train.runtime.out_dir", "prepare.dataset_dir"),
-    "sample": ("sample.", "train.model.", "train.runtime.out_dir", "prepare.dataset_dir"),
+    **dict.fromkeys(("chat", "look", "serve", "sample"), SHOWN),
 }  # fmt: skip
 
 

@@ -9,7 +9,7 @@ kernel at the short contexts of small models, in bfloat16 by far. "sdpa" is torc
 contexts, GPUs, dropout; "sdpa32" is that in float32. docs/LOG.md has the figures behind `choose_attention`.
 
 Shapes: B rows, T tokens, C channels, H heads of queries, K heads of keys and values, G = H / K queries that share a key,
-D channels of a head (C = H D), S tokens of context before and with the T. Head h of the queries goes with head h // G of
+D channels of a head (H D in all, mostly C), S tokens of context before and with the T. Head h of the queries goes with head h // G of
 the keys, so (B H, T, D) read as (B K, G T, D) has all that meets one key in one matrix.
 """
 
@@ -28,6 +28,7 @@ from core.config import Model
 from core.models.layers import inverse_rms, rms_norm
 
 QK_NORM_SCALE = 1.2 * 1.2  # on the logits: unit-norm queries and keys alone attend too evenly
+Scales = tuple[Tensor, Tensor] | None  # learnt factors of the channels (D,) of normalised queries, and of keys
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,7 @@ class Scheme:
     n_kv_head: int  # fewer than n_head: grouped queries (arXiv:2305.13245)
     head_width: int  # channels
     qk_norm: bool = False
+    qk_scale: bool = False  # normalised queries and keys have learnt factors, in place of QK_NORM_SCALE
     norm_eps: float = 1e-6
     window: int = 0  # tokens that a token sees, itself included; 0: all up to its own
     alibi: bool = False  # logits fall with the distance (arXiv:2108.12409)
@@ -50,7 +52,7 @@ class Scheme:
     @property
     def scale(self) -> float:
         """What multiplies q k^T before the softmax."""
-        return float((QK_NORM_SCALE if self.qk_norm else 1.0) * self.head_width**-0.5)
+        return float((QK_NORM_SCALE if self.qk_norm and not self.qk_scale else 1.0) * self.head_width**-0.5)
 
     @property
     def rows(self) -> list[int]:
@@ -65,13 +67,14 @@ class Scheme:
 
 def scheme_of(config: Model, layer: int) -> Scheme:
     """The scheme of one layer of a resolved config."""
-    assert config.n_kv_head and config.block_size and config.norm_eps is not None
+    assert config.n_kv_head and config.block_size and config.head_width and config.norm_eps is not None
     short = config.window_pattern[layer % len(config.window_pattern)] == "S"
     return Scheme(
         config.n_head,
         config.n_kv_head,
-        config.n_embd // config.n_head,
+        config.head_width,
         bool(config.qk_norm),
+        bool(config.qk_scale),
         config.norm_eps,
         config.window if short and config.window < config.block_size else 0,
         config.position == "alibi",
@@ -136,11 +139,19 @@ def merge_heads(y: Tensor, scheme: Scheme) -> Tensor:
     return y.transpose(1, 2).reshape(B, y.shape[2], scheme.n_head * D)
 
 
-def prepare(qk: Tensor, cos: Tensor | None, sin: Tensor | None, scheme: Scheme) -> Tensor:
-    """Queries and keys (N, T, D) as attention compares them: normalised and rotated where the model does so."""
+def prepare(qk: Tensor, cos: Tensor | None, sin: Tensor | None, scheme: Scheme, scales: Scales = None) -> Tensor:
+    """Queries above keys (N, T, D) as attention compares them: normalised, scaled and rotated where the model does so."""
     if scheme.qk_norm:
         qk = rms_norm(qk, scheme.norm_eps)
+    if scales is not None:
+        qk = qk * of_each_head(scales, len(qk), scheme).to(qk.dtype)
     return qk if cos is None or sin is None else rotate(qk, cos, sin)
+
+
+def of_each_head(scales: tuple[Tensor, Tensor], N: int, scheme: Scheme) -> Tensor:
+    """The factors of N heads, queries above keys: (N, 1, D)."""
+    keys = N // (scheme.group + 1)
+    return torch.cat((scales[0].expand(N - keys, 1, -1), scales[1].expand(keys, 1, -1)))
 
 
 def bias(scheme: Scheme, T: int, S: int, dtype: torch.dtype, device: torch.device) -> Tensor:
@@ -215,16 +226,22 @@ def fused_mix(q: Tensor, k: Tensor, v: Tensor, scheme: Scheme, dropout: float) -
 
 
 def attend(
-    qkv: Tensor, scheme: Scheme, cos: Tensor | None, sin: Tensor | None, form: str, dropout: float = 0.0
+    qkv: Tensor,
+    scheme: Scheme,
+    cos: Tensor | None,
+    sin: Tensor | None,
+    form: str,
+    dropout: float = 0.0,
+    scales: Scales = None,
 ) -> Tensor:
-    """Attention within the T tokens: qkv (B, T, (H + 2K) D), tables (T, D) in qkv's dtype, out (B, T, C).
+    """Attention within the T tokens: qkv (B, T, (H + 2K) D), tables (T, D) in qkv's dtype, out (B, T, H D).
 
     form: "explicit", "sdpa" or "sdpa32". dropout: probability for an attention weight; not for "explicit".
     """
     if form == "explicit" and not torch.compiler.is_compiling():  # a compiler finds the gradient itself
-        return ExplicitAttention.apply(qkv, scheme, cos, sin)  # type: ignore[no-any-return, no-untyped-call]
+        return ExplicitAttention.apply(qkv, scheme, cos, sin, *(scales or (None, None)))  # type: ignore[no-any-return, no-untyped-call]
     qk, v = split_heads(qkv, scheme)
-    q, k = grouped(prepare(qk, cos, sin, scheme), scheme)
+    q, k = grouped(prepare(qk, cos, sin, scheme, scales), scheme)
     if form == "explicit":
         y = mix(q, k, v, scheme)
     elif form == "sdpa":
@@ -242,26 +259,38 @@ class ExplicitAttention(torch.autograd.Function):
     queries, keys and values. With P = softmax(a Q K^T + bias) and Y = P V, from dY come dV = P^T dY, dP = dY V^T,
     dS = P * (dP - sum_j P dP), dQ = a dS K, dK = a dS^T Q; then the rotation is undone and the norm differentiated.
     Queries that share a key are rows of one matrix, so that these products sum over them.
+    With learnt scales Z = N * s of the normalised N: dN = dZ * s, ds = sum over heads and tokens of dZ * N.
     """
 
     @staticmethod
-    def forward(ctx: Any, qkv: Tensor, scheme: Scheme, cos: Tensor | None, sin: Tensor | None) -> Tensor:
+    def forward(
+        ctx: Any,
+        qkv: Tensor,
+        scheme: Scheme,
+        cos: Tensor | None,
+        sin: Tensor | None,
+        q_scale: Tensor | None,
+        k_scale: Tensor | None,
+    ) -> Tensor:
         qk, v = split_heads(qkv, scheme)
-        inverse = None
+        inverse = unit = scales = None
         if scheme.qk_norm:
             inverse = inverse_rms(qk, scheme.norm_eps)  # (B (H + K), T, 1)
             qk = qk * inverse
+        if q_scale is not None and k_scale is not None:
+            unit, scales = qk, of_each_head((q_scale, k_scale), len(qk), scheme).to(qk.dtype)
+            qk = unit * scales
         if cos is not None and sin is not None:
             qk = rotate(qk, cos, sin)
         weights = attention_weights(*grouped(qk, scheme), scheme)
-        ctx.save_for_backward(weights, qk, v, inverse, cos, sin)
+        ctx.save_for_backward(weights, qk, v, inverse, cos, sin, unit, scales)
         ctx.scheme = scheme
         return merge_heads(torch.bmm(weights, v), scheme)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        weights, qk, v, inverse, cos, sin = ctx.saved_tensors
+        weights, qk, v, inverse, cos, sin, unit, scales = ctx.saved_tensors
         scheme, (N, T, D), (B, _, _) = ctx.scheme, v.shape, grad.shape
         q, k = grouped(qk, scheme)
         dy = grad.view(B, T, scheme.n_head, D).transpose(1, 2).reshape(q.shape)  # (B K, G T, D)
@@ -272,9 +301,19 @@ class ExplicitAttention(torch.autograd.Function):
         ds = torch._softmax_backward_data(torch.bmm(dy, v.transpose(1, 2)), weights, -1, weights.dtype)
         torch.baddbmm(dq, ds, k, beta=0, alpha=scheme.scale, out=dq)
         torch.baddbmm(dk, ds.transpose(1, 2), q, beta=0, alpha=scheme.scale, out=dk)
-        if inverse is not None:  # a rotation keeps inner products: the norm's gradient may be taken before it is undone
-            along = torch.linalg.vecdot(dqk, qk).unsqueeze(-1)
-            dqk.addcmul_(qk, along, value=-1 / D).mul_(inverse)
+        if unit is None and inverse is not None:
+            norm_backward_(dqk, qk, inverse)  # a rotation keeps inner products: this may be done before it is undone
         if cos is not None:
             rotate(dqk, cos, -sin, out=dqk)
-        return join_heads(heads, scheme), None, None, None
+        if unit is None:
+            return join_heads(heads, scheme), None, None, None, None, None
+        of_scales = dqk * unit
+        norm_backward_(dqk.mul_(scales), unit, inverse)
+        gradients = of_scales[:-N].sum((0, 1)), of_scales[-N:].sum((0, 1))
+        return join_heads(heads, scheme), None, None, None, *gradients
+
+
+def norm_backward_(grad: Tensor, unit: Tensor, inverse: Tensor) -> None:
+    """Turn the gradient of the normalised `unit` = x * inverse (N, T, D) into that of x, in place."""
+    along = torch.linalg.vecdot(grad, unit).unsqueeze(-1)
+    grad.addcmul_(unit, along, value=-1 / grad.shape[-1]).mul_(inverse)

@@ -11,9 +11,19 @@ from typing import cast
 from torch import Tensor, nn
 
 from core.config import Model
-from core.models.attention import attend, attention_weights, grouped, merge_heads, prepare, scheme_of, split_heads
+from core.models.attention import (
+    QK_NORM_SCALE,
+    Scales,
+    attend,
+    attention_weights,
+    grouped,
+    merge_heads,
+    prepare,
+    scheme_of,
+    split_heads,
+)
 from core.models.cache import KVCache
-from core.models.layers import FeedForward, Norm
+from core.models.layers import FeedForward, Norm, Scale
 
 Place = tuple[Tensor | None, Tensor | None]  # tables of cos and sin, each (T, D), for rope
 
@@ -23,27 +33,36 @@ class Attention(nn.Module):
 
     def __init__(self, config: Model, layer: int) -> None:
         super().__init__()
-        assert config.bias is not None
+        assert config.bias is not None and config.qkv_bias is not None
         self.scheme, self.dropout = scheme_of(config, layer), config.dropout
-        self.c_attn = nn.Linear(config.n_embd, sum(self.scheme.rows), bias=config.bias)
-        self.c_proj = nn.Linear(config.n_embd, config.n_embd, bias=config.bias)
+        self.c_attn = nn.Linear(config.n_embd, sum(self.scheme.rows), bias=config.qkv_bias)
+        self.c_proj = nn.Linear(self.scheme.rows[0], config.n_embd, bias=config.bias)
+        D, start = self.scheme.head_width, QK_NORM_SCALE**0.5
+        scaled = self.scheme.qk_scale
+        self.q_norm: Scale | None = Scale(D, start) if scaled else None
+        self.k_norm: Scale | None = Scale(D, start) if scaled else None
+
+    @property
+    def scales(self) -> Scales:
+        """The learnt factors of normalised queries and keys, each (D,)."""
+        return None if self.q_norm is None or self.k_norm is None else (self.q_norm.weight, self.k_norm.weight)
 
     def forward(self, x: Tensor, place: Place, form: str) -> Tensor:
         dropout = self.dropout if self.training else 0.0
-        y = attend(self.c_attn(x), self.scheme, *place, "sdpa" if dropout else form, dropout)
+        y = attend(self.c_attn(x), self.scheme, *place, "sdpa" if dropout else form, dropout, self.scales)
         return self.c_proj(y)  # type: ignore[no-any-return]
 
     def cached(self, x: Tensor, place: Place, cache: KVCache, layer: int) -> Tensor:
         """`forward` for tokens that follow those of the cache, which takes their keys and values in."""
         qk, v = split_heads(self.c_attn(x), self.scheme)
-        q, k = grouped(prepare(qk, *place, self.scheme), self.scheme)
+        q, k = grouped(prepare(qk, *place, self.scheme, self.scales), self.scheme)
         y = cache.attend(layer, q, k, v, self.scheme)
         return self.c_proj(merge_heads(y, self.scheme))  # type: ignore[no-any-return]
 
     def weights(self, x: Tensor, place: Place) -> Tensor:
         """The attention map (B, H, T, T)."""
         qk, _ = split_heads(self.c_attn(x), self.scheme)
-        weights = attention_weights(*grouped(prepare(qk, *place, self.scheme), self.scheme), self.scheme)
+        weights = attention_weights(*grouped(prepare(qk, *place, self.scheme, self.scales), self.scheme), self.scheme)
         return weights.view(x.shape[0], self.scheme.n_head, x.shape[1], x.shape[1])
 
 

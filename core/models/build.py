@@ -94,7 +94,7 @@ def parameter_count(model: torch.nn.Module, *, embeddings: bool = True) -> int:
 def flops_per_token(model: nn.Module, block_size: int) -> int:
     """Floating-point operations of forward and backward for one token of rows of block_size tokens, recomputing left out.
 
-    6 N + 12 n_layer n_embd block_size for a GPT, 6 N for other models (PaLM, arXiv:2204.02311, appendix B; the second term
+    6 N + 12 n_layer n_head head_width block_size for a GPT, 6 N for other models (PaLM, arXiv:2204.02311, appendix B; the second term
     is attention, its causal half not subtracted; a layer with a window has that in place of block_size). N: the numbers in
     matrices that tokens are multiplied with. So an embedding counts only where it is the output head too; norms and biases
     do not count. A model may have a method of this name that knows better.
@@ -111,5 +111,5 @@ def flops_per_token(model: nn.Module, block_size: int) -> int:
     if not isinstance(model, GPT):
         return 6 * sum(matrices.values())
     windows = [scheme_of(model.config, layer).window or block_size for layer in range(model.config.n_layer)]
-    attention = 12 * model.config.n_embd * sum(min(window, block_size) for window in windows)
+    attention = 12 * model.n_head * model.head_width * sum(min(window, block_size) for window in windows)
     return 6 * sum(matrices.values()) + attention

@@ -18,9 +18,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from core.models.attention import bias, rotate
-from core.models.block import Block, Place
+from core.models.block import Attention, Block, Place
 from core.models.cache import KVCache, memory_for
-from core.models.layers import Norm, inverse_rms
+from core.models.layers import GELU, Norm, inverse_rms
 
 Apply = Callable[[Tensor], Tensor]
 
@@ -30,6 +30,7 @@ class Layer(NamedTuple):
 
     norm_1: Apply
     qkv: Apply
+    scales: Tensor | None  # (G + 1, 1, D), of each query head of a group, then of the key
     project: Callable[[Tensor, Tensor], Tensor]  # (residual, mixed values) -> residual
     norm_2: Apply
     expand: Apply
@@ -71,6 +72,7 @@ class Decoder(KVCache):
             Layer(
                 normed(block.ln_1),
                 product(block.attn.c_attn),
+                scales_of(block.attn),
                 residual_product(block.attn.c_proj),
                 normed(block.ln_2),
                 activated(str(block.mlp.activation), product(block.mlp.c_fc)),
@@ -89,6 +91,8 @@ class Decoder(KVCache):
             qk = qkv[:, : G + 1]
             if scheme.qk_norm:
                 qk.mul_(inverse_rms(qk, scheme.norm_eps))
+            if layer.scales is not None:
+                qk.mul_(layer.scales)
             if cos is not None and sin is not None:
                 rotate(qk, cos, sin, out=qk)
             store(qkv[:, G:])
@@ -127,6 +131,14 @@ def normed(module: Norm) -> Apply:
     return lambda x: x * inverse_rms(x, eps) * weight
 
 
+def scales_of(attention: Attention) -> Tensor | None:
+    """The learnt factors of queries and keys, as `Layer` has them."""
+    if attention.q_norm is None or attention.k_norm is None:
+        return None
+    queries = attention.q_norm.weight.expand(attention.scheme.group, -1)
+    return torch.cat((queries, attention.k_norm.weight.unsqueeze(0))).detach().unsqueeze(1)
+
+
 def product(linear: nn.Linear) -> Apply:
     """x -> x W' + b. A transposed copy of the weights halves the time of a product with few rows."""
     weight, bias = linear.weight.detach().t().contiguous(), linear.bias
@@ -145,8 +157,8 @@ def activated(kind: str, apply: Apply) -> Apply:
     """A product and the non-linearity behind it."""
     if kind == "relu2":
         return lambda x: apply(x).relu_().square_()
-    if kind == "gelu":
-        return lambda x: F.gelu(apply(x))
+    if kind in GELU:
+        return lambda x: F.gelu(apply(x), approximate=GELU[kind])
 
     def swiglu(x: Tensor) -> Tensor:
         gate, value = apply(x).chunk(2, dim=-1)

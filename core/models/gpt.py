@@ -52,8 +52,9 @@ class GPT(nn.Module):
     ) -> None:
         super().__init__()
         assert config.block_size is not None and config.softcap is not None and config.norm_eps is not None
+        assert config.head_width is not None
         self.config, self.vocab_size, self.block_size = config, vocab_size, config.block_size
-        self.n_head, self.head_width, self.softcap = config.n_head, config.n_embd // config.n_head, config.softcap
+        self.n_head, self.head_width, self.softcap = config.n_head, config.head_width, config.softcap
         self.norm_eps = config.norm_eps
         self.attention = "auto"
         parts = {"wte": nn.Embedding(vocab_size, config.n_embd)}
@@ -201,10 +202,10 @@ class GPT(nn.Module):
 
 @torch.no_grad()
 def initialise(model: GPT) -> None:
-    """Fresh weights. modern: matrices uniform with deviation 1/sqrt(inputs), head near zero, so that the first loss is ln V;
+    """Fresh weights. modern, portable: matrices uniform with deviation 1/sqrt(inputs), head near zero, so that the first loss is ln V;
     else GPT-2's: normal with 0.02, projections back into the residual stream 0.02 / sqrt(2 n_layer)."""
     config = model.config
-    modern = config.preset == "modern"
+    modern = config.preset in ("modern", "portable")
     for name, module in model.named_modules():
         if isinstance(module, nn.Embedding):
             nn.init.normal_(module.weight, std=1.0 if modern and not config.tie_weights else 0.02)

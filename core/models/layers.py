@@ -14,6 +14,8 @@ from torch.autograd.function import once_differentiable
 
 from core.config import Model
 
+GELU = {"gelu": "none", "gelu_tanh": "tanh"}  # torch's names
+
 
 def inverse_rms(x: Tensor, eps: float) -> Tensor:
     """1 / sqrt(mean of squares + eps) over the last dimension, which stays as 1."""
@@ -96,6 +98,14 @@ class Norm(nn.Module):
         return y if self.weight is None else y * self.weight.to(x.dtype)
 
 
+class Scale(nn.Module):
+    """A learnt factor for each of D channels, all `value` at first."""
+
+    def __init__(self, D: int, value: float) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.full((D,), value))
+
+
 class FeedForward(nn.Module):
     """Two matrices around a non-linearity; swiglu's c_fc holds the gate's matrix above the value's (arXiv:2002.05202).
 
@@ -114,8 +124,8 @@ class FeedForward(nn.Module):
         x = self.c_fc(x)  # (..., F), for swiglu (..., 2F)
         if self.activation == "relu2":
             x = squared_relu(x)
-        elif self.activation == "gelu":
-            x = F.gelu(x)
+        elif self.activation in GELU:
+            x = F.gelu(x, approximate=GELU[self.activation])
         else:
             gate, value = x.chunk(2, dim=-1)
             x = F.silu(gate) * value

@@ -10,7 +10,7 @@ import math
 import pickle
 import warnings
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -19,6 +19,7 @@ from core import files
 from core.config import Data, Model
 from core.defaults import PRESETS, resolved_model
 from core.errors import UserError
+from core.models.foreign import ForeignModel
 from core.models.gpt import GPT
 
 ARGUMENTS = ("n_layer", "n_head", "n_embd", "block_size", "bias", "vocab_size")
@@ -37,17 +38,7 @@ NOT_READABLE = (
 )
 
 
-class NanoGPTCheckpoint(NamedTuple):
-    """model: keys of [train.model]; state: for `GPT.load_state_dict`; step and best_val_loss as nanoGPT recorded them."""
-
-    model: dict[str, Any]
-    state: dict[str, Tensor]
-    vocab_size: int
-    step: int
-    best_val_loss: float
-
-
-def import_checkpoint(path: Path) -> NanoGPTCheckpoint:
+def import_checkpoint(path: Path) -> ForeignModel:
     """Read a ckpt.pt; no code in it is run. Raises UserError for a file that is none, or whose tensors do not fit."""
     content = read(path)
     arguments, state = content.get("model_args"), content.get("model")
@@ -64,7 +55,7 @@ def import_checkpoint(path: Path) -> NanoGPTCheckpoint:
     model = {"kind": "gpt", "preset": "gpt2", **{name: arguments[name] for name in ARGUMENTS if name != "vocab_size"}}
     model["dropout"] = float(arguments.get("dropout", 0.0))
     check_fit(state, model, vocab_size, path)
-    return NanoGPTCheckpoint(
+    return ForeignModel(
         model, state, vocab_size, int(content.get("iter_num", 0)), float(content.get("best_val_loss", math.inf))
     )
 
@@ -127,8 +118,9 @@ def export_checkpoint(
     """
     config = model.config
     gpt2 = resolved_model(Model(preset="gpt2", n_head=config.n_head, n_embd=config.n_embd), Data())
-    keys = [*PRESETS["gpt2"]["model"], "n_ff", "ngram", "n_kv_head", "norm_eps", "window"]
+    keys = [*PRESETS["gpt2"]["model"], "n_ff", "ngram", "n_kv_head", "head_width", "norm_eps", "window"]
     wanted = {key: getattr(gpt2, key) for key in keys if key not in ("zero_init", "bias")}  # nanoGPT takes either
+    wanted["qkv_bias"] = config.bias
     for key, value in wanted.items():
         if getattr(config, key) != value:
             raise UserError(
@@ -158,10 +150,10 @@ def export_checkpoint(
 
 
 def params_of(model: GPT) -> dict[str, bool]:
-    """Keys of [train.model.params] -> whether the model has what they ask for, and nanoGPT has not."""
+    """Keys of [train.model.params] -> whether the model has what they ask for, and other programs have not."""
     names = set(model.state_dict())
     return {
-        "post_norm": "transformer.ln_f.weight" not in names,
+        "post_norm": any(block.post_norm for block in model.blocks),
         "ff_bias": ("transformer.h.0.mlp.c_fc.bias" in names) != bool(model.config.bias),
         "head_bias": "lm_head.bias" in names,
     }

@@ -1,0 +1,164 @@
+"""The commands export and import: what is written can be loaded, and what comes in is a run like any other."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import Result
+
+pytest.importorskip("gguf", reason="gguf is not installed: extra hf")
+Terrarium = Callable[..., Result]
+BPE = ["-s", "prepare.encoder=bpe", "-s", "prepare.vocab_size=280"]
+
+
+@pytest.fixture
+def trained(text: Path, terrarium: Terrarium) -> Path:
+    """An experiment with a run that every format can hold."""
+    done = terrarium("train", "text", "-s", "train.model.preset=portable", *BPE)
+    assert done.exit_code == 0, done.output
+    return text
+
+
+def written(result: Result) -> dict[str, Any]:
+    assert result.exit_code == 0, result.output
+    found: dict[str, Any] = json.loads(result.stdout)
+    return found
+
+
+def sampled(terrarium: Terrarium, *arguments: str) -> Any:
+    done = terrarium("sample", "text", *arguments, "--temperature", "0", "--start", "the quick", "--max-new-tokens", "12", "--num-samples", "1", "--json")  # fmt: skip
+    return [{key: value for key, value in sample.items() if key != "run"} for sample in written(done)["samples"]]
+
+
+FILES = {
+    "hf": ["README.md", "config.json", "generation_config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"],
+    "gguf": ["Modelfile", "README.md", "model.gguf"],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("to", ["hf", "gguf"])
+def test_there_and_back(trained: Path, terrarium: Terrarium, tmp_path: Path, to: str) -> None:
+    target = tmp_path / "new" / "model"
+    numbers = ["--type", "f32"] if to == "gguf" else []
+    found = written(terrarium("export", "text", "--to", to, str(target), *numbers, "--json"))
+    assert found == {"experiment": "text", "run": "default", "step": 6, "to": to, "target": str(target), "files": [str(target / name) for name in FILES[to]]}  # fmt: skip
+    card = (target / "README.md").read_text(encoding="utf-8")
+    assert card.startswith("# text/default\n") and ("from_pretrained" if to == "hf" else "ollama create") in card
+    assert not [path for path in target.parent.iterdir() if path != target]  # nothing is left beside it
+    source = str(target if to == "hf" else target / "model.gguf")
+    run = written(terrarium("import", "text", "--from", to, source, "--run", "back", "--json"))
+    assert (run["run"], run["summary"]["status"], run["summary"]["steps"]) == ("back", "completed", 0)
+    assert sampled(terrarium, "--run", "back") == sampled(terrarium)
+    values = [written(terrarium("evaluate", "text", "--run", name, "--json")) for name in ("default", "back")]
+    assert values[0]["val_loss"] == pytest.approx(values[1]["val_loss"], abs=1e-5)
+    assert sorted(path.name for path in (trained / "datasets").iterdir() if path.is_dir()) == ["back", "basic", "raw"]
+    more = terrarium("train", "text", "--variant", "back", "--run", "more", "-s", "train.runtime.device=cpu")
+    assert more.exit_code == 0, more.output
+    summary = json.loads((trained / "out" / "more" / "summary.json").read_text())
+    assert summary["origin"]["checkpoint"] == "best" and summary["steps"] == 6
+    again = written(terrarium("export", "text", "--run", "more", "--to", to, str(tmp_path / "again"), "--json"))
+    assert again["run"] == "more"  # with the tokenizer that came with it
+
+
+def test_transformers_and_llama_cpp_write_what_we_write(trained: Path, terrarium: Terrarium, tmp_path: Path) -> None:
+    transformers = pytest.importorskip("transformers", reason="transformers is not installed: extra hf")
+    from llamacpp import Referee
+
+    ours = sampled(terrarium)[0]["text"].removeprefix("the quick")
+    for to in ("hf", "gguf"):
+        assert terrarium("export", "text", "--to", to, str(tmp_path / to), "--type", "f32").exit_code == 0
+    model = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "hf")
+    tokenizer = transformers.AutoTokenizer.from_pretrained(tmp_path / "hf")
+    ids = tokenizer("the quick", return_tensors="pt")
+    out = model.generate(**ids, max_new_tokens=12, do_sample=False, pad_token_id=0)[0, ids["input_ids"].shape[1] :]
+    assert tokenizer.decode(out, skip_special_tokens=True) == ours
+    assert Referee(tmp_path / "gguf" / "model.gguf", 16).write("the quick", 12).text == ours
+
+
+def test_a_target_that_is_taken_is_left_alone(trained: Path, terrarium: Terrarium, tmp_path: Path) -> None:
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "mine.txt").write_text("mine")
+    (tmp_path / "empty").mkdir()
+    for to, target, message in [
+        ("hf", "full", "full: is not empty\n  Name a folder that does not exist, or an empty one."),
+        ("gguf", "full/mine.txt", "mine.txt: exists already\n  Name a folder that does not exist"),
+        ("nanogpt", "full/mine.txt", "mine.txt: exists already\n  Name a file that does not exist."),
+        ("nanogpt", "empty", "empty: is a folder\n  Name a file that does not exist."),
+    ]:
+        result = terrarium("export", "text", "--to", to, str(tmp_path / target))
+        assert result.exit_code == 2 and message in result.stderr
+    assert [path.name for path in (tmp_path / "full").iterdir()] == ["mine.txt"]
+    assert terrarium("export", "text", "--to", "hf", str(tmp_path / "empty")).exit_code == 0
+
+
+def test_what_cannot_be_written_leaves_nothing(trained: Path, terrarium: Terrarium, tmp_path: Path) -> None:
+    assert terrarium("train", "text", "--run", "modern").exit_code == 0
+    for to, message in [
+        ("gguf", "train.model.activation: llama.cpp has no model with activation = 'relu2'"),
+        ("adapter", "text/modern: a model of kind gpt has no adapter"),
+        ("nanogpt", "train.model.norm: nanoGPT has no model with norm = 'rmsnorm'"),
+    ]:
+        result = terrarium("export", "text", "--run", "modern", "--to", to, str(tmp_path / "out"))
+        assert result.exit_code == 2 and message in result.stderr, result.stderr
+    assert not (tmp_path / "out").exists()
+    done = terrarium("export", "text", "--run", "modern", "--to", "hf", str(tmp_path / "out"))
+    assert done.exit_code == 0 and "its code is written along" in done.output
+    assert "trust_remote_code=True" in (tmp_path / "out" / "README.md").read_text()
+    assert terrarium("train", "text", "--run", "lstm", "-s", "train.model.kind=lstm").exit_code == 0
+    for to, program in (("hf", "transformers"), ("gguf", "llama.cpp"), ("nanogpt", "nanoGPT")):
+        result = terrarium("export", "text", "--run", "lstm", "--to", to, str(tmp_path / "lstm"))
+        assert result.exit_code == 2 and f"{program} has no model of kind lstm" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["export", "text", "--to", "onnx", "x"], "--to: 'onnx' is not known\n  Known: adapter, gguf, hf, nanogpt."),
+        (["export", "text", "--to", "ggu", "x"], "Did you mean 'gguf'?"),
+        (["export", "text", "--to", "gguf", "--type", "q4", "x"], "--type: 'q4' is not known"),
+        (["import", "text", "--from", "pytorch", "x"], "--from: 'pytorch' is not known\n  Known: gguf, hf, nanogpt."),
+        (
+            ["import", "text", "--from", "hf", "nowhere"],
+            "nowhere/config.json: cannot be read: No such file or directory",
+        ),
+        (["import", "text", "--from", "gguf", "nowhere"], "nowhere: cannot be read: No such file or directory"),
+        (["export", "text", "--to", "hf", "x"], "text has no run 'default'"),
+    ],
+    ids=str,
+)
+def test_mistakes(text: Path, terrarium: Terrarium, arguments: list[str], message: str) -> None:
+    result = terrarium(*arguments)
+    assert result.exit_code == 2 and message in result.stderr
+    assert not (text / "out").exists() and not Path("x").exists()
+
+
+def test_an_import_overwrites_nothing(trained: Path, terrarium: Terrarium, tmp_path: Path) -> None:
+    assert terrarium("export", "text", "--to", "hf", str(tmp_path / "model")).exit_code == 0
+    (trained / "config.mine.toml").write_text("# mine\n")
+    result = terrarium("import", "text", "--from", "hf", str(tmp_path / "model"), "--run", "mine")
+    assert result.exit_code == 2 and "config.mine.toml: there is a variant of this name already" in result.stderr
+    assert not (trained / "out" / "mine").exists() and (trained / "config.mine.toml").read_text() == "# mine\n"
+    result = terrarium("import", "text", "--from", "hf", str(tmp_path / "model"), "--run", "default")
+    assert result.exit_code == 2 and "there is a run of this name already" in result.stderr
+    assert not (trained / "config.default.toml").exists()
+
+
+def test_an_experiment_with_stages_is_refused(trained: Path, terrarium: Terrarium, tmp_path: Path) -> None:
+    assert terrarium("export", "text", "--to", "hf", str(tmp_path / "model")).exit_code == 0
+    with (trained / "config.toml").open("a") as file:
+        file.write('\n[[stages]]\nname = "base"\n')
+    result = terrarium("import", "text", "--from", "hf", str(tmp_path / "model"), "--run", "new")
+    assert result.exit_code == 2 and "text has stages, and an imported model is a run without" in result.stderr
+
+
+def test_a_shorter_context_is_taken_and_said(trained: Path, terrarium: Terrarium, tmp_path: Path) -> None:
+    assert terrarium("export", "text", "--to", "hf", str(tmp_path / "model")).exit_code == 0
+    done = terrarium(
+        "import", "text", "--from", "hf", str(tmp_path / "model"), "--run", "short", "-s", "train.model.block_size=8"
+    )
+    assert done.exit_code == 0 and "made for 16 tokens of context. The run has 8" in done.output
+    assert "block_size = 8" in (trained / "out" / "short" / "config.toml").read_text()
