@@ -10,7 +10,7 @@ class Speech:
     """What one person says without another one speaking in between, except the presidency.
 
     session: such as "20/113", the number of the term and of the session. date: year-month-day, or "". party: "" for somebody without a
-    parliamentary group, such as a minister. role: an office, or "". presiding: the person chairs the session. text: a paragraph in each line.
+    parliamentary group, such as a minister. role: an office, or "". presiding: the person chairs the session. topic: what it is about, "" if not known. text: a paragraph in each line.
     """
 
     session: str
@@ -20,6 +20,7 @@ class Speech:
     role: str
     text: str
     presiding: bool = False
+    topic: str = ""
 
     @property
     def heading(self) -> str:
