@@ -33,6 +33,14 @@ def local_files(source: Names, folder: Path, suffixes: Sequence[str], place: str
     return [path for name in names_of(source) if not is_address(name) for path in expanded(name, folder, suffixes, place)]
 
 
+def ending_of(source: Names, folder: Path, suffixes: Sequence[str]) -> str:
+    """The ending of the first file or address of a setting, in lower case; "" where nothing is named. Raises UserError as `local_files`."""
+    first = names_of(source)[:1]
+    if first and not is_address(first[0]):
+        return local_files(first, folder, suffixes)[0].suffix.lower()
+    return Path(first[0]).suffix.lower() if first else ""
+
+
 def expanded(name: str, folder: Path, suffixes: Sequence[str], place: str) -> list[Path]:
     """The files of one name. Raises UserError if there are none."""
     for start in (folder, Path.cwd()):

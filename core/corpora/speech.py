@@ -33,3 +33,12 @@ class Speech:
 def written(speech: Speech) -> str:
     """A speech as a document of running text: its heading, its paragraphs, a blank line."""
     return f"{speech.heading}\n{speech.text}\n\n"
+
+
+def framed(speech: Speech) -> str:
+    """A speech between marks that say where it begins and ends, and who speaks.
+
+    The marks are ordinary text, which any tokenizer writes with the tokens that it has. New tokens would need new rows of the model's
+    embedding, which LoRA does not train.
+    """
+    return f"<SPEECH_START><SPEAKER>{speech.speaker}</SPEAKER>\n{speech.text}\n<SPEECH_END>"

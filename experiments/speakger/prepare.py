@@ -2,7 +2,7 @@
 
 from core.corpora.corpus import SUFFIXES as PROTOCOLS
 from core.corpora.corpus import bundestag_files, speech_corpus
-from core.corpora.sources import is_address, local_files, names_of
+from core.corpora.sources import ending_of, names_of
 
 from . import layout, table
 
@@ -33,9 +33,7 @@ def prepare(
 
 def is_xml(source, folder):
     """Whether a setting names protocols of the Bundestag instead of tables."""
-    first = names_of(source)[:1]
-    here = [] if first == [] or is_address(first[0]) else local_files(first, folder, (*PROTOCOLS, *table.SUFFIXES))
-    return any(str(path).endswith(PROTOCOLS) for path in [*first, *here[:1]])
+    return ending_of(source, folder, (*PROTOCOLS, *table.SUFFIXES)) in PROTOCOLS
 
 
 def evaluate(run, model, encoder):
