@@ -61,7 +61,11 @@ def read_protocol(path: Path, *, comments: bool = False) -> Protocol:
         parser.Parse(b"", True)
     except expat.ExpatError as error:
         raise BrokenProtocol(f"not XML: {error}") from None
-    except (LookupError, UnicodeError, ValueError) as error:  # an encoding that Python does not know, or bytes outside it
+    except (
+        LookupError,
+        UnicodeError,
+        ValueError,
+    ) as error:  # an encoding that Python does not know, or bytes outside it
         raise BrokenProtocol(f"its encoding cannot be read: {error}") from None
     return reader.protocol()
 
@@ -153,7 +157,10 @@ class ProtocolReader:
             klasse = attributes.get("klasse") or ""
             if name == "p" and klasse == "redner":
                 self.muted = self.muted or depth  # behind <redner> stands the name once more
-            elif (name == "p" and not klasse.startswith("T")) or name in ("kommentar", "name"):  # T: titles of the agenda
+            elif (name == "p" and not klasse.startswith("T")) or name in (
+                "kommentar",
+                "name",
+            ):  # T: titles of the agenda
                 self.collect(depth)
 
     def collect(self, depth: int) -> None:

@@ -72,7 +72,9 @@ def speech_corpus(job: PrepareJob, source: Names, *, comments: bool = False, pre
     """
     fractions = fractions_of(job)
     if not names_of(source):
-        job.say("prepare.params.source is empty, so the speeches are invented. For real ones, name a folder of protocols.")
+        job.say(
+            "prepare.params.source is empty, so the speeches are invented. For real ones, name a folder of protocols."
+        )
         return collected(invented_speeches(fractions.seed), fractions)
     files = whole_protocols(source_files(source, job.folder, SUFFIXES, job.fetch), job.say)
     return of_protocols(files, fractions, job.say, comments=comments, presidency=presidency)
@@ -128,7 +130,9 @@ def whole_protocols(paths: Iterable[Path], say: Say) -> list[WholeProtocol]:
         known[found.session] = path
         whole.append(WholeProtocol(path, found.session, len(found.speeches)))
     if left_out:
-        say(f"{left_out['files']:,} of {left_out['files'] + len(whole):,} files are left out; {len(whole):,} protocols are read")
+        say(
+            f"{left_out['files']:,} of {left_out['files'] + len(whole):,} files are left out; {len(whole):,} protocols are read"
+        )
     if len(whole) < 2:
         raise UserError(
             f"{len(whole) or 'no'} protocol{'' if len(whole) == 1 else 's'} of a session could be read, and sides are made of whole sessions",

@@ -23,14 +23,18 @@ def names_of(source: Names) -> list[str]:
     return [each for name in given if name for each in numbered(name)]
 
 
-def local_files(source: Names, folder: Path, suffixes: Sequence[str], place: str = "prepare.params.source") -> list[Path]:
+def local_files(
+    source: Names, folder: Path, suffixes: Sequence[str], place: str = "prepare.params.source"
+) -> list[Path]:
     """The files that a setting names on this machine, sorted within each name; addresses are left out.
 
     A folder stands for all files below it with one of the suffixes, a pattern such as data/19*.xml for what matches it. Relative
     names start at `folder`, the experiment's, or else at the current folder. place: the key, for errors. Raises UserError where
     a name stands for nothing.
     """
-    return [path for name in names_of(source) if not is_address(name) for path in expanded(name, folder, suffixes, place)]
+    return [
+        path for name in names_of(source) if not is_address(name) for path in expanded(name, folder, suffixes, place)
+    ]
 
 
 def ending_of(source: Names, folder: Path, suffixes: Sequence[str]) -> str:
@@ -50,11 +54,16 @@ def expanded(name: str, folder: Path, suffixes: Sequence[str], place: str) -> li
         if path.is_dir():
             found = [each for each in path.rglob("*") if each.suffix.lower() in suffixes and each.is_file()]
         else:
-            found = [each for each in map(Path, glob.glob(str(path), recursive=True)) if each.is_file()]
+            matching = map(Path, glob.glob(str(path), recursive=True))  # noqa: PTH207 - Path has none for whole paths
+            found = [each for each in matching if each.is_file()]
         visible = [each.absolute() for each in found if not each.name.startswith(".")]
         if visible:
             return sorted(visible)
-    kind = f"holds no file that ends in {' or '.join(suffixes)}" if (folder / name).is_dir() or Path(name).is_dir() else "names no file"
+    kind = (
+        f"holds no file that ends in {' or '.join(suffixes)}"
+        if (folder / name).is_dir() or Path(name).is_dir()
+        else "names no file"
+    )
     raise UserError(
         f"source = {name!r} {kind}",
         place=place,

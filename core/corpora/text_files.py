@@ -30,7 +30,9 @@ def text_corpus(job: PrepareJob, source: Names) -> SpeechCorpus:
     files = readable(source_files(source, job.folder, SUFFIXES, job.fetch), job.say)
     if not files:
         raise UserError(
-            "no text file could be read", place="prepare.params.source", remedy="Give files of UTF-8 text that end in .txt."
+            "no text file could be read",
+            place="prepare.params.source",
+            remedy="Give files of UTF-8 text that end in .txt.",
         )
     if len(files) == 1:
         return of_one_file(files[0], fractions)
@@ -50,7 +52,8 @@ def readable(paths: Iterator[Path], say: Say) -> list[Path]:
     left_out = 0
     for path in paths:
         try:
-            why = "" if any(text.strip() for text in read_text(path)) else "it is empty"
+            written = sum(len(text.strip()) for text in read_text(path))  # to the end: the last byte may be the bad one
+            why = "" if written else "it is empty"
         except UserError as error:
             why = error.message
         if not why:

@@ -10,7 +10,9 @@ def inputs(folder, *, source: str | list[str] = ""):
     return bundestag_files(source, folder)
 
 
-def prepare(job, *, source: str | list[str] = "", comments: bool = False, presidency: bool = False, ngram_size: int = 1):
+def prepare(
+    job, *, source: str | list[str] = "", comments: bool = False, presidency: bool = False, ngram_size: int = 1
+):
     """One document for each speech; a session is on one side as a whole."""
     corpus = speech_corpus(job, source, comments=comments, presidency=presidency)
     encoder = None

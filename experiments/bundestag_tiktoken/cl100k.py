@@ -8,6 +8,7 @@ import base64
 import hashlib
 import os
 import tempfile
+from itertools import pairwise
 from pathlib import Path
 
 from core.encoders.bpe import BpeEncoder
@@ -88,7 +89,7 @@ def parts_of(token, ranks):
     """The tokens of lower rank that a token is merged from: the last two, before the merge that makes it."""
     parts, limit = [token[place : place + 1] for place in range(len(token))], ranks[token]
     while len(parts) > 2:
-        merged = [ranks.get(left + right, limit) for left, right in zip(parts, parts[1:])]  # noqa: B905 - one is shorter
+        merged = [ranks.get(left + right, limit) for left, right in pairwise(parts)]
         place = min(range(len(merged)), key=merged.__getitem__)
         if merged[place] >= limit:
             break

@@ -11,7 +11,13 @@ def inputs(folder, *, source: str | list[str] = ""):
 
 
 def prepare(
-    job, *, source: str | list[str] = "", comments: bool = False, presidency: bool = False, cl100k: str = "", own: bool = False
+    job,
+    *,
+    source: str | list[str] = "",
+    comments: bool = False,
+    presidency: bool = False,
+    cl100k: str = "",
+    own: bool = False,
 ):
     """One document for each speech; a session is on one side as a whole. own: do not look for cl100k_base."""
     corpus = speech_corpus(job, source, comments=comments, presidency=presidency)

@@ -2,6 +2,7 @@
 
 import re
 from collections import Counter
+from itertools import pairwise
 
 HEADER = ("Sprecher", "Partei", "Jahr", "Thema")
 UNKNOWN = "unbekannt"
@@ -31,7 +32,8 @@ def analysed(sample):
     words = text.split()
     grams = Counter(zip(*(words[start:] for start in range(NGRAM)), strict=False))
     return {
-        "header": {name: values.get(name) for name in HEADER} | {"complete": bool(blank) and [name for name, _, _ in found] == list(HEADER)},
+        "header": {name: values.get(name) for name in HEADER}
+        | {"complete": bool(blank) and [name for name, _, _ in found] == list(HEADER)},
         "lines": {
             "count": len(lines),
             "repeated": len(lines) - len(set(lines)),
@@ -54,7 +56,7 @@ def anomalies(text, words):
         "control_characters": len(re.findall(r"[\x00-\x08\x0b-\x1f\x7f]", text)),
         "broken_characters": text.count("\ufffd"),
         "long_words": sum(len(word) > LONGEST_WORD for word in words),
-        "words_twice_in_a_row": sum(left == right for left, right in zip(words, words[1:])),  # noqa: B905 - one is shorter
+        "words_twice_in_a_row": sum(left == right for left, right in pairwise(words)),
         "header_lines_in_the_text": sum(text.count(f"\n{name}: ") for name in HEADER),
     }
     return {name: count for name, count in found.items() if count}

@@ -43,7 +43,9 @@ def evaluate(run, model, encoder):
     from core.sampling.generate import complete
 
     start = f"{layout.HEADER[0]}: "
-    answers = complete(model, encoder, [start] * SAMPLES, max_new_tokens=run.config.sample.sample.max_new_tokens, temperature=0.8)
+    answers = complete(
+        model, encoder, [start] * SAMPLES, max_new_tokens=run.config.sample.sample.max_new_tokens, temperature=0.8
+    )
     texts = [start + answer for answer in answers]
     analyses = [layout.analysed(text) for text in texts]
     folder = run.folder / "samples"

@@ -62,7 +62,9 @@ def table_corpus(job, source, metadata, columns, *, chair, interjections):
     left_out = []
     sessions = [speech.session for speech in speeches(left_out)]
     different = set(sessions)
-    job.say(f"{len(sessions):,} speeches in {len(different):,} sessions; {len(left_out):,} rows are left out (empty, chair or interjection)")
+    job.say(
+        f"{len(sessions):,} speeches in {len(different):,} sessions; {len(left_out):,} rows are left out (empty, chair or interjection)"
+    )
     if len(different) < 2:
         raise UserError(
             f"the tables have {len(different)} session{'s' * (len(different) != 1)}, and sides are made of whole sessions",
@@ -108,15 +110,21 @@ def settled(names, columns, path):
 def members_of(metadata, job, columns):
     """Name and party of each MPID. A later row of an MPID does not replace an earlier one. Raises UserError without a column MPID."""
     found = {}
-    for path in source_files(metadata, job.folder, SUFFIXES, job.fetch, "prepare.params.metadata") if names_of(metadata) else ():
+    for path in (
+        source_files(metadata, job.folder, SUFFIXES, job.fetch, "prepare.params.metadata") if names_of(metadata) else ()
+    ):
         for row in table_rows(path):
             plain = {name.strip().lower(): text_of(value) for name, value in row.items()}
             key = next((plain[name] for name in (columns.get("id", "").lower(), *NAMES["id"]) if name in plain), None)
             if key is None:
                 raise UserError(
-                    f"has no column MPID: they are {', '.join(row)}", place=str(path), remedy="Name it: prepare.params.columns.id=NAME"
+                    f"has no column MPID: they are {', '.join(row)}",
+                    place=str(path),
+                    remedy="Name it: prepare.params.columns.id=NAME",
                 )
-            name = next((plain[each] for each in (columns.get("speaker", "").lower(), *NAMES["speaker"]) if plain.get(each)), "")
+            name = next(
+                (plain[each] for each in (columns.get("speaker", "").lower(), *NAMES["speaker"]) if plain.get(each)), ""
+            )
             party = next((plain[each] for each in NAMES["party"] if plain.get(each)), "")
             found.setdefault(number_of(key), (name, party))
     return found
