@@ -94,7 +94,17 @@ class Prepare(Section):
         description="text that ends the prompt in a line of `pairs`; it is part of the prompt. Given for a dataset that "
         "another program made, it makes it `pairs`",
     )
-    encoder: str = Field("char", role="data", description="char, words, bytes, bpe, gpt2, or an encoder of a plugin")
+    encoder: str = Field(
+        "char",
+        role="data",
+        description="char, words, bytes, bpe, gpt2, hf (a pretrained model's), or an encoder of a plugin",
+    )
+    tokenizer: str = Field(
+        "",
+        role="data",
+        description="where `hf` finds a tokenizer: a folder with tokenizer.json, such a file, a .gguf file, or the name of a "
+        "model on the hub, OWNER/NAME or OWNER/NAME@REVISION; empty: train.model.params.name",
+    )
     encoder_from: str = Field(
         "", role="place", description="dataset folder whose encoder to use instead, so that a model fits both datasets"
     )
@@ -111,7 +121,8 @@ class Prepare(Section):
         "none",
         role="data",
         description="chat: ids behind those of text for <|bos|>, <|system|>, <|user|>, <|assistant|>, <|tool|>, <|result|> and "
-        "<|end|>; conversations are then written with them. In a pipeline set it for all stages",
+        "<|end|>; conversations are then written with them. The encoder `hf` writes conversations in its model's own format "
+        "instead, without new ids. In a pipeline set it for all stages",
     )
     max_tokens: CountOrZero = Field(
         0,

@@ -19,6 +19,7 @@ NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]*")
 # What a dataset of all stages has in common: a stage that goes on with weights cannot change it.
 VOCABULARY = (
     "prepare.encoder", "prepare.vocab_size", "prepare.split_pattern", "prepare.encoder_from", "prepare.special_tokens",
+    "prepare.tokenizer",
 )  # fmt: skip
 COMMON = ("prepare.variant", "train.runtime.out_dir")  # of all stages
 

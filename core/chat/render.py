@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from core.chat.conversation import (
     ASSISTANT,
+    BOS,
     END,
     OPENS,
     TOOL,
@@ -21,8 +22,9 @@ from core.chat.conversation import (
     check_conversation,
     pieces_of,
 )
+from core.chat.marks import GAP, NO_SYSTEM, find_mark, in_format, marked
 from core.encoders.base import Encoder, Ids
-from core.encoders.special import special_ids
+from core.encoders.special import marks_of
 from core.errors import UserError
 
 
@@ -64,9 +66,9 @@ class AnswerText(str):
 
 def answer_begins(ids: Ids, encoder: Encoder) -> int:
     """Where the answer to the user's last turn begins, in a conversation (N,) that the assistant ends: behind <|assistant|>."""
-    special = special_ids(encoder)
-    asked = int(np.flatnonzero(ids == special[USER])[-1])
-    return asked + int(np.flatnonzero(ids[asked:] == special[ASSISTANT])[0]) + 1
+    marks = marked(ids.tolist(), encoder)
+    asked = max(mark.begin for mark in marks if mark.name == USER)
+    return min(mark.end for mark in marks if mark.name == ASSISTANT and mark.begin > asked)
 
 
 def render(conversation: Conversation, encoder: Encoder) -> Rendered:
@@ -76,7 +78,7 @@ def render(conversation: Conversation, encoder: Encoder) -> Rendered:
     special tokens.
     """
     check_conversation(conversation)
-    pieces = pieces_of(conversation)
+    pieces = in_format(pieces_of(conversation), encoder)
     parts = encode_pieces(pieces, encoder)
     learnt = np.repeat([piece.learnt for piece in pieces], [len(part) for part in parts])
     return Rendered(np.concatenate(parts), learnt)
@@ -89,7 +91,7 @@ def render_prompt(conversation: Conversation, encoder: Encoder) -> Ids:
     """
     check_conversation(conversation, asks=True)
     opening = Piece(ASSISTANT, learnt=False, special=True)
-    return np.concatenate(encode_pieces([*pieces_of(conversation), opening], encoder))
+    return np.concatenate(encode_pieces(in_format([*pieces_of(conversation), opening], encoder), encoder))
 
 
 def encode_pieces(pieces: Sequence[Piece], encoder: Encoder) -> list[Ids]:
@@ -97,17 +99,28 @@ def encode_pieces(pieces: Sequence[Piece], encoder: Encoder) -> list[Ids]:
     texts = iter(encoder.encode_batch([piece.text for piece in pieces if not piece.special]))
     if not any(piece.special for piece in pieces):
         return list(texts)
-    special = special_ids(encoder)
-    return [np.array([special[piece.text]], np.uint32) if piece.special else next(texts) for piece in pieces]
+    marks = marks_of(encoder)
+    if missing := {piece.text for piece in pieces if piece.special} - marks.keys():
+        raise no_mark(min(missing))
+    return [np.array(marks[piece.text], np.uint32) if piece.special else next(texts) for piece in pieces]
+
+
+def no_mark(name: str) -> UserError:
+    """The error for a turn that a model's own format does not have."""
+    return UserError(
+        f"the chat format of this model has nothing for {name}",
+        place="prepare.special_tokens",
+        remedy="Leave such turns out. A system message can stand at the beginning of the user's first turn.",
+    )
 
 
 def reply_of(ids: Sequence[int], encoder: Encoder) -> Message:
     """What the assistant wrote, as a turn: generated ids up to <|end|>, with the call if there is one."""
-    special = special_ids(encoder)
+    marks = marks_of(encoder)
     written = [int(token) for token in ids]
-    written = written[: written.index(special[END])] if special[END] in written else written
-    at = written.index(special[TOOL]) if special[TOOL] in written else len(written)
-    call = " ".join(encoder.decode(written[at + 1 :]).split())
+    written = written[: find_mark(written, marks[END])]
+    at = find_mark(written, marks[TOOL])
+    call = " ".join(encoder.decode(written[at + len(marks[TOOL]) :]).split())
     return Message("assistant", encoder.decode(written[:at]), call)
 
 
@@ -115,15 +128,15 @@ def turns_of(ids: Sequence[int], encoder: Encoder) -> tuple[Message, ...]:
     """The turns of a rendered conversation, or of its beginning: what `render` made of them. A turn without text is left out."""
     roles = {opens: role for role, opens in OPENS.items()}
     found: list[Message] = []
-    calling = False
+    part = ""  # the mark that the text belongs to: it ends with <|end|>
     for text, _, special in spelled(ids, [False] * len(ids), encoder):
-        if special and text in roles:
-            found.append(Message(roles[text], ""))
-        elif special:
-            calling = text == TOOL
-        elif found:
-            last = found.pop()
-            found.append(replace(last, call=text) if calling else replace(last, content=text))
+        if special:
+            part = text
+            found += [Message(roles[text], "")] if text in roles else []
+        elif part == TOOL and found:
+            found.append(replace(found.pop(), call=text))
+        elif part in roles:
+            found.append(replace(found.pop(), content=text))
     return tuple(turn for turn in found if turn.content or turn.call)
 
 
@@ -164,31 +177,36 @@ def shortened(conversation: Conversation, encoder: Encoder, at_most: int) -> tup
     """
     check_conversation(conversation, asks=True)
     sizes = [turn_size(message, encoder) for message in conversation.messages]
+    around = marks_size((BOS, NO_SYSTEM, ASSISTANT), encoder)
     for kept in without_oldest(conversation):
         head = sizes[:1] if kept.messages[0].role == "system" else []
-        if (
-            2 + sum(head) + sum(sizes[len(sizes) - len(kept.messages) + len(head) :]) <= at_most
-        ):  # 2: <|bos|>, <|assistant|>
+        if around + sum(head) + sum(sizes[len(sizes) - len(kept.messages) + len(head) :]) <= at_most:
             break
     return kept, len(conversation.messages) - len(kept.messages)
 
 
 def turn_size(message: Message, encoder: Encoder) -> int:
-    """The tokens of a turn, with the special ones around it."""
-    return sum(map(len, encode_pieces(pieces_of(Conversation((message,)))[1:], encoder)))
+    """The tokens of a turn, with its marks and what stands behind it."""
+    pieces = pieces_of(Conversation((message,)))[1:]
+    return sum(map(len, encode_pieces(pieces, encoder))) + marks_size((GAP,), encoder)
+
+
+def marks_size(names: Sequence[str], encoder: Encoder) -> int:
+    """The tokens of some marks; of those that the format does not have, none."""
+    marks = marks_of(encoder)
+    return sum(len(marks.get(name, ())) for name in names)
 
 
 def spelled(ids: Sequence[int], learnt: Sequence[bool], encoder: Encoder) -> list[Piece]:
-    """Ids (N,) as runs for people to read, each special or not, and learnt or not. Special tokens stand by their names."""
-    names = {token: name for name, token in special_ids(encoder).items()}
+    """Ids (N,) as runs for people to read, each special or not, and learnt or not. Marks stand by their names."""
+    tokens, marks = [int(token) for token in ids], marked(ids, encoder)
     runs: list[Piece] = []
-    for (name, is_learnt), run in groupby(
-        zip(ids, learnt, strict=True), lambda pair: (names.get(int(pair[0])), pair[1])
-    ):
-        tokens = [int(token) for token, _ in run]
-        runs += (
-            [Piece(name, bool(is_learnt), special=True)] * len(tokens)
-            if name
-            else [Piece(encoder.decode(tokens), bool(is_learnt))]
-        )
+    begin = 0
+    for mark in [*marks, None]:
+        end = len(tokens) if mark is None else mark.begin
+        for is_learnt, run in groupby(zip(tokens[begin:end], learnt[begin:end], strict=True), lambda pair: pair[1]):
+            runs.append(Piece(encoder.decode([token for token, _ in run]), bool(is_learnt)))
+        if mark is not None:
+            runs.append(Piece(mark.name, bool(learnt[mark.begin]), special=True))
+            begin = mark.end
     return runs

@@ -10,9 +10,10 @@ from types import MappingProxyType
 
 from core.chat.calculator import ERROR, calculate
 from core.chat.conversation import ASSISTANT, END, Conversation, Message, Piece, pieces_of
-from core.chat.render import encode_pieces, reply_of
+from core.chat.marks import GAP, in_format
+from core.chat.render import encode_pieces, marks_size, reply_of
 from core.encoders.base import Encoder
-from core.encoders.special import special_ids
+from core.encoders.special import marks_of
 from core.errors import UserError
 
 Tool = Callable[[str], str]
@@ -73,17 +74,20 @@ def responder(encoder: Encoder, tools: Tools) -> Callable[[Sequence[int]], list[
     gives the ids of the result and of <|assistant|>, behind which the model goes on. Else, and after MOST_CALLS calls, none.
     Raises UserError for an encoder without special tokens.
     """
-    end = special_ids(encoder)[END]
+    marks = marks_of(encoder)
+    end, opening_size = marks[END][0], marks_size((GAP, ASSISTANT), encoder)
 
     def respond(written: Sequence[int]) -> list[int]:
         ends = [place for place, token in enumerate(written) if token == end]
         # Every call before has two: that of its turn, and that of its result.
-        calls, begin = len(ends) // 2, ends[-2] + 1 if len(ends) > 1 else 0
+        calls, begin = len(ends) // 2, ends[-2] + 1 + opening_size if len(ends) > 1 else 0
         call = reply_of(written[begin:], encoder).call
         if not call or calls >= MOST_CALLS:
             return []
         result = Conversation((Message("tool", result_of(call, tools, encoder)),))
         opening = Piece(ASSISTANT, learnt=False, special=True)
-        return [int(token) for part in encode_pieces([*pieces_of(result)[1:], opening], encoder) for token in part]
+        ended = Piece(END, learnt=True, special=True)  # the model has written it: what stands behind it is forced
+        _, *forced = in_format([ended, *pieces_of(result)[1:], opening], encoder)
+        return [int(token) for part in encode_pieces(forced, encoder) for token in part]
 
     return respond

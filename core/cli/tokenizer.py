@@ -23,7 +23,8 @@ WIDEST = 16  # characters of a column's name: five columns fit 80
     metavar="DIR|NAME",
     multiple=True,
     shell_complete=completion.experiments,
-    help="Another encoder: a folder of a dataset or an experiment, an experiment's name, bytes or gpt2. Repeatable.",
+    help="Another encoder: a folder of a dataset or an experiment, an experiment's name, bytes, gpt2, or a pretrained "
+    "tokenizer (its folder, its tokenizer.json, a .gguf file). Repeatable.",
 )
 @options.as_json
 @options.settings

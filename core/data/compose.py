@@ -20,7 +20,7 @@ from core.data.source import Source
 from core.data.spool import Spool
 from core.data.text import pieces
 from core.encoders.base import Encoder
-from core.encoders.special import STATE, WithSpecialTokens, has_special, special_ids
+from core.encoders.special import STATE, WithSpecialTokens, has_special, marks_of
 from core.errors import UserError
 
 SMALLEST = 257  # ids that prepare.vocab_size must leave for text: as without special tokens
@@ -92,15 +92,20 @@ def fit(build: Build, texts: Iterable[str], *, end_token: bool = False) -> Encod
                 remedy="End each completion with a line break.",
             )
     else:
-        place = build.source.place_of("prepare.encoder") or "prepare.encoder"
-        kind: type[Encoder] = build.source.plugins.get("encoders", settings.encoder, place)
-        special = SPECIAL if settings.special_tokens == "chat" else ()
-        optional = not special and "end_token" in inspect.signature(kind.fit).parameters
-        asked: dict[str, Any] = {"end_token": True} if end_token and optional else {}
+        kind = build.source.encoder_kind
+        takes, chat = inspect.signature(kind.fit).parameters, settings.special_tokens == "chat"
+        special = SPECIAL if chat and "chat" not in takes else ()
+        asked: dict[str, Any] = {"end_token": True} if end_token and not special and "end_token" in takes else {}
         if settings.split_pattern != "gpt2":
-            refuse_split_pattern(build, kind)
+            refuse_setting(build, kind, "split_pattern", "cut text by a pattern", "bpe")
             asked["split_pattern"] = settings.split_pattern
+        if settings.tokenizer:
+            refuse_setting(build, kind, "tokenizer", "read a tokenizer from files", "hf")
+        asked |= {"tokenizer": build.source.tokenizer} if "tokenizer" in takes else {}
+        asked |= {"chat": chat} if "chat" in takes else {}
         encoder = kind.fit(unread, vocab_size=ids_of_text(build, len(special)), **asked)
+        for sentence in getattr(encoder, "notes", ()):
+            build.source.listener.say(sentence)
         if special:
             encoder = WithSpecialTokens(encoder, special)
     for _ in unread:  # an encoder with a fixed vocabulary has read nothing
@@ -108,13 +113,13 @@ def fit(build: Build, texts: Iterable[str], *, end_token: bool = False) -> Encod
     return encoder
 
 
-def refuse_split_pattern(build: Build, kind: type[Encoder]) -> None:
-    """Raise UserError if a kind of encoder does not cut text by a pattern."""
-    if "split_pattern" not in inspect.signature(kind.fit).parameters:
+def refuse_setting(build: Build, kind: type[Encoder], key: str, what: str, other: str) -> None:
+    """Raise UserError if a kind of encoder does not take a setting. what: it is for. other: a kind that takes it."""
+    if key not in inspect.signature(kind.fit).parameters:
         raise UserError(
-            f"the encoder {kind.kind} does not cut text by a pattern",
-            place=build.source.place_of("prepare.split_pattern"),
-            remedy='Leave split_pattern out, or set prepare.encoder = "bpe".',
+            f"the encoder {kind.kind} does not {what}",
+            place=build.source.place_of(f"prepare.{key}"),
+            remedy=f'Leave {key} out, or set prepare.encoder = "{other}".',
         )
 
 
@@ -179,7 +184,7 @@ def compose_documents(
         texts = pieces(texts)
     encoder = fit(build, texts, end_token=not stop)
     ends = None if stop or chat else encoder.end_token  # what is written behind each learnt piece
-    end = special_ids(encoder)[END] if chat else ends
+    end = marks_of(encoder)[END][0] if chat else ends
     tell = build.counter("encoding", spool.characters)
     sides = []
     for name, chosen in numbers.items():

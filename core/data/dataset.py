@@ -19,7 +19,7 @@ from core.chat.render import AnswerText, PromptText, answer_begins
 from core.data.documents import Example
 from core.data.info import AGAIN, HELD_OUT, SIDES, TEST, describe, read_info
 from core.encoders.base import Encoder, identity
-from core.encoders.special import STATE, rebuilt, special_ids
+from core.encoders.special import has_special, marks_of, rebuilt
 from core.errors import UserError
 from core.plugins.manager import Plugins
 from core.plugins.manager import plugins as everyone
@@ -129,9 +129,9 @@ class Dataset:
 
     @property
     def begin(self) -> int | None:
-        """The id of <|bos|>, if every document begins with it."""
+        """The id of <|bos|>, if every document begins with it. A format of a pretrained model may have none."""
         if self.train.whole or self.info["kind"] == "documents":
-            return special_ids(self.encoder)[BOS]
+            return next(iter(marks_of(self.encoder)[BOS]), None)
         return None
 
     @property
@@ -256,9 +256,10 @@ def load_dataset(folder: Path, plugins: Plugins | None = None) -> Dataset:
     owned = (folder / "dataset.json").exists()
     info = read_info(folder) if owned else describe(folder)
     encoder = build_encoder(info["encoder"], folder / ("dataset.json" if owned else "meta.pkl"), plugins)
-    sides = {side: open_split(folder, side, info) for side in (*SIDES, TEST) if side in info}
+    chat = has_special(encoder)
+    sides = {side: open_split(folder, side, info, chat=chat) for side in (*SIDES, TEST) if side in info}
     if HELD_OUT in info:
-        sides[HELD_OUT] = open_split(folder, HELD_OUT, info, info.get("held_out_groups", []))
+        sides[HELD_OUT] = open_split(folder, HELD_OUT, info, info.get("held_out_groups", []), chat=chat)
     for split in sides.values():
         refuse_foreign_ids(split, encoder)
     return Dataset(folder, encoder, info, owned, **sides)
@@ -278,10 +279,10 @@ def build_encoder(described: dict[str, Any], path: Path, plugins: Plugins | None
     return encoder
 
 
-def open_split(folder: Path, side: str, info: dict[str, Any], groups: list[str] | None = None) -> Split:
+def open_split(folder: Path, side: str, info: dict[str, Any], groups: list[str] | None = None, *, chat: bool) -> Split:
     """The arrays of one side. Raises UserError where a file is missing or does not have the recorded length.
 
-    groups: the names of the side's groups, if they are not those of the other sides.
+    groups: the names of the side's groups, if they are not those of the other sides. chat: the encoder marks turns.
     """
     counts, names = info[side], info["groups"] if groups is None else groups
     documents = counts.get("documents")
@@ -305,7 +306,7 @@ def open_split(folder: Path, side: str, info: dict[str, Any], groups: list[str] 
         starts=array(".idx", "uint64", documents),
         prompts=array(".prompts", "uint64", counts.get("prompts"), needed="prompts" in counts),
         group=array(".group", "uint16", documents, needed=bool(names)),
-        whole=info["kind"] == "conversations" and STATE in info["encoder"],
+        whole=info["kind"] == "conversations" and chat,
         texts=info["kind"] == "documents",
     )
 

@@ -22,6 +22,7 @@ import numpy.typing as npt
 
 from core import durable
 from core.chat.conversation import Piece
+from core.chat.marks import in_format
 from core.chat.render import encode_pieces
 from core.data.documents import Document, length_of, segments
 from core.data.split import Keys
@@ -140,6 +141,8 @@ class EncodedDocuments:
 
     def __init__(self, piece_lists: list[Pieces], encoder: Encoder, end: int | None, *, turns: bool = False) -> None:
         """turns: what counts as a completion is the last learnt stretch of a document, and all before it as its prompt."""
+        if turns:
+            piece_lists = [in_format(pieces, encoder) for pieces in piece_lists]
         flat = [piece for piece_list in piece_lists for piece in piece_list]
         different = list(dict.fromkeys(flat))  # short texts repeat: each is encoded once
         encoded: list[Ids] = encode_pieces(different, encoder)

@@ -58,6 +58,8 @@ def code_and_settings(source: Source) -> dict[str, Any]:
         del settings["special_tokens"]
     if not settings["max_tokens"]:
         del settings["max_tokens"]
+    if not settings["tokenizer"]:
+        del settings["tokenizer"]
     if not settings["columns"]:
         del settings["columns"]
     if "separator" not in source.given and settings["format"] not in ("text", "pairs"):
@@ -65,6 +67,10 @@ def code_and_settings(source: Source) -> dict[str, Any]:
     code = {path.name: sha256(path) for path in sorted(source.experiment.folder.glob("*.py"))}
     if source.config.prepare.encoder_from:
         settings["encoder"] = identity(source.borrowed_encoder())
+    else:
+        kind, _ = source.plugins.registered("encoders").get(source.config.prepare.encoder, (None, ""))
+        if of_files := getattr(kind, "fingerprint", None):  # it reads a file, whose content counts
+            settings["tokenizer"] = of_files(source.tokenizer)
     return {"format": FORMAT, "kind": source.kind, "settings": settings, "code": code}
 
 

@@ -111,6 +111,21 @@ class Source:
         """The encoder of the dataset that `prepare.encoder_from` names."""
         return load_dataset(self.experiment.path(self.config.prepare.encoder_from), self.plugins).encoder
 
+    @property
+    def encoder_kind(self) -> type[Encoder]:
+        """The class that `prepare.encoder` names. Raises UserError if there is none."""
+        place = self.place_of("prepare.encoder") or "prepare.encoder"
+        found: type[Encoder] = self.plugins.get("encoders", self.config.prepare.encoder, place)
+        return found
+
+    @property
+    def tokenizer(self) -> str:
+        """What `prepare.tokenizer` names, else `train.model.params.name`: a path where there is a file or a folder; or ""."""
+        name = self.config.prepare.tokenizer or str(self.config.train.model.params.get("name", ""))
+        # A path that exists only relative to the current folder means that one: it was typed in a shell.
+        places = (self.experiment.path(name), Path(name).absolute())
+        return next((str(place) for place in places if name and place.exists()), name)
+
     @functools.cached_property
     def chat(self) -> bool:
         """Whether the encoder has special tokens, so that conversations are written with them."""

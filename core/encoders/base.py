@@ -55,6 +55,11 @@ def between(encoder: Encoder, before: str, after: str) -> str:
     return str(own(before, after)) if own else ""
 
 
+def changes(encoder: Encoder) -> list[str]:
+    """What of a text an encoder does not give back as it was, each in words. Only encoders that change text say so."""
+    return list(getattr(encoder, "changes", ()))
+
+
 def identity(encoder: Encoder) -> str:
     """SHA-256, hexadecimal, of an encoder. It is equal where the same text always gets the same ids."""
     description = {"kind": encoder.kind, **encoder.state()}

@@ -1,4 +1,8 @@
-"""Special tokens: ids behind those of any encoder, which no text ever becomes."""
+"""Special tokens: ids behind those of any encoder, which no text ever becomes; and the marks of conversations in ids.
+
+A mark is what stands between the texts of a conversation, such as what opens a turn of the user. With `WithSpecialTokens` each
+is one id. An encoder with a format of its own may write a mark as several ids, or as none.
+"""
 
 from __future__ import annotations
 
@@ -17,12 +21,14 @@ STATE = "special_tokens"  # their names, in the encoder's state
 class WithSpecialTokens(Encoder):
     """An encoder of any kind with special tokens behind its ids. `encode` never returns one, and `decode` drops them.
 
-    kind: that of the inner encoder. special: name -> id. end_token: the id of <|end|>, which ends documents too.
+    kind: that of the inner encoder. special: name -> id. marks: name -> (id,). end_token: the id of <|end|>, which ends
+    documents too.
     """
 
     def __init__(self, inner: Encoder, names: Sequence[str]) -> None:
         self.inner, self.kind = inner, inner.kind
         self.special = {name: inner.vocab_size + number for number, name in enumerate(names)}
+        self.marks = {name: (token,) for name, token in self.special.items()}
         self.vocab_size = inner.vocab_size + len(self.special)
         self.end_token = self.special.get(END, inner.end_token)
 
@@ -63,21 +69,26 @@ class WithSpecialTokens(Encoder):
         return str(own(before, after)) if own else ""
 
 
-def special_ids(encoder: Encoder) -> dict[str, int]:
-    """The special tokens of an encoder, name -> id. Raises UserError if it has none."""
+def marks_of(encoder: Encoder) -> dict[str, tuple[int, ...]]:
+    """The marks of conversations, name -> ids. Raises UserError if the encoder has none."""
     if not has_special(encoder):
         raise UserError(
             f"this {encoder.kind} encoder has no special tokens, so it cannot encode conversations turn by turn",
             place="prepare.special_tokens",
             remedy='Set prepare.special_tokens = "chat" and prepare the data again; in a pipeline, from its first stage on.',
         )
-    found: dict[str, int] = encoder.special  # type: ignore[attr-defined]
+    found: dict[str, tuple[int, ...]] = encoder.marks  # type: ignore[attr-defined]
     return found
 
 
+def special_ids(encoder: Encoder) -> dict[str, int]:
+    """The marks that are one id, name -> id. Raises UserError if the encoder has no marks at all."""
+    return {name: ids[0] for name, ids in marks_of(encoder).items() if len(ids) == 1}
+
+
 def has_special(encoder: Encoder) -> bool:
-    """Whether an encoder has special tokens."""
-    return bool(getattr(encoder, "special", None))
+    """Whether an encoder can mark the turns of conversations."""
+    return bool(getattr(encoder, "marks", None))
 
 
 def rebuilt(kind: type[Encoder], state: dict[str, Any]) -> Encoder:

@@ -13,6 +13,7 @@ from core.config import Config, Data
 from core.data.batches import block_size, packing_of, uses_rows
 from core.data.dataset import Dataset, Split
 from core.data.split import GIVEN
+from core.encoders.base import changes
 
 Array = npt.NDArray[Any]
 MEASURED = 5_000_000  # documents of a side whose lengths are read, at most: a fifth of a second
@@ -27,6 +28,7 @@ class Facts:
     val_in_train, test_in_train: fraction of that side that also occurs in train; None: not searched, or no such side.
     sides_given: whether the data itself says what is on which side. parameters, seconds (of training, predicted): None if
     not known. epoch_tokens: tokens of the rows that hold each training document once, if they are packed; None: train_tokens.
+    changed_text: what of a text the encoder does not give back as it was.
     """
 
     kind: str
@@ -50,6 +52,7 @@ class Facts:
     parameters: int | None = None
     seconds: float | None = None
     epoch_tokens: int | None = None
+    changed_text: Sequence[str] = ()
 
     def times(self, config: Config) -> float:
         """How many times a run of train.schedule.max_iters steps reads the training side."""
@@ -88,6 +91,7 @@ def facts_of(dataset: Dataset, data: Data) -> Facts:
         test_in_train=split["test_overlap"] / test_prompts if test_prompts and "test_overlap" in split else None,
         sides_given=split.get("kind") in GIVEN,
         epoch_tokens=packing_of(train, data).rows * block_size(data) if is_packed else None,
+        changed_text=changes(dataset.encoder),
     )
 
 

@@ -79,6 +79,12 @@ def of_data(config: Config, given: Collection[str], facts: Facts) -> Iterator[Tr
             if facts.encoder == "bpe"
             else 'Use prepare.encoder = "bpe" with a small prepare.vocab_size, or give it more text.',
         )
+    if facts.changed_text:
+        yield Trap(
+            "prepare.tokenizer" if "prepare.tokenizer" in given else "prepare.encoder",
+            f"this tokenizer does not give every text back as it was: {', '.join(facts.changed_text)}",
+            "The model never sees what is lost, and bits per byte count it as learnt. Choose a byte-level one if it matters.",
+        )
     if facts.kind == "text" and "train.data.mask_prompt" in given and config.train.data.mask_prompt:
         yield Trap(
             "train.data.mask_prompt",

@@ -9,7 +9,7 @@ from core.chat.conversation import TOOL, Conversation, Message
 from core.chat.render import render_prompt, reply_of, shortened
 from core.chat.tools import MOST_CALLS, Tools, result_of
 from core.encoders.base import Encoder
-from core.encoders.special import special_ids
+from core.encoders.special import marks_of
 from core.errors import UserError
 from core.sampling.stops import TextStream
 
@@ -34,7 +34,7 @@ class Answering:
     def __init__(self, messages: tuple[Message, ...], encoder: Encoder, block_size: int, tools: Tools) -> None:
         """Raises UserError for messages that are not valid, or not encodable."""
         self.encoder, self.block_size, self.tools = encoder, block_size, tools
-        self.tool = special_ids(encoder)[TOOL]
+        self.tool = marks_of(encoder)[TOOL]
         self.given, self.messages, self.said, self.calls = len(messages), messages, "", 0
         self.begin_turn()
 
@@ -45,6 +45,7 @@ class Answering:
         )
         self.prompt: tuple[int, ...] = tuple(render_prompt(kept, self.encoder).tolist())
         self.written: list[int] = []
+        self.held: list[int] = []  # the last tokens, if <|tool|> may have begun with them
         self.stream = TextStream(self.encoder, self.prompt[-1])
         self.calling = self.turn_ended = False
 
@@ -52,11 +53,27 @@ class Answering:
         """Add a token. Returns a piece of what the assistant says, perhaps "". `turn_ended` says whether its turn is over."""
         self.written.append(token)
         self.turn_ended = token == self.encoder.end_token
-        rest = self.stream.rest() if self.turn_ended or token == self.tool else ""
-        self.calling = self.calling or token == self.tool
-        piece = rest if self.turn_ended or self.calling else self.stream.take(token)
+        piece = ""
+        if self.turn_ended:
+            piece = self.rest()
+        elif not self.calling:
+            self.held.append(token)
+            self.calling = self.held == list(self.tool)
+            piece = self.stream.rest() if self.calling else self.release()
         self.said += piece
         return piece
+
+    def release(self) -> str:
+        """The text of the tokens with which <|tool|> has not begun. Those that may be its beginning stay held."""
+        piece = ""
+        while self.held and self.held != list(self.tool[: len(self.held)]):
+            piece += self.stream.take(self.held.pop(0))
+        return piece
+
+    def rest(self) -> str:
+        """Where no more tokens come: the text that was kept back."""
+        held, self.held = [] if self.calling else self.held, []
+        return "".join([*map(self.stream.take, held), "" if self.calling else self.stream.rest()])
 
     def close_turn(self, *, stopped: bool = False) -> ToolCall | None:
         """Add the turn to the conversation. If it has ended with a call, run the tool, add its result, and begin another turn.

@@ -24,6 +24,7 @@ CATEGORIES = ("news", "code", "digits", "german", "korean")
 SIDES = ("train", "val")
 PARTS, PART = 16, 8192  # of a side: so many parts, evenly spread, of so many tokens
 FIXED = ("bytes", "gpt2")  # kinds of encoders that need not learn anything
+FILE, FILES = "tokenizer.json", (".json", ".gguf")  # of pretrained tokenizers
 TIMED = 0.2  # seconds that the speed is measured for, at least
 
 
@@ -49,7 +50,7 @@ class Measured:
 
 def measure_tokenizers(opened: Opened, against: Sequence[str] = ()) -> list[Measured]:
     """Measure the experiment's encoder, then others: the folder of a dataset or an experiment, the name of an experiment,
-    or a kind that learns nothing ("bytes", "gpt2").
+    a kind that learns nothing ("bytes", "gpt2"), or a pretrained tokenizer: its folder, its tokenizer.json, a GGUF file.
 
     Makes the experiment's dataset, of the first stage if there are stages, if that is missing or old. Raises UserError for
     an unknown name, for a folder without an encoder, and for one that has no dataset yet.
@@ -68,13 +69,15 @@ def named_encoder(name: str, known: Plugins) -> tuple[str, Encoder, Dataset | No
     if name in FIXED:
         return name, known.get("encoders", name, "against").fit([], vocab_size=0), None
     folder = Path(name).expanduser()
+    if folder.suffix in FILES or (folder / FILE).is_file():
+        return name.rstrip("/"), known.get("encoders", "hf", "against").fit([], tokenizer=name), None
     if folder.is_dir() and not (is_experiment(folder.resolve()) and not (folder / "train.bin").is_file()):
         dataset = load_dataset(folder, plugins())
         return name.rstrip("/"), dataset.encoder, dataset
     names = [experiment.name for experiment in discover()]
     if not folder.is_dir() and name not in names:
         raise UserError(
-            f"{name!r} is neither a folder, nor an experiment, nor one of {', '.join(FIXED)}",
+            f"{name!r} is neither a folder, nor a tokenizer's file, nor an experiment, nor one of {', '.join(FIXED)}",
             place="against",
             remedy=did_you_mean(name, [*names, *FIXED]),
         )

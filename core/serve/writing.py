@@ -103,8 +103,7 @@ class ChatWriting:
         return piece
 
     def rest(self) -> str:
-        held = "" if self.answering.calling else self.answering.stream.rest()
-        return self.stops.take(held) + self.stops.rest()
+        return self.stops.take(self.answering.rest()) + self.stops.rest()
 
     def goes_on(self) -> ToolCall | None:
         self.ended = False
