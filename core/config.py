@@ -62,7 +62,8 @@ def replaced(section: AnySection, changes: Mapping[str, Any]) -> AnySection:
         else:
             update[head] = value
     for head, values in inner.items():
-        update[head] = replaced(getattr(section, head), values)
+        table = getattr(section, head)
+        update[head] = {**table, **values} if isinstance(table, dict) else replaced(table, values)
     return section.model_copy(update=update)
 
 

@@ -30,6 +30,8 @@ def lines(account: Account, colour: bool) -> Iterator[str]:
     if any(part["side"] == "test" for part in account["overlap"]):
         yield from ("", "test in training", *overlap_lines(account, "test"))
     yield from ("", "n-gram baselines: loss in nats per target (bits per byte)", *loss_lines(account))
+    if account["adapters"]:
+        yield from ("", "pretrained model", *(f"  {text}" for text in account["adapters"]["lines"]))
     if account["reward"]:
         yield from ("", "training by reward", *reward_lines(account["reward"]))
     if account["prediction"]:
@@ -131,6 +133,9 @@ def cost_lines(account: Account) -> Iterator[str]:
         left = "" if cost["available_bytes"] is None else f"; {megabytes(cost['available_bytes'])} more are free"
         some = f" with {cost['rows']:,} of {account['batch_size']:,} rows" * (cost["rows"] < account["batch_size"])
         yield line("memory", f"{megabytes(cost['memory_bytes'])} at most{some}{left}")
+    if cost["step_bytes"] is not None and cost["evaluation_bytes"] is not None:
+        each = f"{megabytes(cost['step_bytes'])} in steps, {megabytes(cost['evaluation_bytes'])} in an evaluation"
+        yield line("", f"{each}, with the model")
 
 
 def seen_text(account: Account) -> str:

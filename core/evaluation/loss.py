@@ -11,7 +11,7 @@ import numpy.typing as npt
 import torch
 
 from core.errors import UserError
-from core.models.loss import token_loss
+from core.models.loss import next_token_loss
 from core.training.machine import Machine
 from core.training.step import to_device
 
@@ -47,7 +47,7 @@ def batch_losses(model: torch.nn.Module, rows: Iterable[tuple[Array, Array]], ma
     sums, counts = list[torch.Tensor](), list[int]()
     for inputs, targets in rows:
         with torch.inference_mode(), machine.autocast():
-            nats, _ = token_loss(model(to_device(inputs, machine)), to_device(targets, machine))
+            nats, _ = next_token_loss(model, to_device(inputs, machine), to_device(targets, machine))
         sums.append(nats)  # read at the end: reading each one would stall a GPU
         counts.append(int((targets >= 0).sum()))
     if not any(counts):

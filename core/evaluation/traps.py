@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from core.conditions import read_condition
 from core.config import Config
-from core.defaults import RATED
+from core.defaults import PRETRAINED_KIND, RATED
 from core.dial import FITTED, is_fitted
 from core.evaluation.facts import Facts
 
@@ -18,6 +18,7 @@ FEW_TOKENS, FEW_PROMPTS = 1_000, 20  # of a validation side
 MANY_EPOCHS = 50
 USEFUL_EPOCHS = 16  # of a large model's text (arXiv:2305.16264)
 LONG_STEPS, LONG_SECONDS = 2_000, 600  # of a run that is long enough to save on the way
+READ_BY_PRETRAINED = ("kind", "params", "block_size", "init_from", "init_checkpoint")  # keys of [train.model]
 ROOMY = 8  # times the longest document
 
 
@@ -34,6 +35,7 @@ def traps(config: Config, given: Collection[str], facts: Facts) -> list[Trap]:
     found = (
         of_data(config, given, facts),
         of_depth(config, given, facts),
+        of_pretrained(config, given),
         of_rows(config, facts),
         of_end(config, facts),
         of_steps(config, given, facts),
@@ -124,6 +126,19 @@ def of_depth(config: Config, given: Collection[str], facts: Facts) -> Iterator[T
             f"depth = {depth}: the run reads the training data {times:,.0f} times, and after about {USEFUL_EPOCHS} times it learns "
             "little more from it (arXiv:2305.16264)",
             "Lower depth or train.schedule.tokens_per_parameter, or prepare more text.",
+        )
+
+
+def of_pretrained(config: Config, given: Collection[str]) -> Iterator[Trap]:
+    """Warnings about keys that a pretrained model does not read."""
+    if config.train.model.kind != PRETRAINED_KIND:
+        return
+    names = {key: key.split(".")[2] for key in given if key.startswith("train.model.")}
+    if unread := sorted(key for key, name in names.items() if name not in READ_BY_PRETRAINED):
+        yield Trap(
+            unread[0],
+            f"{', '.join(names[key] for key in unread)}: not used, because a pretrained model brings its own",
+            "Leave it out." if len(unread) == 1 else "Leave them out.",
         )
 
 

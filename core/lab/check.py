@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
+from torch import nn
+
 from core.chat.render import spelled
 from core.config import Data
 from core.data.batches import packing_of
@@ -16,6 +18,7 @@ from core.evaluation.baselines import TRAIN_TOKENS, VAL_TOKENS, baselines
 from core.evaluation.facts import facts_of, targets_of
 from core.evaluation.loss import bits_per_byte
 from core.evaluation.overlap import Overlap, overlaps, same_content
+from core.lab.adapted import adapted_account
 from core.lab.assemble import refuse_unknown, throwaway
 from core.lab.cautions import cautions_of
 from core.lab.no_room import step_does_not_fit
@@ -41,7 +44,8 @@ def account_of(opened: Opened, *, timing: bool = True) -> Account:
     opened, dataset = prepared(opened)
     settled = settle(opened.experiment, opened.config, dataset, opened.plugins, timing=False)
     data = settled.config.train.data
-    prediction, parameters = timed(opened, dataset) if timing else (None, untimed(settled, dataset, opened.plugins))
+    prediction, model = timed(opened, dataset) if timing else (None, untimed(settled, dataset, opened.plugins))
+    parameters = model["parameters"]
     found = [(side, overlap) for side in held_out_sides(dataset) for overlap in overlaps_of(dataset, side)]
     given = set(flat(opened.settings.values))
     facts = dataclasses.replace(
@@ -62,6 +66,7 @@ def account_of(opened: Opened, *, timing: bool = True) -> Account:
         "baselines": baseline_losses(dataset, data),
         "conversation": conversation_of(dataset),
         "packing": packing_figures(dataset, data),
+        "adapters": model["adapters"],
         "reward": reward_outlook(opened, dataset),
         "dial": [dataclasses.asdict(rule) for rule in rules_of(opened.config, given, dataset.encoder.vocab_size)],
         "optimal_loss": opened.config.evaluate.optimal_loss,
@@ -151,20 +156,25 @@ def line_break(dataset: Dataset) -> int | None:
     return int(ids[0]) if len(ids) == 1 else None
 
 
-def timed(opened: Opened, dataset: Dataset) -> tuple[Prediction, int]:
-    """Predict the cost of the run from steps of a temporary one. Returns it and the number of parameters."""
+def timed(opened: Opened, dataset: Dataset) -> tuple[Prediction, Account]:
+    """Predict the cost of the run from steps of a temporary one. Returns it and what is said of the model."""
     with throwaway(opened, dataset, compiling=False) as (run, parts):
         try:
             with memory.noticing():
-                return predict(run, parts, dataset, TIMED_SECONDS), parameter_count(parts.model)
+                return predict(run, parts, dataset, TIMED_SECONDS), of_model(parts.model)
         except memory.NoRoom as error:
             raise step_does_not_fit(run, parts.step, parts.batch(0), error) from None
 
 
-def untimed(settled: Settled, dataset: Dataset, plugins: Plugins) -> int:
-    """The number of parameters."""
+def untimed(settled: Settled, dataset: Dataset, plugins: Plugins) -> Account:
+    """What is said of the model."""
     with settled.machine.computing():
-        return parameter_count(build_model(settled.config.train.model, dataset.encoder.vocab_size, plugins))
+        return of_model(build_model(settled.config.train.model, dataset.encoder.vocab_size, plugins))
+
+
+def of_model(model: nn.Module) -> Account:
+    """The number of parameters that are trained, and the adapters of a pretrained model."""
+    return {"parameters": parameter_count(model), "adapters": adapted_account(model)}
 
 
 def baseline_losses(dataset: Dataset, data: Data) -> Account:

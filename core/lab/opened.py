@@ -76,7 +76,7 @@ def open_folder(name: str, variant: str = "", overrides: Sequence[str] = (), lis
     experiment = find(name)
     config, settings = load_config(experiment.folder, variant, overrides)
     code = None if is_script(experiment.folder / "prepare.py") else load_code(experiment)
-    plugins = plugins_with(code)
+    plugins = replace(plugins_with(code), folder=experiment.folder)
     stages = read_stages(settings)
     refuse_unknown_stages(overrides, stages)
     return Opened(experiment, config, settings, tuple(overrides), plugins, listener, variant, stages)

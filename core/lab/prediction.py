@@ -16,6 +16,7 @@ from core.evaluation.evaluate import Evaluation
 from core.evaluation.exact_match import greedy_answers
 from core.process import available_bytes as available_memory
 from core.tracking.run import Run
+from core.training import memory
 from core.training.peak import synchronise
 from core.training.timing import step_speed
 from core.training.trainer import Parts
@@ -31,7 +32,8 @@ class Prediction:
     """The expected cost of a run.
 
     steps, seconds: of the whole run. shares: of its time, 0 to 1. rows: of a micro-batch, as they were timed and measured.
-    memory_bytes: the peak so far of the process or the GPU; None if unknown. available_bytes: still free.
+    memory_bytes: the peak so far of the process or the GPU; step_bytes, evaluation_bytes: during a step and an evaluation; None if
+    unknown. available_bytes: still free.
     """
 
     ms_per_step: float
@@ -42,6 +44,8 @@ class Prediction:
     rows: int
     memory_bytes: int | None
     available_bytes: int | None
+    step_bytes: int | None = None
+    evaluation_bytes: int | None = None
 
 
 def predict(run: Run, parts: Parts, dataset: Dataset, seconds: float = 5.0) -> Prediction:
@@ -51,16 +55,20 @@ def predict(run: Run, parts: Parts, dataset: Dataset, seconds: float = 5.0) -> P
     rarely take longer. Saving happens during training, so its share is an upper bound.
     """
     config, runtime = run.config.train, run.config.train.runtime
-    part, tokens = config.data, config.data.tokens_per_step
+    before = peak_bytes(parts.machine.device)
+    part, tokens, device = config.data, config.data.tokens_per_step, parts.machine.device
     if config.objective.kind == "reward":
-        step, tokens = step_by_reward(parts)
+        with memory.measuring(device) as of_step:
+            step, tokens = step_by_reward(parts)
     else:
         part = part_of(config.data, parts, seconds / STEPS_AT_LEAST)
         inputs, targets = (side[: part.grad_accum_steps, : part.batch_size] for side in parts.batch(0))
         small = config.model_copy(update={"data": part})
-        speed = step_speed(parts.step, small, (inputs, targets), seconds)
+        with memory.measuring(device) as of_step:
+            speed = step_speed(parts.step, small, (inputs, targets), seconds)
         step = speed["ms_per_step"] / 1000 * tokens / part.tokens_per_step
-    evaluation = evaluation_estimate(dataset, run.config, parts, part.batch_size)
+    with memory.measuring(device) as of_evaluation:
+        evaluation = evaluation_estimate(dataset, run.config, parts, part.batch_size)
     parts_of_time = shares(runtime, step, evaluation, save(run, parts)["seconds"], row_seconds(run, parts))
     whole_step = step / (1 - sum(parts_of_time.values()))
     steps = steps_of(config, whole_step)
@@ -71,8 +79,10 @@ def predict(run: Run, parts: Parts, dataset: Dataset, seconds: float = 5.0) -> P
         seconds=steps * whole_step if runtime.max_minutes is None else 60 * runtime.max_minutes,
         shares=parts_of_time,
         rows=part.batch_size,
-        memory_bytes=peak_bytes(parts.machine.device),
-        available_bytes=available_bytes(parts.machine.device),
+        memory_bytes=max(filter(None, (before, of_step.bytes, of_evaluation.bytes, peak_bytes(device))), default=None),
+        available_bytes=available_bytes(device),
+        step_bytes=of_step.bytes,
+        evaluation_bytes=of_evaluation.bytes,
     )
 
 

@@ -9,6 +9,7 @@ from core.config import Config, replaced
 from core.data.batches import layout_of
 from core.data.dataset import Dataset
 from core.lab.rehearsal import Rehearsal
+from core.models.build import with_chosen_params
 from core.plugins.discovery import Experiment
 from core.plugins.manager import Plugins
 from core.tracking.environment import code_hash
@@ -41,6 +42,7 @@ def settle(
     machine = choose_machine(runtime.device, runtime.dtype, runtime.compile, runtime.threads, runtime.attention)
     if runtime.compile == "auto" and compiling.is_worth_compiling(config.train, machine.device):
         machine = replace(machine, compile=True)
+    config = replaced(config, {"train.model": with_chosen_params(config.train.model, plugins, machine.dtype_name)})
     timings: dict[str, float] = {}
     if timing and machine.compile:
         compiling.refuse_without_compiler(machine.device)

@@ -12,9 +12,11 @@ from typing import Any
 import torch
 
 from core import durable, files
+from core.config import replaced
 from core.data.batches import batch
 from core.data.dataset import Dataset
 from core.errors import Interrupted, RunFailed, UserError
+from core.lab.adapted import adapted_account, memory_line
 from core.lab.assemble import Fresh, assemble, fresh_model, identity_of, refuse_unknown, rewarded
 from core.lab.cautions import warn_before_training
 from core.lab.no_room import model_does_not_fit, step_does_not_fit
@@ -23,7 +25,7 @@ from core.lab.own import evaluation
 from core.lab.settle import Settled, settle
 from core.lab.summaries import closing, first_line, last_line, opening, surroundings
 from core.listener import Advice
-from core.models.build import parameter_count
+from core.models.build import parameter_count, with_open_params
 from core.plugins.discovery import Experiment, find
 from core.plugins.manager import Plugins
 from core.process import StopRequest, computing, noting_signals
@@ -94,7 +96,8 @@ def train_run(opened: Opened, dataset: Dataset, wish: Wish) -> Run:
             "`resume=True` and `fresh=True` exclude each other",
             remedy="Choose one: continue the run, or start it again.",
         )
-    run = Run(opened.experiment, wish.name or opened.default_run, opened.config, wish.description)
+    config = replaced(opened.config, {"train.model": with_open_params(opened.config.train.model, opened.plugins)})
+    run = Run(opened.experiment, wish.name or opened.default_run, config, wish.description)
     busy = "Wait until it ends, or choose another name: `run=NAME`."
     with files.lock(lock_file(run.folder), f"run {run.title}", busy):
         beginning = begin(run, dataset, resume=wish.resume, fresh=wish.fresh)
@@ -183,7 +186,22 @@ def run_loop(started: Started, stop: StopRequest) -> None:
         columns += FIGURES if parts.figures else []
         metrics = stack.enter_context(contextlib.closing(MetricsFile(run.folder, columns, keep_until=progress.step)))
         started.opened.listener.say(first_line(run, dataset, parts.model, progress))
+        say_of_adapters(started)
         train(run, parts, progress, metrics, stop)
+
+
+def say_of_adapters(started: Started) -> None:
+    """Tell which layers of a pretrained model are trained, and what that needs, before its first step."""
+    fresh, config, say = started.fresh, started.run.config.train, started.opened.listener.say
+    if started.progress.step or (account := adapted_account(fresh.model)) is None:
+        return
+    for line in account["lines"]:
+        say(line)
+    if config.objective.kind == "reward":  # its batch is what the model writes
+        return
+    first = batch(started.dataset.train, config.data, config.runtime.seed, 0)
+    if line := memory_line(fresh, started.dataset, config, first):
+        say(line)
 
 
 @contextlib.contextmanager
@@ -289,6 +307,7 @@ def start_from(run: Run, name: str, model: torch.nn.Module, dataset: Dataset) ->
             remedy="Prepare this dataset with the other dataset's encoder: "
             f"`prepare.encoder_from={experiment.path(run_config(folder).prepare.dataset_dir)}`",
         )
+    checkpoints.refuse_other_base(model, checkpoint.state, f"train.model.init_from = {name}")
     checkpoints.put_weights(model, checkpoint.model, f"train.model.init_from = {name}")
     return origin_of(folder, which, int(checkpoint.state["step"]))
 

@@ -17,6 +17,7 @@ from core.models.block import Attention, Block, Place
 from core.models.cache import KVCache, memory_for
 from core.models.decode import Decoder
 from core.models.layers import FeedForward, Norm, rms_norm, softcap
+from core.models.loss import Split
 from core.models.ngrams import BEFORE, NGrams, Smear
 from core.models.slots import Slots
 
@@ -83,9 +84,7 @@ class GPT(nn.Module):
         recent = tokens if cache is None else cache.recall(tokens, self.lookback)
         x, place = self.embed(recent, T, 0 if cache is None else cache.length)
         if cache is None:
-            form = self.attention_form(x)
-            for block in self.blocks:
-                x = block(x, place, form)
+            x = self.through(x, place)
         elif T == 1 and isinstance(cache, Decoder):
             return self.finish(cache.decode(x[:, 0], place).unsqueeze(1), recent)
         else:
@@ -93,6 +92,22 @@ class GPT(nn.Module):
                 x = block.cached(x, place, cache, layer)
             cache.length += T
         return self.head(x, recent)
+
+    def through(self, x: Tensor, place: Place) -> Tensor:
+        """The last block's output (B, T, C) for embeddings (B, T, C)."""
+        form = self.attention_form(x)
+        for block in self.blocks:
+            x = block(x, place, form)
+        return x
+
+    def split(self, tokens: Tensor) -> Split | None:
+        """What the head reads, for tokens (B, T), and the head; None with n-gram tables, which look at ids too."""
+        if self.ngrams is not None:
+            return None
+        hidden = self.through(*self.embed(tokens, tokens.shape[1], 0))
+        parts = (self.transformer["ln_f"], self.lm_head)
+        parameters = tuple(each for part in parts for each in part.parameters() if each.requires_grad)
+        return Split(hidden, lambda x: self.head(x, tokens), parameters)
 
     @property
     def blocks(self) -> list[Block]:

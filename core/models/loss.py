@@ -1,12 +1,68 @@
-"""Cross-entropy of next tokens, in nats."""
+"""Cross-entropy of next tokens, in nats.
+
+Shapes: B rows, T tokens, C channels, V ids, N tokens of a chunk.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 NO_TARGET = -1
+LOGITS = 1 << 24  # of a chunk at most, 64 MB in float32: several such tensors live at once
+WHOLE = 1 << 26  # of a micro-batch that is computed at once, 256 MB
+
+
+class Split(NamedTuple):
+    """A model cut in front of its output head.
+
+    hidden (B, T, C): what the head reads. head: (N, C) -> logits (N, V), each from its own row. parameters: that head trains.
+    """
+
+    hidden: Tensor
+    head: Callable[[Tensor], Tensor]
+    parameters: tuple[nn.Parameter, ...]
+
+
+def next_token_loss(model: Callable[..., Any], inputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+    """Sum of -ln p(target), a float32 scalar, and the number of targets, of a model and inputs (B, T).
+
+    Where all logits together would be large, they are computed in chunks and never kept: see `chunked_loss`. targets as for
+    `token_loss`. The model says how it is cut by a method `split(inputs)`.
+    """
+    if not is_large(model, inputs) or (split := model.split(inputs)) is None:  # type: ignore[attr-defined]
+        return token_loss(model(inputs), targets)
+    return chunked_loss(split, targets, chunk_of(model))
+
+
+def is_large(model: Callable[..., Any], inputs: Tensor) -> bool:
+    """Whether a model can be cut, and its logits of these inputs are too large to keep. Compiled code keeps none anyway."""
+    if not isinstance(model, nn.Module) or inputs.numel() * ids_of(model) <= WHOLE or torch.compiler.is_compiling():
+        return False
+    return is_its_own(model)
+
+
+def ids_of(model: nn.Module) -> int:
+    """V; 0 if the model does not say."""
+    size = getattr(model, "vocab_size", 0)
+    return size if isinstance(size, int) else 0
+
+
+def chunk_of(model: Callable[..., Any]) -> int:
+    """N: tokens whose logits are computed at once."""
+    assert isinstance(model, nn.Module)
+    return max(1, LOGITS // ids_of(model))
+
+
+def is_its_own(model: nn.Module) -> bool:
+    """Whether `split` belongs to the model's `forward`: a class that is derived from ours may compute something else."""
+    owners = [next((cls for cls in type(model).__mro__ if name in vars(cls)), None) for name in ("forward", "split")]
+    changed = "forward" in vars(model) or model._forward_hooks or model._forward_pre_hooks
+    return owners[1] is not None and owners[0] is owners[1] and not changed
 
 
 def token_loss(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
@@ -14,8 +70,62 @@ def token_loss(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
 
     logits (B, T, V); targets (B, T), -1 where there is no target. Both results stay on the device: reading them waits.
     """
-    flat = logits.reshape(-1, logits.shape[-1])  # (B T, V)
+    return nats_of(logits.reshape(-1, logits.shape[-1]), targets.reshape(-1)), (targets != NO_TARGET).sum()
+
+
+def nats_of(logits: Tensor, targets: Tensor) -> Tensor:
+    """Sum of -ln p(target) of logits (N, V) and targets (N,)."""
     # float32 at least: a bfloat16 logarithm has three digits
-    flat = flat.float() if flat.dtype in (torch.bfloat16, torch.float16) else flat
-    nats = F.cross_entropy(flat, targets.reshape(-1), ignore_index=NO_TARGET, reduction="sum")
+    logits = logits.float() if logits.dtype in (torch.bfloat16, torch.float16) else logits
+    return F.cross_entropy(logits, targets, ignore_index=NO_TARGET, reduction="sum")
+
+
+def chunked_loss(split: Split, targets: Tensor, size: int) -> tuple[Tensor, Tensor]:
+    """`token_loss` of a model that is cut, `size` tokens at a time: the logits of one chunk are alive, and their gradient.
+
+    The gradient of a chunk is computed at once, with its loss, so no logits are computed twice.
+    """
+    flat, wanted = split.hidden.flatten(0, 1), targets.reshape(-1)
+    if torch.is_grad_enabled() and (flat.requires_grad or split.parameters):
+        nats: Tensor = Chunks.apply(split.head, wanted, size, flat, *split.parameters)  # type: ignore[no-untyped-call]
+    else:
+        pairs = zip(torch.split(flat, size), torch.split(wanted, size), strict=True)
+        nats = torch.stack([nats_of(split.head(part), chosen) for part, chosen in pairs]).sum()
     return nats, (targets != NO_TARGET).sum()
+
+
+class Chunks(torch.autograd.Function):
+    """The sum of -ln p(target) of hidden states (B T, C), and its gradient, chunk by chunk."""
+
+    @staticmethod
+    def forward(
+        context: Any,
+        head: Callable[[Tensor], Tensor],
+        targets: Tensor,
+        size: int,
+        hidden: Tensor,
+        *parameters: nn.Parameter,
+    ) -> Tensor:
+        """Compute the loss, and keep its gradient with respect to hidden and parameters."""
+        of_hidden = torch.empty_like(hidden)
+        # in float32, where many small parts are added up
+        sums = [torch.zeros_like(each, dtype=torch.promote_types(each.dtype, torch.float32)) for each in parameters]
+        total = torch.zeros((), dtype=torch.promote_types(hidden.dtype, torch.float32), device=hidden.device)
+        for begin in range(0, len(hidden), size):
+            rows = slice(begin, begin + size)
+            with torch.enable_grad():
+                part = hidden[rows].detach().requires_grad_()
+                nats = nats_of(head(part), targets[rows])
+            with torch.autocast(hidden.device.type, enabled=False):  # as in a backward pass outside of it
+                found = torch.autograd.grad(nats, (part, *parameters))
+            total += nats.detach()
+            of_hidden[rows] = found[0]
+            for whole, piece in zip(sums, found[1:], strict=True):
+                whole += piece
+        context.save_for_backward(of_hidden, *(s.to(p.dtype) for s, p in zip(sums, parameters, strict=True)))
+        return total
+
+    @staticmethod
+    def backward(context: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        """The kept gradients, times the gradient of the sum."""
+        return (None, None, None, *(gradient * kept for kept in context.saved_tensors))

@@ -43,11 +43,15 @@ OWN = Plugin("prepare.py", "this experiment")
 
 @dataclass(frozen=True)
 class Plugins:
-    """The loaded plugins and the prepare.py of one experiment. Experiments do not see each other's hooks."""
+    """The loaded plugins and the prepare.py of one experiment. Experiments do not see each other's hooks.
+
+    folder: of the experiment, where the relative paths of its settings start; None without one.
+    """
 
     manager: pluggy.PluginManager
     loaded: list[Plugin] = field(default_factory=list)
     code: ModuleType | None = None
+    folder: Path | None = None
 
     def failures(self) -> list[Plugin]:
         """Plugins that failed to load, or whose hooks failed."""

@@ -77,5 +77,6 @@ def load_run(folder: Path, config: Config, plugins: Plugins, name: str = "best")
         runtime.attention or "auto",
     )
     model = model_on(machine, config.train.model, encoder.vocab_size, plugins)
+    checkpoints.refuse_other_base(model, state, str(checkpoint.folder))
     checkpoints.put_weights(model, checkpoint.model, str(checkpoint.folder))
     return Trained(folder, config, model.eval(), encoder, machine, step, data, stop, has_examples, conversations, begin)

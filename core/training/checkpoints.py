@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -229,10 +229,38 @@ def unflatten(optimizer: torch.optim.Optimizer, tensors: Tensors, plain: dict[st
 
 
 def weights(model: torch.nn.Module) -> Tensors:
-    """Parameters and saved buffers by name. A tied parameter is listed once, under its first name."""
+    """Parameters and saved buffers by name. A tied parameter is listed once, under its first name.
+
+    Of a model on a base that is kept elsewhere, only what is trained.
+    """
+    if base_of(model) is not None:
+        return {name: each.detach() for name, each in model.named_parameters() if each.requires_grad}
     saved = model.state_dict(keep_vars=True)
     own = dict(model.named_parameters()) | {name: value for name, value in model.named_buffers() if name in saved}
     return {name: tensor.detach() for name, tensor in own.items()}
+
+
+def base_of(model: torch.nn.Module) -> dict[str, str] | None:
+    """What tells the files of a pretrained base from others: name, revision, sha256. None for a model without one."""
+    found: dict[str, str] | None = getattr(model, "pretrained_base", None)
+    return found
+
+
+def refuse_other_base(model: torch.nn.Module, state: Mapping[str, Any], place: str) -> None:
+    """Raise UserError at `place` if a checkpoint's weights were trained on another base than the model has."""
+    trained, now = state.get("base") or {}, base_of(model) or {}
+    if trained.get("sha256") != now.get("sha256"):
+        raise UserError(
+            f"the weights were trained on {base_text(trained)}, and this model has {base_text(now)}",
+            place=place,
+            remedy="Put the files of the base model back, or give its path: train.model.params.name.",
+        )
+
+
+def base_text(base: Mapping[str, str]) -> str:
+    """A base in words."""
+    revision = f" at {base['revision'][:12]}" if base.get("revision") else ""
+    return f"{base['name']}{revision} (sha256 {base['sha256'][:12]})" if base else "no pretrained base"
 
 
 def put_weights(model: torch.nn.Module, tensors: Tensors, place: str) -> None:

@@ -22,6 +22,7 @@ import torch
 
 from core import process
 from core.config import Train
+from core.defaults import PRETRAINED_KIND
 from core.errors import UserError
 from core.training.machine import Machine
 
@@ -30,7 +31,10 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 
 
 def is_worth_compiling(config: Train, device: torch.device) -> bool:
-    """Whether train.runtime.compile = "auto" means to compile. Not if a condition may end the run early."""
+    """Whether train.runtime.compile = "auto" means to compile. Not if a condition may end the run early, and no pretrained model:
+    its code is not ours, and its loss must not keep all logits."""
+    if config.model.kind == PRETRAINED_KIND:
+        return False
     minutes = config.runtime.max_minutes
     is_long = config.schedule.max_iters >= LONG_STEPS if minutes is None else minutes >= LONG_MINUTES
     return device.type == "cuda" and is_long and not config.runtime.stop_when and not missing(device)

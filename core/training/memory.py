@@ -6,12 +6,17 @@ import contextlib
 import gc
 import traceback
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
 
 # torch raises a plain RuntimeError with these words: its allocator on a CPU, and cuDNN's attention for too many rows at once.
 WORDS = ("DefaultCPUAllocator", "not enough memory", "can't allocate memory", "mha_graph.execute")
+
+
+PROCESS = Path("/proc/self")
 
 
 class NoRoom(Exception):
@@ -34,6 +39,45 @@ def used_up(error: BaseException) -> bool:
     if isinstance(error, MemoryError | torch.OutOfMemoryError):
         return True
     return isinstance(error, RuntimeError) and any(words in str(error) for words in WORDS)
+
+
+@dataclass
+class Peak:
+    """The most memory that was used at once while something was measured, bytes; None if the system does not say."""
+
+    bytes: int | None = None
+
+
+@contextlib.contextmanager
+def measuring(device: torch.device) -> Iterator[Peak]:
+    """A context that measures the most memory of the GPU that tensors use, or of this process (on Linux), at once."""
+    found = Peak()
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+        yield found
+        found.bytes = int(torch.cuda.max_memory_allocated(device))
+        return
+    forgotten = forget_peak()
+    yield found
+    found.bytes = process_peak() if forgotten else None
+
+
+def forget_peak() -> bool:
+    """Have Linux count the peak memory of this process anew. Returns whether it does."""
+    try:
+        (PROCESS / "clear_refs").write_text("5")  # proc(5): the peak becomes what is used now
+    except OSError:
+        return False
+    return True
+
+
+def process_peak() -> int | None:
+    """The peak of resident memory of this process, bytes; None if the system does not say."""
+    try:
+        lines = (PROCESS / "status").read_text().splitlines()
+        return next(1024 * int(line.split()[1]) for line in lines if line.startswith("VmHWM:"))
+    except (OSError, StopIteration, ValueError):
+        return None
 
 
 def most_rows(step: Callable[[int], Any], rows: int) -> int | None:

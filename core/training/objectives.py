@@ -13,14 +13,14 @@ from typing import Any
 import torch.nn.functional as F
 from torch import Tensor
 
-from core.models.loss import NO_TARGET, token_loss
+from core.models.loss import NO_TARGET, next_token_loss
 
 Objective = Callable[..., Tensor]  # (model, inputs, targets, *more)
 
 
 def tokens(model: Callable[..., Any], inputs: Tensor, targets: Tensor) -> Tensor:
     """Cross-entropy of the next tokens in nats, summed over the targets. -1 means no target."""
-    nats, _ = token_loss(model(inputs), targets)
+    nats, _ = next_token_loss(model, inputs, targets)
     return nats
 
 

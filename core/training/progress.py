@@ -131,6 +131,8 @@ def copy(
         "config": hidden(run.config.model_dump()),
         **identity,
     }
+    if (base := checkpoints.base_of(model)) is not None:
+        state["base"] = hidden(base)
     weights, tensors = copied(checkpoints.weights(model)), copied(tensors)
     return lambda: checkpoints.save(run.checkpoints, name, weights, tensors, state)
 
@@ -181,6 +183,7 @@ def take(
     settings = changed(flat(completed(state["config"])), flat(run.config.model_dump()))
     if foreign := {key: values for key, values in settings.items() if not resumable(key)}:
         raise other_settings(checkpoint.folder, foreign)
+    checkpoints.refuse_other_base(model, state, str(checkpoint.folder))
     checkpoints.put_weights(model, checkpoint.model, str(checkpoint.folder))
     if not alike(state["optimizer"]["groups"], optimizer.state_dict()["param_groups"]):
         raise ValueError("its optimizer has other groups of parameters")

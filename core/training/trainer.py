@@ -111,7 +111,7 @@ def train(run: Run, parts: Parts, progress: Progress, metrics: MetricsFile, stop
                 "train_loss": progress.take_mean_loss(),
                 "grad_norm": figures[-1][1],
                 "learning_rate": optimizer.param_groups[0]["lr"],
-                "param_norm": norm(model.parameters()),
+                "param_norm": norm(trained(model)),
             }
             row |= progress.take_means()
             if parts.epochs is not None:
@@ -194,6 +194,11 @@ def diverged(run: Run, what: str, value: float, step: int, number: int | None = 
         "raise train.schedule.warmup_iters, or set train.optim.grad_clip = 1.0; then train with `fresh=True`. "
         "Or go on without such batches: `train.runtime.on_nan=rollback`."
     )
+
+
+def trained(model: torch.nn.Module) -> Iterable[torch.Tensor]:
+    """The parameters that are not frozen."""
+    return (parameter for parameter in model.parameters() if parameter.requires_grad)
 
 
 def norm(tensors: Iterable[torch.Tensor]) -> float:

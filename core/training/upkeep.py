@@ -14,7 +14,7 @@ from core.training import progress as saving
 from core.training.progress import Progress
 from core.training.step import clip_gradient
 from core.training.timing import timed
-from core.training.trainer import Parts, norm
+from core.training.trainer import Parts, norm, trained
 
 
 def evaluation_seconds(parts: Parts) -> float:
@@ -40,12 +40,12 @@ def save(run: Run, parts: Parts) -> dict[str, Any]:
 
 def row_seconds(run: Run, parts: Parts) -> float:
     """Seconds of one row of metrics: two norms and a line of metrics.csv, without trackers, hooks and the screen."""
-    for parameter in parts.model.parameters():
+    for parameter in trained(parts.model):
         parameter.grad = torch.ones_like(parameter)
     metrics = MetricsFile(run.folder, [], keep_until=0)
     seconds = timed(
         lambda: metrics.append(
-            {"grad_norm": float(clip_gradient(parts.model, 0.0)), "param_norm": norm(parts.model.parameters())}
+            {"grad_norm": float(clip_gradient(parts.model, 0.0)), "param_norm": norm(trained(parts.model))}
         ),
         seconds=0.2,
     ).median

@@ -1,0 +1,156 @@
+"""Adapters in PEFT's own format, a folder with adapter_config.json and adapter_model.safetensors: made from a checkpoint or a model.
+
+`peft.PeftModel.from_pretrained(base, folder)` reads it. The run's checkpoints stay what a resume needs.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save
+from torch import Tensor
+
+from core import durable, files
+from core.errors import UserError
+from core.huggingface.extra import needed
+from core.huggingface.lora import ADAPTER, ALPHA, RANK
+from core.private import hidden
+
+FOLDER = "adapters"  # of a run
+CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+ORIGIN = "origin.json"  # ours: the step, and what tells the base from others
+OURS, THEIRS = "model.", "base_model.model."  # what a parameter's name begins with in our module, and in PEFT's files
+MATRIX = re.compile(rf"(.+)\.lora_([AB])\.{ADAPTER}\.weight")
+
+
+def adapter_of_checkpoint(run: Any, checkpoint: Path, name: str) -> Path | None:
+    """Write out/<run>/adapters/<name> from a checkpoint of the run, if it is not that already. None if there is no checkpoint."""
+    if not (checkpoint / "state.json").is_file():
+        return None
+    state = json.loads((checkpoint / "state.json").read_bytes())
+    folder: Path = run.folder / FOLDER / name
+    if step_of(folder) != int(state["step"]):
+        tensors = load_file(checkpoint / "model.safetensors")
+        write_folder(folder, run.config.train.model.params, state["base"], tensors, int(state["step"]))
+    return folder
+
+
+def catch_up(run: Any) -> None:
+    """Write the adapters of the checkpoints that are there. Those that stand already are left."""
+    for name in ("best", "last"):
+        adapter_of_checkpoint(run, run.checkpoints / name, name)
+
+
+def write_adapter(loaded: Any, folder: Path) -> Path:
+    """Write the adapter of a loaded model of a run (`core.lab.model.LoadedModel`) into a new folder.
+
+    Raises UserError for a model without adapters, and for a folder that is there and not empty.
+    """
+    module = loaded.module
+    refuse_without_adapter(module, loaded.run.title)
+    refuse_taken(folder)
+    tensors = {name: each.cpu() for name, each in adapter_tensors(module).items()}
+    write_folder(folder, loaded.config.train.model.params, module.pretrained_base, tensors, loaded.step)
+    return folder
+
+
+def refuse_without_adapter(module: Any, title: str) -> None:
+    """Raise UserError if a model has no adapters."""
+    if getattr(module, "lora", None) is None:
+        raise UserError(
+            f"{title} has no adapter",
+            place=title,
+            remedy='Only runs of train.model.kind = "hf" with lora = true have one.',
+        )
+
+
+def refuse_taken(folder: Path) -> None:
+    """Raise UserError if something would be overwritten."""
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise UserError(
+            "something is there already", place=str(folder), remedy="Name a new folder, or remove this one."
+        )
+
+
+def write_folder(
+    folder: Path, params: Mapping[str, Any], base: Mapping[str, str], tensors: Mapping[str, Tensor], step: int
+) -> None:
+    """Write an adapter as a whole: until it is complete, what was there stays. Raises DiskFull.
+
+    params: of [train.model.params]. base: the base's identity. tensors: by their names in our module. step: of the run.
+    """
+    renamed = {peft_name(name): tensor.contiguous() for name, tensor in tensors.items()}
+    parts = {
+        CONFIG: json.dumps(config_of(params, base, list(tensors)), indent=2, sort_keys=True).encode(),
+        WEIGHTS: save(renamed, {"format": "pt"}),
+        ORIGIN: json.dumps({"step": step, "base": base}, indent=2).encode(),
+    }
+    replace_folder(folder, parts)
+
+
+def replace_folder(folder: Path, parts: Mapping[str, bytes]) -> None:
+    """Give a folder new files. A kill leaves the old folder, or the new one; between two renames neither, and `catch_up` heals that."""
+    temporary, old = folder.with_name(f"{files.TEMPORARY}{folder.name}"), folder.with_name(f".old-{folder.name}")
+    with files.room_for(folder.parent, sum(map(len, parts.values()))):
+        durable.make_folders(folder.parent)
+        durable.remove_tree(temporary)
+        durable.remove_tree(old)
+        try:
+            durable.make_folder(temporary)
+            for name, data in parts.items():
+                durable.write_file(temporary / name, data)
+            durable.sync_path(temporary)
+            if folder.exists():
+                durable.rename(folder, old)
+            durable.rename(temporary, folder)
+            durable.sync_path(folder.parent)
+        finally:
+            durable.remove_tree(temporary)
+        durable.remove_tree(old)
+
+
+def config_of(params: Mapping[str, Any], base: Mapping[str, str], names: Sequence[str]) -> dict[str, Any]:
+    """The content of adapter_config.json. Layers are listed by their whole names, so that PEFT can match no other."""
+    peft = needed("peft", "Writing an adapter")
+    layers = sorted({found[1].removeprefix(OURS) for name in names if (found := MATRIX.fullmatch(name))})
+    config = peft.LoraConfig(
+        r=params.get("r", RANK),
+        lora_alpha=params.get("alpha", ALPHA),
+        lora_dropout=params.get("dropout", 0.0),
+        target_modules=layers,
+        base_model_name_or_path=str(hidden(base["name"])),
+        revision=base["revision"] or None,
+        task_type="CAUSAL_LM",
+        inference_mode=True,
+    )
+    return {name: plain(value) for name, value in config.to_dict().items()}
+
+
+def plain(value: Any) -> Any:
+    """A value as JSON has it: sets as sorted lists, enumerations by their value."""
+    if isinstance(value, set):
+        return sorted(value)
+    return getattr(value, "value", value)
+
+
+def peft_name(name: str) -> str:
+    """The name of a parameter in PEFT's files, which leave out the adapter's own name."""
+    return f"{THEIRS}{name.removeprefix(OURS)}".replace(f".{ADAPTER}.weight", ".weight")
+
+
+def step_of(folder: Path) -> int | None:
+    """The step of an adapter that is there; None if there is none, or it is another program's."""
+    try:
+        return int(json.loads((folder / ORIGIN).read_bytes())["step"])
+    except (OSError, LookupError, TypeError, ValueError):
+        return None
+
+
+def adapter_tensors(module: torch.nn.Module) -> dict[str, Tensor]:
+    """The parameters of a model's adapters, by their names in it."""
+    return {name: each.detach() for name, each in module.named_parameters() if each.requires_grad}

@@ -1,0 +1,51 @@
+"""The optional packages of the extra hf: import one where it is used, and keep it quiet."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import logging
+import warnings
+from collections.abc import Iterator
+from typing import Any
+
+from core.errors import UserError
+
+INSTALL = "pip install -c constraints.txt -e '.[hf]'"
+
+
+def needed(package: str, purpose: str) -> Any:
+    """Import a package. purpose: what needs it, as the start of a sentence. Raises UserError if it is not installed."""
+    remarks = logging.getLogger("bitsandbytes")  # which peft imports: it tells of a faster kernel that it could fetch
+    level = remarks.level
+    remarks.setLevel(logging.ERROR)
+    try:
+        return importlib.import_module(package)
+    except ImportError as error:
+        if (error.name or "").partition(".")[0] != package:
+            raise  # the package is there, and something that it needs is not: its own words help more
+        raise UserError(
+            f"{purpose} needs the package {package}, which is not installed",
+            place="the extra hf",
+            remedy=f"Install it: {INSTALL}",
+        ) from None
+    finally:
+        remarks.setLevel(level)
+
+
+@contextlib.contextmanager
+def quietly() -> Iterator[None]:
+    """A context in which transformers and its friends print no progress bars and no remarks. What matters is checked by us."""
+    from transformers.utils import logging as theirs
+
+    level, bars = theirs.get_verbosity(), theirs.is_progress_bar_enabled()
+    theirs.set_verbosity(logging.ERROR)
+    theirs.disable_progress_bar()  # type: ignore[no-untyped-call]
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        theirs.set_verbosity(level)
+        if bars:
+            theirs.enable_progress_bar()  # type: ignore[no-untyped-call]
