@@ -20,17 +20,17 @@ from protocols import (
     speech,
 )
 
-from core.corpora.bundestag import BrokenProtocol, Protocol, read_protocol
+from core.corpora.bundestag import BrokenProtocol, PlenaryProtocol, read_protocol
 from core.corpora.speech import Speech, framed, written
 
 MINISTER = "Bundesministerin des Innern und für Heimat"
 
 
 @pytest.fixture
-def read(tmp_path: Path) -> Callable[..., Protocol]:
+def read(tmp_path: Path) -> Callable[..., PlenaryProtocol]:
     """Read a file with this content."""
 
-    def run(content: bytes, *, comments: bool = False) -> Protocol:
+    def run(content: bytes, *, comments: bool = False) -> PlenaryProtocol:
         path = tmp_path / "20113.xml"
         path.write_bytes(content)
         return read_protocol(path, comments=comments)
@@ -38,12 +38,14 @@ def read(tmp_path: Path) -> Callable[..., Protocol]:
     return run
 
 
-def lines(found: Protocol) -> list[tuple[str, str, str, str, bool]]:
+def lines(found: PlenaryProtocol) -> list[tuple[str, str, str, str, bool]]:
     return [(each.speaker, each.party, each.role, each.text, each.presiding) for each in found.speeches]
 
 
 @pytest.mark.parametrize("layout", ["lines", "tabs"])
-def test_a_speech_has_a_speaker_a_party_a_role_and_the_session(read: Callable[..., Protocol], layout: Layout) -> None:
+def test_a_speech_has_a_speaker_a_party_a_role_and_the_session(
+    read: Callable[..., PlenaryProtocol], layout: Layout
+) -> None:
     member = speech(
         person(1, "Ada", "Amsel", "BÜNDNIS\u00a090/DIE\nGRÜNEN", layout=layout), said("Eins."), said("Zwei.", "O")
     )
@@ -57,7 +59,7 @@ def test_a_speech_has_a_speaker_a_party_a_role_and_the_session(read: Callable[..
     assert {(each.session, each.date) for each in found.speeches} == {("20/113", "2023-06-23")}
 
 
-def test_what_the_presidency_says_is_no_part_of_the_speech(read: Callable[..., Protocol]) -> None:
+def test_what_the_presidency_says_is_no_part_of_the_speech(read: Callable[..., PlenaryProtocol]) -> None:
     interrupted = speech(
         person(1, "Ada", "Amsel", "SPD"), said("Eins."), chair("Kommen Sie zum Schluss.", "Vizepräsident Dr. Otto Ordnung"),
         person(1, "Ada", "Amsel", "SPD"), said("Zwei."), chair("Danke."),
@@ -70,20 +72,20 @@ def test_what_the_presidency_says_is_no_part_of_the_speech(read: Callable[..., P
 
 
 @pytest.mark.parametrize("first", ["Alterspräsident Dr. Hermann", "Präsidentin Berta"])
-def test_an_office_in_the_first_name_is_the_chair(read: Callable[..., Protocol], first: str) -> None:
+def test_an_office_in_the_first_name_is_the_chair(read: Callable[..., PlenaryProtocol], first: str) -> None:
     (found,) = read(protocol(1, [speech(person(1, first, "Otto"), said("Guten Morgen."))])).speeches
     office, _, rest = first.partition(" ")
     assert (found.speaker, found.role, found.presiding) == (f"{rest} Otto", office, True)
 
 
-def test_a_head_of_a_state_is_no_chair(read: Callable[..., Protocol]) -> None:
+def test_a_head_of_a_state_is_no_chair(read: Callable[..., PlenaryProtocol]) -> None:
     (found,) = read(
         protocol(1, [speech(person(1, "Anke", "Neu", role="Ministerpräsidentin (Saarland)"), said("Guten Tag."))])
     ).speeches
     assert (found.role, found.presiding) == ("Ministerpräsidentin (Saarland)", False)
 
 
-def test_a_question_in_between_is_a_speech_of_its_own(read: Callable[..., Protocol]) -> None:
+def test_a_question_in_between_is_a_speech_of_its_own(read: Callable[..., PlenaryProtocol]) -> None:
     ada, bea = person(1, "Ada", "Amsel", "SPD"), person(2, "Bea", "Bach", "FDP")
     found = read(protocol(1, [speech(ada, said("Eins."), bea, said("Und?"), ada, said("Zwei."))]))
     assert [(each.speaker, each.text) for each in found.speeches] == [
@@ -93,7 +95,7 @@ def test_a_question_in_between_is_a_speech_of_its_own(read: Callable[..., Protoc
     ]
 
 
-def test_comments_are_an_option(read: Callable[..., Protocol]) -> None:
+def test_comments_are_an_option(read: Callable[..., PlenaryProtocol]) -> None:
     content = protocol(
         1, [speech(person(1, "Ada", "Amsel"), said("Eins."), comment("Beifall; Zuruf: Oh!"), said("Zwei."))]
     )
@@ -101,7 +103,7 @@ def test_comments_are_an_option(read: Callable[..., Protocol]) -> None:
     assert read(content, comments=True).speeches[0].text == "Eins.\n(Beifall; Zuruf: Oh!)\nZwei."
 
 
-def test_only_what_is_said_is_text(read: Callable[..., Protocol]) -> None:
+def test_only_what_is_said_is_text(read: Callable[..., PlenaryProtocol]) -> None:
     """Footnotes, titles of the agenda and anchors are not; small letters are, and marks for line ends vanish."""
     note = '<fussnote id="1"><p>Anlage 5</p></fussnote>'
     text = f'CO<sub>2</sub>{note} und<a id="S2"/> Kol\u00adlege,\u202f400\u00a0000 Nicht\u2011Mitglieder'
@@ -109,20 +111,20 @@ def test_only_what_is_said_is_text(read: Callable[..., Protocol]) -> None:
     assert found.speeches[0].text == "CO2 und Kollege, 400 000 Nicht-Mitglieder"
 
 
-def test_the_number_may_stand_in_the_head_only(read: Callable[..., Protocol]) -> None:
+def test_the_number_may_stand_in_the_head_only(read: Callable[..., PlenaryProtocol]) -> None:
     found = read(protocol(7, [some_speech(1)], term=19, attributes=False))
     assert (found.session, found.date) == ("19/7", "2023-06-23")
 
 
 @pytest.mark.parametrize("encoding", ["UTF-8", "UTF-8-SIG", "ISO-8859-1", "UTF-16", "windows-1252"])
-def test_encodings(read: Callable[..., Protocol], encoding: str) -> None:
+def test_encodings(read: Callable[..., PlenaryProtocol], encoding: str) -> None:
     content = protocol(1, [speech(person(1, "Ada", "Größe"), said("Überall süße Äpfel."))], encoding="UTF-8").decode()
     declared = encoding.replace("UTF-8-SIG", "UTF-8")
     found = read(content.replace('encoding="UTF-8"', f'encoding="{declared}"').encode(encoding))
     assert (found.speeches[0].speaker, found.speeches[0].text) == ("Ada Größe", "Überall süße Äpfel.")
 
 
-def test_entities_of_html_are_known(read: Callable[..., Protocol]) -> None:
+def test_entities_of_html_are_known(read: Callable[..., PlenaryProtocol]) -> None:
     assert (
         read(protocol(1, [speech(person(1, "Ada", "Amsel"), said("A&nbsp;&amp;&nbsp;B&auml;r"))])).speeches[0].text
         == "A & Bär"
@@ -153,7 +155,7 @@ BROKEN = {
 
 
 @pytest.mark.parametrize("what", BROKEN)
-def test_a_broken_file_says_why(read: Callable[..., Protocol], what: str) -> None:
+def test_a_broken_file_says_why(read: Callable[..., PlenaryProtocol], what: str) -> None:
     content, why = BROKEN[what]
     with pytest.raises(BrokenProtocol) as error:
         read(content)

@@ -37,7 +37,7 @@ class BrokenProtocol(Exception):
 
 
 @dataclass(frozen=True)
-class Protocol:
+class PlenaryProtocol:
     """A session: its number, its date, what was said. Comments are paragraphs in brackets, if they were asked for."""
 
     session: str
@@ -45,7 +45,7 @@ class Protocol:
     speeches: tuple[Speech, ...]
 
 
-def read_protocol(path: Path, *, comments: bool = False) -> Protocol:
+def read_protocol(path: Path, *, comments: bool = False) -> PlenaryProtocol:
     """Read one file. It takes memory for this file only.
 
     comments: keep what others do and call in between. Raises BrokenProtocol for a file that is no protocol, damaged or cut off, and OSError.
@@ -88,7 +88,7 @@ def refuse_entity(name: str, *declared: object) -> None:
 
 
 @dataclass
-class Turn:
+class SpeakersTurn:
     """What one person says in a row. key: which person."""
 
     key: str
@@ -118,7 +118,7 @@ class ProtocolReader:
         self.muted = 0  # how deep the element is whose text is left out; 0: none
         self.in_speech = 0  # how deep <rede> is; 0: outside
         self.person: dict[str, str] | None = None  # the parts of <redner>
-        self.turns: list[Turn] = []
+        self.turns: list[SpeakersTurn] = []
         self.speeches: list[Speech] = []
 
     def start(self, name: str, attributes: dict[str, str]) -> None:
@@ -212,14 +212,14 @@ class ProtocolReader:
     def end_of_paragraph(self, name: str, text: str) -> None:
         if name == "name":
             speaker = text.rstrip(": ")
-            self.turns.append(Turn(speaker, bare(speaker), "", office_of(speaker)))
+            self.turns.append(SpeakersTurn(speaker, bare(speaker), "", office_of(speaker)))
         elif self.turns and (name == "p" or self.comments):
             self.turns[-1].paragraphs.append(text)
 
     def merged(self) -> Iterator[Speech]:
         """The speeches of a <rede>. Who goes on after the presidency has spoken goes on with the same speech."""
-        kept: list[Turn] = []
-        last: Turn | None = None
+        kept: list[SpeakersTurn] = []
+        last: SpeakersTurn | None = None
         for turn in self.turns:
             if turn.presiding:
                 kept.append(turn)
@@ -234,18 +234,18 @@ class ProtocolReader:
                 text = "\n".join(turn.paragraphs)
                 yield Speech(session, date, turn.speaker, turn.party, turn.role, text, turn.presiding)
 
-    def protocol(self) -> Protocol:
+    def protocol(self) -> PlenaryProtocol:
         """What was read. Raises BrokenProtocol where the number of the session is missing."""
         if not (self.term.isdecimal() and self.number.isdecimal()):
             raise BrokenProtocol("it does not say the numbers of its term and session")
-        return Protocol(f"{self.term}/{self.number}", iso(self.date), tuple(self.speeches))
+        return PlenaryProtocol(f"{self.term}/{self.number}", iso(self.date), tuple(self.speeches))
 
 
-def turn_of(person: dict[str, str]) -> Turn:
+def turn_of(person: dict[str, str]) -> SpeakersTurn:
     """An empty turn of the person with these parts of a name."""
     name = " ".join(person[part] for part in ("titel", "vorname", "namenszusatz", "nachname") if part in person)
     role = person.get("rolle_lang") or person.get("rolle_kurz") or office_of(name)
-    return Turn(person["id"] or name, bare(name), party_of(person.get("fraktion", "")), role)
+    return SpeakersTurn(person["id"] or name, bare(name), party_of(person.get("fraktion", "")), role)
 
 
 def office_of(name: str) -> str:

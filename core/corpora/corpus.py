@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from core.corpora.bundestag import BrokenProtocol, Protocol, read_protocol
+from core.corpora.bundestag import BrokenProtocol, PlenaryProtocol, read_protocol
 from core.corpora.invented import invented_speeches
 from core.corpora.sources import Names, local_files, names_of, source_files
 from core.corpora.speech import Speech
@@ -162,7 +162,7 @@ def of_protocols(
     return SpeechCorpus(sides, read, fractions)
 
 
-def again(file: WholeProtocol, *, comments: bool) -> Protocol:
+def again(file: WholeProtocol, *, comments: bool) -> PlenaryProtocol:
     """A protocol that could be read a moment ago. Raises UserError if it cannot any more."""
     try:
         return read_protocol(file.path, comments=comments)
