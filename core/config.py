@@ -168,7 +168,9 @@ class Prepare(Section):
 class Model(Section):
     """The network. The preset sets the keys that are None, unless they say otherwise."""
 
-    kind: str = Field("gpt", role="model", description="gpt, lstm, or a model of a plugin")
+    kind: str = Field(
+        "gpt", role="model", description="gpt, lstm, hf (a pretrained model, see `params`), or a model of a plugin"
+    )
     preset: Literal["modern", "gpt2", "llama"] = Field(
         "modern", role="model", description="set of defaults for model, optimizer and schedule"
     )
@@ -251,7 +253,8 @@ class Model(Section):
     params: dict[str, Any] = Field(
         role="model",
         default_factory=dict,
-        description="keyword-only parameters of build_model() in prepare.py, or of a plugin's model",
+        description="keyword-only parameters of build_model() in prepare.py, or of a plugin's model. Of hf: name, revision, lora, r, "
+        "alpha, dropout, target_modules, quantize, weights, gradient_checkpointing",
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import os
 import shutil
@@ -167,9 +168,12 @@ def test_a_killed_run_goes_on_bit_for_bit(fine: Path, terrarium: Terrarium) -> N
             for run in ("whole", "cut")
         )
         assert one == other
-    rows = [(fine / "out" / run / "metrics.csv").read_text().splitlines() for run in ("whole", "cut")]
-    losses = [[line.split(",")[:4] for line in each] for each in rows]
-    assert losses[0] == losses[1]
+    learnt = []
+    for run in ("whole", "cut"):
+        with (fine / "out" / run / "metrics.csv").open() as file:
+            names = ("step", "train_loss", "val_loss", "grad_norm", "param_norm", "learning_rate")
+            learnt.append([[row[name] for name in names] for row in csv.DictReader(file)])
+    assert learnt[0] == learnt[1] and len(learnt[0]) == 4
 
 
 def test_full_finetuning_trains_and_saves_everything(lab: Path, bases: Path, terrarium: Terrarium) -> None:

@@ -115,7 +115,7 @@ def compared(loaded: Any, merged: Any, folder: Path) -> MergeReport:
     device, merged = next(module.parameters()).device, merged.to(next(module.parameters()).device).eval()
     largest, divergence, tokens = 0.0, 0.0, 0
     for inputs, _ in validation_rows(loaded.dataset.val, data, BATCHES):
-        for row in torch.from_numpy(inputs).to(device).split(1):
+        for row in torch.split(torch.from_numpy(inputs).to(device), 1):
             one, other = module(row)[0].float(), merged(input_ids=row, use_cache=False).logits[0].float()  # (T, V)
             largest = max(largest, float((one - other).abs().max()))
             one, other = one.double().log_softmax(-1), other.double().log_softmax(-1)

@@ -29,7 +29,7 @@ from core.huggingface.lora import (
     shape_of_layer,
 )
 from core.huggingface.quantized import keep_layout, quantise, refuse_full_finetuning
-from core.models.loss import Split
+from core.models.loss import CutAtHead
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 Rank = Annotated[int, pydantic.Field(ge=1, le=4096)]
@@ -38,7 +38,7 @@ Rank = Annotated[int, pydantic.Field(ge=1, le=4096)]
 class Pretrained(nn.Module):
     """A base model, with adapters that are trained while it is frozen, or as a whole.
 
-    pretrained_base: what tells its files from others. adapted: the layers with adapters, none without LoRA. base_numbers: how
+    vocab_size: V. encoder_ids: the first ones, which the encoder has. pretrained_base: what tells its files from others. adapted: the layers with adapters, none without LoRA. base_numbers: how
     many numbers the base has.
     """
 
@@ -75,7 +75,8 @@ class Pretrained(nn.Module):
         refuse_large_vocabulary(model, vocab_size, base)
         assert config.block_size is not None
         self.base, self.pretrained_base = base, {} if weightless else base.identity
-        self.vocab_size, self.block_size = vocab_size, config.block_size
+        self.vocab_size, self.block_size = rows_of(model), config.block_size
+        self.encoder_ids = vocab_size
         self.base_numbers = sum(parameter.numel() for parameter in model.parameters())
         self.is_quantised = quantize == "nf4"
         shapes = {path: shape_of_layer(layer) for path, layer in linear_layers(model).items()}
@@ -89,7 +90,7 @@ class Pretrained(nn.Module):
             checkpoint_activations(model)
         self.model = model
         self.head_cap = getattr(model.config.get_text_config(), "final_logit_softcapping", None)
-        self.splits: bool | None = None  # not yet known
+        self.can_be_cut: bool | None = None  # not yet known
         self.train()
 
     def forward(self, tokens: Tensor, cache: PretrainedCache | None = None) -> Tensor:
@@ -98,22 +99,22 @@ class Pretrained(nn.Module):
             logits: Tensor = self.model(input_ids=tokens, use_cache=False).logits
             return logits
         logits = cache.read(self.model, tokens)
-        logits[..., self.vocab_size :] = -torch.inf  # rows of the vocabulary that no id of the encoder has
+        logits[..., self.encoder_ids :] = -torch.inf  # rows of the vocabulary that no id of the encoder has
         return logits
 
     def new_cache(self, batch_size: int) -> PretrainedCache:
         """Room for the keys and values of block_size tokens of batch_size rows, which grows as it is filled."""
         return PretrainedCache(self.model, self.block_size)
 
-    def split(self, tokens: Tensor) -> Split | None:
+    def cut_at_head(self, tokens: Tensor) -> CutAtHead | None:
         """The hidden states before the output head, and the head; None where the model does more than that in the end."""
-        if self.splits is None:
-            self.splits = self.is_split_here(tokens[:1, :2])
-        if not self.splits:
+        if self.can_be_cut is None:
+            self.can_be_cut = self.is_cut_here(tokens[:1, :2])
+        if not self.can_be_cut:
             return None
         hidden = self.model.get_decoder()(input_ids=tokens, use_cache=False).last_hidden_state
         parameters = [each for each in self.model.get_output_embeddings().parameters() if each.requires_grad]
-        return Split(hidden, self.head, tuple(parameters))
+        return CutAtHead(hidden, self.head, tuple(parameters))
 
     def head(self, hidden: Tensor) -> Tensor:
         """Logits (..., V) of hidden states (..., C)."""
@@ -121,7 +122,7 @@ class Pretrained(nn.Module):
         return self.head_cap * torch.tanh(logits / self.head_cap) if self.head_cap else logits
 
     @torch.no_grad()
-    def is_split_here(self, tokens: Tensor) -> bool:
+    def is_cut_here(self, tokens: Tensor) -> bool:
         """Whether decoder and head together give the model's own logits, which is tried with some tokens (B, T)."""
         if not hasattr(self.model, "get_decoder") or self.model.get_output_embeddings() is None:
             return False
@@ -190,13 +191,18 @@ def refuse_long_context(model: Any, config: Model, base: Base) -> None:
 
 def refuse_large_vocabulary(model: Any, vocab_size: int, base: Base) -> None:
     """Raise UserError if the encoder has more ids than the base model has rows for."""
-    rows = model.get_input_embeddings().weight.shape[0]
+    rows = rows_of(model)
     if vocab_size > rows:
         raise UserError(
             f"the encoder has {vocab_size:,} ids, and {base.name} knows {rows:,}",
             place="prepare.encoder",
             remedy='Use the tokenizer of the base model: prepare.encoder = "hf".',
         )
+
+
+def rows_of(model: Any) -> int:
+    """The rows of a model's vocabulary."""
+    return int(model.get_input_embeddings().weight.shape[0])
 
 
 def matrix_numbers(model: Any, shapes: Mapping[str, tuple[int, int]]) -> int:

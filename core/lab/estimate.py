@@ -121,14 +121,15 @@ def weightless(opened: Opened, vocab_size: int) -> nn.Module:
 
 def state_bytes(model: nn.Module, optimizer: str) -> int | None:
     """Bytes of weights, gradients and the optimizer's state. None for an optimizer of a plugin. Muon keeps one number for
-    each of its matrices, and two for all else."""
+    each of its matrices, and two for all else. Frozen weights are only kept."""
     if optimizer not in STATE:
         return None
     kept = 0
     for name, role in roles_of(model).items():
         one = optimizer == "muon" and role == "matrix"
         kept += (1 if one else STATE[optimizer]) * model.get_parameter(name).numel()
-    return FLOAT * (2 * parameter_count(model) + kept)
+    frozen = sum(parameter.nbytes for parameter in model.parameters() if not parameter.requires_grad)
+    return FLOAT * (2 * parameter_count(model) + kept) + frozen
 
 
 def ids_of(opened: Opened) -> int:

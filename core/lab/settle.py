@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from core.config import Config, replaced
 from core.data.batches import layout_of
 from core.data.dataset import Dataset
+from core.defaults import PRETRAINED_KIND
 from core.lab.rehearsal import Rehearsal
 from core.models.build import with_chosen_params
 from core.plugins.discovery import Experiment
@@ -46,7 +47,9 @@ def settle(
     timings: dict[str, float] = {}
     if timing and machine.compile:
         compiling.refuse_without_compiler(machine.device)
-    elif timing:
+    elif (
+        timing and config.train.model.kind != PRETRAINED_KIND
+    ):  # it would be loaded twice, which takes longer than it gains
         with contextlib.suppress(memory.NoRoom), memory.noticing():  # the run itself will report what fits
             machine, timings = by_timing(experiment, config, dataset, plugins, machine)
     return Settled(with_choices(config, machine), machine, timings)

@@ -17,7 +17,7 @@ from core.models.block import Attention, Block, Place
 from core.models.cache import KVCache, memory_for
 from core.models.decode import Decoder
 from core.models.layers import FeedForward, Norm, rms_norm, softcap
-from core.models.loss import Split
+from core.models.loss import CutAtHead
 from core.models.ngrams import BEFORE, NGrams, Smear
 from core.models.slots import Slots
 
@@ -100,14 +100,14 @@ class GPT(nn.Module):
             x = block(x, place, form)
         return x
 
-    def split(self, tokens: Tensor) -> Split | None:
+    def cut_at_head(self, tokens: Tensor) -> CutAtHead | None:
         """What the head reads, for tokens (B, T), and the head; None with n-gram tables, which look at ids too."""
         if self.ngrams is not None:
             return None
         hidden = self.through(*self.embed(tokens, tokens.shape[1], 0))
         parts = (self.transformer["ln_f"], self.lm_head)
         parameters = tuple(each for part in parts for each in part.parameters() if each.requires_grad)
-        return Split(hidden, lambda x: self.head(x, tokens), parameters)
+        return CutAtHead(hidden, lambda x: self.head(x, tokens), parameters)
 
     @property
     def blocks(self) -> list[Block]:

@@ -17,7 +17,7 @@ LOGITS = 1 << 24  # of a chunk at most, 64 MB in float32: several such tensors l
 WHOLE = 1 << 26  # of a micro-batch that is computed at once, 256 MB
 
 
-class Split(NamedTuple):
+class CutAtHead(NamedTuple):
     """A model cut in front of its output head.
 
     hidden (B, T, C): what the head reads. head: (N, C) -> logits (N, V), each from its own row. parameters: that head trains.
@@ -32,11 +32,11 @@ def next_token_loss(model: Callable[..., Any], inputs: Tensor, targets: Tensor) 
     """Sum of -ln p(target), a float32 scalar, and the number of targets, of a model and inputs (B, T).
 
     Where all logits together would be large, they are computed in chunks and never kept: see `chunked_loss`. targets as for
-    `token_loss`. The model says how it is cut by a method `split(inputs)`.
+    `token_loss`. The model says how it is cut by a method `cut_at_head(inputs)`.
     """
-    if not is_large(model, inputs) or (split := model.split(inputs)) is None:  # type: ignore[attr-defined]
+    if not is_large(model, inputs) or (cut := model.cut_at_head(inputs)) is None:  # type: ignore[attr-defined]
         return token_loss(model(inputs), targets)
-    return chunked_loss(split, targets, chunk_of(model))
+    return chunked_loss(cut, targets, chunk_of(model))
 
 
 def is_large(model: Callable[..., Any], inputs: Tensor) -> bool:
@@ -59,8 +59,10 @@ def chunk_of(model: Callable[..., Any]) -> int:
 
 
 def is_its_own(model: nn.Module) -> bool:
-    """Whether `split` belongs to the model's `forward`: a class that is derived from ours may compute something else."""
-    owners = [next((cls for cls in type(model).__mro__ if name in vars(cls)), None) for name in ("forward", "split")]
+    """Whether `cut_at_head` belongs to the model's `forward`: a class that is derived from ours may compute something else."""
+    owners = [
+        next((cls for cls in type(model).__mro__ if name in vars(cls)), None) for name in ("forward", "cut_at_head")
+    ]
     changed = "forward" in vars(model) or model._forward_hooks or model._forward_pre_hooks
     return owners[1] is not None and owners[0] is owners[1] and not changed
 
@@ -80,17 +82,17 @@ def nats_of(logits: Tensor, targets: Tensor) -> Tensor:
     return F.cross_entropy(logits, targets, ignore_index=NO_TARGET, reduction="sum")
 
 
-def chunked_loss(split: Split, targets: Tensor, size: int) -> tuple[Tensor, Tensor]:
+def chunked_loss(cut: CutAtHead, targets: Tensor, size: int) -> tuple[Tensor, Tensor]:
     """`token_loss` of a model that is cut, `size` tokens at a time: the logits of one chunk are alive, and their gradient.
 
     The gradient of a chunk is computed at once, with its loss, so no logits are computed twice.
     """
-    flat, wanted = split.hidden.flatten(0, 1), targets.reshape(-1)
-    if torch.is_grad_enabled() and (flat.requires_grad or split.parameters):
-        nats: Tensor = Chunks.apply(split.head, wanted, size, flat, *split.parameters)  # type: ignore[no-untyped-call]
+    flat, wanted = cut.hidden.flatten(0, 1), targets.reshape(-1)
+    if torch.is_grad_enabled() and (flat.requires_grad or cut.parameters):
+        nats: Tensor = Chunks.apply(cut.head, wanted, size, flat, *cut.parameters)  # type: ignore[no-untyped-call]
     else:
         pairs = zip(torch.split(flat, size), torch.split(wanted, size), strict=True)
-        nats = torch.stack([nats_of(split.head(part), chosen) for part, chosen in pairs]).sum()
+        nats = torch.stack([nats_of(cut.head(part), chosen) for part, chosen in pairs]).sum()
     return nats, (targets != NO_TARGET).sum()
 
 

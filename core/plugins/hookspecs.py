@@ -29,7 +29,8 @@ def register_encoders(register: Register) -> None:
 def register_models(register: Register) -> None:
     """Call `register(name, build)`: `build(config, vocab_size)` gets the section [train.model] and returns a
     torch.nn.Module that maps token ids (B, T) to logits (B, T, V). `train.model.kind = name` selects it. Keyword-only
-    parameters of `build` are keys of [train.model.params]."""
+    parameters of `build` are keys of [train.model.params]. A parameter `folder` gets the experiment's folder, where relative paths
+    start. A method `cut_at_head(ids)` of the module saves memory with large vocabularies, see `core.models.loss.CutAtHead`."""
 
 
 @hookspec
