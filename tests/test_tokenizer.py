@@ -142,7 +142,10 @@ def test_a_table_of_encoders(lab: Path, terrarium: Terrarium) -> None:
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("letrs", "'letrs' is neither a folder, nor an experiment, nor one of bytes, gpt2\n  Did you mean 'letters'?"),
+        (
+            "letrs",
+            "'letrs' is neither a folder, nor a tokenizer's file, nor an experiment, nor one of bytes, gpt2\n  Did you mean 'letters'?",
+        ),
         ("letters", "letters has no dataset yet, and so no encoder\n  Prepare it first: "),
         ("empty", "there is no dataset here"),
     ],

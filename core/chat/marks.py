@@ -16,7 +16,8 @@ from core.encoders.special import marks_of
 GAP = "gap"  # between the <|end|> of a turn and what opens the next one
 NO_SYSTEM = "no system"  # behind <|bos|> where there is no system message, such as a default one
 SYSTEM_END = "system end"  # in place of <|end|> and <|user|>, where the system message stands inside the user's turn
-READ = (BOS, *OPENS.values(), TOOL, END)  # the marks that are found again, in ids
+# The marks that are found again in ids. Where the system message stands in the user's turn, that is a turn of the user.
+READ = (BOS, USER, *(opens for opens in OPENS.values() if opens != USER), TOOL, END)
 Marks = Mapping[str, tuple[int, ...]]
 
 

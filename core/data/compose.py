@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from core import process
 from core.chat.conversation import END, SPECIAL, Conversation
 from core.chat.render import trimmed
 from core.config import Config
@@ -103,7 +105,9 @@ def fit(build: Build, texts: Iterable[str], *, end_token: bool = False) -> Encod
             refuse_setting(build, kind, "tokenizer", "read a tokenizer from files", "hf")
         asked |= {"tokenizer": build.source.tokenizer} if "tokenizer" in takes else {}
         asked |= {"chat": chat} if "chat" in takes else {}
-        encoder = kind.fit(unread, vocab_size=ids_of_text(build, len(special)), **asked)
+        # The files of a tokenizer have a fingerprint of their own: they are no inputs of documents().
+        with process.noting_opened_files() if "tokenizer" in takes else contextlib.nullcontext():
+            encoder = kind.fit(unread, vocab_size=ids_of_text(build, len(special)), **asked)
         for sentence in getattr(encoder, "notes", ()):
             build.source.listener.say(sentence)
         if special:

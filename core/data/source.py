@@ -120,11 +120,15 @@ class Source:
 
     @property
     def tokenizer(self) -> str:
-        """What `prepare.tokenizer` names, else `train.model.params.name`: a path where there is a file or a folder; or ""."""
-        name = self.config.prepare.tokenizer or str(self.config.train.model.params.get("name", ""))
+        """What `prepare.tokenizer` names, else the pretrained model: a path where there is a file or a folder; or ""."""
+        params = self.config.train.model.params
+        name = self.config.prepare.tokenizer or str(params.get("name", ""))
         # A path that exists only relative to the current folder means that one: it was typed in a shell.
         places = (self.experiment.path(name), Path(name).absolute())
-        return next((str(place) for place in places if name and place.exists()), name)
+        if found := next((str(place) for place in places if name and place.exists()), ""):
+            return found
+        revision = "" if self.config.prepare.tokenizer else str(params.get("revision", ""))
+        return f"{name}@{revision}" if revision else name
 
     @functools.cached_property
     def chat(self) -> bool:

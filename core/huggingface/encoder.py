@@ -9,7 +9,8 @@ from __future__ import annotations
 import functools
 import json
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -21,7 +22,7 @@ from core.encoders.base import Encoder, Ids
 from core.encoders.text import END, unknown, utf8, wrong_state
 from core.errors import UserError
 from core.huggingface.chat_format import chat_encoder
-from core.huggingface.tokenizer_files import built, read_tokenizer, tokenizer_hash
+from core.huggingface.tokenizer_files import TokenizerFiles, built, read_tokenizer, tokenizer_hash
 
 # Texts that a tokenizer which changes text does not give back.
 PROBES = {
@@ -36,6 +37,7 @@ PROBES = {
     "a space before a full stop": "a .",
     "line breaks": "\n\na\n",
 }
+NO_MARKS: Marks = MappingProxyType({})
 UNUSED = ("post_processor", "padding", "truncation")  # parts of a tokenizer.json that do not decide the ids of a text
 
 
@@ -53,10 +55,10 @@ class HfEncoder(Encoder):
         content: str,
         begin: int | None = None,
         end: int | None = None,
-        marks: Marks | None = None,
+        marks: Marks = NO_MARKS,
         notes: Sequence[str] = (),
     ) -> None:
-        self.begin, self.end, self.marks, self.notes = begin, end, dict(marks or {}), tuple(notes)
+        self.begin, self.end, self.marks, self.notes = begin, end, dict(marks), tuple(notes)
         self.content, self.tokenizer = content, built(content, self.kind)
         self.tokenizer.encode_special_tokens = True  # as ordinary text, that is
         vocabulary = self.tokenizer.get_vocab(with_added_tokens=True)
@@ -80,10 +82,12 @@ class HfEncoder(Encoder):
         no such tokenizer.
         """
         files = read_tokenizer(tokenizer)
-        with_marks: Callable[[Marks, Sequence[str]], Self] = lambda marks, notes: cls(
-            canonical(files.tokenizer, marks), files.begin, files.end, marks, notes
-        )
-        return chat_encoder(files, with_marks) if chat else with_marks({}, ())
+        return chat_encoder(files, functools.partial(cls.of_files, files)) if chat else cls.of_files(files)
+
+    @classmethod
+    def of_files(cls, files: TokenizerFiles, marks: Marks = NO_MARKS, notes: Sequence[str] = ()) -> Self:
+        """The encoder with some marks."""
+        return cls(canonical(files.tokenizer, marks), files.begin, files.end, marks, notes)
 
     @staticmethod
     def fingerprint(tokenizer: str) -> str:
@@ -124,12 +128,14 @@ class HfEncoder(Encoder):
         Raises UserError for text that the tokenizer does not know.
         """
         ids: list[int] = []
+        before = 0
         for part in apart(text, self.special.values()):
             encoding = self.tokenizer.encode(part, add_special_tokens=False)
             for number, (begin, end) in zip(encoding.ids, encoding.offsets, strict=True):
                 if self.is_special[number]:
-                    raise unknown(repr(part[begin:end]), part, begin)
+                    raise unknown(repr(part[begin:end]), text, before + begin)
             ids += encoding.ids
+            before += len(part)
         return np.array(ids, np.uint32)
 
     def decode(self, ids: Sequence[int]) -> str:
@@ -156,7 +162,8 @@ class HfEncoder(Encoder):
     @functools.cached_property
     def joint(self) -> str:
         """What stands between two texts that were encoded apart."""
-        return self.decode([*self.encode("a").tolist(), *self.encode("b").tolist()])[1:-1]
+        a, b = self.encode("a").tolist(), self.encode("b").tolist()
+        return self.decode([*a, *b]).removeprefix(self.decode(a)).removesuffix("b")
 
     @functools.cached_property
     def changes(self) -> list[str]:
