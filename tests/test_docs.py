@@ -165,7 +165,7 @@ def test_keys_are_known(page: Path) -> None:
         key
         for code in quoted
         for key in re.findall(r"(?<![\w./])(?:prepare|train|sample|evaluate)(?:\.\w+)+", code)
-        if not re.search(r"\.(py|bin|txt)$", key)
+        if not re.search(r"\.(py|bin|txt|jsonl)$", key)
     ]
     for key in {re.sub(r"^stages\.\w+\.", "", key) for key in {*overrides, *dotted}} - NO_KEYS:
         assert key in KEYS | PREFIXES or key.startswith(

@@ -15,10 +15,11 @@ from preparing import error_of
 
 EXPERIMENTS = Path(__file__).parents[1] / "experiments"
 SHIPPED = (
-    "addition", "arithmetic", "chat", "count_by_twos", "insert_spaces", "parity", "shakespeare", "shakespeare_char", "strings",
-    "tinystories", "translate_words",
+    "addition", "arithmetic", "bundestag_char", "bundestag_finetuning_mps", "bundestag_qwen15b_lora_mps", "bundestag_tiktoken", "chat",
+    "count_by_twos", "insert_spaces", "parity", "shakespeare", "shakespeare_char", "speakger", "strings", "tinystories", "translate_words",
 )  # fmt: skip
 TINY = ("n_layer=1", "n_head=2", "n_embd=16")
+MINUTE = ["-s", "train.runtime.max_minutes=0.01"]
 LITTLE_TEXT = [
     "-s",
     "prepare.vocab_size=300",
@@ -41,6 +42,13 @@ LITTLE_TEXT = [
         ("arithmetic", ["--variant", "division"]),
         ("arithmetic", ["--variant", "lstm"]),
         ("arithmetic", ["--variant", "orders"]),
+        ("bundestag_char", []),
+        ("bundestag_char", ["--variant", "small", "-s", "prepare.params.ngram_size=2"]),
+        ("bundestag_finetuning_mps", ["-s", "prepare.vocab_size=300"]),
+        ("bundestag_qwen15b_lora_mps", ["-s", "prepare.vocab_size=300"]),
+        ("bundestag_tiktoken", [*MINUTE, "-s", "prepare.vocab_size=300", "-s", "prepare.params.own=true"]),
+        ("bundestag_tiktoken", ["--variant", "small", *MINUTE, "-s", "prepare.vocab_size=300"]),
+        ("speakger", [*MINUTE, "-s", "prepare.vocab_size=300"]),
         ("chat", ["-s", "evaluate.max_prompts=5", "-s", "stages.reward.train.objective.prompts_per_step=1"]),
         ("parity", ["-s", "prepare.params.bits=4", "-s", "stages.reward.train.objective.prompts_per_step=1"]),
         ("strings", []),

@@ -40,10 +40,11 @@ class Made:
 
 @dataclass(frozen=True)
 class Build:
-    """A dataset being built: its source, and the folder to fill."""
+    """A dataset being built: its source, and the folder to fill. encoder: one that prepare.py has made; None: what the settings say."""
 
     source: Source
     folder: Path
+    encoder: Encoder | None = None
 
     @property
     def config(self) -> Config:
@@ -67,7 +68,11 @@ def fit(build: Build, texts: Iterable[str], *, end_token: bool = False) -> Encod
     end_token: the encoder needs one. Kinds where it is optional are asked for it.
     """
     settings, unread = build.config.prepare, iter(texts)
-    if settings.encoder_from:
+    if build.encoder is not None:
+        encoder = build.encoder
+        if settings.special_tokens == "chat" and not has_special(encoder):
+            encoder = WithSpecialTokens(encoder, SPECIAL)
+    elif settings.encoder_from:
         encoder = build.source.borrowed_encoder()
         if settings.special_tokens == "chat" and not has_special(encoder):
             raise UserError(

@@ -14,7 +14,7 @@ from core.chat.conversation import Conversation
 from core.data.documents import Example
 from core.data.fetching import fetched
 from core.data.info import HELD_OUT
-from core.data.params import POSITIONAL, bind, source_of, title
+from core.data.params import POSITIONAL, bind, keyword_only, source_of, title
 from core.data.source import Source
 from core.data.spool import Spool
 from core.errors import UserError
@@ -52,11 +52,6 @@ def own_params(function: Function, other: Function | None, params: Mapping[str, 
         return dict(params)
     foreign = keyword_only(other) - keyword_only(function)
     return {name: value for name, value in params.items() if name not in foreign}
-
-
-def keyword_only(function: Function) -> set[str]:
-    parameters = inspect.signature(function).parameters.values()
-    return {parameter.name for parameter in parameters if parameter.kind is parameter.KEYWORD_ONLY}
 
 
 @contextlib.contextmanager

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import random
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +13,13 @@ import numpy as np
 
 from core.config import Config
 from core.data.compose import Build, Made, compose_documents
+from core.data.dataset import build_encoder
 from core.data.documents import Document
 from core.data.info import TEST, check_info, describe, parsed
 from core.data.make import SPOOL, offered
 from core.data.params import bind, source_of, title
 from core.data.spool import Spool
+from core.encoders.base import Encoder
 from core.errors import UserError
 
 
@@ -27,7 +29,7 @@ class PrepareJob:
 
     folder: the experiment's. dataset_dir: to be filled with train.bin, val.bin and the files beside them. It replaces
     the old dataset when prepare returns. rng: seeded by prepare.seed. fetch(address): the path of a file, downloaded
-    if it is an address and not there yet. params: [prepare.params].
+    if it is an address and not there yet. say(text): tells the user. params: [prepare.params].
     """
 
     folder: Path
@@ -35,18 +37,24 @@ class PrepareJob:
     raw_dir: Path
     rng: random.Random
     fetch: Callable[..., Path]
+    say: Callable[[str], None]
     params: dict[str, Any]
     config: Config
-    _write: Callable[[dict[str, Iterable[Document]]], None]
+    _write: Callable[[dict[str, Iterable[Document]], Encoder | None], Encoder]
 
     def write(
         self,
         train_documents: Iterable[Document],
         val_documents: Iterable[Document],
         test_documents: Iterable[Document] = (),
-    ) -> None:
-        """Encode documents as usual, with this split instead of prepare.split. All must be finite. No test documents: no test side."""
-        self._write({"train": train_documents, "val": val_documents, "test": test_documents})
+        *,
+        encoder: Encoder | None = None,
+    ) -> Encoder:
+        """Encode documents as usual, with this split instead of prepare.split. All must be finite. No test documents: no test side.
+
+        encoder: one that is used instead of the kind that prepare.encoder names. Returns the encoder that was used.
+        """
+        return self._write({"train": train_documents, "val": val_documents, "test": test_documents}, encoder)
 
 
 def make_by_prepare(build: Build) -> Made:
@@ -56,7 +64,7 @@ def make_by_prepare(build: Build) -> Made:
     assert function is not None
     place = f"{source_of(function)}, {title(function)}"
 
-    def write(documents: dict[str, Iterable[Document]]) -> None:
+    def write(documents: dict[str, Iterable[Document]], encoder: Encoder | None) -> Encoder:
         with Spool(build.folder / SPOOL, settings.seed, "job.write()", chat=build.source.chat) as spool:
             sides = {}
             for side, given in documents.items():
@@ -72,9 +80,12 @@ def make_by_prepare(build: Build) -> Made:
                     place=place,
                     remedy="Give it at least one for each side: job.write(train_documents, val_documents).",
                 )
-            made.append(compose_documents(build, spool, sides, {"kind": "prepare"}))
+            with_encoder = build if encoder is None else replace(build, encoder=encoder)
+            made.append(compose_documents(with_encoder, spool, sides, {"kind": "prepare"}))
+        return build_encoder(made[-1].info["encoder"], build.folder, build.source.plugins)
 
-    job = PrepareJob(**offered(build), params=dict(settings.params), config=build.config, _write=write)
+    say = build.source.listener.say
+    job = PrepareJob(**offered(build), say=say, params=dict(settings.params), config=build.config, _write=write)
     own_settings = any(p.kind is p.KEYWORD_ONLY for p in inspect.signature(function).parameters.values())
     arguments = bind(function, {"job": job}, settings.params if own_settings else {}, build.source.place_of)
     function(*arguments.args, **arguments.kwargs)

@@ -25,6 +25,12 @@ def wants(function: Callable[..., Any], name: str) -> bool:
     return parameter is not None and parameter.kind is not inspect.Parameter.KEYWORD_ONLY
 
 
+def keyword_only(function: Callable[..., Any]) -> set[str]:
+    """Names of the parameters of a function that are keys of a table of params."""
+    parameters = inspect.signature(function).parameters.values()
+    return {parameter.name for parameter in parameters if parameter.kind is parameter.KEYWORD_ONLY}
+
+
 def bind(
     function: Callable[..., Any], offered: Mapping[str, Any], params: Mapping[str, Any], place_of: PlaceOf
 ) -> inspect.BoundArguments:

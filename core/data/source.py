@@ -17,7 +17,7 @@ from core.chat.conversation import Conversation
 from core.config import Config
 from core.data.dataset import load_dataset
 from core.data.documents import Example
-from core.data.params import PlaceOf, source_of, title, wants
+from core.data.params import PlaceOf, bind, keyword_only, source_of, title, wants
 from core.data.spool import Spool
 from core.data.tables import ENDINGS
 from core.data.text import read_text
@@ -86,8 +86,18 @@ class Source:
         return self.experiment.path(self.config.prepare.dataset_dir)
 
     def declared(self) -> dict[str, Path]:
-        """The files that `inputs()` of prepare.py names, by these names. Raises UserError if one does not exist."""
-        found = {str(name): self.experiment.path(str(name)) for name in getattr(self.code, "inputs", tuple)()}
+        """The files that `inputs()` of prepare.py names, by these names. Raises UserError if one does not exist.
+
+        It may ask for the experiment's `folder`, and for keys of [prepare.params] by keyword-only parameters.
+        """
+        function = getattr(self.code, "inputs", None)
+        if function is None:
+            return {}
+        known = keyword_only(function)
+        params = {name: value for name, value in self.config.prepare.params.items() if name in known}
+        arguments = bind(function, {"folder": self.experiment.folder}, params, self.place_of)
+        names = function(*arguments.args, **arguments.kwargs)
+        found = {str(name): self.experiment.path(str(name)) for name in names}
         for name, path in found.items():
             if not path.is_file():
                 raise UserError(

@@ -6,6 +6,7 @@ Pure functions of document keys and lengths that return the document numbers of 
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable
 
 import numpy as np
 import numpy.typing as npt
@@ -44,6 +45,17 @@ def by_hash(keys: Keys, val_fraction: float, test_fraction: float = 0.0) -> Side
         if tested.sum() == len(rest):
             tested &= keys != rest.max()
     return named(~held_out & ~tested, held_out, tested)
+
+
+def of_groups(groups: Iterable[str], seed: int, val_fraction: float, test_fraction: float = 0.0) -> dict[str, str]:
+    """The side of each group of documents that belong together, such as the speeches of a session: `by_hash` of its name.
+
+    So a group stays on its side when others are added.
+    """
+    different = list(dict.fromkeys(groups))
+    keys = np.array([key_of(group, seed) for group in different], np.uint64)
+    sides = by_hash(keys, val_fraction, test_fraction) if different else {}
+    return {different[number]: side for side, numbers in sides.items() for number in numbers.tolist()}
 
 
 def limit_of(fraction: float) -> np.uint64:
