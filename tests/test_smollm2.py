@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
-from pretrained import smollm2
+from tokenizer_folders import smollm2
 
 pytest.importorskip("gguf", reason="gguf is not installed: extra hf")
 pytestmark = pytest.mark.slow

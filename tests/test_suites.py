@@ -12,8 +12,8 @@ import torch
 from click.testing import Result
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from pretrained import smollm2
 from suites import BUNDLE, CPU, TASKS, random_model, random_task, slow_answer, slow_losses, write_bundle
+from tokenizer_folders import smollm2
 
 from core import files, open_experiment
 from core.config import Data, Model
