@@ -90,4 +90,4 @@ def test_it_writes_what_llama_cpp_writes_talks_and_learns(smol: Path, terrarium:
     trained = terrarium("train", "smol", "--variant", "smollm2", "--run", "tuned")
     assert trained.exit_code == 0, trained.output
     summary = json.loads((smol / "out" / "tuned" / "summary.json").read_text())
-    assert summary["steps"] == 20 and summary["best_val_loss"] < before["val_loss"] / 2
+    assert summary["steps"] == 20 and summary["best_val_loss"] < 0.8 * before["val_loss"]

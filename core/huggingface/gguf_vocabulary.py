@@ -15,7 +15,7 @@ from core.encoders.bytelevel import PATTERNS
 from core.encoders.special import WithSpecialTokens
 from core.errors import UserError
 from core.huggingface.gguf_tokenizer import CUTS, WHOLE
-from core.huggingface.tokenizer import Written
+from core.huggingface.tokenizer import WrittenTokenizer
 
 NORMAL, CONTROL = 1, 3  # types of tokens
 # llama.cpp's names of patterns. That of GPT-4 is cut by "dbrx" as by "llama-bpe", which however takes a piece whole if it is in
@@ -34,7 +34,7 @@ class Vocabulary:
     merges: tuple[str, ...] = ()
 
 
-def vocabulary_of(encoder: Encoder, tokenizer: Written) -> Vocabulary:
+def vocabulary_of(encoder: Encoder, tokenizer: WrittenTokenizer) -> Vocabulary:
     """The vocabulary of an encoder that is written as `tokenizer`. Raises UserError for a pattern that llama.cpp does not know."""
     inner = encoder.inner if isinstance(encoder, WithSpecialTokens) else encoder
     model = tokenizer.json["model"]
@@ -61,7 +61,7 @@ def escaped(piece: bytes) -> str:
     return "".join(chr(byte) if chr(byte).isalnum() and byte < 128 else f"\\x{byte:02x}" for byte in piece)
 
 
-def pattern_name(encoder: Encoder, tokenizer: Written) -> str:
+def pattern_name(encoder: Encoder, tokenizer: WrittenTokenizer) -> str:
     """llama.cpp's name of the pattern that cuts text. Raises UserError if it has none."""
     if encoder.kind in ("bpe", "gpt2"):
         own = getattr(encoder, "split_pattern", "gpt2")

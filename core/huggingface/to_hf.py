@@ -19,7 +19,7 @@ from core.encoders.base import Encoder
 from core.errors import UserError
 from core.huggingface.architectures import ANY, EITHER, PARAMS, Architecture, architecture_of, features_of, missing_in
 from core.huggingface.template import chat_template
-from core.huggingface.tokenizer import Written, tokenizer_config, written
+from core.huggingface.tokenizer import WrittenTokenizer, tokenizer_config, written
 from core.huggingface.weights import HEAD, Tensors, completed_weights, to_theirs
 from core.models.gpt import GPT
 
@@ -83,7 +83,7 @@ def hf_weights(model: GPT, architecture: Architecture) -> Tensors:
     return state if own else to_theirs(state, architecture.names, model.blocks[0].attn.scheme.rows)
 
 
-def hf_config(model: GPT, architecture: Architecture, tokenizer: Written, *, tied: bool) -> dict[str, Any]:
+def hf_config(model: GPT, architecture: Architecture, tokenizer: WrittenTokenizer, *, tied: bool) -> dict[str, Any]:
     """The content of config.json. tied: there is no weight of the head."""
     config = model.config
     common = {
@@ -129,7 +129,7 @@ def hf_config(model: GPT, architecture: Architecture, tokenizer: Written, *, tie
     }
 
 
-def generation_config(tokenizer: Written, sampling: Sampling, *, cached: bool) -> dict[str, Any]:
+def generation_config(tokenizer: WrittenTokenizer, sampling: Sampling, *, cached: bool) -> dict[str, Any]:
     """generation_config.json: how the run samples. cached: the model can keep keys and values."""
     greedy = sampling.temperature == 0
     drawn = {"temperature": sampling.temperature or 0.8, "top_k": sampling.top_k, "top_p": sampling.top_p}

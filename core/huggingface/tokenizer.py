@@ -25,7 +25,7 @@ BYTE_LEVEL = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": Tr
 
 
 @dataclass(frozen=True)
-class Written:
+class WrittenTokenizer:
     """A tokenizer as other programs read it.
 
     json: content of tokenizer.json. special: text of each special token -> id. end, begin: of a document, ids.
@@ -41,14 +41,14 @@ class Written:
         return next((name for name, number in self.special.items() if number == token), None)
 
 
-def written(encoder: Encoder, begin: int | None = None) -> Written:
+def written(encoder: Encoder, begin: int | None = None) -> WrittenTokenizer:
     """An encoder as tokenizer.json. begin: the id with which documents begin. Raises UserError for a kind that cannot be written."""
     inner = encoder.inner if isinstance(encoder, WithSpecialTokens) else encoder
     names: dict[str, int] = dict(encoder.special) if isinstance(encoder, WithSpecialTokens) else {}
     if isinstance(inner, HfEncoder):
         content = json.loads(inner.content)
         special = {each["content"]: int(each["id"]) for each in content["added_tokens"] if each["special"]}
-        return Written(content, special, encoder.end_token, begin)
+        return WrittenTokenizer(content, special, encoder.end_token, begin)
     if isinstance(inner, CharEncoder):
         content, own = of_characters(inner)
     elif isinstance(inner, BytesEncoder):
@@ -66,7 +66,7 @@ def written(encoder: Encoder, begin: int | None = None) -> Written:
         own = {END_OF_TEXT if name in clash else name: token for name, token in own.items()}
     special = own | names
     content["added_tokens"] = [added(name, token) for name, token in sorted(special.items(), key=lambda pair: pair[1])]
-    return Written(
+    return WrittenTokenizer(
         {"version": "1.0", "truncation": None, "padding": None, **content}, special, encoder.end_token, begin
     )
 
@@ -100,7 +100,7 @@ def of_merges(coder: ByteLevel) -> dict[str, Any]:
     return content | {"decoder": BYTE_LEVEL}
 
 
-def tokenizer_config(tokenizer: Written, block_size: int) -> dict[str, Any]:
+def tokenizer_config(tokenizer: WrittenTokenizer, block_size: int) -> dict[str, Any]:
     """tokenizer_config.json. block_size: tokens that the model sees."""
     found: dict[str, Any] = {
         "tokenizer_class": "PreTrainedTokenizerFast",

@@ -185,7 +185,7 @@ def write_variant(opened: Opened, model: ForeignModel, name: str, settings: dict
     file = variant_path(opened, name)
     files.write_text(file, f"# Training from the imported run {name}.\n{dump(values)}")
     opened.listener.say(
-        Advice(f"{file.name} is a variant that goes on from it: `--variant {name}` with a run of another name.")
+        Advice(f"{file.name} is a variant that goes on from it: `variant={name}` with another `run=NAME`.")
     )
 
 
