@@ -113,3 +113,21 @@ def test_a_container_s_limit_counts(
     monkeypatch.setattr(process, "CGROUP", tmp_path)
     free: Callable[[], int | None] = process.available_bytes
     assert free() == left if left is not None else (free() or 10**9) > 1000
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="measures as Linux does")
+def test_the_peak_of_what_is_measured_alone() -> None:
+    """Each measurement begins anew: what was used before and is freed does not count."""
+    with memory.measuring(torch.device("cpu")) as large:
+        torch.ones(75_000_000)
+    with memory.measuring(torch.device("cpu")) as small:
+        torch.ones(2_000_000)
+    assert large.bytes is not None and small.bytes is not None
+    assert large.bytes > small.bytes + 200e6
+
+
+def test_where_the_system_does_not_say_there_is_no_figure(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(memory, "PROCESS", tmp_path / "nothing")
+    with memory.measuring(torch.device("cpu")) as found:
+        pass
+    assert found.bytes is None and memory.process_peak() is None

@@ -41,7 +41,7 @@ def next_token_loss(model: Callable[..., Any], inputs: Tensor, targets: Tensor) 
 
 def is_large(model: Callable[..., Any], inputs: Tensor) -> bool:
     """Whether a model can be cut, and its logits of these inputs are too large to keep. Compiled code keeps none anyway."""
-    if not isinstance(model, nn.Module) or inputs.numel() * ids_of(model) <= WHOLE or torch.compiler.is_compiling():
+    if torch.compiler.is_compiling() or not isinstance(model, nn.Module) or inputs.numel() * ids_of(model) <= WHOLE:
         return False
     return is_its_own(model)
 
