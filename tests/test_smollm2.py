@@ -71,18 +71,17 @@ def completion(terrarium: Terrarium, prompt: str) -> str:
 
 
 def test_it_writes_what_llama_cpp_writes_talks_and_learns(smol: Path, terrarium: Terrarium, tmp_path: Path) -> None:
+    """llama.cpp reads our file in float32. With the original one, of 4 bits, it also rounds what flows through the model."""
     from llamacpp import Referee
 
     from core.cli.main import cli
 
     done = terrarium("export", "smol", "--run", "smollm2", "--to", "gguf", "--type", "f32", str(tmp_path / "f32"))
     assert done.exit_code == 0, done.output
-    exported, original = Referee(tmp_path / "f32" / "model.gguf", 128), Referee(Path(smollm2()), 128)
+    exported = Referee(tmp_path / "f32" / "model.gguf", 128)
     for prompt in PROMPTS:
         ours = completion(terrarium, prompt)
         assert exported.write(prompt, 24).text == ours
-        # With 4 bits llama.cpp also rounds what flows through the model: the first words are the same.
-        assert original.write(prompt, 2).text == exported.write(prompt, 2).text
     lines = "My name is Ada.\nWhat is the capital of France?\nThank you!\n"
     talked = CliRunner().invoke(cli, ["chat", "smol", "--run", "smollm2", "-s", "sample.sample.temperature=0", "-s", "sample.sample.max_new_tokens=30"], input=lines)  # fmt: skip
     assert talked.exit_code == 0 and "Paris" in talked.output, talked.output
