@@ -51,3 +51,15 @@ def make_experiment(lab: Path, base: Path, params: str = "", name: str = "fine")
     model = f'kind = "hf"\nblock_size = 16\nparams.name = {str(base)!r}\n{params}'
     (folder / "config.toml").write_text(TINY.replace(SIZES, model) + "\n[train.optim]\nlearning_rate = 0.01\n")
     return folder
+
+
+def with_adapter(base: Path, adapter: Path) -> Any:
+    """A base with an adapter, loaded by transformers and peft alone."""
+    import peft
+    import transformers
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # what peft still calls by an old name in transformers
+        return peft.PeftModel.from_pretrained(
+            transformers.AutoModelForCausalLM.from_pretrained(base), str(adapter)
+        ).eval()

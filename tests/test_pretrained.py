@@ -8,7 +8,6 @@ import os
 import shutil
 import subprocess
 import sys
-import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ from typing import Any
 import pytest
 import torch
 from click.testing import Result
-from pretrained import CONTEXT, IDS, make_base, make_experiment, needs
+from pretrained import CONTEXT, IDS, make_base, make_experiment, needs, with_adapter
 from safetensors.torch import load_file
 
 from core import open_experiment
@@ -121,13 +120,10 @@ def test_only_adapters_are_trained_and_saved(fine: Path, bases: Path, terrarium:
 
 def test_plain_peft_loads_the_adapters(fine: Path, bases: Path, terrarium: Terrarium) -> None:
     """best, last and final: peft.PeftModel.from_pretrained gives the logits that the run's checkpoint gives."""
-    import peft
-
     assert terrarium("train", "fine", "-q").exit_code == 0
     run, logits = fine / "out/default", {}
     for name in ("best", "last", "final"):
-        with warnings.catch_warnings(action="ignore"):  # what peft still calls by an old name in transformers
-            model = peft.PeftModel.from_pretrained(theirs(bases / "llama"), str(run / "adapters" / name)).eval()
+        model = with_adapter(bases / "llama", run / "adapters" / name)
         checkpoint = "best" if name == "best" else "last"
         with torch.no_grad():
             logits[name] = model(input_ids=tokens_of()).logits
@@ -403,3 +399,34 @@ def test_a_merged_model_computes_the_same(fine: Path, bases: Path, terrarium: Te
     for write in (write_adapter, write_merged):
         with pytest.raises(UserError, match="something is there already"):
             write(loaded, folder)
+
+
+def test_export_writes_the_adapter_and_the_merged_model(
+    fine: Path, bases: Path, terrarium: Terrarium, tmp_path: Path
+) -> None:
+    """Plain peft and transformers load them, with the tokenizer of the run."""
+    import transformers
+
+    assert terrarium("train", "fine").exit_code == 0
+    loaded = open_experiment("fine").run().load()
+    done = terrarium("export", "fine", "--to", "adapter", str(tmp_path / "adapter"))
+    assert done.exit_code == 0, done.output
+    done = terrarium("export", "fine", "--to", "hf", str(tmp_path / "merged"))
+    assert done.exit_code == 0 and "Merged in float32: logits differ by" in done.output, done.output
+    merged = theirs(tmp_path / "merged").eval()
+    adapted = with_adapter(bases / "llama", tmp_path / "adapter")
+    with torch.no_grad():
+        ours = loaded.module(tokens_of())
+        torch.testing.assert_close(adapted(input_ids=tokens_of()).logits, ours, rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(merged(input_ids=tokens_of()).logits, ours, rtol=1e-4, atol=1e-4)
+    tokenizer = transformers.AutoTokenizer.from_pretrained(tmp_path / "merged")
+    text = loaded.dataset.examples("val", 1)[0].prompt
+    assert tokenizer(text, add_special_tokens=False)["input_ids"] == loaded.encoder.encode(text).tolist()
+    for kind in ("adapter", "merged"):
+        assert "fine/default" in (tmp_path / kind / "README.md").read_text()
+    again = terrarium("export", "fine", "--to", "hf", str(tmp_path / "merged"))
+    assert again.exit_code == 2 and "is not empty" in again.stderr
+    gguf = terrarium("export", "fine", "--to", "gguf", str(tmp_path / "gguf"))
+    assert (
+        gguf.exit_code == 2 and "llama.cpp has no model of kind hf" in gguf.stderr and not (tmp_path / "gguf").exists()
+    )

@@ -114,7 +114,8 @@ def test_a_run_on_four_bits(lab: Path, base: Path, terrarium: Terrarium, tmp_pat
         write_merged(loaded, tmp_path / "merged")
     assert not (tmp_path / "merged").exists()
     plain = transformers.AutoModelForCausalLM.from_pretrained(base)
-    with warnings.catch_warnings(action="ignore"):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
         adapted = peft.PeftModel.from_pretrained(plain, str(lab / "fine/out/default/adapters/final"))
     assert (
         sum(parameter.numel() for name, parameter in adapted.named_parameters() if "lora" in name)

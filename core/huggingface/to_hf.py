@@ -47,16 +47,26 @@ def write_hf(model: GPT, encoder: Encoder, folder: Path, *, begin: int | None, s
     data = tensors_to_bytes(weights, metadata={"format": "pt"})
     durable.write_file(folder / "model.safetensors", data)
     write_json(folder / "config.json", config)
-    write_json(folder / "tokenizer.json", tokenizer.json)
-    write_json(folder / "tokenizer_config.json", tokenizer_config(tokenizer, model.block_size))
+    write_tokenizer(encoder, folder, begin=begin, block_size=model.block_size)
     write_json(
         folder / "generation_config.json", generation_config(tokenizer, sampling, cached=architecture is not OWN)
     )
-    if template := chat_template(encoder):
-        durable.write_file(folder / "chat_template.jinja", template.encode())
     if architecture is OWN:
         durable.write_file(folder / f"{CODE}.py", Path(__file__).with_name(f"{CODE}.py").read_bytes())
     return architecture.title
+
+
+def write_tokenizer(encoder: Encoder, folder: Path, *, begin: int | None, block_size: int) -> None:
+    """Write an encoder as tokenizer.json with its settings and, where it has marks for conversations, a chat template.
+
+    begin: the id with which documents begin. block_size: tokens that the model sees. Raises UserError for a kind that cannot be
+    written.
+    """
+    tokenizer = written(encoder, begin)
+    write_json(folder / "tokenizer.json", tokenizer.json)
+    write_json(folder / "tokenizer_config.json", tokenizer_config(tokenizer, block_size))
+    if template := chat_template(encoder):
+        durable.write_file(folder / "chat_template.jinja", template.encode())
 
 
 def hf_architecture(model: GPT) -> Architecture:
