@@ -20,7 +20,7 @@ from core.toml import load_config
 Terrarium = Callable[..., Result]
 Row = tuple[str, int, str]  # a config.toml, the line that the message must name, and a part of the message
 DEEP, LONG = "[" * 3000 + "]" * 3000, "7" * 5000
-TEXTS = {"documents", "variant", "dataset_dir", "raw_dir", "input", "sha256", "separator", "encoder", "encoder_from", "kind", "split_pattern",
+TEXTS = {"documents", "variant", "dataset_dir", "raw_dir", "input", "sha256", "separator", "encoder", "encoder_from", "tokenizer", "kind", "split_pattern",
          "init_from", "name", "device", "out_dir", "start", "stop"}  # fmt: skip
 
 

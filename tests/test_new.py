@@ -101,7 +101,7 @@ def test_init_makes_a_folder_that_commands_below_use(
     )
     monkeypatch.chdir(repository / "notebooks")
     assert f"No experiments in {home}." in terrarium("list").output
-    assert "new NAME --from addition|arithmetic|chat|count_by_twos|insert_spaces|" in terrarium("list").output
+    assert "new NAME --from addition|arithmetic|bundestag_char|" in terrarium("list").output
     assert terrarium("new", "mine").exit_code == 0
     assert terrarium("train", "mine", *SETTINGS).exit_code == 0
     assert (home / "mine" / "out" / "default" / "summary.json").exists()
