@@ -115,7 +115,6 @@ def test_a_container_s_limit_counts(
     assert free() == left if left is not None else (free() or 10**9) > 1000
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="measures as Linux does")
 ALONE = """import torch
 from core.training import memory
 
@@ -126,9 +125,12 @@ for size in (75_000_000, 2_000_000):
 """
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="measures as Linux does")
 def test_the_peak_of_what_is_measured_alone() -> None:
     """Each measurement begins anew: what was used before and is freed does not count. In a process of its own, whose memory is small."""
-    done = subprocess.run([sys.executable, "-c", ALONE], capture_output=True, text=True, cwd=Path(__file__).parents[1], check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", ALONE], capture_output=True, text=True, cwd=Path(__file__).parents[1], check=True
+    )
     large, small = map(int, done.stdout.split())
     assert large > small + 200e6
 
