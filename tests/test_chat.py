@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import select
 import shutil
 import subprocess
 import sys
@@ -245,15 +246,18 @@ def test_ctrl_c_at_the_prompt_drops_the_line(talker: Path) -> None:
         env=os.environ | {"PYTHONPATH": str(ROOT), "TERM": "xterm"}, start_new_session=True, preexec_fn=terminal_of,
     )  # fmt: skip
     os.close(other)
-    said = read_until(own, "> ")
+    screen = Screen(own)
+    screen.wait_for("> ")
     os.write(own, b"half a li\x03")
-    said += read_until(own, "(Ctrl-D ends.)") + read_until(own, "> ")
+    screen.wait_for("(Ctrl-D ends.)")
+    screen.wait_for("> ")
     os.write(own, b"/clear\n")
-    said += read_until(own, "is forgotten.)") + read_until(own, "> ")
+    screen.wait_for("is forgotten.)")
+    screen.wait_for("> ")
     os.write(own, b"\x04")
     assert process.wait(timeout=60) == 0
     os.close(own)
-    assert "interrupted" not in said
+    assert "interrupted" not in screen.said
 
 
 def terminal_of() -> None:
@@ -264,8 +268,14 @@ def terminal_of() -> None:
     fcntl.ioctl(0, termios.TIOCSCTTY, 0)
 
 
-def read_until(terminal: int, text: str) -> str:
-    said = ""
-    while text not in said:
-        said += os.read(terminal, 4096).decode(errors="replace")
-    return said
+class Screen:
+    """What a program writes to a terminal: `wait_for` looks for texts one behind the other."""
+
+    def __init__(self, terminal: int) -> None:
+        self.terminal, self.said, self.seen = terminal, "", 0
+
+    def wait_for(self, text: str) -> None:
+        while (place := self.said.find(text, self.seen)) < 0:
+            assert select.select([self.terminal], [], [], 120)[0], f"no {text!r} in {self.said!r}"
+            self.said += os.read(self.terminal, 4096).decode(errors="replace")
+        self.seen = place + len(text)
