@@ -105,7 +105,7 @@ class LoadedModel:
 
     def evaluation(self, dataset: Dataset) -> Evaluation:
         """What measures the model on a dataset, with prepare.py's functions."""
-        return evaluation_of(self.opened, self.config, dataset, self.trained.machine)
+        return evaluation_of(self.opened, self.config, dataset, self.trained.machine, self.tools)
 
     def asked(self, prompts: Sequence[str], **choices: Any) -> list[Rollout]:
         """Its answers to prompts of conversations, with its tools. choices: as for `core.sampling.asking.ask`."""

@@ -56,15 +56,19 @@ def own_function(code: ModuleType | None, name: str) -> Callable[..., Any] | Non
     return None
 
 
-def evaluation(opened: Opened, config: Config, dataset: Dataset, machine: Machine) -> Evaluation:
+def evaluation(
+    opened: Opened, config: Config, dataset: Dataset, machine: Machine, tools: Tools | None = None
+) -> Evaluation:
     """What measures a model on a dataset, with prepare.py's `answer`, tools and, where it trains by it, `reward`.
 
-    Raises UserError as `tools_of`.
+    tools: of a model that has them already. Raises UserError as `tools_of`.
     """
-    tools = tools_of(opened, conversations=dataset.train.whole)
-    scoring = scoring_of(opened)
-    own_reward = config.train.objective.kind == "reward" and scoring.reward is not None
-    return Evaluation(dataset, config, machine, scoring.part, tools, scoring.score if own_reward else None)
+    if tools is None:
+        tools = tools_of(opened, conversations=dataset.train.whole)
+    part, score = own_function(opened.code, "answer"), None
+    if config.train.objective.kind == "reward" and (scoring := scoring_of(opened)).reward is not None:
+        score = scoring.score
+    return Evaluation(dataset, config, machine, part, tools, score)
 
 
 def is_needed(parameter: inspect.Parameter) -> bool:
