@@ -85,33 +85,11 @@ def write_folder(
     params: of [train.model.params]. base: the base's identity. tensors: by their names in our module. step: of the run.
     """
     renamed = {peft_name(name): tensor.contiguous() for name, tensor in tensors.items()}
-    parts = {
-        CONFIG: json.dumps(config_of(params, base, list(tensors)), indent=2, sort_keys=True).encode(),
-        WEIGHTS: save(renamed, {"format": "pt"}),
-        ORIGIN: json.dumps({"step": step, "base": base}, indent=2).encode(),
-    }
-    replace_folder(folder, parts)
-
-
-def replace_folder(folder: Path, parts: Mapping[str, bytes]) -> None:
-    """Give a folder new files. A kill leaves the old folder, or the new one; between two renames neither, and `catch_up` heals that."""
-    temporary, old = folder.with_name(f"{files.TEMPORARY}{folder.name}"), folder.with_name(f".old-{folder.name}")
-    with files.room_for(folder.parent, sum(map(len, parts.values()))):
-        durable.make_folders(folder.parent)
-        durable.remove_tree(temporary)
-        durable.remove_tree(old)
-        try:
-            durable.make_folder(temporary)
-            for name, data in parts.items():
-                durable.write_file(temporary / name, data)
-            durable.sync_path(temporary)
-            if folder.exists():
-                durable.rename(folder, old)
-            durable.rename(temporary, folder)
-            durable.sync_path(folder.parent)
-        finally:
-            durable.remove_tree(temporary)
-        durable.remove_tree(old)
+    config = config_of(params, base, list(tensors))
+    with files.new_folder(folder.absolute()) as temporary:
+        durable.write_file(temporary / CONFIG, json.dumps(config, indent=2, sort_keys=True).encode())
+        durable.write_file(temporary / WEIGHTS, save(renamed, {"format": "pt"}))
+        durable.write_file(temporary / ORIGIN, json.dumps({"step": step, "base": base}, indent=2).encode())
 
 
 def config_of(params: Mapping[str, Any], base: Mapping[str, str], names: Sequence[str]) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from typing import Any
 
 from core.encoders.bytelevel import PATTERNS
 from core.errors import UserError, did_you_mean
+from core.huggingface.tokenizer_json import BYTE_LEVEL, added_token, split
 
 NORMAL, UNKNOWN, CONTROL, DEFINED = 1, 2, 3, 4  # types of tokens
 WORDS = r"[^\r\n\p{L}\p{N}]?\p{L}+"
@@ -30,7 +31,6 @@ CUTS: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(("qwen2", "deepseek-r1-qwen", "stablelm2", "megrez"), (QWEN2,)),
     **dict.fromkeys(("gpt-4o", "llama4"), (GPT4O,)),
 }
-BYTES = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": False}
 WHOLE = (LLAMA3,)  # patterns of models that take a piece whole, if it is in the vocabulary, whatever the merges say
 
 
@@ -53,14 +53,18 @@ def tokenizer_of(metadata: dict[str, Any], place: str) -> dict[str, Any]:
     types = metadata.get("tokenizer.ggml.token_type") or [NORMAL] * len(tokens)
     if not tokens or len(types) != len(tokens):
         raise UserError("it has no vocabulary", place=place, remedy="Name another file.")
-    added = [added_token(number, tokens[number], kind) for number, kind in enumerate(types) if kind != NORMAL]
+    added = [
+        added_token(number, tokens[number], special=kind != DEFINED)
+        for number, kind in enumerate(types)
+        if kind in (UNKNOWN, CONTROL, DEFINED)
+    ]
     return {
         "version": "1.0",
-        "added_tokens": [token for token in added if token],
+        "added_tokens": added,
         "normalizer": None,
-        "pre_tokenizer": {"type": "Sequence", "pretokenizers": [*map(split, CUTS[cut]), BYTES]},
+        "pre_tokenizer": {"type": "Sequence", "pretokenizers": [*map(split, CUTS[cut]), BYTE_LEVEL]},
         "post_processor": None,
-        "decoder": BYTES,
+        "decoder": BYTE_LEVEL,
         "model": {
             "type": "BPE",
             "ignore_merges": CUTS[cut] == WHOLE,
@@ -68,16 +72,3 @@ def tokenizer_of(metadata: dict[str, Any], place: str) -> dict[str, Any]:
             "merges": merges,
         },
     }
-
-
-def split(pattern: str) -> dict[str, Any]:
-    """What cuts text by a pattern, in a tokenizer.json."""
-    return {"type": "Split", "pattern": {"Regex": pattern}, "behavior": "Isolated", "invert": False}
-
-
-def added_token(number: int, text: str, kind: int) -> dict[str, Any] | None:
-    """An entry of added_tokens: special for control tokens; None for those that are neither special nor defined by a user."""
-    if kind not in (UNKNOWN, CONTROL, DEFINED):
-        return None
-    plain = dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized"), False)
-    return {"id": number, "content": text, "special": kind != DEFINED, **plain}

@@ -14,10 +14,9 @@ from core.encoders.base import Encoder
 from core.encoders.bytelevel import PATTERNS
 from core.encoders.special import WithSpecialTokens
 from core.errors import UserError
-from core.huggingface.gguf_tokenizer import CUTS, WHOLE
+from core.huggingface.gguf_tokenizer import CONTROL, CUTS, NORMAL, WHOLE
 from core.huggingface.tokenizer import WrittenTokenizer
 
-NORMAL, CONTROL = 1, 3  # types of tokens
 # llama.cpp's names of patterns. That of GPT-4 is cut by "dbrx" as by "llama-bpe", which however takes a piece whole if it is in
 # the vocabulary, whatever the merges say.
 NAMES = {"gpt2": "gpt-2", "gpt4": "dbrx"}

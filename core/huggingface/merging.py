@@ -5,9 +5,7 @@ Shapes: T tokens of a row, V rows of the model's vocabulary.
 
 from __future__ import annotations
 
-import contextlib
 import shutil
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from core import durable, files
+from core import files
 from core.data.batches import validation_rows
 from core.errors import UserError
 from core.huggingface.adapters import refuse_taken
@@ -126,27 +124,9 @@ def compared(loaded: Any, merged: Any, folder: Path) -> MergeReport:
 
 def write_model(model: Any, base: Base, folder: Path) -> None:
     """Write a model of transformers, with the tokenizer of its base if that is a folder. It appears when it is complete."""
-    with appearing(folder) as temporary:
+    with files.new_folder(folder.absolute()) as temporary:
         with quietly():
             model.cpu().save_pretrained(temporary)
         if not base.is_gguf:
             for path in {found for pattern in BESIDE for found in base.path.glob(pattern) if found.is_file()}:
                 shutil.copyfile(path, temporary / path.name)
-
-
-@contextlib.contextmanager
-def appearing(folder: Path) -> Iterator[Path]:
-    """A temporary folder to write into. It gets its name in the end, when all is on disk; nothing stays after an error."""
-    folder = folder.absolute()
-    temporary = folder.with_name(f"{files.TEMPORARY}{folder.name}")
-    durable.make_folders(folder.parent)
-    durable.remove_tree(temporary)
-    try:
-        durable.make_folder(temporary)
-        yield temporary
-        for path in durable.tree(temporary):
-            durable.sync_path(path)
-        durable.rename(temporary, folder)
-        durable.sync_path(folder.parent)
-    finally:
-        durable.remove_tree(temporary)

@@ -18,10 +18,10 @@ from core.encoders.gpt2 import Gpt2Encoder
 from core.encoders.special import WithSpecialTokens
 from core.errors import UserError
 from core.huggingface.encoder import HfEncoder
+from core.huggingface.tokenizer_json import BYTE_LEVEL, added_token, split
 
 END_OF_TEXT = "<|endoftext|>"  # the end token of kinds that give it no name
 WRITTEN = "bpe, gpt2, bytes, char and hf"
-BYTE_LEVEL = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": False}
 
 
 @dataclass(frozen=True)
@@ -65,23 +65,19 @@ def written(encoder: Encoder, begin: int | None = None) -> WrittenTokenizer:
     if clash := own.keys() & names.keys():  # a special token of conversations has the same name as one of characters
         own = {END_OF_TEXT if name in clash else name: token for name, token in own.items()}
     special = own | names
-    content["added_tokens"] = [added(name, token) for name, token in sorted(special.items(), key=lambda pair: pair[1])]
+    content["added_tokens"] = [
+        added_token(token, name) for name, token in sorted(special.items(), key=lambda pair: pair[1])
+    ]
     return WrittenTokenizer(
         {"version": "1.0", "truncation": None, "padding": None, **content}, special, encoder.end_token, begin
     )
-
-
-def added(name: str, token: int) -> dict[str, Any]:
-    """A special token in tokenizer.json."""
-    plain = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": True}
-    return {"id": token, "content": name, **plain}
 
 
 def of_characters(encoder: CharEncoder) -> tuple[dict[str, Any], dict[str, int]]:
     """One id per character: each is cut apart, and looked up. A character without an id is an error, as with ours."""
     vocabulary = {piece: token for token, piece in enumerate(encoder.pieces) if piece}
     special = {entry: token for token, entry in enumerate(encoder.entries) if len(entry) != 1}
-    every = {"type": "Split", "pattern": {"Regex": "[\\s\\S]"}, "behavior": "Isolated", "invert": False}
+    every = split("[\\s\\S]")
     unknown = "[unknown]"  # not in the vocabulary, so that the library refuses what it does not know
     model = {"type": "WordLevel", "vocab": vocabulary, "unk_token": unknown}
     return {"normalizer": None, "pre_tokenizer": every, "post_processor": None, "decoder": {"type": "Fuse"}, "model": model}, special  # fmt: skip
