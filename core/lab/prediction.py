@@ -13,7 +13,6 @@ from core.config import Config, Data, Train, replaced
 from core.data.batches import block_size, packed, uses_rows, windows
 from core.data.dataset import Dataset
 from core.evaluation.evaluate import Evaluation
-from core.evaluation.exact_match import greedy_answers
 from core.process import available_bytes as available_memory
 from core.tracking.run import Run
 from core.training import memory
@@ -129,10 +128,10 @@ def evaluation_estimate(dataset: Dataset, config: Config, parts: Parts, rows: in
     began = time.perf_counter()
     evaluation.losses(parts.model, timed)
     seconds = (time.perf_counter() - began) / timed * batches
-    for examples in evaluation.examples.values():
+    for side, examples in evaluation.examples.items():
         if some := examples[:TIMED_PROMPTS]:
             began = time.perf_counter()
-            greedy_answers(parts.model, dataset, some, parts.machine)
+            evaluation.asked(parts.model, some, side)
             seconds += (time.perf_counter() - began) * len(examples) / len(some)
     parts.model.train()
     return seconds
