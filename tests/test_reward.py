@@ -457,6 +457,14 @@ def test_a_reward_that_is_no_number_is_refused(by_reward: Path, terrarium: Terra
     assert done.exit_code == 2 and "reward returned" in done.stderr and "prepare.py" in done.stderr, done.stderr
 
 
+def test_a_helper_called_reward_is_told_of_only_where_rewards_train(spaces: Path, terrarium: Terrarium) -> None:
+    with_code(spaces, "\n\ndef reward(letters):\n    return len(letters)\n")
+    done = terrarium("train", "spaces")
+    assert done.exit_code == 0 and "a function reward, which is not used" not in done.stderr, done.stderr
+    with pytest.warns(UserWarning, match="a function reward, which is not used"), collecting(spaces):
+        pass
+
+
 def test_what_has_nothing_to_score_is_refused(text: Path, terrarium: Terrarium) -> None:
     done = terrarium("train", "text", "-s", "train.objective.kind=reward")
     assert done.exit_code == 2 and "no prompts with right answers" in done.stderr, done.stderr
@@ -505,7 +513,7 @@ def register_objectives(register):
 def test_rewarding_the_form_teaches_the_form(by_reward: Path, terrarium: Terrarium) -> None:
     """Half of the examples end with a mark. Rewarding the mark raises its share, and not the share of right answers.
 
-    The page of the run does not take it for skill. How it says so is tested in tests/test_pipeline_report.py; docs/LOG.md has three seeds.
+    The page of the run says so.
     """
     (by_reward / "prepare.py").write_text(FORM)
     more = (
@@ -513,15 +521,15 @@ def test_rewarding_the_form_teaches_the_form(by_reward: Path, terrarium: Terrari
         "stages.reward.max_iters=40", "stages.reward.train.optim.learning_rate=0.01",
         "stages.reward.train.objective.max_new_tokens=10", "stages.reward.train.objective.prompts_per_step=8",
         "stages.reward.train.runtime.log_interval=10",
+        "stages.reward.train.runtime.eval_interval=40",  # or a collapse would end it early
     )  # fmt: skip
     done = terrarium("loop", "spaces", *(part for key in more for part in ("-s", key)))
     assert done.exit_code == 0, done.stderr
     rows = read_rows(by_reward / "out/default/reward/metrics.csv")
     assert rows[0]["lenient_accuracy"] > 0.3  # a skill that could rise or fall
-    assert rows[-1]["reward"] > rows[0]["reward"] + 0.05
+    assert rows[-1]["reward"] > rows[0]["reward"] + 0.2
     assert rows[-1]["lenient_accuracy"] < rows[0]["lenient_accuracy"] + 0.15
-    page = (by_reward / "out/default/report.md").read_text()
-    assert "## Reward and skill in reward" in page and "The skill rose" not in page
+    assert "> In stage reward: The reward rose, the skill did not" in (by_reward / "out/default/report.md").read_text()
 
 
 FORM = """from core import Example
