@@ -6,6 +6,7 @@ import json
 import os
 import select
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -243,29 +244,34 @@ def test_ctrl_c_at_the_prompt_drops_the_line(talker: Path) -> None:
     own, other = pty.openpty()
     process = subprocess.Popen(
         [sys.executable, "-m", "core.cli", "chat", "talker"], stdin=other, stdout=other, stderr=other, cwd=talker.parent,
-        env=os.environ | {"PYTHONPATH": str(ROOT), "TERM": "xterm"}, start_new_session=True, preexec_fn=terminal_of,
+        env=os.environ | {"PYTHONPATH": str(ROOT), "TERM": "xterm"}, start_new_session=True, preexec_fn=take_terminal,
     )  # fmt: skip
     os.close(other)
     screen = Screen(own)
-    screen.wait_for("> ")
-    os.write(own, b"half a li\x03")
-    screen.wait_for("(Ctrl-D ends.)")
-    screen.wait_for("> ")
-    os.write(own, b"/clear\n")
-    screen.wait_for("is forgotten.)")
-    screen.wait_for("> ")
-    os.write(own, b"\x04")
-    assert process.wait(timeout=60) == 0
-    os.close(own)
+    try:
+        screen.wait_for("> ")
+        os.write(own, b"half a li\x03")
+        screen.wait_for("(Ctrl-D ends.)")
+        screen.wait_for("> ")
+        os.write(own, b"/clear\n")
+        screen.wait_for("is forgotten.)")
+        screen.wait_for("> ")
+        os.write(own, b"\x04")
+        assert process.wait(timeout=60) == 0
+    finally:
+        process.kill()
+        process.wait()
+        os.close(own)
     assert "interrupted" not in screen.said
 
 
-def terminal_of() -> None:
-    """In a child: make its stdin the terminal that Ctrl-C comes from."""
+def take_terminal() -> None:
+    """In a child: make its stdin the terminal that Ctrl-C comes from. A suite in the background would ignore Ctrl-C."""
     import fcntl
     import termios
 
     fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 class Screen:
