@@ -260,6 +260,7 @@ def test_the_hub(folders: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
     def download(name: str, **options: Any) -> str:
         asked.append((name, options["revision"]))
+        assert "tokenizer.json" in options["allow_patterns"] and "*.safetensors" not in options["allow_patterns"]
         return str(folders / "chatml")
 
     library = types.SimpleNamespace(snapshot_download=download)
@@ -275,12 +276,14 @@ def test_the_hub(folders: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
     library.snapshot_download = fail
     with pytest.raises(
-        UserError, match="'someone/model' cannot be had from the hub: no network\n  Give the folder of a copy"
+        UserError,
+        match=r"someone/model cannot be fetched from the hub: no network\n  Check the name .* give the path of a copy",
     ):
         HfEncoder.fit([], tokenizer="someone/model")
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)
     with pytest.raises(
-        UserError, match=r"huggingface_hub is not installed\n  pip install -c constraints.txt -e '.\[hf\]'"
+        UserError,
+        match=r"needs the package huggingface_hub, which is not installed\n  Install it: pip install -c constraints.txt -e '.\[hf\]'",
     ):
         HfEncoder.fit([], tokenizer="someone/model")
 

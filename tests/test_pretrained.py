@@ -336,7 +336,7 @@ def test_a_hubs_name_needs_a_commit_or_nothing(monkeypatch: Any, bases: Path, tm
     assert find_base("someone/model", commit).identity["revision"] == commit
     assert asked == [(None, False), (commit, True)]
     with pytest.raises(
-        UserError, match=r"the hub's model 'someone/lost' cannot be fetched: 404 Client Error\.\n  Check the name"
+        UserError, match=r"someone/lost cannot be fetched from the hub: 404 Client Error\.\n  Check the name"
     ):
         find_base("someone/lost")
 

@@ -22,7 +22,7 @@ from core.encoders.base import Encoder, Ids
 from core.encoders.text import END, unknown, utf8, wrong_state
 from core.errors import UserError
 from core.huggingface.chat_format import chat_encoder
-from core.huggingface.tokenizer_files import TokenizerFiles, built, read_tokenizer, tokenizer_hash
+from core.huggingface.tokenizer_files import TokenizerFiles, built, pinned_name, read_tokenizer, tokenizer_hash
 
 # Texts that a tokenizer which changes text does not give back.
 PROBES = {
@@ -93,6 +93,11 @@ class HfEncoder(Encoder):
     def fingerprint(tokenizer: str) -> str:
         """A hash of the files that `fit` reads. Raises UserError as it does."""
         return tokenizer_hash(tokenizer)
+
+    @staticmethod
+    def pinned(tokenizer: str) -> str:
+        """A name with what it stands for today: NAME@COMMIT for a name on the hub, which is fetched; any other as it is."""
+        return pinned_name(tokenizer)
 
     @classmethod
     def from_state(cls, state: dict[str, Any]) -> Self:

@@ -17,7 +17,7 @@ from core import files
 from core.data.batches import validation_rows
 from core.errors import UserError
 from core.huggingface.adapters import refuse_taken
-from core.huggingface.base import NAME, Base, load_base
+from core.huggingface.base import NAME_KEY, Base, load_base
 from core.huggingface.extra import quietly
 from core.huggingface.lora import ADAPTER, Lora, is_transposed
 from core.huggingface.quantized import QUANTIZE
@@ -84,7 +84,7 @@ def refuse_quantised(module: Any, title: str) -> None:
 def merged_model(module: Any) -> Any:
     """The base with what was trained, in float32, as a model of transformers on the CPU. Raises UserError for another base."""
     if module.base.identity["sha256"] != module.pretrained_base["sha256"]:
-        raise UserError("the base's files have changed", place=NAME, remedy="Put them back, or train again.")
+        raise UserError("the base's files have changed", place=NAME_KEY, remedy="Put them back, or train again.")
     model = load_base(module.base, torch.float32)
     trained = {
         name: each.detach().cpu().float() for name, each in module.model.named_parameters() if each.requires_grad
