@@ -223,3 +223,31 @@ def test_weights_and_tokenizer_are_of_one_commit(lab: Path, terrarium: Terrarium
     )
     assert result.exit_code == 0, result.output
     assert f'revision = "{COMMITS[1]}"' in (folder / "out/other/config.toml").read_text() and "newest" not in hub
+
+
+@pytest.mark.parametrize("own", [False, True])
+def test_a_merged_model_has_the_tokenizer_of_its_run(
+    lab: Path, tmp_path: Path, terrarium: Terrarium, own: bool
+) -> None:
+    """With prepare.tokenizer naming another one than the base's, the base's files would give other ids."""
+    import transformers
+
+    base = model_folder(make_base(tmp_path / "base", vocab_size=500), "llama3", bos_token="<|begin_of_text|>")
+    other = model_folder(tmp_path / "other", "chatml")
+    make_experiment(lab, base)
+    named = ("-s", "prepare.encoder=hf", "-s", f"prepare.tokenizer={other if own else base}")
+    assert terrarium("train", "fine", "-q", *named).exit_code == 0
+    done = terrarium("export", "fine", "--to", "hf", str(tmp_path / "merged"))
+    assert done.exit_code == 0, done.output
+    encoder = open_experiment("fine").run().load().encoder
+    tokenizer = transformers.AutoTokenizer.from_pretrained(tmp_path / "merged")
+    text = "Der Hund <|im_end|> says 12 words"
+    assert (
+        tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"]
+        == encoder.encode(text).tolist()
+    )
+    assert tokenizer.eos_token_id == encoder.end_token
+    same = (tmp_path / "merged/tokenizer.json").read_bytes() == (base / "tokenizer.json").read_bytes()
+    assert same is not own
+    settings = transformers.GenerationConfig.from_pretrained(tmp_path / "merged")
+    assert settings.eos_token_id == (encoder.end_token if own else None)

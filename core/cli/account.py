@@ -65,6 +65,8 @@ def data_lines(account: Account) -> Iterator[str]:
         elif data["longest"] < size:
             longer += " is longer than any document, so a row has several"
         yield line("longest document", f"{data['longest']:,} tokens; {longer}")
+    if data["begin"] or data["end"]:
+        yield line("around documents", f"{data['begin'] or 'nothing'} before, {data['end'] or 'nothing'} behind")
     if packing := account["packing"]:
         shares = f"{packing['cropped']:.1%} of the tokens are cropped, {packing['padding']:.1%} of the rows are empty"
         yield line("packing", f"{packing['rows']:,} rows of whole documents; {shares}")

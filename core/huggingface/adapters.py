@@ -22,8 +22,8 @@ from core.huggingface.lora import ADAPTER, ALPHA, RANK
 from core.private import hidden
 
 FOLDER = "adapters"  # of a run
-CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
-ORIGIN = "origin.json"  # ours: the step, and what tells the base from others
+ADAPTER_CONFIG, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+ORIGIN = "origin.json"  # ours: the step, and what tells the base and the weights from others
 OURS, THEIRS = "model.", "base_model.model."  # what a parameter's name begins with in our module, and in PEFT's files
 MATRIX = re.compile(rf"(.+)\.lora_([AB])\.{ADAPTER}\.weight")
 
@@ -34,16 +34,19 @@ def adapter_of_checkpoint(run: Any, checkpoint: Path, name: str) -> Path | None:
         return None
     state = json.loads((checkpoint / "state.json").read_bytes())
     folder: Path = run.folder / FOLDER / name
-    if step_of(folder) != int(state["step"]):
+    # Not the step: a resume on another machine comes to the same step with other weights.
+    weights = str(state["files"]["model.safetensors"]["sha256"])
+    if weights_of(folder) != weights:
         tensors = load_file(checkpoint / "model.safetensors")
-        write_folder(folder, run.config.train.model.params, state["base"], tensors, int(state["step"]))
+        origin = {"step": int(state["step"]), "base": state["base"], "weights": weights}
+        write_folder(folder, run.config.train.model.params, origin, tensors)
     return folder
 
 
-def catch_up(run: Any) -> None:
-    """Write the adapters of the checkpoints that are there. Those that stand already are left."""
-    for name in ("best", "last"):
-        adapter_of_checkpoint(run, run.checkpoints / name, name)
+def catch_up(run: Any, *, ended: bool = False) -> None:
+    """Write the adapters of the checkpoints that are there, and are not written yet. ended: the last one is the final one."""
+    for name, checkpoint in [("best", "best"), ("last", "last"), *([("final", "last")] if ended else [])]:
+        adapter_of_checkpoint(run, run.checkpoints / checkpoint, name)
 
 
 def write_adapter(loaded: Any, folder: Path) -> Path:
@@ -55,7 +58,9 @@ def write_adapter(loaded: Any, folder: Path) -> Path:
     refuse_without_adapter(module, loaded.run.title)
     refuse_taken(folder)
     tensors = {name: each.cpu() for name, each in adapter_tensors(module).items()}
-    write_folder(folder, loaded.config.train.model.params, module.pretrained_base, tensors, loaded.step)
+    write_folder(
+        folder, loaded.config.train.model.params, {"step": loaded.step, "base": module.pretrained_base}, tensors
+    )
     return folder
 
 
@@ -78,18 +83,19 @@ def refuse_taken(folder: Path) -> None:
 
 
 def write_folder(
-    folder: Path, params: Mapping[str, Any], base: Mapping[str, str], tensors: Mapping[str, Tensor], step: int
+    folder: Path, params: Mapping[str, Any], origin: Mapping[str, Any], tensors: Mapping[str, Tensor]
 ) -> None:
     """Write an adapter as a whole: until it is complete, what was there stays. Raises DiskFull.
 
-    params: of [train.model.params]. base: the base's identity. tensors: by their names in our module. step: of the run.
+    params: of [train.model.params]. origin: step of the run, the base's identity, and the checksum of the checkpoint's weights.
+    tensors: by their names in our module.
     """
     renamed = {peft_name(name): tensor.contiguous() for name, tensor in tensors.items()}
-    config = config_of(params, base, list(tensors))
+    config = config_of(params, origin["base"], list(tensors))
     with files.new_folder(folder.absolute()) as temporary:
-        durable.write_file(temporary / CONFIG, json.dumps(config, indent=2, sort_keys=True).encode())
-        durable.write_file(temporary / WEIGHTS, save(renamed, {"format": "pt"}))
-        durable.write_file(temporary / ORIGIN, json.dumps({"step": step, "base": base}, indent=2).encode())
+        durable.write_file(temporary / ADAPTER_CONFIG, json.dumps(config, indent=2, sort_keys=True).encode())
+        durable.write_file(temporary / ADAPTER_WEIGHTS, save(renamed, {"format": "pt"}))
+        durable.write_file(temporary / ORIGIN, json.dumps(origin, indent=2).encode())
 
 
 def config_of(params: Mapping[str, Any], base: Mapping[str, str], names: Sequence[str]) -> dict[str, Any]:
@@ -121,12 +127,12 @@ def peft_name(name: str) -> str:
     return f"{THEIRS}{name.removeprefix(OURS)}".replace(f".{ADAPTER}.weight", ".weight")
 
 
-def step_of(folder: Path) -> int | None:
-    """The step of an adapter that is there; None if there is none, or it is another program's."""
+def weights_of(folder: Path) -> str:
+    """The checksum of the checkpoint's weights that an adapter was made from; "" if there is none, or it is another program's."""
     try:
-        return int(json.loads((folder / ORIGIN).read_bytes())["step"])
+        return str(json.loads((folder / ORIGIN).read_bytes())["weights"])
     except (OSError, LookupError, TypeError, ValueError):
-        return None
+        return ""
 
 
 def adapter_tensors(module: torch.nn.Module) -> dict[str, Tensor]:

@@ -1,7 +1,8 @@
 """The tokenizer of a pretrained model as an encoder. Training, evaluation and sampling all turn text into ids by it.
 
-Special tokens are ids and never text: a text that spells one is encoded as the characters that it has. No token is put before or
-behind a text, so a text has the same ids wherever it stands. No token is added either: the model's vocabulary is kept.
+Special tokens are ids and never text: a text that spells one is encoded as the characters that it has. `encode` puts no token before or
+behind a text, so a text has the same ids wherever it stands: what begins and ends documents is put around them as ids. No token is
+added either: the model's vocabulary is kept.
 """
 
 from __future__ import annotations
@@ -38,6 +39,7 @@ PROBES = {
     "line breaks": "\n\na\n",
 }
 NO_MARKS: Marks = MappingProxyType({})
+FRAMED = 2  # raised when other ids stand around documents, so that datasets are made again
 UNUSED = ("post_processor", "padding", "truncation")  # parts of a tokenizer.json that do not decide the ids of a text
 
 
@@ -92,7 +94,7 @@ class HfEncoder(Encoder):
     @staticmethod
     def fingerprint(tokenizer: str) -> str:
         """A hash of the files that `fit` reads. Raises UserError as it does."""
-        return tokenizer_hash(tokenizer)
+        return f"{FRAMED} {tokenizer_hash(tokenizer)}"
 
     @staticmethod
     def pinned(tokenizer: str) -> str:

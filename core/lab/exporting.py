@@ -79,15 +79,12 @@ def write_for_transformers(model: LoadedModel, folder: Path, kind: str) -> str:
     """A model folder. A pretrained model with adapters is merged first."""
     if model.config.train.model.kind == "hf":
         from core.huggingface.merging import write_merged
-        from core.huggingface.to_hf import write_tokenizer
 
         report = write_merged(model, folder)
         model.opened.listener.say(
             f"Merged in float32: logits differ by {report.largest:.2g} at most, KL {report.kl:.2g} nats per token, on "
             f"{report.tokens:,} validation tokens."
         )
-        if model.encoder.kind != "hf" or not (folder / "tokenizer.json").exists():  # else it is the base's own
-            write_tokenizer(model.encoder, folder, begin=model.trained.begin, block_size=model.block_size)
         return LOAD_HF.format(trust="")
     from core.huggingface.to_hf import OWN, write_hf
 
