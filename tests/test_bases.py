@@ -251,3 +251,35 @@ def test_a_merged_model_has_the_tokenizer_of_its_run(
     assert same is not own
     settings = transformers.GenerationConfig.from_pretrained(tmp_path / "merged")
     assert settings.eos_token_id == (encoder.end_token if own else None)
+
+
+@pytest.mark.parametrize("kind", ["relative", "home", "gguf"])
+def test_the_code_beside_an_adapter_loads_it(
+    lab: Path, tmp_path: Path, base: Path, terrarium: Terrarium, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    """The code of its README.md, run as it stands there, gives the logits of the run."""
+    home = tmp_path / "home"
+    home.mkdir()
+    monkeypatch.setenv("HOME", str(home))
+    if kind == "gguf":
+        needs("gguf")
+        name = str(make_gguf(home / "models", BytesEncoder()))
+    else:
+        name = "base" if kind == "relative" else "~/base"
+    folder = make_experiment(lab, Path(name))
+    if kind != "gguf":
+        shutil.copytree(base, folder / "base" if kind == "relative" else home / "base")
+    assert terrarium("train", "fine", "-q").exit_code == 0
+    loaded, tokens = open_experiment("fine").run().load(), torch.arange(16)[None] + 90
+    assert terrarium("export", "fine", "--to", "adapter", str(tmp_path / "adapter")).exit_code == 0
+    readme = (tmp_path / "adapter/README.md").read_text()
+    assert str(home) not in readme
+    code = readme.partition("```python\n")[2].partition("```")[0]
+    monkeypatch.chdir(tmp_path / "adapter")
+    names: dict[str, Any] = {}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        exec(code, names)
+    with torch.no_grad():
+        found = names["model"].eval()(input_ids=tokens).logits
+        torch.testing.assert_close(found, loaded.module(tokens), rtol=1e-4, atol=1e-4)

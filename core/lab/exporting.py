@@ -119,10 +119,11 @@ def write_adapter(model: LoadedModel, folder: Path, kind: str) -> str:
             place=model.run.title,
             remedy='Only runs with train.model.kind = "hf" and params.lora = true have one. Write this one as hf or gguf.',
         )
+    from core.huggingface.adapters import loading_code
     from core.huggingface.adapters import write_adapter as write
 
     write(model, folder)
-    return LOAD_ADAPTER
+    return f"```python\n{loading_code(model)}```\n"
 
 
 LOAD_HF = """```python
@@ -137,12 +138,6 @@ print(tokenizer.decode(model.generate(**ids)[0]))
 LOAD_GGUF = """With llama.cpp: `llama-cli -m model.gguf -p "Once"`
 
 With Ollama: `ollama create my-model -f Modelfile`, then `ollama run my-model`
-"""
-LOAD_ADAPTER = """```python
-from peft import AutoPeftModelForCausalLM
-
-model = AutoPeftModelForCausalLM.from_pretrained(".")
-```
 """
 
 
