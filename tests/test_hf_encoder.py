@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from click.testing import Result
+from click.testing import CliRunner, Result
 from conftest import TINY
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -579,14 +579,40 @@ def test_training_and_chat_need_no_other_file(backwards: Path, terrarium: Terrar
     dataset = load_dataset(backwards / "datasets" / "basic")
     ids, mask = dataset.train.document(0)
     assert mask is not None and ids[mask != 0][-1] == before.end_token
-    turns = turns_of(ids.tolist(), model.encoder)
-    prompt = render_prompt(Conversation(turns[:-1]), model.encoder)  # fault 14
-    assert ids[: len(prompt)].tolist() == prompt.tolist()
     [example, *_] = dataset.examples("val", 1)
     assert example.completion == turns_of(example.prompt.ids, model.encoder)[-1].content[::-1]  # type: ignore[attr-defined]
     for command in (("sample", "backwards"), ("evaluate", "backwards")):
         again = terrarium(*command)
         assert again.exit_code == 0, again.output
+
+
+def test_the_model_is_asked_as_it_was_trained(
+    backwards: Path, terrarium: Terrarium, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Fault 14: what the model receives from a chat begins as the row on disk does, up to the first token that is learnt."""
+    from core.cli.main import cli
+    from core.models.gpt import GPT
+
+    assert terrarium("train", "backwards", "-q").exit_code == 0
+    dataset = load_dataset(backwards / "datasets" / "basic")
+    ids, mask = dataset.train.document(0)
+    assert mask is not None
+    row = ids[: int(np.flatnonzero(mask)[0])].tolist()
+    [asked] = [turn.content for turn in turns_of(row, dataset.encoder) if turn.role == "user"]
+    received: list[list[int]] = []
+    forward = GPT.forward
+
+    def noted(self: Any, tokens: Any, *more: Any, **choices: Any) -> Any:
+        received.extend(tokens.tolist())
+        return forward(self, tokens, *more, **choices)
+
+    monkeypatch.setattr(GPT, "forward", noted)
+    short = ["-s", "sample.sample.max_new_tokens=3"]
+    assert CliRunner().invoke(cli, ["chat", "backwards", *short], input=f"{asked}\n").exit_code == 0
+    got: list[int] = []
+    for tokens in received:
+        got += tokens
+    assert got[: len(row)] == row
 
 
 def test_the_end_is_a_target_even_if_it_pads(backwards: Path) -> None:

@@ -136,8 +136,8 @@ def cost_lines(account: Account) -> Iterator[str]:
         some = f" with {cost['rows']:,} of {account['batch_size']:,} rows" * (cost["rows"] < account["batch_size"])
         yield line("memory", f"{megabytes(cost['memory_bytes'])} at most{some}{left}")
     if cost["step_bytes"] is not None and cost["evaluation_bytes"] is not None:
-        each = f"{megabytes(cost['step_bytes'])} in steps, {megabytes(cost['evaluation_bytes'])} in an evaluation"
-        yield line("", f"{each}, with the model")
+        each = f"{megabytes(cost['step_bytes'])} more in steps, {megabytes(cost['evaluation_bytes'])} more in an evaluation"
+        yield line("", f"{each} than with the model alone")
 
 
 def seen_text(account: Account) -> str:
