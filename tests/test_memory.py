@@ -140,10 +140,7 @@ def test_where_the_system_does_not_say_there_is_no_figure(monkeypatch: pytest.Mo
     monkeypatch.setattr(memory, "PROCESS", tmp_path / "nothing")
     with memory.measuring(torch.device("cpu")) as found:
         pass
-<<<<<<< HEAD
     assert found.rise is None
-=======
-    assert found.bytes is None and memory.process_peak() is None
 
 
 MANY = """import numpy, torch
@@ -170,4 +167,3 @@ def test_an_evaluation_of_many_batches_needs_the_memory_of_one() -> None:
     )
     few, many = map(int, done.stdout.split())
     assert many < few + 100e6  # the logits of a batch take 20 MB
->>>>>>> main
