@@ -35,12 +35,30 @@ def make_base(folder: Path, kind: str = "llama", seed: int = 0, **more: Any) -> 
             "num_key_value_heads": 2, "max_position_embeddings": CONTEXT, "initializer_range": 0.2, "tie_word_embeddings": True,
         }  # fmt: skip
     classes = {"llama": "Llama", "qwen2": "Qwen2", "qwen3": "Qwen3", "gpt2": "GPT2"}
-    config = getattr(transformers, f"{classes[kind]}Config")(**common, **sizes | more)
+    config = getattr(transformers, f"{classes[kind]}Config")(**common | sizes | more)
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         model = transformers.AutoModelForCausalLM.from_config(config)
     model.save_pretrained(folder)
     return folder
+
+
+def make_gguf(folder: Path, encoder: Any, **keys: Any) -> Path:
+    """A random GPT as a GGUF file that our own export has written, with its tokenizer."""
+    import torch
+    from test_gpt import config_of
+
+    from core.huggingface.to_gguf import write_gguf
+    from core.models.gpt import GPT
+
+    folder.mkdir(parents=True, exist_ok=True)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = GPT(config_of("llama", **{"n_embd": 32, "n_ff": 64, "block_size": 32} | keys), encoder.vocab_size)
+        for each in model.parameters():
+            torch.nn.init.normal_(each, std=0.2)
+    write_gguf(model, encoder, folder, begin=None, title="tiny", kind="f32")
+    return folder / "model.gguf"
 
 
 def make_experiment(lab: Path, base: Path, params: str = "", name: str = "fine") -> Path:
@@ -53,13 +71,12 @@ def make_experiment(lab: Path, base: Path, params: str = "", name: str = "fine")
     return folder
 
 
-def with_adapter(base: Path, adapter: Path) -> Any:
-    """A base with an adapter, loaded by transformers and peft alone."""
+def with_adapter(base: Any, adapter: Path) -> Any:
+    """A base with an adapter, loaded by transformers and peft alone. base: a folder, or a model."""
     import peft
     import transformers
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # what peft still calls by an old name in transformers
-        return peft.PeftModel.from_pretrained(
-            transformers.AutoModelForCausalLM.from_pretrained(base), str(adapter)
-        ).eval()
+        model = transformers.AutoModelForCausalLM.from_pretrained(base) if isinstance(base, Path) else base
+        return peft.PeftModel.from_pretrained(model, str(adapter)).eval()

@@ -139,12 +139,11 @@ if sys.argv[1] == "whole":
 config = {"train.model.n_layer": 1, "train.model.n_head": 1, "train.model.n_embd": 8, "train.model.block_size": 256}
 model = GPT(resolve(replaced(Config(), config)).train.model, 150_000)
 inputs = torch.randint(0, 150_000, (2, 256))
-before = memory.process_peak()
 with memory.measuring(torch.device("cpu")) as training:
     loss.next_token_loss(model, inputs, inputs)[0].backward()
 with torch.inference_mode(), memory.measuring(torch.device("cpu")) as evaluation:
     loss.next_token_loss(model, inputs, inputs)
-print(training.bytes - before, evaluation.bytes - before)
+print(training.rise, evaluation.rise)
 """
 
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from click.testing import Result
+from click.testing import CliRunner, Result
 from conftest import TINY
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -260,6 +260,7 @@ def test_the_hub(folders: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
     def download(name: str, **options: Any) -> str:
         asked.append((name, options["revision"]))
+        assert "tokenizer.json" in options["allow_patterns"] and "*.safetensors" not in options["allow_patterns"]
         return str(folders / "chatml")
 
     library = types.SimpleNamespace(snapshot_download=download)
@@ -275,12 +276,14 @@ def test_the_hub(folders: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
     library.snapshot_download = fail
     with pytest.raises(
-        UserError, match="'someone/model' cannot be had from the hub: no network\n  Give the folder of a copy"
+        UserError,
+        match=r"someone/model cannot be fetched from the hub: no network\n  Check the name .* give the path of a copy",
     ):
         HfEncoder.fit([], tokenizer="someone/model")
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)
     with pytest.raises(
-        UserError, match=r"huggingface_hub is not installed\n  pip install -c constraints.txt -e '.\[hf\]'"
+        UserError,
+        match=r"needs the package huggingface_hub, which is not installed\n  Install it: pip install -c constraints.txt -e '.\[hf\]'",
     ):
         HfEncoder.fit([], tokenizer="someone/model")
 
@@ -576,14 +579,40 @@ def test_training_and_chat_need_no_other_file(backwards: Path, terrarium: Terrar
     dataset = load_dataset(backwards / "datasets" / "basic")
     ids, mask = dataset.train.document(0)
     assert mask is not None and ids[mask != 0][-1] == before.end_token
-    turns = turns_of(ids.tolist(), model.encoder)
-    prompt = render_prompt(Conversation(turns[:-1]), model.encoder)  # fault 14
-    assert ids[: len(prompt)].tolist() == prompt.tolist()
     [example, *_] = dataset.examples("val", 1)
     assert example.completion == turns_of(example.prompt.ids, model.encoder)[-1].content[::-1]  # type: ignore[attr-defined]
     for command in (("sample", "backwards"), ("evaluate", "backwards")):
         again = terrarium(*command)
         assert again.exit_code == 0, again.output
+
+
+def test_the_model_is_asked_as_it_was_trained(
+    backwards: Path, terrarium: Terrarium, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Fault 14: what the model receives from a chat begins as the row on disk does, up to the first token that is learnt."""
+    from core.cli.main import cli
+    from core.models.gpt import GPT
+
+    assert terrarium("train", "backwards", "-q").exit_code == 0
+    dataset = load_dataset(backwards / "datasets" / "basic")
+    ids, mask = dataset.train.document(0)
+    assert mask is not None
+    row = ids[: int(np.flatnonzero(mask)[0])].tolist()
+    [asked] = [turn.content for turn in turns_of(row, dataset.encoder) if turn.role == "user"]
+    received: list[list[int]] = []
+    forward = GPT.forward
+
+    def noted(self: Any, tokens: Any, *more: Any, **choices: Any) -> Any:
+        received.extend(tokens.tolist())
+        return forward(self, tokens, *more, **choices)
+
+    monkeypatch.setattr(GPT, "forward", noted)
+    short = ["-s", "sample.sample.max_new_tokens=3"]
+    assert CliRunner().invoke(cli, ["chat", "backwards", *short], input=f"{asked}\n").exit_code == 0
+    got: list[int] = []
+    for tokens in received:
+        got += tokens
+    assert got[: len(row)] == row
 
 
 def test_the_end_is_a_target_even_if_it_pads(backwards: Path) -> None:

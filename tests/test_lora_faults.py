@@ -4,7 +4,7 @@
 | --- | --- |
 | 1 masks from a chat template are all zero | here; those of conversations in tests/test_hf_encoder.py |
 | 2 the end token is masked with the padding | tests/test_hf_encoder.py |
-| 3 two beginnings of text | tests/test_hf_encoder.py |
+| 3 two beginnings of text | tests/test_hf_encoder.py, tests/test_frames.py |
 | 4 labels shifted twice | here |
 | 5 micro-batches weighed alike, whatever they hold | here |
 | 6 an adapter lost, or trained beside the one that counts | here, and a killed run in tests/test_pretrained.py |
@@ -15,7 +15,7 @@
 | 11 float16 overflows | here |
 | 12 memory runs out at the first evaluation | here, and in tests/test_chunked_loss.py |
 | 13 a merge that is wrong for some layers; no resume | here, and a killed run in tests/test_pretrained.py |
-| 14 other prompts at inference than in training | tests/test_hf_encoder.py |
+| 14 other prompts at inference than in training | tests/test_hf_encoder.py, tests/test_frames.py |
 """
 
 from __future__ import annotations

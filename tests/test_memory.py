@@ -122,7 +122,7 @@ from core.training import memory
 for size in (75_000_000, 2_000_000):
     with memory.measuring(torch.device("cpu")) as found:
         torch.ones(size)
-    print(found.bytes)
+    print(found.rise)
 """
 
 
@@ -133,14 +133,14 @@ def test_the_peak_of_what_is_measured_alone() -> None:
         [sys.executable, "-c", ALONE], capture_output=True, text=True, cwd=Path(__file__).parents[1], check=True
     )
     large, small = map(int, done.stdout.split())
-    assert large > small + 200e6
+    assert 300e6 < large < 330e6 and 0 <= small < 30e6
 
 
 def test_where_the_system_does_not_say_there_is_no_figure(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(memory, "PROCESS", tmp_path / "nothing")
     with memory.measuring(torch.device("cpu")) as found:
         pass
-    assert found.bytes is None and memory.process_peak() is None
+    assert found.rise is None
 
 
 MANY = """import numpy, torch

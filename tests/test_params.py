@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Literal, Optional
+from typing import Annotated, Any, Literal, Optional
 
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
+from pydantic import Field
 
+from core.config import Fraction
 from core.data.params import bind
 from core.errors import UserError
 
@@ -99,7 +101,20 @@ def test_a_wrong_type_is_named_with_its_place(key: str, value: Any, message: str
     error = error_of(documents, **{key: value})
     assert error.message.startswith(message)
     assert error.place == f"config.toml:7 prepare.params.{key}"
-    assert error.remedy.startswith(f"documents() declares {key}: ")
+    assert (
+        error.remedy == 'Give "a" or "b".'
+        if key == "kind"
+        else error.remedy.startswith(f"documents() declares {key}: ")
+    )
+
+
+def test_bounds_are_said_in_words() -> None:
+    """Python writes such a type as Annotated[float, FieldInfo(annotation=NoneType, ...)]."""
+
+    def documents(rng, *, share: Fraction = 0.0, layers: Annotated[int, Field(ge=1, le=8)] = 1): ...
+
+    assert error_of(documents, share=1.0).remedy == "Give a number from 0 to below 1."
+    assert error_of(documents, layers=9).remedy == "Give a whole number from 1 to 8."
 
 
 def test_an_unknown_key_gets_the_nearest_known_one() -> None:

@@ -24,7 +24,7 @@ from core.chat.conversation import (
 )
 from core.chat.marks import GAP, NO_SYSTEM, find_mark, in_format, marked
 from core.encoders.base import Encoder, Ids
-from core.encoders.special import marks_of
+from core.encoders.special import has_special, marks_of
 from core.errors import UserError
 
 
@@ -36,10 +36,25 @@ class Rendered:
     learnt: npt.NDArray[np.bool_]
 
 
-class PromptText(str):
-    """A rendered prompt as text for people to read, which knows its ids: the text alone would not become special tokens."""
+class WithIds(str):
+    """A prompt as text for people to read, which knows its ids: the text alone would not become special tokens."""
 
     ids: tuple[int, ...]
+
+
+class BegunText(WithIds):
+    """A text, whose ids begin with the token that begins documents."""
+
+    @classmethod
+    def of(cls, ids: Sequence[int], encoder: Encoder) -> BegunText:
+        """From ids (N,)."""
+        made = cls(encoder.decode(ids))
+        made.ids = tuple(ids)
+        return made
+
+
+class PromptText(WithIds):
+    """A rendered prompt of a conversation, with its marks in the text."""
 
     @classmethod
     def of(cls, ids: Sequence[int], encoder: Encoder) -> PromptText:
@@ -47,6 +62,17 @@ class PromptText(str):
         made = cls("".join([piece.text for piece in spelled(ids, [False] * len(ids), encoder)]))
         made.ids = tuple(ids)
         return made
+
+
+def begun_text(text: str, begin: int | None, encoder: Encoder) -> str:
+    """A prompt as documents begin in training: behind the id `begin`, where there is one. One that knows its ids stays.
+
+    Raises UserError for text that cannot be encoded.
+    """
+    if begin is None or isinstance(text, WithIds):
+        return text
+    ids = [begin, *(int(token) for token in encoder.encode(text))]
+    return PromptText.of(ids, encoder) if has_special(encoder) else BegunText.of(ids, encoder)
 
 
 class AnswerText(str):

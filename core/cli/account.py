@@ -65,6 +65,8 @@ def data_lines(account: Account) -> Iterator[str]:
         elif data["longest"] < size:
             longer += " is longer than any document, so a row has several"
         yield line("longest document", f"{data['longest']:,} tokens; {longer}")
+    if data["begin"] or data["end"]:
+        yield line("around documents", f"{data['begin'] or 'nothing'} before, {data['end'] or 'nothing'} behind")
     if packing := account["packing"]:
         shares = f"{packing['cropped']:.1%} of the tokens are cropped, {packing['padding']:.1%} of the rows are empty"
         yield line("packing", f"{packing['rows']:,} rows of whole documents; {shares}")
@@ -134,8 +136,8 @@ def cost_lines(account: Account) -> Iterator[str]:
         some = f" with {cost['rows']:,} of {account['batch_size']:,} rows" * (cost["rows"] < account["batch_size"])
         yield line("memory", f"{megabytes(cost['memory_bytes'])} at most{some}{left}")
     if cost["step_bytes"] is not None and cost["evaluation_bytes"] is not None:
-        each = f"{megabytes(cost['step_bytes'])} in steps, {megabytes(cost['evaluation_bytes'])} in an evaluation"
-        yield line("", f"{each}, with the model")
+        each = f"{megabytes(cost['step_bytes'])} more in steps, {megabytes(cost['evaluation_bytes'])} more in an evaluation"
+        yield line("", f"{each} than with the model alone")
 
 
 def seen_text(account: Account) -> str:

@@ -21,7 +21,7 @@ from core.data.meta_pkl import write_meta
 from core.data.source import Source
 from core.data.spool import Spool
 from core.data.text import pieces
-from core.encoders.base import Encoder
+from core.encoders.base import Encoder, Frame, frame_of
 from core.encoders.special import STATE, WithSpecialTokens, has_special, marks_of
 from core.errors import UserError
 
@@ -140,15 +140,38 @@ def ids_of_text(build: Build, special: int) -> int:
 
 
 def compose_text(
-    build: Build, encoder: Encoder, texts: Mapping[str, Iterable[str]], characters: int, about: dict[str, Any]
+    build: Build,
+    encoder: Encoder,
+    texts: Mapping[str, Iterable[str]],
+    characters: int,
+    about: dict[str, Any],
+    *,
+    apart: bool = False,
 ) -> Made:
-    """Write running text. texts: of each side. characters: of all sides, for the progress. about: the split, for dataset.json."""
+    """Write running text. texts: of each side. characters: of all sides, for the progress. about: the split, for dataset.json.
+
+    apart: each text is a document, with the encoder's begin and end token around it, if it has them; otherwise all of them
+    are one document.
+    """
+    frame = frame_of(encoder)
     tell = build.counter("encoding", characters)
     sides = []
     for name, text in texts.items():
         sides.append(Side(build.folder, name, encoder, tell))
-        sides[-1].write_text(text)
-    return finish(build, encoder, sides, {"kind": "text", "stop": "", "end_token": None, "groups": [], "split": about})
+        first, last = apart or len(sides) == 1, apart or len(sides) == len(texts)
+        sides[-1].write_text(
+            text,
+            Frame(frame.begin if first else None, frame.end if last else None),
+            apart=apart,
+            masked=frame.begin is not None,
+        )
+    info: dict[str, Any] = {"kind": "text", "stop": "", "end_token": frame.end, "groups": [], "split": about}
+    return finish(build, encoder, sides, info | begin_entry(frame))
+
+
+def begin_entry(frame: Frame) -> dict[str, Any]:
+    """The entry of dataset.json on the token that begins documents; none without one."""
+    return {} if frame.begin is None else {"begin": frame.begin}
 
 
 def compose_documents(
@@ -173,7 +196,7 @@ def compose_documents(
     if spool.kind == "text" and not spool.chat:
         encoder = fit(build, pieces(spool.texts()))
         of_sides = {name: spool.texts(chosen) for name, chosen in numbers.items()}
-        return compose_text(build, encoder, of_sides, spool.characters, about)
+        return compose_text(build, encoder, of_sides, spool.characters, about, apart=True)
     chat = spool.chat and spool.kind != "examples"
     stop = "" if chat else spool.ending or ""
     spools = [spool] if held_out is None else [spool, held_out]
@@ -189,6 +212,7 @@ def compose_documents(
     encoder = fit(build, texts, end_token=not stop)
     ends = None if stop or chat else encoder.end_token  # what is written behind each learnt piece
     end = marks_of(encoder)[END][0] if chat else ends
+    frame = Frame(None if chat else frame_of(encoder).begin, ends)
     tell = build.counter("encoding", spool.characters)
     sides = []
     for name, chosen in numbers.items():
@@ -198,13 +222,14 @@ def compose_documents(
         if chat and build.config.prepare.max_tokens and spool.kind == "conversations":
             fits = []
             documents = trim(build, documents, encoder, f"{spool.what}, {name} side", fits)
-        sides[-1].write_documents(documents, keys[chosen], spool.groups, ends, chat=chat, fits=fits)
+        sides[-1].write_documents(documents, keys[chosen], spool.groups, frame, chat=chat, fits=fits)
     if held_out is not None:
         sides.append(Side(build.folder, HELD_OUT, encoder))
-        sides[-1].write_documents(held_out.read(), held_out.keys(), held_out.groups, ends)
+        sides[-1].write_documents(held_out.read(), held_out.keys(), held_out.groups, frame)
         about |= {"held_out_removed": spool.left_out}
     kind = "documents" if spool.kind == "text" else spool.kind
-    info = {"kind": kind, "stop": stop, "end_token": end, "groups": list(spool.groups), "split": about}
+    info: dict[str, Any] = {"kind": kind, "stop": stop, "end_token": end, "groups": list(spool.groups), "split": about}
+    info |= begin_entry(frame)
     return finish(
         build, encoder, sides, info | ({} if held_out is None else {"held_out_groups": list(held_out.groups)})
     )

@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from core import files
 from core.chat.conversation import BOS
-from core.chat.render import AnswerText, PromptText, answer_begins
+from core.chat.render import AnswerText, BegunText, PromptText, answer_begins
 from core.data.documents import Example
 from core.data.info import AGAIN, HELD_OUT, SIDES, TEST, describe, read_info
 from core.encoders.base import Encoder, identity
@@ -34,7 +34,7 @@ class Split:
     """One side, read from disk as needed. Legend: N tokens, D documents, P different prompts.
 
     ids: (N,) uint16 or uint32. Examples and conversations have mask: (N,) uint8, 1 where the loss is on a token,
-    and starts: (D,) uint64; prompts: (P,) uint64, the first document with each prompt; group: (D,) uint16.
+    of text only where documents have a begin token, which is no target; and starts: (D,) uint64; prompts: (P,) uint64, the first document with each prompt; group: (D,) uint16.
     whole: a row holds whole documents only, as it does of conversations with special tokens. texts: the documents are
     texts between special tokens, which have no prompts.
     """
@@ -129,10 +129,11 @@ class Dataset:
 
     @property
     def begin(self) -> int | None:
-        """The id of <|bos|>, if every document begins with it. A format of a pretrained model may have none."""
+        """The id that every document begins with: of <|bos|>, or of a pretrained tokenizer's own. None without one."""
         if self.train.whole or self.info["kind"] == "documents":
             return next(iter(marks_of(self.encoder)[BOS]), None)
-        return None
+        begin: int | None = self.info.get("begin")
+        return begin
 
     @property
     def end_token(self) -> int | None:
@@ -246,7 +247,10 @@ class Dataset:
                 completion = AnswerText.of(completion, ids[asked:].tolist(), mask[asked:].astype(bool).tolist())
             return Example(prompt, completion, names[group - 1] if group else None)
         asked = int(mask.argmax()) if mask.any() else len(ids)
-        return Example(decode(ids[:asked].tolist()), decode(ids[asked:].tolist()), names[group - 1] if group else None)
+        prompt_ids = ids[:asked].tolist()
+        begun = self.begin is not None and prompt_ids[:1] == [self.begin]
+        text = BegunText.of(prompt_ids, self.encoder) if begun and not split.texts else decode(prompt_ids)
+        return Example(text, decode(ids[asked:].tolist()), names[group - 1] if group else None)
 
 
 def load_dataset(folder: Path, plugins: Plugins | None = None) -> Dataset:
@@ -298,7 +302,8 @@ def open_split(folder: Path, side: str, info: dict[str, Any], groups: list[str] 
     ids = array("", info["dtype"], counts.get("tokens"))
     assert ids is not None
     if info["kind"] == "text":
-        return Split(folder / f"{side}.bin", ids)
+        mask = array(".mask", "uint8", len(ids)) if info.get("begin") is not None else None
+        return Split(folder / f"{side}.bin", ids, mask)
     return Split(
         folder / f"{side}.bin",
         ids,

@@ -6,7 +6,8 @@
     train.prompts.bin    uint64 per different prompt: the first document that has it
     train.group.bin      uint16 per document: its group's number in dataset.json, from 1; 0: none
 
-All but the first are written for Examples and Conversations only, the last only where there are groups.
+All but the first are written for Examples and Conversations only, the last only where there are groups. Running text has a
+mask where documents begin with a token, which is read and not learnt.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import contextlib
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -27,11 +28,12 @@ from core.chat.render import encode_pieces
 from core.data.documents import Document, length_of, segments
 from core.data.split import Keys
 from core.data.text import GROUP, PIECE, grouped, pieces
-from core.encoders.base import Encoder, Ids
+from core.encoders.base import Encoder, Frame, Ids
 
 Array = npt.NDArray[Any]
 Pieces = list[Piece]
 DOCUMENTS_AT_ONCE = 4096
+NO_FRAME = Frame()
 
 
 def token_type(vocab_size: int) -> np.dtype[Any]:
@@ -76,8 +78,16 @@ class Side:
             yield file
         self.checksums[file.path.name] = file.digest.hexdigest()
 
-    def write_text(self, texts: Iterable[str]) -> None:
-        """Encode running text of any length."""
+    def write_text(
+        self, texts: Iterable[str], frame: Frame = NO_FRAME, *, apart: bool = False, masked: bool = False
+    ) -> None:
+        """Encode running text of any length.
+
+        frame: stands around all of it, or, with apart, around each text. masked: write a mask, in which begin is no target.
+        """
+        if masked or frame != NO_FRAME:
+            self.write_framed([texts] if not apart else ([text] for text in texts), frame, masked=masked)
+            return
         with self.open("", token_type(self.encoder.vocab_size)) as file:
             for group in grouped(pieces(texts)):
                 for ids in self.encoder.encode_batch(group):
@@ -90,19 +100,48 @@ class Side:
                 self.on_characters(sum(map(len, group)))
         self.counts |= {"tokens": file.length, "target_tokens": file.length, "target_bytes": self.counts["bytes"]}
 
+    def write_framed(self, documents: Iterable[Iterable[str]], frame: Frame, *, masked: bool) -> None:
+        """Encode documents, each in parts of any number, with the frame around each. masked: as for `write_text`."""
+        counts, targets = self.counts, 0
+        with contextlib.ExitStack() as stack:
+            file = stack.enter_context(self.open("", token_type(self.encoder.vocab_size)))
+            mask = stack.enter_context(self.open(".mask", "u1")) if masked else None
+            for group in grouped(stretches(documents)):
+                texts = [stretch.text for stretch in group]
+                for stretch, ids in zip(group, self.encoder.encode_batch(texts), strict=True):
+                    before = [frame.begin] if stretch.is_first and frame.begin is not None else []
+                    behind = [frame.end] if stretch.is_last and frame.end is not None else []
+                    file.add(np.concatenate([np.array(before, np.uint32), ids, np.array(behind, np.uint32)]))
+                    targets += len(ids) + len(behind)
+                    if mask is not None:
+                        mask.add(
+                            np.concatenate([np.zeros(len(before), np.uint8), np.ones(len(ids) + len(behind), np.uint8)])
+                        )
+                for data in (text.encode() for text in texts):
+                    counts["bytes"] += len(data)
+                    self.text.update(data)
+                counts["characters"] += sum(map(len, texts))
+                self.on_characters(sum(map(len, texts)))
+        counts |= {
+            "tokens": file.length,
+            "target_tokens": targets if masked else file.length,
+            "target_bytes": counts["bytes"],
+        }
+
     def write_documents(
         self,
         documents: Iterable[Document],
         keys: Keys,
         groups: Mapping[str | None, int],
-        end: int | None,
+        frame: Frame = NO_FRAME,
         *,
         chat: bool = False,
         fits: Sequence[bool] | None = None,
     ) -> None:
         """Encode Examples or Conversations, each piece on its own.
 
-        keys: a 64-bit hash of each document's prompt. groups: name -> number. end: a token that ends each learnt piece.
+        keys: a 64-bit hash of each document's prompt. groups: name -> number. frame: ids that begin each document, and end each learnt
+        piece.
         chat: conversations are written with special tokens. fits: which of the keys are of documents that come, complete
         when the last one has come; None: all.
         """
@@ -114,7 +153,7 @@ class Side:
             self.open(".group", "<u2") as group,
         ):
             for batch, pieces_of_each in batches(documents, chat=chat):
-                block = EncodedDocuments(pieces_of_each, self.encoder, end, turns=chat)
+                block = EncodedDocuments(pieces_of_each, self.encoder, frame, turns=chat)
                 starts.add(ids.length + block.starts)
                 ids.add(block.ids)
                 mask.add(block.mask)
@@ -139,26 +178,30 @@ class Side:
 class EncodedDocuments:
     """Some documents, encoded. Legend: N tokens, D documents, P pieces."""
 
-    def __init__(self, piece_lists: list[Pieces], encoder: Encoder, end: int | None, *, turns: bool = False) -> None:
+    def __init__(self, piece_lists: list[Pieces], encoder: Encoder, frame: Frame, *, turns: bool = False) -> None:
         """turns: what counts as a completion is the last learnt stretch of a document, and all before it as its prompt."""
         if turns:
             piece_lists = [in_format(pieces, encoder) for pieces in piece_lists]
         flat = [piece for piece_list in piece_lists for piece in piece_list]
         different = list(dict.fromkeys(flat))  # short texts repeat: each is encoded once
         encoded: list[Ids] = encode_pieces(different, encoder)
-        if end is not None:
-            closing = np.array([end], dtype=np.uint32)
+        if frame.end is not None:
+            closing = np.array([frame.end], dtype=np.uint32)
             encoded = [
                 np.concatenate([ids, closing]) if piece.learnt else ids
                 for ids, piece in zip(encoded, different, strict=True)
             ]
         of_piece = dict(zip(different, encoded, strict=True))
         parts = [of_piece[piece] for piece in flat]
+        first_piece = np.cumsum([0, *(len(piece_list) for piece_list in piece_lists[:-1])])  # (D,)
+        if frame.begin is not None:  # a first piece is never learnt
+            opening = np.array([frame.begin], dtype=np.uint32)
+            for number in first_piece.tolist():
+                parts[number] = np.concatenate([opening, parts[number]])
         lengths = np.array([len(part) for part in parts])  # (P,)
         learnt = np.array([learnt for _, learnt, _ in flat])  # (P,)
         self.ids = np.concatenate(parts)  # (N,)
         self.mask = np.repeat(learnt, lengths)  # (N,)
-        first_piece = np.cumsum([0, *(len(piece_list) for piece_list in piece_lists[:-1])])  # (D,)
         piece_starts = np.cumsum(lengths) - lengths  # (P,)
         self.starts = piece_starts[first_piece].astype(np.uint64)  # (D,)
         self.longest_prompt = int(lengths[first_piece][~learnt[first_piece]].max(initial=0))
@@ -178,6 +221,27 @@ class EncodedDocuments:
             "target_tokens": int(self.mask.sum()),
             "target_bytes": sum([sizes[piece][1] for piece in flat if piece.learnt]),
         }
+
+
+class Stretch(NamedTuple):
+    """A part of a document that is encoded at once, and whether it is its first or last one."""
+
+    text: str
+    is_first: bool
+    is_last: bool
+
+
+def stretches(documents: Iterable[Iterable[str]]) -> Iterator[Stretch]:
+    """Documents, each in any parts, in stretches of bounded length."""
+    for document in documents:
+        waiting, is_first = "", True
+        for piece in pieces(document):
+            if waiting:
+                yield Stretch(waiting, is_first, is_last=False)
+                is_first = False
+            waiting = piece
+        if waiting:
+            yield Stretch(waiting, is_first, is_last=True)
 
 
 def batches(documents: Iterable[Document], *, chat: bool = False) -> Iterator[tuple[list[Document], list[Pieces]]]:

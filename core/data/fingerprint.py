@@ -14,7 +14,7 @@ from typing import Any
 
 from core.config import Prepare
 from core.data.source import ENDLESS, INPUT, Source, default_size
-from core.encoders.base import identity
+from core.encoders.base import Frame, frame_of, identity
 from core.files import sha256
 from core.roles import role_of
 
@@ -66,7 +66,10 @@ def code_and_settings(source: Source) -> dict[str, Any]:
         del settings["separator"]  # a table has one only if it is given
     code = {path.name: sha256(path) for path in sorted(source.experiment.folder.glob("*.py"))}
     if source.config.prepare.encoder_from:
-        settings["encoder"] = identity(source.borrowed_encoder())
+        encoder = source.borrowed_encoder()
+        settings["encoder"] = identity(encoder)
+        if (frame := frame_of(encoder)) != Frame():
+            settings["frame"] = frame
     else:
         kind, _ = source.plugins.registered("encoders").get(source.config.prepare.encoder, (None, ""))
         if of_files := getattr(kind, "fingerprint", None):  # it reads a file, whose content counts

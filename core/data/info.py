@@ -68,6 +68,7 @@ def check_info(info: dict[str, Any]) -> None:
         **{key: is_list_of_names(info.get(key, [])) for key in ("groups", "held_out_groups")},
         "stop": isinstance(info.get("stop", ""), str),
         "end_token": end is None or is_count(end),
+        "begin": info.get("begin") is None or is_count(info["begin"]),
         **{key: is_table_of_files(info.get(key, {})) for key in ("raw", "files")},
         "texts": isinstance(info.get("texts", {}), dict)
         and all(isinstance(one, str) for one in info.get("texts", {}).values()),

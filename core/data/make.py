@@ -12,6 +12,7 @@ from typing import Any
 
 from core.data import split
 from core.data.compose import CUT_ANYWHERE, Build, Made, compose_documents, compose_text, fit
+from core.data.encode import NO_FRAME
 from core.data.fetching import fetched
 from core.data.fingerprint import stamp
 from core.data.held_out import check_held_out, draw_held_out, held_out_function, own_params
@@ -19,7 +20,7 @@ from core.data.params import bind, title
 from core.data.source import INPUT, check_sum, default_size, draw, fetch_input, pairs
 from core.data.spool import Spool
 from core.data.text import first_and_rest, pieces, read_text
-from core.encoders.base import Encoder
+from core.encoders.base import Encoder, frame_of
 from core.errors import UserError
 
 SPOOL = ".spool"
@@ -162,11 +163,19 @@ def compose_stream(build: Build, spool: Spool, sides: split.Sides, about: dict[s
     sizes = spool.sizes()
     held_out = [numbers for side, numbers in sides.items() if side != "train" and len(numbers)]
     short = all(sizes[numbers[0]] * 10 <= sizes[numbers].sum() for numbers in held_out)
-    if len(sides["train"]) and (short or (spool.chat and len(held_out) == len(sides) - 1)):
+    apart = spool.chat or keeps_apart(build)
+    if len(sides["train"]) and (short or (apart and len(held_out) == len(sides) - 1)):
         return compose_documents(build, spool, sides, about)
     encoder = fit(build, pieces(spool.texts()))
     texts = cut_in_sides(build, spool.texts(), spool.characters, spool.what, encoder)
     return compose_text(build, encoder, texts, spool.characters, about)
+
+
+def keeps_apart(build: Build) -> bool:
+    """Whether the encoder may put tokens around documents."""
+    if build.encoder is not None or not build.config.prepare.encoder_from:
+        return hasattr(build.encoder or build.source.encoder_kind, "pinned")
+    return frame_of(build.source.borrowed_encoder()) != NO_FRAME
 
 
 def cut_in_sides(

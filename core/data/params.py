@@ -108,7 +108,9 @@ def checked(function: Callable[..., Any], key: str, value: Any, annotation: Any,
         raise UserError(
             f"{key} = {json.dumps(value, default=str, ensure_ascii=False)}: {where + ' ' if where else ''}{message}",
             place=place_of(key) or key,
-            remedy=f"{title(function)} declares {name}: {wanted}.",
+            remedy=f"Give {words}."
+            if (words := in_words(annotation))
+            else f"{title(function)} declares {name}: {wanted}.",
         ) from None
     except (PydanticSchemaGenerationError, PydanticUserError):
         raise UserError(
@@ -116,6 +118,24 @@ def checked(function: Callable[..., Any], key: str, value: Any, annotation: Any,
             place=source_of(function),
             remedy="A setting may be int, float, str, bool, list, tuple, dict, Literal or Optional of these.",
         ) from None
+
+
+BOUNDS = {"ge": "from {}", "gt": "above {}", "le": "to {}", "lt": "to below {}"}
+SINGLE = {int: "a whole number", float: "a number", str: "a text"}
+
+
+def in_words(annotation: Any) -> str:
+    """A type that Python writes in an unreadable way, such as: a number from 0 to below 1. "" for others."""
+    parts = typing.get_args(annotation)
+    if typing.get_origin(annotation) is typing.Literal:
+        return " or ".join(json.dumps(part) for part in parts)
+    if typing.get_origin(annotation) is not typing.Annotated:
+        return ""
+    limits = [limit for mark in parts[1:] for limit in (getattr(mark, "metadata", None) or [mark])]
+    bounds = [
+        text.format(getattr(limit, key)) for key, text in BOUNDS.items() for limit in limits if hasattr(limit, key)
+    ]
+    return " ".join([SINGLE.get(parts[0]) or in_words(parts[0]) or inspect.formatannotation(parts[0]), *bounds])
 
 
 def title(function: Callable[..., Any]) -> str:

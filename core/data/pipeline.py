@@ -26,7 +26,7 @@ from core.data.lines import as_examples
 from core.data.make import make_from_function, make_from_pairs, make_from_text
 from core.data.params import title
 from core.data.script import is_script
-from core.data.source import INPUT, Source, check_sum, fetch_input, own_functions
+from core.data.source import INPUT, TOKENIZER, Source, check_sum, fetch_input, own_functions
 from core.data.split import GIVEN
 from core.errors import RunFailed, UserError, did_you_mean
 from core.listener import SILENT, Advice, Listener
@@ -315,9 +315,18 @@ def make(source: Source, target: Path) -> None:
             made.info |= {"opened": opened, "raw": raw, "files": checksums(paths, just_written)}
             if source.is_address:
                 made.info["address"] = source.config.prepare.input
+            if name := hub_tokenizer(source):
+                made.info[TOKENIZER] = name
             write_info(folder, made.info)
     except files.DiskFull as error:
         raise RunFailed(
             f"{target}: {error.strerror}; the dataset is unchanged.\n"
             "  Free some space, or put prepare.dataset_dir on another disk."
         ) from None
+
+
+def hub_tokenizer(source: Source) -> str:
+    """The tokenizer that was fetched from the hub, NAME@COMMIT; "" for others."""
+    if source.config.prepare.encoder_from or not hasattr(source.encoder_kind, "pinned"):
+        return ""
+    return source.tokenizer if "@" in source.tokenizer and not Path(source.tokenizer).exists() else ""

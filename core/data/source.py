@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import functools
 import inspect
@@ -17,6 +18,7 @@ from core.chat.conversation import Conversation
 from core.config import Config
 from core.data.dataset import load_dataset
 from core.data.documents import Example
+from core.data.info import read_info
 from core.data.params import PlaceOf, bind, keyword_only, source_of, title, wants
 from core.data.spool import Spool
 from core.data.tables import ENDINGS
@@ -30,6 +32,7 @@ from core.plugins.discovery import Experiment
 from core.plugins.manager import Plugins
 
 INPUT = "input"  # what prepare.input names, in dataset.json
+TOKENIZER = "tokenizer"  # NAME@COMMIT of the hub, in dataset.json
 ENDLESS, FINITE = 1_000_000, 1_000_000_000  # characters that are drawn if prepare.size is not given
 MAKERS = ("documents", "prepare")  # functions of a prepare.py that make data
 FUNCTIONS = (*MAKERS, "inputs", "evaluate", "build_model")  # all functions that it may have besides hooks
@@ -118,9 +121,12 @@ class Source:
         found: type[Encoder] = self.plugins.get("encoders", self.config.prepare.encoder, place)
         return found
 
-    @property
+    @functools.cached_property
     def tokenizer(self) -> str:
-        """What `prepare.tokenizer` names, else the pretrained model: a path where there is a file or a folder; or ""."""
+        """What `prepare.tokenizer` names, else the pretrained model: a path where there is a file or a folder; or "".
+
+        A name on the hub has a commit, NAME@COMMIT: that of the config, else of the dataset that is there, else the newest.
+        """
         params = self.config.train.model.params
         name = self.config.prepare.tokenizer or str(params.get("name", ""))
         # A path that exists only relative to the current folder means that one: it was typed in a shell.
@@ -128,7 +134,15 @@ class Source:
         if found := next((str(place) for place in places if name and place.exists()), ""):
             return found
         revision = "" if self.config.prepare.tokenizer else str(params.get("revision", ""))
-        return f"{name}@{revision}" if revision else name
+        if revision not in ("", "auto"):
+            return f"{name}@{revision}"
+        known = ""
+        with contextlib.suppress(UserError, OSError):  # there is none yet, or it is made again
+            known = str(read_info(self.dataset_dir).get(TOKENIZER, ""))
+        if known.partition("@")[0] == name:
+            return known
+        pinned: Callable[[str], str] | None = getattr(self.encoder_kind, "pinned", None)
+        return pinned(name) if pinned and name else name
 
     @functools.cached_property
     def chat(self) -> bool:

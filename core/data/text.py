@@ -8,9 +8,11 @@ import re
 from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 from pathlib import Path
+from typing import TypeVar
 
 from core.errors import UserError
 
+Item = TypeVar("Item")
 READ = 1 << 18  # bytes; with 1 << 22, malloc keeps up to 300 MB
 PIECE = 1 << 17  # characters: small enough that two cores share a block, large enough that calls cost nothing
 LOOK_AHEAD = 10_000  # characters in which a line should end
@@ -144,7 +146,7 @@ def word_end(before: str, behind: str) -> int:
     return blanks.end() - len(before) if blanks else 0
 
 
-def grouped(items: Iterable[str], size: int = GROUP) -> Iterator[list[str]]:
+def grouped(items: Iterable[Item], size: int = GROUP) -> Iterator[list[Item]]:
     """Lists of `size` items; the last may be shorter."""
     source = iter(items)
     while group := list(islice(source, size)):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Sequence
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -44,6 +44,18 @@ class Encoder(Protocol):
 
     def decode(self, ids: Sequence[int]) -> str:
         """Text of ids. Special ids become "", invalid UTF-8 becomes U+FFFD."""
+
+
+class Frame(NamedTuple):
+    """The ids that stand before and behind a document; None where nothing does."""
+
+    begin: int | None = None
+    end: int | None = None
+
+
+def frame_of(encoder: Encoder) -> Frame:
+    """What stands around documents without marks of conversations: only encoders of pretrained models say so."""
+    return Frame(getattr(encoder, "begin", None), getattr(encoder, "end", None))
 
 
 def between(encoder: Encoder, before: str, after: str) -> str:

@@ -13,9 +13,10 @@ from core.config import Config, Data
 from core.data.batches import block_size, packing_of, uses_rows
 from core.data.dataset import Dataset, Split
 from core.data.split import GIVEN
-from core.encoders.base import changes
+from core.encoders.base import Encoder, changes
 
 Array = npt.NDArray[Any]
+LOOKED_AT, MOST_LOOKED_AT = 1_000_000, 1000  # tokens and documents in which a second begin token is looked for
 MEASURED = 5_000_000  # documents of a side whose lengths are read, at most: a fifth of a second
 
 
@@ -28,7 +29,8 @@ class Facts:
     val_in_train, test_in_train: fraction of that side that also occurs in train; None: not searched, or no such side.
     sides_given: whether the data itself says what is on which side. parameters, seconds (of training, predicted): None if
     not known. epoch_tokens: tokens of the rows that hold each training document once, if they are packed; None: train_tokens.
-    changed_text: what of a text the encoder does not give back as it was.
+    changed_text: what of a text the encoder does not give back as it was. begin, end: the special tokens that a pretrained
+    tokenizer has around documents; "" without one. doubled_begin: whether a document begins with two of them, or spells one.
     """
 
     kind: str
@@ -53,6 +55,9 @@ class Facts:
     seconds: float | None = None
     epoch_tokens: int | None = None
     changed_text: Sequence[str] = ()
+    begin: str = ""
+    end: str = ""
+    doubled_begin: bool = False
 
     def times(self, config: Config) -> float:
         """How many times a run of train.schedule.max_iters steps reads the training side."""
@@ -92,7 +97,29 @@ def facts_of(dataset: Dataset, data: Data) -> Facts:
         sides_given=split.get("kind") in GIVEN,
         epoch_tokens=packing_of(train, data).rows * block_size(data) if is_packed else None,
         changed_text=changes(dataset.encoder),
+        begin=name_of(dataset.begin, dataset.encoder),
+        end=name_of(dataset.end_token, dataset.encoder),
+        doubled_begin=begins_twice(dataset),
     )
+
+
+def name_of(token: int | None, encoder: Encoder) -> str:
+    """The text of a special token of a pretrained tokenizer; "" for others."""
+    special: dict[str, int] = getattr(encoder, "special", {})
+    return next((name for name, number in special.items() if number == token), "")
+
+
+def begins_twice(dataset: Dataset) -> bool:
+    """Whether a document begins with its begin token twice, or spells it in its text. Looks at the first training documents."""
+    begin, encoder = dataset.begin, dataset.encoder
+    if begin is None:
+        return False
+    ids, name = dataset.train.ids[:LOOKED_AT], name_of(begin, encoder)
+    for place in np.flatnonzero(ids == begin)[:MOST_LOOKED_AT].tolist():
+        behind = ids[place + 1 : place + 1 + max(len(name.encode()), 1)].tolist()
+        if behind[:1] == [begin] or (name and encoder.decode(behind).lstrip().startswith(name)):
+            return True
+    return False
 
 
 def count(values: Array | None) -> int | None:

@@ -87,6 +87,18 @@ def of_data(config: Config, given: Collection[str], facts: Facts) -> Iterator[Tr
             f"this tokenizer does not give every text back as it was: {', '.join(facts.changed_text)}",
             "The model never sees what is lost, and bits per byte count it as learnt. Choose a byte-level one if it matters.",
         )
+    if facts.doubled_begin:
+        yield Trap(
+            "prepare.tokenizer" if "prepare.tokenizer" in given else "prepare.encoder",
+            f"documents begin with {facts.begin or 'the begin token'} twice: it is put before each of them, and they have one already",
+            "Leave it out of what documents() yields: the model was trained with one.",
+        )
+    if facts.begin and config.sample.sample.start.startswith(facts.begin):
+        yield Trap(
+            "sample.sample.start",
+            f"the prompt begins with {facts.begin} twice: it is put before each prompt, and this one spells it",
+            "Leave it out.",
+        )
     if facts.kind == "text" and "train.data.mask_prompt" in given and config.train.data.mask_prompt:
         yield Trap(
             "train.data.mask_prompt",

@@ -22,8 +22,8 @@ from core.huggingface.lora import ADAPTER, ALPHA, RANK
 from core.private import hidden
 
 FOLDER = "adapters"  # of a run
-CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
-ORIGIN = "origin.json"  # ours: the step, and what tells the base from others
+ADAPTER_CONFIG, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+ORIGIN = "origin.json"  # ours: the step, and what tells the base and the weights from others
 OURS, THEIRS = "model.", "base_model.model."  # what a parameter's name begins with in our module, and in PEFT's files
 MATRIX = re.compile(rf"(.+)\.lora_([AB])\.{ADAPTER}\.weight")
 
@@ -34,16 +34,20 @@ def adapter_of_checkpoint(run: Any, checkpoint: Path, name: str) -> Path | None:
         return None
     state = json.loads((checkpoint / "state.json").read_bytes())
     folder: Path = run.folder / FOLDER / name
-    if step_of(folder) != int(state["step"]):
+    # Not the step: a resume on another machine comes to the same step with other weights.
+    weights = str(state["files"]["model.safetensors"]["sha256"])
+    if weights_of(folder) != weights:
         tensors = load_file(checkpoint / "model.safetensors")
-        write_folder(folder, run.config.train.model.params, state["base"], tensors, int(state["step"]))
+        origin = {"step": int(state["step"]), "base": state["base"], "weights": weights}
+        where = base_place(origin["base"]["name"], run.experiment.folder)
+        write_folder(folder, run.config.train.model.params, where, origin, tensors)
     return folder
 
 
-def catch_up(run: Any) -> None:
-    """Write the adapters of the checkpoints that are there. Those that stand already are left."""
-    for name in ("best", "last"):
-        adapter_of_checkpoint(run, run.checkpoints / name, name)
+def catch_up(run: Any, *, ended: bool = False) -> None:
+    """Write the adapters of the checkpoints that are there, and are not written yet. ended: the last one is the final one."""
+    for name, checkpoint in [("best", "best"), ("last", "last"), *([("final", "last")] if ended else [])]:
+        adapter_of_checkpoint(run, run.checkpoints / checkpoint, name)
 
 
 def write_adapter(loaded: Any, folder: Path) -> Path:
@@ -55,7 +59,9 @@ def write_adapter(loaded: Any, folder: Path) -> Path:
     refuse_without_adapter(module, loaded.run.title)
     refuse_taken(folder)
     tensors = {name: each.cpu() for name, each in adapter_tensors(module).items()}
-    write_folder(folder, loaded.config.train.model.params, module.pretrained_base, tensors, loaded.step)
+    where = base_place(module.pretrained_base["name"], loaded.run.experiment.folder)
+    origin = {"step": loaded.step, "base": module.pretrained_base}
+    write_folder(folder, loaded.config.train.model.params, where, origin, tensors)
     return folder
 
 
@@ -78,21 +84,31 @@ def refuse_taken(folder: Path) -> None:
 
 
 def write_folder(
-    folder: Path, params: Mapping[str, Any], base: Mapping[str, str], tensors: Mapping[str, Tensor], step: int
+    folder: Path, params: Mapping[str, Any], where: str, origin: Mapping[str, Any], tensors: Mapping[str, Tensor]
 ) -> None:
     """Write an adapter as a whole: until it is complete, what was there stays. Raises DiskFull.
 
-    params: of [train.model.params]. base: the base's identity. tensors: by their names in our module. step: of the run.
+    params: of [train.model.params]. where: the base is. origin: step of the run, the base's identity, and the checksum of the checkpoint's weights.
+    tensors: by their names in our module.
     """
     renamed = {peft_name(name): tensor.contiguous() for name, tensor in tensors.items()}
-    config = config_of(params, base, list(tensors))
+    config = config_of(params, where, origin["base"]["revision"], list(tensors))
     with files.new_folder(folder.absolute()) as temporary:
-        durable.write_file(temporary / CONFIG, json.dumps(config, indent=2, sort_keys=True).encode())
-        durable.write_file(temporary / WEIGHTS, save(renamed, {"format": "pt"}))
-        durable.write_file(temporary / ORIGIN, json.dumps({"step": step, "base": base}, indent=2).encode())
+        durable.write_file(temporary / ADAPTER_CONFIG, json.dumps(config, indent=2, sort_keys=True).encode())
+        durable.write_file(temporary / ADAPTER_WEIGHTS, save(renamed, {"format": "pt"}))
+        durable.write_file(temporary / ORIGIN, json.dumps(origin, indent=2).encode())
 
 
-def config_of(params: Mapping[str, Any], base: Mapping[str, str], names: Sequence[str]) -> dict[str, Any]:
+def base_place(name: str, folder: Path) -> str:
+    """Where a base is, for readers in any folder: a whole path, with ~ for the home folder; a name on the hub as it is.
+
+    folder: where relative paths start.
+    """
+    path = folder / Path(name).expanduser()
+    return str(hidden(str(path.absolute()))) if path.exists() else name
+
+
+def config_of(params: Mapping[str, Any], where: str, revision: str, names: Sequence[str]) -> dict[str, Any]:
     """The content of adapter_config.json. Layers are listed by their whole names, so that PEFT can match no other."""
     peft = needed("peft", "Writing an adapter")
     layers = sorted({found[1].removeprefix(OURS) for name in names if (found := MATRIX.fullmatch(name))})
@@ -101,8 +117,8 @@ def config_of(params: Mapping[str, Any], base: Mapping[str, str], names: Sequenc
         lora_alpha=params.get("alpha", ALPHA),
         lora_dropout=params.get("dropout", 0.0),
         target_modules=layers,
-        base_model_name_or_path=str(hidden(base["name"])),
-        revision=base["revision"] or None,
+        base_model_name_or_path=where,
+        revision=revision or None,
         task_type="CAUSAL_LM",
         inference_mode=True,
     )
@@ -121,14 +137,34 @@ def peft_name(name: str) -> str:
     return f"{THEIRS}{name.removeprefix(OURS)}".replace(f".{ADAPTER}.weight", ".weight")
 
 
-def step_of(folder: Path) -> int | None:
-    """The step of an adapter that is there; None if there is none, or it is another program's."""
+def weights_of(folder: Path) -> str:
+    """The checksum of the checkpoint's weights that an adapter was made from; "" if there is none, or it is another program's."""
     try:
-        return int(json.loads((folder / ORIGIN).read_bytes())["step"])
+        return str(json.loads((folder / ORIGIN).read_bytes())["weights"])
     except (OSError, LookupError, TypeError, ValueError):
-        return None
+        return ""
 
 
 def adapter_tensors(module: torch.nn.Module) -> dict[str, Tensor]:
     """The parameters of a model's adapters, by their names in it."""
     return {name: each.detach() for name, each in module.named_parameters() if each.requires_grad}
+
+
+def loading_code(loaded: Any) -> str:
+    """Python code that loads an adapter, in its folder, onto the base that it was trained on."""
+    base, where = loaded.module.base, base_place(loaded.module.base.name, loaded.run.experiment.folder)
+    lines = ["from peft import PeftModel", "from transformers import AutoModelForCausalLM"]
+    place, choices = repr(where), f", revision={base.revision!r}"
+    if not base.revision:
+        lines.insert(0, "from pathlib import Path\n")
+        place = f"Path({(str(Path(where).parent) if base.is_gguf else where)!r}).expanduser()"
+        choices = f", gguf_file={base.path.name!r}" if base.is_gguf else ""
+    if loaded.module.is_quantised:
+        lines[-1] += ", BitsAndBytesConfig"
+        lines += [
+            "",
+            'four = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True)',
+        ]
+        choices += ", quantization_config=four"
+    lines += ["", f"base = AutoModelForCausalLM.from_pretrained({place}{choices})"]
+    return "\n".join([*lines, 'model = PeftModel.from_pretrained(base, ".")', ""])

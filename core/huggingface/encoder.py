@@ -1,7 +1,8 @@
 """The tokenizer of a pretrained model as an encoder. Training, evaluation and sampling all turn text into ids by it.
 
-Special tokens are ids and never text: a text that spells one is encoded as the characters that it has. No token is put before or
-behind a text, so a text has the same ids wherever it stands. No token is added either: the model's vocabulary is kept.
+Special tokens are ids and never text: a text that spells one is encoded as the characters that it has. `encode` puts no token before or
+behind a text, so a text has the same ids wherever it stands: what begins and ends documents is put around them as ids. No token is
+added either: the model's vocabulary is kept.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from core.encoders.base import Encoder, Ids
 from core.encoders.text import END, unknown, utf8, wrong_state
 from core.errors import UserError
 from core.huggingface.chat_format import chat_encoder
-from core.huggingface.tokenizer_files import TokenizerFiles, built, read_tokenizer, tokenizer_hash
+from core.huggingface.tokenizer_files import TokenizerFiles, built, pinned_name, read_tokenizer, tokenizer_hash
 
 # Texts that a tokenizer which changes text does not give back.
 PROBES = {
@@ -38,6 +39,7 @@ PROBES = {
     "line breaks": "\n\na\n",
 }
 NO_MARKS: Marks = MappingProxyType({})
+FRAMED = 2  # raised when other ids stand around documents, so that datasets are made again
 UNUSED = ("post_processor", "padding", "truncation")  # parts of a tokenizer.json that do not decide the ids of a text
 
 
@@ -92,7 +94,12 @@ class HfEncoder(Encoder):
     @staticmethod
     def fingerprint(tokenizer: str) -> str:
         """A hash of the files that `fit` reads. Raises UserError as it does."""
-        return tokenizer_hash(tokenizer)
+        return f"{FRAMED} {tokenizer_hash(tokenizer)}"
+
+    @staticmethod
+    def pinned(tokenizer: str) -> str:
+        """A name with what it stands for today: NAME@COMMIT for a name on the hub, which is fetched; any other as it is."""
+        return pinned_name(tokenizer)
 
     @classmethod
     def from_state(cls, state: dict[str, Any]) -> Self:

@@ -18,15 +18,15 @@ INSTALL = "pip install -c constraints.txt -e '.[hf]'"
 def needed(package: str, purpose: str) -> Any:
     """Import a package. purpose: what needs it, as the start of a sentence. Raises UserError if it is not installed."""
     remarks = logging.getLogger("bitsandbytes")  # which peft imports: it tells of a faster kernel that it could fetch
-    level = remarks.level
+    level, top = remarks.level, package.partition(".")[0]
     remarks.setLevel(logging.ERROR)
     try:
         return importlib.import_module(package)
     except ImportError as error:
-        if (error.name or "").partition(".")[0] != package:
+        if (error.name or "").partition(".")[0] != top:
             raise  # the package is there, and something that it needs is not: its own words help more
         raise UserError(
-            f"{purpose} needs the package {package}, which is not installed",
+            f"{purpose} needs the package {top}, which is not installed",
             place="the extra hf",
             remedy=f"Install it: {INSTALL}",
         ) from None
@@ -51,3 +51,11 @@ def quietly() -> Iterator[None]:
         theirs.set_verbosity(level)
         if bars:
             theirs.enable_progress_bar()  # type: ignore[no-untyped-call]
+
+
+def reason_of(error: BaseException) -> str:
+    """The first line of an error's text that is not a mere heading; the error's kind if it has no text."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    if not lines:
+        return type(error).__name__
+    return f"{lines[0]} {lines[1]}" if lines[0].endswith(":") and len(lines) > 1 else lines[0]

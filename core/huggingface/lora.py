@@ -102,6 +102,12 @@ def matching(layers: Mapping[str, nn.Module], targets: str | Sequence[str], head
             if not any(is_end(name, target) for name in layers):
                 raise no_match(target, layers)
         found = [name for name in layers if any(is_end(name, target) for target in targets)]
+    if not found and targets == ALL_LINEAR:
+        raise UserError(
+            "the base model has no linear layers beside its output head, so there is nothing to put adapters on",
+            place=TARGETS,
+            remedy="Give another base model, or set lora = false to train it as a whole.",
+        )
     if not found:
         raise no_match(str(targets), layers)
     return found

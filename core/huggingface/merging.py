@@ -15,12 +15,16 @@ from torch import Tensor
 
 from core import files
 from core.data.batches import validation_rows
+from core.encoders.base import Encoder, identity
+from core.encoders.special import has_special
 from core.errors import UserError
 from core.huggingface.adapters import refuse_taken
-from core.huggingface.base import NAME, Base, load_base
+from core.huggingface.base import NAME_KEY, Base, load_base
+from core.huggingface.encoder import HfEncoder
 from core.huggingface.extra import quietly
 from core.huggingface.lora import ADAPTER, Lora, is_transposed
 from core.huggingface.quantized import QUANTIZE
+from core.huggingface.to_hf import write_tokenizer
 
 BATCHES = 8  # of the validation side, evenly spaced, that are compared
 # What stands beside the weights of a base and says how text becomes ids and back. It goes along.
@@ -40,7 +44,6 @@ class MergeReport:
     """How the merged model differs from the trained one. largest: difference of two logits. kl: mean divergence of the merged
     model's distribution of the next token from the trained one's, nats. tokens: how many were compared, on validation rows."""
 
-    folder: Path
     largest: float
     kl: float
     tokens: int
@@ -49,6 +52,7 @@ class MergeReport:
 def write_merged(loaded: Any, folder: Path) -> MergeReport:
     """Write a loaded model of a run (`core.lab.model.LoadedModel`) as float32 weights that transformers loads without PEFT.
 
+    The tokenizer is that of the run: the base's own files where they are the same, else files made from the run's encoder.
     A model that was trained as a whole is written as it is. Raises UserError for a quantised base, for a base whose files have
     changed, for a model of another kind, and for a folder that is there and not empty.
     """
@@ -57,9 +61,36 @@ def write_merged(loaded: Any, folder: Path) -> MergeReport:
     refuse_quantised(module, loaded.run.title)
     refuse_taken(folder)
     merged = merged_model(module)
-    report = compared(loaded, merged, folder)
-    write_model(merged, module.base, folder)
+    report = compared(loaded, merged)
+    with files.new_folder(folder.absolute()) as temporary:
+        write_own_tokenizer = not has_tokenizer_of(module.base, loaded.encoder)
+        if write_own_tokenizer:
+            name_ends(merged, loaded.trained.begin, loaded.encoder.end_token)
+        with quietly():
+            merged.cpu().save_pretrained(temporary)
+        if write_own_tokenizer:
+            write_tokenizer(loaded.encoder, temporary, begin=loaded.trained.begin, block_size=loaded.block_size)
+        else:
+            for path in {found for pattern in BESIDE for found in module.base.path.glob(pattern) if found.is_file()}:
+                shutil.copyfile(path, temporary / path.name)
     return report
+
+
+def has_tokenizer_of(base: Base, encoder: Encoder) -> bool:
+    """Whether the tokenizer in a base's folder is the encoder, to the last id."""
+    if base.is_gguf or not isinstance(encoder, HfEncoder):
+        return False
+    try:
+        own = HfEncoder.fit([], tokenizer=str(base.path), chat=has_special(encoder))
+    except UserError:  # it has none, or another form
+        return False
+    return identity(own) == identity(encoder)
+
+
+def name_ends(model: Any, begin: int | None, end: int | None) -> None:
+    """Have a model name the ids that begin and end its texts, in place of those of the base's tokenizer."""
+    for config in (model.config, model.config.get_text_config(), model.generation_config):
+        config.bos_token_id, config.eos_token_id, config.pad_token_id = begin, end, None
 
 
 def refuse_other_kinds(module: Any, title: str) -> None:
@@ -84,7 +115,7 @@ def refuse_quantised(module: Any, title: str) -> None:
 def merged_model(module: Any) -> Any:
     """The base with what was trained, in float32, as a model of transformers on the CPU. Raises UserError for another base."""
     if module.base.identity["sha256"] != module.pretrained_base["sha256"]:
-        raise UserError("the base's files have changed", place=NAME, remedy="Put them back, or train again.")
+        raise UserError("the base's files have changed", place=NAME_KEY, remedy="Put them back, or train again.")
     model = load_base(module.base, torch.float32)
     trained = {
         name: each.detach().cpu().float() for name, each in module.model.named_parameters() if each.requires_grad
@@ -107,7 +138,7 @@ def added_by(trained: dict[str, Tensor], name: str, lora: Lora) -> Tensor:
 
 
 @torch.no_grad()
-def compared(loaded: Any, merged: Any, folder: Path) -> MergeReport:
+def compared(loaded: Any, merged: Any) -> MergeReport:
     """Compare the trained and the merged model on rows of the validation side, one row at a time."""
     module, data = loaded.module.eval(), loaded.config.train.data
     device, merged = next(module.parameters()).device, merged.to(next(module.parameters()).device).eval()
@@ -119,14 +150,4 @@ def compared(loaded: Any, merged: Any, folder: Path) -> MergeReport:
             one, other = one.double().log_softmax(-1), other.double().log_softmax(-1)
             divergence += float((one.exp() * (one - other)).sum())
             tokens += len(one)
-    return MergeReport(folder, largest, divergence / max(tokens, 1), tokens)
-
-
-def write_model(model: Any, base: Base, folder: Path) -> None:
-    """Write a model of transformers, with the tokenizer of its base if that is a folder. It appears when it is complete."""
-    with files.new_folder(folder.absolute()) as temporary:
-        with quietly():
-            model.cpu().save_pretrained(temporary)
-        if not base.is_gguf:
-            for path in {found for pattern in BESIDE for found in base.path.glob(pattern) if found.is_file()}:
-                shutil.copyfile(path, temporary / path.name)
+    return MergeReport(largest, divergence / max(tokens, 1), tokens)

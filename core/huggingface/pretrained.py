@@ -5,6 +5,7 @@ Shapes: B rows, T tokens, C channels, V rows of the model's vocabulary, which ma
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -13,9 +14,9 @@ import pydantic
 import torch
 from torch import Tensor, nn
 
-from core.config import Fraction, Model, Positive
+from core.config import Fraction, Model
 from core.errors import UserError
-from core.huggingface.base import Base, context_of, find_base, load_base
+from core.huggingface.base import NAME_KEY, Base, context_of, find_base, load_base
 from core.huggingface.cache import PretrainedCache
 from core.huggingface.lora import (
     ALL_LINEAR,
@@ -33,6 +34,8 @@ from core.models.loss import CutAtHead
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 Rank = Annotated[int, pydantic.Field(ge=1, le=4096)]
+Scale = Annotated[float, pydantic.Field(gt=0, allow_inf_nan=False)]
+TRIED = 4  # tokens, to see whether a model looks ahead
 
 
 class Pretrained(nn.Module):
@@ -52,7 +55,7 @@ class Pretrained(nn.Module):
         revision: str = "auto",
         lora: bool = True,
         r: Rank = RANK,
-        alpha: Positive = ALPHA,
+        alpha: Scale = ALPHA,
         dropout: Fraction = 0.0,
         target_modules: str | list[str] = ALL_LINEAR,
         quantize: Literal["none", "nf4"] = "none",
@@ -68,11 +71,17 @@ class Pretrained(nn.Module):
         super().__init__()
         if quantize == "nf4" and not lora:
             raise refuse_full_finetuning()
+        if not lora:
+            warn_of_unused(
+                r=r != RANK, alpha=alpha != ALPHA, dropout=dropout > 0, target_modules=target_modules != ALL_LINEAR
+            )
         base = find_base(name, revision, folder)
         weightless = torch.get_default_device().type == "meta"
         model = load_base(base, DTYPES.get(weights, torch.float32), weightless=weightless)
         refuse_long_context(model, config, base)
         refuse_large_vocabulary(model, vocab_size, base)
+        if not weightless:
+            refuse_seeing_ahead(model, base)
         assert config.block_size is not None
         self.base, self.pretrained_base = base, {} if weightless else base.identity
         self.vocab_size, self.block_size = rows_of(model), config.block_size
@@ -186,6 +195,33 @@ def refuse_long_context(model: Any, config: Model, base: Base) -> None:
             f"block_size = {config.block_size:,} is more than the {longest:,} tokens that {base.name} can see",
             place="train.model.block_size",
             remedy=f"Set train.model.block_size and train.data.block_size to {longest:,} at most.",
+        )
+
+
+@torch.no_grad()
+def refuse_seeing_ahead(model: Any, base: Base) -> None:
+    """Raise UserError if another last token changes the logits before it: such a model reads what it is to predict."""
+    rows = rows_of(model)
+    tokens = torch.arange(1, TRIED + 1)[None] % rows  # (1, T)
+    other = tokens.clone()
+    other[0, -1] = rows - 1
+    one, two = (model(input_ids=each, use_cache=False).logits[0, :-1].float() for each in (tokens, other))  # (T - 1, V)
+    rounding = torch.finfo(model.dtype).eps ** 0.5  # relative: experts may add up in another order
+    if float((one - two).abs().max()) > rounding * float(one.std()):
+        raise UserError(
+            f"{base.name} is a {type(model).__name__} that sees the tokens behind the one that it predicts, so it cannot write",
+            place=NAME_KEY,
+            remedy="Give a causal language model: one that was trained to predict the next token, such as GPT-2, Llama or Qwen.",
+        )
+
+
+def warn_of_unused(**given: bool) -> None:
+    """Warn of keys of adapters that are given and have no effect without adapters."""
+    if names := [name for name, is_given in given.items() if is_given]:
+        warnings.warn(
+            f"train.model.params: lora = false trains the whole model, so {', '.join(names)} "
+            f"{'have' if len(names) > 1 else 'has'} no effect. Leave out what is not used.",
+            stacklevel=3,
         )
 
 

@@ -14,11 +14,12 @@ from tokenizers import Tokenizer
 from core.errors import UserError
 from core.huggingface.gguf_metadata import metadata_hash, read_metadata
 from core.huggingface.gguf_tokenizer import tokenizer_of
+from core.huggingface.hub import ADDRESS, fetch
 
 KEY = "prepare.tokenizer"
 MAIN, SETTINGS, TEMPLATE = "tokenizer.json", "tokenizer_config.json", "chat_template.jinja"
 MODEL = ("generation_config.json", "config.json")  # these name ids, where tokenizer_config.json names no tokens
-ON_HUB = re.compile(r"([\w.-]+/[\w.-]+)(?:@([\w./-]+))?")  # OWNER/NAME@REVISION
+ON_HUB = re.compile(rf"({ADDRESS.pattern})(?:@([\w./-]+))?")  # OWNER/NAME@REVISION
 BEGINS = ("llama-bpe", "llama3", "llama-v3", "llama4")  # patterns of GGUF files whose models begin texts with a token
 
 
@@ -56,9 +57,16 @@ def tokenizer_hash(name: str) -> str:
     return digest.hexdigest()
 
 
+def pinned_name(name: str) -> str:
+    """NAME@COMMIT, of the newest commit, for a name on the hub without one; any other name as it is. Raises UserError."""
+    if not is_on_hub(name) or "@" in name:
+        return name
+    return f"{name}@{find(name).parent.name}"
+
+
 def is_on_hub(name: str) -> bool:
     """Whether a name is that of a model on the hub, and of nothing here."""
-    return not Path(name).expanduser().exists() and ON_HUB.fullmatch(name) is not None
+    return not Path(name).expanduser().exists() and "/" in name and ON_HUB.fullmatch(name) is not None
 
 
 def find(name: str) -> Path:
@@ -96,25 +104,10 @@ def find(name: str) -> Path:
 
 
 def from_hub(name: str) -> Path:
-    """The downloaded tokenizer.json of a model on the hub. Raises UserError if it cannot be had."""
+    """The downloaded tokenizer.json of a model on the hub. Raises UserError if it cannot be fetched."""
     found = ON_HUB.fullmatch(name)
     assert found is not None
-    remedy = "Give the folder of a copy on this machine instead."
-    try:
-        from huggingface_hub import snapshot_download
-    except ImportError:
-        raise UserError(
-            "huggingface_hub is not installed",
-            place=KEY,
-            remedy=f"pip install -c constraints.txt -e '.[hf]'   {remedy}",
-        ) from None
-    wanted = [MAIN, SETTINGS, TEMPLATE, *MODEL]
-    try:
-        folder = snapshot_download(found[1], revision=found[2], allow_patterns=wanted)
-    except Exception as error:  # of the network, of the hub, of a name that does not exist: the library has many
-        reason = str(error).strip().partition("\n")[0]
-        raise UserError(f"{name!r} cannot be had from the hub: {reason}", place=KEY, remedy=remedy) from None
-    return find(folder)
+    return find(str(fetch(found[1], found[3] or "", [MAIN, SETTINGS, TEMPLATE, *MODEL], KEY)))
 
 
 def from_json(path: Path) -> TokenizerFiles:

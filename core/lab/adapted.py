@@ -44,7 +44,8 @@ def in_words(account: dict[str, Any]) -> list[str]:
 def memory_line(fresh: Fresh, dataset: Dataset, config: Train, first: tuple[Array, ...]) -> str:
     """What a step and a batch of an evaluation need, measured once. Weights, gradient and random numbers are as they were.
 
-    first: the batch of the first step. "" where the system does not say how much memory is used. Raises NoRoom.
+    first: the batch of the first step. On a CPU the model's share is that of the whole process, with its
+    libraries. "" where the system does not say how much memory is used. Raises NoRoom.
     """
     model, device = fresh.model, fresh.settled.machine.device
     rows = next(iter(validation_rows(dataset.val, config.data, 1)))
@@ -56,7 +57,10 @@ def memory_line(fresh: Fresh, dataset: Dataset, config: Train, first: tuple[Arra
         model.eval()
         with memory.measuring(device) as evaluation:
             batch_losses(model, [rows], fresh.settled.machine)
-    if step.bytes is None or evaluation.bytes is None:
+    if step.rise is None or evaluation.rise is None or step.most is None:
         return ""
     state = ADAM_BYTES * parameter_count(model)
-    return f"memory: {megabytes(step.bytes + state)} in a step, {megabytes(evaluation.bytes)} in an evaluation, with the model"
+    return (
+        f"memory: {megabytes(step.most - step.rise)} with the model, and {megabytes(step.rise + state)} more in a step, "
+        f"{megabytes(evaluation.rise)} more in an evaluation"
+    )

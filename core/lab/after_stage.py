@@ -13,7 +13,7 @@ import numpy as np
 
 from core import files
 from core.chat.conversation import Message
-from core.chat.render import PromptText, turns_of
+from core.chat.render import PromptText, begun_text, turns_of
 from core.config import Config
 from core.data.dataset import Dataset, Side, Split, load_dataset
 from core.data.documents import Example
@@ -158,10 +158,8 @@ def texts_of(dataset: Dataset) -> list[str]:
 
 
 def prompt_of(prompt: str, dataset: Dataset) -> str:
-    """A prompt as documents begin in a dataset: with <|bos|>, where they do."""
-    if dataset.begin is None or isinstance(prompt, PromptText):
-        return prompt
-    return PromptText.of([dataset.begin, *dataset.encoder.encode(prompt).tolist()], dataset.encoder)
+    """A prompt as documents begin in a dataset: with the token that begins them, if there is one."""
+    return begun_text(prompt, dataset.begin, dataset.encoder)
 
 
 def readable(prompt: str, dataset: Dataset) -> str:

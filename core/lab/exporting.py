@@ -79,15 +79,12 @@ def write_for_transformers(model: LoadedModel, folder: Path, kind: str) -> str:
     """A model folder. A pretrained model with adapters is merged first."""
     if model.config.train.model.kind == "hf":
         from core.huggingface.merging import write_merged
-        from core.huggingface.to_hf import write_tokenizer
 
         report = write_merged(model, folder)
         model.opened.listener.say(
             f"Merged in float32: logits differ by {report.largest:.2g} at most, KL {report.kl:.2g} nats per token, on "
             f"{report.tokens:,} validation tokens."
         )
-        if model.encoder.kind != "hf" or not (folder / "tokenizer.json").exists():  # else it is the base's own
-            write_tokenizer(model.encoder, folder, begin=model.trained.begin, block_size=model.block_size)
         return LOAD_HF.format(trust="")
     from core.huggingface.to_hf import OWN, write_hf
 
@@ -122,10 +119,11 @@ def write_adapter(model: LoadedModel, folder: Path, kind: str) -> str:
             place=model.run.title,
             remedy='Only runs with train.model.kind = "hf" and params.lora = true have one. Write this one as hf or gguf.',
         )
+    from core.huggingface.adapters import loading_code
     from core.huggingface.adapters import write_adapter as write
 
     write(model, folder)
-    return LOAD_ADAPTER
+    return f"```python\n{loading_code(model)}```\n"
 
 
 LOAD_HF = """```python
@@ -140,12 +138,6 @@ print(tokenizer.decode(model.generate(**ids)[0]))
 LOAD_GGUF = """With llama.cpp: `llama-cli -m model.gguf -p "Once"`
 
 With Ollama: `ollama create my-model -f Modelfile`, then `ollama run my-model`
-"""
-LOAD_ADAPTER = """```python
-from peft import AutoPeftModelForCausalLM
-
-model = AutoPeftModelForCausalLM.from_pretrained(".")
-```
 """
 
 

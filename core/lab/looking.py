@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from core.chat.render import PromptText
+from core.chat.render import BegunText, PromptText
 from core.errors import UserError
 from core.lab.model import LoadedModel
 from core.plugins.manager import built_in
@@ -98,8 +98,8 @@ def look_for_report(model: LoadedModel, samples: Sequence[Sample]) -> None:
         return
     first = samples[0]
     text = first.start if first.truth is not None else first.start + first.text
-    if isinstance(first.start, PromptText):  # it alone knows its ids
-        text = PromptText.of(first.start.ids[-SHOWN_TOKENS:], model.encoder)
+    if isinstance(first.start, PromptText | BegunText):  # it alone knows its ids
+        text = type(first.start).of(first.start.ids[-SHOWN_TOKENS:], model.encoder)
     elif first.truth is None:
         text = model.encoder.decode(model.encoder.encode(text)[:SHOWN_TOKENS].tolist())
     if text:

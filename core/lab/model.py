@@ -11,7 +11,7 @@ import torch
 from pydantic import ValidationError
 
 from core import files
-from core.chat.render import PromptText
+from core.chat.render import begun_text
 from core.chat.tools import Tools
 from core.config import Config, Sampling
 from core.data.dataset import Dataset, load_dataset
@@ -165,11 +165,8 @@ class LoadedModel:
             yield piece
 
     def begun(self, prompt: str) -> str:
-        """A prompt as documents begin in training: with <|bos|>, where they do. Raises UserError for text that cannot be encoded."""
-        begin = self.trained.begin
-        if begin is None or isinstance(prompt, PromptText):
-            return prompt
-        return PromptText.of([begin, *(int(token) for token in self.encoder.encode(prompt))], self.encoder)
+        """A prompt as documents begin in training: with the token that begins them, if there is one. Raises UserError for text that cannot be encoded."""
+        return begun_text(prompt, self.trained.begin, self.encoder)
 
     def say_what_is_cut(self, prompts: Sequence[str]) -> None:
         """Tell the listener which of the prompts are longer than the model's context, and what it sees of the first."""

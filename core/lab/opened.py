@@ -149,9 +149,14 @@ def dialled(opened: Opened, vocab_size: int) -> Opened:
 def as_read(opened: Opened, dataset: Dataset) -> Opened:
     """The experiment with settings that say where its dataset is and how it was read, for a run's config."""
     from core.data.pipeline import dataset_setting
+    from core.data.source import TOKENIZER
 
     opened = dialled(opened, dataset.encoder.vocab_size)
     changes = {"prepare.format": "pairs"} if "separator" in dataset.info else {}
     if opened.experiment.path(opened.config.prepare.dataset_dir) != dataset.folder:
         changes["prepare.dataset_dir"] = dataset_setting(opened.experiment, dataset)
+    name, _, commit = str(dataset.info.get(TOKENIZER, "")).partition("@")
+    params = opened.config.train.model.params
+    if commit and params.get("name") == name and params.get("revision", "auto") in ("auto", ""):
+        changes["train.model.params.revision"] = commit  # weights and tokenizer of one commit
     return opened.having(changes) if changes else opened

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import sys
 import time
 from dataclasses import dataclass
 
@@ -31,8 +30,8 @@ class Prediction:
     """The expected cost of a run.
 
     steps, seconds: of the whole run. shares: of its time, 0 to 1. rows: of a micro-batch, as they were timed and measured.
-    memory_bytes: the peak so far of the process or the GPU; step_bytes, evaluation_bytes: during a step and an evaluation; None if
-    unknown. available_bytes: still free.
+    memory_bytes: the most in use at once, of the process with all its libraries or of the GPU; step_bytes, evaluation_bytes: how much
+    of it a step and an evaluation added to what was in use before, such as the model; None if unknown. available_bytes: still free.
     """
 
     ms_per_step: float
@@ -54,7 +53,6 @@ def predict(run: Run, parts: Parts, dataset: Dataset, seconds: float = 5.0) -> P
     rarely take longer. Saving happens during training, so its share is an upper bound.
     """
     config, runtime = run.config.train, run.config.train.runtime
-    before = peak_bytes(parts.machine.device)
     part, tokens, device = config.data, config.data.tokens_per_step, parts.machine.device
     if config.objective.kind == "reward":
         with memory.measuring(device) as of_step:
@@ -78,10 +76,10 @@ def predict(run: Run, parts: Parts, dataset: Dataset, seconds: float = 5.0) -> P
         seconds=steps * whole_step if runtime.max_minutes is None else 60 * runtime.max_minutes,
         shares=parts_of_time,
         rows=part.batch_size,
-        memory_bytes=max(filter(None, (before, of_step.bytes, of_evaluation.bytes, peak_bytes(device))), default=None),
+        memory_bytes=max(filter(None, (of_step.most, of_evaluation.most)), default=None),
         available_bytes=available_bytes(device),
-        step_bytes=of_step.bytes,
-        evaluation_bytes=of_evaluation.bytes,
+        step_bytes=of_step.rise,
+        evaluation_bytes=of_evaluation.rise,
     )
 
 
@@ -144,18 +142,6 @@ def validation_batches(dataset: Dataset, config: Train) -> int:
     begins, _ = packed(val, size) if uses_rows(val, data) else windows(val.tokens, size)
     batches = math.ceil(len(begins) / data.batch_size)
     return min(batches, config.runtime.eval_iters or batches)
-
-
-def peak_bytes(device: torch.device) -> int | None:
-    """The peak memory so far, of the GPU or of this process."""
-    if device.type == "cuda":
-        return int(torch.cuda.max_memory_allocated(device))
-    try:
-        import resource
-    except ImportError:  # Windows
-        return None
-    unit = 1 if sys.platform == "darwin" else 1024
-    return unit * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
 def available_bytes(device: torch.device) -> int | None:

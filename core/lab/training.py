@@ -15,6 +15,7 @@ from core import durable, files
 from core.config import replaced
 from core.data.batches import batch
 from core.data.dataset import Dataset
+from core.defaults import PRETRAINED_KIND
 from core.errors import Interrupted, RunFailed, UserError
 from core.lab.adapted import adapted_account, memory_line
 from core.lab.assemble import Fresh, assemble, fresh_model, identity_of, refuse_unknown, rewarded
@@ -104,11 +105,20 @@ def train_run(opened: Opened, dataset: Dataset, wish: Wish) -> Run:
         if beginning.kind == "finished":
             if not has_log_entry(run):
                 write_log_entry(run)
+            finish_adapters(run)
             opened.listener.say(
                 Advice(f"{run.title} is finished. To train it again: `fresh=True`; to train another: `run=NAME`.")
             )
             return beginning.run
         return train_locked(opened, beginning, dataset, wish)
+
+
+def finish_adapters(run: Run) -> None:
+    """Write the adapters that a kill at the end of a finished run has left out."""
+    if run.config.train.model.kind == PRETRAINED_KIND and run.config.train.model.params.get("lora", True):
+        from core.huggingface.adapters import catch_up
+
+        catch_up(run, ended=True)
 
 
 def train_locked(opened: Opened, beginning: Beginning, dataset: Dataset, wish: Wish) -> Run:

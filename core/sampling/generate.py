@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from core.chat.render import PromptText
+from core.chat.render import WithIds
 from core.encoders.base import Encoder
 from core.errors import UserError
 from core.models.cache import KVCache
@@ -140,8 +140,8 @@ def pieces(
 
 
 def prompt_ids(encoder: Encoder, prompt: str) -> list[int]:
-    """Ids of a prompt: of a PromptText its own. An empty prompt becomes the end token, after which a new document begins."""
-    if isinstance(prompt, PromptText):
+    """Ids of a prompt: of one that knows them its own. An empty prompt becomes the end token, after which a new document begins."""
+    if isinstance(prompt, WithIds):
         return list(prompt.ids)
     if prompt:
         return [int(token) for token in encoder.encode(prompt)]

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import gc
+import sys
 import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -43,23 +45,40 @@ def used_up(error: BaseException) -> bool:
 
 @dataclass
 class Peak:
-    """The most memory that was used at once while something was measured, bytes; None if the system does not say."""
+    """What was measured, bytes; None if the system does not say.
 
-    bytes: int | None = None
+    most: the most memory in use at once, of the GPU by tensors, of a CPU by this process with all its libraries. rise: how much
+    of it came on top of what was in use before, such as the model.
+    """
+
+    most: int | None = None
+    rise: int | None = None
 
 
 @contextlib.contextmanager
 def measuring(device: torch.device) -> Iterator[Peak]:
-    """A context that measures the most memory of the GPU that tensors use, or of this process (on Linux), at once."""
+    """A context that measures the most memory in use at once. The rise is known on a GPU and on Linux."""
     found = Peak()
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
+        before = int(torch.cuda.memory_allocated(device))
         yield found
-        found.bytes = int(torch.cuda.max_memory_allocated(device))
+        found.most = int(torch.cuda.max_memory_allocated(device))
+        found.rise = found.most - before
         return
+    give_back()
     forgotten = forget_peak()
+    used = process_peak()
     yield found
-    found.bytes = process_peak() if forgotten else None
+    found.most = process_peak()
+    if forgotten and used is not None and found.most is not None:
+        found.rise = found.most - used
+
+
+def give_back() -> None:
+    """Have the C library give freed memory back to Linux: what is kept for later would hide a rise."""
+    with contextlib.suppress(OSError, AttributeError, TypeError):  # another C library
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def forget_peak() -> bool:
@@ -77,7 +96,13 @@ def process_peak() -> int | None:
         lines = (PROCESS / "status").read_text().splitlines()
         return next(1024 * int(line.split()[1]) for line in lines if line.startswith("VmHWM:"))
     except (OSError, StopIteration, ValueError):
+        pass
+    try:
+        import resource
+    except ImportError:  # Windows
         return None
+    unit = 1 if sys.platform == "darwin" else 1024
+    return unit * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
 def most_rows(step: Callable[[int], Any], rows: int) -> int | None:
