@@ -96,6 +96,41 @@ def test_a_target_that_is_taken_is_left_alone(trained: Path, terrarium: Terrariu
     assert terrarium("export", "text", "--to", "hf", str(tmp_path / "empty")).exit_code == 0
 
 
+@pytest.mark.parametrize("to", ["hf", "gguf", "nanogpt"])
+def test_a_target_that_cannot_be_written_is_named(
+    text: Path, terrarium: Terrarium, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, to: str
+) -> None:
+    assert terrarium("train", "text", "-s", "train.model.preset=gpt2", *BPE).exit_code == 0
+    here = tmp_path / "here"
+    here.mkdir()
+    monkeypatch.chdir(here)
+    monkeypatch.setenv("TERRARIUM_EXPERIMENTS", str(text.parent))
+    (tmp_path / "circle").symlink_to(tmp_path / "circle")
+    (tmp_path / "file").write_text("mine")
+    for target, message in {
+        ".": "here: is a folder"
+        if to == "nanogpt"
+        else "here: is the current folder or a disk, which cannot be replaced",
+        "../file/below": "file: is a file, and a folder is needed here",
+        "../circle": "circle",
+        "/proc/x": "/proc/x: cannot be written: No such file or directory",
+        "x" * 300: "cannot be written: File name too long",
+    }.items():
+        result = terrarium("export", "text", "--to", to, target)
+        assert result.exit_code == 2 and message in result.stderr, (target, result.output, result.exception)
+    assert not list(here.iterdir()) and (tmp_path / "file").read_text() == "mine"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["circle", "experiments", "file", "here"]
+
+
+def test_a_link_stays_a_link(trained: Path, terrarium: Terrarium, tmp_path: Path) -> None:
+    (tmp_path / "folder").mkdir()
+    for link, end in (("to-folder", "folder"), ("to-nothing", "new")):
+        (tmp_path / link).symlink_to(tmp_path / end)
+        done = terrarium("export", "text", "--to", "hf", str(tmp_path / link))
+        assert done.exit_code == 0, done.output
+        assert (tmp_path / link).is_symlink() and (tmp_path / end / "config.json").is_file()
+
+
 def test_what_cannot_be_written_leaves_nothing(trained: Path, terrarium: Terrarium, tmp_path: Path) -> None:
     assert terrarium("train", "text", "--run", "modern").exit_code == 0
     for to, message in [
