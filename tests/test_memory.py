@@ -35,6 +35,7 @@ def train(folder: Path, *options: str) -> subprocess.CompletedProcess[str]:
     )  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="needs Linux's limit of memory")
 def test_a_step_that_does_not_fit_names_the_rows_that_do(spaces: Path) -> None:
     failed = train(spaces.parents[1], *BIG)
