@@ -11,7 +11,7 @@ SAMPLES = 8
 
 def inputs(folder, *, source: str | list[str] = "", metadata: str | list[str] = ""):
     files = bundestag_files if is_xml(source, folder) else table.table_files
-    return [*files(source, folder), *table.table_files(metadata, folder)]
+    return [*files(source, folder), *table.table_files(metadata, folder, "prepare.params.metadata")]
 
 
 def prepare(
@@ -42,7 +42,7 @@ def evaluate(run, model, encoder):
 
     from core.sampling.generate import complete
 
-    start = f"{layout.HEADER[0]}:" # no space behind it: it belongs to the token of the name
+    start = f"{layout.HEADER[0]}:"  # no space behind it: it belongs to the token of the name
     answers = complete(
         model, encoder, [start] * SAMPLES, max_new_tokens=run.config.sample.sample.max_new_tokens, temperature=0.8
     )
