@@ -243,6 +243,22 @@ def test_a_setting_that_the_model_decides_is_refused(
     assert everything(trained) == before
 
 
+def test_code_beside_a_model_is_not_run(trained: Path, terrarium: Terrarium, tmp_path: Path) -> None:
+    """A folder that asks for its own code is read as what it says it is; its code and its pickle are left alone."""
+    model, ran = Path(model_of(terrarium, tmp_path)), tmp_path / "ran"
+    code = f"import pathlib\npathlib.Path({str(ran)!r}).touch()\n"
+    for name in ("modeling_evil.py", "tokenization_evil.py", "configuration_evil.py", "__init__.py"):
+        (model / name).write_text(code)
+    (model / "pytorch_model.bin").write_bytes(b"cpathlib\nPath\n(S'%s'\ntR." % str(ran).encode())
+    for name in ("config.json", "tokenizer_config.json"):
+        content = json.loads((model / name).read_text())
+        auto = {"AutoConfig": "configuration_evil.C", "AutoModelForCausalLM": "modeling_evil.M", "AutoTokenizer": ["tokenization_evil.T", None]}  # fmt: skip
+        (model / name).write_text(json.dumps(content | {"auto_map": auto}))
+    done = terrarium("import", "text", "--from", "hf", str(model), "--run", "new")
+    assert done.exit_code == 0, done.output
+    assert sampled(terrarium, "--run", "new") == sampled(terrarium) and not ran.exists()
+
+
 def test_what_nanogpt_s_model_decides_is_refused_too(trained: Path, terrarium: Terrarium, tmp_path: Path) -> None:
     assert terrarium("train", "text", "--run", "nano", "-s", "train.model.preset=gpt2", *BPE).exit_code == 0
     assert terrarium("export", "text", "--run", "nano", "--to", "nanogpt", str(tmp_path / "ckpt.pt")).exit_code == 0
