@@ -21,7 +21,7 @@ from protocols import (
 )
 
 from core.corpora.bundestag import BrokenProtocol, PlenaryProtocol, read_protocol
-from core.corpora.speech import Speech, framed, written
+from core.corpora.speech import Speech, framed, with_heading
 
 MINISTER = "Bundesministerin des Innern und für Heimat"
 
@@ -190,7 +190,7 @@ def test_damage_of_any_kind_is_named_or_harmless(tmp_path: Path, data: st.DataOb
 
 def test_how_a_speech_is_written() -> None:
     member = Speech("20/1", "2023-06-23", "Ada Amsel", "SPD", "", "Eins.\nZwei.")
-    assert written(member) == "Ada Amsel (SPD), 2023-06-23:\nEins.\nZwei.\n\n"
+    assert with_heading(member) == "Ada Amsel (SPD), 2023-06-23:\nEins.\nZwei.\n\n"
     assert framed(member) == "<SPEECH_START><SPEAKER>Ada Amsel</SPEAKER>\nEins.\nZwei.\n<SPEECH_END>"
     assert Speech("20/1", "", "Nora Neu", "", MINISTER, "Drei.").heading == f"Nora Neu ({MINISTER}):"
     assert Speech("20/1", "", "Niemand", "", "", "Vier.").heading == "Niemand:"

@@ -28,7 +28,7 @@ from core.errors import UserError
 from core.huggingface.architectures import SIZES, architecture_of, features_of
 from core.huggingface.encoder import HfEncoder
 from core.huggingface.to_hf import write_hf
-from core.huggingface.tokenizer import written
+from core.huggingface.tokenizer import written_tokenizer
 from core.models.gpt import GPT
 
 transformers = pytest.importorskip("transformers", reason="transformers is not installed: extra hf")
@@ -214,7 +214,7 @@ def test_an_unknown_character_is_an_error_there_too(tokenizers: dict[str, Any]) 
 @pytest.mark.parametrize("encoder", [WordsEncoder(["a", "b"]), WithSpecialTokens(WordsEncoder(["a"]), SPECIAL)])
 def test_kinds_that_cannot_be_written_are_named(encoder: Encoder) -> None:
     with pytest.raises(UserError, match="a tokenizer of kind words cannot be written for other programs, only bpe, gpt2") as caught:  # fmt: skip
-        written(encoder)
+        written_tokenizer(encoder)
     assert caught.value.place == "prepare.encoder" and 'prepare.encoder = "bpe"' in caught.value.remedy
 
 

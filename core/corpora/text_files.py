@@ -52,8 +52,8 @@ def readable(paths: Iterator[Path], say: Say) -> list[Path]:
     left_out = 0
     for path in paths:
         try:
-            written = sum(len(text.strip()) for text in read_text(path))  # to the end: the last byte may be the bad one
-            why = "" if written else "it is empty"
+            letters = sum(len(text.strip()) for text in read_text(path))  # to the end: the last byte may be the bad one
+            why = "" if letters else "it is empty"
         except UserError as error:
             why = error.message
         if not why:

@@ -28,7 +28,7 @@ def prepare(
         corpus = speech_corpus(job, source, comments=interjections, presidency=chair)
     else:
         corpus = table.table_corpus(job, source, metadata, columns or {}, chair=chair, interjections=interjections)
-    job.write(*corpus.texts(layout.written))
+    job.write(*corpus.texts(layout.with_header))
 
 
 def is_xml(source, folder):
