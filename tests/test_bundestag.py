@@ -21,7 +21,7 @@ from protocols import (
 )
 
 from core.corpora.bundestag import BrokenProtocol, PlenaryProtocol, read_protocol
-from core.corpora.speech import Speech, framed, written
+from core.corpora.speech import Speech, framed, with_heading
 
 MINISTER = "Bundesministerin des Innern und für Heimat"
 
@@ -124,11 +124,11 @@ def test_encodings(read: Callable[..., PlenaryProtocol], encoding: str) -> None:
     assert (found.speeches[0].speaker, found.speeches[0].text) == ("Ada Größe", "Überall süße Äpfel.")
 
 
-def test_entities_of_html_are_known(read: Callable[..., PlenaryProtocol]) -> None:
-    assert (
-        read(protocol(1, [speech(person(1, "Ada", "Amsel"), said("A&nbsp;&amp;&nbsp;B&auml;r"))])).speeches[0].text
-        == "A & Bär"
-    )
+@pytest.mark.parametrize("doctype", [b'<!DOCTYPE dbtplenarprotokoll SYSTEM "dbtplenarprotokoll.dtd">', b"<!DOCTYPE dbtplenarprotokoll>", b""])  # fmt: skip
+def test_entities_of_html_are_known(read: Callable[..., PlenaryProtocol], doctype: bytes) -> None:
+    content = protocol(1, [speech(person(1, "Ada", "Amsel"), said("A&nbsp;&amp;&nbsp;B&auml;r"))])
+    assert DOCTYPE in content
+    assert read(content.replace(DOCTYPE, doctype)).speeches[0].text == "A & Bär"
 
 
 GOOD = protocol(1, [some_speech(1), some_speech(2)])
@@ -148,6 +148,8 @@ BROKEN = {
     "entities within entities": (GOOD.replace(DOCTYPE, LAUGHS).replace(b"Satz eins", b"&b;"), "it declares an entity, 'a', which no protocol does"),
     "an entity of another file": (GOOD.replace(DOCTYPE, OUTSIDE).replace(b"Satz eins", b"&secret;"), "it declares an entity, 'secret', which no protocol does"),
     "an entity of nobody": (GOOD.replace(b"Satz eins", b"&satz;"), "it uses an entity, 'satz', that it does not declare"),
+    "an entity of nobody, without a DOCTYPE": (GOOD.replace(DOCTYPE, b"").replace(b"Satz eins", b"&satz;"), "it uses an entity, 'satz', that it does not declare"),
+    "an entity in a file that stands alone": (GOOD.replace(b"?>", b' standalone="yes"?>', 1).replace(b"Satz eins", b"&nbsp;"), "it uses an entity that it does not declare: line "),
     "too deep": (GOOD.replace(b"Satz eins", b"<b>" * 200), "more than 100 elements stand within each other"),
     "in no known encoding": (GOOD.replace(b'"UTF-8"', b'"klingon"'), "its encoding cannot be read"),
     "in bytes of another encoding": (GOOD.replace(b"Satz eins", b"S\xe4tze"), "not XML: not well-formed (invalid token)"),
@@ -188,7 +190,7 @@ def test_damage_of_any_kind_is_named_or_harmless(tmp_path: Path, data: st.DataOb
 
 def test_how_a_speech_is_written() -> None:
     member = Speech("20/1", "2023-06-23", "Ada Amsel", "SPD", "", "Eins.\nZwei.")
-    assert written(member) == "Ada Amsel (SPD), 2023-06-23:\nEins.\nZwei.\n\n"
+    assert with_heading(member) == "Ada Amsel (SPD), 2023-06-23:\nEins.\nZwei.\n\n"
     assert framed(member) == "<SPEECH_START><SPEAKER>Ada Amsel</SPEAKER>\nEins.\nZwei.\n<SPEECH_END>"
     assert Speech("20/1", "", "Nora Neu", "", MINISTER, "Drei.").heading == f"Nora Neu ({MINISTER}):"
     assert Speech("20/1", "", "Niemand", "", "", "Vier.").heading == "Niemand:"

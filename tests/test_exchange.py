@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from click.testing import Result
+from safetensors.torch import load_file, save_file
 
 pytest.importorskip("gguf", reason="gguf is not installed: extra hf")
 Terrarium = Callable[..., Result]
@@ -95,6 +96,41 @@ def test_a_target_that_is_taken_is_left_alone(trained: Path, terrarium: Terrariu
     assert terrarium("export", "text", "--to", "hf", str(tmp_path / "empty")).exit_code == 0
 
 
+@pytest.mark.parametrize("to", ["hf", "gguf", "nanogpt"])
+def test_a_target_that_cannot_be_written_is_named(
+    text: Path, terrarium: Terrarium, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, to: str
+) -> None:
+    assert terrarium("train", "text", "-s", "train.model.preset=gpt2", *BPE).exit_code == 0
+    here = tmp_path / "here"
+    here.mkdir()
+    monkeypatch.chdir(here)
+    monkeypatch.setenv("TERRARIUM_EXPERIMENTS", str(text.parent))
+    (tmp_path / "circle").symlink_to(tmp_path / "circle")
+    (tmp_path / "file").write_text("mine")
+    for target, message in {
+        ".": "here: is a folder"
+        if to == "nanogpt"
+        else "here: is the current folder or a disk, which cannot be replaced",
+        "../file/below": "file: is a file, and a folder is needed here",
+        "../circle": "circle",
+        "/proc/x": "/proc/x: cannot be written: No such file or directory",
+        "x" * 300: "cannot be written: File name too long",
+    }.items():
+        result = terrarium("export", "text", "--to", to, target)
+        assert result.exit_code == 2 and message in result.stderr, (target, result.output, result.exception)
+    assert not list(here.iterdir()) and (tmp_path / "file").read_text() == "mine"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["circle", "experiments", "file", "here"]
+
+
+def test_a_link_stays_a_link(trained: Path, terrarium: Terrarium, tmp_path: Path) -> None:
+    (tmp_path / "folder").mkdir()
+    for link, end in (("to-folder", "folder"), ("to-nothing", "new")):
+        (tmp_path / link).symlink_to(tmp_path / end)
+        done = terrarium("export", "text", "--to", "hf", str(tmp_path / link))
+        assert done.exit_code == 0, done.output
+        assert (tmp_path / link).is_symlink() and (tmp_path / end / "config.json").is_file()
+
+
 def test_what_cannot_be_written_leaves_nothing(trained: Path, terrarium: Terrarium, tmp_path: Path) -> None:
     assert terrarium("train", "text", "--run", "modern").exit_code == 0
     for to, message in [
@@ -136,15 +172,127 @@ def test_mistakes(text: Path, terrarium: Terrarium, arguments: list[str], messag
     assert not (text / "out").exists() and not Path("x").exists()
 
 
-def test_an_import_overwrites_nothing(trained: Path, terrarium: Terrarium, tmp_path: Path) -> None:
+def model_of(terrarium: Terrarium, tmp_path: Path) -> str:
+    """A model folder of the trained run."""
     assert terrarium("export", "text", "--to", "hf", str(tmp_path / "model")).exit_code == 0
+    return str(tmp_path / "model")
+
+
+def everything(folder: Path) -> dict[str, bytes]:
+    """Every file below a folder, locks aside."""
+    return {
+        path.relative_to(folder).as_posix(): path.read_bytes()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and "lock" not in path.name and "__pycache__" not in path.parts
+    }
+
+
+def test_an_import_overwrites_nothing(trained: Path, terrarium: Terrarium, tmp_path: Path) -> None:
+    model = model_of(terrarium, tmp_path)
     (trained / "config.mine.toml").write_text("# mine\n")
-    result = terrarium("import", "text", "--from", "hf", str(tmp_path / "model"), "--run", "mine")
-    assert result.exit_code == 2 and "config.mine.toml: there is a variant of this name already" in result.stderr
-    assert not (trained / "out" / "mine").exists() and (trained / "config.mine.toml").read_text() == "# mine\n"
-    result = terrarium("import", "text", "--from", "hf", str(tmp_path / "model"), "--run", "default")
-    assert result.exit_code == 2 and "there is a run of this name already" in result.stderr
-    assert not (trained / "config.default.toml").exists()
+    (trained / "config.far.toml").write_text('[prepare]\ndataset_dir = "datasets/later"\n')
+    (trained / "datasets" / "kept").mkdir()
+    before = everything(trained.parent)
+    for name, message in {
+        "mine": "config.mine.toml: there is a variant of this name already",
+        "default": "there is a run of this name already",
+        "raw": "datasets/raw: there is a dataset of this name already",
+        "kept": "datasets/kept: there is a dataset of this name already",
+        "later": "datasets/later: the experiment's own dataset has this name",
+        "basic": "'basic' is not a valid name for an imported run: basic is config.toml itself",
+        "../evil": "'../evil' is not a valid run name",
+        "a/b": "'a/b' is not a valid name for an imported run",
+    }.items():
+        result = terrarium("import", "text", "--from", "hf", model, "--run", name)
+        assert result.exit_code == 2 and message in result.stderr, result.stderr
+        assert "preparing" not in result.output
+    assert everything(trained.parent) == before
+    assert not list(trained.rglob("*evil*")) and not list(trained.rglob(".lock-[!b]*"))
+
+
+def test_an_import_with_the_name_of_the_experiments_dataset_is_refused(
+    trained: Path, terrarium: Terrarium, tmp_path: Path
+) -> None:
+    model, own = model_of(terrarium, tmp_path), ["-s", "prepare.dataset_dir=datasets/own"]
+    assert terrarium("prepare", "text", *own, *BPE).exit_code == 0
+    before = everything(trained)
+    for more in (own, []):  # named by the settings of this command, or only standing there
+        result = terrarium("import", "text", "--from", "hf", model, "--run", "own", *more)
+        assert result.exit_code == 2 and "datasets/own: " in result.stderr, result.stderr
+    assert everything(trained) == before
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ("train.model.n_layer=7", "train.model.n_layer cannot be chosen: an import takes it from the model, which has 1\n  Leave it out."),
+        ("train.model.dropout=0.1", "train.model.dropout cannot be chosen: an import takes it from the model\n"),
+        ("train.model.preset=gpt2", "which has 'portable'"),
+        ("train.model.block_size=17", "train.model.block_size = 17, and the model was made for 16 tokens of context\n  Ask for at most 16."),
+        ("prepare.encoder=char", "prepare.encoder cannot be chosen: an import takes it from the model, which has 'hf'"),
+        ("prepare.tokenizer=x", "prepare.tokenizer cannot be chosen"),
+        ("prepare.dataset_dir=x", "prepare.dataset_dir cannot be chosen"),
+    ],
+)  # fmt: skip
+def test_a_setting_that_the_model_decides_is_refused(
+    trained: Path, terrarium: Terrarium, tmp_path: Path, setting: str, message: str
+) -> None:
+    model, before = model_of(terrarium, tmp_path), everything(trained)
+    result = terrarium("import", "text", "--from", "hf", model, "--run", "new", "-s", setting)
+    assert result.exit_code == 2 and f"-s {setting}: " in result.stderr and message in result.stderr, result.stderr
+    assert everything(trained) == before
+
+
+def test_code_beside_a_model_is_not_run(trained: Path, terrarium: Terrarium, tmp_path: Path) -> None:
+    """A folder that asks for its own code is read as what it says it is; its code and its pickle are left alone."""
+    model, ran = Path(model_of(terrarium, tmp_path)), tmp_path / "ran"
+    code = f"import pathlib\npathlib.Path({str(ran)!r}).touch()\n"
+    for name in ("modeling_evil.py", "tokenization_evil.py", "configuration_evil.py", "__init__.py"):
+        (model / name).write_text(code)
+    (model / "pytorch_model.bin").write_bytes(b"cpathlib\nPath\n(S'%s'\ntR." % str(ran).encode())
+    for name in ("config.json", "tokenizer_config.json"):
+        content = json.loads((model / name).read_text())
+        auto = {"AutoConfig": "configuration_evil.C", "AutoModelForCausalLM": "modeling_evil.M", "AutoTokenizer": ["tokenization_evil.T", None]}  # fmt: skip
+        (model / name).write_text(json.dumps(content | {"auto_map": auto}))
+    done = terrarium("import", "text", "--from", "hf", str(model), "--run", "new")
+    assert done.exit_code == 0, done.output
+    assert sampled(terrarium, "--run", "new") == sampled(terrarium) and not ran.exists()
+
+
+def test_what_nanogpt_s_model_decides_is_refused_too(trained: Path, terrarium: Terrarium, tmp_path: Path) -> None:
+    assert terrarium("train", "text", "--run", "nano", "-s", "train.model.preset=gpt2", *BPE).exit_code == 0
+    assert terrarium("export", "text", "--run", "nano", "--to", "nanogpt", str(tmp_path / "ckpt.pt")).exit_code == 0
+    command = ("import", "text", "--from", "nanogpt", str(tmp_path / "ckpt.pt"), *BPE)
+    for setting in ("train.model.block_size=8", "train.data.block_size=8", "train.model.n_head=1"):
+        result = terrarium(*command, "-s", setting)
+        assert result.exit_code == 2 and "cannot be chosen" in result.stderr, result.stderr
+    assert terrarium(*command, "-s", "train.model.n_head=2").exit_code == 0  # as it is
+
+
+def test_what_a_killed_import_has_left_is_used_or_removed(trained: Path, terrarium: Terrarium, tmp_path: Path) -> None:
+    command = ("import", "text", "--from", "hf", model_of(terrarium, tmp_path), "--run", "new")
+    assert terrarium(*command).exit_code == 0
+    whole = everything(trained / "datasets" / "new"), (trained / "config.new.toml").read_bytes()
+    (trained / "out" / "new").rename(trained / "out" / ".tmp-new")  # it was not complete
+    (trained / "out" / ".tmp-new" / "summary.json").unlink()
+    done = terrarium(*command)
+    assert done.exit_code == 0 and (trained / "out" / "new" / "summary.json").exists(), done.output
+    assert whole == (everything(trained / "datasets" / "new"), (trained / "config.new.toml").read_bytes())
+    assert not (trained / "out" / ".tmp-new").exists()
+
+
+def test_a_model_with_fewer_rows_than_its_tokenizer_has_ids(
+    trained: Path, terrarium: Terrarium, tmp_path: Path
+) -> None:
+    model, before = Path(model_of(terrarium, tmp_path)), everything(trained)
+    tensors = load_file(model / "model.safetensors")
+    for name in ("model.embed_tokens.weight", "lm_head.weight"):
+        tensors[name] = tensors[name][:-3].clone()
+    save_file(tensors, model / "model.safetensors")
+    result = terrarium("import", "text", "--from", "hf", str(model), "--run", "new")
+    assert result.exit_code == 2 and "the weights have rows for 277 ids, but the tokenizer beside them gives 280" in result.stderr  # fmt: skip
+    assert "of different models" in result.stderr and "nanoGPT" not in result.stderr
+    assert everything(trained) == before
 
 
 def test_an_experiment_with_stages_is_refused(trained: Path, terrarium: Terrarium, tmp_path: Path) -> None:

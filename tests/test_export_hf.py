@@ -9,10 +9,11 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file
 from test_gpt import build
+from tokenizer_folders import model_folder
 
 from core.chat.conversation import SPECIAL, Conversation, Message
 from core.chat.render import render, render_prompt
@@ -25,8 +26,9 @@ from core.encoders.special import WithSpecialTokens
 from core.encoders.words import WordsEncoder
 from core.errors import UserError
 from core.huggingface.architectures import SIZES, architecture_of, features_of
+from core.huggingface.encoder import HfEncoder
 from core.huggingface.to_hf import write_hf
-from core.huggingface.tokenizer import written
+from core.huggingface.tokenizer import written_tokenizer
 from core.models.gpt import GPT
 
 transformers = pytest.importorskip("transformers", reason="transformers is not installed: extra hf")
@@ -149,6 +151,17 @@ def test_the_feature_without_a_counterpart_is_named(keys: dict[str, Any], messag
     assert caught.value.place.startswith("train.model.") and "portable" in caught.value.remedy
 
 
+@pytest.mark.parametrize("key", ["post_norm", "ff_bias", "head_bias"])
+@pytest.mark.parametrize("preset", ["llama", "portable", "gpt2"])
+def test_a_layer_that_other_programs_do_not_have_is_named(preset: str, key: str) -> None:
+    model = GPT(build(preset=preset, bias=False).config, 11, **{key: True})
+    with pytest.raises(UserError) as caught:
+        architecture_of(model, "llama.cpp")
+    assert (
+        f"has no model with {key} = True" in caught.value.message and caught.value.place == f"train.model.params.{key}"
+    )
+
+
 def test_every_key_of_the_model_is_a_size_or_a_feature() -> None:
     """A key that someone adds is refused until an architecture says that it has it."""
     features = {key for key in features_of(build()) if not key.startswith("params.")}
@@ -174,6 +187,7 @@ def tokenizers(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 
 def fast(encoder: Encoder, folder: Path) -> Any:
     model = build(preset="llama")
+    folder.mkdir(exist_ok=True)
     write_hf(model, encoder, folder, begin=None, sampling=Sampling())
     return transformers.AutoTokenizer.from_pretrained(folder)
 
@@ -185,6 +199,7 @@ def test_ids_are_ours(tokenizers: dict[str, Any], name: str, data: st.DataObject
     encoder, other = ENCODERS[name], tokenizers[name]
     alphabet = sorted(set(TEXT)) if name.startswith("char") else None
     text = data.draw(st.text(alphabet) if alphabet else st.text(st.characters(exclude_categories=["Cs"])))
+    assume(not any(name in text for name in other.all_special_tokens))  # there it becomes the token, as the page says
     ids = encoder.encode(text).tolist()
     assert other.encode(text, add_special_tokens=False) == ids
     assert other.decode(ids) == encoder.decode(ids) == text
@@ -199,7 +214,7 @@ def test_an_unknown_character_is_an_error_there_too(tokenizers: dict[str, Any]) 
 @pytest.mark.parametrize("encoder", [WordsEncoder(["a", "b"]), WithSpecialTokens(WordsEncoder(["a"]), SPECIAL)])
 def test_kinds_that_cannot_be_written_are_named(encoder: Encoder) -> None:
     with pytest.raises(UserError, match="a tokenizer of kind words cannot be written for other programs, only bpe, gpt2") as caught:  # fmt: skip
-        written(encoder)
+        written_tokenizer(encoder)
     assert caught.value.place == "prepare.encoder" and 'prepare.encoder = "bpe"' in caught.value.remedy
 
 
@@ -240,6 +255,32 @@ def test_the_chat_template_gives_our_ids(kind: str, tmp_path: Path) -> None:
         )
 
 
+@pytest.mark.parametrize("name", ["chatml", "llama3", "gemma", "no system", "chatml without template", "none"])
+def test_the_template_of_a_pretrained_format_gives_our_ids(name: str, tmp_path: Path) -> None:
+    """With marks of several tokens, text between turns, a system message that is always there, or one inside the user's turn."""
+    encoder = HfEncoder.fit([], tokenizer=str(model_folder(tmp_path / "base", name)), chat=True)
+    other, rng = fast(encoder, tmp_path / "out"), random.Random(6)
+    for number in range(100):
+        turns = [(role, text.strip() or "x") for role, text in turns_of(rng)]
+        if name in ("no system", "none"):
+            turns = [turn for turn in turns if turn[0] != "system"]
+        each = Conversation([Message(role, text) for role, text in turns])
+        messages = [{"role": role, "content": text} for role, text in turns]
+        assert other.apply_chat_template(messages, return_dict=False) == render(each, encoder).ids.tolist(), number
+        asked = render_prompt(Conversation(list(each.messages[:-1])), encoder).tolist()
+        assert other.apply_chat_template(messages[:-1], add_generation_prompt=True, return_dict=False) == asked
+
+
+def turns_of(rng: random.Random) -> list[tuple[str, str]]:
+    """Roles and texts of a conversation without calls."""
+    turns = [("system", "Be brief.")] if rng.random() < 0.5 else []
+    for _ in range(rng.randint(1, 3)):
+        turns += [
+            (role, "".join(rng.choices(TEXT[:85] + "{%} ", k=rng.randint(1, 30)))) for role in ("user", "assistant")
+        ]
+    return turns
+
+
 def openai_style(messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Calls as OpenAI's API writes them."""
     found = []
@@ -251,6 +292,18 @@ def openai_style(messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
             message["tool_calls"] = [{"type": "function", "function": {"name": name, "arguments": arguments}}]
         found.append(message)
     return found
+
+
+def test_a_greedy_run_is_written_as_greedy_and_one_without_cache_says_so(tmp_path: Path) -> None:
+    found = {}
+    for preset in ("portable", "modern"):
+        (tmp_path / preset).mkdir()
+        write_hf(build(preset=preset), CHAR, tmp_path / preset, begin=None, sampling=Sampling(temperature=0.0, top_k=5, max_new_tokens=7))  # fmt: skip
+        found[preset] = json.loads((tmp_path / preset / "generation_config.json").read_text())
+    assert found["portable"] == {"do_sample": False, "max_new_tokens": 7}
+    assert found["modern"] == {"do_sample": False, "max_new_tokens": 7, "use_cache": False}
+    chosen = loaded(tmp_path / "portable").generation_config
+    assert not chosen.do_sample and chosen.max_new_tokens == 7
 
 
 def test_begin_end_and_sampling_are_written(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from core.defaults import resolved_model
 from core.errors import UserError
 from core.huggingface.from_gguf import read_gguf
 from core.huggingface.from_hf import read_hf
+from core.huggingface.gguf_metadata import read_metadata
 from core.huggingface.to_gguf import write_gguf
 from core.huggingface.to_hf import write_hf
 from core.models.foreign import ForeignModel
@@ -166,10 +168,25 @@ def folder_with(tmp_path: Path, name: str = "Llama", drop: str = "", **changes: 
         ("Qwen2", {"use_sliding_window": True}, "our GPT has no use_sliding_window = True"),
         ("Qwen3", {"layer_types": ["full_attention", "sliding_attention"]}, "our GPT has no layer_types = ['full_attention', 'sliding_attention']"),
         ("GPT2", {"scale_attn_by_inverse_layer_idx": True}, "our GPT has no scale_attn_by_inverse_layer_idx = True"),
-        ("Llama", {"hidden_size": None}, "hidden_size = None is no number"),
+        ("Llama", {"hidden_size": None}, "hidden_size = None is no whole number above 0"),
         ("Llama", {"num_hidden_layers": 1}, "our model has no place for the tensor model.layers.1.input_layernorm.weight and 8 more"),
         ("Llama", {"num_hidden_layers": 3}, "the weights have no tensor model.layers.2.input_layernorm.weight"),
-        ("Llama", {"intermediate_size": 50}, "gives transformer.h.0.mlp.c_fc.weight of shape (96, 32), and the configuration asks for (100, 32)"),
+        ("Llama", {"intermediate_size": 50}, "mlp.up_proj.weight have the shapes (48, 32), (48, 32), and the configuration asks for (100, 32) as transformer.h.0.mlp.c_fc.weight"),
+        ("Llama", {"num_attention_heads": 0}, "num_attention_heads = 0 is no whole number above 0"),
+        ("Llama", {"num_attention_heads": True}, "num_attention_heads = True is no whole number above 0"),
+        ("Llama", {"max_position_embeddings": 1.5}, "max_position_embeddings = 1.5 is no whole number above 0"),
+        ("Llama", {"num_hidden_layers": 10**9}, "1,000,000,000 layers are asked for, and there are 21 tensors in all"),
+        ("Llama", {"rms_norm_eps": 0}, "rms_norm_eps = 0 is no number above 0"),
+        ("Llama", {"rms_norm_eps": float("nan")}, "rms_norm_eps = nan is no number above 0"),
+        ("Llama", {"rope_parameters": [1]}, "rope_parameters = [1] is no table of keys"),
+        ("Llama", {"rope_parameters": {}, "rope_theta": "x"}, "rope_theta = 'x' is no number above 0"),
+        ("Llama", {"layer_types": 5}, "our GPT has no layer_types = 5"),
+        ("Llama", {"tie_word_embeddings": "no"}, "tie_word_embeddings = 'no' is neither true nor false"),
+        ("Llama", {"head_dim": 7}, "heads are 7 channels wide, and positions need an even number"),
+        ("Llama", {"num_key_value_heads": 3}, "4 heads of queries cannot share 3 heads of keys and values evenly"),
+        ("Llama", {"rope_scaling": "x" * 500}, "our GPT has no rope_scaling = 'xxxxx"),
+        ("GPT2", {"n_head": 5}, "32 channels are not divided evenly by 5 heads"),
+        ("GPT2", {"layer_norm_epsilon": []}, "layer_norm_epsilon = [] is no number above 0"),
     ],
     ids=str,
 )  # fmt: skip
@@ -180,6 +197,105 @@ def test_what_our_gpt_is_not_is_refused_by_name(
         read_hf(folder_with(tmp_path, name, **changes))
     assert message in caught.value.message
     assert str(tmp_path) in caught.value.place and caught.value.remedy
+
+
+ODD: list[Any] = [None, True, False, 0, -1, 1, 2, 3, 5, 1.5, 1e300, float("nan"), float("inf"), 2**31, 2**63, 10**400, "", "x",
+                  "12", [], [1], [[]], {}, {"rope_type": "default"}, {"rope_theta": []}, "full_attention", ["full_attention"]]  # fmt: skip
+SIZED: dict[str, dict[str, Any]] = {
+    "llama": {"preset": "llama", "n_kv_head": 2, "n_head": 4}, "qwen3": {"preset": "portable"},
+    "gpt2": {"preset": "gpt2", "bias": True, "activation": "gelu_tanh"},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", SIZED)
+def test_an_odd_configuration_is_read_or_refused(tmp_path: Path, kind: str) -> None:
+    """Whatever config.json holds, only UserError is raised."""
+    write_hf(build(**WIDTH | SIZED[kind]), CHAR, tmp_path, begin=None, sampling=Sampling())
+    whole, rng, refused = json.loads((tmp_path / "config.json").read_text()), random.Random(3), 0
+    more = ["rope_scaling", "layer_types", "use_sliding_window", "partial_rotary_factor", "quantization_config", "pretraining_tp",
+            "scale_attn_weights", "add_cross_attention"]  # fmt: skip
+    for _ in range(250):
+        config = dict(whole)
+        for key in rng.sample([*whole, *more], rng.randint(1, 2)):
+            config[key] = rng.choice(ODD)
+        (tmp_path / "config.json").write_text(json.dumps(config))
+        try:
+            read_hf(tmp_path)
+        except UserError as error:
+            refused += 1
+            assert len(str(error)) < 500 and error.remedy, config
+    assert 100 < refused < 250
+
+
+@pytest.mark.parametrize("kind", SIZED)
+def test_odd_metadata_of_gguf_is_read_or_refused(tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_gguf(build(**WIDTH | SIZED[kind]), CHAR, tmp_path, begin=None, title="tiny", kind="f32")
+    path, rng, refused = tmp_path / "model.gguf", random.Random(4), 0
+    whole = read_metadata(path)
+    keys = [key for key in whole if not key.startswith("tokenizer.")] + [
+        f"{kind}.rope.scaling.type",
+        f"{kind}.vocab_size",
+    ]
+    for _ in range(150):
+        changed = {key: rng.choice(ODD) for key in rng.sample(keys, rng.randint(1, 2))}
+        monkeypatch.setattr("core.huggingface.from_gguf.read_metadata", lambda _, changed=changed: whole | changed)
+        try:
+            read_gguf(path)
+        except UserError as error:
+            refused += 1
+            assert len(str(error)) < 500 and error.remedy, changed
+    assert 50 < refused < 150
+
+
+def test_a_damaged_gguf_is_read_or_refused(tmp_path: Path) -> None:
+    """Bits of its head are flipped, or its end is cut off."""
+    write_gguf(build(**WIDTH, preset="llama"), CHAR, tmp_path, begin=None, title="tiny", kind="f32")
+    path, rng, refused = tmp_path / "model.gguf", random.Random(5), 0
+    whole = path.read_bytes()
+    head = whole.index(b"output_norm") + 40
+    for number in range(200):
+        data = bytearray(whole)
+        if number % 10:
+            data[rng.randrange(head)] ^= 1 << rng.randrange(8)
+        else:
+            del data[rng.randrange(len(data)) :]
+        path.write_bytes(data)
+        try:
+            read_gguf(path)
+        except UserError as error:
+            refused += 1
+            assert error.remedy
+    assert refused > 50
+
+
+@pytest.mark.parametrize(
+    ("name", "tensor", "message"),
+    [
+        ("model.embed_tokens.weight", torch.tensor(1.0), "tensor model.embed_tokens.weight has the shape (), and the configuration"),
+        ("model.layers.0.self_attn.k_proj.weight", torch.ones(32), "have the shapes (32, 32), (32,), (32, 32), and the config"),
+        ("model.layers.0.self_attn.k_proj.weight", torch.ones(32, 31), "have the shapes (32, 32), (32, 31), (32, 32), and the"),
+        ("model.norm.weight", torch.ones(32, 1), "tensor model.norm.weight has the shape (32, 1), and the configuration asks for (32,)"),
+        ("model.norm.weight", torch.ones(32, dtype=torch.int8), "tensor model.norm.weight holds int8, no weights"),
+    ],
+    ids=str,
+)  # fmt: skip
+def test_a_tensor_that_does_not_fit_is_named(tmp_path: Path, name: str, tensor: torch.Tensor, message: str) -> None:
+    folder = folder_with(tmp_path)
+    save_file(load_file(folder / "model.safetensors") | {name: tensor}, folder / "model.safetensors")
+    with pytest.raises(UserError) as caught:
+        read_hf(folder)
+    assert message in caught.value.message, caught.value.message
+
+
+def test_a_matrix_of_gpt2_that_is_not_turned_is_named(tmp_path: Path) -> None:
+    folder = folder_with(tmp_path, "GPT2")
+    tensors = load_file(folder / "model.safetensors")
+    name = "transformer.h.0.attn.c_attn.weight"
+    save_file(tensors | {name: tensors[name].t().contiguous()}, folder / "model.safetensors")
+    with pytest.raises(
+        UserError, match=r"has the shape \(96, 32\), and the configuration asks for \(96, 32\), turned, as"
+    ):
+        read_hf(folder)
 
 
 def test_folders_that_hold_no_model(tmp_path: Path) -> None:
@@ -245,7 +361,7 @@ def test_what_our_gpt_is_not_is_refused_in_gguf_too(tmp_path: Path, options: dic
 @pytest.mark.parametrize("data", [b"", b"GGUF", b"GGUF\x03\0\0\0" + b"\xff" * 40, b"hello world" * 9])
 def test_files_that_are_no_gguf(tmp_path: Path, data: bytes) -> None:
     (tmp_path / "model.gguf").write_bytes(data)
-    with pytest.raises(UserError, match=r"no GGUF file: |cannot be read: "):
+    with pytest.raises(UserError, match=r"no GGUF file that can be read: |no GGUF file: "):
         read_gguf(tmp_path / "model.gguf")
     with pytest.raises(UserError, match="cannot be read: No such file"):
         read_gguf(tmp_path / "none.gguf")

@@ -45,7 +45,12 @@ threads = 1
 eval_interval = 20
 trackers = []
 """
-PROMPTS = ("The capital of France is", "Once upon a time", "def add(a, b):", "Water boils at", "The opposite of hot is")
+PROMPTS = (
+    "The capital of France is", "Once upon a time", "def add(a, b):", "Water boils at", "The opposite of hot is",
+    "The largest planet is", "import numpy as", "Dear Sir or Madam,", "1, 2, 3, 4,", "In the year 1969,", "She opened the door and",
+    "Photosynthesis is", "SELECT name FROM", "Der Himmel ist", "To be, or not to be,", "My favourite recipe is", "The moon", "Q: What is 7 + 5?\nA:",
+    "# Introduction\n\n", "Zürich — “quoted”", "for i in range(10):\n    ", "Breaking news:", "A list of fruits:\n- ", "Because", "http://www.",
+)  # fmt: skip
 
 
 @pytest.fixture
@@ -75,13 +80,19 @@ def test_it_writes_what_llama_cpp_writes_talks_and_learns(smol: Path, terrarium:
     from llamacpp import Referee
 
     from core.cli.main import cli
+    from core.lab.model import load_model
+    from core.lab.opened import open_folder
+    from core.lab.stages import trained_as
+    from core.sampling.generate import complete
 
     done = terrarium("export", "smol", "--run", "smollm2", "--to", "gguf", "--type", "f32", str(tmp_path / "f32"))
     assert done.exit_code == 0, done.output
     exported = Referee(tmp_path / "f32" / "model.gguf", 128)
-    for prompt in PROMPTS:
-        ours = completion(terrarium, prompt)
-        assert exported.write(prompt, 24).text == ours
+    assert exported.write(PROMPTS[0], 24).text == completion(terrarium, PROMPTS[0])
+    model = load_model(*trained_as(open_folder("smol"), "smollm2", ""))
+    ours = complete(model.module, model.encoder, PROMPTS, max_new_tokens=16, temperature=0)
+    for prompt, text in zip(PROMPTS, ours, strict=True):
+        assert exported.write(prompt, 16).text.rstrip("\ufffd") == text.rstrip("\ufffd"), prompt
     lines = "My name is Ada.\nWhat is the capital of France?\nThank you!\n"
     talked = CliRunner().invoke(cli, ["chat", "smol", "--run", "smollm2", "-s", "sample.sample.temperature=0", "-s", "sample.sample.max_new_tokens=30"], input=lines)  # fmt: skip
     assert talked.exit_code == 0 and "Paris" in talked.output, talked.output

@@ -289,7 +289,7 @@ def test_tables_without_speeches_sessions_or_numbers(
     error = error_of(folder, *tables)
     assert (
         error.message == "no column holds speeches: they are A, B"
-        and error.remedy == "Name it: prepare.params.columns.text=NAME"
+        and error.remedy == "Name it: prepare.params.columns={text='NAME'}"
     )
     (tmp_path / "Bundestag.csv").write_text("SpeechContent,Date\nHallo.,2020-01-01\nUnd?,2020-01-01\n")
     error = error_of(folder, *tables)
@@ -300,6 +300,34 @@ def test_tables_without_speeches_sessions_or_numbers(
     (tmp_path / "members.csv").write_text("Number,Name\n1,Ada\n")
     error = error_of(folder, *tables)
     assert error.message == "has no column MPID: they are Number, Name" and error.place == str(tmp_path / "members.csv")
+
+
+def test_the_number_of_members_may_be_called_otherwise(
+    copied: Callable[[str], Path], tables: list[str], tmp_path: Path
+) -> None:
+    """The remedy of the message works as it stands, where only the members' table has that column."""
+    folder = copied("speakger")
+    (tmp_path / "members.csv").write_text(MEMBERS.replace("MPID,Name,Party", "Number,Mensch,Gruppe"))
+    error = error_of(folder, *tables)
+    assert error.remedy == "Name it: prepare.params.columns={id='NAME'}"
+    named = "prepare.params.columns={id='Number', speaker='Mensch', party='Gruppe'}"
+    found = documents_of(run(folder, [*tables, named]))
+    assert "Sprecher: Cem Celik\nPartei: FDP" in found["Rede in Sitzung zwei."]
+    error = error_of(folder, *tables, "prepare.params.columns={id='Number', speaker='Nobody'}")
+    assert error.place == "prepare.params.columns.speaker" and error.message == "no column is called 'Nobody'"
+
+
+def test_a_missing_table_of_members_is_told_at_its_own_key(copied: Callable[[str], Path], tables: list[str]) -> None:
+    error = error_of(copied("speakger"), tables[0], "prepare.params.metadata=nowhere.csv")
+    assert error.place == "prepare.params.metadata" and error.message == "metadata = 'nowhere.csv' names no file"
+
+
+def test_one_speech_is_no_speeches(copied: Callable[[str], Path], tables: list[str], tmp_path: Path) -> None:
+    told = Told()
+    (tmp_path / "Bundestag.csv").write_text("SpeechContent,Date\nHallo.,2020-01-01\n,2020-01-01\n")
+    with pytest.raises(UserError, match="the tables have 1 session, and"):
+        run(copied("speakger"), tables, listener=told)
+    assert "1 speech in 1 session; 1 row is left out (empty, chair or interjection)" in told.said
 
 
 def test_a_named_column_is_read(copied: Callable[[str], Path], tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from click.testing import Result
 from pretrained import IDS, make_base, needs
 from protocols import EXPERIMENTS, write_sessions
 
-from core.corpora.finetuning import tokenizer_json
+from core.corpora.finetuning import content_of_tokenizer_json
 from core.corpora.invented import invented_speeches
 from core.encoders.bpe import BpeEncoder
 
@@ -23,7 +23,7 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A model of 2 layers in a folder, with a tokenizer that is learnt from invented speeches."""
     folder = make_base(tmp_path_factory.mktemp("base") / "tiny", "qwen2")
     encoder = BpeEncoder.fit([each.text for each in invented_speeches(1)][:40], vocab_size=IDS)
-    (folder / "tokenizer.json").write_text(str(tokenizer_json(encoder)), encoding="utf-8")
+    (folder / "tokenizer.json").write_text(str(content_of_tokenizer_json(encoder)), encoding="utf-8")
     return folder
 
 

@@ -26,6 +26,7 @@ ROOT = "dbtplenarprotokoll"
 FORMER_ROOT = "DOKUMENT"  # of protocols up to the 18th term: one text without marks
 BLOCK = 1 << 16  # bytes
 MOST_BYTES = 1 << 26  # the longest protocols have 3 MB
+UNDEFINED = expat.errors.codes[expat.errors.XML_ERROR_UNDEFINED_ENTITY]
 DEEPEST = 100  # elements within each other; a protocol has about 10
 PRESIDING = re.compile(r"^(Alters|Vize)?[Pp]räsident(in)?\b")
 SHY = str.maketrans({"\u00ad": None, "\u2011": "-", "\ufeff": None})  # marks for line ends, which no speaker says
@@ -60,6 +61,8 @@ def read_protocol(path: Path, *, comments: bool = False) -> PlenaryProtocol:
                 parser.Parse(block, False)
         parser.Parse(b"", True)
     except expat.ExpatError as error:
+        if error.code == UNDEFINED:  # in a file that calls itself standalone
+            raise BrokenProtocol(f"it uses an entity that it does not declare: line {error.lineno}") from None
         raise BrokenProtocol(f"not XML: {error}") from None
     except (
         LookupError,
@@ -74,6 +77,7 @@ def parser_of(reader: ProtocolReader) -> expat.XMLParserType:
     """An expat parser that tells the reader what it finds."""
     parser = expat.ParserCreate()
     parser.buffer_text = True
+    parser.UseForeignDTD(True)  # as if every file named one, so that &nbsp; is told to `skipped_entity`; none is read
     parser.StartElementHandler = reader.start
     parser.EndElementHandler = reader.end
     parser.CharacterDataHandler = reader.characters

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from core.corpora.bundestag import BrokenProtocol, PlenaryProtocol, read_protocol
 from core.corpora.invented import invented_speeches
-from core.corpora.sources import Names, local_files, names_of, source_files
+from core.corpora.sources import Names, be, local_files, names_of, number_of, source_files
 from core.corpora.speech import Speech
 from core.data import split
 from core.data.info import SIDES, TEST
@@ -131,7 +131,8 @@ def whole_protocols(paths: Iterable[Path], say: Say) -> list[WholeProtocol]:
         whole.append(WholeProtocol(path, found.session, len(found.speeches)))
     if left_out:
         say(
-            f"{left_out['files']:,} of {left_out['files'] + len(whole):,} files are left out; {len(whole):,} protocols are read"
+            f"{left_out['files']:,} of {number_of(left_out['files'] + len(whole), 'file')} {be(left_out['files'])} left out; "
+            f"{number_of(len(whole), 'protocol')} {be(len(whole))} read"
         )
     if len(whole) < 2:
         raise UserError(
@@ -156,7 +157,8 @@ def of_protocols(
 
     of_side = Counter(sides.values())
     say(
-        f"{len(files):,} sessions, {sum(file.speeches for file in files):,} speeches and remarks of the presidency; "
+        f"{number_of(len(files), 'session')}, {number_of(sum(file.speeches for file in files), 'speech', 'speeches')} "
+        "and remarks of the presidency; "
         + ", ".join(f"{side}: {of_side[side]:,}" for side in (*SIDES, TEST) if of_side[side])
     )
     return SpeechCorpus(sides, read, fractions)

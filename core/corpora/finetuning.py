@@ -11,7 +11,7 @@ from core.corpora import text_files
 from core.corpora.corpus import SUFFIXES as PROTOCOLS
 from core.corpora.corpus import SpeechCorpus, bundestag_files, speech_corpus
 from core.corpora.sources import Names, ending_of, local_files
-from core.corpora.speech import Speech, framed, written
+from core.corpora.speech import Speech, framed, with_heading
 from core.data.info import SIDES, TEST
 from core.data.job import PrepareJob
 from core.encoders.base import Encoder
@@ -19,11 +19,26 @@ from core.encoders.base import Encoder
 BOTH = (*PROTOCOLS, *text_files.SUFFIXES)
 
 
-def finetuning_files(source: Names, folder: Path) -> list[str]:
-    """The files on this machine, for `inputs()` of a prepare.py."""
+def inputs(folder: Path, *, source: Names = "") -> list[str]:
+    """The files on this machine. A prepare.py that finetunes imports this function and the next one; both are called by their names."""
     if is_text(source, folder):
         return [str(path) for path in local_files(source, folder, text_files.SUFFIXES)]
     return bundestag_files(source, folder)
+
+
+def prepare(
+    job: PrepareJob,
+    *,
+    source: Names = "",
+    comments: bool = False,
+    presidency: bool = False,
+    add_structure_tokens: bool = True,
+    doc_separator: str = "\n\n",
+) -> None:
+    """One document for each speech or text file; a session or a file is on one side as a whole."""
+    corpus = finetuning_corpus(job, source, comments=comments, presidency=presidency)
+    write = layout(add_structure_tokens=add_structure_tokens, doc_separator=doc_separator)
+    write_finetuning_data(job, corpus, write)
 
 
 def is_text(source: Names, folder: Path) -> bool:
@@ -45,7 +60,7 @@ def layout(*, add_structure_tokens: bool, doc_separator: str) -> Callable[[Speec
         if add_structure_tokens:
             text = framed(speech)
         else:
-            text = speech.text if speech.speaker == text_files.NOBODY else written(speech).rstrip("\n")
+            text = speech.text if speech.speaker == text_files.NOBODY else with_heading(speech).rstrip("\n")
         return f"{text}{doc_separator}"
 
     return write
@@ -55,7 +70,7 @@ def write_finetuning_data(job: PrepareJob, corpus: SpeechCorpus, write: Callable
     """Write the dataset, and beside it a file of {"text": ...} lines for each side, and the tokenizer if it has a file of its own."""
     sides = zip((*SIDES, TEST), corpus.texts(write), strict=True)
     encoder = job.write(*(kept_as_lines(texts, job.dataset_dir / f"{side}.jsonl") for side, texts in sides))
-    content = tokenizer_json(encoder)
+    content = content_of_tokenizer_json(encoder)
     if content is None:
         job.say(f"tokenizer/ is not written: {encoder.kind} has no tokenizer.json. Encoders bpe and hf have one.")
         return
@@ -78,7 +93,7 @@ def kept_as_lines(texts: Iterator[str], path: Path) -> Iterator[str]:
             file.close()
 
 
-def tokenizer_json(encoder: Encoder) -> str | None:
+def content_of_tokenizer_json(encoder: Encoder) -> str | None:
     """The encoder as a tokenizer.json of the library tokenizers, which transformers reads; None for one that is not of that kind."""
     inner = getattr(getattr(encoder, "inner", encoder), "tokenizer", None)
     if inner is None:

@@ -13,6 +13,16 @@ Fetch = Callable[[str], Path]
 Names = str | list[str]  # what a setting may hold
 
 
+def number_of(count: int, one: str, many: str = "") -> str:
+    """A number with the right form of a word: "1 text", "2,000 texts"."""
+    return f"{count:,} {one if count == 1 else many or f'{one}s'}"
+
+
+def be(count: int) -> str:
+    """The verb behind `number_of`."""
+    return "is" if count == 1 else "are"
+
+
 def is_address(name: str) -> bool:
     return "://" in name
 
@@ -65,7 +75,7 @@ def expanded(name: str, folder: Path, suffixes: Sequence[str], place: str) -> li
         else "names no file"
     )
     raise UserError(
-        f"source = {name!r} {kind}",
+        f"{place.rpartition('.')[2]} = {name!r} {kind}",
         place=place,
         remedy=f"Give a folder, a file, a pattern such as 'folder/19*', or an https address. Relative names start at {folder}.",
     )

@@ -30,7 +30,7 @@ class Speech:
         return f"{who}, {self.date}:" if self.date else f"{who}:"
 
 
-def written(speech: Speech) -> str:
+def with_heading(speech: Speech) -> str:
     """A speech as a document of running text: its heading, its paragraphs, a blank line."""
     return f"{speech.heading}\n{speech.text}\n\n"
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from core.corpora.corpus import NAMED, Fractions, Say, SpeechCorpus, fractions_of
-from core.corpora.sources import Names, source_files
+from core.corpora.sources import Names, be, number_of, source_files
 from core.corpora.speech import Speech
 from core.data import split
 from core.data.job import PrepareJob
@@ -52,8 +52,8 @@ def readable(paths: Iterator[Path], say: Say) -> list[Path]:
     left_out = 0
     for path in paths:
         try:
-            written = sum(len(text.strip()) for text in read_text(path))  # to the end: the last byte may be the bad one
-            why = "" if written else "it is empty"
+            letters = sum(len(text.strip()) for text in read_text(path))  # to the end: the last byte may be the bad one
+            why = "" if letters else "it is empty"
         except UserError as error:
             why = error.message
         if not why:
@@ -63,7 +63,9 @@ def readable(paths: Iterator[Path], say: Say) -> list[Path]:
         if left_out <= NAMED:
             say(f"{path} is left out: {why}")
     if left_out:
-        say(f"{left_out:,} of {left_out + len(good):,} files are left out; {len(good):,} texts are read")
+        say(
+            f"{left_out:,} of {number_of(left_out + len(good), 'file')} {be(left_out)} left out; {number_of(len(good), 'text')} {be(len(good))} read"
+        )
     return good
 
 
@@ -72,7 +74,7 @@ def of_one_file(path: Path, fractions: Fractions) -> SpeechCorpus:
     paragraphs = [text for text in "".join(read_text(path)).split("\n\n") if text.strip()]
     if len(paragraphs) < FEWEST:
         raise UserError(
-            f"one file with {len(paragraphs)} paragraph{'s' * (len(paragraphs) != 1)} cannot be divided",
+            f"one file with {number_of(len(paragraphs), 'paragraph')} cannot be divided",
             place=str(path),
             remedy="Give several files, or a file with blank lines between its paragraphs.",
         )

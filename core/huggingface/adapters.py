@@ -28,10 +28,13 @@ OURS, THEIRS = "model.", "base_model.model."  # what a parameter's name begins w
 MATRIX = re.compile(rf"(.+)\.lora_([AB])\.{ADAPTER}\.weight")
 
 
-def adapter_of_checkpoint(run: Any, checkpoint: Path, name: str) -> Path | None:
-    """Write out/<run>/adapters/<name> from a checkpoint of the run, if it is not that already. None if there is no checkpoint."""
+def adapter_of_checkpoint(run: Any, checkpoint: Path, name: str) -> None:
+    """Write out/<run>/adapters/<name> from a checkpoint of the run, if there is one, and the folder is not that already.
+
+    Until it is complete, what was there stays.
+    """
     if not (checkpoint / "state.json").is_file():
-        return None
+        return
     state = json.loads((checkpoint / "state.json").read_bytes())
     folder: Path = run.folder / FOLDER / name
     # Not the step: a resume on another machine comes to the same step with other weights.
@@ -40,8 +43,8 @@ def adapter_of_checkpoint(run: Any, checkpoint: Path, name: str) -> Path | None:
         tensors = load_file(checkpoint / "model.safetensors")
         origin = {"step": int(state["step"]), "base": state["base"], "weights": weights}
         where = base_place(origin["base"]["name"], run.experiment.folder)
-        write_folder(folder, run.config.train.model.params, where, origin, tensors)
-    return folder
+        with files.new_folder(folder.absolute()) as temporary:
+            fill_folder(temporary, run.config.train.model.params, where, origin, tensors)
 
 
 def catch_up(run: Any, *, ended: bool = False) -> None:
@@ -50,19 +53,17 @@ def catch_up(run: Any, *, ended: bool = False) -> None:
         adapter_of_checkpoint(run, run.checkpoints / checkpoint, name)
 
 
-def write_adapter(loaded: Any, folder: Path) -> Path:
-    """Write the adapter of a loaded model of a run (`core.lab.model.LoadedModel`) into a new folder.
+def write_adapter(loaded: Any, folder: Path) -> None:
+    """Write the adapter of a loaded model of a run (`core.lab.model.LoadedModel`) into an empty folder.
 
-    Raises UserError for a model without adapters, and for a folder that is there and not empty.
+    Raises UserError for a model without adapters.
     """
     module = loaded.module
     refuse_without_adapter(module, loaded.run.title)
-    refuse_taken(folder)
     tensors = {name: each.cpu() for name, each in adapter_tensors(module).items()}
     where = base_place(module.pretrained_base["name"], loaded.run.experiment.folder)
     origin = {"step": loaded.step, "base": module.pretrained_base}
-    write_folder(folder, loaded.config.train.model.params, where, origin, tensors)
-    return folder
+    fill_folder(folder, loaded.config.train.model.params, where, origin, tensors)
 
 
 def refuse_without_adapter(module: Any, title: str) -> None:
@@ -75,28 +76,19 @@ def refuse_without_adapter(module: Any, title: str) -> None:
         )
 
 
-def refuse_taken(folder: Path) -> None:
-    """Raise UserError if something would be overwritten."""
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise UserError(
-            "something is there already", place=str(folder), remedy="Name a new folder, or remove this one."
-        )
-
-
-def write_folder(
+def fill_folder(
     folder: Path, params: Mapping[str, Any], where: str, origin: Mapping[str, Any], tensors: Mapping[str, Tensor]
 ) -> None:
-    """Write an adapter as a whole: until it is complete, what was there stays. Raises DiskFull.
+    """Write the files of an adapter into an empty folder.
 
     params: of [train.model.params]. where: the base is. origin: step of the run, the base's identity, and the checksum of the checkpoint's weights.
     tensors: by their names in our module.
     """
     renamed = {peft_name(name): tensor.contiguous() for name, tensor in tensors.items()}
     config = config_of(params, where, origin["base"]["revision"], list(tensors))
-    with files.new_folder(folder.absolute()) as temporary:
-        durable.write_file(temporary / ADAPTER_CONFIG, json.dumps(config, indent=2, sort_keys=True).encode())
-        durable.write_file(temporary / ADAPTER_WEIGHTS, save(renamed, {"format": "pt"}))
-        durable.write_file(temporary / ORIGIN, json.dumps(origin, indent=2).encode())
+    durable.write_file(folder / ADAPTER_CONFIG, json.dumps(config, indent=2, sort_keys=True).encode())
+    durable.write_file(folder / ADAPTER_WEIGHTS, save(renamed, {"format": "pt"}))
+    durable.write_file(folder / ORIGIN, json.dumps(origin, indent=2).encode())
 
 
 def base_place(name: str, folder: Path) -> str:

@@ -22,6 +22,7 @@ from core.huggingface.architectures import ARCHITECTURES, Architecture
 from core.huggingface.weights import EMBEDDING, HEAD, Tensors, to_ours
 from core.models.foreign import ForeignModel
 from core.models.gpt import GPT
+from core.toml import shortened
 
 AS_IT_IS = 'Use train.model.kind = "hf", which runs it as it is.'
 KINDS = {architecture.kind: architecture for architecture in ARCHITECTURES}
@@ -35,6 +36,7 @@ GPT2: dict[str, tuple[Any, ...]] = {
     "quantization_config": (None,),
 }  # fmt: skip
 ACTIVATIONS = {"llama": {"silu": "swiglu"}, "arcee": {"relu2": "relu2"}, "gpt2": {"gelu_new": "gelu_tanh", "gelu_pytorch_tanh": "gelu_tanh", "gelu": "gelu"}}  # fmt: skip
+LARGEST = 1e30  # of any number that a real configuration has
 NO_WEIGHTS = (".rotary_emb.inv_freq", ".attn.bias", ".attn.masked_bias")  # buffers that old files hold
 
 
@@ -45,7 +47,7 @@ def read_hf(folder: Path) -> ForeignModel:
     if architecture is None:
         kind = content.get("model_type")
         raise UserError(
-            f"model_type = {kind!r} is none of our architectures ({', '.join(KINDS)})",
+            f"model_type = {shortened(repr(kind))} is none of our architectures ({', '.join(KINDS)})",
             place=str(folder / "config.json"),
             remedy=AS_IT_IS,
         )
@@ -64,24 +66,39 @@ def as_ours(
     model: dict[str, Any], theirs: Mapping[str, Tensor], architecture: Architecture, place: str, ignored: list[str],
     *, gguf: bool = False,
 ) -> ForeignModel:  # fmt: skip
-    """The model from its keys and its weights. Raises UserError as `to_ours`, and where a shape differs."""
+    """The model from its keys and its weights. Raises UserError as `to_ours`, and for keys that describe no GPT."""
     names = architecture.gguf_names if gguf else architecture.names
     embedding = theirs.get(names.theirs(EMBEDDING)[0])
-    vocab_size = 0 if embedding is None else len(embedding)
-    with torch.device("meta"):
-        expected = dict(
-            GPT(resolved_model(Model(**model), Data()), max(vocab_size, 1)).named_parameters()
-        )  # a tied one once
-    state = to_ours(theirs, expected, names, place, ignored)
-    for name, tensor in state.items():
-        if tensor.shape != expected[name].shape:
-            raise UserError(
-                f"tensor {names.theirs(name)[0]} gives {name} of shape {tuple(tensor.shape)}, and the configuration asks "
-                f"for {tuple(expected[name].shape)}",
-                place=place,
-                remedy="Download the model again, whole.",
-            )
-    return ForeignModel(model, state, vocab_size)
+    vocab_size = len(embedding) if embedding is not None and embedding.dim() else 0
+    refuse_heads(model, rotates=architecture.kind != "gpt2", place=place)
+    if model["n_layer"] > len(theirs):  # before so many are made
+        raise UserError(
+            f"{model['n_layer']:,} layers are asked for, and there are {len(theirs):,} tensors in all",
+            place=place,
+            remedy="Download the model again, whole.",
+        )
+    try:
+        with torch.device("meta"):
+            made = GPT(resolved_model(Model(**model), Data()), max(vocab_size, 1))
+    except (ValueError, RuntimeError, OverflowError, ZeroDivisionError) as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(f"it describes no GPT of ours: {reason}", place=place, remedy="Download it again.") from None
+    expected = {name: each.shape for name, each in made.named_parameters()}  # a tied one once
+    return ForeignModel(model, to_ours(theirs, expected, names, place, ignored), vocab_size)
+
+
+def refuse_heads(model: Mapping[str, Any], *, rotates: bool, place: str) -> None:
+    """Raise UserError for heads that no model of its architecture has. rotates: positions turn pairs of channels."""
+    heads, width = model["n_head"], model.get("head_width", 0)
+    if not rotates and model["n_embd"] % heads:
+        problem = f"{model['n_embd']:,} channels are not divided evenly by {heads:,} heads"
+    elif rotates and width % 2:
+        problem = f"heads are {width:,} channels wide, and positions need an even number"
+    elif rotates and heads % model["n_kv_head"]:
+        problem = f"{heads:,} heads of queries cannot share {model['n_kv_head']:,} heads of keys and values evenly"
+    else:
+        return
+    raise UserError(problem, place=place, remedy="Download the model again.")
 
 
 def read_config(folder: Path) -> dict[str, Any]:
@@ -113,17 +130,56 @@ def read_weights(folder: Path) -> Tensors:
     for file in files:
         try:
             found |= load_file(file)
-        except (SafetensorError, OSError) as error:
+        except (SafetensorError, OSError, LookupError, ValueError) as error:
             raise UserError(f"damaged: {error}", place=str(file), remedy="Download the model again, whole.") from None
     return found
 
 
-def number(content: Mapping[str, Any], key: str, place: str, default: Any = None) -> Any:
-    """A number of config.json. Raises UserError if it is missing, or none."""
+def count(content: Mapping[str, Any], key: str, place: str, default: Any = None) -> int:
+    """A whole number from 1 on. Raises UserError if it is missing, or none."""
     value = content.get(key)
     value = default if value is None else value
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise UserError(f"{key} = {value!r} is no number", place=place, remedy="Download the model again.")
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 < value < 2**63:
+        raise UserError(
+            f"{key} = {shortened(repr(value))} is no whole number above 0",
+            place=place,
+            remedy="Download the model again.",
+        )
+    return value
+
+
+def positive(content: Mapping[str, Any], key: str, place: str, default: float) -> float:
+    """A number above 0. Raises UserError for anything else."""
+    value = content.get(key)
+    value = default if value is None else value
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < LARGEST:
+        raise UserError(
+            f"{key} = {shortened(repr(value))} is no number above 0", place=place, remedy="Download the model again."
+        )
+    return float(value)
+
+
+def yes(content: Mapping[str, Any], key: str, place: str, default: bool) -> bool:
+    """True or false. Raises UserError for anything else."""
+    value = content.get(key)
+    value = default if value is None else value
+    if not isinstance(value, bool):
+        raise UserError(
+            f"{key} = {shortened(repr(value))} is neither true nor false",
+            place=place,
+            remedy="Download the model again.",
+        )
+    return value
+
+
+def table(content: Mapping[str, Any], key: str, place: str) -> dict[str, Any]:
+    """A table of keys; an empty one if it is missing. Raises UserError for anything else."""
+    value = content.get(key)
+    value = {} if value is None else value
+    if not isinstance(value, dict):
+        raise UserError(
+            f"{key} = {shortened(repr(value))} is no table of keys", place=place, remedy="Download the model again."
+        )
     return value
 
 
@@ -131,7 +187,7 @@ def refuse_others(content: Mapping[str, Any], allowed: Mapping[str, tuple[Any, .
     """Raise UserError for the first key whose value our GPT does not have."""
     for key, values in allowed.items():
         if (value := content.get(key, values[0])) not in values:
-            raise UserError(f"our GPT has no {key} = {value!r}", place=place, remedy=AS_IT_IS)
+            raise UserError(f"our GPT has no {key} = {shortened(repr(value))}", place=place, remedy=AS_IT_IS)
 
 
 def activation(content: Mapping[str, Any], key: str, kind: str, place: str) -> str:
@@ -140,57 +196,60 @@ def activation(content: Mapping[str, Any], key: str, kind: str, place: str) -> s
     value = str(content.get(key, next(iter(known))))
     if value not in known:
         raise UserError(
-            f"our GPT has no {key} = {value!r} here", place=place, remedy=f"{did_you_mean(value, known)} {AS_IT_IS}"
+            f"our GPT has no {key} = {shortened(repr(value))} here",
+            place=place,
+            remedy=f"{did_you_mean(value, known)} {AS_IT_IS}",
         )
     return known[value]
 
 
 def rotary_keys(content: Mapping[str, Any], architecture: Architecture, place: str) -> dict[str, Any]:
     """Keys of [train.model] from the config.json of a Llama, Qwen2, Qwen3 or Arcee."""
-    rope = content.get("rope_parameters") or {}
-    kinds = set(content.get("layer_types") or ["full_attention"])
+    rope = table(content, "rope_parameters", place)
+    layers = content.get("layer_types") or ["full_attention"]
+    kinds = sorted({str(each) for each in layers}) if isinstance(layers, list) else layers
     scaling = content.get("rope_scaling")
     plain = isinstance(scaling, dict) and scaling.get("rope_type", scaling.get("type")) == "default"
     refuse_others({**content, "rope_scaling": None if plain else scaling}, ROTARY, place)
     refuse_others(
-        {"rope_type": rope.get("rope_type", "default"), "layer_types": sorted(kinds)},
+        {"rope_type": rope.get("rope_type", "default"), "layer_types": kinds},
         {"rope_type": ("default",), "layer_types": (["full_attention"],)},
         place,
     )
-    n_embd, n_head = number(content, "hidden_size", place), number(content, "num_attention_heads", place)
+    n_embd, n_head = count(content, "hidden_size", place), count(content, "num_attention_heads", place)
     takes = architecture.takes
     return {
         "kind": "gpt",
         "preset": "portable" if architecture.kind == "qwen3" else "llama",
-        "n_layer": number(content, "num_hidden_layers", place),
+        "n_layer": count(content, "num_hidden_layers", place),
         "n_head": n_head,
-        "n_kv_head": number(content, "num_key_value_heads", place, n_head),
+        "n_kv_head": count(content, "num_key_value_heads", place, n_head),
         "n_embd": n_embd,
-        "head_width": number(content, "head_dim", place, n_embd // n_head),
-        "n_ff": number(content, "intermediate_size", place),
-        "block_size": number(content, "max_position_embeddings", place),
-        "norm_eps": float(number(content, "rms_norm_eps", place, 1e-6)),
-        "rope_base": float(rope.get("rope_theta") or number(content, "rope_theta", place, 10_000.0)),
+        "head_width": count(content, "head_dim", place, max(1, n_embd // n_head)),
+        "n_ff": count(content, "intermediate_size", place),
+        "block_size": count(content, "max_position_embeddings", place),
+        "norm_eps": positive(content, "rms_norm_eps", place, 1e-6),
+        "rope_base": positive(rope, "rope_theta", place, positive(content, "rope_theta", place, 10_000.0)),
         "activation": activation(content, "hidden_act", architecture.kind, place),
         "qkv_bias": True in takes["qkv_bias"],
-        "tie_weights": bool(content.get("tie_word_embeddings", False)),
+        "tie_weights": yes(content, "tie_word_embeddings", place, False),
     }
 
 
 def gpt2_keys(content: Mapping[str, Any], place: str) -> dict[str, Any]:
     """Keys of [train.model] from the config.json of a GPT-2."""
     refuse_others(content, GPT2, place)
-    n_embd = number(content, "n_embd", place, 768)
+    n_embd = count(content, "n_embd", place, 768)
     return {
         "kind": "gpt",
         "preset": "gpt2",
-        "n_layer": number(content, "n_layer", place, 12),
-        "n_head": number(content, "n_head", place, 12),
+        "n_layer": count(content, "n_layer", place, 12),
+        "n_head": count(content, "n_head", place, 12),
         "n_embd": n_embd,
-        "n_ff": number(content, "n_inner", place, 4 * n_embd),
-        "block_size": number(content, "n_positions", place, 1024),
-        "norm_eps": float(number(content, "layer_norm_epsilon", place, 1e-5)),
+        "n_ff": count(content, "n_inner", place, 4 * n_embd),
+        "block_size": count(content, "n_positions", place, 1024),
+        "norm_eps": positive(content, "layer_norm_epsilon", place, 1e-5),
         "activation": activation(content, "activation_function", "gpt2", place),
         "bias": True,
-        "tie_weights": bool(content.get("tie_word_embeddings", True)),
+        "tie_weights": yes(content, "tie_word_embeddings", place, True),
     }

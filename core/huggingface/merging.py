@@ -13,12 +13,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from core import files
 from core.data.batches import validation_rows
 from core.encoders.base import Encoder, identity
 from core.encoders.special import has_special
 from core.errors import UserError
-from core.huggingface.adapters import refuse_taken
 from core.huggingface.base import NAME_KEY, Base, load_base
 from core.huggingface.encoder import HfEncoder
 from core.huggingface.extra import quietly
@@ -50,29 +48,28 @@ class MergeReport:
 
 
 def write_merged(loaded: Any, folder: Path) -> MergeReport:
-    """Write a loaded model of a run (`core.lab.model.LoadedModel`) as float32 weights that transformers loads without PEFT.
+    """Write a loaded model of a run (`core.lab.model.LoadedModel`) into an empty folder, as float32 weights that transformers
+    loads without PEFT.
 
     The tokenizer is that of the run: the base's own files where they are the same, else files made from the run's encoder.
     A model that was trained as a whole is written as it is. Raises UserError for a quantised base, for a base whose files have
-    changed, for a model of another kind, and for a folder that is there and not empty.
+    changed, and for a model of another kind.
     """
     module = loaded.module
     refuse_other_kinds(module, loaded.run.title)
     refuse_quantised(module, loaded.run.title)
-    refuse_taken(folder)
     merged = merged_model(module)
     report = compared(loaded, merged)
-    with files.new_folder(folder.absolute()) as temporary:
-        write_own_tokenizer = not has_tokenizer_of(module.base, loaded.encoder)
-        if write_own_tokenizer:
-            name_ends(merged, loaded.trained.begin, loaded.encoder.end_token)
-        with quietly():
-            merged.cpu().save_pretrained(temporary)
-        if write_own_tokenizer:
-            write_tokenizer(loaded.encoder, temporary, begin=loaded.trained.begin, block_size=loaded.block_size)
-        else:
-            for path in {found for pattern in BESIDE for found in module.base.path.glob(pattern) if found.is_file()}:
-                shutil.copyfile(path, temporary / path.name)
+    write_own_tokenizer = not has_tokenizer_of(module.base, loaded.encoder)
+    if write_own_tokenizer:
+        name_ends(merged, loaded.trained.begin, loaded.encoder.end_token)
+    with quietly():
+        merged.cpu().save_pretrained(folder)
+    if write_own_tokenizer:
+        write_tokenizer(loaded.encoder, folder, begin=loaded.trained.begin, block_size=loaded.block_size)
+    else:
+        for path in {found for pattern in BESIDE for found in module.base.path.glob(pattern) if found.is_file()}:
+            shutil.copyfile(path, folder / path.name)
     return report
 
 

@@ -13,7 +13,7 @@ from core.huggingface.architectures import Architecture, architecture_of
 from core.huggingface.extra import needed
 from core.huggingface.gguf_vocabulary import vocabulary_of
 from core.huggingface.template import chat_template
-from core.huggingface.tokenizer import written
+from core.huggingface.tokenizer import written_tokenizer
 from core.huggingface.weights import Tensors, completed_weights, permuted, to_theirs
 from core.models.gpt import GPT
 
@@ -109,7 +109,7 @@ def add(writer: Any, key: str, value: int | float) -> None:
 
 def add_tokenizer(writer: Any, encoder: Encoder, begin: int | None) -> None:
     """The vocabulary, the ids around documents, and the chat template."""
-    tokenizer = written(encoder, begin)
+    tokenizer = written_tokenizer(encoder, begin)
     vocabulary = vocabulary_of(encoder, tokenizer)
     writer.add_tokenizer_model(vocabulary.model)
     if vocabulary.pre:

@@ -19,7 +19,7 @@ from core.encoders.base import Encoder
 from core.errors import UserError
 from core.huggingface.architectures import ANY, EITHER, PARAMS, Architecture, architecture_of, features_of, missing_in
 from core.huggingface.template import chat_template
-from core.huggingface.tokenizer import WrittenTokenizer, tokenizer_config, written
+from core.huggingface.tokenizer import WrittenTokenizer, tokenizer_config, written_tokenizer
 from core.huggingface.weights import HEAD, Tensors, completed_weights, to_theirs
 from core.models.gpt import GPT
 
@@ -41,7 +41,7 @@ def write_hf(model: GPT, encoder: Encoder, folder: Path, *, begin: int | None, s
     a feature that can neither be expressed nor is in the code that is written along, and for a kind of tokenizer.
     """
     architecture = hf_architecture(model)
-    tokenizer = written(encoder, begin)
+    tokenizer = written_tokenizer(encoder, begin)
     weights = hf_weights(model, architecture)
     config = hf_config(model, architecture, tokenizer, tied=not any(name in weights for name in (HEAD,)))
     data = tensors_to_bytes(weights, metadata={"format": "pt"})
@@ -62,7 +62,7 @@ def write_tokenizer(encoder: Encoder, folder: Path, *, begin: int | None, block_
     begin: the id with which documents begin. block_size: tokens that the model sees. Raises UserError for a kind that cannot be
     written.
     """
-    tokenizer = written(encoder, begin)
+    tokenizer = written_tokenizer(encoder, begin)
     write_json(folder / "tokenizer.json", tokenizer.json)
     write_json(folder / "tokenizer_config.json", tokenizer_config(tokenizer, block_size))
     if template := chat_template(encoder):

@@ -41,7 +41,7 @@ class WrittenTokenizer:
         return next((name for name, number in self.special.items() if number == token), None)
 
 
-def written(encoder: Encoder, begin: int | None = None) -> WrittenTokenizer:
+def written_tokenizer(encoder: Encoder, begin: int | None = None) -> WrittenTokenizer:
     """An encoder as tokenizer.json. begin: the id with which documents begin. Raises UserError for a kind that cannot be written."""
     inner = encoder.inner if isinstance(encoder, WithSpecialTokens) else encoder
     names: dict[str, int] = dict(encoder.special) if isinstance(encoder, WithSpecialTokens) else {}

@@ -100,25 +100,46 @@ def to_theirs(state: Mapping[str, Tensor], names: Names, rows: Sequence[int]) ->
 
 
 def to_ours(
-    theirs: Mapping[str, Tensor], wanted: Iterable[str], names: Names, place: str, ignored: Iterable[str] = ()
+    theirs: Mapping[str, Tensor],
+    wanted: Mapping[str, Sequence[int]],
+    names: Names,
+    place: str,
+    ignored: Iterable[str] = (),
 ) -> Tensors:
-    """Their weights under our names, float32. wanted: our names. ignored: theirs that are no weights.
+    """Their weights under our names, float32. wanted: our names, each with its shape. ignored: theirs that are no weights.
 
-    Raises UserError where one is missing, and for one that our model has no place for: nothing is dropped silently.
+    Raises UserError where one is missing or of another shape, and for one that our model has no place for: nothing is dropped
+    silently.
     """
     found: Tensors = {}
     used = set(ignored)
-    for name in wanted:
+    for name, shape in wanted.items():
         parts = names.theirs(name)
         if missing := [part for part in parts if part not in theirs]:
             raise UserError(
                 f"the weights have no tensor {missing[0]}", place=place, remedy="Download the model again, whole."
             )
         used.update(parts)
-        tensors = [theirs[part].float() for part in parts]
-        found[name] = torch.cat(
-            [tensor.t() if names.is_transposed(name) else tensor for tensor in tensors]
-        ).contiguous()
+        tensors = [theirs[part] for part in parts]
+        for part, tensor in zip(parts, tensors, strict=True):
+            if not tensor.is_floating_point():
+                raise UserError(
+                    f"tensor {part} holds {str(tensor.dtype).removeprefix('torch.')}, no weights",
+                    place=place,
+                    remedy="Take the model in another precision, such as bfloat16 or float32.",
+                )
+        fit = all(tensor.dim() == len(shape) for tensor in tensors)
+        turned = [tensor.t() if fit and names.is_transposed(name) else tensor for tensor in tensors]
+        if not fit or any(list(tensor.shape[1:]) != list(shape[1:]) for tensor in turned) or sum(map(len, turned)) != shape[0]:  # fmt: skip
+            is_one = len(parts) == 1
+            raise UserError(
+                f"tensor{'s' * (not is_one)} {', '.join(parts)} {'has' if is_one else 'have'} the shape{'s' * (not is_one)} "
+                f"{', '.join(str(tuple(tensor.shape)) for tensor in tensors)}, and the configuration asks for {tuple(shape)}"
+                f"{', turned,' if names.is_transposed(name) else ''} as {name}",
+                place=place,
+                remedy="Download the model again, whole.",
+            )
+        found[name] = torch.cat([tensor.float() for tensor in turned]).contiguous()
     if unknown := sorted(theirs.keys() - used):
         more = f" and {len(unknown) - 1} more" if len(unknown) > 1 else ""
         raise UserError(

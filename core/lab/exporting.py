@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import os
 from pathlib import Path
 from typing import Any
 
 from core import durable, files
-from core.errors import UserError
+from core.errors import RunFailed, UserError
 from core.lab.model import LoadedModel
 from core.models.gpt import GPT
 from core.models.nanogpt import export_checkpoint
 from core.plugins.manager import built_in
-
-Write = Callable[[LoadedModel, Path, str], str]  # fills an empty folder; returns how to load what is in it
 
 
 def formats() -> list[str]:
@@ -25,33 +23,73 @@ def export_run(model: LoadedModel, to: str, target: Path, kind: str = "f16") -> 
     """Write a model. to: one of `formats()`. target: a folder that is not there or empty, for nanogpt a file. kind: of the
     numbers in a GGUF file. Returns the paths that were written.
 
-    The target is whole or not there. Raises UserError for a target that is taken, and for a model that the format cannot hold.
+    The target is whole or not there. Raises UserError for a target that is taken or cannot be written, and for a model that
+    the format cannot hold.
     """
-    refuse_taken(target, is_file=to == "nanogpt")
-    if to == "nanogpt":
-        written = write_nanogpt(model, target)
-    else:
-        write = {"hf": write_for_transformers, "gguf": write_for_llama_cpp, "adapter": write_adapter}[to]
-        with files.new_folder(target.absolute()) as folder:
-            usage = write(model, folder, kind)
-            if not (folder / "README.md").exists():
-                durable.write_file(folder / "README.md", card(model, usage).encode())
-        written = sorted(path for path in target.absolute().iterdir() if path.is_file())
+    place = resolved(target)
+    refuse_taken(place, is_file=to == "nanogpt")
+    try:
+        paths = write_nanogpt(model, place) if to == "nanogpt" else write_folder(model, to, place, kind)
+    except files.DiskFull as error:
+        raise RunFailed(
+            f"{target}: {error.strerror}; nothing is written.\n  Free some space, or choose another disk."
+        ) from None
+    except OSError as error:
+        raise UserError(
+            f"cannot be written: {error.strerror or error}",
+            place=str(target),
+            remedy="Name a place where you may write.",
+        ) from None
     model.opened.listener.say(f"{target} is {model.run.title} at step {model.step}.")
     named = {"experiment": model.run.experiment.name, "run": model.run.name, "step": model.step, "to": to}
-    return named | {"target": str(target.absolute()), "files": [str(path) for path in written]}
+    return named | {"target": str(place), "files": [str(path) for path in paths]}
+
+
+def resolved(target: Path) -> Path:
+    """The whole path, links followed, so that a link stays one. Raises UserError for links that lead in a circle."""
+    try:
+        return target.resolve()
+    except (OSError, RuntimeError, ValueError):
+        raise UserError("no path that can be followed", place=str(target), remedy="Name another folder.") from None
+
+
+def is_about(error: OSError, target: Path) -> bool:
+    """Whether an error of the system is about the target, and not about a file that was to be read."""
+    if error.errno is None or error.filename is None:
+        return error.errno is not None
+    return target.is_relative_to(error.filename) or Path(error.filename).is_relative_to(target.parent)
+
+
+def write_folder(model: LoadedModel, to: str, target: Path, kind: str) -> list[Path]:
+    """Fill a new or empty folder. Returns the paths of its files."""
+    write = {"hf": write_for_transformers, "gguf": write_for_llama_cpp, "adapter": write_for_peft}[to]
+    with files.new_folder(target) as folder:
+        usage = write(model, folder, kind)
+        if not (folder / "README.md").exists():
+            durable.write_file(folder / "README.md", card(model, usage).encode())
+    return sorted(path for path in target.iterdir() if path.is_file())
 
 
 def refuse_taken(target: Path, *, is_file: bool) -> None:
-    """Raise UserError if something would be overwritten."""
-    if target.is_dir() and (is_file or any(target.iterdir())):
-        what = "is a folder" if is_file else "is not empty"
-    elif target.exists() and not target.is_dir():
-        what = "exists already"
-    else:
-        return
+    """Raise UserError if something would be overwritten, or replaced while a shell stands in it. target: the whole path."""
     remedy = "Name a file that does not exist." if is_file else "Name a folder that does not exist, or an empty one."
-    raise UserError(what, place=str(target), remedy=remedy)
+    try:
+        if target.is_dir() and (is_file or any(target.iterdir())):
+            raise UserError("is a folder" if is_file else "is not empty", place=str(target), remedy=remedy)
+        if target.exists() and not target.is_dir():
+            raise UserError("exists already", place=str(target), remedy=remedy)
+        parent = next(each for each in target.parents if each.exists())
+        in_use = target.is_dir() and (os.path.ismount(target) or target.samefile(Path.cwd()))
+    except OSError as error:
+        raise UserError(f"cannot be written: {error.strerror}", place=str(target), remedy=remedy) from None
+    if not parent.is_dir():
+        raise UserError("is a file, and a folder is needed here", place=str(parent), remedy=remedy)
+    if in_use:
+        raise UserError(
+            "is the current folder or a disk, which cannot be replaced",
+            place=str(target),
+            remedy="Name a new folder in it.",
+        )
 
 
 def gpt_of(model: LoadedModel, what: str) -> GPT:
@@ -69,10 +107,10 @@ def write_nanogpt(model: LoadedModel, file: Path) -> list[Path]:
     """Write nanoGPT's ckpt.pt."""
     experiment = model.run.experiment.name
     module = gpt_of(model, "nanoGPT")
-    file.absolute().parent.mkdir(parents=True, exist_ok=True)
+    durable.make_folders(file.parent)
     export_checkpoint(module, file, step=model.step, settings={"dataset": experiment})
     model.opened.listener.say(f"nanoGPT looks for data/{experiment}/meta.pkl.")
-    return [file.absolute()]
+    return [file]
 
 
 def write_for_transformers(model: LoadedModel, folder: Path, kind: str) -> str:
@@ -111,7 +149,7 @@ def write_for_llama_cpp(model: LoadedModel, folder: Path, kind: str) -> str:
     return LOAD_GGUF
 
 
-def write_adapter(model: LoadedModel, folder: Path, kind: str) -> str:
+def write_for_peft(model: LoadedModel, folder: Path, kind: str) -> str:
     """The adapter of a finetuned pretrained model, in PEFT's format."""
     if model.config.train.model.kind != "hf":
         raise UserError(
@@ -119,10 +157,9 @@ def write_adapter(model: LoadedModel, folder: Path, kind: str) -> str:
             place=model.run.title,
             remedy='Only runs with train.model.kind = "hf" and params.lora = true have one. Write this one as hf or gguf.',
         )
-    from core.huggingface.adapters import loading_code
-    from core.huggingface.adapters import write_adapter as write
+    from core.huggingface.adapters import loading_code, write_adapter
 
-    write(model, folder)
+    write_adapter(model, folder)
     return f"```python\n{loading_code(model)}```\n"
 
 

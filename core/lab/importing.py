@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
-from collections.abc import Callable
-from dataclasses import replace
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +26,7 @@ from core.models.foreign import ForeignModel
 from core.models.nanogpt import import_checkpoint, is_padding, without_padding
 from core.plugins.manager import built_in
 from core.roles import flat
-from core.toml import Settings, check, dump, merge
+from core.toml import Settings, check, dump, merge, read_file, read_override
 from core.tracking.run import Run, lock_file
 from core.training import checkpoints
 from core.training import progress as saving
@@ -40,30 +42,102 @@ def sources() -> list[str]:
     return ["hf", "gguf", "nanogpt"] if "core.huggingface" in built_in() else ["nanogpt"]
 
 
+@dataclass(frozen=True)
+class UnfinishedRun(Run):
+    """A run that is written into another folder than its own, which is renamed when all is there."""
+
+    written_to: Path = Path()
+
+    @property
+    def folder(self) -> Path:
+        return self.written_to
+
+
 def import_run(opened: Opened, source: str, path: Path, name: str, command: str = "") -> Run:
     """Make a finished run with checkpoints `best` and `last`. source: one of `sources()`.
 
     A model of hf or gguf brings its tokenizer: the experiment's data is prepared with it, in a folder of its own, and a variant
-    with the run's name is written, to train further from it. Raises UserError if the model is none of ours, if its vocabulary
-    is not that of the dataset, or if the name is taken.
+    with the run's name is written, to train further from it. Nothing is left after an error. After a kill the same import can be
+    begun again. Raises UserError if the model is none of ours, if its vocabulary is not that of the dataset, for a setting that
+    the model decides, and if a run, a variant or a dataset of this name is there.
     """
-    read = reader(source)
-    model = read(path)
-    settings: dict[str, Any] = {}
+    named = run_named(opened, name)
     if source != "nanogpt":
         refuse_stages(opened)
+    refuse_run(named)
+    model = reader(source)(path)
+    refuse_ignored(opened, source, model)
+    if source == "nanogpt":
+        with files.lock(lock_file(named.folder), f"run {named.title}"):
+            refuse_run(named)
+            opened, dataset = prepared(opened)
+            run = finished_run(opened, fitted(opened, model, dataset, path, source), dataset, named, path, command)
+    else:
         model, settings = own_data(opened, model, path, name)
-        opened = with_overrides(opened, (*opened.overrides, *as_overrides(settings)))
-    refuse_variant(opened, name, settings)
-    opened, dataset = prepared(opened)
-    model = fitted(opened, model, dataset, path)
-    run = finished_run(opened, model, dataset, Run(opened.experiment, name, opened.config), path, command)
-    if settings:
-        write_variant(opened, model, name, settings)
+        variant = variant_of(model, name, settings)
+        target = refuse_taken(opened, name, variant)
+        with files.lock(lock_file(named.folder), f"run {named.title}"), removed_after_error(target, variant_path(opened, name)):  # fmt: skip
+            refuse_run(named)
+            # First the variant: it says whose dataset stands beside it, if this process is killed.
+            if not variant_path(opened, name).exists():
+                files.write_text(variant_path(opened, name), variant)
+            opened, dataset = prepared(with_overrides(opened, (*opened.overrides, *as_overrides(settings))))
+            run = finished_run(opened, fitted(opened, model, dataset, path, source), dataset, named, path, command)
+        opened.listener.say(
+            Advice(f"config.{name}.toml is a variant that goes on from it: `variant={name}` with another `run=NAME`.")
+        )
     opened.listener.say(
         Advice(f"{run.title} is the model of {path}. Try it: {opened.experiment.command.format('sample')} `run={name}`")
     )
     return run
+
+
+def run_named(opened: Opened, name: str) -> Run:
+    """The run of this name, which is not there yet. Raises UserError for a name that a folder and a variant cannot have."""
+    run = Run(opened.experiment, name, opened.config)
+    if "/" in name or name == "basic":
+        raise UserError(
+            f"'{name}' is not a valid name for an imported run" + ": basic is config.toml itself" * (name == "basic"),
+            place="run",
+            remedy="Use letters, digits, - and _. The run, its dataset and its variant get this name.",
+        )
+    return run
+
+
+def refuse_run(named: Run) -> None:
+    """Raise UserError if there is a run of this name."""
+    if named.folder.exists():
+        raise UserError(
+            "there is a run of this name already", place=str(named.folder), remedy="Choose another name: `run=NAME`."
+        )
+
+
+def refuse_ignored(opened: Opened, source: str, model: ForeignModel) -> None:
+    """Raise UserError for an override that would change nothing, because the imported model decides it."""
+    longest = model.model["block_size"]
+    theirs: dict[str, Any] = {f"train.model.{key}": value for key, value in model.model.items()}
+    if source == "nanogpt":
+        theirs["train.data.block_size"] = longest
+    else:
+        theirs |= {"prepare.encoder": "hf", "prepare.tokenizer": None, "prepare.dataset_dir": None}
+    for text in opened.overrides:
+        for key, value in flat(read_override(text).values).items():
+            if source != "nanogpt" and key in ("train.model.block_size", "train.data.block_size"):
+                if isinstance(value, int) and value > longest:
+                    raise UserError(
+                        f"{key} = {value:,}, and the model was made for {longest:,} tokens of context",
+                        place=f"`{text}`",
+                        remedy=f"Ask for at most {longest}.",
+                    )
+            elif key in theirs or key.startswith("train.model."):
+                decided = theirs.get(key)
+                if value != decided:
+                    raise UserError(
+                        f"{key} cannot be chosen: an import takes it from the model"
+                        + ("" if decided is None else f", which has {decided!r}"),
+                        place=f"`{text}`",
+                        remedy="Leave it out. Other settings can be chosen when the imported run is trained further.",
+                    )
 
 
 def reader(source: str) -> Callable[[Path], ForeignModel]:
@@ -105,7 +179,7 @@ def own_data(opened: Opened, model: ForeignModel, path: Path, name: str) -> tupl
     return cut, tokenizer | {"prepare.dataset_dir": f"datasets/{name}"}
 
 
-def fitted(opened: Opened, model: ForeignModel, dataset: Dataset, path: Path) -> ForeignModel:
+def fitted(opened: Opened, model: ForeignModel, dataset: Dataset, path: Path, source: str) -> ForeignModel:
     """The model with as many ids as the dataset's encoder. Raises UserError if it cannot have so many."""
     size = dataset.encoder.vocab_size
     # nanoGPT pads GPT-2's 50,257 ids to 50,304; models of Hugging Face have more rows than their tokenizers have tokens.
@@ -115,17 +189,23 @@ def fitted(opened: Opened, model: ForeignModel, dataset: Dataset, path: Path) ->
             "are taken for padding and dropped."
         )
         return model._replace(state=without_padding(model.state, size), vocab_size=size)
-    if model.vocab_size != size:
+    if model.vocab_size != size and source == "nanogpt":
         raise UserError(
             f"the checkpoint has {model.vocab_size:,} ids, but the dataset of {opened.experiment.name} has {size:,}",
             place=str(path),
             remedy="Prepare the text that nanoGPT was trained on, with the same encoder, or set prepare.dataset_dir to nanoGPT's data folder.",
         )
+    if model.vocab_size != size:
+        raise UserError(
+            f"the weights have rows for {model.vocab_size:,} ids, but the tokenizer beside them gives {size:,}",
+            place=str(path),
+            remedy="Weights and tokenizer are of different models. Download the model again, whole.",
+        )
     return model
 
 
 def finished_run(opened: Opened, model: ForeignModel, dataset: Dataset, named: Run, path: Path, command: str) -> Run:
-    """Write the run's folder."""
+    """Write the run's folder, which appears when it is complete. The caller holds its lock."""
     rows = model.model["block_size"]
     if dataset.encoder.kind == "hf":
         rows = min(rows, opened.config.train.data.block_size or rows)
@@ -137,23 +217,19 @@ def finished_run(opened: Opened, model: ForeignModel, dataset: Dataset, named: R
     config = check(given).model_copy(update={"prepare": opened.config.prepare})
     settled = settle(opened.experiment, config, dataset, opened.plugins, timing=False)
     run = Run(opened.experiment, named.name, settled.config, f"imported from {path.name}")
-    with files.lock(lock_file(run.folder), f"run {run.title}"):
-        if run.folder.exists():
-            raise UserError(
-                "there is a run of this name already", place=str(run.folder), remedy="Choose another name: `run=NAME`."
-            )
-        # Without the experiment's own build_model: the weights are those of a GPT.
-        module = build_model(run.config.train.model, dataset.encoder.vocab_size, replace(opened.plugins, code=None))
-        checkpoints.put_weights(module, weights_for(module, model.state), str(path))
-        optimizer = build_optimizer(module, run.config.train.optim, opened.plugins)
-        durable.make_folders(run.folder)
-        run.write_config()
-        loss = model.best_val_loss if math.isfinite(model.best_val_loss) else None
-        progress = Progress(step=model.step, best_val_loss=loss, best_step=model.step)
+    # Without the experiment's own build_model: the weights are those of a GPT.
+    module = build_model(run.config.train.model, dataset.encoder.vocab_size, replace(opened.plugins, code=None))
+    checkpoints.put_weights(module, weights_for(module, model.state), str(path))
+    optimizer = build_optimizer(module, run.config.train.optim, opened.plugins)
+    loss = model.best_val_loss if math.isfinite(model.best_val_loss) else None
+    progress = Progress(step=model.step, best_val_loss=loss, best_step=model.step)
+    with files.new_folder(run.folder) as folder:
+        unfinished = UnfinishedRun(run.experiment, run.name, run.config, run.description, folder)
+        unfinished.write_config()
         for which in ("best", "last"):
-            saving.copy(run, which, progress, module, optimizer, identity_of(dataset))()
-        run.write_summary(
-            opening(run, dataset, Fresh(settled, module, optimizer, tokens), command)
+            saving.copy(unfinished, which, progress, module, optimizer, identity_of(dataset))()
+        unfinished.write_summary(
+            opening(unfinished, dataset, Fresh(settled, module, optimizer, tokens), command)
             | {"status": "completed", "steps": model.step, "best_val_loss": loss}
         )
     return run
@@ -168,25 +244,53 @@ def variant_path(opened: Opened, name: str) -> Path:
     return opened.experiment.folder / f"config.{name}.toml"
 
 
-def refuse_variant(opened: Opened, name: str, settings: dict[str, Any]) -> None:
-    """Raise UserError if the variant that the run gets is there already."""
-    if settings and (file := variant_path(opened, name)).exists():
-        raise UserError(
-            "there is a variant of this name already", place=str(file), remedy="Choose another name: `run=NAME`."
-        )
+def refuse_taken(opened: Opened, name: str, variant: str) -> Path:
+    """The folder of the dataset. Raises UserError if the variant or the dataset is there, unless a killed import has left it.
+
+    variant: the text that the variant will have. A killed import has left exactly this.
+    """
+    file, target = variant_path(opened, name), opened.experiment.folder / "datasets" / name
+    remedy = "Choose another name: `run=NAME`."
+    begun = file.is_file() and file.read_bytes() == variant.encode()
+    if not begun and os.path.lexists(file):
+        raise UserError("there is a variant of this name already", place=str(file), remedy=remedy)
+    if target in datasets_of(opened, but=file):
+        raise UserError("the experiment's own dataset has this name", place=str(target), remedy=remedy)
+    if not begun and os.path.lexists(target):
+        raise UserError("there is a dataset of this name already", place=str(target), remedy=remedy)
+    return target
 
 
-def write_variant(opened: Opened, model: ForeignModel, name: str, settings: dict[str, Any]) -> None:
-    """Write config.NAME.toml: a run of this variant starts from the imported weights."""
+def datasets_of(opened: Opened, but: Path) -> list[Path]:
+    """The datasets that the experiment's files name. but: the file that is left out."""
+    found = [opened.experiment.path(opened.config.prepare.dataset_dir)]
+    for file in sorted(opened.experiment.folder.glob("config*.toml")):
+        with contextlib.suppress(UserError):  # a damaged file is reported when it is used
+            named = read_file(file).values.get("prepare", {})
+            if file != but and isinstance(named, dict) and isinstance(named.get("dataset_dir"), str):
+                found.append(opened.experiment.path(named["dataset_dir"]))
+    return found
+
+
+@contextlib.contextmanager
+def removed_after_error(*paths: Path) -> Iterator[None]:
+    """After an exception, remove those of the files and folders that were not there before."""
+    new = [path for path in paths if not path.exists()]
+    try:
+        yield
+    except BaseException:
+        for path in new:
+            durable.remove_tree(path)
+        raise
+
+
+def variant_of(model: ForeignModel, name: str, settings: dict[str, Any]) -> str:
+    """The content of config.NAME.toml: a run of this variant starts from the imported weights."""
     start = {"train": {"model": model.model | {"init_from": name}}}
     values: dict[str, Any] = {}
     for key, value in {**settings, **flat(start)}.items():
         merge(values, nested(key, value))
-    file = variant_path(opened, name)
-    files.write_text(file, f"# Training from the imported run {name}.\n{dump(values)}")
-    opened.listener.say(
-        Advice(f"{file.name} is a variant that goes on from it: `variant={name}` with another `run=NAME`.")
-    )
+    return f"# Training from the imported run {name}.\n{dump(values)}"
 
 
 def nested(key: str, value: Any) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """Speeches in the German Bundestag, character by character, or in overlapping pairs of characters."""
 
 from core.corpora.corpus import bundestag_files, speech_corpus
-from core.corpora.speech import written
+from core.corpora.speech import with_heading
 
 from .ngrams import CharNgramEncoder
 
@@ -17,9 +17,9 @@ def prepare(
     corpus = speech_corpus(job, source, comments=comments, presidency=presidency)
     encoder = None
     if ngram_size != 1:
-        texts = (text for side in corpus.texts(written) for text in side)
+        texts = (text for side in corpus.texts(with_heading) for text in side)
         encoder = CharNgramEncoder.fit(texts, ngram_size=ngram_size)
-    job.write(*corpus.texts(written), encoder=encoder)
+    job.write(*corpus.texts(with_heading), encoder=encoder)
 
 
 def register_encoders(register):

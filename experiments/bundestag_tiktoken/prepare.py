@@ -1,7 +1,7 @@
 """Speeches in the German Bundestag in tokens: cl100k_base from tiktoken's file, or a vocabulary that is learnt from the speeches."""
 
 from core.corpora.corpus import bundestag_files, speech_corpus
-from core.corpora.speech import written
+from core.corpora.speech import with_heading
 
 from . import cl100k as vocabulary
 
@@ -29,4 +29,4 @@ def prepare(
         )
     else:
         job.say(f"The vocabulary is cl100k_base: {path}")
-    job.write(*corpus.texts(written), encoder=path and vocabulary.encoder_of(path))
+    job.write(*corpus.texts(with_heading), encoder=path and vocabulary.encoder_of(path))

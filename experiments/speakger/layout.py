@@ -11,7 +11,7 @@ LONGEST_WORD = 40  # letters: longer ones are rare even in German laws
 NGRAM = 4  # words
 
 
-def written(speech):
+def with_header(speech):
     """A speech as a document."""
     values = (speech.speaker, speech.party, speech.date[:4], speech.topic)
     header = "".join(f"{name}: {value or UNKNOWN}\n" for name, value in zip(HEADER, values, strict=True))

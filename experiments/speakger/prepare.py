@@ -11,7 +11,7 @@ SAMPLES = 8
 
 def inputs(folder, *, source: str | list[str] = "", metadata: str | list[str] = ""):
     files = bundestag_files if is_xml(source, folder) else table.table_files
-    return [*files(source, folder), *table.table_files(metadata, folder)]
+    return [*files(source, folder), *table.table_files(metadata, folder, "prepare.params.metadata")]
 
 
 def prepare(
@@ -28,7 +28,7 @@ def prepare(
         corpus = speech_corpus(job, source, comments=interjections, presidency=chair)
     else:
         corpus = table.table_corpus(job, source, metadata, columns or {}, chair=chair, interjections=interjections)
-    job.write(*corpus.texts(layout.written))
+    job.write(*corpus.texts(layout.with_header))
 
 
 def is_xml(source, folder):

@@ -4,7 +4,7 @@ import ast
 import re
 
 from core.corpora.corpus import SpeechCorpus, fractions_of
-from core.corpora.sources import local_files, names_of, source_files
+from core.corpora.sources import be, local_files, names_of, number_of, source_files
 from core.corpora.speech import Speech
 from core.data import split
 from core.data.fetching import table_rows
@@ -24,14 +24,15 @@ NAMES = {
     "chair": ("chair",),
     "interjection": ("interjection",),
 }
+OF_MEMBERS = ("id", "speaker", "party")  # columns that may stand in the table of members only
 YEAR = re.compile(r"(?<!\d)(?:18|19|20)\d\d(?!\d)")
 FULL_DATE = re.compile(r"(?<!\d)(?:18|19|20)\d\d-\d\d-\d\d(?!\d)")
 TRUE = ("true", "1", "1.0", "yes")
 
 
-def table_files(source, folder):
-    """The tables on this machine that a setting names."""
-    return local_files(source, folder, SUFFIXES)
+def table_files(source, folder, place="prepare.params.source"):
+    """The tables on this machine that a setting names. place: the setting, for errors."""
+    return local_files(source, folder, SUFFIXES, place)
 
 
 def table_corpus(job, source, metadata, columns, *, chair, interjections):
@@ -47,11 +48,11 @@ def table_corpus(job, source, metadata, columns, *, chair, interjections):
             remedy=f"{did_you_mean(min(unknown), NAMES)} The keys are {', '.join(NAMES)}.",
         )
     files = list(source_files(source, job.folder, SUFFIXES, job.fetch))
-    members = members_of(metadata, job, columns)
+    members, others = members_of(metadata, job, columns)
 
     def speeches(left_out):
         for path in files:
-            for row in rows(path, columns):
+            for row in rows(path, columns, others):
                 speech = speech_of(row, members, path.stem)
                 asked = (chair or not row["chair"]) and (interjections or not row["interjection"])
                 if not speech.text or not asked:
@@ -63,11 +64,12 @@ def table_corpus(job, source, metadata, columns, *, chair, interjections):
     sessions = [speech.session for speech in speeches(left_out)]
     different = set(sessions)
     job.say(
-        f"{len(sessions):,} speeches in {len(different):,} sessions; {len(left_out):,} rows are left out (empty, chair or interjection)"
+        f"{number_of(len(sessions), 'speech', 'speeches')} in {number_of(len(different), 'session')}; "
+        f"{number_of(len(left_out), 'row')} {be(len(left_out))} left out (empty, chair or interjection)"
     )
     if len(different) < 2:
         raise UserError(
-            f"the tables have {len(different)} session{'s' * (len(different) != 1)}, and sides are made of whole sessions",
+            f"the tables have {number_of(len(different), 'session')}, and sides are made of whole sessions",
             place="prepare.params.source",
             remedy="A session is a row's Session and Period, or else its Date. Name the columns in prepare.params.columns.",
         )
@@ -76,21 +78,27 @@ def table_corpus(job, source, metadata, columns, *, chair, interjections):
     return SpeechCorpus(sides, lambda chosen: (each for each in speeches([]) if each.session in chosen), fractions)
 
 
-def rows(path, columns):
-    """The rows of a table with the columns of NAMES, as text; "" for one that it does not have. Chair and interjection are yes or no."""
+def rows(path, columns, others):
+    """The rows of a table with the columns of NAMES, as text; "" for one that it does not have. Chair and interjection are yes or no.
+
+    others: columns of the table of members.
+    """
     called = None
     for row in table_rows(path):
         if called is None:
-            called = settled(list(row), columns, path)
+            called = settled(list(row), columns, path, others)
         found = {role: text_of(row.get(name)) if name else "" for role, name in called.items()}
         yield found | {role: found[role].lower() in TRUE for role in ("chair", "interjection")}
 
 
-def settled(names, columns, path):
-    """The column of each role; "" where there is none. Raises UserError where a table has no speeches or lacks a named column."""
+def settled(names, columns, path, others):
+    """The column of each role; "" where there is none. Raises UserError where a table has no speeches or lacks a named column.
+
+    others: columns of the table of members, where some may stand.
+    """
     plain = {name.strip().lower(): name for name in reversed(names)}
     for role, name in columns.items():
-        if name not in names and role != "speaker":  # a name may stand in the other table only
+        if name not in names and not (role in OF_MEMBERS and name in others):
             raise UserError(
                 f"no column is called '{name}'",
                 place=f"prepare.params.columns.{role}",
@@ -102,37 +110,40 @@ def settled(names, columns, path):
         raise UserError(
             f"no column holds speeches: they are {', '.join(names)}",
             place=str(path),
-            remedy="Name it: prepare.params.columns.text=NAME",
+            remedy="Name it: prepare.params.columns={text='NAME'}",
         )
     return called
 
 
 def members_of(metadata, job, columns):
-    """Name and party of each MPID. A later row of an MPID does not replace an earlier one. Raises UserError without a column MPID."""
-    found = {}
-    for path in (
-        source_files(metadata, job.folder, SUFFIXES, job.fetch, "prepare.params.metadata") if names_of(metadata) else ()
-    ):
+    """Name and party of each MPID, and the names of the columns that say it. A later row of an MPID does not replace an earlier one.
+
+    Raises UserError without a column MPID.
+    """
+    found, others = {}, set()
+    place = "prepare.params.metadata"
+    for path in source_files(metadata, job.folder, SUFFIXES, job.fetch, place) if names_of(metadata) else ():
         for row in table_rows(path):
+            others |= row.keys()
             plain = {name.strip().lower(): text_of(value) for name, value in row.items()}
-            key = next((plain[name] for name in (columns.get("id", "").lower(), *NAMES["id"]) if name in plain), None)
+            names = {role: [columns.get(role, "").lower(), *NAMES[role]] for role in OF_MEMBERS}
+            key = next((plain[name] for name in names["id"] if name in plain), None)
             if key is None:
                 raise UserError(
                     f"has no column MPID: they are {', '.join(row)}",
                     place=str(path),
-                    remedy="Name it: prepare.params.columns.id=NAME",
+                    remedy="Name it: prepare.params.columns={id='NAME'}",
                 )
-            name = next(
-                (plain[each] for each in (columns.get("speaker", "").lower(), *NAMES["speaker"]) if plain.get(each)), ""
+            name, party = (
+                next((plain[each] for each in names[role] if plain.get(each)), "") for role in ("speaker", "party")
             )
-            party = next((plain[each] for each in NAMES["party"] if plain.get(each)), "")
-            found.setdefault(number_of(key), (name, party))
-    return found
+            found.setdefault(number_as_text(key), (name, party))
+    return found, others
 
 
 def speech_of(row, members, parliament):
     """A row as a speech. What it does not say itself, the table of members says. parliament: the table's name, as each has its own numbers."""
-    name, party = members.get(number_of(row["id"]), ("", ""))
+    name, party = members.get(number_as_text(row["id"]), ("", ""))
     date = FULL_DATE.search(row["date"])
     year = YEAR.search(row["date"])
     number = "/".join(part for part in (row["term"], row["session"]) if part) or row["date"]
@@ -154,7 +165,7 @@ def text_of(value):
     return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value).strip()
 
 
-def number_of(key):
+def number_as_text(key):
     """An MPID as it is compared: tables that went through pandas have 11001938.0 for 11001938."""
     return key[:-2] if key.endswith(".0") and key[:-2].isdecimal() else key
 
