@@ -37,8 +37,8 @@ SET_UP = 60.0  # seconds that the first start may take
 class SandboxLimits:
     """cpu: seconds of computing. wall: seconds by the clock, for programs that wait. memory, disk: bytes; disk of /tmp in all."""
 
-    cpu: int = 10
-    wall: float = 30.0
+    cpu: int = 5
+    wall: float = 20.0
     memory: int = 512 << 20
     disk: int = 16 << 20
     open_files: int = 64
@@ -114,10 +114,10 @@ class Sandbox:
             return [each.result() for each in waiting]
         finally:  # also when it is interrupted
             pool.shutdown(wait=False, cancel_futures=True)
-            while wait(waiting, timeout=0).not_done:
+            while open_ones := [each for each in waiting if not each.done()]:
                 for process in list(self.running):
                     process.kill()
-                wait(waiting, timeout=0.1)
+                wait(open_ones, timeout=0.1)
 
     def start(self, parts: Sequence[str], wall: float) -> EndedProgram:
         """Run a program, and say how it ended. wall: seconds until it is killed."""
