@@ -74,7 +74,9 @@ def prompt_of(model: LoadedModel, item: CodeItem) -> PromptText:
     if model.trained.conversations:
         question = Conversation([Message("user", code.question_of(item))])
         return PromptText.of([int(token) for token in render_prompt(question, model.encoder)], model.encoder)
-    return PromptText.of(prompt_ids(model.encoder, model.begun(item.prompt)), model.encoder)
+    made = PromptText(item.prompt)
+    made.ids = tuple(prompt_ids(model.encoder, model.begun(item.prompt)))
+    return made
 
 
 def programs_for(

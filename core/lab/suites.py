@@ -83,7 +83,8 @@ def draws_of(suite: Suite, temperature: float | None, samples: int | None) -> Dr
     """What to draw besides greedy programs. Raises UserError where the choices have no effect."""
     if samples and not temperature:
         raise UserError(
-            "`samples` has no effect without a temperature above 0: greedy answers are always the same",
+            "has no effect without a temperature above 0: greedy programs are always the same",
+            place=f"`samples={samples}`",
             remedy="Give a temperature, such as `temperature=0.8`.",
         )
     if temperature and not any(map(is_code, suite.tasks)):
