@@ -371,7 +371,7 @@ def test_programs_are_run_and_counted(
     assert [found["problems"][f"Made/{number}"] == "passed" for number in range(12)] == [True] * 6 + [False] * 6
     assert (found["drawn"]["pass@1"], found["drawn"]["pass@2"]) == (0.5, 1.0)
     lines = terrarium(*command).stdout
-    assert "drawn 2 times at temperature 0.5: pass@1 50.0% (25.4% to 74.6%), pass@2 100.0% (75.7% to 100.0%)" in lines
+    assert "drawn 2 times at temperature 0.5: pass@1 50.0% (25.4% to 74.6%), pass@2 100.0% (75.8% to 100.0%)" in lines
 
 
 def test_a_chat_model_is_asked(talker: Path, sandbox: Sandbox, file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -413,7 +413,7 @@ def test_without_a_sandbox_nothing_is_written(
     monkeypatch.setattr(bubblewrap.shutil, "which", lambda name: None)
     done = terrarium("evaluate", "base", "--suite", str(file), "--run-code")
     assert done.exit_code == 2
-    assert done.stderr.startswith("error: --run-code: ") or done.stderr.startswith("error: --run-code True: ")
+    assert done.stderr.startswith("error: --run-code: the program bwrap is not installed")
     assert not (trained / "out/default/suites.json").exists()
 
 

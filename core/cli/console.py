@@ -42,7 +42,7 @@ def phrased(text: str) -> str:
 def override(place: str) -> str:
     """The option for the place of an error that is an argument or an override."""
     name, equals, value = place.partition("=")
-    return f"{OPTIONS[name]} {value}" if equals and name in OPTIONS else f"-s {place}"
+    return f"{OPTIONS[name]} {value}".removesuffix(" True") if equals and name in OPTIONS else f"-s {place}"
 
 
 class Console:
