@@ -87,7 +87,7 @@ def draws_of(suite: Suite, temperature: float | None, samples: int | None) -> Dr
             place=f"`samples={samples}`",
             remedy="Give a temperature, such as `temperature=0.8`.",
         )
-    if temperature and not any(map(is_code, suite.tasks)):
+    if temperature is not None and not any(map(is_code, suite.tasks)):
         raise UserError(
             "a temperature has no effect on a suite without programs to write",
             place=f"`temperature={temperature:g}`",
