@@ -123,7 +123,10 @@ print([stops.index(key) for key in seen])
     assert done.stdout.strip() == str(list(range(len(stops))))
 
 
-SLOWLY = [pytest.param(name, marks=pytest.mark.slow) for name in ("bench", "corpora", "huggingface", "serve", "sweeps")]
+SLOWLY = [
+    pytest.param(name, marks=pytest.mark.slow)
+    for name in ("bench", "corpora", "huggingface", "sandbox", "serve", "sweeps")
+]
 
 
 @pytest.mark.parametrize("capability", ["look", *SLOWLY])

@@ -436,18 +436,28 @@ def test_an_encoder_that_cannot_read_the_text(spaces: Path, terrarium: Terrarium
 
 def test_a_folder_that_is_no_suite(trained: Path, terrarium: Terrarium, tmp_path: Path) -> None:
     missing = terrarium("evaluate", "spaces", "--suite", str(tmp_path / "nowhere"))
-    assert missing.exit_code == 2 and "nowhere: no such folder\n  Name the folder of a suite" in missing.stderr
+    assert missing.exit_code == 2 and "nowhere: no such folder or file\n  Name the folder of a suite" in missing.stderr
     (tmp_path / "empty").mkdir()
     empty = terrarium("evaluate", "spaces", "--suite", str(tmp_path / "empty"))
-    assert empty.exit_code == 2 and "empty: is no suite that a reader knows\n  Readers: dclm." in empty.stderr
+    assert (
+        empty.exit_code == 2 and "empty: is no suite that a reader knows\n  Readers: dclm, humaneval." in empty.stderr
+    )
 
 
-@pytest.mark.parametrize("option", [("--data", "x"), ("--prompts", "x"), ("--temperature", "0"), ("--samples", "2")])
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        (("--data", "x"), "--suite excludes --data and --prompts"),
+        (("--prompts", "x"), "--suite excludes --data and --prompts"),
+        (("--temperature", "0"), "--temperature 0: a temperature has no effect on a suite without programs to write"),
+        (("--samples", "2"), "--samples 2: has no effect without a temperature above 0"),
+    ],
+)
 def test_a_suite_excludes_other_questions(
-    trained: Path, terrarium: Terrarium, bundle: Path, option: tuple[str, str]
+    trained: Path, terrarium: Terrarium, bundle: Path, option: tuple[str, str], message: str
 ) -> None:
     result = terrarium("evaluate", "spaces", "--suite", str(bundle), *option)
-    assert result.exit_code == 2 and "--suite excludes --data, --prompts, --temperature and --samples" in result.stderr
+    assert result.exit_code == 2 and message in result.stderr
 
 
 READER = """

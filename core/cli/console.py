@@ -19,7 +19,7 @@ LINE_SECONDS = 5.0  # between plain lines of progress, at least
 OPTIONS = {
     "run": "--run", "stage": "--stage", "name": "--name", "variant": "--variant", "force": "--force", "fresh": "--fresh", "resume": "--resume",
     "exact": "--exact", "start": "--start", "prompt": "--prompt", "output_path": "--out", "seeds": "--seeds", "grid": "--grid", "ranges": "--range",
-    "data": "--data", "prompts": "--prompts", "samples": "--samples", "temperature": "--temperature", "draws": "--random", "halving": "--halving", "retry": "--retry", "minutes": "--minutes",
+    "data": "--data", "prompts": "--prompts", "samples": "--samples", "temperature": "--temperature", "draws": "--random", "halving": "--halving", "retry": "--retry", "minutes": "--minutes", "suite": "--suite", "run_code": "--run-code",
 }  # fmt: skip
 QUOTED = re.compile(r"`([A-Za-z_][\w.-]*)=([^`]*)`")
 
@@ -42,7 +42,7 @@ def phrased(text: str) -> str:
 def override(place: str) -> str:
     """The option for the place of an error that is an argument or an override."""
     name, equals, value = place.partition("=")
-    return f"{OPTIONS[name]} {value}" if equals and name in OPTIONS else f"-s {place}"
+    return f"{OPTIONS[name]} {value}".removesuffix(" True") if equals and name in OPTIONS else f"-s {place}"
 
 
 class Console:

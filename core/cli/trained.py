@@ -22,7 +22,13 @@ from core.cli import options
     type=click.Path(path_type=Path),
     help="Evaluate on all prompts of a file: JSON lines, or PROMPT, a tab, ANSWER.",
 )
-@click.option("--suite", metavar="FOLDER", type=click.Path(path_type=Path), help="Evaluate on the tasks of a suite.")
+@click.option(
+    "--suite",
+    metavar="PATH",
+    type=click.Path(path_type=Path),
+    help="Evaluate on the tasks of a suite: a folder, or HumanEval's file.",
+)
+@click.option("--run-code", is_flag=True, help="Run the programs that the model writes for --suite, inside bubblewrap.")
 @click.option("--temperature", metavar="T", type=click.FloatRange(min=0), help="Also draw answers at this temperature.")
 @click.option("--samples", metavar="N", type=click.IntRange(min=1), help="Drawn answers to each prompt.  [default: 5]")
 @options.as_json
@@ -36,6 +42,7 @@ def evaluate(
     variant: str,
     quiet: bool,
     suite: Path | None,
+    run_code: bool,
     **choices: Any,
 ) -> None:
     """Evaluate a run on whole sides of its dataset: loss, bits per byte and exact match of greedy answers.
@@ -51,10 +58,15 @@ def evaluate(
 
     opened, _ = options.opened(experiment, overrides, variant, quiet, as_json=as_json)
     options.tell_of_no_effect("evaluate", overrides)
-    if suite is not None and any(choice is not None for choice in choices.values()):
-        raise click.UsageError("--suite excludes --data, --prompts, --temperature and --samples")
+    if suite is not None and (choices.pop("data"), choices.pop("prompts")) != (None, None):
+        raise click.UsageError("--suite excludes --data and --prompts")
+    if run_code and suite is None:
+        raise click.UsageError("--run-code needs --suite")
     model = load_model(*trained_as(opened, name, stage))
-    metrics = evaluate_model(model, Question(**choices)) if suite is None else evaluate_suite(model, suite)
+    if suite is not None:
+        metrics = evaluate_suite(model, suite, run_code=run_code, **choices)
+    else:
+        metrics = evaluate_model(model, Question(**choices))
     if as_json:
         click.echo(json.dumps(metrics, indent=2))
 

@@ -10,5 +10,7 @@ from core.plugins.hookspecs import Register
 def register_suites(register: Register) -> None:
     """The readers of suites that come with Terrarium."""
     from core.evaluation.suites.dclm import read_dclm
+    from core.evaluation.suites.humaneval import read_humaneval
 
     register("dclm", read_dclm)
+    register("humaneval", read_humaneval)

@@ -12,26 +12,50 @@ from core.chat.conversation import Conversation, Message
 from core.chat.render import PromptText, render_prompt
 from core.errors import UserError
 from core.evaluation.suites import chat
+from core.evaluation.suites.code import is_code
 from core.evaluation.suites.results import TaskResult, mean_centered, measure_task
 from core.evaluation.suites.task import Suite, Task
+from core.lab.code import Draws, measure_code_task
+from core.lab.evaluating import SAMPLES
 from core.lab.model import LoadedModel
+from core.listener import Advice
 from core.report.suites import FILE, read_suites, title_of, told_of
 from core.sampling.asking import said
 
 CONTINUATION, LETTERS = "continuation", "letters"  # values of evaluate.suite_form
 
 
-def evaluate_suite(model: LoadedModel, folder: Path) -> dict[str, Any]:
-    """Ask a model the tasks of a suite's folder. Reports them to the listener, and writes the run's suites.json.
+def evaluate_suite(
+    model: LoadedModel,
+    path: Path,
+    *,
+    run_code: bool = False,
+    temperature: float | None = None,
+    samples: int | None = None,
+) -> dict[str, Any]:
+    """Ask a model the tasks of a suite's folder or file. Reports them to the listener, and writes the run's suites.json.
 
-    evaluate.suite_prompts and evaluate.suite_form say how many items of a task are asked, and how. Returns the figures, with
-    the suite's name, the folder's. Raises UserError for a folder that no reader knows or that is damaged, for text that the
-    model's encoder cannot encode, and for a form that needs a chat model.
+    evaluate.suite_prompts and evaluate.suite_form say how many items of a task are asked, and how. run_code: run the programs
+    that the model writes, where a task asks for programs, inside bubblewrap; otherwise such tasks are left out. temperature:
+    also draw so many samples for each. Returns the figures, with the suite's name, the folder's or the file's.
+
+    Raises UserError for a path that no reader knows or that is damaged, for text that the model's encoder cannot encode, for
+    a form that needs a chat model, where nothing but programs is asked and they may not be run, and where they cannot be.
     """
-    name, settings = folder.resolve().name, model.config.evaluate
+    settings = model.config.evaluate
     read_suites(model.run.folder)  # a damaged file is told of now, not after minutes of asking
-    reader, suite = read_suite(model, folder)
-    results = ask(model, suite)
+    reader, suite = read_suite(model, path)
+    name = suite.tasks[0].name if path.is_file() and len(suite.tasks) == 1 else path.resolve().name
+    not_run = [task.name for task in suite.tasks if is_code(task) and not run_code]
+    if len(not_run) == len(suite.tasks):
+        raise UserError(
+            f"{not_run[0]} asks for programs, which were not run",
+            place=f"`suite={path}`",
+            remedy="`run_code=True` runs what the model writes, inside bubblewrap. docs/explanation/trust.md, Programs that a "
+            "model writes, says what that protects, and what it does not.",
+        )
+    to_ask = Suite([task for task in suite.tasks if task.name not in not_run], suite.absent)
+    results = ask(model, to_ask, draws_of(to_ask, temperature, samples))
     asked = {result.task.name: result.as_dict() for result in results}
     found = {
         "step": model.step,
@@ -40,27 +64,49 @@ def evaluate_suite(model: LoadedModel, folder: Path) -> dict[str, Any]:
         "suite_prompts": settings.suite_prompts,
         "mean_centered": mean_centered(results),
         "absent": list(suite.absent),
-        "not_asked": [task.name for task in suite.tasks if task.name not in asked],
+        "not_asked": [task.name for task in suite.tasks if task.name not in asked and task.name not in not_run],
+        "not_run": not_run,
         "tasks": asked,
     }
     say = model.opened.listener.say
     say(f"evaluated {model.run.title} at step {model.step} on {title_of(name, settings.suite_form)}:")
     for line in told_of(found):
         say(f"  {line}")
+    if not_run:
+        say(Advice("  `run_code=True` runs programs that the model writes; docs/how-to/suites.md"))
     kept = read_suites(model.run.folder) | {title_of(name, settings.suite_form): found}
     files.write_figures(model.run.folder / FILE, kept)
     return {"experiment": model.run.experiment.name, "run": model.run.name, "suite": name, **found}
 
 
-def read_suite(model: LoadedModel, folder: Path) -> tuple[str, Suite]:
-    """A suite, and the name of its reader.
+def draws_of(suite: Suite, temperature: float | None, samples: int | None) -> Draws | None:
+    """What to draw besides greedy programs. Raises UserError where the choices have no effect."""
+    if samples and not temperature:
+        raise UserError(
+            "has no effect without a temperature above 0: greedy programs are always the same",
+            place=f"`samples={samples}`",
+            remedy="Give a temperature, such as `temperature=0.8`.",
+        )
+    if temperature is not None and not any(map(is_code, suite.tasks)):
+        raise UserError(
+            "a temperature has no effect on a suite without programs to write",
+            place=f"`temperature={temperature:g}`",
+            remedy="Leave it out.",
+        )
+    return Draws(temperature, samples or SAMPLES) if temperature else None
 
-    Raises UserError if there is no such folder, if not one reader knows it, and for a suite or a task without items.
+
+def read_suite(model: LoadedModel, folder: Path) -> tuple[str, Suite]:
+    """A suite, and the name of its reader. folder: or a file.
+
+    Raises UserError if there is no such path, if not one reader knows it, and for a suite or a task without items.
     """
     readers = model.opened.plugins.registered("suites")
-    if not folder.is_dir():
+    if not folder.exists():
         raise UserError(
-            "no such folder", place=str(folder), remedy="Name the folder of a suite; docs/how-to/suites.md."
+            "no such folder or file",
+            place=str(folder),
+            remedy="Name the folder of a suite, or a file of HumanEval's form; docs/how-to/suites.md.",
         )
     found = [(name, suite) for name, (read, _) in readers.items() if (suite := read(folder)) is not None]
     if len(found) != 1:
@@ -68,7 +114,7 @@ def read_suite(model: LoadedModel, folder: Path) -> tuple[str, Suite]:
         raise UserError(
             f"is of several readers' forms: {which}" if found else "is no suite that a reader knows",
             place=str(folder),
-            remedy=f"Readers: {', '.join(sorted(readers))}. docs/how-to/suites.md shows what a folder holds.",
+            remedy=f"Readers: {', '.join(sorted(readers))}. docs/how-to/suites.md shows what a folder or file holds.",
         )
     name, suite = found[0]
     if not suite.tasks or not all(task.items for task in suite.tasks):
@@ -79,17 +125,26 @@ def read_suite(model: LoadedModel, folder: Path) -> tuple[str, Suite]:
     return name, suite
 
 
-def ask(model: LoadedModel, suite: Suite) -> list[TaskResult]:
-    """The result of each task, in the form of evaluate.suite_form."""
+def ask(model: LoadedModel, suite: Suite, draws: Draws | None = None) -> list[TaskResult]:
+    """The result of each task, in the form of evaluate.suite_form. Tasks that ask for programs are asked, and run."""
     form = model.config.evaluate.suite_form
     tasks = [task for task in suite.tasks if task.right is None]
     if form != CONTINUATION:
         tasks = chat_tasks(model, suite.tasks, form)
-    results = []
+    sandbox = None
+    if any(map(is_code, tasks)):
+        from core.sandbox.bubblewrap import open_sandbox
+
+        sandbox = open_sandbox()
+    results = list[TaskResult]()
     with model.trained.machine.computing():
         for number, task in enumerate(tasks):
             show = functools.partial(show_progress, model, f"suite, task {number + 1} of {len(tasks)}: {task.name}")
             show(0, 0)
+            if is_code(task):
+                assert sandbox is not None
+                results.append(measure_code_task(model, task, sandbox, draws, show))
+                continue
             results.append(ask_task(model, task, form, show))
     return results
 
@@ -123,7 +178,11 @@ def ask_task(model: LoadedModel, task: Task, form: str, show: Any) -> TaskResult
 
 def chat_tasks(model: LoadedModel, tasks: Sequence[Task], form: str) -> list[Task]:
     """The tasks that chat models can be asked in a form. Raises UserError for another model, and if there are none."""
-    found = [task for task in tasks if chat.has_letters(task) or (form != LETTERS and task.right is not None)]
+    found = [
+        task
+        for task in tasks
+        if chat.has_letters(task) or (form != LETTERS and (task.right is not None or is_code(task)))
+    ]
     if not model.trained.conversations:
         raise UserError(
             f"{model.run.title} was not trained on conversations",

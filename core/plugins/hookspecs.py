@@ -55,8 +55,8 @@ def register_trackers(register: Register) -> None:
 
 @hookspec
 def register_suites(register: Register) -> None:
-    """Call `register(name, read)`: `read(folder)` gets the folder of `terrarium evaluate EXP --suite FOLDER` and returns a
-    `core.evaluation.suites.task.Suite`, or None if the folder is not of its form."""
+    """Call `register(name, read)`: `read(path)` gets the folder or file of `terrarium evaluate EXP --suite PATH` and returns a
+    `core.evaluation.suites.task.Suite`, or None if that is not of its form."""
 
 
 @hookspec

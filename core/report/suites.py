@@ -16,6 +16,10 @@ from core.tracking.figures import share_text
 
 FILE = "suites.json"
 COLUMNS = ("task", "items", "shots", "accuracy", "95 % interval", "baseline", "centered", "")
+ENDINGS = {
+    "passed": "passed", "wrong": "failed a test", "error": "raised an error", "time": "took too long", "memory": "took too much memory",
+    "left": "ended before the tests did",
+}  # fmt: skip
 Found = Mapping[str, Any]  # of one suite
 
 
@@ -49,7 +53,8 @@ def suite_sections(folder: Path, step: int | None) -> list[PageSection]:
 def section(title: str, found: Found) -> PageSection:
     """A table of the tasks, and the mean."""
     rows = [row(name, task) for name, task in found["tasks"].items()]
-    parts: list[Part] = [Paragraph(line, "soft") for line in remarks(found)]
+    of_code = [f"{name}: {line}" for name, task in found["tasks"].items() for line in code_lines(task)]
+    parts: list[Part] = [Paragraph(line, "soft") for line in (*of_code, *remarks(found))]
     return PageSection(f"Suite {title}", [Paragraph(mean_text(found)), PageTable(COLUMNS, rows), *parts])
 
 
@@ -73,8 +78,23 @@ def told_of(found: Found) -> Iterator[str]:
         items = f"{task['items']:,} item{'s' * (task['items'] != 1)}"
         chance = f"{task['verdict']} (baseline {share_text(task['baseline'])})"
         yield f"{name:<{width}}  {share_text(task['accuracy'])} of {items} ({interval_text(task)}), {chance}"
+        yield from (f"{'':<{width}}  {line}" for line in code_lines(task))
     yield mean_text(found)
     yield from remarks(found)
+
+
+def code_lines(task: Found) -> Iterator[str]:
+    """Of a task whose answers are programs: how they ended, and pass@k of those that were drawn."""
+    if counted := task.get("outcomes"):
+        yield "pass@1, greedy: " + ", ".join(
+            f"{number:,} {ENDINGS.get(name, name)}" for name, number in counted.items()
+        )
+    if drawn := task.get("drawn"):
+        shares = (
+            f"{name} {share_text(drawn[name])} ({share_text(low)} to {share_text(high)})"
+            for name, (low, high) in drawn["intervals"].items()
+        )
+        yield f"drawn {drawn['samples']} times at temperature {drawn['temperature']:g}: {', '.join(shares)}"
 
 
 def mean_text(found: Found) -> str:
@@ -90,6 +110,8 @@ def remarks(found: Found) -> Iterator[str]:
         yield f"not in the folder, so the mean is not comparable with others': {', '.join(found['absent'])}"
     if found.get("not_asked"):
         yield f"not asked in this form, which is for multiple choice: {', '.join(found['not_asked'])}"
+    if found.get("not_run"):
+        yield f"left out, because programs that a model writes are run only if that is asked for: {', '.join(found['not_run'])}"
     cut = sum(task["cut"] for task in found["tasks"].values())
     if cut:
         items = sum(task["items"] for task in found["tasks"].values())

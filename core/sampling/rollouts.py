@@ -11,13 +11,14 @@ from core.sampling.engine import Continuation, Engine, Running
 
 AT_ONCE = 64  # rows that share a call of the model
 Respond = Callable[[Sequence[int]], Sequence[int]]  # what was written so far -> ids to go on with; usually none
+Until = Callable[[Sequence[int]], bool]  # what was written so far -> whether that is enough
 
 
 @dataclass(frozen=True)
 class Rollout:
     """What was written after a prompt. prompt, written: ids. forced: which of the written ids the model did not choose.
 
-    ended: the last one ends it; otherwise it was cut at the most tokens.
+    ended: the last one ends it, or it was enough; otherwise it was cut at the most tokens.
     """
 
     prompt: tuple[int, ...]
@@ -46,13 +47,14 @@ def roll_out(
     top_k: int = 0,
     top_p: float = 1.0,
     respond: Respond | None = None,
+    until: Until | None = None,
     at_once: int = AT_ONCE,
 ) -> list[Rollout]:
     """Write after each prompt of ids, up to an id of `ends` or max_new_tokens, forced ids included. Rollout i is drawn with seeds[i].
 
     temperature 0: the likeliest ids. top_k, top_p: as for `generate`; left out, nothing but the temperature changes the
     model's distribution. respond: is asked at every such id; where it gives ids, they are forced and the model goes on after
-    them. The prompts and max_new_tokens together
+    them. until: is asked after every id, and may end a rollout. The prompts and max_new_tokens together
     must fit the model's block_size, or the model does not see the beginning.
     """
     engine = Engine(model, min(at_once, len(prompts)))
@@ -66,14 +68,16 @@ def roll_out(
             active.append(Writing(number, engine.join(asked)))
         engine.step()
         for writing in list(active):
-            if (rollout := finished(writing, engine, ends, respond)) is not None:
+            if (rollout := finished(writing, engine, ends, respond, until)) is not None:
                 done[writing.number] = rollout
                 engine.leave(writing.running)
                 active.remove(writing)
     return [done[number] for number in range(len(prompts))]
 
 
-def finished(writing: Writing, engine: Engine, ends: Collection[int], respond: Respond | None) -> Rollout | None:
+def finished(
+    writing: Writing, engine: Engine, ends: Collection[int], respond: Respond | None, until: Until | None
+) -> Rollout | None:
     """The rollout, if its last token has ended it. If a tool has something to say there, that is forced instead."""
     running, most = writing.running, writing.running.asked.max_new_tokens
     at_end = running.tokens[-1] in ends
@@ -82,6 +86,7 @@ def finished(writing: Writing, engine: Engine, ends: Collection[int], respond: R
         writing.forced.update(range(running.written, running.written + len(ids)))
         engine.force(running, ids)
         at_end = False
+    at_end = at_end or (until is not None and until(running.new))
     if not at_end and running.written < most:
         return None
     written = tuple(running.new)
