@@ -19,7 +19,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Any, NamedTuple
 
 from core import files
 from core.errors import Interrupted, Stopped
@@ -45,6 +45,24 @@ class Program:
     @classmethod
     def name(cls) -> str:
         return " ".join(cls.words)
+
+
+class Launch(NamedTuple):
+    """Which of the processes that were started for one command this is. local: its number on this machine."""
+
+    rank: int = 0
+    world: int = 1
+    local: int = 0
+
+
+def launch() -> Launch:
+    """What torchrun has written into the environment. A process that was started alone is the only one."""
+    if "MASTER_ADDR" not in os.environ:
+        return Launch()
+    try:
+        return Launch(*(int(os.environ[name]) for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK")))
+    except (KeyError, ValueError):
+        return Launch()
 
 
 @contextlib.contextmanager
