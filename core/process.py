@@ -7,6 +7,7 @@ and the rest is not changed.
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import ctypes
 import functools
@@ -22,7 +23,7 @@ from types import FrameType
 from typing import Any, NamedTuple
 
 from core import files
-from core.errors import Interrupted, Stopped
+from core.errors import Interrupted, Stopped, UserError
 
 # Options of glibc's mallopt (malloc.h).
 M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_THRESHOLD = -1, -2, -3
@@ -63,6 +64,28 @@ def launch() -> Launch:
         return Launch(*(int(os.environ[name]) for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK")))
     except (KeyError, ValueError):
         return Launch()
+
+
+def refuse_shared(what: str) -> None:
+    """Raise UserError where several processes were started for one command that does not share its work."""
+    if (world := launch().world) > 1:
+        raise UserError(
+            f"{what} starts processes of its own, and torchrun has started {world} for one run",
+            place="torchrun",
+            remedy="Start it without torchrun.",
+        )
+
+
+def end_at_once(code: int) -> None:
+    """When this process ends, it ends with this exit code and does not wait for threads of libraries."""
+
+    def end() -> None:
+        for stream in (sys.stdout, sys.stderr):
+            with contextlib.suppress(OSError, ValueError):
+                stream.flush()
+        os._exit(code)
+
+    atexit.register(end)
 
 
 @contextlib.contextmanager

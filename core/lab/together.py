@@ -16,7 +16,7 @@ import torch
 
 from core.config import Config, Train, replaced
 from core.data.dataset import Dataset
-from core.errors import RunFailed, UserError
+from core.errors import Interrupted, RunFailed, UserError
 from core.exits import exit_of
 from core.lab.assemble import fresh_model
 from core.lab.opened import Opened, open_folder
@@ -38,15 +38,17 @@ def leading() -> Iterator[Team]:
                 yield team
             except BaseException as error:
                 ended = exit_of(error)
-                dismiss(team, ended.code if ended else 1)
+                # A signal ends a run in order; any other error may come in the middle of a step.
+                dismiss(team, ended.code if ended else 1, resting=isinstance(error, Interrupted))
                 raise
-            dismiss(team, 0)
+            dismiss(team, 0, resting=True)
     except Lost as lost:
         raise RunFailed(f"{lost}.") from None
 
 
-def call_up(team: Team, opened: Opened, run: Run, dataset: Dataset) -> None:
-    """Have the other processes build what they need to help with the steps of a run."""
+@contextlib.contextmanager
+def helped(team: Team, opened: Opened, run: Run, dataset: Dataset) -> Iterator[None]:
+    """Train a run in this context: the other processes build what they need to help with its steps, and help."""
     team.be_patient(run.config.train.runtime.team_timeout)
     team.broadcast(
         {
@@ -58,6 +60,8 @@ def call_up(team: Team, opened: Opened, run: Run, dataset: Dataset) -> None:
             "vocab_size": dataset.encoder.vocab_size,
         }
     )
+    yield
+    team.broadcast({"do": "end"})
 
 
 def follow() -> int:
@@ -86,6 +90,8 @@ def follow() -> int:
 def help_to_train(team: Team) -> None:
     """Help with the steps of the next run of the main process, until they end."""
     order, _ = team.broadcast()
+    if "leave" in order:
+        raise Dismissed(order["leave"])
     config = Config.model_validate(order["config"])
     opened = open_folder(order["experiment"], order["variant"], order["overrides"])
     runtime = config.train.runtime

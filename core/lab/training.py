@@ -24,7 +24,7 @@ from core.lab.opened import Opened
 from core.lab.own import evaluation
 from core.lab.settle import Settled, settle
 from core.lab.summaries import closing, first_line, last_line, opening, surroundings
-from core.lab.together import call_up, refuse_unshareable
+from core.lab.together import helped, refuse_unshareable
 from core.listener import Advice
 from core.models.build import parameter_count, with_open_params
 from core.plugins.discovery import Experiment, find
@@ -198,9 +198,8 @@ def run_loop(started: Started, stop: StopRequest) -> None:
         metrics = stack.enter_context(contextlib.closing(MetricsFile(run.folder, columns, keep_until=progress.step)))
         started.opened.listener.say(first_line(run, dataset, parts.model, progress))
         say_of_adapters(started)
-        call_up(team, started.opened, run, dataset)
-        train(run, parts, progress, metrics, stop)
-        team.broadcast({"do": "end"})
+        with helped(team, started.opened, run, dataset):
+            train(run, parts, progress, metrics, stop)
 
 
 def say_of_adapters(started: Started) -> None:

@@ -21,7 +21,7 @@ import numpy.typing as npt
 import torch
 import torch.distributed as dist
 
-from core.process import launch
+from core.process import end_at_once, launch
 
 Values = dict[str, Any]  # as JSON holds them
 Arrays = tuple[npt.NDArray[Any], ...]
@@ -32,10 +32,10 @@ LONGEST = datetime.timedelta(days=7)
 LOOK = datetime.timedelta(seconds=1)  # between two looks at the others
 BEAT = 0.5  # seconds between two signs of life
 PATIENCE = 30.0  # seconds, until the run says otherwise: train.runtime.team_timeout
-GONE = 6 * BEAT  # without a sign of life after a broken connection: that process has ended
-VERDICT = 5.0  # seconds that a helper waits for the main process to say how it ended
+GONE = 5 * BEAT  # without a sign of life after a broken connection: that process has ended
+VERDICT = 3 * GONE  # seconds that a helper waits for the main process to say how it ended
 HEAD, ROOM = 16, 4096  # bytes of a message: its two lengths; and what is sent at once at first
-LEFT = "left"
+LEFT = b"left "  # what begins the last sign of life of the main process; its exit code follows
 
 
 class Lost(Exception):
@@ -51,84 +51,99 @@ class Dismissed(Exception):
 
 
 class Link:
-    """This process's connection to the others: waits for them, and gives and reads signs of life. patience: in seconds."""
+    """This process's connection to the others: waits for them, and gives and reads signs of life.
+
+    A thread exchanges the signs, through the store of what has started the processes. patience: seconds without one.
+    """
 
     def __init__(self, store: Any, rank: int, world: int) -> None:
         self.store, self.rank, self.world = store, rank, world
-        self.patience, self.room = PATIENCE, ROOM
+        self.patience, self.room, self.looked = PATIENCE, ROOM, time.monotonic()
         self.heard: dict[int, tuple[bytes, float]] = {}  # process -> its last sign of life, and when it was first seen
+        self.waiting = False  # for an operation: still so at the end if another process left it open
+        self.code = 1  # this process's exit code, unless the main one says otherwise
         self.ending = threading.Event()
         self.beating = threading.Thread(target=self.beat, name="signs of life", daemon=True)
-        self.store.set(self.key(rank), b"0")
+        self.store.set(self.key(rank), "0")
 
     def key(self, rank: int) -> str:
         return f"alive/{rank}"
 
     def beat(self) -> None:
-        """Give signs of life until the work ends, or the launcher that keeps them has ended."""
+        """Exchange signs of life until the work ends, or what keeps them has ended."""
+        others, count = [rank for rank in range(self.world) if rank != self.rank], 0
         with contextlib.suppress(RuntimeError):
-            count = 0
-            while not self.ending.wait(BEAT):
+            while not self.ending.is_set():
+                signs = self.store.multi_get([self.key(rank) for rank in others])
+                self.looked = time.monotonic()
+                for rank, sign in zip(others, signs, strict=True):
+                    if rank not in self.heard or self.heard[rank][0] != sign:
+                        self.heard[rank] = sign, self.looked
                 count += 1
                 self.store.set(self.key(self.rank), str(count))
+                self.ending.wait(BEAT)
 
-    def silence(self) -> tuple[float, int]:
-        """Seconds since the last sign of life of the process that is silent for longest, and its number."""
-        now, found = time.monotonic(), (0.0, self.rank)
-        for rank in range(self.world):
-            if rank != self.rank:
-                sign = self.store.get(self.key(rank))
-                if self.heard.get(rank, (b"", 0.0))[0] != sign:
-                    self.heard[rank] = sign, now
-                found = max(found, (now - self.heard[rank][1], rank))
-        return found
+    def refuse_lost(self, patience: float) -> None:
+        """Raise Lost if a process has given no sign of life for so many seconds, and Dismissed if the main one has ended its work."""
+        main = self.heard.get(0, (b"", 0.0))[0]
+        if main.startswith(LEFT):
+            self.code = int(main.removeprefix(LEFT))
+            raise Dismissed(self.code)
+        if time.monotonic() - self.looked > patience:
+            raise Lost("what has started the processes has ended, or its machine is out of reach")
+        seconds, rank = max((self.looked - since, rank) for rank, (_, since) in [*self.heard.items(), (self.rank, (b"", self.looked))])  # fmt: skip
+        if seconds > patience:
+            raise Lost(f"process {rank} of {self.world} has given no sign of life for {patience:g} s: it is stopped, or its machine is out of reach")  # fmt: skip
 
     def wait(self, work: dist.Work) -> None:
         """Wait for an operation of all processes. Raises Lost, and Dismissed if the main process has ended its work."""
-        since = time.monotonic()
+        self.waiting = True
         while True:
             try:
                 work.wait(LOOK)
-                return
             except RuntimeError as error:
                 if work.is_completed() and "timed out" not in str(error).lower():
+                    self.waiting = False
                     raise self.verdict() from error
-            try:
-                self.refuse_dismissed()
-                seconds, rank = self.silence()
-            except dist.DistError as error:
-                raise Lost("the launcher of the processes has ended") from error
-            # Signs that were last looked at long ago say nothing: this process did not wait then.
-            if min(seconds, time.monotonic() - since) > self.patience:
-                raise Lost(f"process {rank} of {self.world} has given no sign of life for {self.patience:g} s: it is stopped, or its machine is out of reach")  # fmt: skip
-
-    def refuse_dismissed(self) -> None:
-        """Raise Dismissed if the main process has ended its work."""
-        if self.rank and self.store.check([LEFT]):
-            raise Dismissed(int(self.store.get(LEFT)))
+                self.refuse_lost(self.patience)
+            else:
+                self.waiting = False
+                return
 
     def verdict(self) -> Exception:
         """What a broken connection means: which process has ended. A helper gives the main one time to say so itself."""
-        end = time.monotonic() + (VERDICT if self.rank else GONE + 2 * BEAT)
-        self.heard.clear()
-        try:
-            while time.monotonic() < end:
-                self.refuse_dismissed()
-                seconds, rank = self.silence()
-                if seconds > GONE and (rank == 0 or not self.rank):
-                    return Lost(f"process {rank} of {self.world} has ended")
-                time.sleep(BEAT / 2)
-        except Dismissed as dismissed:
-            return dismissed
-        except dist.DistError:
-            return Lost("the launcher of the processes has ended")
+        end = time.monotonic() + (VERDICT if self.rank else 2 * GONE)
+        while time.monotonic() < end:
+            try:
+                self.refuse_lost(GONE)
+            except Dismissed as dismissed:
+                return dismissed
+            except Lost:
+                silent = [rank for rank, (_, since) in self.heard.items() if self.looked - since > GONE]
+                if time.monotonic() - self.looked > GONE:
+                    return Lost("what has started the processes has ended, or the process that did so")
+                if not self.rank or 0 in silent:
+                    return Lost(f"process {min(silent)} of {self.world} has ended")
+            time.sleep(BEAT / 5)
         return Lost("the connection to another process is broken")
+
+    def last_words(self, sign: bytes) -> None:
+        """Give a last sign of life, in place of the thread."""
+        self.ending.set()
+        self.beating.join(2 * BEAT)
+        if not self.beating.is_alive():
+            with contextlib.suppress(RuntimeError):
+                self.store.set(self.key(self.rank), sign)
 
     def close(self) -> None:
         """Stop giving signs of life, and close the connections."""
         self.ending.set()
-        self.beating.join()
-        with contextlib.suppress(RuntimeError):
+        self.beating.join(2 * BEAT)
+        if (
+            self.waiting or self.beating.is_alive()
+        ):  # torch would wait for the others until LONGEST, here and at the end of Python
+            end_at_once(self.code)
+        else:
             dist.destroy_process_group()
 
 
@@ -246,7 +261,7 @@ class Sessions:
 def joined() -> Iterator[Team]:
     """The team of the processes that torchrun has started; ALONE without torchrun.
 
-    At the end, the main process tells the others how it ended: `code` of `dismissing`. Raises Lost if not all come.
+    Raises Lost if not all come.
     """
     here = launch()
     if here.world == 1:
@@ -272,8 +287,13 @@ def joined() -> Iterator[Team]:
         link.close()
 
 
-def dismiss(team: Team, code: int) -> None:
-    """Let the other processes end with this exit code."""
-    if team.link is not None:
-        with contextlib.suppress(dist.DistError):
-            team.link.store.set(LEFT, str(code))
+def dismiss(team: Team, code: int, *, resting: bool) -> None:
+    """Let the other processes end with this exit code. resting: they wait for a message; otherwise they may be in a step."""
+    if team.link is None:
+        return
+    team.link.code = code
+    if resting:
+        with contextlib.suppress(Lost):
+            team.broadcast({"leave": code})
+    else:
+        team.link.last_words(LEFT + str(code).encode())
