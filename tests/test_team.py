@@ -40,7 +40,10 @@ from core.training.team_step import laid_out, row_shares
 CPU = Machine(torch.device("cpu"), torch.float32)
 STEPS = 12
 # Four micro-batches: as many as the most processes. Dropout, so that random numbers count.
-SHARED = CONFIG.format(steps=STEPS).replace("batch_size = 2", "batch_size = 3\ngrad_accum_steps = 4")
+SHARED = (
+    CONFIG.format(steps=STEPS).replace("batch_size = 2", "batch_size = 3\ngrad_accum_steps = 4")
+    + 'attention = "explicit"\n'
+)
 EXACT = ("-s", "train.runtime.exact_across=true")
 QUICK = ("-s", "train.runtime.team_timeout=2")
 
@@ -211,10 +214,12 @@ def test_what_a_team_cannot_train_is_refused(prepared: Path, key: str) -> None:
 
 
 def test_losses_differ_in_the_last_digits_only(root: Path, warm: Warm) -> None:
-    """Without dropout, whose draws depend on the number of processes. Each starts from other sums of rounded numbers."""
+    """Without dropout, whose draws depend on the number of processes, and Muon, which enlarges rounding errors."""
     found = []
     for world in (1, 2, 3):
-        trained(warm, root, world, "--run", f"on{world}", "-s", "train.model.dropout=0.0")
+        trained(
+            warm, root, world, "--run", f"on{world}", "-s", "train.model.dropout=0.0", "-s", "train.optim.name=adamw"
+        )
         found.append(losses(out(root, f"on{world}")))
         assert json.loads((out(root, f"on{world}") / "summary.json").read_text())["choices"]["processes"] == world
     assert len(found[0]) == STEPS
@@ -233,9 +238,8 @@ def test_exact_across_gives_the_bits_of_one_process(
 
 def test_exact_across_changes_nothing_for_a_process_alone(root: Path, warm: Warm) -> None:
     """But for the draws of dropout, and for what is chosen by timing."""
-    same = ("-s", "train.model.dropout=0.0", "-s", "train.runtime.attention=explicit")
-    trained(warm, root, 1, "--run", "exact", *same, *EXACT)
-    trained(warm, root, 1, "--run", "plain", *same)
+    trained(warm, root, 1, "--run", "exact", "-s", "train.model.dropout=0.0", *EXACT)
+    trained(warm, root, 1, "--run", "plain", "-s", "train.model.dropout=0.0")
     found = [outcome(out(root, run)) for run in ("exact", "plain")]
     for each in found:
         each.pop("log")
