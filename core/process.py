@@ -311,6 +311,16 @@ def noting_signals(request: StopRequest | None = None) -> Iterator[StopRequest]:
             signal.signal(number, handler)
 
 
+@contextlib.contextmanager
+def taking_ctrl_c() -> Iterator[None]:
+    """Ctrl-C raises KeyboardInterrupt inside this context, however often. Only works in the main thread."""
+    former = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, former)
+
+
 class Signalled(KeyboardInterrupt):
     """Like Ctrl-C. A plain KeyboardInterrupt inside an import would end Python, whatever exit code we set."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping
@@ -99,6 +100,20 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         folder = tmp_path_factory.mktemp("cache")
         monkeypatch.setenv("TERRARIUM_CACHE", str(folder))
         yield folder
+
+
+@pytest.fixture(autouse=True)
+def signals_stay() -> Iterator[None]:
+    """Signals are handled and held back after a test as they were before it: what a test leaves, later ones inherit."""
+    before = handled_signals()
+    yield
+    assert handled_signals() == before
+
+
+def handled_signals() -> tuple[Any, ...]:
+    """The handlers of SIGINT and SIGTERM, and the signals that this thread holds back."""
+    held = signal.pthread_sigmask(signal.SIG_BLOCK, ()) if hasattr(signal, "pthread_sigmask") else set()
+    return signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM), held
 
 
 @pytest.fixture

@@ -48,6 +48,7 @@ def weights(run: Any, name: str = "last") -> bytes:
     return bytes((run.folder / "checkpoints" / name / "model.safetensors").read_bytes())
 
 
+@pytest.mark.slow
 def test_the_block_of_the_reference(lab: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """docs/reference/api.md begins with it. The experiment is the shipped one, with fewer steps for what need not be right."""
     shutil.copytree(
@@ -205,6 +206,7 @@ def test_ctrl_c_saves_and_leaves_the_handlers_as_they_were(spaces: Path) -> None
     assert weights(exp.run("broken")) == weights(whole)
 
 
+@pytest.mark.slow
 def test_the_process_is_as_it_was(spaces: Path) -> None:
     """Threads, determinism, random numbers and the memory limit, in a process of the user's own."""
     script = f"""
@@ -333,6 +335,7 @@ NOTEBOOK = (
 )
 
 
+@pytest.mark.slow
 def test_a_real_notebook(spaces: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Executed by a Jupyter kernel: one live display per training, pages for runs, comparisons and reports."""
     nbformat, nbclient = pytest.importorskip("nbformat"), pytest.importorskip("nbclient")

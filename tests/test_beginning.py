@@ -22,7 +22,9 @@ def state(spaces: Path) -> dict[Path, bytes]:
     return {path: path.read_bytes() for path in files}
 
 
-@pytest.mark.parametrize("options", [(), ("--fresh",), ("--run", "huge")])
+@pytest.mark.parametrize(
+    "options", [("--fresh",), *(pytest.param(each, marks=pytest.mark.slow) for each in ((), ("--run", "huge")))]
+)
 @pytest.mark.parametrize("huge", [("model.block_size", "data.block_size"), ("model.n_embd",)])
 def test_a_model_that_does_not_fit_is_told_and_nothing_is_renamed(
     spaces: Path, terrarium: Terrarium, options: tuple[str, ...], huge: tuple[str, ...]

@@ -279,6 +279,7 @@ def test_prepare_has_a_speed(encoder: str) -> None:
     assert figures["megabytes_per_second"] == pytest.approx(1 / figures["seconds"])
 
 
+@pytest.mark.slow
 def test_the_first_step_of_a_command_is_timed() -> None:
     small = ("train.model.n_layer=1", "train.runtime.device=cpu", "train.runtime.dtype=float32")
     figures = first_step(threads=1, repeats=1, more=tuple(part for key in small for part in ("-s", key)))
@@ -459,6 +460,7 @@ def checkout(tmp_path: Path) -> Path:
     return tmp_path / "checkout"
 
 
+@pytest.mark.slow
 def test_both_sides_take_turns(against: ModuleType, checkout: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with against.both_sides(checkout, 1) as (ours, theirs):
         for kind in ("step", "sample"):
@@ -473,6 +475,7 @@ def test_both_sides_take_turns(against: ModuleType, checkout: Path, capsys: pyte
     assert ours.process.returncode == theirs.process.returncode == 0
 
 
+@pytest.mark.slow
 def test_learning_is_compared_on_one_validation_file(
     against: ModuleType, checkout: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:  # fmt: skip

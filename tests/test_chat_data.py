@@ -394,6 +394,7 @@ def experiment(lab: Path, config: str) -> Path:
     return write(lab / "talk", CODE, config)
 
 
+@pytest.mark.slow
 def test_stages_share_the_special_tokens_of_the_first(lab: Path, terrarium: Terrarium) -> None:
     folder = experiment(lab, TRAINED + STAGES)
     done = terrarium("loop", "talk")

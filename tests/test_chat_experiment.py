@@ -148,6 +148,7 @@ def test_talks_have_two_to_six_turns_and_fit_a_row(code: ModuleType) -> None:
     assert max(sum(len(message.content) > 90 for message in each.messages) for each in talks) == 2  # stories
 
 
+@pytest.mark.slow
 def test_no_held_out_question_of_a_stage_is_in_training(lab: Path, terrarium: Callable[..., Result]) -> None:
     assert terrarium("new", "pip", "--from", str(FOLDER)).exit_code == 0
     done = terrarium("check", "pip", "--no-timing", "--json", "-s", "prepare.size=200000")

@@ -148,6 +148,7 @@ print(training.bytes - before, evaluation.bytes - before)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="measures as Linux does")
 def test_a_vocabulary_of_150_000_needs_no_memory_for_all_logits() -> None:
     """512 tokens: all logits are 307 MB, and several such tensors live at once. A chunk has at most 67 MB."""

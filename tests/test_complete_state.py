@@ -119,7 +119,7 @@ def other_numbers() -> str:
         return random_state()["cpu"]
 
 
-@pytest.mark.parametrize("preset", ["modern", pytest.param("gpt2", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("preset", [pytest.param(preset, marks=pytest.mark.slow) for preset in ("modern", "gpt2")])
 def test_whatever_is_dropped_from_a_checkpoint_is_missed(
     preset: str, spaces: Path, terrarium: Terrarium, monkeypatch: pytest.MonkeyPatch
 ) -> None:

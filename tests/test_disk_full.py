@@ -45,6 +45,7 @@ def full_everywhere(lab: Lab, needs_room: Sequence[str]) -> int:
     raise AssertionError("no end")
 
 
+@pytest.mark.slow
 def test_a_disk_that_is_full_at_any_write(short: Lab) -> None:
     writes = full_everywhere(short, ["write"])
     print(f"{writes} writes of prepare and train")
@@ -82,6 +83,7 @@ def resize(folder: Path, size: str) -> None:
     subprocess.run(["mount", "-o", f"remount,size={size}", str(folder)], check=True)
 
 
+@pytest.mark.slow
 def test_a_disk_that_is_really_full(short: Lab, small_disk: Path) -> None:
     write(small_disk / "0", steps=4)
     failures = 0

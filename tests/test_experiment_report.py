@@ -109,6 +109,7 @@ def browser(folder: Path, monkeypatch: pytest.MonkeyPatch, script: str) -> None:
     monkeypatch.setenv("PATH", str(folder), prepend=os.pathsep)
 
 
+@pytest.mark.slow
 def test_a_folder_to_hand_in(
     trained: Path, terrarium: Terrarium, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

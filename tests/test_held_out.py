@@ -246,6 +246,7 @@ def test_details_of_a_file_of_prompts(lab: Path, terrarium: Terrarium, tmp_path:
     assert details["from_start"][0][1] == 300
 
 
+@pytest.mark.slow
 def test_comparisons_and_sweeps_show_them(trained: Path, terrarium: Terrarium) -> None:
     done = terrarium(
         "sweep", "spaces", "--seeds", "0..2", "--grid", "train.optim.weight_decay=0,0.1", "--name", "decay"
@@ -262,6 +263,7 @@ def test_comparisons_and_sweeps_show_them(trained: Path, terrarium: Terrarium) -
     assert found["groups"][0]["runs"][0]["held_out_accuracy"] == summary["held_out"]["accuracy"]
 
 
+@pytest.mark.slow
 def test_stages_measure_their_own_and_those_of_earlier_ones(spaces: Path, terrarium: Terrarium) -> None:
     config = (spaces / "config.toml").read_text()
     (spaces / "prepare.py").write_text(LETTERS.replace("PROBES", PROBES))

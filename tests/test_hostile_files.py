@@ -162,6 +162,7 @@ def hostile_tensors(mark: Path) -> dict[str, bytes]:
     }
 
 
+@pytest.mark.slow
 def test_no_safetensors_file_runs_code(home: Path, terrarium: Terrarium, mark: Path) -> None:
     for name in checkpoints.PARTS:
         whole = (folders(home)[0] / name).read_bytes()
@@ -202,6 +203,7 @@ def changed(value: Any, path: tuple[Any, ...], new: Any) -> Any:
     return result
 
 
+@pytest.mark.slow
 def test_no_state_of_a_checkpoint_runs_code(home: Path, terrarium: Terrarium, mark: Path) -> None:
     """Every field of a state.json, one after the other, becomes something else; its checksum is right."""
     state = checkpoints.read_state(folders(home)[0])
@@ -270,6 +272,7 @@ def test_no_dataset_json_runs_code(home: Path, terrarium: Terrarium, mark: Path)
         harmless(terrarium("prepare", "alone"), mark)
 
 
+@pytest.mark.slow
 def test_no_run_folder_runs_code(home: Path, terrarium: Terrarium, mark: Path) -> None:
     run = home / "experiments" / "spaces" / "out" / "default"
     for name in ("model.pt", "optimizer.pt", "pytorch_model.bin", "state.pkl", "model.pkl", "rng.pth", "conftest.py"):

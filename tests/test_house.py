@@ -97,6 +97,7 @@ def test_the_way_of_loop_is_as_the_page_says() -> None:
         assert name in functions, (place, name)
 
 
+@pytest.mark.slow
 def test_loop_takes_the_way_of_the_page(spaces: Path) -> None:
     """The stops are entered in the order of the page, when a run is profiled."""
     stops = re.findall(r"^\d+\. `(core/[\w/]+\.py)`: `(\w+)`", DESIGN, re.MULTILINE)
@@ -122,7 +123,10 @@ print([stops.index(key) for key in seen])
     assert done.stdout.strip() == str(list(range(len(stops))))
 
 
-@pytest.mark.parametrize("capability", ["bench", "corpora", "huggingface", "look", "serve", "sweeps"])
+SLOWLY = [pytest.param(name, marks=pytest.mark.slow) for name in ("bench", "corpora", "huggingface", "serve", "sweeps")]
+
+
+@pytest.mark.parametrize("capability", ["look", *SLOWLY])
 def test_a_capability_is_a_folder(capability: str, tmp_path: Path) -> None:
     """Without it its command is gone, and the rest works."""
     shutil.copytree(CORE, tmp_path / "core", ignore=shutil.ignore_patterns("__pycache__"))

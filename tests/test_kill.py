@@ -27,6 +27,7 @@ def cut_everywhere(lab: Lab, *, only_saves: bool, last_save: int) -> int:
     raise AssertionError("no end")
 
 
+@pytest.mark.slow
 def test_a_run_that_ends_at_any_operation_of_a_save_goes_on(short: Lab) -> None:
     cuts = cut_everywhere(short, only_saves=True, last_save=3)
     print(f"{cuts} operations of three saves, an end before each, and inside each write")
@@ -72,6 +73,7 @@ def long(tmp_path_factory: pytest.TempPathFactory, forks: Forks) -> Lab:
     return Lab(tiny(tmp_path_factory.mktemp("long"), 12), forks)
 
 
+@pytest.mark.slow
 def test_a_run_killed_at_random_goes_on(long: Lab) -> None:
     kill_at_random(long, 100, seed=1)
 
@@ -86,6 +88,7 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.iterdir() if path.name != "dataset.json"}
 
 
+@pytest.mark.slow
 def test_a_prepare_that_ends_at_any_operation_leaves_the_old_dataset_or_the_new(short: Lab) -> None:
     other = ("prepare", "tiny", "-s", "prepare.seed=2")
     folder, again = short.copy(), short.copy()

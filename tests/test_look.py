@@ -195,6 +195,7 @@ def test_look_writes_pictures_into_the_folder_of_the_run(sums: Path, terrarium: 
     assert re.fullmatch(r"\d+\+\d+=", default["prompt"])
 
 
+@pytest.mark.slow
 def test_look_at_a_stage(lab: Path, terrarium: Terrarium) -> None:
     from conftest import TINY
 

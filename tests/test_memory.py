@@ -35,6 +35,7 @@ def train(folder: Path, *options: str) -> subprocess.CompletedProcess[str]:
     )  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="needs Linux's limit of memory")
 def test_a_step_that_does_not_fit_names_the_rows_that_do(spaces: Path) -> None:
     failed = train(spaces.parents[1], *BIG)
@@ -140,3 +141,29 @@ def test_where_the_system_does_not_say_there_is_no_figure(monkeypatch: pytest.Mo
     with memory.measuring(torch.device("cpu")) as found:
         pass
     assert found.bytes is None and memory.process_peak() is None
+
+
+MANY = """import numpy, torch
+from core import process
+from core.evaluation.loss import mean_loss
+from core.training.machine import choose_machine
+from core.training.memory import process_peak
+
+process.keep_freed_memory()
+model = torch.nn.Sequential(torch.nn.Embedding(20_000, 200), torch.nn.Linear(200, 20_000))
+ids = numpy.ones((4, 64), numpy.int64)
+machine = choose_machine("cpu", "float32", False, 1, "explicit")
+for batches in (2, 40):
+    mean_loss(model, [(ids, ids)] * batches, machine)
+    print(process_peak())
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="measures as Linux does")
+def test_an_evaluation_of_many_batches_needs_the_memory_of_one() -> None:
+    """Where freed memory is kept, what is kept of each batch must not stand in the way of the next one's logits."""
+    done = subprocess.run(
+        [sys.executable, "-c", MANY], capture_output=True, text=True, cwd=Path(__file__).parents[1], check=True
+    )
+    few, many = map(int, done.stdout.split())
+    assert many < few + 100e6  # the logits of a batch take 20 MB

@@ -71,6 +71,7 @@ def test_of_several_runs() -> None:
     ]  # fmt: skip
 
 
+@pytest.mark.slow
 def test_runs_and_sweeps_show_them(spaces: Path, terrarium: Terrarium, tmp_path: Path) -> None:
     (spaces / "prepare.py").write_text(GROUPS)
     short = ("-s", "train.runtime.eval_interval=2", "-s", "evaluate.group_loss=true")

@@ -153,6 +153,7 @@ def test_a_second_process_is_told_and_changes_nothing(tmp_path: Path) -> None:
     first.communicate()
 
 
+@pytest.mark.slow
 def test_a_second_prepare_waits_for_the_first_and_goes_on(tmp_path: Path) -> None:
     folder = tmp_path / "experiments" / "spaces"
     slow = "    print('drawing', flush=True); open('go').read() if __import__('os').path.exists('go') else "

@@ -202,6 +202,7 @@ def every_state(disk: Disk, log: list[Entry], folder: Path) -> Iterator[tuple[di
                 yield marks, folder / f"{number}"
 
 
+@pytest.mark.slow
 def test_every_power_cut_leaves_the_newest_checkpoint_and_its_rows(
     spaces: Path, terrarium: Terrarium, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -13,7 +13,7 @@ import pytest
 from click.testing import Result
 
 Terrarium = Callable[..., Result]
-MODELS = ("gpt", "lstm")
+MODELS = ("gpt", pytest.param("lstm", marks=pytest.mark.slow))
 OPTIMIZERS = ("muon", "adamw", "adam", "sgd")
 SCHEDULES = ("linear", "cosine", "constant", "wsd", "step", "plateau")
 PARTS = ("model.safetensors", "optimizer.safetensors")

@@ -369,6 +369,7 @@ def test_distance_and_entropy_are_what_they_say(spaces: Path) -> None:
         assert found.figures["entropy"] == pytest.approx(math.log(found.dataset.encoder.vocab_size), rel=1e-3)
 
 
+@pytest.mark.slow
 def test_killed_at_random_it_ends_as_an_unbroken_run(by_reward: Path, forks: Forks) -> None:
     """Rollouts depend on seed, step and weights only."""
     kill_at_random(Lab(by_reward, forks), 6)
@@ -510,6 +511,7 @@ def register_objectives(register):
     assert half == pytest.approx(plain / 2, rel=0.05)
 
 
+@pytest.mark.slow
 def test_rewarding_the_form_teaches_the_form(by_reward: Path, terrarium: Terrarium) -> None:
     """Half of the examples end with a mark. Rewarding the mark raises its share, and not the share of right answers.
 

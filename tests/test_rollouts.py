@@ -26,6 +26,24 @@ def test_each_rollout_is_what_generate_gives(kind: str) -> None:
         assert rollout == Rollout(tuple(prompt), tuple(wanted), (False,) * len(wanted), END in alone)
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_prompt_that_is_asked_again_is_read_once(kind: str) -> None:
+    model, reads = model_of(kind), 0
+    prompts = [PROMPTS[4]] * 5 + [PROMPTS[1]] * 3 + [PROMPTS[4]]
+
+    def count(module: Any, given: tuple[torch.Tensor, ...]) -> None:
+        nonlocal reads
+        reads += given[0].shape[1] > 1
+
+    hook = model.register_forward_pre_hook(count)
+    found = roll_out(model, prompts, range(9), ends=[END], max_new_tokens=12, at_once=4)
+    hook.remove()
+    assert reads == 3
+    assert found == [
+        roll_out(model, [prompt], [seed], ends=[END], max_new_tokens=12)[0] for seed, prompt in enumerate(prompts)
+    ]
+
+
 def fourth(model: Any) -> int:
     """The fourth id that comes after PROMPTS[0] with seed 4. It is taken as the end, which then comes early."""
     return [int(token) for token in generate(model, torch.tensor(PROMPTS[:1]), max_new_tokens=4, seeds=[4])][-1]

@@ -146,6 +146,7 @@ def test_an_answer_ends_before_a_stop_text_and_at_its_limit(server: Running) -> 
         assert short["usage"]["completion_tokens"] == 3
 
 
+@pytest.mark.slow
 def test_many_at_once_are_answered_as_each_alone(server: Running) -> None:
     rng = random.Random(2)
     texts = [" ".join(rng.choices(["moss", "fern", "snail", "äpfel", "pond"], k=rng.randint(1, 5))) for _ in range(40)]
@@ -353,6 +354,7 @@ def test_clients_that_say_nothing_are_closed(place: Path) -> None:
         until(lambda: server.ask("/health").status == 200)
 
 
+@pytest.mark.slow
 def test_a_second_request_that_stops_and_an_answer_that_nobody_reads(place: Path) -> None:
     limits = Limits(reading=0.3, sending=0.3, connections=6)
     with serving(["talker"], limits) as server, contextlib.ExitStack() as sockets:

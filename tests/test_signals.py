@@ -123,7 +123,7 @@ PHASES = (
 )
 
 
-@pytest.mark.parametrize("count", [24, pytest.param(1000, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("count", [8, pytest.param(1000, marks=pytest.mark.slow)])
 def test_signals_at_random_moments(
     forks: Forks, unbroken: dict[str, Any], tmp_path: Path, count: int, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -272,6 +272,7 @@ def test_mistakes_elsewhere(staged: Path, terrarium: Terrarium) -> None:
     assert "prepare.py has no function 'letters'" in missing and "Or write `def letters(...)`" in missing
 
 
+@pytest.mark.slow
 def test_a_stage_may_have_other_documents_and_other_weights(staged: Path, terrarium: Terrarium) -> None:
     more = "\ndef backwards(rng):\n    while True:\n        word = ''.join(rng.choices('abc', k=2))\n        yield Example(f'{word}: ', word[::-1] + '\\n')\n"
     (staged / "prepare.py").write_text((staged / "prepare.py").read_text() + more)
@@ -291,6 +292,7 @@ def test_overrides_of_all_stages_and_of_one(staged: Path, terrarium: Terrarium) 
     assert [summary_of(staged, stage)["steps"] for stage in ("short", "long", "again")] == [3, 5, 3]
 
 
+@pytest.mark.slow
 def test_a_sweep_over_whole_runs(staged: Path, terrarium: Terrarium) -> None:
     command = ("sweep", "spaces", "--seeds", "0,1", "--grid", "stages.long.learning_rate=0.01")
     done = terrarium(*command)

@@ -61,6 +61,7 @@ def test_overrides_are_of_all_sweeps_and_go_before_their_own(study: Path, terrar
         assert json.loads((study / f"out/{run}/summary.json").read_text())["steps"] == 2
 
 
+@pytest.mark.slow
 def test_a_failed_run_does_not_stop_the_other_sweeps(study: Path, terrarium: Terrarium) -> None:
     (study / "study.small.toml").write_text(STUDY.replace("[0, 0.1]", "[0, 0.1]\ntrain.optim.learning_rate = 1e30"))
     done = terrarium("sweep", "spaces", "--study", "small")

@@ -346,6 +346,7 @@ def test_every_run_is_an_ordinary_one(whole: tuple[Path, subprocess.CompletedPro
     assert all(f" {run} <!--" in log for run in RUNS)
 
 
+@pytest.mark.slow
 def test_killed_half_way_and_begun_again_it_ends_as_an_unbroken_one(
     whole: tuple[Path, subprocess.CompletedProcess[str]], tmp_path: Path
 ) -> None:
@@ -425,6 +426,7 @@ def ended(asked: Request) -> tuple[int | None, str]:
     return process.exitcode, asked.log.read_text()
 
 
+@pytest.mark.slow
 def test_a_run_in_a_process_ends_with_the_code_of_train_and_its_log_says_why(spaces: Path, tmp_path: Path) -> None:
     log = tmp_path / "log.txt"
     with (spaces / "prepare.py").open("a") as file:
@@ -478,6 +480,7 @@ def test_a_process_is_stopped_as_train_is_or_before_it_begins(spaces: Path, tmp_
     assert workers.error_of(sweep, asked.log, -signal.SIGKILL) == "ended by signal 9 (SIGKILL)"
 
 
+@pytest.mark.slow
 def test_elsewhere_a_process_that_imports_for_itself_does_the_same(
     spaces: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -565,6 +568,7 @@ print(sys.modules["__main__"].runs is runs)
 """
 
 
+@pytest.mark.slow
 def test_a_script_without_a_main_guard_is_run_once(spaces: Path, tmp_path: Path) -> None:
     (tmp_path / "script.py").write_text(SCRIPT)
     for program in (("script.py",), ("-c", SCRIPT)):
@@ -578,6 +582,7 @@ def test_a_script_without_a_main_guard_is_run_once(spaces: Path, tmp_path: Path)
         assert done.stderr == ""
 
 
+@pytest.mark.slow
 def test_runs_at_once_have_the_bits_of_runs_in_turn_and_of_a_run_in_this_process(spaces: Path) -> None:
     settings = {
         "train.runtime.threads": 1, "train.runtime.attention": "explicit", "train.model.dropout": 0.2, "train.schedule.max_iters": 12,
@@ -600,6 +605,7 @@ def test_runs_at_once_have_the_bits_of_runs_in_turn_and_of_a_run_in_this_process
     assert (before[0], *before[2:]) == (after[0], *after[2:]) and torch.equal(before[1], after[1])
 
 
+@pytest.mark.slow
 def test_seeds_and_jobs_of_the_api(spaces: Path) -> None:
     numbers: Any = np.arange(2)
     begun_at: list[str] = []
@@ -695,7 +701,14 @@ def test_a_signal_to_all_processes_of_a_terminal_stops_a_sweep_as_one_to_it_alon
 
 
 @pytest.mark.parametrize(
-    ("number", "seconds"), [(signal.SIGINT, 0.0), (signal.SIGINT, 1.0), (signal.SIGTERM, 0.3), (signal.SIGTERM, 2.5)]
+    ("number", "seconds"),
+    [
+        (signal.SIGINT, 1.0),
+        *(
+            pytest.param(*each, marks=pytest.mark.slow)
+            for each in ((signal.SIGINT, 0.0), (signal.SIGTERM, 0.3), (signal.SIGTERM, 2.5))
+        ),
+    ],
 )
 def test_a_signal_while_the_first_process_starts_is_no_crash(tmp_path: Path, number: int, seconds: float) -> None:
     home = new_home(tmp_path)

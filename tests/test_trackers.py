@@ -135,6 +135,7 @@ def test_wandb_holds_the_rows_of_both_tries_as_one_run(home: Path) -> None:
     assert telling(home / "mine") == []
 
 
+@pytest.mark.slow
 def test_mlflow_holds_the_rows_of_both_tries_as_one_run(home: Path) -> None:
     needs_mlflow()
     run_python(TWO_TRIES, home, "mlflow")

@@ -38,6 +38,7 @@ def alike(text: str) -> str:
     return " ".join(NUMBER.sub("#", text).split())
 
 
+@pytest.mark.slow
 def test_every_command_of_the_tutorial(lab: Path, terrarium: Callable[..., Any]) -> None:
     folder = lab / "insert_spaces"
     shutil.copytree(ROOT / "experiments" / "insert_spaces", folder, ignore=shutil.ignore_patterns("out", "datasets"))

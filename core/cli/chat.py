@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from core import process
 from core.cli import options
 
 if TYPE_CHECKING:
@@ -76,7 +77,8 @@ def next_line(console: Console) -> str | None:
     with contextlib.suppress(ImportError):
         import readline  # noqa: F401 - so that lines can be edited
     try:
-        return input("> ")
+        with process.taking_ctrl_c():
+            return input("> ")
     except KeyboardInterrupt:
         console.say("\n(Ctrl-D ends.)")
         return ""

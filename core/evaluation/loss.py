@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -44,11 +45,13 @@ def batch_losses(model: torch.nn.Module, rows: Iterable[tuple[Array, Array]], ma
 
     Raises UserError if there is no target.
     """
-    sums, counts = list[torch.Tensor](), list[int]()
+    waits = machine.device.type == "cpu"
+    sums, counts = list[Any](), list[int]()
     for inputs, targets in rows:
         with torch.inference_mode(), machine.autocast():
             nats, _ = next_token_loss(model, to_device(inputs, machine), to_device(targets, machine))
-        sums.append(nats)  # read at the end: reading each one would stall a GPU
+        # Reading each one would stall a GPU. On a CPU, a small tensor that is kept stands in the way of the next large one.
+        sums.append(float(nats) if waits else nats)
         counts.append(int((targets >= 0).sum()))
     if not any(counts):
         raise UserError(
@@ -56,7 +59,8 @@ def batch_losses(model: torch.nn.Module, rows: Iterable[tuple[Array, Array]], ma
             place="train.runtime.eval_iters",
             remedy="Raise it, or set it to 0 for the whole validation file.",
         )
-    return BatchLosses(tuple(torch.stack(sums).cpu().double().tolist()), tuple(counts))
+    nats_read = sums if waits else torch.stack(sums).cpu().double().tolist()
+    return BatchLosses(tuple(nats_read), tuple(counts))
 
 
 def bits_per_byte(loss: float, targets: int, text_bytes: int | None) -> float | None:

@@ -34,6 +34,17 @@ class KVCache:
         """Forget all tokens; the memory stays."""
         self.length, self.recent = 0, None
 
+    def take(self, other: KVCache) -> None:
+        """Hold what another cache of as many rows holds."""
+        self.memory[:, :, :, : other.length].copy_(other.memory[:, :, :, : other.length])
+        self.length, self.recent = other.length, other.recent
+
+    def copied(self) -> KVCache:
+        """A cache of its own that holds the same, without room for more."""
+        copy = KVCache(self.memory[:, :, :, : self.length].clone())
+        copy.length, copy.recent = self.length, self.recent
+        return copy
+
     def recall(self, tokens: Tensor, lookback: int) -> Tensor:
         """Put the last `lookback` ids in front of new ids (B, T), and remember the last ones of the result."""
         if not lookback:

@@ -20,6 +20,16 @@ class LSTMState:
         self.length = 0
         self.state: tuple[Tensor, Tensor] | None = None
 
+    def take(self, other: LSTMState) -> None:
+        """Remember what another one does."""
+        self.length, self.state = other.length, other.state
+
+    def copied(self) -> LSTMState:
+        """One of its own that remembers the same."""
+        copy = LSTMState()
+        copy.take(self)
+        return copy
+
 
 class LSTMSlots:
     """Rows that begin and end at any time, for one token of each at once. views[i]: what row i remembers, for `used` rows."""

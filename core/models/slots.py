@@ -60,8 +60,7 @@ class Slots(Decoder):
         self.used -= 1
         last, view = self.views[self.used], self.again(row)
         if last is not view:
-            view.memory[:, :, :, : last.length].copy_(last.memory[:, :, :, : last.length])
-            view.length, view.recent = last.length, last.recent
+            view.take(last)
             self.again(self.used)
 
     def recall(self, tokens: Tensor, lookback: int) -> Tensor:

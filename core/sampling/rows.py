@@ -36,10 +36,11 @@ def rows_of(model: nn.Module, at_most: int) -> Rows:
 
 
 class Together:
-    """Rows of a model with slots: all of them in one call of the model."""
+    """Rows of a model with slots: all of them in one call of the model. filled: the ids that were made known last, and how."""
 
     def __init__(self, model: nn.Module, slots: Any) -> None:
         self.model, self.slots = model, slots
+        self.filled: tuple[list[int], Any] = ([], None)
 
     def begin(self, ids: Sequence[int]) -> None:
         self.fill(self.slots.begin(), ids)
@@ -48,8 +49,15 @@ class Together:
         self.fill(self.slots.again(row), ids)
 
     def fill(self, view: Any, ids: Sequence[int]) -> None:
-        if ids:
-            self.model(column(self.model, ids).T, view)
+        """Make ids known to the model, in an empty view. Those of the last time are copied: many answers to one prompt."""
+        if not ids:
+            return
+        known, copy = self.filled
+        if list(ids) == known:
+            view.take(copy)
+            return
+        self.model(column(self.model, ids).T, view)
+        self.filled = list(ids), view.copied()
 
     def end(self, row: int) -> None:
         self.slots.end(row)

@@ -42,7 +42,7 @@ def evaluate(run, model, encoder):
 
     from core.sampling.generate import complete
 
-    start = f"{layout.HEADER[0]}: "
+    start = f"{layout.HEADER[0]}:"  # no space behind it: it belongs to the token of the name
     answers = complete(
         model, encoder, [start] * SAMPLES, max_new_tokens=run.config.sample.sample.max_new_tokens, temperature=0.8
     )
