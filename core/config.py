@@ -450,6 +450,25 @@ class Runtime(Section):
         description="what to do if a loss or gradient is not finite; rollback: go back to the last checkpoint, skip the "
         "batch and halve the rates",
     )
+    parallel: Literal["auto", "ddp", "fsdp"] = Field(
+        "auto",
+        role="machine",
+        description="how several processes, as torchrun starts them, share a run. ddp: each holds the whole model and takes its "
+        "share of every step's rows; fsdp: not available yet; auto: ddp",
+    )
+    exact_across: bool = Field(
+        False,
+        role="machine",
+        description="give the same bits for any number of processes: each takes whole micro-batches, whose gradients are added up "
+        "one by one in their order. train.data.grad_accum_steps is then the highest number of processes. Nothing is timed, and auto "
+        "threads are 1",
+    )
+    team_timeout: Positive = Field(
+        30.0,
+        role="machine",
+        description="seconds without a sign of life, after which a process of a run counts as lost and the others end. Each gives one "
+        "twice a second, also while it computes or waits",
+    )
     out_dir: str = Field("out", role="place", min_length=1, description="folder of runs")
     trackers: list[str] = Field(["tensorboard"], role="shown", description="where to log metrics besides metrics.csv")
 

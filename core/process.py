@@ -7,6 +7,7 @@ and the rest is not changed.
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import ctypes
 import functools
@@ -19,10 +20,10 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Any, NamedTuple
 
 from core import files
-from core.errors import Interrupted, Stopped
+from core.errors import Interrupted, Stopped, UserError
 
 # Options of glibc's mallopt (malloc.h).
 M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_THRESHOLD = -1, -2, -3
@@ -45,6 +46,46 @@ class Program:
     @classmethod
     def name(cls) -> str:
         return " ".join(cls.words)
+
+
+class Launch(NamedTuple):
+    """Which of the processes that were started for one command this is. local: its number on this machine."""
+
+    rank: int = 0
+    world: int = 1
+    local: int = 0
+
+
+def launch() -> Launch:
+    """What torchrun has written into the environment. A process that was started alone is the only one."""
+    if "MASTER_ADDR" not in os.environ:
+        return Launch()
+    try:
+        return Launch(*(int(os.environ[name]) for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK")))
+    except (KeyError, ValueError):
+        return Launch()
+
+
+def refuse_shared(what: str) -> None:
+    """Raise UserError where several processes were started for one command that does not share its work."""
+    if (world := launch().world) > 1:
+        raise UserError(
+            f"{what} starts processes of its own, and torchrun has started {world} for one run",
+            place="torchrun",
+            remedy="Start it without torchrun.",
+        )
+
+
+def end_at_once(code: int) -> None:
+    """When this process ends, it ends with this exit code and does not wait for threads of libraries."""
+
+    def end() -> None:
+        for stream in (sys.stdout, sys.stderr):
+            with contextlib.suppress(OSError, ValueError):
+                stream.flush()
+        os._exit(code)
+
+    atexit.register(end)
 
 
 @contextlib.contextmanager

@@ -18,6 +18,7 @@ from core.cli.status import may_colour
 from core.exits import exit_of
 
 process.spin_briefly()
+SHARED = ("train", "loop")  # commands that several processes share
 
 
 class Commands(click.Group):
@@ -60,7 +61,10 @@ class Commands(click.Group):
         return name, command, rest
 
     def main(self, args: Sequence[str] | None = None, *, standalone_mode: bool = True, **extra: Any) -> Any:  # type: ignore[override]
-        """Run a command and exit. A bug keeps its traceback."""
+        """Run a command and exit. A bug keeps its traceback. Of the processes that torchrun starts, the first one does that."""
+        arguments = list(sys.argv[1:] if args is None else args)
+        if process.launch().rank:
+            sys.exit(beside(next((word for word in arguments if not word.startswith("-")), "")))
         try:
             with process.owned(), process.ending_on_signals():
                 code = super().main(args, standalone_mode=False, **extra)
@@ -77,6 +81,23 @@ class Commands(click.Group):
         if standalone_mode:
             sys.exit(code if isinstance(code, int) else 0)
         return code
+
+
+def beside(command: str) -> int:
+    """What a process beside the first one does for a command: help to train, or nothing. Returns the exit code."""
+    if command not in SHARED:
+        return 0
+    from core.errors import RunFailed, UserError
+    from core.lab.together import follow
+
+    try:
+        with process.owned():
+            return follow()
+    except (UserError, RunFailed) as error:
+        click.echo(phrased(str(error)), err=True)
+        return 1
+    except KeyboardInterrupt:
+        return 130
 
 
 def underscores_too(name: str) -> str:

@@ -14,10 +14,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from core.errors import UserError
+from core.errors import RunFailed, UserError
 from core.lab.notebook import listener_here
 from core.lab.opened import Opened, as_overrides, open_folder, prepared, with_overrides
 from core.listener import Listener, Listening
+from core.process import launch
 from core.roles import role_of
 from core.tracking.metrics import read_rows
 from core.tracking.run import find_run, name_of, read_summary, run_folders
@@ -180,6 +181,7 @@ class OpenExperiment:
         everything is saved.
         """
         from core.lab.loop import train
+        from core.lab.together import follow
         from core.lab.training import Wish
 
         heard = listener or self.heard()
@@ -190,6 +192,10 @@ class OpenExperiment:
         given = {"seed": seed, "resume": resume, "exact": exact, "fresh": fresh, "description": description}
         command = f"{self.call}.train({call_arguments(run, given)})"
         again = f"{self.call}.train({call_arguments(run, {'seed': seed})})"
+        if launch().rank and follow():
+            raise RunFailed("the main process, which trains this run, has failed.")
+        if launch().rank:
+            return TrainedRun(self.opened, opened.out / (run or opened.default_run))
         trained = train(opened, Wish(run, resume, exact, fresh, description, command, again))
         return TrainedRun(self.opened, trained.folder)
 

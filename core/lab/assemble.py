@@ -75,16 +75,16 @@ class Fresh:
         return Speed.of(self.settled.config.train, self.settled.machine, self.model)
 
 
-def fresh_model(settled: Settled, dataset: Dataset, plugins: Plugins) -> Fresh:
+def fresh_model(settled: Settled, vocab_size: int, plugins: Plugins) -> Fresh:
     """Build model and optimizer, with weights drawn from the run's seed."""
     train = settled.config.train
     torch.manual_seed(train.runtime.seed)
-    model = model_on(settled.machine, train.model, dataset.encoder.vocab_size, plugins)
+    model = model_on(settled.machine, train.model, vocab_size, plugins)
     return Fresh(settled, model, build_optimizer(model, train.optim, plugins), objective_of(train.objective, plugins))
 
 
-def assemble(opened: Opened, run: Run, dataset: Dataset, fresh: Fresh, saver: Saver) -> Parts:
-    """Build the parts of the training loop."""
+def assemble(opened: Opened, run: Run, dataset: Dataset, fresh: Fresh, saver: Saver, step: Step | None = None) -> Parts:
+    """Build the parts of the training loop. step: how a step is taken, if not by this process alone."""
     config, machine = run.config.train, fresh.settled.machine
     by_reward = rewarded(opened, dataset, fresh)
     return Parts(
@@ -94,7 +94,7 @@ def assemble(opened: Opened, run: Run, dataset: Dataset, fresh: Fresh, saver: Sa
         batch=by_reward.batch
         if by_reward
         else lambda step: batch(dataset.train, config.data, config.runtime.seed, step),
-        step=fresh.step,
+        step=step or fresh.step,
         evaluate=evaluation_of(opened, run, dataset, machine),
         trackers=open_trackers(run, config.runtime.trackers, opened.plugins),
         plugins=opened.plugins,
@@ -178,7 +178,7 @@ def temporary_model(opened: Opened, config: Config, dataset: Dataset) -> Iterato
     with computing(choose_device(config.train.runtime.device).type):
         settled = settle(opened.experiment, config, dataset, opened.plugins)
         with settled.machine.computing():
-            yield fresh_model(settled, dataset, opened.plugins)
+            yield fresh_model(settled, dataset.encoder.vocab_size, opened.plugins)
 
 
 @contextlib.contextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from core.lab.pipeline import loop_stages, train_stages
 from core.lab.reporting import report_of_model, report_of_run, say_samples
 from core.lab.sampling import sample
 from core.lab.stages import named
+from core.lab.together import leading
 from core.lab.training import Wish, refuse_impossible, train_run
 from core.tracking.run import Run
 
@@ -22,11 +24,13 @@ def train(opened: Opened, wish: Wish) -> Run:
 
     Raises UserError, RunFailed and Interrupted.
     """
-    if opened.stages:
-        return train_stages(opened, wish)
-    _, run = trained(opened, wish)
-    report_of_run(run.folder)
-    return run
+    with leading() as team:
+        wish = replace(wish, team=team)
+        if opened.stages:
+            return train_stages(opened, wish)
+        _, run = trained(opened, wish)
+        report_of_run(run.folder)
+        return run
 
 
 def trained(opened: Opened, wish: Wish) -> tuple[Opened, Run]:
@@ -44,11 +48,13 @@ def loop(opened: Opened, wish: Wish, show: Callable[[str], Any] | None = None) -
     show: called with the pieces of the first sample, if it is running text. With stages, every stage goes through them.
     Raises UserError, RunFailed and Interrupted.
     """
-    if opened.stages:
-        return loop_stages(opened, wish, show)
-    opened, run = trained(opened, wish)
-    model = load_model(opened, run.name)
-    evaluate(model)
-    samples = sample(model, show=show)
-    say_samples(opened.listener, samples, first_is_shown=show is not None)
-    return report_of_model(model, samples)
+    with leading() as team:
+        wish = replace(wish, team=team)
+        if opened.stages:
+            return loop_stages(opened, wish, show)
+        opened, run = trained(opened, wish)
+        model = load_model(opened, run.name)
+        evaluate(model)
+        samples = sample(model, show=show)
+        say_samples(opened.listener, samples, first_is_shown=show is not None)
+        return report_of_model(model, samples)

@@ -36,16 +36,21 @@ def settle(
     """Make every choice that the config leaves open.
 
     timing: time the real step if the choice depends on it. Raises UserError for a device that is not available, for a
-    missing compiler if the step is compiled, and for data that is too short for its layout.
+    missing compiler if the step is compiled, and for data that is too short for its layout. What is fastest depends on how many
+    processes share a machine, so with exact_across nothing is timed, and the number of threads is 1.
     """
     config = replaced(config, {"train.data.layout": layout_of(dataset, config.train.data)})
+    if config.train.runtime.exact_across:
+        timing = False
+        if config.train.runtime.threads == "auto":
+            config = replaced(config, {"train.runtime.threads": 1})
     runtime = config.train.runtime
     machine = choose_machine(runtime.device, runtime.dtype, runtime.compile, runtime.threads, runtime.attention)
     if runtime.compile == "auto" and compiling.is_worth_compiling(config.train, machine.device):
         machine = replace(machine, compile=True)
     config = replaced(config, {"train.model": with_chosen_params(config.train.model, plugins, machine.dtype_name)})
     timings: dict[str, float] = {}
-    if timing and machine.compile:
+    if (timing or runtime.exact_across) and machine.compile:
         compiling.refuse_without_compiler(machine.device)
     elif (
         timing and config.train.model.kind != PRETRAINED_KIND

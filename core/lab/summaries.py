@@ -46,6 +46,7 @@ def opening(run: Run, dataset: Dataset, fresh: Fresh, command: str) -> dict[str,
         "dtype": runtime.dtype,
         "choices": {
             **runtime.model_dump(include={"dtype", "attention", "compile", "threads"}),
+            "processes": fresh.settled.machine.processes,
             "milliseconds": fresh.settled.timings,
         },
         "dataset_fingerprint": dataset.fingerprint,

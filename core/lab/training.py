@@ -25,6 +25,7 @@ from core.lab.opened import Opened
 from core.lab.own import evaluation
 from core.lab.settle import Settled, settle
 from core.lab.summaries import closing, first_line, last_line, opening, surroundings
+from core.lab.together import helped, refuse_unshareable
 from core.listener import Advice
 from core.models.build import parameter_count, with_open_params
 from core.plugins.discovery import Experiment, find
@@ -42,12 +43,17 @@ from core.training import checkpoints, compiling, memory
 from core.training.machine import choose_device
 from core.training.progress import Progress, restore
 from core.training.saver import saving_thread
+from core.training.team import ALONE, Lost, Team
+from core.training.team_step import team_step
 from core.training.trainer import train
 
 
 @dataclass(frozen=True)
 class Started:
-    """A run that is ready to train: its folder exists, and nothing is missing. moved: the runs that made way for it."""
+    """A run that is ready to train: its folder exists, and nothing is missing. moved: the runs that made way for it.
+
+    team: the processes that train it.
+    """
 
     opened: Opened
     run: Run
@@ -55,6 +61,7 @@ class Started:
     fresh: Fresh
     progress: Progress
     moved: list[Moved]
+    team: Team
 
 
 @dataclass(frozen=True)
@@ -63,7 +70,7 @@ class Wish:
 
     name: of the run, RUN or RUN/STAGE; None: the default. stage: only this one. resume: continue even if schedule and runtime settings changed. exact: fail if a
     resume would not be bit-exact. fresh: start again. command: recorded with the run. again: the command that continues
-    an interrupted run.
+    an interrupted run. team: the processes that train it.
     """
 
     name: str | None = None
@@ -74,11 +81,13 @@ class Wish:
     command: str = ""
     again: str = ""
     stage: str = ""
+    team: Team = ALONE
 
 
 def refuse_impossible(opened: Opened, wish: Wish) -> None:
     """Raise UserError for what a run needs and this machine lacks, before anything is made."""
     refuse_unknown(opened)
+    refuse_unshareable(wish.team, opened.config.train)
     if opened.stage is None and "/" in (wish.name or ""):
         raise UserError(
             f"'{wish.name}' names a stage, and {opened.experiment.name} has none",
@@ -155,10 +164,11 @@ def open_run(
     try:
         with memory.noticing():
             settled = settle(run.experiment, run.config, dataset, opened.plugins)
+            settled = replace(settled, machine=replace(settled.machine, processes=wish.team.world))
             stack.enter_context(settled.machine.computing())
             run = replace(run, config=settled.config)
             opened = replace(opened, config=settled.config)
-            fresh = fresh_model(settled, dataset, opened.plugins)
+            fresh = fresh_model(settled, dataset.encoder.vocab_size, opened.plugins)
             batch(dataset.train, run.config.train.data, run.config.train.runtime.seed, 0)  # it must fit into memory too
             if run.config.train.objective.kind == "reward":
                 fresh = replace(fresh, start=model_at_start(run, settled, dataset, opened.plugins))
@@ -167,7 +177,7 @@ def open_run(
         raise model_does_not_fit(run) from None
     progress, origin = Progress(), None
     if beginning.kind == "resumed":
-        compare_machines(opened, run, wish.exact)
+        compare_machines(opened, run, wish)
         progress = restore(run, fresh.model, fresh.optimizer, identity_of(dataset))
     if run.config.train.model.init_from and not progress.step:  # also where a try ended before its first checkpoint
         origin = start_from(run, run.config.train.model.init_from, fresh.model, dataset)
@@ -180,16 +190,17 @@ def open_run(
     durable.make_folders(run.folder)
     run.write_config()
     run.write_summary(opening(run, dataset, fresh, wish.command) | ({"origin": origin} if origin else {}))
-    return Started(opened, run, dataset, fresh, progress, moved)
+    return Started(opened, run, dataset, fresh, progress, moved, wish.team)
 
 
 def run_loop(started: Started, stop: StopRequest) -> None:
     """Open everything that the loop needs, and train. stop: notes a signal."""
-    run, progress, dataset = started.run, started.progress, started.dataset
+    run, progress, dataset, team = started.run, started.progress, started.dataset, started.team
     with contextlib.ExitStack() as stack:
         noted = stack.enter_context(noting_signals(stop))
         saver = stack.enter_context(saving_thread())
-        parts = assemble(started.opened, run, dataset, started.fresh, saver)
+        step = team_step(started.fresh.step, team, exact=run.config.train.runtime.exact_across, stop=stop)
+        parts = assemble(started.opened, run, dataset, started.fresh, saver, step)
         stack.push(lambda kind, *_: close_trackers(parts.trackers, "interrupted" if noted.number else ending(kind)))
         columns = [EPOCH] if parts.epochs else []
         columns += accuracy_columns(dataset.groups) if dataset.has_examples else []
@@ -197,7 +208,8 @@ def run_loop(started: Started, stop: StopRequest) -> None:
         metrics = stack.enter_context(contextlib.closing(MetricsFile(run.folder, columns, keep_until=progress.step)))
         started.opened.listener.say(first_line(run, dataset, parts.model, progress))
         say_of_adapters(started)
-        train(run, parts, progress, metrics, stop)
+        with helped(team, started.opened, run, dataset):
+            train(run, parts, progress, metrics, stop)
 
 
 def say_of_adapters(started: Started) -> None:
@@ -231,6 +243,11 @@ def explaining(started: Started, stop: StopRequest) -> Iterator[None]:
         raise RunFailed(
             f"{run.title}: {full.strerror} in {full.filename}, at step {progress.step}.\n"
             "  What was saved before is whole. Make room, then give the same command again."
+        ) from None
+    except Lost as error:
+        raise RunFailed(
+            f"{run.title}: {error}, at step {progress.step}.\n"
+            "  What was saved before is whole. The same command goes on from there, with as many processes as you like."
         ) from None
     except checkpoints.Damaged as error:
         raise RunFailed(
@@ -273,14 +290,16 @@ def measured(started: Started) -> dict[str, Any]:
     return evaluation(started.opened, run.config, dataset, started.fresh.settled.machine).reported(model)
 
 
-def compare_machines(opened: Opened, run: Run, exact: bool) -> None:
+def compare_machines(opened: Opened, run: Run, wish: Wish) -> None:
     """Report what makes a resume inexact: changes since the run began. Raises UserError if it must be exact."""
     summary = read_summary(run.folder)
     before = {**(summary.get("environment") or {}), **(summary.get("choices") or {}), "device": summary.get("device")}
     now = {**surroundings(run), **run.config.train.runtime.model_dump()}
+    if not run.config.train.runtime.exact_across:
+        now["processes"] = wish.team.world
     if not (found := changes(before, now)):
         return
-    if exact:
+    if wish.exact:
         raise UserError(
             f"this resume would not be bit-exact: {'; '.join(found)}",
             place=str(run.folder),
@@ -324,7 +343,7 @@ def start_from(run: Run, name: str, model: torch.nn.Module, dataset: Dataset) ->
 
 def model_at_start(run: Run, settled: Settled, dataset: Dataset, plugins: Plugins) -> torch.nn.Module:
     """A model with the weights that a run begins with, however far it has come. Raises UserError as `start_from`."""
-    model = fresh_model(settled, dataset, plugins).model
+    model = fresh_model(settled, dataset.encoder.vocab_size, plugins).model
     if name := run.config.train.model.init_from:
         start_from(run, name, model, dataset)
     return model.eval()

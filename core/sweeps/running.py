@@ -13,6 +13,7 @@ from core.errors import Interrupted, RunFailed, UserError
 from core.lab.assemble import refuse_unknown
 from core.lab.opened import with_overrides
 from core.lab.pipeline import prepare_all
+from core.process import refuse_shared
 from core.report.tables import as_text
 from core.sweeps import results
 from core.sweeps.live import Screen, live_table, sentence
@@ -31,6 +32,7 @@ def run_sweep(sweep: Sweep, jobs: int, *, retry: bool = False, screen: Screen | 
     retry: train failed runs again. screen: a terminal for the live table. Raises Interrupted after a signal, when
     everything is saved, and UserError for wrong settings or arguments.
     """
+    refuse_shared("a sweep")
     if jobs < 1:
         raise UserError(f"{jobs} runs at a time", place="jobs", remedy="Give 1 or more.")
     listener = sweep.opened.listener

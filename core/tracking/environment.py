@@ -54,7 +54,9 @@ def version(package: str) -> str | None:
 
 
 # What can change the last bits of a result. summary.json has the same names, in `environment` and in `choices`.
-DECIDES_BITS = ("torch", "cpu", "cpu_capability", "threads", "device", "dtype", "attention", "compile", "compiler")
+DECIDES_BITS = (
+    "torch", "cpu", "cpu_capability", "threads", "device", "dtype", "attention", "compile", "compiler", "processes",
+)  # fmt: skip
 
 
 def changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:

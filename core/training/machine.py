@@ -26,6 +26,7 @@ class Machine:
     compile: bool = False
     attention: Attention = "auto"  # as in [train.runtime]; "auto" chooses by shape
     threads: int = 1  # CPU threads
+    processes: int = 1  # that share the steps, each with its own device or threads
 
     @property
     def dtype_name(self) -> Literal["float32", "bfloat16"]:

@@ -35,8 +35,13 @@ class Speed:
 
     @functools.cached_property
     def peak(self) -> float | None:
-        """FLOP/s of the machine's matrix products in the run's precision; None if it cannot be measured."""
-        return peak_or_none(self.machine.device, self.machine.dtype)
+        """FLOP/s of matrix products in the run's precision, of all processes; None if it cannot be measured."""
+        return self.measured_peak()
+
+    def measured_peak(self, *, again: bool = False) -> float | None:
+        """That of this process, times the number of processes. again: do not use what was measured before."""
+        peak = peak_or_none(self.machine.device, self.machine.dtype, again=again)
+        return peak and peak * self.machine.processes
 
     def mfu(self, tokens_per_second: float) -> float | None:
         """Model FLOP utilisation, a share of the peak (PaLM, arXiv:2204.02311, section 4.1); None without a peak.
@@ -47,7 +52,7 @@ class Speed:
         speed = tokens_per_second * self.flops_per_token
         if self.peak and speed > self.peak and not self.measured_again:
             self.measured_again = True
-            self.peak = peak_or_none(self.machine.device, self.machine.dtype, again=True)
+            self.peak = self.measured_peak(again=True)
         return speed / self.peak if self.peak and speed <= self.peak else None
 
     def milliseconds(self, tokens_per_second: float) -> float:

@@ -6,7 +6,7 @@ Legend: G micro-batches of a step, B rows, T tokens.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -47,6 +47,9 @@ class Step:
         """The same step, not compiled."""
         return replace(self, machine=replace(self.machine, compile=False))
 
+    def share_state(self) -> None:
+        """Give the other processes of a team this one's state. One process alone has nobody to give it to."""
+
     def gradient(self, inputs: Array, targets: Array, *more: Any) -> torch.Tensor:
         """Compute the gradient of the mean loss over all targets of (G, B, T) inputs, and clip it.
 
@@ -79,10 +82,21 @@ def accumulate_gradient(loss: Loss, batch: tuple[Any, ...], machine: Machine) ->
 
     Returns the mean, nats, on the device.
     """
-    total = int((batch[1] >= 0).sum())
     parts = [to_device(array, machine) for array in batch]
+    return add_gradients(loss, zip(*parts, strict=True), targets_in(batch), machine)
+
+
+def targets_in(batch: tuple[Any, ...]) -> int:
+    """How many targets a batch has."""
+    return int((batch[1] >= 0).sum())
+
+
+def add_gradients(
+    loss: Loss, micro_batches: Iterable[tuple[torch.Tensor, ...]], total: int, machine: Machine
+) -> torch.Tensor:
+    """Add the gradient of the loss of each micro-batch, divided by `total` targets. Returns the sum of these parts."""
     mean = torch.zeros((), device=machine.device)
-    for micro in zip(*parts, strict=True):
+    for micro in micro_batches:
         with machine.autocast():
             nats = loss(*micro)
         part = nats / max(total, 1)

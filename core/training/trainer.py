@@ -74,9 +74,9 @@ def train(run: Run, parts: Parts, progress: Progress, metrics: MetricsFile, stop
     evaluated unless a request ended the run. A loss or gradient that is not finite never reaches the weights: the run
     fails (RunFailed) or goes back, see `roll_back`.
     """
-    config, model, optimizer = run.config.train, parts.model, parts.optimizer
+    config, model, optimizer, step = run.config.train, parts.model, parts.optimizer, parts.step
+    step.share_state()
     pace = Pace(config, progress, compiling=parts.machine.compile)
-    step = parts.step
     parts.plugins.manager.hook.on_train_start(run=run)
     unread: list[torch.Tensor] = []  # losses and gradient norms that a device may still be computing
     model.train()
@@ -181,6 +181,7 @@ def roll_back(
         "wall_seconds": progress.wall_seconds,
     }
     vars(progress).update(vars(former) | kept)  # the time used so far still counts
+    parts.step.share_state()
     pace.rewind()
     metrics.rewind(progress.step)
     parts.listener.say(

@@ -1,0 +1,358 @@
+"""A run that several processes share: the same data, the same losses, and with exact_across the same bits."""
+
+from __future__ import annotations
+
+import copy
+import itertools
+import json
+import os
+import random
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from conftest import PREPARE
+from copies import CONFIG
+from cutting import outcome
+from teams import Ranks, Warm
+
+from core.config import Config, replaced
+from core.errors import UserError
+from core.lab.together import refuse_unshareable
+from core.process import Launch, launch
+from core.toml import load_config
+from core.tracking.metrics import read_rows
+from core.training.machine import Machine
+from core.training.objectives import tokens
+from core.training.step import accumulate_gradient, add_gradients, targets_in
+from core.training.team import ALONE, Team, packed, unpacked
+from core.training.team_step import laid_out, row_shares
+
+CPU = Machine(torch.device("cpu"), torch.float32)
+STEPS = 12
+# Four micro-batches: as many as the most processes. Dropout, so that random numbers count.
+SHARED = (
+    CONFIG.format(steps=STEPS).replace("batch_size = 2", "batch_size = 3\ngrad_accum_steps = 4")
+    + 'attention = "explicit"\n'
+)
+EXACT = ("-s", "train.runtime.exact_across=true")
+QUICK = ("-s", "train.runtime.team_timeout=2")
+
+
+@pytest.fixture(scope="module")
+def warm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Warm]:
+    with Warm(tmp_path_factory.mktemp("outputs")) as warm:
+        yield warm
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory: pytest.TempPathFactory, warm: Warm) -> Path:
+    """A folder of experiments with one, whose dataset is there."""
+    root = tmp_path_factory.mktemp("prepared")
+    folder = root / "experiments" / "tiny"
+    folder.mkdir(parents=True)
+    (folder / "prepare.py").write_text(PREPARE)
+    (folder / "config.toml").write_text(SHARED)
+    assert warm.run(root, 1, "prepare", "tiny")[0][0] == 0
+    return root
+
+
+@pytest.fixture
+def root(prepared: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(prepared, tmp_path / "lab"))
+
+
+@pytest.fixture(scope="module")
+def unbroken(prepared: Path, warm: Warm, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """What one process comes to, with exact_across."""
+    root = tmp_path_factory.mktemp("unbroken") / "lab"
+    shutil.copytree(prepared, root)
+    trained(warm, root, 1, *EXACT)
+    return outcome(out(root))
+
+
+def out(root: Path, run: str = "default") -> Path:
+    return root / "experiments" / "tiny" / "out" / run
+
+
+def trained(warm: Warm, root: Path, world: int, *more: str, command: str = "train") -> list[tuple[int, str]]:
+    ended = warm.run(root, world, command, "tiny", *more)
+    assert [code for code, _ in ended] == [0] * world, ended
+    assert all(printed == "" for _, printed in ended[1:]), ended  # the main process alone speaks
+    return ended
+
+
+def losses(run: Path) -> np.ndarray:
+    return np.array([row["train_loss"] for row in read_rows(run / "metrics.csv")])
+
+
+def begun(ranks: Ranks, run: Path, rows: int) -> bool:
+    """Wait until a run has so many rows of metrics. Returns whether it came that far."""
+    end = time.monotonic() + 30
+    while time.monotonic() < end:
+        if (run / "metrics.csv").is_file() and (run / "metrics.csv").read_text().count("\n") > rows:
+            return True
+        time.sleep(0.002)
+    return False
+
+
+# Without processes.
+
+
+def batch(rows: int, parts: int, random_state: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    draw = np.random.default_rng(random_state)
+    inputs = draw.integers(0, 7, (parts, rows, 5))
+    targets = np.where(draw.random((parts, rows, 5)) < 0.7, draw.integers(0, 7, (parts, rows, 5)), -1)
+    targets[0, 0] = -1  # a row without any target, as in a stream of prompts
+    return inputs, targets, draw.random((parts, rows)).astype(np.float32)
+
+
+@pytest.mark.parametrize(("rows", "parts"), [(4, 1), (7, 1), (3, 2), (5, 3), (2, 4), (1, 4)])
+@pytest.mark.parametrize("world", [1, 2, 3, 4])
+def test_the_shares_of_a_step_are_its_rows(rows: int, parts: int, world: int) -> None:
+    """Each row once, in its order; no micro-batch is larger than one process's; no share is two rows longer than another."""
+    whole = batch(rows, parts)
+    shares = [row_shares(whole, Team(rank, world)) for rank in range(world)]
+    for number, array in enumerate(whole):
+        found = np.concatenate([micro[number] for share in shares for micro in share])
+        assert (found == array.reshape(rows * parts, *array.shape[2:])).all()
+    assert all(len(micro[0]) <= rows for share in shares for micro in share)
+    sizes = [sum(len(micro[0]) for micro in share) for share in shares]
+    assert max(sizes) - min(sizes) <= 1
+
+
+@pytest.mark.parametrize("world", [2, 3, 4])
+def test_the_gradients_of_the_shares_add_up_to_that_of_the_step(world: int) -> None:
+    """The loss is divided by the targets of the whole step, wherever these are."""
+    torch.manual_seed(0)
+    model = torch.nn.Sequential(torch.nn.Embedding(7, 6), torch.nn.Linear(6, 7)).double()
+    other, whole = copy.deepcopy(model), batch(5, 2)[:2]
+
+    def loss(model: torch.nn.Module) -> Any:
+        return lambda inputs, targets: tokens(model, inputs, targets)
+
+    mean = accumulate_gradient(loss(model), whole, CPU)
+    parts = [
+        add_gradients(
+            loss(other),
+            [tuple(map(torch.from_numpy, micro)) for micro in row_shares(whole, Team(rank, world))],
+            targets_in(whole),
+            CPU,
+        )
+        for rank in range(world)
+    ]
+    assert float(sum(parts)) == pytest.approx(float(mean), rel=1e-6)
+    for one, two in zip(model.parameters(), other.parameters(), strict=True):
+        assert one.grad is not None and two.grad is not None
+        torch.testing.assert_close(one.grad, two.grad)
+
+
+def test_a_message_comes_back_as_it_was_sent() -> None:
+    values = {"do": "step", "seed": 2**62 - 1, "rates": [0.1, 1e-300], "text": "ä" * 5000}
+    arrays = batch(3, 2)
+    found, others = unpacked(bytes(packed(values, arrays)))
+    assert found == values
+    for one, other in zip(arrays, others, strict=True):
+        assert one.dtype == other.dtype and (one == other).all()
+
+
+def test_vectors_hold_tensors_apart_and_aligned() -> None:
+    tensors = [torch.randn(3, 5), torch.randn(7).bfloat16(), torch.randn(()), torch.randn(2, 2)]
+    layout = laid_out(tensors, 64)
+    vectors = layout.flat([tensors[0], tensors[1], tensors[2], None], -0.0, torch.device("cpu"))
+    assert all(len(vector) % 64 == 0 for vector in vectors.values())
+    found = layout.apart(vectors)
+    assert all(torch.equal(one, other) for one, other in zip(found[:3], tensors[:3], strict=True))
+    assert torch.equal(tensors[0] + found[3].sum(), tensors[0]) and torch.signbit(found[3]).all()
+    assert all(place % 16 == 0 for _, place, _ in layout.places)
+
+
+def test_a_process_alone_is_a_team_that_does_nothing() -> None:
+    tensor = torch.ones(3)
+    ALONE.sum(tensor)
+    ALONE.barrier()
+    assert torch.equal(tensor, torch.ones(3)) and ALONE.broadcast({"a": 1}) == ({"a": 1}, ())
+
+
+def test_who_it_is_stands_in_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR"):
+        monkeypatch.delenv(name, raising=False)
+    assert launch() == Launch(0, 1, 0)
+    for name, value in {"RANK": "5", "WORLD_SIZE": "8", "LOCAL_RANK": "1"}.items():
+        monkeypatch.setenv(name, value)
+    assert launch() == Launch(0, 1, 0)  # a batch system may set these without starting a team
+    monkeypatch.setenv("MASTER_ADDR", "here")
+    assert launch() == Launch(5, 8, 1)
+
+
+WRONG = {
+    "train.runtime.parallel": ("fsdp", 2, 'train.runtime.parallel = "fsdp": the weights of a model cannot be divided'),
+    "train.data.batch_size": (1, 8, "train.data.batch_size: 8 processes cannot share 4 rows\n  Start 4 or fewer"),
+    "train.runtime.exact_across": (True, 8, "8 processes cannot share 4 micro-batches: with exact_across, one is never cut\n  Start 4 or fewer, or cut the step into more: of its 12 rows, `train.data.grad_accum_steps=12` `train.data.batch_size=1`"),
+    "train.runtime.device": ("cpu:0", 2, "this names one GPU, and each of 2 processes needs its own"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("key", WRONG)
+def test_what_a_team_cannot_train_is_refused(prepared: Path, key: str) -> None:
+    value, world, message = WRONG[key]
+    config: Config = load_config(prepared / "experiments" / "tiny", "", ())[0]
+    with pytest.raises(UserError, match=re.escape(message)):
+        refuse_unshareable(Team(0, world), replaced(config, {key: value}).train)
+
+
+# With processes.
+
+
+def test_losses_differ_in_the_last_digits_only(root: Path, warm: Warm) -> None:
+    """Without dropout, whose draws depend on the number of processes, and Muon, which enlarges rounding errors."""
+    found = []
+    for world in (1, 2, 3):
+        trained(
+            warm, root, world, "--run", f"on{world}", "-s", "train.model.dropout=0.0", "-s", "train.optim.name=adamw"
+        )
+        found.append(losses(out(root, f"on{world}")))
+        assert json.loads((out(root, f"on{world}") / "summary.json").read_text())["choices"]["processes"] == world
+    assert len(found[0]) == STEPS
+    for one, other in itertools.pairwise(found):
+        np.testing.assert_allclose(one, other, rtol=1e-5)
+
+
+@pytest.mark.parametrize("world", [2, 4])
+def test_exact_across_gives_the_bits_of_one_process(
+    root: Path, warm: Warm, unbroken: dict[str, Any], world: int
+) -> None:
+    """Weights, optimizer, random numbers and metrics of all checkpoints."""
+    trained(warm, root, world, *EXACT)
+    assert outcome(out(root)) == unbroken
+
+
+def test_exact_across_changes_nothing_for_a_process_alone(root: Path, warm: Warm) -> None:
+    """But for the draws of dropout, and for what is chosen by timing."""
+    trained(warm, root, 1, "--run", "exact", "-s", "train.model.dropout=0.0", *EXACT)
+    trained(warm, root, 1, "--run", "plain", "-s", "train.model.dropout=0.0")
+    found = [outcome(out(root, run)) for run in ("exact", "plain")]
+    for each in found:
+        each.pop("log")
+        for name in ("last", "last.previous", "best"):
+            del each[f"{name} state"][1]  # the random numbers, which nobody uses
+    assert found[0] == found[1]
+
+
+def test_the_main_process_alone_does_what_is_done_once(root: Path, warm: Warm) -> None:
+    """A whole loop, and commands that are not shared."""
+    ended = trained(warm, root, 2, command="loop")
+    assert ended[0][1].count("trained tiny/default") == 1 and ended[0][1].count("evaluated") == 1
+    for command in ("prepare", "evaluate", "sample", "report"):
+        trained(warm, root, 2, command=command)
+    ended = warm.run(root, 2, "sweep", "tiny", "--seeds", "0..1")
+    assert [code for code, _ in ended] == [2, 0]
+    assert "torchrun: a sweep starts processes of its own, and torchrun has started 2 for one run" in ended[0][1]
+
+
+def broken(warm: Warm, root: Path, world: int, rank: int, number: int, rows: int) -> list[tuple[int, str]]:
+    """Train, and send a process a signal when there are so many rows."""
+    ranks = warm.start(root, world, "train", "tiny", *EXACT, *QUICK)
+    assert begun(ranks, out(root), rows)
+    ranks.signal(rank, number)
+    ended = ranks.wait()
+    assert -99 not in [code for code, _ in ended], ended
+    return ended
+
+
+def kill_at_random(warm: Warm, prepared: Path, unbroken: dict[str, Any], folder: Path, kills: int, seed: int) -> None:
+    """Kill any process at any moment, then go on with any number of them."""
+    chance, killed = random.Random(seed), 0
+    while killed < kills:
+        root = Path(shutil.copytree(prepared, folder / f"kill-{killed}"))
+        world = chance.choice([2, 4]) if killed else 2
+        rank = killed % world
+        ranks = warm.start(root, world, "train", "tiny", *EXACT)
+        begun(ranks, out(root), chance.randrange(STEPS))
+        time.sleep(chance.random() * 0.02)
+        ranks.signal(rank, signal.SIGKILL)
+        ended = ranks.wait()
+        codes = [code for code, _ in ended]
+        if -9 not in codes:  # it was faster
+            assert set(codes) == {0}, ended
+            shutil.rmtree(root)
+            continue
+        assert set(codes) <= {-9, 0, 1}, ended
+        if rank and codes[0]:
+            assert re.search(rf"failed: tiny/default: process {rank} of {world} has ended, at step \d+\.", ended[0][1])
+        killed += 1
+        trained(warm, root, chance.choice([1, 2, 4]), *EXACT)
+        assert outcome(out(root)) == unbroken
+        shutil.rmtree(root)
+
+
+def test_killed_at_random_it_goes_on_with_any_number(
+    prepared: Path, warm: Warm, unbroken: dict[str, Any], tmp_path: Path
+) -> None:
+    kill_at_random(warm, prepared, unbroken, tmp_path, 2, seed=1)
+
+
+@pytest.mark.slow
+def test_killed_50_times_it_goes_on(prepared: Path, warm: Warm, unbroken: dict[str, Any], tmp_path: Path) -> None:
+    kill_at_random(warm, prepared, unbroken, tmp_path, 50, seed=2)
+
+
+@pytest.mark.parametrize(("rank", "number"), [(1, signal.SIGTERM), (1, signal.SIGINT), (0, signal.SIGTERM)])
+def test_a_signal_at_any_process_saves_and_ends_all(
+    root: Path, warm: Warm, unbroken: dict[str, Any], rank: int, number: int
+) -> None:
+    ended = broken(warm, root, 2, rank, number, 3)
+    assert [code for code, _ in ended] == [128 + number] * 2
+    assert "interrupted, and saved" in ended[0][1] and ended[1][1] == ""
+    trained(warm, root, 1, *EXACT, *QUICK)
+    found = outcome(out(root))
+    for each in (found, unbroken := dict(unbroken)):
+        each.pop("log")
+    assert found == unbroken
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_a_process_that_is_stopped_is_named_in_time(root: Path, warm: Warm, rank: int) -> None:
+    ranks = warm.start(root, 2, "train", "tiny", *QUICK, "-s", "train.schedule.max_iters=1000000")
+    assert begun(ranks, out(root), 3)
+    ranks.signal(rank, signal.SIGSTOP)
+    began = time.monotonic()
+    other = Ranks([ranks.processes[1 - rank]], [ranks.outputs[1 - rank]], warm)
+    [(code, printed)] = other.wait()
+    assert time.monotonic() - began < 15
+    ranks.signal(rank, signal.SIGKILL)
+    Ranks([ranks.processes[rank]], [ranks.outputs[rank]], warm).wait()
+    assert code == 1
+    if rank:
+        assert f"process {rank} of 2 has given no sign of life for 2 s: it is stopped, or its machine is out of reach" in printed  # fmt: skip
+    else:  # which also kept the addresses, as there is no torchrun here
+        assert re.search("process 1 of 2: (process 0 of 2 has given no sign|what has started)", printed)
+
+
+def test_torchrun_heals_a_killed_process(root: Path) -> None:
+    """The restarted processes go on from the newest checkpoint."""
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1]), "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--max-restarts", "1", "--standalone"]  # fmt: skip
+    arguments = ["-m", "core.cli", "train", "tiny", "-s", "train.schedule.max_iters=30"]
+    # The second process ends itself in its 20th step of the first try.
+    (root / "sitecustomize.py").write_text(
+        "import os\nif os.environ.get('RANK') == '1' and os.environ.get('TORCHELASTIC_RESTART_COUNT') == '0':\n"
+        "    import core.training.team_step as steps\n    count, whole = [0], steps.TeamStep.help\n"
+        "    def help(*arguments):\n        count[0] += 1\n        if count[0] == 20:\n            os.kill(os.getpid(), 9)\n"
+        "        return whole(*arguments)\n    steps.TeamStep.help = help\n"
+    )
+    environment["PYTHONPATH"] = os.pathsep.join([str(root), environment["PYTHONPATH"]])
+    done = subprocess.run([*command, *arguments], cwd=root, env=environment, capture_output=True, text=True, timeout=60)  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "process 1 of 2 has ended, at step 19" in done.stderr
+    assert re.search(r"resumed at step 1\d on cpu", done.stdout) and "trained tiny/default" in done.stdout
+    assert len(losses(out(root))) == 30
