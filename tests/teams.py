@@ -19,7 +19,7 @@ from types import TracebackType
 from typing import Any
 
 ROOT = Path(__file__).parent.parent
-LONGEST = 60.0  # seconds of a command
+LONGEST = 120.0  # seconds of a command
 
 
 def free_port() -> int:

@@ -97,7 +97,7 @@ def losses(run: Path) -> np.ndarray:
 
 def begun(ranks: Ranks, run: Path, rows: int) -> bool:
     """Wait until a run has so many rows of metrics. Returns whether it came that far."""
-    end = time.monotonic() + 30
+    end = time.monotonic() + 60
     while time.monotonic() < end:
         if (run / "metrics.csv").is_file() and (run / "metrics.csv").read_text().count("\n") > rows:
             return True
@@ -227,7 +227,7 @@ def test_losses_differ_in_the_last_digits_only(root: Path, warm: Warm) -> None:
         np.testing.assert_allclose(one, other, rtol=1e-5)
 
 
-@pytest.mark.parametrize("world", [2, 4])
+@pytest.mark.parametrize("world", [2, pytest.param(4, marks=pytest.mark.slow)])
 def test_exact_across_gives_the_bits_of_one_process(
     root: Path, warm: Warm, unbroken: dict[str, Any], world: int
 ) -> None:
@@ -306,7 +306,14 @@ def test_killed_50_times_it_goes_on(prepared: Path, warm: Warm, unbroken: dict[s
     kill_at_random(warm, prepared, unbroken, tmp_path, 50, seed=2)
 
 
-@pytest.mark.parametrize(("rank", "number"), [(1, signal.SIGTERM), (1, signal.SIGINT), (0, signal.SIGTERM)])
+@pytest.mark.parametrize(
+    ("rank", "number"),
+    [
+        (1, signal.SIGTERM),
+        pytest.param(1, signal.SIGINT, marks=pytest.mark.slow),
+        pytest.param(0, signal.SIGTERM, marks=pytest.mark.slow),
+    ],
+)
 def test_a_signal_at_any_process_saves_and_ends_all(
     root: Path, warm: Warm, unbroken: dict[str, Any], rank: int, number: int
 ) -> None:
@@ -320,7 +327,7 @@ def test_a_signal_at_any_process_saves_and_ends_all(
     assert found == unbroken
 
 
-@pytest.mark.parametrize("rank", [0, 1])
+@pytest.mark.parametrize("rank", [pytest.param(0, marks=pytest.mark.slow), 1])
 def test_a_process_that_is_stopped_is_named_in_time(root: Path, warm: Warm, rank: int) -> None:
     ranks = warm.start(root, 2, "train", "tiny", *QUICK, "-s", "train.schedule.max_iters=1000000")
     assert begun(ranks, out(root), 3)
@@ -328,7 +335,7 @@ def test_a_process_that_is_stopped_is_named_in_time(root: Path, warm: Warm, rank
     began = time.monotonic()
     other = Ranks([ranks.processes[1 - rank]], [ranks.outputs[1 - rank]], warm)
     [(code, printed)] = other.wait()
-    assert time.monotonic() - began < 15
+    assert time.monotonic() - began < 30
     ranks.signal(rank, signal.SIGKILL)
     Ranks([ranks.processes[rank]], [ranks.outputs[rank]], warm).wait()
     assert code == 1
@@ -338,6 +345,7 @@ def test_a_process_that_is_stopped_is_named_in_time(root: Path, warm: Warm, rank
         assert re.search("process 1 of 2: (process 0 of 2 has given no sign|what has started)", printed)
 
 
+@pytest.mark.slow
 def test_torchrun_heals_a_killed_process(root: Path) -> None:
     """The restarted processes go on from the newest checkpoint."""
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1]), "OMP_NUM_THREADS": "1"}
@@ -351,7 +359,7 @@ def test_torchrun_heals_a_killed_process(root: Path) -> None:
         "        return whole(*arguments)\n    steps.TeamStep.help = help\n"
     )
     environment["PYTHONPATH"] = os.pathsep.join([str(root), environment["PYTHONPATH"]])
-    done = subprocess.run([*command, *arguments], cwd=root, env=environment, capture_output=True, text=True, timeout=60)  # fmt: skip
+    done = subprocess.run([*command, *arguments], cwd=root, env=environment, capture_output=True, text=True, timeout=180)  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert "process 1 of 2 has ended, at step 19" in done.stderr
     assert re.search(r"resumed at step 1\d on cpu", done.stdout) and "trained tiny/default" in done.stdout
