@@ -7,9 +7,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import torch
 from click.testing import Result
 from safetensors.torch import load_file, save_file
+
+from core.lab.api import open_experiment
+from core.lab.chatting import begin_talk, reply
 
 pytest.importorskip("gguf", reason="gguf is not installed: extra hf")
 Terrarium = Callable[..., Result]
@@ -54,8 +59,11 @@ def test_there_and_back(trained: Path, terrarium: Terrarium, tmp_path: Path, to:
     run = written(terrarium("import", "text", "--from", to, source, "--run", "back", "--json"))
     assert (run["run"], run["summary"]["status"], run["summary"]["steps"]) == ("back", "completed", 0)
     assert sampled(terrarium, "--run", "back") == sampled(terrarium)
-    values = [written(terrarium("evaluate", "text", "--run", name, "--json")) for name in ("default", "back")]
-    assert values[0]["val_loss"] == pytest.approx(values[1]["val_loss"], abs=1e-5)
+    models = [open_experiment("text").run(name).load() for name in ("default", "back")]
+    ids = [model.encoder.encode("the quick brown")[:16].astype(np.int64) for model in models]
+    assert ids[0].tolist() == ids[1].tolist()
+    logits = [model.module(torch.from_numpy(ids[0])[None]) for model in models]
+    torch.testing.assert_close(*logits, atol=1e-5, rtol=0)
     assert sorted(path.name for path in (trained / "datasets").iterdir() if path.is_dir()) == ["back", "basic", "raw"]
     more = terrarium("train", "text", "--variant", "back", "--run", "more", "-s", "train.runtime.device=cpu")
     assert more.exit_code == 0, more.output
@@ -310,3 +318,44 @@ def test_a_shorter_context_is_taken_and_said(trained: Path, terrarium: Terrarium
     )
     assert done.exit_code == 0 and "made for 16 tokens of context. The run has 8" in done.output
     assert "block_size = 8" in (trained / "out" / "short" / "config.toml").read_text()
+
+
+def test_an_imported_chat_model_talks_where_the_data_are_no_conversations(
+    text: Path, terrarium: Terrarium, tmp_path: Path
+) -> None:
+    """The variant has what was given for the data, so training from it prepares nothing again."""
+    chat = ["-s", "prepare.special_tokens=chat"]
+    assert terrarium("train", "text", "-s", "train.model.preset=portable", *BPE, *chat).exit_code == 0
+    assert terrarium("export", "text", "--to", "hf", str(tmp_path / "model")).exit_code == 0
+    done = terrarium("import", "text", "--from", "hf", str(tmp_path / "model"), "--run", "back", *chat)
+    assert done.exit_code == 0, done.output
+    model = open_experiment("text").run("back").load()
+    assert model.trained.conversations
+    reply(begin_talk(model), "Hi")  # it was refused
+    assert 'special_tokens = "chat"' in (text / "config.back.toml").read_text()
+    before = (text / "datasets" / "back" / "info.json").stat().st_mtime_ns
+    more = terrarium("train", "text", "--variant", "back", "--run", "more")
+    assert more.exit_code == 0, more.output
+    assert (text / "datasets" / "back" / "info.json").stat().st_mtime_ns == before
+
+
+@pytest.mark.parametrize(
+    ("where", "name", "value"),
+    [
+        ("model_args", "dropout", "much"),
+        ("model_args", "dropout", float("nan")),
+        ("content", "iter_num", None),
+        ("content", "iter_num", float("inf")),
+        ("content", "best_val_loss", [1]),
+    ],
+)
+def test_a_checkpoint_of_nanogpt_with_an_odd_number_is_refused(
+    text: Path, terrarium: Terrarium, tmp_path: Path, where: str, name: str, value: Any
+) -> None:
+    assert terrarium("train", "text", "-s", "train.model.preset=gpt2").exit_code == 0
+    assert terrarium("export", "--to", "nanogpt", "text", str(tmp_path / "ckpt.pt")).exit_code == 0
+    content = torch.load(tmp_path / "ckpt.pt", weights_only=True)
+    (content if where == "content" else content["model_args"])[name] = value
+    torch.save(content, tmp_path / "ckpt.pt")
+    done = terrarium("import", "text", "--from", "nanogpt", str(tmp_path / "ckpt.pt"), "--run", "new")
+    assert done.exit_code == 2 and f"no nanoGPT checkpoint: {name} is {value!r}" in done.stderr

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from core import durable, files
 from core.data.dataset import Dataset
+from core.encoders.special import has_special
 from core.errors import UserError
 from core.lab.assemble import Fresh, identity_of
 from core.lab.opened import Opened, as_overrides, prepared, with_overrides
@@ -74,6 +75,7 @@ def import_run(opened: Opened, source: str, path: Path, name: str, command: str 
             run = finished_run(opened, fitted(opened, model, dataset, path, source), dataset, named, path, command)
     else:
         model, settings = own_data(opened, model, path, name)
+        settings = given_for_data(opened) | settings
         variant = variant_of(model, name, settings)
         target = refuse_taken(opened, name, variant)
         with files.lock(lock_file(named.folder), f"run {named.title}"), removed_after_error(target, variant_path(opened, name)):  # fmt: skip
@@ -179,6 +181,13 @@ def own_data(opened: Opened, model: ForeignModel, path: Path, name: str) -> tupl
     return cut, tokenizer | {"prepare.dataset_dir": f"datasets/{name}"}
 
 
+def given_for_data(opened: Opened) -> dict[str, Any]:
+    """The settings of [prepare] that config.toml does not have: those of the command line and of a variant."""
+    own = flat(read_file(opened.experiment.folder / "config.toml").values)
+    given = flat(opened.settings.values)
+    return {key: value for key, value in given.items() if key.startswith("prepare.") and own.get(key) != value}
+
+
 def fitted(opened: Opened, model: ForeignModel, dataset: Dataset, path: Path, source: str) -> ForeignModel:
     """The model with as many ids as the dataset's encoder. Raises UserError if it cannot have so many."""
     size = dataset.encoder.vocab_size
@@ -223,11 +232,14 @@ def finished_run(opened: Opened, model: ForeignModel, dataset: Dataset, named: R
     optimizer = build_optimizer(module, run.config.train.optim, opened.plugins)
     loss = model.best_val_loss if math.isfinite(model.best_val_loss) else None
     progress = Progress(step=model.step, best_val_loss=loss, best_step=model.step)
+    identity = identity_of(dataset)
+    if dataset.encoder.kind == "hf":  # it has learnt conversations elsewhere: the experiment's data need not be any
+        identity["conversations"] = has_special(dataset.encoder)
     with files.new_folder(run.folder) as folder:
         unfinished = UnfinishedRun(run.experiment, run.name, run.config, run.description, folder)
         unfinished.write_config()
         for which in ("best", "last"):
-            saving.copy(unfinished, which, progress, module, optimizer, identity_of(dataset))()
+            saving.copy(unfinished, which, progress, module, optimizer, identity)()
         unfinished.write_summary(
             opening(unfinished, dataset, Fresh(settled, module, optimizer, tokens), command)
             | {"status": "completed", "steps": model.step, "best_val_loss": loss}

@@ -53,11 +53,20 @@ def import_checkpoint(path: Path) -> ForeignModel:
         raise UserError(f"no nanoGPT checkpoint: model_args lacks {', '.join(missing)}", place=str(path), remedy=REMEDY)
     vocab_size = arguments["vocab_size"]
     model = {"kind": "gpt", "preset": "gpt2", **{name: arguments[name] for name in ARGUMENTS if name != "vocab_size"}}
-    model["dropout"] = float(arguments.get("dropout", 0.0))
+    model["dropout"] = number_in(arguments, "dropout", 0.0, path)
     check_fit(state, model, vocab_size, path)
-    return ForeignModel(
-        model, state, vocab_size, int(content.get("iter_num", 0)), float(content.get("best_val_loss", math.inf))
-    )
+    step = int(number_in(content, "iter_num", 0, path))
+    return ForeignModel(model, state, vocab_size, step, number_in(content, "best_val_loss", math.inf, path))
+
+
+def number_in(values: dict[str, Any], name: str, default: float, path: Path) -> float:
+    """A number of a checkpoint, which may be a tensor of one. Raises UserError for anything else and below 0."""
+    value = values.get(name, default)
+    if isinstance(value, Tensor) and value.numel() == 1:
+        value = value.item()
+    if type(value) not in (int, float) or not value >= 0 or (name == "iter_num" and math.isinf(value)):
+        raise UserError(f"no nanoGPT checkpoint: {name} is {value!r:.40}", place=str(path), remedy=REMEDY)
+    return float(value)
 
 
 def is_padding(rows: int, ids: int) -> bool:
