@@ -333,10 +333,10 @@ def test_an_imported_chat_model_talks_where_the_data_are_no_conversations(
     assert model.trained.conversations
     reply(begin_talk(model), "Hi")  # it was refused
     assert 'special_tokens = "chat"' in (text / "config.back.toml").read_text()
-    before = (text / "datasets" / "back" / "info.json").stat().st_mtime_ns
+    before = (text / "datasets" / "back" / "dataset.json").stat().st_mtime_ns
     more = terrarium("train", "text", "--variant", "back", "--run", "more")
     assert more.exit_code == 0, more.output
-    assert (text / "datasets" / "back" / "info.json").stat().st_mtime_ns == before
+    assert (text / "datasets" / "back" / "dataset.json").stat().st_mtime_ns == before
 
 
 @pytest.mark.parametrize(
