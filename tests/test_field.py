@@ -31,7 +31,7 @@ def field(lab: Path) -> Callable[[str], Path]:
     ("name", "key", "values"),
     [
         ("masked-verdict", "train.data.mask_prompt", ("true", "false")),
-        ("eval-iters-verdict", "train.runtime.eval_iters", ("0", "1")),
+        pytest.param("eval-iters-verdict", "train.runtime.eval_iters", ("0", "1"), marks=pytest.mark.slow),
     ],
 )
 def test_verdicts_on_losses_that_are_measured_differently(

@@ -349,8 +349,15 @@ def test_no_pickle_is_loaded_anywhere_else() -> None:
     found = {
         path.relative_to(core).as_posix(): sorted(word for word in words if word in text)
         for path in core.rglob("*.py")
-        if any(word in (text := path.read_text().replace(".eval(", "").replace("exec_module(", "")) for word in words)
+        if any(
+            word
+            in (text := path.read_text().replace(".eval(", "").replace("humaneval(", "").replace("exec_module(", ""))
+            for word in words
+        )
     }
-    own = {"data/spool.py": ["marshal."]}  # what the same process has written, in the folder that it prepares
+    own = {
+        "data/spool.py": ["marshal."],  # what the same process has written, in the folder that it prepares
+        "sandbox/inside.py": ["exec("],  # what runs there runs inside bubblewrap
+    }
     assert found == {"data/meta_pkl.py": ["pickle.Unpickler"], "models/nanogpt.py": ["torch.load"], **own}
     assert "weights_only=True" in (core / "models" / "nanogpt.py").read_text()

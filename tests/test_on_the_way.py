@@ -95,7 +95,9 @@ def test_runs_and_sweeps_show_them(spaces: Path, terrarium: Terrarium, tmp_path:
     assert "groups_val_loss.png" in links and all((handed_in / link).is_file() for link in links)
 
 
-@pytest.mark.parametrize("grid", ["train.optim.name=adamw,muon", "train.optim.weight_decay=0.1"])
+@pytest.mark.parametrize(
+    "grid", [pytest.param("train.optim.name=adamw,muon", marks=pytest.mark.slow), "train.optim.weight_decay=0.1"]
+)
 def test_a_picture_of_slices_needs_numbers(spaces: Path, terrarium: Terrarium, grid: str) -> None:
     assert terrarium("sweep", "spaces", "-q", "--grid", grid, "--name", "n").exit_code == 0
     assert not (spaces / "out/sweeps/n/slices.png").exists()

@@ -145,7 +145,7 @@ def test_signals_at_random_moments(
         print(f"\n{count} signals met {met}")
 
 
-@pytest.mark.parametrize("count", [10, pytest.param(200, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("count", [6, pytest.param(200, marks=pytest.mark.slow)])
 def test_a_second_signal_ends_at_once_and_loses_nothing(
     forks: Forks, unbroken: dict[str, Any], tmp_path: Path, count: int
 ) -> None:
@@ -189,7 +189,7 @@ def start(home: Path, *arguments: str) -> subprocess.Popen[str]:
     )  # fmt: skip
 
 
-@pytest.mark.parametrize("count", [3, pytest.param(60, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("count", [2, pytest.param(60, marks=pytest.mark.slow)])
 def test_a_whole_process_that_is_still_importing(
     forks: Forks, unbroken: dict[str, Any], tmp_path: Path, count: int
 ) -> None:

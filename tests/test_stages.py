@@ -333,7 +333,7 @@ def kill_at_random(lab: Lab, times: int) -> None:
 
 
 def test_killed_at_random_inside_and_between_stages_it_ends_as_an_unbroken_one(short_stages: Lab) -> None:
-    kill_at_random(short_stages, 8)
+    kill_at_random(short_stages, 4)
 
 
 @pytest.mark.slow

@@ -65,7 +65,15 @@ class Terminal:
 
 
 @needs_tmux
-@pytest.mark.parametrize(("columns", "environment"), [(60, {}), (80, {}), (120, {}), (80, {"NO_COLOR": "1"})])
+@pytest.mark.parametrize(
+    ("columns", "environment"),
+    [
+        (60, {}),
+        pytest.param(80, {}, marks=pytest.mark.slow),
+        pytest.param(120, {}, marks=pytest.mark.slow),
+        (80, {"NO_COLOR": "1"}),
+    ],
+)
 def test_the_screen_of_a_run(slow: Path, tmp_path: Path, columns: int, environment: dict[str, str]) -> None:
     terminal = Terminal(tmp_path, columns, environment | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"})
     try:
@@ -130,7 +138,10 @@ def test_the_live_table_of_a_sweep(slow: Path, tmp_path: Path, columns: int) -> 
 
 
 @needs_tmux
-@pytest.mark.parametrize(("environment", "red"), [({}, True), ({"NO_COLOR": "1"}, False), ({"TERM": "dumb"}, False)])
+@pytest.mark.parametrize(
+    ("environment", "red"),
+    [({}, True), ({"NO_COLOR": "1"}, False), pytest.param({"TERM": "dumb"}, False, marks=pytest.mark.slow)],
+)
 def test_an_error_is_red_unless_colour_is_off(
     lab: Path, tmp_path: Path, environment: dict[str, str], red: bool
 ) -> None:

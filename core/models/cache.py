@@ -39,11 +39,11 @@ class KVCache:
         self.memory[:, :, :, : other.length].copy_(other.memory[:, :, :, : other.length])
         self.length, self.recent = other.length, other.recent
 
-    def copied(self) -> KVCache:
-        """A cache of its own that holds the same, without room for more."""
-        copy = KVCache(self.memory[:, :, :, : self.length].clone())
-        copy.length, copy.recent = self.length, self.recent
-        return copy
+    def row(self, row: int, heads: int) -> KVCache:
+        """What is held of one row. heads: of keys and values that a row has."""
+        found = KVCache(self.memory[:, :, row * heads : (row + 1) * heads])
+        found.length, found.recent = self.length, None if self.recent is None else self.recent[row : row + 1]
+        return found
 
     def recall(self, tokens: Tensor, lookback: int) -> Tensor:
         """Put the last `lookback` ids in front of new ids (B, T), and remember the last ones of the result."""

@@ -81,18 +81,22 @@ class GPT(nn.Module):
 
     def forward(self, tokens: Tensor, cache: KVCache | None = None) -> Tensor:
         """Logits (B, T, V) for tokens (B, T), which follow those of the cache and join it. ValueError past block_size."""
-        T = tokens.shape[1]
-        recent = tokens if cache is None else cache.recall(tokens, self.lookback)
-        x, place = self.embed(recent, T, 0 if cache is None else cache.length)
         if cache is None:
-            x = self.through(x, place)
-        elif T == 1 and isinstance(cache, Decoder):
+            return self.head(self.through(*self.embed(tokens, tokens.shape[1], 0)), tokens)
+        if tokens.shape[1] == 1 and isinstance(cache, Decoder):
+            recent = cache.recall(tokens, self.lookback)
+            x, place = self.embed(recent, 1, cache.length)
             return self.finish(cache.decode(x[:, 0], place).unsqueeze(1), recent)
-        else:
-            for layer, block in enumerate(self.blocks):
-                x = block.cached(x, place, cache, layer)
-            cache.length += T
-        return self.head(x, recent)
+        return self.head(*self.read(tokens, cache))
+
+    def read(self, tokens: Tensor, cache: KVCache) -> tuple[Tensor, Tensor]:
+        """Have tokens (B, T) join a cache. Returns what `head` takes: the last block's output, and the ids."""
+        recent = cache.recall(tokens, self.lookback)
+        x, place = self.embed(recent, tokens.shape[1], cache.length)
+        for layer, block in enumerate(self.blocks):
+            x = block.cached(x, place, cache, layer)
+        cache.length += tokens.shape[1]
+        return x, recent
 
     def through(self, x: Tensor, place: Place) -> Tensor:
         """The last block's output (B, T, C) for embeddings (B, T, C)."""

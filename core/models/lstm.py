@@ -24,12 +24,6 @@ class LSTMState:
         """Remember what another one does."""
         self.length, self.state = other.length, other.state
 
-    def copied(self) -> LSTMState:
-        """One of its own that remembers the same."""
-        copy = LSTMState()
-        copy.take(self)
-        return copy
-
 
 class LSTMSlots:
     """Rows that begin and end at any time, for one token of each at once. views[i]: what row i remembers, for `used` rows."""
@@ -42,8 +36,15 @@ class LSTMSlots:
     def used(self) -> int:
         return len(self.views)
 
+    def caches_of(self, model: nn.Module, tokens: Tensor) -> list[LSTMState]:
+        """Memories of ids (B, T), one for each row."""
+        found = [LSTMState() for _ in tokens]
+        for state, row in zip(found, tokens, strict=True):
+            model(row[None], state)
+        return found
+
     def begin(self) -> LSTMState:
-        """A new row, as an empty memory: call the model with all of its tokens but the last one. It becomes the last row."""
+        """A new row, as an empty memory: fill it with all of its tokens but the last one. It becomes the last row."""
         self.views.append(LSTMState())
         return self.views[-1]
 

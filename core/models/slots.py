@@ -1,8 +1,8 @@
 """Decode rows of different lengths together: one token of each row in, its logits out. Rows begin and end at any time.
 
 On a CPU, a row's logits are the same bits whoever else is there, as far as the matrix library sums alike for different
-numbers of rows and tokens. It does from FEWEST rows and for multiples of STRIDE tokens on (docs/LOG.md), so those are what
-is computed.
+numbers of rows and tokens. It does from FEWEST rows on (docs/LOG.md), and on most processors for all multiples of STRIDE tokens,
+so those are what is computed.
 Shapes: R rows that are computed, L layers, K heads of keys and values, S tokens, D channels of a head, C channels.
 """
 
@@ -43,8 +43,16 @@ class Slots(Decoder):
             slopes = alibi_slopes(self.scheme.n_head, self.memory.dtype, device)
             self.slopes = slopes.view(heads, self.group, 1).repeat(room, 1, 1)  # (R K, G, 1)
 
+    def caches_of(self, model: nn.Module, tokens: Tensor) -> list[KVCache]:
+        """Caches that hold ids (B, T), one for each row. model: the one whose slots these are."""
+        rows, size = tokens.shape
+        heads, shape = self.scheme.n_kv_head, list(self.memory.shape)
+        cache = KVCache(self.memory.new_empty(*shape[:2], rows * heads, size, shape[4]))
+        model.read(tokens, cache)  # type: ignore[operator]
+        return [cache.row(row, heads) for row in range(rows)]
+
     def begin(self) -> KVCache:
-        """A new row, as an empty cache: call the model with all of its tokens but the last one. It becomes the last row."""
+        """A new row, as an empty cache: fill it with all of its tokens but the last one. It becomes the last row."""
         self.used += 1
         return self.views[self.used - 1]
 

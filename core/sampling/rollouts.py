@@ -10,6 +10,7 @@ from torch import nn
 from core.sampling.engine import Continuation, Engine, Running
 
 AT_ONCE = 64  # rows that share a call of the model
+JOINING = 4  # new prompts join when this part of the rows is free
 Respond = Callable[[Sequence[int]], Sequence[int]]  # what was written so far -> ids to go on with; usually none
 Until = Callable[[Sequence[int]], bool]  # what was written so far -> whether that is enough
 
@@ -58,14 +59,18 @@ def roll_out(
     must fit the model's block_size, or the model does not see the beginning.
     """
     engine = Engine(model, min(at_once, len(prompts)))
-    waiting = list(enumerate(zip(prompts, seeds, strict=True)))[::-1]
+    asked = [
+        Continuation(tuple(ids), max_new_tokens, temperature, top_k, top_p, seed)
+        for ids, seed in zip(prompts, seeds, strict=True)
+    ]
+    waiting = sorted(range(len(asked)), key=lambda number: (len(asked[number].ids), asked[number].ids), reverse=True)
     active: list[Writing] = []
     done: dict[int, Rollout] = {}
     while waiting or active:
-        while waiting and engine.has_room:
-            number, (ids, seed) = waiting.pop()
-            asked = Continuation(tuple(ids), max_new_tokens, temperature, top_k, top_p, seed)
-            active.append(Writing(number, engine.join(asked)))
+        # Some at a time, because prompts of one length are read together.
+        if waiting and engine.room >= min(len(waiting), max(1, at_once // JOINING)):
+            numbers = [waiting.pop() for _ in range(min(engine.room, len(waiting)))]
+            active += map(Writing, numbers, engine.join_all([asked[number] for number in numbers]))
         engine.step()
         for writing in list(active):
             if (rollout := finished(writing, engine, ends, respond, until)) is not None:

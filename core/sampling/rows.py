@@ -7,17 +7,20 @@ Shapes: B rows, V ids.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import groupby
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
+from core.models.slots import FEWEST
+
 
 class Rows(Protocol):
     """What stands before the last token of each row is known to the model; `step` makes the last token known too."""
 
-    def begin(self, ids: Sequence[int]) -> None:
-        """Add a row. ids: all but its last token; perhaps none."""
+    def begin(self, *rows: Sequence[int]) -> None:
+        """Add rows. Each is given by all of its ids but the last one; perhaps none."""
 
     def again(self, row: int, ids: Sequence[int]) -> None:
         """Replace what is known of a row, as by `begin`."""
@@ -36,28 +39,35 @@ def rows_of(model: nn.Module, at_most: int) -> Rows:
 
 
 class Together:
-    """Rows of a model with slots: all of them in one call of the model. filled: the ids that were made known last, and how."""
+    """Rows of a model with slots: all of them in one call of the model. read: the ids that were read last -> a cache of them."""
 
     def __init__(self, model: nn.Module, slots: Any) -> None:
         self.model, self.slots = model, slots
-        self.filled: tuple[list[int], Any] = ([], None)
+        self.read: dict[tuple[int, ...], Any] = {}
 
-    def begin(self, ids: Sequence[int]) -> None:
-        self.fill(self.slots.begin(), ids)
+    def begin(self, *rows: Sequence[int]) -> None:
+        self.fill([(self.slots.begin(), ids) for ids in rows])
 
     def again(self, row: int, ids: Sequence[int]) -> None:
-        self.fill(self.slots.again(row), ids)
+        self.fill([(self.slots.again(row), ids)])
 
-    def fill(self, view: Any, ids: Sequence[int]) -> None:
-        """Make ids known to the model, in an empty view. Those of the last time are copied: many answers to one prompt."""
-        if not ids:
-            return
-        known, copy = self.filled
-        if list(ids) == known:
-            view.take(copy)
-            return
-        self.model(column(self.model, ids).T, view)
-        self.filled = list(ids), view.copied()
+    def fill(self, wanted: Sequence[tuple[Any, Sequence[int]]]) -> None:
+        """Make ids known in empty views. Those of many views are read once, those of one length together."""
+        texts = [(view, tuple(ids)) for view, ids in wanted if ids]
+        known = {ids: self.read[ids] for _, ids in texts if ids in self.read}
+        new = sorted({ids for _, ids in texts if ids not in known}, key=len)
+        self.read = known if texts else self.read
+        for size, group in groupby(new, key=len):
+            same = list(group)
+            # As many at once as have the bits of one alone: fewer than FEWEST tokens are summed in another way.
+            for part in [same] if size >= FEWEST else [[ids] for ids in same]:
+                self.read |= zip(part, self.slots.caches_of(self.model, self.given(part)), strict=True)
+        for view, ids in texts:
+            view.take(self.read[ids])
+
+    def given(self, rows: Sequence[Sequence[int]]) -> Tensor:
+        """Ids (B, T), where the model is."""
+        return torch.tensor(rows, device=next(self.model.parameters()).device)
 
     def end(self, row: int) -> None:
         self.slots.end(row)
@@ -75,10 +85,11 @@ class Apart:
         self.known: list[list[int]] = []
         self.caches: list[Any] = []
 
-    def begin(self, ids: Sequence[int]) -> None:
-        self.known.append([])
-        self.caches.append(None)
-        self.again(len(self.known) - 1, ids)
+    def begin(self, *rows: Sequence[int]) -> None:
+        for ids in rows:
+            self.known.append([])
+            self.caches.append(None)
+            self.again(len(self.known) - 1, ids)
 
     def again(self, row: int, ids: Sequence[int]) -> None:
         self.known[row] = list(ids)

@@ -142,7 +142,7 @@ class Worker:
             with self.changed:
                 if self.closed:
                     return False
-                if not (self.waiting and engine.has_room):
+                if not (self.waiting and engine.room):
                     return True
                 ticket = self.waiting.popleft()
                 goes_on = ticket in self.calling
