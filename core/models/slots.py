@@ -1,8 +1,8 @@
 """Decode rows of different lengths together: one token of each row in, its logits out. Rows begin and end at any time.
 
 On a CPU, a row's logits are the same bits whoever else is there, as far as the matrix library sums alike for different
-numbers of rows and tokens. It does from FEWEST rows on (docs/LOG.md), and on most processors for all multiples of STRIDE tokens,
-so those are what is computed.
+numbers of rows and tokens. It does from FEWEST rows, for multiples of STRIDE tokens and from heads of 16 channels on (docs/LOG.md),
+so such numbers of rows and tokens are computed.
 Shapes: R rows that are computed, L layers, K heads of keys and values, S tokens, D channels of a head, C channels.
 """
 
