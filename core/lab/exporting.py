@@ -119,9 +119,11 @@ def write_for_transformers(model: LoadedModel, folder: Path, kind: str) -> str:
         from core.huggingface.merging import write_merged
 
         report = write_merged(model, folder)
+        others = {str(each.dtype).removeprefix("torch.") for each in model.module.parameters()} - {"float32"}
+        why = f"; the run has its base in {', '.join(sorted(others))}" if others else ""
         model.opened.listener.say(
             f"Merged in float32: logits differ by {report.largest:.2g} at most, KL {report.kl:.2g} nats per token, on "
-            f"{report.tokens:,} validation tokens."
+            f"{report.tokens:,} validation tokens{why}."
         )
         return LOAD_HF.format(trust="")
     from core.huggingface.to_hf import OWN, write_hf
