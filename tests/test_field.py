@@ -27,11 +27,12 @@ def field(lab: Path) -> Callable[[str], Path]:
     return lambda name: shutil.copytree(FIELD / name, lab / name)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "key", "values"),
     [
         ("masked-verdict", "train.data.mask_prompt", ("true", "false")),
-        pytest.param("eval-iters-verdict", "train.runtime.eval_iters", ("0", "1"), marks=pytest.mark.slow),
+        ("eval-iters-verdict", "train.runtime.eval_iters", ("0", "1")),
     ],
 )
 def test_verdicts_on_losses_that_are_measured_differently(

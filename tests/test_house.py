@@ -123,13 +123,8 @@ print([stops.index(key) for key in seen])
     assert done.stdout.strip() == str(list(range(len(stops))))
 
 
-SLOWLY = [
-    pytest.param(name, marks=pytest.mark.slow)
-    for name in ("bench", "corpora", "huggingface", "sandbox", "serve", "sweeps")
-]
-
-
-@pytest.mark.parametrize("capability", ["look", *SLOWLY])
+@pytest.mark.slow
+@pytest.mark.parametrize("capability", ["bench", "corpora", "huggingface", "look", "sandbox", "serve", "sweeps"])
 def test_a_capability_is_a_folder(capability: str, tmp_path: Path) -> None:
     """Without it its command is gone, and the rest works."""
     shutil.copytree(CORE, tmp_path / "core", ignore=shutil.ignore_patterns("__pycache__"))

@@ -83,7 +83,7 @@ def test_plateau_lowers_the_rate_when_the_loss_has_stopped_falling(spaces: Path,
 
 
 @pytest.mark.parametrize("kind", MODELS)
-@pytest.mark.parametrize("name", OPTIMIZERS)
+@pytest.mark.parametrize("name", ["muon", *(pytest.param(name, marks=pytest.mark.slow) for name in OPTIMIZERS[1:])])
 def test_a_weight_decay_of_one(spaces: Path, terrarium: Terrarium, kind: str, name: str) -> None:
     """As studies of grokking have it: the model trains, and its weights get smaller than without."""
     given = options(model__kind=kind, optim__name=name, schedule__max_iters=40, model__tie_weights=False)

@@ -55,6 +55,7 @@ def test_all_sweeps_in_one_command(study: Path, terrarium: Terrarium) -> None:
     assert "study-small" in terrarium("report", "spaces").output or (out / "report.html").is_file()
 
 
+@pytest.mark.slow
 def test_overrides_are_of_all_sweeps_and_go_before_their_own(study: Path, terrarium: Terrarium) -> None:
     assert terrarium("sweep", "spaces", "--study", "small", "-s", "train.schedule.max_iters=2", "-q").exit_code == 0
     for run in ("sweep-small-wide-seed3", "sweep-small-decay-weight_decay0.1-seed1"):

@@ -108,7 +108,8 @@ def test_the_screen_of_a_run(slow: Path, tmp_path: Path, columns: int, environme
 
 
 @needs_tmux
-@pytest.mark.parametrize("columns", [60, pytest.param(80, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("columns", [60, 80])
 def test_the_live_table_of_a_sweep(slow: Path, tmp_path: Path, columns: int) -> None:
     grid = "train.schedule.warmup_iters=0,1"
     environment = {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
