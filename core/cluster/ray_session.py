@@ -50,15 +50,21 @@ class Session:
         self.is_borrowed = bool(self.ray.is_initialized())  # by the user's own script
         self.is_own = not self.is_borrowed and address in ("", "local")
         self.folder = ""
+        self.settings = contextlib.ExitStack()
         if not self.is_own and not self.is_borrowed:
             refuse_unreachable(address)
 
     def __enter__(self) -> Session:
-        self.connect()
+        if self.is_own:
+            self.settings.enter_context(own_settings())
+        with self.settings.pop_all() as settings:
+            self.connect()
+            self.settings = settings.pop_all()
         return self
 
     def __exit__(self, *error: object) -> None:
-        self.disconnect()
+        with self.settings:
+            self.disconnect()
 
     def connect(self) -> None:
         """Connect, and start our own cluster first. Raises UserError if that fails."""
@@ -77,7 +83,7 @@ class Session:
                 "_temp_dir": self.folder,
             }
         try:
-            with own_settings() if self.is_own else contextlib.nullcontext(), keeping_signals():
+            with keeping_signals():
                 self.ray.init(log_to_driver=False, logging_level=logging.CRITICAL, **given)
         except (OSError, RuntimeError, ValueError, self.ray.exceptions.RayError) as error:
             self.disconnect()
@@ -168,15 +174,16 @@ def refuse_unreachable(address: str) -> None:
 
 @contextlib.contextmanager
 def own_settings() -> Iterator[None]:
-    """Set what our own cluster needs while it starts. Its processes inherit it; this one has it back as it was."""
+    """Set what our own cluster needs. Its processes inherit it; this one has its environment back at the end."""
     from ray._private import ray_constants
 
-    token = os.environ.get("RAY_AUTH_TOKEN") or OwnToken.text  # Ray reads it once in each process
+    token = os.environ.get("RAY_AUTH_TOKEN") or OwnToken.text
     former = {name: os.environ.get(name) for name in (*OWN, "RAY_AUTH_TOKEN", "RAY_ADDRESS")}
     before = ray_constants.ENABLE_RAY_CLUSTER  # from the variable, when Ray was imported
     os.environ.update(OWN, RAY_AUTH_TOKEN=token)
     os.environ.pop("RAY_ADDRESS", None)
     ray_constants.ENABLE_RAY_CLUSTER = False
+    read_variables()
     try:
         yield
     finally:
@@ -185,6 +192,15 @@ def own_settings() -> Iterator[None]:
             os.environ.pop(name, None)
             if value is not None:
                 os.environ[name] = value
+        read_variables()
+
+
+def read_variables() -> None:
+    """Have Ray read its variables again. Otherwise it does so once, when it is imported, and starts without a token."""
+    from ray._raylet import AuthenticationTokenLoader, Config
+
+    Config.initialize("")
+    AuthenticationTokenLoader.instance().reset_cache()
 
 
 class OwnToken:
