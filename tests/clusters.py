@@ -37,9 +37,9 @@ def title(process: int) -> str:
     return ""
 
 
-def workers(root: int) -> list[int]:
-    """Ray's workers with a task, below a process."""
-    return [process for process in below(root) if title(process).startswith("ray::") and "encode" in title(process) or "ray::train" in title(process)]  # fmt: skip
+def workers(root: int, task: str) -> list[int]:
+    """Ray's workers below a process that have a task of this title."""
+    return [process for process in below(root) if title(process).startswith(task)]
 
 
 def raylets(root: int) -> list[int]:
