@@ -14,7 +14,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import pytest
 from clusters import below, listening, raylets, title, workers
@@ -41,9 +41,9 @@ def home(tmp_path: Path) -> Path:
     folder = tmp_path / "experiments" / "spaces"
     folder.mkdir(parents=True)
     (folder / "prepare.py").write_text(PREPARE)
-    config = TINY.replace("max_iters = 6", "max_iters = 2000").replace("eval_interval = 3", "eval_interval = 400")
-    config = config.replace("log_interval = 2", "log_interval = 100").replace(
-        "checkpoint_interval = 2", "checkpoint_interval = 100"
+    config = TINY.replace("max_iters = 6", "max_iters = 800").replace("eval_interval = 3", "eval_interval = 200")
+    config = config.replace("log_interval = 2", "log_interval = 50").replace(
+        "checkpoint_interval = 2", "checkpoint_interval = 50"
     )
     (folder / "config.toml").write_text(config)
     return tmp_path
@@ -55,10 +55,11 @@ class Started:
     def __init__(self, home: Path, *words: str, first: str = "", **variables: str) -> None:
         code = f"import os; os.chdir({str(home)!r})\n{first}\nfrom core.cli.main import main; main()"
         given = {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"} | variables
-        self.output: IO[bytes] = tempfile.TemporaryFile()
-        self.process = subprocess.Popen(
-            [sys.executable, "-c", code, *words], env=os.environ | given, stdout=self.output, stderr=subprocess.STDOUT
-        )
+        self.output = home / f"output-{len(list(home.glob('output-*')))}.txt"
+        with self.output.open("wb") as output:
+            self.process = subprocess.Popen(
+                [sys.executable, "-c", code, *words], env=os.environ | given, stdout=output, stderr=subprocess.STDOUT
+            )
         self.pid = self.process.pid
 
     def wait_for(self, what: Callable[[], Any]) -> Any:
@@ -76,10 +77,10 @@ class Started:
             return self.process.wait(LONGEST)
         finally:
             self.process.kill()
+            self.process.wait()
 
     def text(self) -> str:
-        self.output.seek(0)
-        return self.output.read().decode(errors="replace")
+        return self.output.read_text(encoding="utf-8", errors="replace")
 
 
 def table(home: Path, sweep: str) -> str:

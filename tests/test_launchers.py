@@ -34,6 +34,7 @@ from core.sweeps.workers import MOST_LOSSES, request_for
 
 Terrarium = Callable[..., Result]
 ROOT = Path(__file__).parents[1]
+ONE = Share(1)
 SETTLED = ("train.runtime.attention=explicit", "train.runtime.threads=1")
 TELLING = """
 
@@ -142,7 +143,7 @@ def test_computing_on_a_gpu_takes_the_part_that_the_process_has(monkeypatch: pyt
         assert parts == [5]
 
 
-def request(spaces: Path, name: str, share: Share = Share(1), **more: Any) -> Request:
+def request(spaces: Path, name: str, share: Share = ONE, **more: Any) -> Request:
     return Request("spaces", "", SETTLED, Wish(name, command="by hand"), spaces / f"{name}.txt", share, **more)
 
 
@@ -327,7 +328,7 @@ def test_an_address_where_nothing_answers_is_told_in_bounded_time(monkeypatch: p
         raise TimeoutError("timed out")
 
     monkeypatch.setattr(ray_session.socket, "create_connection", connect)
-    with pytest.raises(UserError, match="nothing answers at 10.255.255.1:6379: timed out"):
+    with pytest.raises(UserError, match=r"nothing answers at 10\.255\.255\.1:6379: timed out"):
         refuse_unreachable("10.255.255.1:6379")
     assert limits == [ray_session.ANSWER]
 
@@ -337,7 +338,7 @@ def test_what_is_no_cluster_is_told_in_bounded_time(monkeypatch: pytest.MonkeyPa
         address = "127.0.0.1:{1}".format(*server.getsockname())
         monkeypatch.setattr(ray_session, "CONNECT", 0.5)
         monkeypatch.setattr(ray_session, "TRIAL", "import time; time.sleep(60)")
-        with pytest.raises(UserError, match="no cluster of Ray takes us in at .*: it does not take us in within 0 s"):
+        with pytest.raises(UserError, match=r"no cluster of Ray takes us in at .*: it does not take us in within 0 s"):
             refuse_unreachable(address)
         monkeypatch.setattr(ray_session, "CONNECT", 60)
         monkeypatch.setattr(ray_session, "TRIAL", "raise RuntimeError('Version mismatch')")
