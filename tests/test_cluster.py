@@ -24,7 +24,7 @@ ROOT = Path(__file__).parents[1]
 MEGABYTES = float(
     os.environ.get("TERRARIUM_TESTS_MEGABYTES", "30")
 )  # of text that is tokenized while workers are killed
-LONGEST = 900.0  # seconds of a command
+LONGEST = 1800.0  # seconds of a command
 SWEEP = ("-s", "train.runtime.attention=explicit", "-s", "train.runtime.threads=1")
 TRAINS = "ray::train"
 
@@ -41,9 +41,9 @@ def home(tmp_path: Path) -> Path:
     folder = tmp_path / "experiments" / "spaces"
     folder.mkdir(parents=True)
     (folder / "prepare.py").write_text(PREPARE)
-    config = TINY.replace("max_iters = 6", "max_iters = 800").replace("eval_interval = 3", "eval_interval = 200")
-    config = config.replace("log_interval = 2", "log_interval = 50").replace(
-        "checkpoint_interval = 2", "checkpoint_interval = 50"
+    config = TINY.replace("max_iters = 6", "max_iters = 200").replace("eval_interval = 3", "eval_interval = 100")
+    config = config.replace("log_interval = 2", "log_interval = 20").replace(
+        "checkpoint_interval = 2", "checkpoint_interval = 20"
     )
     (folder / "config.toml").write_text(config)
     return tmp_path

@@ -125,7 +125,7 @@ print([stops.index(key) for key in seen])
 
 SLOWLY = [
     pytest.param(name, marks=pytest.mark.slow)
-    for name in ("bench", "corpora", "huggingface", "sandbox", "serve", "sweeps")
+    for name in ("bench", "cluster", "corpora", "huggingface", "sandbox", "serve", "sweeps")
 ]
 
 

@@ -25,7 +25,7 @@ from core.cluster.task import look
 from core.errors import UserError
 
 LOOPBACK = "127.0.0.1"
-STORE = 256 << 20  # bytes of shared memory for our own cluster; groups of documents need 2 MB each
+STORE = 256 << 20  # bytes of shared memory for our own cluster; groups of documents need a few MB each
 ANSWER, CONNECT = 10.0, 90.0  # seconds that an address has to answer, and a cluster to take us in
 OWN = {
     "RAY_AUTH_MODE": "token",
