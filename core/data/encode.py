@@ -213,12 +213,12 @@ def encode_stretches(encoder: Encoder, group: Sequence[Stretch]) -> list[Ids]:
     return encoder.encode_batch([stretch.text for stretch in group])
 
 
-def encode_documents(encoder: Encoder, batch: Batch, *, frame: Frame, turns: bool) -> EncodedDocuments:
+def encode_documents(encoder: Encoder, batch: DocumentBatch, *, frame: Frame, turns: bool) -> EncodedDocuments:
     """A batch of documents, encoded."""
     return EncodedDocuments(batch.pieces, encoder, frame, turns=turns)
 
 
-class Batch(NamedTuple):
+class DocumentBatch(NamedTuple):
     """Some documents: the pieces of each, and the name of its group."""
 
     pieces: list[Pieces]
@@ -294,16 +294,16 @@ def stretches(documents: Iterable[Iterable[str]]) -> Iterator[Stretch]:
             yield Stretch(waiting, is_first, is_last=True)
 
 
-def batches(documents: Iterable[Document], *, chat: bool = False) -> Iterator[Batch]:
+def batches(documents: Iterable[Document], *, chat: bool = False) -> Iterator[DocumentBatch]:
     """Documents in batches that bound both Python's overhead and memory."""
-    batch, characters = Batch([], []), 0
+    batch, characters = DocumentBatch([], []), 0
     for document in documents:
         batch.pieces.append(segments(document, chat=chat))
         batch.groups.append(getattr(document, "group", None))
         characters += length_of(document, batch.pieces[-1])
         if len(batch.pieces) >= DOCUMENTS_AT_ONCE or characters >= PIECE * GROUP:
             yield batch
-            batch, characters = Batch([], []), 0
+            batch, characters = DocumentBatch([], []), 0
     if batch.pieces:
         yield batch
 
