@@ -57,6 +57,8 @@ class Session:
     def __enter__(self) -> Session:
         if self.is_own:
             self.settings.enter_context(own_settings())
+        if not self.is_borrowed:
+            self.settings.enter_context(without_remarks())
         with self.settings.pop_all() as settings:
             self.connect()
             self.settings = settings.pop_all()
@@ -201,6 +203,19 @@ def read_variables() -> None:
 
     Config.initialize("")
     AuthenticationTokenLoader.instance().reset_cache()
+
+
+@contextlib.contextmanager
+def without_remarks() -> Iterator[None]:
+    """Keep Ray from printing what happens to its processes, on stdout. What it means for a run, the sweep says."""
+    from ray._private import worker
+
+    former = worker.print_to_stdstream
+    worker.print_to_stdstream = lambda *arguments, **more: None
+    try:
+        yield
+    finally:
+        worker.print_to_stdstream = former
 
 
 class OwnToken:
