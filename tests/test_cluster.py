@@ -121,8 +121,9 @@ def test_a_sweep_survives_its_workers_and_its_raylet(home: Path) -> None:
     kept: dict[Path, int] = {}
     addresses: set[str] = set()
     for number in range(10):
-        training = command.wait_for(lambda: workers(command.pid, TRAINS))
-        assert training, command.text()
+        # Kills are spread over the sweep: before each one, another run has finished.
+        there = lambda least=number: len(finished(home)) >= least and workers(command.pid, TRAINS)  # noqa: E731
+        assert command.wait_for(there), command.text()
         time.sleep(chance.uniform(0, 6))
         addresses |= {found for process in below(command.pid) for found in listening(process)}
         kept |= finished(home)
