@@ -30,7 +30,7 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 POLL = 0.05  # seconds
 AHEAD = 2  # groups of documents that are under way for each worker: one is encoded, one waits
-MOST_LOSSES = 10  # of one group of documents
+MOST_LOSSES = 20  # of one group of documents
 
 
 @contextlib.contextmanager
