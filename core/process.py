@@ -28,14 +28,16 @@ from core.errors import Interrupted, Stopped, UserError
 # Options of glibc's mallopt (malloc.h).
 M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_THRESHOLD = -1, -2, -3
 CGROUP = Path("/sys/fs/cgroup")  # version 2, as seen inside a container
+CONTEXT = 600 << 20  # bytes, an estimate: libraries and kernels that a process loads onto its GPU
 STOPPING = (signal.SIGINT, signal.SIGTERM)
 IMPORTING, IMPORTS = 1.0, 5  # how long a signal waits for an import: at most seconds, at most times
 
 
 class Owner:
-    """Whether this process runs only one command of ours."""
+    """Whether this process runs only one command of ours. runs_on_gpu: processes of ours that divide its GPU's memory."""
 
     owned = False
+    runs_on_gpu = 1
 
 
 class Program:
@@ -153,6 +155,8 @@ def computing(device: str) -> Iterator[None]:
             limit_memory()
     if Owner.owned:
         keep_compiled_code()
+        if device == "cuda":
+            share_gpu(Owner.runs_on_gpu)
     try:
         yield
     finally:
@@ -167,6 +171,18 @@ def computing(device: str) -> Iterator[None]:
                 torch.cuda.set_rng_state_all(cuda_draws)
             elif torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
                 torch.cuda.manual_seed_all(torch.initial_seed())  # as they would be, had we not used them
+
+
+def share_gpu(runs: int) -> None:
+    """Take at most one of `runs` equal parts of the GPU's memory, so that one run that needs more fails alone.
+
+    CUDA itself takes CONTEXT bytes in each process, which torch does not count.
+    """
+    import torch
+
+    if runs > 1:
+        total = torch.cuda.get_device_properties(torch.cuda.current_device()).total_memory
+        torch.cuda.set_per_process_memory_fraction(max(1 / runs - CONTEXT / total, 0.5 / runs))
 
 
 def set_threads(count: int) -> None:

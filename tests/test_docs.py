@@ -261,7 +261,7 @@ def test_the_plugin_of_the_page_does_all_it_says(tmp_path: Path, lab: Path) -> N
     assert re.fullmatch(r"default: [\d.]+ s\n", told.stdout), told.stderr
     listed = [line.split() for line in run("plugins").stdout.splitlines()]
     for kind, value in (
-        ("encoder", "ascii"), ("model", "bigram"), ("optimizer", "rmsprop"), ("tracker", "jsonl"),
+        ("encoder", "ascii"), ("model", "bigram"), ("optimizer", "rmsprop"), ("tracker", "jsonl"), ("launcher", "quietly"),
         ("command", OF_THE_PLUGIN_PAGE), ("experiment", "codes"),
     ):  # fmt: skip
         assert [kind, value, "terrarium-ascii"] in listed

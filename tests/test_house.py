@@ -124,7 +124,9 @@ print([stops.index(key) for key in seen])
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("capability", ["bench", "corpora", "huggingface", "look", "sandbox", "serve", "sweeps"])
+@pytest.mark.parametrize(
+    "capability", ["bench", "cluster", "corpora", "huggingface", "look", "sandbox", "serve", "sweeps"]
+)
 def test_a_capability_is_a_folder(capability: str, tmp_path: Path) -> None:
     """Without it its command is gone, and the rest works."""
     shutil.copytree(CORE, tmp_path / "core", ignore=shutil.ignore_patterns("__pycache__"))

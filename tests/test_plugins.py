@@ -205,5 +205,5 @@ def test_an_unknown_name_is_told_with_the_known_ones() -> None:
 def test_the_hooks_are_those_of_the_contract() -> None:
     assert set(HOOKS) == {
         "experiment_folders", "register_encoders", "register_models", "register_optimizers", "register_trackers",
-        "register_suites", "register_objectives", "register_commands", "on_train_start", "on_metrics", "on_checkpoint", "on_train_end",
+        "register_suites", "register_objectives", "register_launchers", "register_commands", "on_train_start", "on_metrics", "on_checkpoint", "on_train_end",
     }  # fmt: skip

@@ -41,7 +41,7 @@ from core.report.grid import Spot, picture
 from core.report.plots import png
 from core.sweeps import names, processes, workers
 from core.sweeps.plan import Point, Sweep, plan
-from core.sweeps.processes import Request, start
+from core.sweeps.processes import Request, Share, start
 from core.sweeps.space import Grid, Range, Space, check_space
 from core.sweeps.state import Standing, State, open_state
 from core.toml import toml_value
@@ -416,7 +416,7 @@ def on_train_start(run):
 
 def request(run: str, log: Path, *overrides: str, **more: Any) -> Request:
     """A run of `spaces` in the current folder."""
-    return Request("spaces", "", overrides, Wish(run, command="by hand"), log, 1, **more)
+    return Request("spaces", "", overrides, Wish(run, command="by hand"), log, Share(1), **more)
 
 
 def ended(asked: Request) -> tuple[int | None, str]:
@@ -843,7 +843,7 @@ def test_the_table_on_a_terminal_shows_what_runs_and_what_waits(finished: Path) 
     point = points[40]
     state.set(point, Standing("running"))
     process: Any = None
-    job = workers.Job(point, process, Path(), Path(), rows=[{"step": 12, "val_loss": 1.5}])
+    job = workers.Job(point, process, Share(), Path(), [Path()], rows=[{"step": 12, "val_loss": 1.5}])
     console = Console(width=100, file=io.StringIO(), record=True)
     console.print(drawn(state, [job]))
     text = console.export_text()

@@ -19,7 +19,7 @@ LINE_SECONDS = 5.0  # between plain lines of progress, at least
 OPTIONS = {
     "run": "--run", "stage": "--stage", "name": "--name", "variant": "--variant", "force": "--force", "fresh": "--fresh", "resume": "--resume",
     "exact": "--exact", "start": "--start", "prompt": "--prompt", "output_path": "--out", "seeds": "--seeds", "grid": "--grid", "ranges": "--range",
-    "data": "--data", "prompts": "--prompts", "samples": "--samples", "temperature": "--temperature", "draws": "--random", "halving": "--halving", "retry": "--retry", "minutes": "--minutes", "suite": "--suite", "run_code": "--run-code",
+    "data": "--data", "prompts": "--prompts", "samples": "--samples", "temperature": "--temperature", "draws": "--random", "halving": "--halving", "retry": "--retry", "minutes": "--minutes", "suite": "--suite", "run_code": "--run-code", "on": "--on", "address": "--address", "jobs": "--jobs",
 }  # fmt: skip
 QUOTED = re.compile(r"`([A-Za-z_][\w.-]*)=([^`]*)`")
 

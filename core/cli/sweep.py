@@ -3,22 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
-from core.cli import options
-from core.private import command_line
-from core.process import Program
-
-if TYPE_CHECKING:
-    from core.lab.opened import Opened
-
-OF_ONE = {
-    "--seeds": "seeds", "--grid": "grids", "--random": "draws", "--range": "ranges", "--halving": "halving", "--name": "name", "--description": "description",
-}  # fmt: skip
+from core.cli import options, where
+from core.cli.study import study, train_command
 
 
 @click.command()
@@ -52,10 +43,10 @@ OF_ONE = {
     "--jobs",
     metavar="N",
     type=click.IntRange(min=1),
-    default=1,
-    show_default=True,
-    help="Number of runs at a time. The CPU threads are divided among them.",
+    default=None,
+    help="Number of runs at a time. Threads and GPUs are divided among them.  [default: 1; with --on, as many as there is room for]",
 )
+@where.cluster
 @click.option(
     "--halving",
     is_flag=True,
@@ -84,7 +75,7 @@ def sweep(
     from core.sweeps import results
     from core.sweeps.live import Screen
     from core.sweeps.plan import Call, plan
-    from core.sweeps.running import refuse_unfinished, run_sweep
+    from core.sweeps.running import Where, refuse_unfinished, run_sweep
     from core.sweeps.space import Space, check_space
 
     space = check_space(
@@ -100,48 +91,11 @@ def sweep(
     call = Call(options.this_command(), "name", partial(train_command, opened, description))
     planned = plan(opened, space, name=choices["name"], halving=choices["halving"], description=description, call=call)
     screen = Screen(console.stream, phrased) if console.interactive else None
-    state = run_sweep(planned, choices["jobs"], retry=choices["retry"], screen=screen)
+    place = Where(choices["on"], choices["jobs"], choices["address"])
+    state = run_sweep(planned, place, retry=choices["retry"], screen=screen)
     if as_json:
         click.echo(json.dumps(results.as_json(state, results.results_of(state)), indent=2, ensure_ascii=False))
     refuse_unfinished(state)
-
-
-def study(
-    experiment: str, overrides: tuple[str, ...], variant: str, quiet: bool, as_json: bool, choices: dict[str, Any]
-) -> None:
-    """Train all sweeps of a study."""
-    from core.cli.console import Console, phrased
-    from core.sweeps import results
-    from core.sweeps.live import Screen
-    from core.sweeps.plan import Call
-    from core.sweeps.study import plan_study, refuse_failures, run_study
-
-    options.refuse_together(
-        "--study", {"--variant": variant, **{option: choices[name] for option, name in OF_ONE.items()}}
-    )
-    console = Console(quiet=quiet, json=as_json)
-    click.get_current_context().call_on_close(console.close)
-
-    def call_of(opened: Opened, description: str) -> Call:
-        return Call("", "name", partial(train_command, opened, description))
-
-    planned = plan_study(experiment, choices["study"], overrides, console, options.this_command(), call_of)
-    screen = Screen(console.stream, phrased) if console.interactive else None
-    states = run_study(planned, choices["jobs"], retry=choices["retry"], screen=screen)
-    if as_json:
-        found = [results.as_json(state, results.results_of(state)) for state in states]
-        options.say_json({"experiment": states[0].sweep.experiment.name, "study": planned.name, "sweeps": found})
-    refuse_failures(states)
-
-
-def train_command(opened: Opened, description: str, run: str, overrides: Sequence[str]) -> str:
-    """The command that trains one run of the sweep alone."""
-    return command_line([
-        *Program.words, "train", opened.experiment.address or opened.experiment.name, "--run", run,
-        *(["--variant", opened.variant] if opened.variant else []),
-        *(["--description", description] if description else []),
-        *(part for text in overrides for part in ("-s", text)),
-    ])  # fmt: skip
 
 
 COMMANDS = (sweep,)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from core.cli import options
+from core.cli import options, where
 
 if TYPE_CHECKING:
     from core.data.dataset import Dataset
@@ -18,16 +18,26 @@ if TYPE_CHECKING:
 @options.experiment
 @options.stage
 @options.force
+@click.option(
+    "--jobs",
+    metavar="N",
+    type=click.IntRange(min=1),
+    default=None,
+    help="With --on: workers that encode.  [default: one for each CPU]",
+)
+@where.cluster
 @options.as_json
 @options.settings
 def prepare(
-    experiment: str, stage: str, force: bool, as_json: bool, overrides: tuple[str, ...], variant: str, quiet: bool
+    experiment: str, as_json: bool, overrides: tuple[str, ...], variant: str, quiet: bool, **choices: Any
 ) -> None:
     """Make the dataset, unless it is current. With stages, make those of all of them."""
+    from core.lab.coding import opened_coding
     from core.lab.pipeline import prepare_all
 
     opened, _ = options.opened(experiment, overrides, variant, quiet, as_json=as_json)
-    made = prepare_all(opened, stage, force=force)
+    with opened_coding(opened, choices["on"], choices["jobs"], choices["address"]) as coding:
+        made = prepare_all(opened, choices["stage"], force=choices["force"], coding=coding)
     if as_json:
         found = {name: dataset_as_json(opened.experiment.name, dataset) for name, dataset in made.items()}
         options.say_json(found.get("", {"experiment": opened.experiment.name, "stages": found}))

@@ -15,7 +15,7 @@ from core.chat.render import trimmed
 from core.config import Config
 from core.data import split
 from core.data.documents import Document, segments
-from core.data.encode import Side, token_type
+from core.data.encode import Coding, Side, encode_here, token_type
 from core.data.info import HELD_OUT
 from core.data.meta_pkl import write_meta
 from core.data.source import Source
@@ -40,11 +40,13 @@ class Made:
 
 @dataclass(frozen=True)
 class Build:
-    """A dataset being built: its source, and the folder to fill. encoder: one that prepare.py has made; None: what the settings say."""
+    """A dataset being built: its source, and the folder to fill. encoder: one that prepare.py has made; None: what the settings
+    say. coding: who encodes."""
 
     source: Source
     folder: Path
     encoder: Encoder | None = None
+    coding: Coding = encode_here
 
     @property
     def config(self) -> Config:
@@ -157,7 +159,7 @@ def compose_text(
     tell = build.counter("encoding", characters)
     sides = []
     for name, text in texts.items():
-        sides.append(Side(build.folder, name, encoder, tell))
+        sides.append(Side(build.folder, name, encoder, tell, build.coding))
         first, last = apart or len(sides) == 1, apart or len(sides) == len(texts)
         sides[-1].write_text(
             text,
@@ -216,7 +218,7 @@ def compose_documents(
     tell = build.counter("encoding", spool.characters)
     sides = []
     for name, chosen in numbers.items():
-        sides.append(Side(build.folder, name, encoder, tell))
+        sides.append(Side(build.folder, name, encoder, tell, build.coding))
         documents = spool.read(chosen.tolist())
         fits: list[bool] | None = None
         if chat and build.config.prepare.max_tokens and spool.kind == "conversations":

@@ -15,8 +15,9 @@ from __future__ import annotations
 import contextlib
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -32,8 +33,28 @@ from core.encoders.base import Encoder, Frame, Ids
 
 Array = npt.NDArray[Any]
 Pieces = list[Piece]
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 DOCUMENTS_AT_ONCE = 4096
 NO_FRAME = Frame()
+
+
+class Coding(Protocol):
+    """Applies a function of an encoder to groups of text or documents, and gives back each with its result, in order.
+
+    Groups and results are what `pickle` can copy, so the work may be done elsewhere. The function is one of this module.
+    """
+
+    def __call__(
+        self, encoder: Encoder, work: Callable[[Encoder, Item], Result], items: Iterable[Item]
+    ) -> Iterator[tuple[Item, Result]]: ...
+
+
+def encode_here(
+    encoder: Encoder, work: Callable[[Encoder, Item], Result], items: Iterable[Item]
+) -> Iterator[tuple[Item, Result]]:
+    """A Coding that works in this process."""
+    return ((item, work(encoder, item)) for item in items)
 
 
 def token_type(vocab_size: int) -> np.dtype[Any]:
@@ -63,9 +84,15 @@ class Side:
     """
 
     def __init__(
-        self, folder: Path, name: str, encoder: Encoder, on_characters: Callable[[int], None] = lambda count: None
+        self,
+        folder: Path,
+        name: str,
+        encoder: Encoder,
+        on_characters: Callable[[int], None] = lambda count: None,
+        coding: Coding = encode_here,
     ):
         self.folder, self.name, self.encoder, self.on_characters = folder, name, encoder, on_characters
+        self.coding = coding
         self.checksums: dict[str, str] = {}
         self.text = hashlib.sha256()
         self.counts = dict.fromkeys(("tokens", "documents", "characters", "bytes", "target_tokens", "target_bytes"), 0)
@@ -89,8 +116,8 @@ class Side:
             self.write_framed([texts] if not apart else ([text] for text in texts), frame, masked=masked)
             return
         with self.open("", token_type(self.encoder.vocab_size)) as file:
-            for group in grouped(pieces(texts)):
-                for ids in self.encoder.encode_batch(group):
+            for group, encoded in self.coding(self.encoder, encode_texts, grouped(pieces(texts))):
+                for ids in encoded:
                     file.add(ids)
                 self.counts["characters"] += sum(map(len, group))
                 for text in group:
@@ -106,9 +133,9 @@ class Side:
         with contextlib.ExitStack() as stack:
             file = stack.enter_context(self.open("", token_type(self.encoder.vocab_size)))
             mask = stack.enter_context(self.open(".mask", "u1")) if masked else None
-            for group in grouped(stretches(documents)):
+            for group, encoded in self.coding(self.encoder, encode_stretches, grouped(stretches(documents))):
                 texts = [stretch.text for stretch in group]
-                for stretch, ids in zip(group, self.encoder.encode_batch(texts), strict=True):
+                for stretch, ids in zip(group, encoded, strict=True):
                     before = [frame.begin] if stretch.is_first and frame.begin is not None else []
                     behind = [frame.end] if stretch.is_last and frame.end is not None else []
                     file.add(np.concatenate([np.array(before, np.uint32), ids, np.array(behind, np.uint32)]))
@@ -152,15 +179,16 @@ class Side:
             self.open(".idx", "<u8") as starts,
             self.open(".group", "<u2") as group,
         ):
-            for batch, pieces_of_each in batches(documents, chat=chat):
-                block = EncodedDocuments(pieces_of_each, self.encoder, frame, turns=chat)
+            work = partial(encode_documents, frame=frame, turns=chat)
+            for batch, block in self.coding(self.encoder, work, batches(documents, chat=chat)):
+                pieces_of_each = batch.pieces
                 starts.add(ids.length + block.starts)
                 ids.add(block.ids)
                 mask.add(block.mask)
                 self.text.update(
                     "".join([f"{text}\0" for piece_list in pieces_of_each for text, _, _ in piece_list]).encode()
                 )
-                group.add(np.array([groups.get(getattr(document, "group", None), 0) for document in batch]))
+                group.add(np.array([groups.get(name, 0) for name in batch.groups]))
                 longest = {name: max(length, getattr(block, name)) for name, length in longest.items()}
                 for name, count in block.counts.items():
                     self.counts[name] += count
@@ -173,6 +201,28 @@ class Side:
         with self.open(".prompts", "<u8") as prompts:
             prompts.add(np.sort(np.unique(keys, return_index=True)[1]))
         self.counts |= {"prompts": prompts.length} | longest
+
+
+def encode_texts(encoder: Encoder, texts: Sequence[str]) -> list[Ids]:
+    """Ids of each text."""
+    return encoder.encode_batch(texts)
+
+
+def encode_stretches(encoder: Encoder, group: Sequence[Stretch]) -> list[Ids]:
+    """Ids of each stretch."""
+    return encoder.encode_batch([stretch.text for stretch in group])
+
+
+def encode_documents(encoder: Encoder, batch: DocumentBatch, *, frame: Frame, turns: bool) -> EncodedDocuments:
+    """A batch of documents, encoded."""
+    return EncodedDocuments(batch.pieces, encoder, frame, turns=turns)
+
+
+class DocumentBatch(NamedTuple):
+    """Some documents: the pieces of each, and the name of its group."""
+
+    pieces: list[Pieces]
+    groups: list[str | None]
 
 
 class EncodedDocuments:
@@ -244,20 +294,18 @@ def stretches(documents: Iterable[Iterable[str]]) -> Iterator[Stretch]:
             yield Stretch(waiting, is_first, is_last=True)
 
 
-def batches(documents: Iterable[Document], *, chat: bool = False) -> Iterator[tuple[list[Document], list[Pieces]]]:
-    """Documents with their pieces, in batches that bound both Python's overhead and memory."""
-    batch: list[Document] = []
-    piece_lists: list[Pieces] = []
-    characters = 0
+def batches(documents: Iterable[Document], *, chat: bool = False) -> Iterator[DocumentBatch]:
+    """Documents in batches that bound both Python's overhead and memory."""
+    batch, characters = DocumentBatch([], []), 0
     for document in documents:
-        batch.append(document)
-        piece_lists.append(segments(document, chat=chat))
-        characters += length_of(document, piece_lists[-1])
-        if len(batch) >= DOCUMENTS_AT_ONCE or characters >= PIECE * GROUP:
-            yield batch, piece_lists
-            batch, piece_lists, characters = [], [], 0
-    if batch:
-        yield batch, piece_lists
+        batch.pieces.append(segments(document, chat=chat))
+        batch.groups.append(getattr(document, "group", None))
+        characters += length_of(document, batch.pieces[-1])
+        if len(batch.pieces) >= DOCUMENTS_AT_ONCE or characters >= PIECE * GROUP:
+            yield batch
+            batch, characters = DocumentBatch([], []), 0
+    if batch.pieces:
+        yield batch
 
 
 def utf8_length(text: str) -> int:

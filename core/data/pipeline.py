@@ -16,6 +16,7 @@ from core.config import Config
 from core.contradictions import leaves_folder
 from core.data.compose import Build
 from core.data.dataset import Dataset, load_dataset
+from core.data.encode import Coding, encode_here
 from core.data.fingerprint import Known, checksums, code_and_settings, fingerprint, opened_below, raw_files, stamp
 from core.data.from_table import make_from_table
 from core.data.held_out import held_out_function
@@ -43,10 +44,11 @@ def prepare(
     *,
     force: bool = False,
     listener: Listener = SILENT,
+    coding: Coding = encode_here,
 ) -> Dataset:
     """Make the experiment's dataset, or open the one that is up to date or the user's own.
 
-    settings: where config keys were set, for errors. plugins: with its prepare.py. force: make it even if it is up to date.
+    settings: where config keys were set, for errors. plugins: with its prepare.py. force: make it even if it is up to date. coding: who encodes.
     The folder of the Dataset may be another than prepare.dataset_dir says: see `dataset_setting`.
     Raises UserError for mistakes in the settings, the input or the documents, and RunFailed when the disk is full.
     Exceptions of prepare.py itself pass through.
@@ -95,7 +97,7 @@ def prepare(
                 if by_hand and (note := perhaps_mistyped(source, target)):
                     listener.say(note)
                 former = data_hash(target, plugins)
-                make(source, target)
+                make(source, target, coding)
     dataset = load_dataset(target, plugins)
     if former == dataset.data_hash:
         listener.say(f"{experiment.name}: the data is the same as before, so its runs go on")
@@ -292,7 +294,7 @@ def paths_in(folder: Path) -> dict[str, Path]:
     return {path.relative_to(folder).as_posix(): path for path in sorted(folder.rglob("*")) if path.is_file()}
 
 
-def make(source: Source, target: Path) -> None:
+def make(source: Source, target: Path, coding: Coding) -> None:
     """Fill a new folder in the way that the source has chosen, and put it in target's place. After an error target is unchanged."""
     made_by = code_and_settings(source)  # as they are before the work, which may take hours
     if source.kind != "documents":
@@ -303,7 +305,7 @@ def make(source: Source, target: Path) -> None:
     try:
         with files.new_folder(target) as folder:
             with process.noting_opened_files() as paths_opened:
-                made = makers.get(source.kind, make_from_file)(Build(source, folder))
+                made = makers.get(source.kind, make_from_file)(Build(source, folder, coding=coding))
             opened = opened_below(source, paths_opened) if source.function else []
             raw = checksums(raw_files(source, opened), {}) if made.raw is None else made.raw
             paths = paths_in(folder)

@@ -25,6 +25,7 @@ from core.tracking.values import unwrapped
 
 if TYPE_CHECKING:
     from core.data.dataset import Dataset
+    from core.data.encode import Coding
 
 
 @dataclass(frozen=True)
@@ -113,12 +114,22 @@ def plain(key: str, value: Any) -> Any:
     return value
 
 
-def prepared(opened: Opened, *, force: bool = False) -> tuple[Opened, Dataset]:
-    """Make the dataset if it is not current. Returns the experiment, with the dataset's folder set, and the dataset."""
+def prepared(opened: Opened, *, force: bool = False, coding: Coding | None = None) -> tuple[Opened, Dataset]:
+    """Make the dataset if it is not current. Returns the experiment, with the dataset's folder set, and the dataset.
+
+    coding: who encodes; None: this process.
+    """
+    from core.data.encode import encode_here
     from core.data.pipeline import prepare
 
     dataset = prepare(
-        opened.experiment, opened.config, opened.settings, opened.plugins, force=force, listener=opened.listener
+        opened.experiment,
+        opened.config,
+        opened.settings,
+        opened.plugins,
+        force=force,
+        listener=opened.listener,
+        coding=coding or encode_here,
     )
     return as_read(opened, dataset), dataset
 

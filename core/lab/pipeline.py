@@ -12,6 +12,7 @@ from typing import Any
 
 from core import durable, files
 from core.data.dataset import Dataset
+from core.data.encode import Coding
 from core.encoders.base import identity
 from core.encoders.special import has_special
 from core.errors import UserError
@@ -30,19 +31,25 @@ from core.tracking.run import PIPELINE, Run, lock_file, read_summary, set_aside,
 from core.training import checkpoints
 
 
-def prepare_all(opened: Opened, stage: str = "", *, force: bool = False) -> dict[str, Dataset]:
+def prepare_all(
+    opened: Opened, stage: str = "", *, force: bool = False, coding: Coding | None = None
+) -> dict[str, Dataset]:
     """Make the dataset, or those of all stages, or of one stage after the first one's, whose encoder it has.
 
-    Returns them by stage, in their order; without stages, "" has the only one. Raises UserError.
+    Returns them by stage, in their order; without stages, "" has the only one. coding: who encodes; None: this process.
+    Raises UserError.
     """
     if stage:
         named(opened, stage)
     if not opened.stages:
-        return {"": prepared(opened, force=force)[1]}
-    return {name: dataset for name, (_, dataset) in prepared_stages(opened, stage, force=force).items()}
+        return {"": prepared(opened, force=force, coding=coding)[1]}
+    found = prepared_stages(opened, stage, force=force, coding=coding)
+    return {name: dataset for name, (_, dataset) in found.items()}
 
 
-def prepared_stages(opened: Opened, chosen: str = "", *, force: bool = False) -> dict[str, tuple[Opened, Dataset]]:
+def prepared_stages(
+    opened: Opened, chosen: str = "", *, force: bool = False, coding: Coding | None = None
+) -> dict[str, tuple[Opened, Dataset]]:
     """The experiment as each stage has it, with its dataset. chosen: only this stage, and the first one."""
     found: dict[str, tuple[Opened, Dataset]] = {}
     made: dict[Path, Dataset] = {}
@@ -51,7 +58,7 @@ def prepared_stages(opened: Opened, chosen: str = "", *, force: bool = False) ->
             at = at_stage(opened, stage)
             folder = at.experiment.path(at.config.prepare.dataset_dir)
             if folder not in made:
-                made[folder] = prepared(at, force=force)[1]
+                made[folder] = prepared(at, force=force, coding=coding)[1]
                 refuse_written_as_text(at, made[folder], next(iter(made.values())))
             found[stage.name] = as_read(at, made[folder]), made[folder]
     return found

@@ -60,6 +60,14 @@ def register_suites(register: Register) -> None:
 
 
 @hookspec
+def register_launchers(register: Register) -> None:
+    """Call `register(name, open)`: `open(opened, jobs, address)` returns a context manager of a
+    `core.sweeps.launching.Launcher`, which starts the runs of `terrarium sweep EXP --on NAME`. opened: the experiment.
+    jobs: runs at a time, or None for the launcher's own choice. address: of a cluster, or "". A method `coding` of the launcher lets
+    `terrarium prepare EXP --on NAME` encode with it, see `core.data.encode.Coding`."""
+
+
+@hookspec
 def register_commands(cli: click.Group) -> None:
     """Add commands to the command line: `@cli.command()`."""
 

@@ -1,4 +1,4 @@
-"""Load plugins, and look up the encoders, models, optimizers, objectives, trackers and suites that they register."""
+"""Load plugins, and look up the encoders, models, optimizers, objectives, trackers, suites and launchers that they register."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ CORE = Path(__file__).parents[1]
 PACKAGE = "terrarium-lab"
 HOOKS = [name for name, value in vars(hookspecs).items() if hasattr(value, f"{PROJECT}_spec")]
 EXPERIMENT_MODULE = "terrarium_experiment_"  # prefix of the module names of prepare.py files
-KINDS = ("encoders", "models", "optimizers", "objectives", "trackers", "suites")
+KINDS = ("encoders", "models", "optimizers", "objectives", "trackers", "suites", "launchers")
 YIELDING = ("adam", "sgd")  # built-in optimizers that plugins may be older than: a plugin of that name goes before them
 
 

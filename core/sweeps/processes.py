@@ -34,15 +34,25 @@ from core.process import STOPPING
 
 
 @dataclass(frozen=True)
+class Share:
+    """What a run may take of its machine. threads: None for torch's own choice. gpu: the only GPU that it sees, as in
+    CUDA_VISIBLE_DEVICES; "" for all. on_gpu: runs that divide the memory of this GPU."""
+
+    threads: int | None = None
+    gpu: str = ""
+    on_gpu: int = 1
+
+
+@dataclass(frozen=True)
 class Request:
-    """All that another process needs to train a run. log: the file for its output. threads: None for torch's own choice."""
+    """All that another process needs to train a run. log: the file for its output."""
 
     experiment: str
     variant: str
     overrides: tuple[str, ...]
     wish: Wish
     log: Path
-    threads: int | None
+    share: Share
     folder: str = field(default_factory=os.getcwd)
     environment: dict[str, str] = field(default_factory=lambda: dict(os.environ))
 
@@ -103,6 +113,8 @@ def work(request: Request) -> None:
     os.chdir(request.folder)
     os.environ.clear()
     os.environ.update(request.environment)
+    if request.share.gpu:
+        os.environ["CUDA_VISIBLE_DEVICES"] = request.share.gpu
     with request.log.open("w", encoding="utf-8") as log:
         os.dup2(log.fileno(), 1)
         os.dup2(log.fileno(), 2)
@@ -117,8 +129,9 @@ def train(request: Request, log: TextIO) -> int:
     """Train the run. Returns an exit code."""
     try:
         with process.owned(), process.ending_on_signals():
-            if request.threads is not None:
-                process.set_threads(request.threads)
+            if request.share.threads is not None:
+                process.set_threads(request.share.threads)
+            process.Owner.runs_on_gpu = request.share.on_gpu
             opened = open_folder(request.experiment, request.variant, request.overrides, Lines(log))
             loop.train(opened, request.wish)
     except (Exception, KeyboardInterrupt) as error:

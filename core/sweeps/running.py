@@ -5,17 +5,18 @@ from __future__ import annotations
 import contextlib
 import json
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from core import files
 from core.data.dataset import Dataset
-from core.errors import Interrupted, RunFailed, UserError
+from core.errors import Interrupted, RunFailed
 from core.lab.assemble import refuse_unknown
 from core.lab.opened import with_overrides
 from core.lab.pipeline import prepare_all
 from core.process import refuse_shared
 from core.report.tables import as_text
 from core.sweeps import results
+from core.sweeps.launching import HERE, Launcher, opened_launcher
 from core.sweeps.live import Screen, live_table, sentence
 from core.sweeps.plan import Point, Sweep
 from core.sweeps.report import write_results
@@ -26,23 +27,32 @@ from core.tracking.run import lock_file
 Show = Callable[[Sequence[Job]], None]
 
 
-def run_sweep(sweep: Sweep, jobs: int, *, retry: bool = False, screen: Screen | None = None) -> State:
-    """Train every point of a sweep, `jobs` at a time, and write the results.
+@dataclass(frozen=True)
+class Where:
+    """Where a sweep trains its runs. on: the name of a launcher. jobs: runs at a time; None: one here, and on a cluster as
+    many as there is room for. address: of a cluster that is there already."""
+
+    on: str = HERE
+    jobs: int | None = None
+    address: str = ""
+
+
+def run_sweep(sweep: Sweep, where: Where, *, retry: bool = False, screen: Screen | None = None) -> State:
+    """Train every point of a sweep, several at a time, and write the results.
 
     retry: train failed runs again. screen: a terminal for the live table. Raises Interrupted after a signal, when
     everything is saved, and UserError for wrong settings or arguments.
     """
     refuse_shared("a sweep")
-    if jobs < 1:
-        raise UserError(f"{jobs} runs at a time", place="jobs", remedy="Give 1 or more.")
     listener = sweep.opened.listener
     for point in sweep.points:
         refuse_unknown(replace(sweep.opened, config=point.config))
     busy = f"Wait until it ends, or choose another name: {sweep.call.another_name()}."
-    with files.lock(lock_file(sweep.folder), f"sweep {sweep.title}", busy):
+    launched = opened_launcher(sweep.opened, where.on, where.jobs, where.address)
+    with files.lock(lock_file(sweep.folder), f"sweep {sweep.title}", busy), launched as launcher:
         state = open_state(sweep, datasets(sweep), retry=retry)
         try:
-            train_all(state, jobs, screen)
+            train_all(state, launcher, screen)
         except Interrupted:
             report_so_far(state)
             raise
@@ -79,7 +89,7 @@ def datasets(sweep: Sweep) -> dict[str, Dataset]:
     return result
 
 
-def train_all(state: State, jobs: int, screen: Screen | None) -> None:
+def train_all(state: State, launcher: Launcher, screen: Screen | None) -> None:
     """Train the remaining runs. Raises Interrupted, whose remedy is the command that continues."""
     left, sweep = state.left(), state.sweep
     halving = None
@@ -87,7 +97,7 @@ def train_all(state: State, jobs: int, screen: Screen | None) -> None:
         from core.sweeps.halving import Halving
 
         halving = Halving(state)
-    done = len(sweep.points) - len(left)
+    done, jobs = len(sweep.points) - len(left), len(launcher.shares)
     sweep.opened.listener.say(
         f"sweep {sweep.title}: {len(sweep.points)} runs, {done} of them done, {min(jobs, max(len(left), 1))} at a time"
     )
@@ -98,7 +108,7 @@ def train_all(state: State, jobs: int, screen: Screen | None) -> None:
                 halving.ended(state, point)
             say(sentence(state, point, seconds))
 
-        crew = Crew(state, jobs, show=show, ended=ended, say=say, watch=halving.watch if halving else None)
+        crew = Crew(state, launcher, show=show, ended=ended, say=say, watch=halving.watch if halving else None)
         crew.work(left, f"Continue with: {sweep.call.command}")
 
 

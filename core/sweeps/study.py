@@ -20,7 +20,7 @@ from core.sweeps.names import short_keys
 from core.sweeps.names import shown as value_shown
 from core.sweeps.plan import FOLDER, Call, Sweep, plan
 from core.sweeps.results import results_of, with_spread
-from core.sweeps.running import refuse_unfinished, run_sweep
+from core.sweeps.running import Where, refuse_unfinished, run_sweep
 from core.sweeps.space import check_space
 from core.sweeps.state import State
 from core.sweeps.study_file import SweepEntry, read_study
@@ -75,7 +75,7 @@ def place_of(place: str, entry: SweepEntry) -> str:
     return place if Path(place.rpartition(":")[0] or place).is_file() else entry.place
 
 
-def run_study(study: Study, jobs: int, *, retry: bool = False, screen: Screen | None = None) -> list[State]:
+def run_study(study: Study, where: Where, *, retry: bool = False, screen: Screen | None = None) -> list[State]:
     """Train the sweeps of a study in turn and write its page after each. Failed runs do not stop the others.
 
     Raises Interrupted after a signal, when everything is saved.
@@ -84,7 +84,7 @@ def run_study(study: Study, jobs: int, *, retry: bool = False, screen: Screen | 
     say = study.sweeps[0].opened.listener.say
     for number, sweep in enumerate(study.sweeps, 1):
         say(f"study {study.name}, sweep {number} of {len(study.sweeps)}: {sweep.description or sweep.name}")
-        states.append(run_sweep(sweep, jobs, retry=retry, screen=screen))
+        states.append(run_sweep(sweep, where, retry=retry, screen=screen))
         page = write_page(study, states)
     say(f"report: {page}")
     return states

@@ -1,4 +1,7 @@
-"""Train the points of a sweep, several at a time, each in its own process and in the same way as `train`."""
+"""Train the points of a sweep, several at a time, each in its own process and in the same way as `train`.
+
+Run folders are the truth: a run whose worker or machine is lost goes on from its last checkpoint, and finished ones stay.
+"""
 
 from __future__ import annotations
 
@@ -9,8 +12,7 @@ import re
 import signal
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from multiprocessing.process import BaseProcess
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,18 +21,18 @@ from core.errors import Interrupted, UserError
 from core.lab.training import Wish
 from core.private import hide_home_in, without_home
 from core.process import STOPPING, StopRequest, noting_signals
-from core.sweeps import processes
+from core.sweeps.launching import ANY_GPU, GONE, Launcher, Work
 from core.sweeps.plan import Point, Sweep
-from core.sweeps.processes import Request
+from core.sweeps.processes import Request, Share
 from core.sweeps.state import Standing, State
 from core.tracking.metrics import read_rows
 from core.tracking.run import lock_file
-from core.training.measured import cores
 
 POLL = 0.05  # seconds between two looks at the processes
 LOST = 255  # multiprocessing's exit code if the process that the run was forked from was killed
 # Exit codes of a run that has saved, and of one that was stopped before it started or by a second signal.
 STOPPED = (*(code for number in STOPPING for code in (128 + number, -number)), LOST)
+MOST_LOSSES = 10  # of a run that makes no progress between them: then it is the run that kills its worker
 ERROR_LENGTH = 300  # characters of an error in the table
 # Takes a point and its metrics so far. Returns its new standing if it should stop.
 Watch = Callable[[Point, list[dict[str, Any]]], Standing | None]
@@ -38,11 +40,12 @@ Watch = Callable[[Point, list[dict[str, Any]]], Standing | None]
 
 @dataclass
 class Job:
-    """A run that is being trained. folders: of its stages, or its own. size: of metrics.csv when last read. asked: its
-    standing, if halving told it to stop."""
+    """A run that is being trained. share: what it takes of its machine. folders: of its stages, or its own. size: of
+    metrics.csv when last read. asked: its standing, if halving told it to stop."""
 
     point: Point
-    process: BaseProcess
+    process: Work
+    share: Share
     log: Path
     folders: list[Path]
     began: float = field(default_factory=time.monotonic)
@@ -63,31 +66,33 @@ class Job:
 
 
 class Crew:
-    """At most `jobs` processes at a time. show: called often, with the running jobs. say: prints a line."""
+    """As many runs at a time as the launcher has shares. show: called often, with the running jobs. say: prints a line."""
 
     def __init__(
         self,
         state: State,
-        jobs: int,
+        launcher: Launcher,
         *,
         show: Callable[[Sequence[Job]], None],
         ended: Callable[[Point, float], None],
         say: Callable[[str], None],
         watch: Watch | None = None,
     ) -> None:
-        self.state, self.jobs, self.watch = state, jobs, watch
+        self.state, self.launcher, self.watch = state, launcher, watch
         self.show, self.ended, self.say = show, ended, say
-        self.threads = max(1, cores() // jobs) if jobs > 1 else None  # a single run chooses the fastest number
+        self.free = list(launcher.shares)
+        self.waiting: list[Point] = []
         self.running: list[Job] = []
         self.waited: set[str] = set()
+        self.losses: dict[str, tuple[int, int]] = {}  # run -> losses without progress, rows of metrics at the last one
 
     def work(self, points: Sequence[Point], remedy: str) -> None:
         """Train all points. After a signal, when the runs have saved, raises Interrupted with the remedy."""
-        waiting = list(points)
+        self.waiting = list(points)
         with noting_signals() as stop:
             try:
-                while (waiting or self.running) and not stop.number:
-                    self.start_some(waiting)
+                while (self.waiting or self.running) and not stop.number:
+                    self.start_some()
                     self.show(self.running)
                     time.sleep(POLL)
                     self.look()
@@ -96,13 +101,13 @@ class Crew:
         if stop.number:
             raise Interrupted(stop.number, remedy)
 
-    def start_some(self, waiting: list[Point]) -> None:
+    def start_some(self) -> None:
         """Start the points that may start now, in order."""
-        for point in list(waiting):
-            if len(self.running) >= self.jobs:
+        for point in list(self.waiting):
+            if not self.free:
                 return
             if self.may_start(point):
-                waiting.remove(point)
+                self.waiting.remove(point)
                 self.running.append(self.start(point))
                 self.state.set(point, Standing("running"))
 
@@ -111,14 +116,15 @@ class Crew:
         sweep = self.state.sweep
         log = sweep.folder / "logs" / f"{point.run}.txt"
         durable.make_folders(log.parent)
-        process = processes.start(request_for(sweep, point, self.threads, log))
-        return Job(point, process, log, point.folders(sweep.out))
+        share = self.free.pop(0)
+        work = self.launcher.start(request_for(sweep, point, share, log))
+        return Job(point, work, share, log, point.folders(sweep.out))
 
     def may_start(self, point: Point) -> bool:
-        """Whether no process left by a killed sweep trains this run, and no other run is timing the same model."""
+        """Whether no process left by a killed sweep trains this run, and no other run here is timing the same model."""
         out = self.state.sweep.out
         unsettled = [job for job in self.running if not (job.folders[0] / "config.toml").exists()]
-        if any(shape(job.point) == shape(point) for job in unsettled):
+        if self.launcher.is_here and any(shape(job.point) == shape(point) for job in unsettled):
             return False
         if holder := next(filter(None, map(user_of, point.folders(out))), ""):
             if point.run not in self.waited:
@@ -137,14 +143,32 @@ class Crew:
             if (code := job.process.exitcode) is not None:
                 self.take(job, code)
 
-    def take(self, job: Job, code: int) -> None:
-        """Record how a job ended."""
+    def goes_on(self, job: Job) -> bool:
+        """Put the run of a lost worker in line again. Returns False if it has been lost too often without progress."""
+        job.look()
+        count, rows = self.losses.get(job.point.run, (0, 0))
+        count = count + 1 if len(job.rows) <= rows else 1
+        self.losses[job.point.run] = count, len(job.rows)
+        if count > MOST_LOSSES:
+            return False
+        self.say(f"{job.point.run}: its worker is lost; the run goes on from its last checkpoint")
+        self.waiting.insert(0, job.point)
+        self.state.set(job.point, Standing("waiting"))
+        return True
+
+    def take(self, job: Job, code: int, *, ending: bool = False) -> None:
+        """Record how a job ended. ending: the sweep ends, so nothing starts again."""
         self.running.remove(job)
+        self.free.append(job.share)
+        if code == GONE and not ending and self.goes_on(job):
+            return
         if code == 0:
             standing = Standing("completed")
+        elif code == GONE and not ending:
+            standing = Standing("failed", f"its worker was lost {MOST_LOSSES + 1} times without progress")
         elif job.asked and code in STOPPED:
             standing = job.asked
-        elif code in STOPPED:  # by this sweep or by the user; the same command continues it
+        elif code in (*STOPPED, GONE):  # by this sweep or by the user; the same command continues it
             standing = Standing("interrupted")
         else:
             standing = Standing("failed", error_of(self.state.sweep, job.log, code))
@@ -164,19 +188,23 @@ class Crew:
             self.say(f"stopping {len(self.running)} run{'s' * (len(self.running) > 1)}; first, progress is saved")
         for job in list(self.running):
             job.process.join()
-            self.take(job, job.process.exitcode or 0)
+            self.take(job, job.process.exitcode or 0, ending=True)
 
 
-def request_for(sweep: Sweep, point: Point, threads: int | None, log: Path) -> Request:
-    """The request to train a point. threads: for a new run whose config says "auto"."""
+def request_for(sweep: Sweep, point: Point, share: Share, log: Path) -> Request:
+    """The request to train a point. share: its threads are for a new run whose config says "auto"; its GPU for a run that
+    asks for none in particular."""
     experiment, variant, overrides = sweep.experiment, sweep.opened.variant, point.overrides
+    runtime = point.config.train.runtime
     is_new = not (point.folders(sweep.out)[0] / "config.toml").exists()  # an existing run keeps its number
-    if threads is not None and is_new and point.config.train.runtime.threads == "auto":
-        overrides = (*overrides, f"train.runtime.threads={threads}")
+    if share.threads is not None and is_new and runtime.threads == "auto":
+        overrides = (*overrides, f"train.runtime.threads={share.threads}")
+    if runtime.device not in ANY_GPU:
+        share = replace(share, gpu="", on_gpu=1)
     name = experiment.address or experiment.name
     command = sweep.call.of_run(point.run, overrides)
     wish = Wish(point.run, description=sweep.description, command=command)
-    return Request(name, variant, overrides, wish, log, threads)
+    return Request(name, variant, overrides, wish, log, share)
 
 
 def shape(point: Point) -> str:
