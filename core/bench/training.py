@@ -15,10 +15,10 @@ import torch
 from core.config import Config, Data, Model, Train
 from core.defaults import resolve
 from core.plugins.manager import plugins
+from core.training.graphed import step_of
 from core.training.machine import Machine, model_on
 from core.training.objectives import tokens
 from core.training.optimizers import build_optimizer
-from core.training.step import Step
 from core.training.timing import step_speed
 
 Array = npt.NDArray[np.int64]
@@ -63,7 +63,7 @@ def preset_speed(preset: str, shape: Shape, machine: Machine, seconds: float = 1
     config = config_of(preset, shape)
     model = model_on(machine, config.train.model, shape.vocab_size, plugins())
     optimizer = build_optimizer(model, config.train.optim, plugins())
-    step = Step(model, optimizer, machine, config.train.optim.grad_clip, tokens)
+    step = step_of(model, optimizer, machine, config.train.optim.grad_clip, tokens)
     try:
         return step_speed(step, config.train, random_batch(shape), seconds)
     except torch.OutOfMemoryError:

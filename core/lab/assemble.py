@@ -29,6 +29,7 @@ from core.sampling.rollouts import Respond
 from core.tracking.metrics import COLUMNS, EPOCH
 from core.tracking.run import Run
 from core.tracking.trackers import find_trackers, open_trackers
+from core.training.graphed import step_of
 from core.training.machine import Machine, choose_device, model_on
 from core.training.objectives import Objective
 from core.training.optimizers import OPTIM_PARAMS, build_optimizer
@@ -68,7 +69,7 @@ class Fresh:
     def step(self) -> Step:
         """The optimizer step."""
         grad_clip = self.settled.config.train.optim.grad_clip
-        return Step(self.model, self.optimizer, self.settled.machine, grad_clip, self.objective)
+        return step_of(self.model, self.optimizer, self.settled.machine, grad_clip, self.objective)
 
     @functools.cached_property
     def speed(self) -> Speed:

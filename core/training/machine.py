@@ -26,6 +26,7 @@ class Machine:
     compile: bool = False
     attention: Attention = "auto"  # as in [train.runtime]; "auto" chooses by shape
     threads: int = 1  # CPU threads
+    cuda_graphs: bool = False  # record the step and replay it
     processes: int = 1  # that share the steps, each with its own device or threads
 
     @property
