@@ -74,7 +74,13 @@ class Recordings:
 
 
 def model_and_optimizer(preset: str = "modern", **more: Any) -> tuple[torch.nn.Module, torch.optim.Optimizer]:
-    keys = {"train.model.preset": preset, "train.model.n_layer": 2, "train.model.n_head": 2, "train.model.n_embd": 16, **more}
+    keys = {
+        "train.model.preset": preset,
+        "train.model.n_layer": 2,
+        "train.model.n_head": 2,
+        "train.model.n_embd": 16,
+        **more,
+    }
     config = resolve(replaced(Config(), keys)).train
     torch.manual_seed(0)
     model = build_model(config.model, VOCAB)
@@ -107,9 +113,10 @@ def pair(preset: str = "modern", clip: float | None = 1.0, **more: Any) -> tuple
     return plain, GraphedStep(model, optimizer, machine, clip, tokens, recorder=recordings), recordings
 
 
-def assert_equal(one: Step, other: Step) -> None:
+def assert_equal(one: Step, other: Step, atol: float = 2e-6) -> None:
+    """Within rounding: a number on the device is float32. A step changes weights by about 5e-3."""
     for a, b in zip(one.model.parameters(), other.model.parameters(), strict=True):
-        torch.testing.assert_close(a, b, rtol=2e-5, atol=2e-6)
+        torch.testing.assert_close(a, b, rtol=2e-5, atol=atol)
 
 
 @pytest.mark.parametrize(
@@ -126,8 +133,10 @@ def assert_equal(one: Step, other: Step) -> None:
 def test_replays_train_as_the_step_does(preset: str, more: dict[str, Any]) -> None:
     plain, recorded, recordings = pair(preset, **more)
     for number in range(STEPS):
-        assert take(recorded, number) == pytest.approx(take(plain, number), rel=1e-4)
-        assert_equal(plain, recorded)
+        assert take(recorded, number) == pytest.approx(take(plain, number), rel=1e-3)
+        assert_equal(
+            plain, recorded, 5e-4 if "train.optim.state_dtype" in more else 2e-6
+        )  # which rounds to other values
     assert recordings.replays == 2 * (STEPS - REHEARSALS)
     states = [step.optimizer.state_dict() for step in (plain, recorded)]
     assert states[0]["param_groups"] == states[1]["param_groups"]
@@ -271,7 +280,13 @@ def test_small_steps_of_long_runs_are_recorded() -> None:
     assert not worth(**{"schedule.max_iters": 99}) and worth(**{"schedule.max_iters": 100})
     assert not worth(**{"model.kind": "lstm"}) and not worth(**{"objective.kind": "reward"})
     assert not worth(**{"runtime.exact_across": True, "data.grad_accum_steps": 2})
-    gpt2 = {"model.n_layer": 12, "model.n_head": 12, "model.n_embd": 768, "data.batch_size": 32, "data.block_size": 1024}
+    gpt2 = {
+        "model.n_layer": 12,
+        "model.n_head": 12,
+        "model.n_embd": 768,
+        "data.batch_size": 32,
+        "data.block_size": 1024,
+    }
     assert not worth(**gpt2)
 
 
@@ -298,7 +313,9 @@ def test_a_state_in_bfloat16_is_half_as_large() -> None:
             model, optimizer = model_and_optimizer(preset, **{"train.optim.state_dtype": dtype})
             step = Step(model, optimizer, Machine(CPU, torch.float32), 1.0, tokens)
             take(step, 0)
-            kept = [value for entry in optimizer.state.values() for value in entry.values() if isinstance(value, Tensor)]
+            kept = [
+                value for entry in optimizer.state.values() for value in entry.values() if isinstance(value, Tensor)
+            ]
             sizes[dtype] = {each.dtype for each in kept if each.dim()}
         assert sizes == {"float32": {torch.float32}, "bfloat16": {torch.float32, torch.bfloat16}}, preset
 
@@ -315,5 +332,7 @@ def optim(**keys: Any) -> Optim:
 
 @pytest.mark.parametrize("name", ["adam", "sgd"])
 def test_other_optimizers_keep_float32(name: str) -> None:
-    with pytest.raises(ValueError, match=f"{name} keeps its state in float32. Use muon or adamw, or leave state_dtype out."):
+    with pytest.raises(
+        ValueError, match=f"{name} keeps its state in float32. Use muon or adamw, or leave state_dtype out."
+    ):
         optim(name=name, state_dtype="bfloat16")

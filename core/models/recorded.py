@@ -34,7 +34,7 @@ def rehearsing(device: torch.device) -> Iterator[None]:
     if device.type != "cuda":
         yield
         return
-    now, aside = torch.cuda.current_stream(device), torch.cuda.Stream(device)
+    now, aside = torch.cuda.current_stream(device), torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
     aside.wait_stream(now)
     with torch.cuda.stream(aside):
         yield

@@ -12,6 +12,7 @@ from core import process
 from core.config import Attention, Model
 from core.errors import UserError
 from core.models.build import build_model, use_attention
+from core.models.loss import gpu_logits, use_loss_chunks
 from core.plugins.manager import Plugins
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
@@ -52,6 +53,8 @@ def model_on(machine: Machine, config: Model, vocab_size: int, plugins: Plugins)
     """Build a freshly initialised model on the machine's device, with its attention."""
     model = build_model(config, vocab_size, plugins).to(machine.device)
     use_attention(model, machine.attention)
+    if machine.device.type == "cuda":
+        use_loss_chunks(model, gpu_logits(machine.device))
     return model
 
 

@@ -202,7 +202,7 @@ class Muon(torch.optim.Optimizer):
         return buffer
 
 
-def add_scaled(targets: Sequence[Tensor], steps: Sequence[Tensor], scale: Number) -> None:
+def add_scaled(targets: list[Tensor], steps: tuple[Tensor, ...], scale: Number) -> None:
     """Add steps times a number, which may be on the device, to tensors."""
     if isinstance(scale, Tensor):
         torch._foreach_add_(targets, torch._foreach_mul(steps, scale))
