@@ -21,7 +21,7 @@ from core.defaults import resolve
 from core.errors import UserError
 from core.models.build import build_model
 from core.models.recorded import REHEARSALS, fill
-from core.training import graphed
+from core.training import graphed, muon
 from core.training.graphed import GraphedStep, is_worth_recording, step_of
 from core.training.machine import Machine
 from core.training.objectives import tokens
@@ -30,6 +30,12 @@ from core.training.step import Step
 
 VOCAB, STEPS = 17, 8
 CPU, GPU = torch.device("cpu"), torch.device("cuda")
+
+
+@pytest.fixture(autouse=True)
+def precise(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Muon's products in float32: bfloat16 would make the last digits large."""
+    monkeypatch.setattr(muon, "product_dtype", lambda device: torch.float32)
 
 
 class Reads(TorchDispatchMode):
@@ -135,7 +141,7 @@ def test_replays_train_as_the_step_does(preset: str, more: dict[str, Any]) -> No
     for number in range(STEPS):
         assert take(recorded, number) == pytest.approx(take(plain, number), rel=1e-3)
         assert_equal(
-            plain, recorded, 5e-4 if "train.optim.state_dtype" in more else 2e-6
+            plain, recorded, 2e-3 if "train.optim.state_dtype" in more else 2e-6
         )  # which rounds to other values
     assert recordings.replays == 2 * (STEPS - REHEARSALS)
     states = [step.optimizer.state_dict() for step in (plain, recorded)]
