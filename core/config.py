@@ -437,6 +437,12 @@ class Runtime(Section):
         role="machine",
         description="precision of matrix products; weights stay float32; auto: the fastest, by timing",
     )
+    float8: bool = Field(
+        False,
+        role="machine",
+        description="multiply in float8 in the blocks of a GPT in training; needs an NVIDIA GPU from Ada or Hopper on, dtype bfloat16 "
+        "and widths that are multiples of 16",
+    )
     attention: Attention = Field(
         "auto",
         role="machine",

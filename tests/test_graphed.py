@@ -304,12 +304,12 @@ def test_a_team_does_not_record(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_what_a_cpu_cannot_do_is_refused() -> None:
     with pytest.raises(UserError) as caught:
-        graphed.refuse_without_graphs(Machine(CPU, torch.float32, cuda_graphs=True))
+        graphed.refuse_without_graphs(CPU)
     assert str(caught.value) == (
         'train.runtime.cuda_graphs = true: there are no CUDA graphs on device "cpu"\n'
         '  Train on an NVIDIA or AMD GPU, or set train.runtime.cuda_graphs = "auto".'
     )
-    graphed.refuse_without_graphs(Machine(GPU, torch.float32, cuda_graphs=True))
+    graphed.refuse_without_graphs(GPU)
 
 
 def test_a_state_in_bfloat16_is_half_as_large() -> None:

@@ -47,9 +47,10 @@ def settle(
         if config.train.runtime.threads == "auto":
             config = replaced(config, {"train.runtime.threads": 1})
     runtime = config.train.runtime
-    machine = choose_machine(runtime.device, runtime.dtype, runtime.compile, runtime.threads, runtime.attention)
+    machine = choose_machine(
+        runtime.device, runtime.dtype, runtime.compile, runtime.threads, runtime.attention, runtime.float8
+    )
     machine = replace(machine, cuda_graphs=records(config, machine, plugins))
-    graphed.refuse_without_graphs(machine)
     if runtime.compile == "auto":
         worth = compiling.is_worth_compiling(config.train, machine.device, recorded=machine.cuda_graphs)
         machine = replace(machine, compile=worth)

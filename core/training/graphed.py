@@ -43,11 +43,11 @@ def is_worth_recording(config: Train, device: torch.device, *, own_code: bool) -
     return device.type == "cuda" and is_ours and is_long and alone and operations(config) <= SMALL_STEP
 
 
-def refuse_without_graphs(machine: Machine) -> None:
-    """Raise UserError if train.runtime.cuda_graphs = true cannot work on a device."""
-    if machine.cuda_graphs and machine.device.type != "cuda":
+def refuse_without_graphs(device: torch.device) -> None:
+    """Raise UserError for a device where train.runtime.cuda_graphs = true cannot work."""
+    if device.type != "cuda":
         raise UserError(
-            f'there are no CUDA graphs on device "{machine.device}"',
+            f'there are no CUDA graphs on device "{device}"',
             place="train.runtime.cuda_graphs = true",
             remedy='Train on an NVIDIA or AMD GPU, or set train.runtime.cuda_graphs = "auto".',
         )
