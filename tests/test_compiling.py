@@ -182,7 +182,7 @@ def test_a_run_says_whether_it_is_compiled_and_keeps_to_it(
     """The whole way from the rule to the loop; only torch's compiler is left out."""
     calls, asked = [], []
 
-    def worth(config: Any, device: torch.device) -> bool:
+    def worth(config: Any, device: torch.device, *, recorded: bool) -> bool:
         asked.append(config.schedule.max_iters)
         return True
 
@@ -200,7 +200,7 @@ def test_a_run_says_whether_it_is_compiled_and_keeps_to_it(
     assert summary["choices"]["compile"] is True
     assert summary["environment"]["compiler"] == "a compiler 1.0"
     assert "compile = true" in (spaces / "out" / "default" / "config.toml").read_text()
-    monkeypatch.setattr(compiling, "is_worth_compiling", lambda *_: pytest.fail("asked again"))
+    monkeypatch.setattr(compiling, "is_worth_compiling", lambda *_, **__: pytest.fail("asked again"))
     result = terrarium("train", "spaces", "--resume", "-s", "train.schedule.max_iters=4")
     assert result.exit_code == 0 and calls == [True, True], result.output
     monkeypatch.setattr("core.lab.summaries.compiler_version", lambda device: "a compiler 2.0")

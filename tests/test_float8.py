@@ -121,7 +121,9 @@ def test_widths_that_cannot_be_multiplied_are_refused() -> None:
 
 
 def test_a_model_without_such_layers_is_refused() -> None:
-    with pytest.raises(UserError, match=r"train.runtime.float8: the model has no blocks of a GPT to multiply in float8"):
+    with pytest.raises(
+        UserError, match=r"train.runtime.float8: the model has no blocks of a GPT to multiply in float8"
+    ):
         use_float8(nn.Sequential(nn.Linear(16, 16)))
 
 
