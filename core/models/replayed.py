@@ -22,8 +22,8 @@ from core.models.layers import Norm
 from core.models.ngrams import BEFORE
 from core.models.recorded import Recorder, fill, record
 
-STRIDE = 128
-FIRST = 8  # tokens that are decoded as usual before anything is recorded: short answers are not worth it
+STRIDE = 256
+FIRST = 32  # tokens that are decoded as usual before anything is recorded: short answers are not worth it
 
 
 class ReplayedDecoder(Decoder):
