@@ -130,6 +130,26 @@ def test_short_answers_are_not_recorded(monkeypatch: pytest.MonkeyPatch) -> None
     assert recordings.count == 1
 
 
+def test_what_cannot_be_recorded_is_decoded_as_usual(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(replayed, "FIRST", 2)
+    model, tokens = build("modern"), tokens_of(2)
+    cache, _ = replayed_cache(model, 2)
+    plain = model.new_cache(2)
+
+    def recorder(function: Callable[[], Tensor]) -> Any:
+        raise RuntimeError("operation not permitted when stream is capturing")
+
+    cache.recorder = recorder
+    with torch.inference_mode(), pytest.warns(UserWarning) as caught:
+        for at in range(LENGTH):
+            new = tokens[:, at : at + 1]
+            torch.testing.assert_close(model(new, cache), model(new, plain), rtol=1e-9, atol=1e-9)
+    assert [str(each.message) for each in caught] == [
+        "sampling: the work of a token cannot be recorded (operation not permitted when stream is capturing), so its operations are "
+        "started one by one"
+    ]
+
+
 def test_a_gpu_gets_it() -> None:
     assert replayed.decoder_on(torch.device("cuda:1")) is ReplayedDecoder
     assert replayed.decoder_on(torch.device("cpu")) is replayed.decoder_on(torch.device("mps")) is Decoder

@@ -8,6 +8,7 @@ Shapes: B rows, K heads of keys and values, G queries that share a key, S tokens
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any
@@ -40,7 +41,7 @@ class ReplayedDecoder(Decoder):
     ) -> None:
         super().__init__(blocks, norm, head, batch_size, -(-block_size // STRIDE) * STRIDE)
         self.memory.zero_()  # what is hidden is multiplied with 0, and must be finite
-        self.recorder, self.decoded, self.span = recorder, 0, 0
+        self.recorder, self.decoded, self.span, self.refused = recorder, 0, 0, False
         device = self.memory.device
         self.at = torch.zeros((), dtype=torch.long, device=device)  # tokens held, on the device
         self.places = torch.arange(self.memory.shape[3], device=device)
@@ -66,12 +67,24 @@ class ReplayedDecoder(Decoder):
         ids, places = self.recent_ids, self.at.expand(len(tokens))
         if self.span not in self.recordings:
             logits = logits_of(ids, places)
-            if self.decoded > FIRST:
-                self.recordings[self.span] = self.recorder(lambda: logits_of(ids, places))
+            if self.decoded > FIRST and not self.refused:
+                self.try_to_record(lambda: logits_of(ids, places))
             return logits
         replay, logits = self.recordings[self.span]
         replay()
         return logits.clone()
+
+    def try_to_record(self, function: Callable[[], Tensor]) -> None:
+        """Record the work of a token, or say why that does not work."""
+        try:
+            self.recordings[self.span] = self.recorder(function)
+        except RuntimeError as error:
+            self.refused = True
+            why = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+            warnings.warn(
+                f"sampling: the work of a token cannot be recorded ({why}), so its operations are started one by one",
+                stacklevel=2,
+            )
 
     def advance(self) -> None:
         """`step` has counted the token."""
