@@ -183,6 +183,21 @@ def test_what_replaces_the_state_is_told_and_it_is_recorded_anew() -> None:
     assert recordings.replays == 2 * (2 + 2)
 
 
+@pytest.mark.parametrize("preset", ["modern", "gpt2"])
+def test_a_resume_has_the_bits_of_an_unbroken_run(preset: str) -> None:
+    """Its first steps are not replays."""
+    _, whole, _ = pair(preset)
+    _, broken, recordings = pair(preset)
+    for number in range(STEPS):
+        if number == 5:
+            broken.optimizer.load_state_dict(broken.optimizer.state_dict())
+            broken.share_state()
+        assert take(whole, number) == take(broken, number)
+    for one, other in zip(whole.model.parameters(), broken.model.parameters(), strict=True):
+        assert torch.equal(one, other)
+    assert recordings.replays == 2 * 2
+
+
 def test_what_cannot_be_recorded_is_computed_as_usual(monkeypatch: pytest.MonkeyPatch) -> None:
     for fails in ("gradient", "update"):
         plain, recorded, recordings = pair()

@@ -6,7 +6,6 @@ may be looked at in between. What cannot be recorded is computed as usual, with 
 
 from __future__ import annotations
 
-import functools
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -67,27 +66,33 @@ def step_of(
 
 @dataclass
 class Recorded:
-    """What was recorded, with the memory that it reads and writes. taken: steps that have updated the weights before."""
+    """The memory that replays read and write, and what is recorded. taken: steps that have updated the weights before.
 
+    gradient, update: start a replay; None while there is none. figures: the loss and the gradient's norm.
+    """
+
+    batch: tuple[torch.Tensor, ...]
+    total: torch.Tensor
+    figures: torch.Tensor
+    numbers: torch.Tensor | None = None
+    gradient: Callable[[], Any] | None = None
+    update: Callable[[], Any] | None = None
     taken: int = 0
     refused: bool = False
-    batch: tuple[torch.Tensor, ...] = ()
-    total: torch.Tensor | None = None
-    figures: torch.Tensor | None = None
-    gradient: Callable[[], Any] | None = None
-    numbers: torch.Tensor | None = None
-    update: Callable[[], Any] | None = None
+
+    def fits(self, batch: tuple[Array, ...]) -> bool:
+        """Whether a batch has the shape of the memory."""
+        return [array.shape for array in batch] == [tuple(each.shape) for each in self.batch]
 
 
 @dataclass(frozen=True)
 class GraphedStep(Step):
-    """A step that is recorded after `REHEARSALS` steps. Its batches have one shape. recorder: as `record`."""
+    """A step that is recorded after `REHEARSALS` steps. Its batches have one shape. recorder: as `record`.
+
+    What is not recorded is computed with the same operations from the same memory, so that a resume has the bits of an unbroken run.
+    """
 
     recorder: Recorder = record
-
-    @functools.cached_property
-    def recorded(self) -> Recorded:
-        return Recorded()
 
     def eager(self) -> Step:
         """The same step, neither compiled nor recorded."""
@@ -96,81 +101,94 @@ class GraphedStep(Step):
 
     def share_state(self) -> None:
         """Forget what was recorded: the optimizer's state may be other tensors now."""
-        vars(self).pop("recorded", None)
+        vars(self).pop("held", None)
         self.optimizer.zero_grad(set_to_none=True)
+
+    @property
+    def recorded(self) -> Recorded | None:
+        """What there is from earlier steps."""
+        return vars(self).get("held")
 
     def gradient(self, inputs: Array, targets: Array, *more: Any) -> torch.Tensor:
         """As Step's."""
         batch, held = (inputs, targets, *more), self.recorded
-        if held.gradient is not None and [array.shape for array in batch] != [tuple(each.shape) for each in held.batch]:
-            self.refuse("the shape of its batches changes")
-            self.optimizer.zero_grad(set_to_none=True)
-        due = held.gradient is None and held.taken >= REHEARSALS and not held.refused
-        if due and not self.trying(lambda: self.record_gradient(batch)):
-            self.optimizer.zero_grad(set_to_none=True)
-        if held.gradient is None or held.total is None or held.figures is None:
-            with rehearsing(self.machine.device):
-                return super().gradient(*batch)
+        if held is None or not held.fits(batch):
+            held = self.begin(batch, held)
         for place, array in zip(held.batch, batch, strict=True):
             fill(place, torch.from_numpy(array))
         fill(held.total, torch.tensor(float(max(targets_in(batch), 1))))
-        held.gradient()
+        if held.gradient is None and held.taken >= REHEARSALS and not held.refused:
+            self.trying(held, self.record_gradient)
+        if held.gradient is None:
+            self.optimizer.zero_grad(set_to_none=True)
+            with rehearsing(self.machine.device):
+                held.figures = self.computed(held)
+        else:
+            held.gradient()
         return held.figures.clone()
 
     def update(self, targets: Array) -> bool:
-        """As Step's, but a recorded gradient keeps its memory."""
-        held = self.recorded
-        if held.gradient is None:
-            taught = super().update(targets)
-            held.taken += taught
+        """As Step's, but the gradient keeps its memory."""
+        held, taught = self.recorded, bool((targets >= 0).any())
+        if not taught or held is None:
             return taught
-        if not (targets >= 0).any():
-            return False
+        held.taken += 1
         if not isinstance(self.optimizer, (Muon, *FUSED)):
             self.optimizer.step()
-            return True
-        numbers = numbers_of(self.optimizer)
-        if held.update is None and not held.refused:
-            self.trying(lambda: self.record_update(len(numbers)))
-        if held.update is None or held.numbers is None:
-            apply(self.optimizer, numbers)
-            self.optimizer.zero_grad(set_to_none=True)
+            return taught
+        numbers = torch.tensor(numbers_of(self.optimizer))
+        if held.numbers is None:
+            held.numbers = numbers.to(self.machine.device)
+        fill(held.numbers, numbers)
+        if held.gradient is not None and held.update is None and not held.refused:
+            self.trying(held, self.record_update)
+        if held.update is None:
+            apply(self.optimizer, held.numbers.unbind())
         else:
-            fill(held.numbers, torch.tensor(numbers))
             held.update()
-        return True
+        return taught
 
-    def record_gradient(self, batch: tuple[Any, ...]) -> None:
-        held, device = self.recorded, self.machine.device
-        held.batch = tuple(torch.from_numpy(array).to(device) for array in batch)
-        held.total = total = torch.ones((), device=device)
+    def begin(self, batch: tuple[Any, ...], held: Recorded | None) -> Recorded:
+        """Memory for batches of this shape. Batches that change it are not recorded."""
+        device = self.machine.device
+        new = Recorded(
+            tuple(torch.from_numpy(array).to(device) for array in batch), torch.ones((), device=device), torch.zeros(2)
+        )
+        if held is not None and not held.refused:
+            self.refuse(new, "the shape of its batches changes")
+        new.refused = held is not None
+        vars(self)["held"] = new
+        return new
+
+    def computed(self, held: Recorded) -> torch.Tensor:
+        """The gradient of what is in memory. Returns the figures."""
+        loss = add_gradients(self.loss, zip(*held.batch, strict=True), held.total, self.machine)
+        return torch.stack((loss, clip_gradient(self.model, self.grad_clip)))
+
+    def record_gradient(self, held: Recorded) -> None:
+        self.optimizer.zero_grad(set_to_none=True)  # a replay allocates none
 
         def gradient() -> torch.Tensor:
-            loss = add_gradients(self.loss, zip(*held.batch, strict=True), total, self.machine)
-            return torch.stack((loss, clip_gradient(self.model, self.grad_clip)))
+            return self.computed(held)
 
         held.gradient, held.figures = self.recorder(gradient)
 
-    def record_update(self, count: int) -> None:
-        held = self.recorded
-        held.numbers = torch.zeros(count, device=self.machine.device)
+    def record_update(self, held: Recorded) -> None:
+        assert held.numbers is not None
         numbers = held.numbers.unbind()
-        held.update, _ = self.recorder(lambda: apply(self.optimizer, numbers))
+        held.update, _ = self.recorder(lambda: apply(self.optimizer, numbers, recording=True))
 
-    def trying(self, recording: Callable[[], None]) -> bool:
-        """Record, or say why that does not work. Returns whether it does."""
+    def trying(self, held: Recorded, recording: Callable[[Recorded], None]) -> None:
+        """Record, or say why that does not work."""
         try:
-            recording()
+            recording(held)
         except RuntimeError as error:
             if memory.used_up(error):
                 raise
-            self.refuse((str(error).strip().splitlines() or [type(error).__name__])[0][:200])
-            return False
-        return True
+            self.refuse(held, (str(error).strip().splitlines() or [type(error).__name__])[0][:200])
 
-    def refuse(self, why: str) -> None:
+    def refuse(self, held: Recorded, why: str) -> None:
         """Go on without recordings: gradient and update share memory, so both or none are replayed."""
-        held = self.recorded
         held.refused, held.gradient, held.update = True, None, None
         warnings.warn(
             f"train.runtime.cuda_graphs: the step cannot be recorded ({why}), so its operations are started one by one",
@@ -183,16 +201,17 @@ def numbers_of(optimizer: torch.optim.Optimizer) -> list[float]:
     return optimizer.numbers() if isinstance(optimizer, Muon) else [group["lr"] for group in optimizer.param_groups]
 
 
-def apply(optimizer: torch.optim.Optimizer, numbers: Sequence[float] | Sequence[torch.Tensor]) -> None:
-    """Update the parameters with these numbers, which may be on the device."""
+def apply(optimizer: torch.optim.Optimizer, numbers: Sequence[torch.Tensor], *, recording: bool = False) -> None:
+    """Update the parameters with these numbers, each a tensor () on the device."""
     if isinstance(optimizer, Muon):
         optimizer.apply(numbers)
         return
     former = [dict(group) for group in optimizer.param_groups]
-    on_device = isinstance(numbers[0], torch.Tensor)
     try:
         for group, rate in zip(optimizer.param_groups, numbers, strict=True):
-            group.update({"lr": rate} | ({"capturable": True} if on_device and "capturable" in group else {}))
+            group["lr"] = rate
+            if recording and "capturable" in group:  # otherwise torch refuses, or warns
+                group["capturable"] = True
         optimizer.step()
     finally:
         for group, before in zip(optimizer.param_groups, former, strict=True):
