@@ -213,7 +213,6 @@ FOUND_LATER = [
     ("train.runtime.device=''", "train.runtime.device"),
     ("train.runtime.device=cuda:x", "train.runtime.device"),
     ("train.runtime.cuda_graphs=true", 'there are no CUDA graphs on device "cpu"'),
-    ("train.runtime.float8=true", 'device "cpu" does not multiply in float8'),
     ("train.runtime.trackers=['wandbb']", "train.runtime.trackers"),
     ("train.runtime.trackers=['']", "train.runtime.trackers"),
     ("prepare.encoder=chars", "Did you mean 'char'?"),

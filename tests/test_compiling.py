@@ -109,7 +109,7 @@ def settled(spaces: Path, terrarium: Terrarium, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(settling, "fastest_way", lambda key, first, choices, step: (first, {}))
 
     def settled(device: torch.device, changes: dict[str, Any], *, timing: bool = True) -> Settled:
-        def machine(name: str, dtype: str, compile: Any, threads: int, attention: Any) -> Machine:
+        def machine(name: str, dtype: str, compile: Any, threads: int, attention: Any, float8: bool) -> Machine:
             return Machine(device, torch.float32, compile is True, attention, threads)
 
         monkeypatch.setattr(settling, "choose_machine", machine)
