@@ -338,6 +338,12 @@ class Optim(Section):
         None, role="learning", description="Nesterov momentum of muon, or momentum of sgd; None: 0.9 for sgd, else 0.85"
     )
     grad_clip: NotNegative | None = Field(None, role="learning", description="maximum norm of the gradient; 0: off")
+    state_dtype: Literal["float32", "bfloat16"] = Field(
+        "float32",
+        role="learning",
+        description="precision of momentum and mean gradients, muon and adamw only; the mean of squares stays float32. bfloat16 saves "
+        "two bytes for each of the model's numbers",
+    )
     params: dict[str, Any] = Field(
         role="learning",
         default_factory=dict,
@@ -431,6 +437,12 @@ class Runtime(Section):
         role="machine",
         description="precision of matrix products; weights stay float32; auto: the fastest, by timing",
     )
+    float8: bool = Field(
+        False,
+        role="machine",
+        description="multiply in float8 in the blocks of a GPT in training; needs an NVIDIA GPU from Ada or Hopper on, dtype bfloat16 "
+        "and widths that are multiples of 16",
+    )
     attention: Attention = Field(
         "auto",
         role="machine",
@@ -439,7 +451,14 @@ class Runtime(Section):
     compile: Literal["auto"] | bool = Field(
         "auto",
         role="machine",
-        description="use torch.compile; auto: on a GPU in runs of at least 1,000 steps or a minute without stop_when, never on a CPU",
+        description="use torch.compile; auto: on a GPU in runs that take a minute or more by estimate or by max_minutes, without "
+        "stop_when; never on a CPU",
+    )
+    cuda_graphs: Literal["auto"] | bool = Field(
+        "auto",
+        role="machine",
+        description="record the step once and replay it, so that a small model does not wait for Python; GPUs only, not with several "
+        "processes. auto: GPTs with small steps, in runs of at least 100 steps, with the loss of next tokens",
     )
     threads: Literal["auto"] | Count = Field(
         "auto", role="machine", description="number of CPU threads; auto: the fastest, by timing"

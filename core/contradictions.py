@@ -125,6 +125,16 @@ def refuse_contradictions(config: Config) -> None:
             ("train.schedule.lr_decay_iters", "train.schedule.warmup_iters"), f"lr_decay_iters = {schedule.lr_decay_iters} is not above warmup_iters = {schedule.warmup_iters}.",
             "Set it to max_iters, or leave it out.",
         )  # fmt: skip
+    if config.train.runtime.float8 and (model.kind != "gpt" or config.train.runtime.dtype == "float32"):
+        other = "train.runtime.dtype" if model.kind == "gpt" else "train.model.kind"
+        raise Contradiction(
+            ("train.runtime.float8", other), "float8 is for models of kind gpt with dtype bfloat16.", "Leave float8 out, or change the other.",
+        )  # fmt: skip
+    if (optim := config.train.optim).state_dtype != "float32" and optim.name not in ("muon", "adamw"):
+        raise Contradiction(
+            ("train.optim.state_dtype", "train.optim.name"), f'{optim.name} keeps its state in float32.',
+            'Use muon or adamw, or leave state_dtype out.',
+        )  # fmt: skip
     if schedule.decay == "step" and schedule.interval is None:
         raise Contradiction(
             ("train.schedule.interval", "train.runtime.max_minutes"), "decay = \"step\" needs an interval where max_minutes ends the run.",

@@ -14,6 +14,7 @@ from torch import Tensor
 from core.config import Config, Model
 from core.defaults import resolve
 from core.models import attention
+from core.models.attention import Scheme
 from core.models.block import Block
 from core.models.build import flops_per_token
 from core.models.decode import Decoder
@@ -332,6 +333,48 @@ def test_a_compiler_sees_the_model_as_one_graph(keys: dict[str, Any], form: str)
     compiled = torch.compile(model, backend="eager", fullgraph=True)(tokens)
     assert_equal(compiled, expected)
     compiled.sum().backward()
+
+
+SCHEMES = [
+    Scheme(2, 2, 4), Scheme(4, 2, 6, qk_norm=True), Scheme(4, 1, 4, window=3), Scheme(3, 3, 2, alibi=True),
+    Scheme(4, 2, 4, qk_norm=True, qk_scale=True, window=4, alibi=True),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("scheme", SCHEMES, ids=str)
+@pytest.mark.parametrize("rope", [False, True])
+def test_attention_that_copies_no_heads_is_the_same(scheme: Scheme, rope: bool) -> None:
+    """As a GPU computes it, here in float64 on a CPU."""
+    torch.manual_seed(0)
+    D = scheme.head_width
+    cos, sin = attention.rotary_tables(LENGTH, D, 100.0) if rope else (None, None)
+    qkv = torch.randn(2, LENGTH, sum(scheme.rows), dtype=torch.float64, requires_grad=True)
+    scales = (torch.rand(D, dtype=torch.float64), torch.rand(D, dtype=torch.float64)) if scheme.qk_scale else None
+    found = []
+    for y in (
+        attention.attend(qkv, scheme, cos, sin, "explicit", scales=scales),
+        attention.attend_in_views(qkv, scheme, cos, sin, 0.0, scales),
+    ):
+        found.append([y, *torch.autograd.grad(y, qkv, torch.arange(y.numel(), dtype=y.dtype).view(y.shape).cos())])
+    for one, other in zip(*found, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-10, atol=1e-12)
+
+
+def test_a_gpu_reads_heads_where_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What reaches torch's kernel are views of one tensor, and the kernel is told to mask by itself: there is no (T, T) mask."""
+    seen: list[Any] = []
+
+    def kernel(q: Tensor, k: Tensor, v: Tensor, added: Tensor | None, **how: Any) -> Tensor:
+        seen.append((q, k, v, added, how))
+        return q
+
+    monkeypatch.setattr(attention.F, "scaled_dot_product_attention", kernel)
+    qkv = torch.randn(2, LENGTH, 12 + 2 * 6)
+    attention.attend_in_views(qkv, Scheme(4, 2, 3), None, None, 0.1, None)
+    q, k, v, added, how = seen[0]
+    assert q.shape == (2, 4, LENGTH, 3) and k.shape == v.shape == (2, 2, LENGTH, 3)
+    assert all(each.untyped_storage().data_ptr() == qkv.untyped_storage().data_ptr() for each in (q, k, v))
+    assert added is None and how["is_causal"] and how["enable_gqa"] and how["dropout_p"] == 0.1
 
 
 def test_the_mask_is_added_where_torch_has_no_fused_form(monkeypatch: pytest.MonkeyPatch) -> None:

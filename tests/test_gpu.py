@@ -118,12 +118,121 @@ print(json.dumps(worst))
 
 
 def test_long_runs_are_compiled_by_rule(spaces_on_gpu: Path) -> None:
-    """Their weights may differ in the last bits (docs/LOG.md), so the losses are compared."""
-    long = ("-s", "train.schedule.max_iters=1000", "-s", "train.runtime.eval_interval=1000")
+    """Their weights may differ in the last bits (docs/LOG.md), so the losses are compared. A step is taken to need 10 ms."""
+    long = (
+        "-s",
+        "train.schedule.max_iters=6000",
+        "-s",
+        "train.runtime.eval_interval=6000",
+        "-s",
+        "train.runtime.cuda_graphs=false",
+    )
     one, two = (json.loads((trained(spaces_on_gpu, run, *long) / "summary.json").read_text()) for run in ("one", "two"))
     assert one["choices"]["compile"] is two["choices"]["compile"] is True
     assert one["best_val_loss"] == pytest.approx(two["best_val_loss"], rel=0.02)
     assert json.loads((trained(spaces_on_gpu, "short") / "summary.json").read_text())["choices"]["compile"] is False
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+@pytest.mark.parametrize("compile", ["true", "false"])
+def test_a_recorded_run_learns_what_another_does(spaces_on_gpu: Path, preset: str, compile: str) -> None:
+    """Within rounding: a rate that is read from the GPU is float32, and sums are of another order where a step is compiled."""
+    options = (
+        "-s",
+        f"train.model.preset={preset}",
+        "-s",
+        f"train.runtime.compile={compile}",
+        "-s",
+        "train.data.grad_accum_steps=2",
+    )
+    losses = []
+    for recorded in ("true", "false"):
+        run = trained(spaces_on_gpu, f"graphs-{recorded}", *options, "-s", f"train.runtime.cuda_graphs={recorded}")
+        summary = json.loads((run / "summary.json").read_text())
+        assert summary["choices"]["cuda_graphs"] is (recorded == "true")
+        losses.append(summary["best_val_loss"])
+    assert losses[0] == pytest.approx(losses[1], rel=0.05)
+
+
+def test_small_steps_are_recorded_by_rule_and_dropout_works(spaces_on_gpu: Path) -> None:
+    run = trained(spaces_on_gpu, "dropped", "-s", "train.model.dropout=0.1")
+    assert json.loads((run / "summary.json").read_text())["choices"]["cuda_graphs"] is True
+
+
+def test_a_step_does_not_wait_for_the_gpu() -> None:
+    """torch raises where an operation waits. Three steps as they are, then recorded ones."""
+    code = """
+import json, torch
+from core.bench.training import Shape, config_of, random_batch
+from core.training.graphed import step_of
+from core.training.machine import Machine, model_on
+from core.training.objectives import tokens
+from core.training.optimizers import build_optimizer
+from core.plugins.manager import plugins
+shape, found = Shape(2, 2, 64, 32, 4), {}
+for preset in ("modern", "gpt2"):
+    config = config_of(preset, shape).train
+    machine = Machine(torch.device("cuda"), torch.bfloat16, cuda_graphs=True)
+    model = model_on(machine, config.model, 65, plugins())
+    step = step_of(model, build_optimizer(model, config.optim), machine, 1.0, tokens)
+    batch = random_batch(shape)
+    for number in range(8):
+        torch.cuda.set_sync_debug_mode("error" if number not in (0, 3) else "default")  # the first, and the recording, may wait
+        step(*batch)
+    torch.cuda.set_sync_debug_mode("default")
+    found[preset] = step.recorded.update is not None
+print(json.dumps(found))
+"""
+    assert run_python(code) == {"modern": True, "gpt2": True}
+
+
+def test_replayed_decoding_writes_what_the_model_computes() -> None:
+    """In float32, greedy, with and without a cache; past the block too."""
+    code = """
+import json, torch
+from core.config import Config
+from core.defaults import resolve
+from core.models.build import build_model
+from core.models.replayed import ReplayedDecoder
+from core.sampling.generate import generate
+worst = {}
+for preset in ("modern", "gpt2", "llama", "portable"):
+    keys = {"preset": preset, "n_layer": 2, "n_head": 4, "n_embd": 32, "block_size": 300}
+    torch.manual_seed(0)
+    model = build_model(resolve(Config.model_validate({"train": {"model": keys}})).train.model, 11).cuda().eval()
+    cache, ids = model.new_cache(3), torch.randint(11, (3, 300), device="cuda")
+    assert isinstance(cache, ReplayedDecoder)
+    with torch.inference_mode():
+        found = torch.cat([model(ids[:, at : at + 1], cache) for at in range(300)], dim=1)
+        worst[preset] = float((found - model(ids)).abs().max())
+    assert len(cache.recordings) == 2
+    for _ in generate(model, ids[:, :5], max_new_tokens=400, temperature=0.8):
+        pass
+print(json.dumps(worst))
+"""
+    assert max(run_python(code).values()) < 1e-2
+
+
+def test_the_loss_in_chunks_is_the_whole_one_compiled() -> None:
+    code = """
+import json, torch
+from core.bench.training import Shape, config_of
+from core.models.build import build_model
+from core.training.objectives import tokens
+torch.manual_seed(0)
+model = build_model(config_of("modern", Shape(1, 2, 64, 64, 4)).train.model, 1000).cuda()
+ids, found = torch.randint(1000, (2, 4, 64), device="cuda"), []
+for size in (0, 64):
+    model.loss_chunk = size
+    model.zero_grad()
+    torch.compiler.reset()
+    nats = torch.compile(lambda *batch: tokens(model, *batch), fullgraph=True)(*ids)
+    nats.backward()
+    found.append([float(nats), float(model.lm_head.weight.grad.norm())])
+print(json.dumps(found))
+"""
+    whole, chunks = run_python(code)
+    assert chunks == pytest.approx(whole, rel=1e-2)
 
 
 def test_what_does_not_fit_is_told(spaces_on_gpu: Path) -> None:

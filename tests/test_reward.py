@@ -34,7 +34,7 @@ from core.errors import UserError
 from core.lab.assemble import throwaway
 from core.lab.opened import prepared
 from core.lab.own import scoring_of
-from core.models.loss import NO_TARGET
+from core.models.product_loss import NO_TARGET
 from core.plugins.manager import plugins
 from core.reward.collapse import collapsed
 from core.reward.collect import FIGURES, AnswerGroup, Collector, advantages_of, collector, ends_of, is_valid

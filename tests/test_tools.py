@@ -29,7 +29,7 @@ from core.lab.after_stage import samples_of
 from core.lab.assemble import responding
 from core.lab.opened import prepared
 from core.lab.own import scoring_of, tools_of
-from core.models.loss import NO_TARGET
+from core.models.product_loss import NO_TARGET
 from core.reward.collect import collector
 from core.sampling.asking import said, spelled_out
 from core.training.machine import Machine

@@ -15,10 +15,10 @@ import torch
 from core.config import Config, Data, Model, Train
 from core.defaults import resolve
 from core.plugins.manager import plugins
+from core.training.graphed import is_worth_recording, step_of
 from core.training.machine import Machine, model_on
 from core.training.objectives import tokens
 from core.training.optimizers import build_optimizer
-from core.training.step import Step
 from core.training.timing import step_speed
 
 Array = npt.NDArray[np.int64]
@@ -61,9 +61,11 @@ def preset_speed(preset: str, shape: Shape, machine: Machine, seconds: float = 1
     """Time a preset's training step. If it does not fit into the GPU's memory, half the rows are tried, and so on."""
     torch.manual_seed(0)
     config = config_of(preset, shape)
+    recorded = is_worth_recording(config.train, machine.device, own_code=False)  # as a run of this shape would be
+    machine = replace(machine, cuda_graphs=recorded)
     model = model_on(machine, config.train.model, shape.vocab_size, plugins())
     optimizer = build_optimizer(model, config.train.optim, plugins())
-    step = Step(model, optimizer, machine, config.train.optim.grad_clip, tokens)
+    step = step_of(model, optimizer, machine, config.train.optim.grad_clip, tokens)
     try:
         return step_speed(step, config.train, random_batch(shape), seconds)
     except torch.OutOfMemoryError:

@@ -21,6 +21,7 @@ from core.lab.own import evaluation, objective_of, own_metrics, scoring_of, tool
 from core.lab.settle import Settled, settle
 from core.listener import SILENT
 from core.models.build import MODEL_PARAMS, builder
+from core.models.float8 import refuse_without_float8
 from core.plugins.manager import Plugins
 from core.process import computing
 from core.reward.collapse import collapsed
@@ -29,6 +30,7 @@ from core.sampling.rollouts import Respond
 from core.tracking.metrics import COLUMNS, EPOCH
 from core.tracking.run import Run
 from core.tracking.trackers import find_trackers, open_trackers
+from core.training.graphed import refuse_without_graphs, step_of
 from core.training.machine import Machine, choose_device, model_on
 from core.training.objectives import Objective
 from core.training.optimizers import OPTIM_PARAMS, build_optimizer
@@ -48,7 +50,11 @@ def refuse_unknown(opened: Opened) -> None:
     optimizer = plugins.get("optimizers", str(config.optim.name), "train.optim.name")
     keywords(optimizer, config.optim.params, OPTIM_PARAMS, place_of)
     find_trackers(config.runtime.trackers, plugins)
-    choose_device(config.runtime.device)
+    device = choose_device(config.runtime.device)
+    if config.runtime.cuda_graphs is True:
+        refuse_without_graphs(device)
+    if config.runtime.float8:
+        refuse_without_float8(device)
 
 
 @dataclass(frozen=True)
@@ -68,7 +74,7 @@ class Fresh:
     def step(self) -> Step:
         """The optimizer step."""
         grad_clip = self.settled.config.train.optim.grad_clip
-        return Step(self.model, self.optimizer, self.settled.machine, grad_clip, self.objective)
+        return step_of(self.model, self.optimizer, self.settled.machine, grad_clip, self.objective)
 
     @functools.cached_property
     def speed(self) -> Speed:

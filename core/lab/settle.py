@@ -14,11 +14,13 @@ from core.models.build import with_chosen_params
 from core.plugins.discovery import Experiment
 from core.plugins.manager import Plugins
 from core.tracking.environment import code_hash
-from core.training import compiling, memory
+from core.training import compiling, graphed, memory
 from core.training.machine import Machine, choose_machine
 from core.training.tuning import fastest_way
 
-CHOSEN = ("device", "dtype", "compile", "attention", "threads")  # keys of [train.runtime] that can be "auto"
+# Keys of [train.runtime] that can be "auto".
+CHOSEN = ("device", "dtype", "compile", "cuda_graphs", "attention", "threads")
+OWN = ("build_model", "loss")  # functions of prepare.py that take part in a step
 
 
 @dataclass(frozen=True)
@@ -45,9 +47,13 @@ def settle(
         if config.train.runtime.threads == "auto":
             config = replaced(config, {"train.runtime.threads": 1})
     runtime = config.train.runtime
-    machine = choose_machine(runtime.device, runtime.dtype, runtime.compile, runtime.threads, runtime.attention)
-    if runtime.compile == "auto" and compiling.is_worth_compiling(config.train, machine.device):
-        machine = replace(machine, compile=True)
+    machine = choose_machine(
+        runtime.device, runtime.dtype, runtime.compile, runtime.threads, runtime.attention, runtime.float8
+    )
+    machine = replace(machine, cuda_graphs=records(config, machine, plugins))
+    if runtime.compile == "auto":
+        worth = compiling.is_worth_compiling(config.train, machine.device, recorded=machine.cuda_graphs)
+        machine = replace(machine, compile=worth)
     config = replaced(config, {"train.model": with_chosen_params(config.train.model, plugins, machine.dtype_name)})
     timings: dict[str, float] = {}
     if (timing or runtime.exact_across) and machine.compile:
@@ -60,6 +66,13 @@ def settle(
     return Settled(with_choices(config, machine), machine, timings)
 
 
+def records(config: Config, machine: Machine, plugins: Plugins) -> bool:
+    """Whether the step is recorded."""
+    asked = config.train.runtime.cuda_graphs
+    own_code = any(hasattr(plugins.code, name) for name in OWN)
+    return graphed.is_worth_recording(config.train, machine.device, own_code=own_code) if asked == "auto" else asked
+
+
 def with_choices(config: Config, machine: Machine) -> Config:
     """The config with a machine's choices. Sampling inherits them for its own "auto" settings."""
     chosen = {
@@ -68,6 +81,7 @@ def with_choices(config: Config, machine: Machine) -> Config:
     }  # fmt: skip
     inherited = {name: value for name, value in chosen.items() if getattr(config.sample.runtime, name) == "auto"}
     changes = {f"train.runtime.{name}": value for name, value in chosen.items()}
+    changes["train.runtime.cuda_graphs"] = machine.cuda_graphs
     return replaced(config, changes | {f"sample.runtime.{name}": value for name, value in inherited.items()})
 
 
@@ -78,7 +92,7 @@ def by_timing(
     runtime = config.train.runtime
     if machine.device.type != "cpu" or "auto" not in (runtime.dtype, runtime.attention, runtime.threads):
         return machine, {}
-    own = any(hasattr(plugins.code, name) for name in ("build_model", "loss"))
+    own = any(hasattr(plugins.code, name) for name in OWN)
     own_code = code_hash(experiment.folder) if own else None
     rehearsal = Rehearsal(config.train, dataset, plugins, machine, own_code)
     way = rehearsal.first_way()

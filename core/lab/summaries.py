@@ -45,7 +45,7 @@ def opening(run: Run, dataset: Dataset, fresh: Fresh, command: str) -> dict[str,
         "device": runtime.device,
         "dtype": runtime.dtype,
         "choices": {
-            **runtime.model_dump(include={"dtype", "attention", "compile", "threads"}),
+            **runtime.model_dump(include={"dtype", "attention", "compile", "cuda_graphs", "threads"}),
             "processes": fresh.settled.machine.processes,
             "milliseconds": fresh.settled.timings,
         },

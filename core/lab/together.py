@@ -97,7 +97,7 @@ def help_to_train(team: Team) -> None:
     runtime = config.train.runtime
     team.be_patient(runtime.team_timeout)
     device = device_of(team, config.train)
-    machine = choose_machine(device, runtime.dtype, runtime.compile, runtime.threads, runtime.attention)
+    machine = choose_machine(device, runtime.dtype, runtime.compile, runtime.threads, runtime.attention, runtime.float8)
     with memory.noticing(), machine.computing(), noting_signals(StopRequest()) as stop:
         config = replaced(config, {"train.runtime.device": device})
         fresh = fresh_model(

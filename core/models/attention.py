@@ -141,11 +141,16 @@ def merge_heads(y: Tensor, scheme: Scheme) -> Tensor:
 
 def prepare(qk: Tensor, cos: Tensor | None, sin: Tensor | None, scheme: Scheme, scales: Scales = None) -> Tensor:
     """Queries above keys (N, T, D) as attention compares them: normalised, scaled and rotated where the model does so."""
+    return prepared(qk, cos, sin, scheme, None if scales is None else of_each_head(scales, len(qk), scheme))
+
+
+def prepared(x: Tensor, cos: Tensor | None, sin: Tensor | None, scheme: Scheme, factors: Tensor | None) -> Tensor:
+    """`prepare` for (..., T, D) with learnt factors that fit it."""
     if scheme.qk_norm:
-        qk = rms_norm(qk, scheme.norm_eps)
-    if scales is not None:
-        qk = qk * of_each_head(scales, len(qk), scheme).to(qk.dtype)
-    return qk if cos is None or sin is None else rotate(qk, cos, sin)
+        x = rms_norm(x, scheme.norm_eps)
+    if factors is not None:
+        x = x * factors.to(x.dtype)
+    return x if cos is None or sin is None else rotate(x, cos, sin)
 
 
 def of_each_head(scales: tuple[Tensor, Tensor], N: int, scheme: Scheme) -> Tensor:
@@ -215,14 +220,33 @@ def fused_mix(q: Tensor, k: Tensor, v: Tensor, scheme: Scheme, dropout: float) -
     """`mix` by scaled_dot_product_attention, for keys of the same T tokens as the queries."""
     (N, T, D), K = k.shape, scheme.n_kv_head
     heads, shared = (N // K, scheme.n_head, T, D), (N // K, K, T, D)
-    q, k, v = q.view(heads), k.view(shared), v.view(shared)
+    y = fused(q.view(heads), k.view(shared), v.view(shared), scheme, dropout)
+    return y.reshape(N, scheme.group * T, D)  # some kernels put tokens before heads
+
+
+def fused(q: Tensor, k: Tensor, v: Tensor, scheme: Scheme, dropout: float) -> Tensor:
+    """Attention's output (B, H, T, D) for queries (B, H, T, D), keys and values (B, K, T, D). On a GPU without windows and alibi, no
+    kernel holds a (T, T) matrix."""
+    T = q.shape[2]
     plain = not (scheme.window or scheme.alibi)
     added = None if plain else bias(scheme, T, T, q.dtype, q.device)
     if not plain and scheme.group > 1:  # no fused kernel takes both a mask and shared keys
         k, v = (x.repeat_interleave(scheme.group, dim=1) for x in (k, v))
     return F.scaled_dot_product_attention(
         q, k, v, added, dropout_p=dropout, is_causal=plain, scale=scheme.scale, enable_gqa=plain and scheme.group > 1
-    ).reshape(N, scheme.group * T, D)  # some kernels put tokens before heads
+    )
+
+
+def attend_in_views(
+    qkv: Tensor, scheme: Scheme, cos: Tensor | None, sin: Tensor | None, dropout: float, scales: Scales
+) -> Tensor:
+    """`attend` by scaled_dot_product_attention, which on a GPU reads heads where they are: queries, keys and values are not copied."""
+    (B, T, _), D = qkv.shape, scheme.head_width
+    q, k, v = (part.view(B, T, -1, D).transpose(1, 2) for part in qkv.split_with_sizes(scheme.rows, dim=-1))
+    q_scale, k_scale = scales or (None, None)
+    q, k = prepared(q, cos, sin, scheme, q_scale), prepared(k, cos, sin, scheme, k_scale)
+    y = fused(q, k, v, scheme, dropout)  # (B, H, T, D)
+    return y.transpose(1, 2).reshape(B, T, scheme.n_head * D)
 
 
 def attend(
@@ -240,6 +264,8 @@ def attend(
     """
     if form == "explicit" and not torch.compiler.is_compiling():  # a compiler finds the gradient itself
         return ExplicitAttention.apply(qkv, scheme, cos, sin, *(scales or (None, None)))  # type: ignore[no-any-return, no-untyped-call]
+    if form == "sdpa" and qkv.is_cuda:
+        return attend_in_views(qkv, scheme, cos, sin, dropout, scales)
     qk, v = split_heads(qkv, scheme)
     q, k = grouped(prepare(qk, cos, sin, scheme, scales), scheme)
     if form == "explicit":

@@ -30,6 +30,11 @@ class KVCache:
         self.memory = memory
         self.recent: Tensor | None = None
 
+    @property
+    def longest(self) -> int:
+        """The most tokens that a row holds."""
+        return self.length
+
     def clear(self) -> None:
         """Forget all tokens; the memory stays."""
         self.length, self.recent = 0, None

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from core.models.attention import bias, rotate
 from core.models.block import Attention, Block, Place
 from core.models.cache import KVCache, memory_for
-from core.models.layers import GELU, Norm, inverse_rms
+from core.models.layers import GELU, Norm
 
 Apply = Callable[[Tensor], Tensor]
 
@@ -70,17 +70,17 @@ class Decoder(KVCache):
             self.added = added.view(scheme.n_kv_head, scheme.group, block_size).repeat(batch_size, 1, 1)  # (B K, G, S)
         self.layers = [
             Layer(
-                normed(block.ln_1),
+                normed(block.ln_1, like),
                 product(block.attn.c_attn),
                 scales_of(block.attn),
                 residual_product(block.attn.c_proj),
-                normed(block.ln_2),
+                normed(block.ln_2, like),
                 activated(str(block.mlp.activation), product(block.mlp.c_fc)),
                 residual_product(block.mlp.c_proj),
             )
             for block in blocks
         ]
-        self.norm, self.head = normed(norm), product(head)
+        self.norm, self.head, self.eps = normed(norm, like), product(head), like.new_tensor(scheme.norm_eps)
 
     def decode(self, x: Tensor, place: Place) -> Tensor:
         """Logits (B, V) of one token's embedding (B, C), which follows those of the cache and joins it."""
@@ -90,7 +90,7 @@ class Decoder(KVCache):
             qkv = layer.qkv(layer.norm_1(x)).view(B, G + 2, K, D)
             qk = qkv[:, : G + 1]
             if scheme.qk_norm:
-                qk.mul_(inverse_rms(qk, scheme.norm_eps))
+                qk.mul_(inverse_rms(qk, self.eps))
             if layer.scales is not None:
                 qk.mul_(layer.scales)
             if cos is not None and sin is not None:
@@ -121,14 +121,21 @@ class Decoder(KVCache):
             yield Context(key, value, added, beta, place.copy_)
 
 
-def normed(module: Norm) -> Apply:
-    """The module's forward, without what its gradient would need."""
+def normed(module: Norm, like: Tensor) -> Apply:
+    """The module's forward, without what its gradient would need. like: has the dtype and device of what is normalised."""
     weight, bias, shape, eps = module.weight, module.bias, module.shape, module.eps
     if module.centred:
         return lambda x: torch.layer_norm(x, shape, weight, bias, eps)
+    added = torch.tensor(eps, dtype=like.dtype, device=like.device)
     if weight is None:
-        return lambda x: x * inverse_rms(x, eps)
-    return lambda x: x * inverse_rms(x, eps) * weight
+        return lambda x: x * inverse_rms(x, added)
+    return lambda x: x * inverse_rms(x, added) * weight
+
+
+def inverse_rms(x: Tensor, eps: Tensor) -> Tensor:
+    """As that of core.models.layers, in half the time: a number of Python's becomes a tensor at each operation that takes one."""
+    norm = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
+    return torch.addcmul(eps, norm, norm, value=1 / x.shape[-1]).rsqrt_()
 
 
 def scales_of(attention: Attention) -> Tensor | None:

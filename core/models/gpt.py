@@ -6,6 +6,7 @@ Shapes: B rows, T tokens, C channels, H heads, D channels of a head, V ids, S to
 
 from __future__ import annotations
 
+from functools import partial
 from typing import NamedTuple, cast
 
 import torch
@@ -19,6 +20,8 @@ from core.models.decode import Decoder
 from core.models.layers import FeedForward, Norm, rms_norm, softcap
 from core.models.loss import CutAtHead
 from core.models.ngrams import BEFORE, NGrams, Smear
+from core.models.product_loss import CutAtProduct
+from core.models.replayed import ReplayedDecoder, decoder_on
 from core.models.slots import Slots
 
 
@@ -36,6 +39,7 @@ class GPT(nn.Module):
     post_norm: norms after the sums, as in arXiv:1706.03762, and none before the head. ff_bias: biases in the feed-forward
     layers; None: as train.model.bias says. head_bias: a bias in the output head.
     attention: "auto" (core.models.attention.choose_attention), "explicit", "sdpa" or "sdpa32"; set it from outside.
+    loss_chunk: tokens whose logits a compiled step computes at once; 0: all; see core.models.loss.use_loss_chunks.
     """
 
     cos: Tensor
@@ -56,7 +60,7 @@ class GPT(nn.Module):
         self.config, self.vocab_size, self.block_size = config, vocab_size, config.block_size
         self.n_head, self.head_width, self.softcap = config.n_head, config.head_width, config.softcap
         self.norm_eps = config.norm_eps
-        self.attention = "auto"
+        self.attention, self.loss_chunk = "auto", 0
         parts = {"wte": nn.Embedding(vocab_size, config.n_embd)}
         if config.position == "learned":
             parts["wpe"] = nn.Embedding(config.block_size, config.n_embd)
@@ -83,11 +87,13 @@ class GPT(nn.Module):
         """Logits (B, T, V) for tokens (B, T), which follow those of the cache and join it. ValueError past block_size."""
         if cache is None:
             return self.head(self.through(*self.embed(tokens, tokens.shape[1], 0)), tokens)
-        if tokens.shape[1] == 1 and isinstance(cache, Decoder):
-            recent = cache.recall(tokens, self.lookback)
-            x, place = self.embed(recent, 1, cache.length)
-            return self.finish(cache.decode(x[:, 0], place).unsqueeze(1), recent)
-        return self.head(*self.read(tokens, cache))
+        if tokens.shape[1] > 1 or not isinstance(cache, Decoder):
+            return self.head(*self.read(tokens, cache))
+        self.refuse_too_long(cache.longest + 1)
+        if isinstance(cache, ReplayedDecoder):
+            return cache.step(tokens, self.lookback, partial(self.decoded, cache))
+        recent = cache.recall(tokens, self.lookback)
+        return self.decoded(cache, recent, cache.length)
 
     def read(self, tokens: Tensor, cache: KVCache) -> tuple[Tensor, Tensor]:
         """Have tokens (B, T) join a cache. Returns what `head` takes: the last block's output, and the ids."""
@@ -97,6 +103,15 @@ class GPT(nn.Module):
             x = block.cached(x, place, cache, layer)
         cache.length += tokens.shape[1]
         return x, recent
+
+    def decoded(self, cache: Decoder, recent: Tensor, start: int | Tensor) -> Tensor:
+        """Logits (B, 1, V) of the last of the ids (B, 1 + lookback) of each row, with `start` as for `embed`."""
+        x, place = self.embed(recent, 1, start)
+        return self.finish(cache.decode(x[:, 0], place).unsqueeze(1), recent)
+
+    def refuse_too_long(self, tokens: int) -> None:
+        if tokens > self.block_size:
+            raise ValueError(f"{tokens} tokens do not fit the model's block_size = {self.block_size}")
 
     def through(self, x: Tensor, place: Place) -> Tensor:
         """The last block's output (B, T, C) for embeddings (B, T, C)."""
@@ -114,6 +129,13 @@ class GPT(nn.Module):
         parameters = tuple(each for part in parts for each in part.parameters() if each.requires_grad)
         return CutAtHead(hidden, lambda x: self.head(x, tokens), parameters)
 
+    def cut_at_product(self, tokens: Tensor) -> CutAtProduct | None:
+        """As `cut_at_head`, behind the last norm: what is left is a product and the bound of the logits."""
+        if self.ngrams is not None:
+            return None
+        hidden = self.through(*self.embed(tokens, tokens.shape[1], 0))
+        return CutAtProduct(self.transformer["ln_f"](hidden), self.lm_head.weight, self.lm_head.bias, self.softcap)
+
     @property
     def blocks(self) -> list[Block]:
         return cast("list[Block]", self.transformer["h"])
@@ -125,10 +147,11 @@ class GPT(nn.Module):
         the place of each row, (B,); `recent` then has BEFORE where a row has not begun.
         """
         apart = isinstance(start, Tensor)
-        stop = T + (int(start.max()) if isinstance(start, Tensor) else start)
-        if stop > self.block_size:
-            raise ValueError(f"{stop} tokens do not fit the model's block_size = {self.block_size}")
-        places = start[:, None] if isinstance(start, Tensor) else slice(start, stop)
+        if isinstance(start, Tensor):  # whose caller knows that they fit: reading them would wait for the device
+            places: Tensor | slice = start[:, None]
+        else:
+            self.refuse_too_long(start + T)
+            places = slice(start, start + T)
         x = self.transformer["wte"](recent.clamp(min=0) if apart else recent)
         if self.config.norm == "rmsnorm":  # without a scale of its own, so that the embedding's need not be right
             x = rms_norm(x, self.norm_eps)
@@ -171,7 +194,8 @@ class GPT(nn.Module):
         derived from these, are called as they are.
         """
         if self.has_own_blocks:
-            return Decoder(self.blocks, cast(Norm, self.transformer["ln_f"]), self.lm_head, batch_size, self.block_size)
+            kind = decoder_on(self.lm_head.weight.device)
+            return kind(self.blocks, cast(Norm, self.transformer["ln_f"]), self.lm_head, batch_size, self.block_size)
         scheme = scheme_of(self.config, 0)
         return KVCache(memory_for(self.config.n_layer, scheme, batch_size, self.block_size, self.lm_head.weight))
 

@@ -12,8 +12,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-NO_TARGET = -1
+from core.models.product_loss import NO_TARGET, product_loss
+
 LOGITS = 1 << 24  # of a chunk at most, 64 MB in float32: several such tensors live at once
+GPU_SHARE = 64  # on a GPU, a chunk's logits in float32 may take this fraction of its memory: 1.25 of 80 GB
 WHOLE = 1 << 26  # of a micro-batch that is computed at once, 256 MB
 
 
@@ -32,16 +34,22 @@ def next_token_loss(model: Callable[..., Any], inputs: Tensor, targets: Tensor) 
     """Sum of -ln p(target), a float32 scalar, and the number of targets, of a model and inputs (B, T).
 
     Where all logits together would be large, they are computed in chunks and never kept: see `chunked_loss`. targets as for
-    `token_loss`. The model says how it is cut by a method `cut_at_head(inputs)`.
+    `token_loss`. The model says how it is cut by a method `cut_at_head(inputs)`. Compiled, it is cut at `cut_at_product(inputs)`,
+    into chunks of its `loss_chunk` tokens, if it has that.
     """
+    if torch.compiler.is_compiling():
+        size = getattr(model, "loss_chunk", 0)
+        if not size or inputs.numel() <= size or (at := model.cut_at_product(inputs)) is None:  # type: ignore[attr-defined]
+            return token_loss(model(inputs), targets)
+        return product_loss(at, targets, size), (targets != NO_TARGET).sum()
     if not is_large(model, inputs) or (cut := model.cut_at_head(inputs)) is None:  # type: ignore[attr-defined]
         return token_loss(model(inputs), targets)
     return chunked_loss(cut, targets, chunk_of(model))
 
 
 def is_large(model: Callable[..., Any], inputs: Tensor) -> bool:
-    """Whether a model can be cut, and its logits of these inputs are too large to keep. Compiled code keeps none anyway."""
-    if torch.compiler.is_compiling() or not isinstance(model, nn.Module) or inputs.numel() * ids_of(model) <= WHOLE:
+    """Whether a model can be cut, and its logits of these inputs are too large to keep."""
+    if not isinstance(model, nn.Module) or inputs.numel() * ids_of(model) <= WHOLE:
         return False
     return is_its_own(model)
 
@@ -55,7 +63,25 @@ def ids_of(model: nn.Module) -> int:
 def chunk_of(model: Callable[..., Any]) -> int:
     """N: tokens whose logits are computed at once."""
     assert isinstance(model, nn.Module)
-    return max(1, LOGITS // ids_of(model))
+    place = next(model.parameters()).device
+    return tokens_within(gpu_logits(place) if place.type == "cuda" else LOGITS, ids_of(model))
+
+
+def gpu_logits(device: torch.device) -> int:
+    """Logits of a chunk on a GPU, by its memory. Small chunks waste time: each reads and writes the gradient of the whole head."""
+    return int(torch.cuda.get_device_properties(device).total_memory) // (4 * GPU_SHARE)
+
+
+def tokens_within(logits: int, ids: int) -> int:
+    """The most tokens whose logits are at most so many; at least 1."""
+    return max(1, logits // ids)
+
+
+def use_loss_chunks(model: nn.Module, logits: int) -> None:
+    """Have compiled code of a GPT compute the loss of at most so many logits at once. Other models are left alone."""
+    if hasattr(model, "loss_chunk") and is_its_own(model):
+        size = tokens_within(logits, ids_of(model))
+        model.loss_chunk = 1 << (size.bit_length() - 1)  # type: ignore[assignment]  # a power of two, for fast products
 
 
 def is_its_own(model: nn.Module) -> bool:

@@ -85,6 +85,10 @@ class Slots(Decoder):
         return recent
 
     @property
+    def longest(self) -> int:
+        return max(view.length for view in self.computed)
+
+    @property
     def computed(self) -> list[KVCache]:
         """The rows that a step computes: those that are taken, and empty ones so that there are enough."""
         return self.views[: max(self.used, self.fewest)]
@@ -96,8 +100,7 @@ class Slots(Decoder):
     def contexts(self, B: int) -> Iterator[Context]:
         """What each layer works on: keys and values up to the end of the longest row, with a mask for the others."""
         lengths: Tensor = self.length  # type: ignore[assignment]
-        longest = max(view.length for view in self.computed) + 1
-        S, K, room = -(-longest // STRIDE) * STRIDE, self.scheme.n_kv_head, self.memory.shape[3]
+        S, K, room = -(-(self.longest + 1) // STRIDE) * STRIDE, self.scheme.n_kv_head, self.memory.shape[3]
         keys, values = self.memory[:, :, : B * K, :S].unbind()
         # Where each row's next token is, in memory with heads and tokens as one dimension.
         heads = torch.arange(B * K, device=lengths.device) * room + lengths.repeat_interleave(K)

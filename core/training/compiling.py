@@ -1,8 +1,9 @@
 """Compile a run's step with torch.compile: when, what it needs on this machine, and its errors.
 
-On a GPU compiling pays off in runs longer than about a minute. On a CPU it saves a small modern model a quarter of its
-step and a large one nothing, and takes half a minute the first time (docs/LOG.md). So on a CPU a step is compiled only
-if the config says so.
+On a GPU compiling takes 20 to 40 seconds and saves 40 to 60 % of a step that is started operation by operation, so it pays off
+in runs of a minute. A step that waits for Python is recorded instead, which takes less than a second (core/training/graphed.py).
+On a CPU compiling saves a small modern model a quarter of its step and a large one nothing, and takes half a minute the first time
+(docs/LOG.md). So on a CPU a step is compiled only if the config says so.
 """
 
 from __future__ import annotations
@@ -26,18 +27,31 @@ from core.defaults import PRETRAINED_KIND
 from core.errors import UserError
 from core.training.machine import Machine
 
-LONG_STEPS, LONG_MINUTES = 1_000, 1.0  # on a GPU, runs at least this long are compiled
+LONG = 60.0  # seconds; on a GPU, runs at least this long are compiled
+# Operations per second in the matrices of the blocks, of an H100 that is not compiling: 124M takes 110 ms for 32 x 1024 tokens.
+SPEED = 150e12
+PYTHON, REPLAY = 10e-3, 1e-3  # seconds that starting the operations of a step takes, one by one and recorded
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 
-def is_worth_compiling(config: Train, device: torch.device) -> bool:
+def is_worth_compiling(config: Train, device: torch.device, *, recorded: bool = False) -> bool:
     """Whether train.runtime.compile = "auto" means to compile. Not if a condition may end the run early, and no pretrained model:
-    its code is not ours, and its loss must not keep all logits."""
+    its code is not ours, and its loss must not keep all logits. recorded: its operations are not started one by one."""
     if config.model.kind == PRETRAINED_KIND:
         return False
     minutes = config.runtime.max_minutes
-    is_long = config.schedule.max_iters >= LONG_STEPS if minutes is None else minutes >= LONG_MINUTES
-    return device.type == "cuda" and is_long and not config.runtime.stop_when and not missing(device)
+    seconds = seconds_of(config, recorded) if minutes is None else 60 * minutes
+    return device.type == "cuda" and seconds >= LONG and not config.runtime.stop_when and not missing(device)
+
+
+def seconds_of(config: Train, recorded: bool) -> float:
+    """How long the steps of a run take on a GPU, roughly, if it does not compile."""
+    return config.schedule.max_iters * max(REPLAY if recorded else PYTHON, operations(config) / SPEED)
+
+
+def operations(config: Train) -> float:
+    """Floating point operations of a step in the matrices of the blocks, roughly: 6 for each number and token."""
+    return 6.0 * 12 * config.model.n_layer * config.model.n_embd**2 * config.data.tokens_per_step
 
 
 def compiled(function: Function, machine: Machine) -> Function:

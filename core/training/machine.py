@@ -12,6 +12,8 @@ from core import process
 from core.config import Attention, Model
 from core.errors import UserError
 from core.models.build import build_model, use_attention
+from core.models.float8 import refuse_without_float8, use_float8
+from core.models.loss import gpu_logits, use_loss_chunks
 from core.plugins.manager import Plugins
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
@@ -26,6 +28,8 @@ class Machine:
     compile: bool = False
     attention: Attention = "auto"  # as in [train.runtime]; "auto" chooses by shape
     threads: int = 1  # CPU threads
+    cuda_graphs: bool = False  # record the step and replay it
+    float8: bool = False  # products of blocks in training
     processes: int = 1  # that share the steps, each with its own device or threads
 
     @property
@@ -51,20 +55,31 @@ def model_on(machine: Machine, config: Model, vocab_size: int, plugins: Plugins)
     """Build a freshly initialised model on the machine's device, with its attention."""
     model = build_model(config, vocab_size, plugins).to(machine.device)
     use_attention(model, machine.attention)
+    if machine.float8:
+        use_float8(model)
+    if machine.device.type == "cuda":
+        use_loss_chunks(model, gpu_logits(machine.device))
     return model
 
 
 def choose_machine(
-    device: str, dtype: str, compile: str | bool, threads: int | str, attention: Attention = "auto"
+    device: str,
+    dtype: str,
+    compile: str | bool,
+    threads: int | str,
+    attention: Attention = "auto",
+    float8: bool = False,
 ) -> Machine:
     """The machine for these settings. "auto" is what is usually fastest on this hardware, not compiled.
 
-    Raises UserError for a device that this computer does not have.
+    Raises UserError for a device that this computer does not have, and for float8 on one that does not multiply in it.
     """
     place = choose_device(device)
+    if float8:
+        refuse_without_float8(place)
     precision = fastest_dtype(place) if dtype == "auto" else DTYPES[dtype]
     count = threads if isinstance(threads, int) else torch.get_num_threads()
-    return Machine(place, precision, compile is True, attention, count)
+    return Machine(place, precision, compile is True, attention, count, float8=float8)
 
 
 def choose_device(name: str) -> torch.device:

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
+
+Number = float | Tensor
 
 # Polar Express (arXiv:2505.16932, algorithm 1): quintics a x + b x^3 + c x^5, applied in turn. Each is optimal for the
 # range in which the one before leaves singular values of [0.001, 1]; all but the last are damped by the paper's safety
@@ -73,8 +75,13 @@ class Muon(torch.optim.Optimizer):
     """Muon for groups with `muon = True`, Adam for the others.
 
     A muon group needs lr, momentum, weight_decay and `pieces`: for each parameter, the number of matrices of equal shape
-    stacked in its rows, or the height of each. Other groups need lr, betas and eps. The gradients of muon groups are
-    overwritten. All state is a tensor of its parameter's shape, or an int.
+    stacked in its rows, or the height of each. Other groups need lr, betas and eps, and may have a decoupled weight_decay. The
+    gradients of muon groups are overwritten. All state is a tensor of its parameter's shape, or an int.
+
+    state_dtype: of momentum and mean gradients; None: the parameter's. The mean of squares keeps the parameter's: it changes by
+    1 % in a step or less, which bfloat16 rounds away.
+
+    A step is `apply(numbers())`, so that it can be recorded: what changes from step to step is in the numbers.
     """
 
     # torch wraps these to hide them from its compiler. The wrapper imports the compiler when it is first called, which
@@ -84,8 +91,9 @@ class Muon(torch.optim.Optimizer):
     state_dict = inspect.unwrap(torch.optim.Optimizer.state_dict)
     zero_grad = inspect.unwrap(torch.optim.Optimizer.zero_grad)
 
-    def __init__(self, groups: list[dict[str, Any]]) -> None:
+    def __init__(self, groups: list[dict[str, Any]], state_dtype: torch.dtype | None = None) -> None:
         super().__init__(groups, defaults={})
+        self.state_dtype = state_dtype
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
@@ -94,26 +102,41 @@ class Muon(torch.optim.Optimizer):
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
-        for group in self.param_groups:
-            if group["muon"]:
-                self._step_muon(group)
-            else:
-                self._step_adam(group)
+        self.apply(self.numbers())
         return loss
 
-    def _step_muon(self, group: dict[str, Any]) -> None:
+    def numbers(self) -> list[float]:
+        """Count a step of the parameters that have a gradient. Returns what it is computed with besides tensors, in `apply`'s order."""
+        found: list[float] = []
+        for group in self.param_groups:
+            params = [p for p in group["params"] if p.grad is not None]
+            if params:
+                found += [group["lr"], 1 - group["lr"] * group.get("weight_decay", 0.0)]
+            if not group["muon"]:
+                beta1, beta2 = group["betas"]
+                for p in params:
+                    count = self.state[p]["step"] = self.state[p].get("step", 0) + 1
+                    found += [math.sqrt(1 - beta2**count), -group["lr"] / (1 - beta1**count)]
+        return found
+
+    @torch.no_grad()
+    def apply(self, numbers: Sequence[Number]) -> None:
+        """Update the parameters that have a gradient. numbers: of `numbers`, or tensors () with the same on the device."""
+        left = iter(numbers)
+        for group in self.param_groups:
+            if any(p.grad is not None for p in group["params"]):
+                (self._step_muon if group["muon"] else self._step_adam)(group, left)
+
+    def _step_muon(self, group: dict[str, Any], numbers: Iterator[Number]) -> None:
         pairs = [(p, pieces) for p, pieces in zip(group["params"], group["pieces"], strict=True) if p.grad is not None]
-        if not pairs:
-            return
         params = [p for p, _ in pairs]
         steps = [p.grad for p in params]
-        buffers = [self._buffer(p, "momentum") for p in params]
-        lr, momentum = group["lr"], group["momentum"]
-        torch._foreach_lerp_(buffers, steps, 1 - momentum)
+        lr, kept, momentum = next(numbers), next(numbers), group["momentum"]
+        buffers = self._averaged(params, "momentum", steps, momentum)
         # Nesterov: look ahead along the momentum. In place, because allocating memory takes longer than the sum.
         torch._foreach_lerp_(steps, buffers, momentum)
         if group["weight_decay"]:
-            torch._foreach_mul_(params, 1 - lr * group["weight_decay"])
+            torch._foreach_mul_(params, kept)
         dtype = product_dtype(params[0].device)
         # Matrices of one shape, and of its transpose, are multiplied together as one stack.
         stacks: dict[tuple[int, int], tuple[list[tuple[Tensor, Tensor]], list[tuple[Tensor, Tensor]]]] = {}
@@ -133,32 +156,55 @@ class Muon(torch.optim.Optimizer):
                 ([target for target, _ in tall], factors[len(wide) :], math.sqrt(long / short)),
             ):
                 if targets:
-                    torch._foreach_add_(targets, found, alpha=-lr * scale)
+                    add_scaled(targets, found, -lr * scale)
 
-    def _step_adam(self, group: dict[str, Any]) -> None:
+    def _step_adam(self, group: dict[str, Any], numbers: Iterator[Number]) -> None:
         params = [p for p in group["params"] if p.grad is not None]
-        if not params:
-            return
         grads = [p.grad for p in params]
-        means = [self._buffer(p, "mean") for p in params]
-        squares = [self._buffer(p, "square") for p in params]
         beta1, beta2 = group["betas"]
-        counts = []
-        for p in params:
-            self.state[p]["step"] = self.state[p].get("step", 0) + 1
-            counts.append(self.state[p]["step"])
-        torch._foreach_lerp_(means, grads, 1 - beta1)
+        _, kept = next(numbers), next(numbers)
+        roots, rates = zip(*((next(numbers), next(numbers)) for _ in params), strict=True)
+        means = self._averaged(params, "mean", grads, beta1)
+        squares = [self._buffer(p, "square", p.dtype) for p in params]
         torch._foreach_mul_(squares, beta2)
         torch._foreach_addcmul_(squares, grads, grads, 1 - beta2)
+        if group.get("weight_decay"):
+            torch._foreach_mul_(params, kept)
         spread = torch._foreach_sqrt(squares)
-        torch._foreach_div_(spread, [math.sqrt(1 - beta2**count) for count in counts])
+        torch._foreach_div_(spread, list(roots))
         torch._foreach_add_(spread, group["eps"])
-        torch._foreach_addcdiv_(params, means, spread, [-group["lr"] / (1 - beta1**count) for count in counts])
+        if isinstance(kept, Tensor):  # addcdiv takes numbers of the CPU only
+            steps = torch._foreach_div(means, spread)
+            torch._foreach_mul_(steps, list(rates))
+            torch._foreach_add_(params, steps)
+        else:
+            torch._foreach_addcdiv_(params, means, spread, list(rates))
 
-    def _buffer(self, p: Tensor, name: str) -> Tensor:
+    def _averaged(self, params: list[Tensor], name: str, grads: list[Tensor], decay: float) -> list[Tensor]:
+        """Take gradients into the parameters' running means of this name. Returns these, in the precision of the gradients."""
+        kept = [self._buffer(p, name, self.state_dtype or p.dtype) for p in params]
+        means = [
+            buffer.to(p.dtype) for buffer, p in zip(kept, params, strict=True)
+        ]  # the buffer itself, if it has that already
+        torch._foreach_lerp_(means, grads, 1 - decay)
+        if self.state_dtype is not None:
+            torch._foreach_copy_(kept, means)
+        return means
+
+    def _buffer(self, p: Tensor, name: str, dtype: torch.dtype) -> Tensor:
         """The parameter's state tensor of this name, zeros at first."""
         state = self.state[p]
         if name not in state:
-            state[name] = torch.zeros_like(p, memory_format=torch.preserve_format)
+            state[name] = torch.zeros_like(p, memory_format=torch.preserve_format, dtype=dtype)
+        elif state[name].dtype != dtype:  # torch loads state in the parameter's precision; its values are of this one
+            state[name] = state[name].to(dtype)
         buffer: Tensor = state[name]
         return buffer
+
+
+def add_scaled(targets: list[Tensor], steps: tuple[Tensor, ...], scale: Number) -> None:
+    """Add steps times a number, which may be on the device, to tensors."""
+    if isinstance(scale, Tensor):
+        torch._foreach_add_(targets, torch._foreach_mul(steps, scale))
+    else:
+        torch._foreach_add_(targets, steps, alpha=scale)

@@ -13,7 +13,8 @@ from typing import Any
 import torch.nn.functional as F
 from torch import Tensor
 
-from core.models.loss import NO_TARGET, next_token_loss
+from core.models.loss import next_token_loss
+from core.models.product_loss import NO_TARGET
 
 Objective = Callable[..., Tensor]  # (model, inputs, targets, *more)
 

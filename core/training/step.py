@@ -92,14 +92,17 @@ def targets_in(batch: tuple[Any, ...]) -> int:
 
 
 def add_gradients(
-    loss: Loss, micro_batches: Iterable[tuple[torch.Tensor, ...]], total: int, machine: Machine
+    loss: Loss, micro_batches: Iterable[tuple[torch.Tensor, ...]], total: int | torch.Tensor, machine: Machine
 ) -> torch.Tensor:
-    """Add the gradient of the loss of each micro-batch, divided by `total` targets. Returns the sum of these parts."""
+    """Add the gradient of the loss of each micro-batch, divided by `total` targets: at least 1, if it is on the device.
+
+    Returns the sum of these parts.
+    """
     mean = torch.zeros((), device=machine.device)
     for micro in micro_batches:
         with machine.autocast():
             nats = loss(*micro)
-        part = nats / max(total, 1)
+        part = nats / (total if isinstance(total, torch.Tensor) else max(total, 1))
         part.backward()  # type: ignore[no-untyped-call]
         mean += part.detach()
     return mean

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from core.config import Train
+from core.models.recorded import REHEARSALS
 from core.training.peak import synchronise
 from core.training.speed import Speed
 from core.training.step import Array, Step
@@ -55,7 +56,8 @@ def step_speed(step: Step, config: Train, batch: tuple[Array, Array], seconds: f
     Returns ms_per_step with its range, tokens_per_second, mfu (None if the peak is not known), batch_size and dtype.
     """
     step.model.train()
-    timing = timed(lambda: step(*batch), seconds=seconds, device=step.machine.device)
+    warmup = 2 + (REHEARSALS if step.machine.cuda_graphs else 0)
+    timing = timed(lambda: step(*batch), seconds=seconds, warmup=warmup, device=step.machine.device)
     pace = config.data.tokens_per_step / timing.median
     return {
         "ms_per_step": 1000 * timing.median,
