@@ -458,7 +458,7 @@ class Runtime(Section):
         "auto",
         role="machine",
         description="record the step once and replay it, so that a small model does not wait for Python; GPUs only, not with several "
-        "processes. auto: GPTs with small steps, in runs of at least 100 steps, with the loss of next tokens",
+        "processes. auto: not yet, because it was not tried on a GPU",
     )
     threads: Literal["auto"] | Count = Field(
         "auto", role="machine", description="number of CPU threads; auto: the fastest, by timing"

@@ -154,8 +154,8 @@ def test_a_recorded_run_learns_what_another_does(spaces_on_gpu: Path, preset: st
     assert losses[0] == pytest.approx(losses[1], rel=0.05)
 
 
-def test_small_steps_are_recorded_by_rule_and_dropout_works(spaces_on_gpu: Path) -> None:
-    run = trained(spaces_on_gpu, "dropped", "-s", "train.model.dropout=0.1")
+def test_a_recorded_step_has_dropout(spaces_on_gpu: Path) -> None:
+    run = trained(spaces_on_gpu, "dropped", "-s", "train.model.dropout=0.1", "-s", "train.runtime.cuda_graphs=true")
     assert json.loads((run / "summary.json").read_text())["choices"]["cuda_graphs"] is True
 
 
@@ -200,6 +200,7 @@ for preset in ("modern", "gpt2", "llama", "portable"):
     keys = {"preset": preset, "n_layer": 2, "n_head": 4, "n_embd": 32, "block_size": 300}
     torch.manual_seed(0)
     model = build_model(resolve(Config.model_validate({"train": {"model": keys}})).train.model, 11).cuda().eval()
+    model.replays = True
     cache, ids = model.new_cache(3), torch.randint(11, (3, 300), device="cuda")
     assert isinstance(cache, ReplayedDecoder)
     with torch.inference_mode():

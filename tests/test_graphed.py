@@ -292,7 +292,13 @@ def shaped(**keys: Any) -> Any:
     return resolve(replaced(Config(), {f"train.{name}": value for name, value in (small | keys).items()})).train
 
 
-def test_small_steps_of_long_runs_are_recorded() -> None:
+def test_nothing_is_recorded_by_rule_yet() -> None:
+    assert not is_worth_recording(shaped(), GPU, own_code=False)
+
+
+def test_small_steps_of_long_runs_are_recorded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("core.training.graphed.BY_RULE", True)
+
     def worth(device: torch.device = GPU, own_code: bool = False, **keys: Any) -> bool:
         return is_worth_recording(shaped(**keys), device, own_code=own_code)
 
@@ -312,6 +318,7 @@ def test_small_steps_of_long_runs_are_recorded() -> None:
 
 
 def test_a_team_does_not_record(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("core.training.graphed.BY_RULE", True)
     for name, value in (("MASTER_ADDR", "localhost"), ("RANK", "0"), ("WORLD_SIZE", "2"), ("LOCAL_RANK", "0")):
         monkeypatch.setenv(name, value)
     assert not is_worth_recording(shaped(), GPU, own_code=False)

@@ -6,6 +6,7 @@ cache is as it was when it was recorded, or gone.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -150,7 +151,9 @@ def test_what_cannot_be_recorded_is_decoded_as_usual(monkeypatch: pytest.MonkeyP
     ]
 
 
-def test_a_gpu_gets_it() -> None:
-    assert replayed.decoder_on(torch.device("cuda:1")) is ReplayedDecoder
-    assert replayed.decoder_on(torch.device("cpu")) is replayed.decoder_on(torch.device("mps")) is Decoder
+def test_a_gpu_gets_it_if_it_is_asked_for() -> None:
+    on = functools.partial(replayed.decoder_on, replays=True)
+    assert on(torch.device("cuda:1")) is ReplayedDecoder
+    assert on(torch.device("cpu")) is on(torch.device("mps")) is Decoder
+    assert replayed.decoder_on(torch.device("cuda"), replays=False) is Decoder
     assert type(build("modern").new_cache(1)) is Decoder

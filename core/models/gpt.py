@@ -39,6 +39,7 @@ class GPT(nn.Module):
     post_norm: norms after the sums, as in arXiv:1706.03762, and none before the head. ff_bias: biases in the feed-forward
     layers; None: as train.model.bias says. head_bias: a bias in the output head.
     attention: "auto" (core.models.attention.choose_attention), "explicit", "sdpa" or "sdpa32"; set it from outside.
+    replays: whether a GPU's work for a token is recorded, see core.models.replayed.
     loss_chunk: tokens whose logits a compiled step computes at once; 0: all; see core.models.loss.use_loss_chunks.
     """
 
@@ -60,7 +61,7 @@ class GPT(nn.Module):
         self.config, self.vocab_size, self.block_size = config, vocab_size, config.block_size
         self.n_head, self.head_width, self.softcap = config.n_head, config.head_width, config.softcap
         self.norm_eps = config.norm_eps
-        self.attention, self.loss_chunk = "auto", 0
+        self.attention, self.loss_chunk, self.replays = "auto", 0, False
         parts = {"wte": nn.Embedding(vocab_size, config.n_embd)}
         if config.position == "learned":
             parts["wpe"] = nn.Embedding(config.block_size, config.n_embd)
@@ -194,7 +195,7 @@ class GPT(nn.Module):
         derived from these, are called as they are.
         """
         if self.has_own_blocks:
-            kind = decoder_on(self.lm_head.weight.device)
+            kind = decoder_on(self.lm_head.weight.device, replays=self.replays)
             return kind(self.blocks, cast(Norm, self.transformer["ln_f"]), self.lm_head, batch_size, self.block_size)
         scheme = scheme_of(self.config, 0)
         return KVCache(memory_for(self.config.n_layer, scheme, batch_size, self.block_size, self.lm_head.weight))

@@ -110,6 +110,6 @@ class ReplayedDecoder(Decoder):
         return added if self.slopes is None else added + self.slopes * distance
 
 
-def decoder_on(device: torch.device) -> type[Decoder]:
+def decoder_on(device: torch.device, *, replays: bool) -> type[Decoder]:
     """The decoder for rows of one length. On a CPU there is nothing to replay, and it would attend to more than is there."""
-    return ReplayedDecoder if device.type == "cuda" else Decoder
+    return ReplayedDecoder if replays and device.type == "cuda" else Decoder

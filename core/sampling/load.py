@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -76,6 +76,7 @@ def load_run(folder: Path, config: Config, plugins: Plugins, name: str = "best")
         runtime.threads or "auto",
         runtime.attention or "auto",
     )
+    machine = replace(machine, cuda_graphs=config.train.runtime.cuda_graphs is True)
     model = model_on(machine, config.train.model, encoder.vocab_size, plugins)
     checkpoints.refuse_other_base(model, state, str(checkpoint.folder))
     checkpoints.put_weights(model, checkpoint.model, str(checkpoint.folder))

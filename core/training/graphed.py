@@ -16,7 +16,7 @@ import torch
 from core import process
 from core.config import Train
 from core.errors import UserError
-from core.models.recorded import REHEARSALS, Recorder, fill, record, rehearsing
+from core.models.recorded import BY_RULE, REHEARSALS, Recorder, fill, record, rehearsing
 from core.training import memory
 from core.training.compiling import operations
 from core.training.machine import Machine
@@ -34,12 +34,12 @@ FUSED = (torch.optim.AdamW, torch.optim.Adam, torch.optim.SGD)  # of torch: they
 def is_worth_recording(config: Train, device: torch.device, *, own_code: bool) -> bool:
     """Whether train.runtime.cuda_graphs = "auto" means to record: a small GPT on a GPU, without code of the experiment in the step.
 
-    Code that is not ours may decide anew at each step, which a replay would not notice.
+    Nothing is while BY_RULE is off. Code that is not ours may decide anew at each step, which a replay would not notice.
     """
     is_ours = config.model.kind == "gpt" and config.objective.kind == "tokens" and not own_code
     is_long = config.runtime.max_minutes is not None or config.schedule.max_iters >= LONG_STEPS
     alone = process.launch().world == 1 and not config.runtime.exact_across
-    return device.type == "cuda" and is_ours and is_long and alone and operations(config) <= SMALL_STEP
+    return BY_RULE and device.type == "cuda" and is_ours and is_long and alone and operations(config) <= SMALL_STEP
 
 
 def refuse_without_graphs(device: torch.device) -> None:

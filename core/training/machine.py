@@ -13,6 +13,7 @@ from core.config import Attention, Model
 from core.errors import UserError
 from core.models.build import build_model, use_attention
 from core.models.float8 import refuse_without_float8, use_float8
+from core.models.gpt import GPT
 from core.models.loss import gpu_logits, use_loss_chunks
 from core.plugins.manager import Plugins
 
@@ -57,6 +58,8 @@ def model_on(machine: Machine, config: Model, vocab_size: int, plugins: Plugins)
     use_attention(model, machine.attention)
     if machine.float8:
         use_float8(model)
+    if machine.cuda_graphs and isinstance(model, GPT):
+        model.replays = True
     if machine.device.type == "cuda":
         use_loss_chunks(model, gpu_logits(machine.device))
     return model

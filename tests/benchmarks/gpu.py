@@ -168,7 +168,8 @@ def sampling(bench: Bench, shape: Shape, bytes_per_second: float) -> None:
     """Tokens per second from one token to half a block, recording included; the median of a token; and its share of what reading
     weights, keys and values alone would take."""
     config = config_of("gpt2", shape).train.model
-    model = model_on(bench.machine(), config, shape.vocab_size, plugins()).eval()
+    machine = bench.machine(cuda_graphs=bench.on_gpu)
+    model = model_on(machine, config, shape.vocab_size, plugins()).eval()
     weights = 4 * sum(p.numel() for name, p in model.named_parameters() if "wpe" not in name)
     rows: dict[str, dict[str, str]] = {}
     length = shape.block_size // 2
