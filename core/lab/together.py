@@ -25,7 +25,8 @@ from core.process import StopRequest, launch, noting_signals
 from core.tracking.run import Run
 from core.training import memory
 from core.training.machine import choose_device, choose_machine
-from core.training.team import Dismissed, Lost, Team, dismiss, joined
+from core.training.link import Dismissed, Lost
+from core.training.team import Team, dismiss, joined
 from core.training.team_step import TeamStep, help_with_steps, team_step
 
 

@@ -43,7 +43,8 @@ from core.training import checkpoints, compiling, memory
 from core.training.machine import choose_device
 from core.training.progress import Progress, restore
 from core.training.saver import saving_thread
-from core.training.team import ALONE, Lost, Team
+from core.training.link import Lost
+from core.training.team import ALONE, Team
 from core.training.team_step import team_step
 from core.training.trainer import train
 

@@ -21,7 +21,8 @@ import torch
 from core.process import STOPPING, StopRequest
 from core.training import checkpoints
 from core.training.step import Array, Step, add_gradients, clip_gradient, targets_in, to_device
-from core.training.team import ALONE, Team, Values
+from core.training.messages import Values
+from core.training.team import ALONE, Team
 
 Tensors = tuple[torch.Tensor, ...]
 ALIGNED = 16  # numbers: a tensor starts at a multiple of 64 bytes, as freshly allocated ones do
