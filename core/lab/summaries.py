@@ -47,6 +47,7 @@ def opening(run: Run, dataset: Dataset, fresh: Fresh, command: str) -> dict[str,
         "choices": {
             **runtime.model_dump(include={"dtype", "attention", "compile", "threads"}),
             "processes": fresh.settled.machine.processes,
+            "parallel": "fsdp" if fresh.divided else "ddp",
             "milliseconds": fresh.settled.timings,
         },
         "dataset_fingerprint": dataset.fingerprint,

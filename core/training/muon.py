@@ -9,7 +9,7 @@ from __future__ import annotations
 import inspect
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -69,13 +69,33 @@ def taken_apart(stacked: Tensor, pieces: int | list[int]) -> tuple[Tensor, ...]:
     return stacked.chunk(pieces) if isinstance(pieces, int) else stacked.split_with_sizes(pieces)
 
 
+class Division(Protocol):
+    """How the rows of a tensor are divided among processes."""
+
+    def rows(self, count: int) -> slice:
+        """Those of this process."""
+
+    def whole(self, piece: Tensor, count: int) -> Tensor:
+        """All rows, from this process's ones; the others call it too."""
+
+
+def local(tensor: Any) -> Tensor:
+    """The rows of a DTensor that this process has; another tensor as it is."""
+    found: Tensor = tensor.to_local() if hasattr(tensor, "to_local") else tensor
+    return found
+
+
 class Muon(torch.optim.Optimizer):
     """Muon for groups with `muon = True`, Adam for the others.
 
     A muon group needs lr, momentum, weight_decay and `pieces`: for each parameter, the number of matrices of equal shape
     stacked in its rows, or the height of each. Other groups need lr, betas and eps. The gradients of muon groups are
     overwritten. All state is a tensor of its parameter's shape, or an int.
+
+    division: of the parameters, where they are DTensors of which each process has some rows.
     """
+
+    division: Division | None = None
 
     # torch wraps these to hide them from its compiler. The wrapper imports the compiler when it is first called, which
     # would delay the first step of every run by 0.8 s.
@@ -105,19 +125,30 @@ class Muon(torch.optim.Optimizer):
         pairs = [(p, pieces) for p, pieces in zip(group["params"], group["pieces"], strict=True) if p.grad is not None]
         if not pairs:
             return
-        params = [p for p, _ in pairs]
-        steps = [p.grad for p in params]
-        buffers = [self._buffer(p, "momentum") for p in params]
+        params = [local(p) for p, _ in pairs]
+        steps = [local(p.grad) for p, _ in pairs]
+        buffers = [local(self._buffer(p, "momentum")) for p, _ in pairs]
         lr, momentum = group["lr"], group["momentum"]
         torch._foreach_lerp_(buffers, steps, 1 - momentum)
         # Nesterov: look ahead along the momentum. In place, because allocating memory takes longer than the sum.
         torch._foreach_lerp_(steps, buffers, momentum)
         if group["weight_decay"]:
             torch._foreach_mul_(params, 1 - lr * group["weight_decay"])
-        dtype = product_dtype(params[0].device)
+        if self.division is None:
+            self._move([(p, pieces, step) for (p, pieces), step in zip(pairs, steps, strict=True)], lr)
+            return
+        for (p, pieces), own, step in zip(pairs, params, steps, strict=True):  # one parameter at a time is whole
+            whole = self.division.whole(step.to(product_dtype(step.device)), len(p))
+            update = torch.zeros_like(whole, dtype=own.dtype)
+            self._move([(update, pieces, whole)], lr)
+            own.add_(update[self.division.rows(len(p))])
+
+    def _move(self, triples: list[tuple[Tensor, int | list[int], Tensor]], lr: float) -> None:
+        """Add to each target, whose rows are stacked matrices, -lr times the orthogonal factors of its step."""
+        dtype = product_dtype(triples[0][0].device)
         # Matrices of one shape, and of its transpose, are multiplied together as one stack.
         stacks: dict[tuple[int, int], tuple[list[tuple[Tensor, Tensor]], list[tuple[Tensor, Tensor]]]] = {}
-        for (p, pieces), step in zip(pairs, steps, strict=True):
+        for p, pieces, step in triples:
             for target, update in zip(taken_apart(p, pieces), taken_apart(step.to(dtype), pieces), strict=True):
                 rows, columns = target.shape
                 wide, tall = stacks.setdefault((min(rows, columns), max(rows, columns)), ([], []))
@@ -127,7 +158,7 @@ class Muon(torch.optim.Optimizer):
                     tall.append((target.mT, update.mT))
         for (short, long), (wide, tall) in stacks.items():
             stack = torch.stack([update for _, update in wide + tall])  # (N, R, C)
-            factors = polar_express(stack).to(params[0].dtype).unbind()
+            factors = polar_express(stack).to(triples[0][0].dtype).unbind()
             for targets, found, scale in (
                 ([target for target, _ in wide], factors[: len(wide)], 1.0),
                 ([target for target, _ in tall], factors[len(wide) :], math.sqrt(long / short)),
@@ -136,15 +167,16 @@ class Muon(torch.optim.Optimizer):
                     torch._foreach_add_(targets, found, alpha=-lr * scale)
 
     def _step_adam(self, group: dict[str, Any]) -> None:
-        params = [p for p in group["params"] if p.grad is not None]
-        if not params:
+        divided = [p for p in group["params"] if p.grad is not None]
+        if not divided:
             return
-        grads = [p.grad for p in params]
-        means = [self._buffer(p, "mean") for p in params]
-        squares = [self._buffer(p, "square") for p in params]
+        params = [local(p) for p in divided]
+        grads = [local(p.grad) for p in divided]
+        means = [local(self._buffer(p, "mean")) for p in divided]
+        squares = [local(self._buffer(p, "square")) for p in divided]
         beta1, beta2 = group["betas"]
         counts = []
-        for p in params:
+        for p in divided:
             self.state[p]["step"] = self.state[p].get("step", 0) + 1
             counts.append(self.state[p]["step"])
         torch._foreach_lerp_(means, grads, 1 - beta1)
