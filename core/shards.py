@@ -5,13 +5,16 @@ Each process writes its own pieces, and anybody reads whole tensors, whatever nu
 
 from __future__ import annotations
 
+import hashlib
 import warnings
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 
 MODEL, OPTIMIZER = "model.", "optimizer."  # what the names of tensors begin with
+FILE_OF_WEIGHTS = "model-00001"  # in the names that torch gives; the optimizer's are in number 2
 Tensors = dict[str, torch.Tensor]
 
 
@@ -40,6 +43,15 @@ def write_pieces(folder: Path, model: Mapping[str, torch.Tensor], optimizer: Map
 def is_of_pieces(files: Iterable[str]) -> bool:
     """Whether these files of a checkpoint hold pieces."""
     return any(name.startswith("shard-") for name in files)
+
+
+def checksum_of_weights(files: Mapping[str, Mapping[str, Any]]) -> str:
+    """What tells the weights of a checkpoint from others, from the checksums of its files, pieces or not."""
+    whole = files.get("model.safetensors")
+    if whole is not None:
+        return str(whole["sha256"])
+    pieces = "".join(str(files[name]["sha256"]) for name in sorted(files) if f"-{FILE_OF_WEIGHTS}-" in name)
+    return hashlib.sha256(pieces.encode()).hexdigest()
 
 
 def read_whole(folder: Path, *, prefixes: Iterable[str] = (MODEL, OPTIMIZER)) -> tuple[Tensors, ...]:

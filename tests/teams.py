@@ -65,7 +65,10 @@ class Warm:
         return json.loads(self.process.stdout.readline())
 
     def start(self, lab: Path, world: int, *arguments: str, ranks: list[int] | None = None) -> Ranks:
-        """Run `terrarium ARGUMENTS` in a folder with several processes. ranks: which of them are really started."""
+        """Run `terrarium ARGUMENTS` in a folder with several processes, or a function of rank_calls.py: `call NAME ARGUMENTS`.
+
+        ranks: which of them are really started.
+        """
         shared = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), "WORLD_SIZE": str(world)}
         processes, outputs = [], []
         for rank in ranks or range(world):
@@ -135,9 +138,15 @@ def obey(order: dict[str, Any], cli: Any) -> None:
     sys.stdin.close()
     os.environ.update(order["environment"])
     os.chdir(order["folder"])
-    code = 1
+    code, (first, *others) = 1, order["arguments"]
     try:
-        cli.main(order["arguments"])
+        if first == "call":
+            import rank_calls
+
+            getattr(rank_calls, others[0])(*others[1:])
+            code = 0
+        else:
+            cli.main(order["arguments"])
     except SystemExit as ended:
         code = int(ended.code or 0)
     except BaseException:

@@ -12,6 +12,7 @@ from core.data.batches import packing_of
 from core.data.dataset import Dataset
 from core.lab.assemble import Fresh
 from core.models.build import parameter_count
+from core.process import launch
 from core.report.run_report import duration
 from core.tracking.environment import environment
 from core.tracking.figures import loss_text, prompts_in_words, share_text
@@ -48,6 +49,7 @@ def opening(run: Run, dataset: Dataset, fresh: Fresh, command: str) -> dict[str,
             **runtime.model_dump(include={"dtype", "attention", "compile", "threads"}),
             "processes": fresh.settled.machine.processes,
             "parallel": "fsdp" if fresh.divided else "ddp",
+            "restarts": launch().restarts,
             "milliseconds": fresh.settled.timings,
         },
         "dataset_fingerprint": dataset.fingerprint,
@@ -102,6 +104,8 @@ def first_line(run: Run, dataset: Dataset, model: torch.nn.Module, progress: Pro
     if progress.step:
         left = "" if minutes is None else f", {duration(max(0.0, 60 * minutes - progress.wall_seconds))} left"
         start = f"resumed at step {progress.step}{left}"
+    if again := launch().restarts:
+        start += f", restart {again} by torchrun"
     return (
         f"training {run.title}: {parameter_count(model):,} parameters, {dataset.train.tokens:,} tokens, "
         f"vocabulary {dataset.encoder.vocab_size:,}; {start} on {config.runtime.device} in {config.runtime.dtype}"

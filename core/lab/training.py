@@ -20,7 +20,7 @@ from core.errors import Interrupted, RunFailed, UserError
 from core.lab.adapted import adapted_account, memory_line
 from core.lab.assemble import Fresh, assemble, fresh_model, identity_of, refuse_unknown, rewarded, shared_step
 from core.lab.cautions import warn_before_training
-from core.lab.no_room import model_does_not_fit, step_does_not_fit
+from core.lab.no_room import model_does_not_fit, shared_step_does_not_fit, step_does_not_fit
 from core.lab.opened import Opened
 from core.lab.own import evaluation
 from core.lab.settle import Settled, settle
@@ -236,6 +236,8 @@ def explaining(started: Started, stop: StopRequest) -> Iterator[None]:
         with memory.noticing():
             yield
     except memory.NoRoom as error:
+        if started.fresh.divided:
+            raise shared_step_does_not_fit(run) from None
         first = batch(started.dataset.train, run.config.train.data, run.config.train.runtime.seed, 0)
         raise step_does_not_fit(run, started.fresh.step, first, error, "`fresh=True` ") from None
     except OSError as error:

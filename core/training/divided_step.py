@@ -23,6 +23,7 @@ from core import shards
 from core.errors import RunFailed
 from core.process import StopRequest
 from core.training import checkpoints
+from core.training.compiling import compiled
 from core.training.divided import Divided, divide
 from core.training.messages import Values
 from core.training.muon import Muon, local
@@ -48,7 +49,7 @@ class DividedStep(TeamStep):
 
     @functools.cached_property
     def loss(self) -> Loss:
-        return self.pieces.loss
+        return compiled(self.pieces.loss, self.machine)
 
     def share_state(self) -> None:
         """Deal out the state of the whole model and optimizer, whose tensors are then forgotten."""
