@@ -80,10 +80,15 @@ def divide_and_return(name: str, folder: str) -> None:
             help_with_steps(shared, "here")
             return
         shared.share_state()
-        expected = {"model": dict(checkpoints.weights(alone.model)), "optimizer": checkpoints.flatten(alone.optimizer)[0]}
+        expected = {
+            "model": dict(checkpoints.weights(alone.model)),
+            "optimizer": checkpoints.flatten(alone.optimizer)[0],
+        }
         expected = {name: {key: each.clone() for key, each in found.items()} for name, found in expected.items()}
         moments, plain = checkpoints.flatten(shared.optimizer)
-        place = checkpoints.save(Path(folder), "last", checkpoints.weights(shared.model), moments, {"step": 1}, shared.write)
+        place = checkpoints.save(
+            Path(folder), "last", checkpoints.weights(shared.model), moments, {"step": 1}, shared.write
+        )
         read = checkpoints.read(place)
         with shared.whole():
             collected = {key: each.clone() for key, each in checkpoints.weights(model).items()}

@@ -32,9 +32,9 @@ from core.process import Launch, launch
 from core.toml import load_config
 from core.tracking.metrics import read_rows
 from core.training.machine import Machine
+from core.training.messages import packed, unpacked
 from core.training.objectives import tokens
 from core.training.step import accumulate_gradient, add_gradients, targets_in
-from core.training.messages import packed, unpacked
 from core.training.team import ALONE, Team
 from core.training.team_step import laid_out, row_shares
 
