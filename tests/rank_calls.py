@@ -74,7 +74,7 @@ def divide_and_return(name: str, folder: str) -> None:
         batches = [(draw.integers(0, 7, (2, 4, 6)), draw.integers(0, 7, (2, 4, 6))) for _ in range(2)]
         if not team.rank:
             step(*batches[0])
-        alone = copy.deepcopy(step)
+        alone = Step(*copy.deepcopy((model, step.optimizer)), step.machine, step.grad_clip, tokens)
         shared = divided_step(step, team, build, StopRequest())
         if team.rank:
             help_with_steps(shared, "here")

@@ -165,7 +165,17 @@ def test_what_cannot_be_divided_is_refused(prepared: Path) -> None:
 # With processes.
 
 
-@pytest.mark.parametrize(("optimizer", "world"), [("adamw", 2), ("muon", 3), ("adamw", 4), ("muon", 2)])
+@pytest.mark.parametrize(
+    ("optimizer", "world"),
+    [
+        ("adamw", 2),
+        ("muon", 3),
+        *(
+            pytest.param(name, world, marks=pytest.mark.slow)
+            for name, world in [("adamw", 4), ("adamw", 3), ("muon", 2)]
+        ),
+    ],
+)
 def test_dividing_and_collecting_changes_no_bit(tmp_path: Path, warm: Warm, optimizer: str, world: int) -> None:
     """Weights and optimizer: one process -> divided -> checkpoint -> one process. And a step is that of one process."""
     ended = warm.run(tmp_path, world, "call", "divide_and_return", optimizer, str(tmp_path))
@@ -203,7 +213,7 @@ def test_losses_are_those_of_one_process(root: Path, warm: Warm) -> None:
 @pytest.mark.parametrize(
     "model",
     [
-        ["train.model.kind=lstm", "train.optim.name=adamw"],
+        pytest.param(["train.model.kind=lstm", "train.optim.name=adamw"], marks=pytest.mark.slow),
         pytest.param(["train.model.preset=gpt2", "train.model.tie_weights=true", "train.data.batch_size=1", "train.data.grad_accum_steps=5"], marks=pytest.mark.slow),
         pytest.param(["train.model.ngram=3", "train.model.smear=true", "train.optim.name=adamw"], marks=pytest.mark.slow),
         pytest.param(["train.optim.name=sgd", "train.model.n_layer=3"], marks=pytest.mark.slow),
