@@ -368,6 +368,9 @@ def test_torchrun_heals_a_killed_process(root: Path) -> None:
     done = subprocess.run([*command, *arguments], cwd=root, env=environment, capture_output=True, text=True, timeout=180)  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert "process 1 of 2 has ended, at step 19" in done.stderr
-    assert re.search(r"resumed at step 1\d, restart 1 by torchrun on cpu", done.stdout) and "trained tiny/default" in done.stdout
+    assert (
+        re.search(r"resumed at step 1\d, restart 1 by torchrun on cpu", done.stdout)
+        and "trained tiny/default" in done.stdout
+    )
     assert len(losses(out(root))) == 30
     assert json.loads((out(root) / "summary.json").read_text())["choices"]["restarts"] == 1
