@@ -68,8 +68,8 @@ def test_one_of_two_hosts_is_lost(tmp_path: Path, hosts: list[str], way: str) ->
             *("-s", "train.schedule.max_iters=200", "-s", "train.runtime.team_timeout=5"),
             *("-s", f"train.runtime.parallel={way}"),
         ]
-        output = (tmp_path / f"output-{number}").open("wb")
-        return subprocess.Popen(command, cwd=tmp_path, env=environment, stdout=output, stderr=output, start_new_session=True)  # fmt: skip
+        with (tmp_path / f"output-{number}").open("wb") as output:
+            return subprocess.Popen(command, cwd=tmp_path, env=environment, stdout=output, stderr=output, start_new_session=True)  # fmt: skip
 
     processes = [start(0), start(1)]
     try:

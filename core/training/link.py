@@ -118,12 +118,16 @@ class Link:
             if not answer.done():
                 self.refuse_lost(self.patience)
         self.waiting = False
-        if isinstance(error := answer.exception(), RuntimeError) and isinstance(error, dist.DistError):
-            raise self.verdict() from error
+        if isinstance(error := answer.exception(), RuntimeError) and (lost := self.loss()):
+            raise lost from error
         return answer.result()
 
     def verdict(self) -> Exception:
-        """What a broken connection means: which process has ended. A helper gives the main one time to say so itself."""
+        """What a broken connection means: which process has ended."""
+        return self.loss() or Lost("the connection to another process is broken")
+
+    def loss(self) -> Exception | None:
+        """The process that has ended, after an error; None if all live. A helper gives the main one time to say so itself."""
         end = time.monotonic() + (VERDICT if self.rank else 2 * GONE)
         while time.monotonic() < end:
             try:
@@ -137,7 +141,7 @@ class Link:
                 if not self.rank or 0 in silent:
                     return Lost(f"process {min(silent)} of {self.world} has ended")
             time.sleep(BEAT / 5)
-        return Lost("the connection to another process is broken")
+        return None
 
     def last_words(self, sign: bytes) -> None:
         """Give a last sign of life, in place of the thread."""
