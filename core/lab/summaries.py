@@ -31,6 +31,11 @@ def surroundings(run: Run) -> dict[str, Any]:
     return found
 
 
+def layout_of_weights(fresh: Fresh) -> str:
+    """Where the weights are, in the words of train.runtime.parallel: divided among processes, or whole in each."""
+    return "fsdp" if fresh.divided else "ddp"
+
+
 def opening(run: Run, dataset: Dataset, fresh: Fresh, command: str) -> dict[str, Any]:
     """The summary at the start. The status is "interrupted", because a killed process cannot write it later."""
     runtime, data = run.config.train.runtime, run.config.train.data
@@ -48,7 +53,7 @@ def opening(run: Run, dataset: Dataset, fresh: Fresh, command: str) -> dict[str,
         "choices": {
             **runtime.model_dump(include={"dtype", "attention", "compile", "threads"}),
             "processes": fresh.settled.machine.processes,
-            "parallel": "fsdp" if fresh.divided else "ddp",
+            "parallel": layout_of_weights(fresh),
             "restarts": launch().restarts,
             "milliseconds": fresh.settled.timings,
         },

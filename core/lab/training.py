@@ -24,7 +24,7 @@ from core.lab.no_room import model_does_not_fit, shared_step_does_not_fit, step_
 from core.lab.opened import Opened
 from core.lab.own import evaluation
 from core.lab.settle import Settled, settle
-from core.lab.summaries import closing, first_line, last_line, opening, surroundings
+from core.lab.summaries import closing, first_line, last_line, layout_of_weights, opening, surroundings
 from core.lab.together import helped, refuse_unshareable
 from core.listener import Advice
 from core.models.build import parameter_count, with_open_params
@@ -177,7 +177,7 @@ def open_run(
         raise model_does_not_fit(run) from None
     progress, origin = Progress(), None
     if beginning.kind == "resumed":
-        compare_machines(opened, run, wish)
+        compare_machines(opened, run, wish, fresh)
         progress = restore(run, fresh.model, fresh.optimizer, identity_of(dataset))
     if run.config.train.model.init_from and not progress.step:  # also where a try ended before its first checkpoint
         origin = start_from(run, run.config.train.model.init_from, fresh.model, dataset)
@@ -294,11 +294,11 @@ def measured(started: Started) -> dict[str, Any]:
     return evaluation(started.opened, run.config, dataset, started.fresh.settled.machine).reported(model)
 
 
-def compare_machines(opened: Opened, run: Run, wish: Wish) -> None:
+def compare_machines(opened: Opened, run: Run, wish: Wish, fresh: Fresh) -> None:
     """Report what makes a resume inexact: changes since the run began. Raises UserError if it must be exact."""
     summary = read_summary(run.folder)
     before = {**(summary.get("environment") or {}), **(summary.get("choices") or {}), "device": summary.get("device")}
-    now = {**surroundings(run), **run.config.train.runtime.model_dump()}
+    now = {**surroundings(run), **run.config.train.runtime.model_dump(), "parallel": layout_of_weights(fresh)}
     if not run.config.train.runtime.exact_across:
         now["processes"] = wish.team.world
     if not (found := changes(before, now)):
