@@ -18,6 +18,7 @@ import torch
 from conftest import PREPARE
 from cutting import without_seconds
 from teams import Ranks, Warm
+from test_not_finite import poisoned
 from test_team import QUICK, SHARED, STEPS, begun, losses, out, trained
 
 from core import shards
@@ -296,6 +297,19 @@ def test_a_signal_saves_and_ends_all(root: Path, warm: Warm, unbroken: dict[str,
     assert [code for code, _ in ranks.wait()] == [143, 143]
     trained(warm, root, 2, *FSDP, *QUICK)
     assert ended(out(root)) == unbroken
+
+
+@pytest.mark.slow
+def test_it_goes_back_from_a_loss_that_is_not_finite(root: Path, warm: Warm) -> None:
+    """All processes get the pieces of the checkpoint that the main one goes back to."""
+    poisoned(root / "experiments" / "tiny", "loss", "(9,)")  # each process has two micro-batches in a step
+    found = []
+    for way in ("ddp", "fsdp"):
+        settings = ["-s", f"train.runtime.parallel={way}", "-s", "train.runtime.on_nan=rollback", *ADAMW]
+        trained(warm, root, 2, "--run", way, *settings)
+        assert json.loads((out(root, way) / "summary.json").read_text())["skipped_batches"] == [4]
+        found.append(losses(out(root, way)))
+    np.testing.assert_allclose(*found, rtol=1e-5)
 
 
 def test_a_full_disk_of_any_process_ends_the_run(root: Path, warm: Warm) -> None:
