@@ -220,6 +220,7 @@ def test_losses_are_those_of_one_process(root: Path, warm: Warm) -> None:
         pytest.param(["train.model.preset=gpt2", "train.model.tie_weights=true", "train.data.batch_size=1", "train.data.grad_accum_steps=5"], marks=pytest.mark.slow),
         pytest.param(["train.model.ngram=3", "train.model.smear=true", "train.optim.name=adamw"], marks=pytest.mark.slow),
         pytest.param(["train.optim.name=sgd", "train.model.n_layer=3"], marks=pytest.mark.slow),
+        pytest.param(["train.optim.name=adam"], marks=pytest.mark.slow),
     ],
 )  # fmt: skip
 def test_other_models_and_optimizers(root: Path, warm: Warm, model: list[str]) -> None:
