@@ -472,8 +472,9 @@ class Runtime(Section):
     parallel: Literal["auto", "ddp", "fsdp"] = Field(
         "auto",
         role="machine",
-        description="how several processes, as torchrun starts them, share a run. ddp: each holds the whole model and takes its "
-        "share of every step's rows; fsdp: not available yet; auto: ddp",
+        description="how several processes, as torchrun starts them, share a run. Each takes its share of every step's rows. ddp: each "
+        "holds the whole model; fsdp: weights, gradients and the optimizer's state are divided among them; auto: fsdp where these do "
+        "not fit into the memory of one process, else ddp",
     )
     exact_across: bool = Field(
         False,

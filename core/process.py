@@ -51,11 +51,15 @@ class Program:
 
 
 class Launch(NamedTuple):
-    """Which of the processes that were started for one command this is. local: its number on this machine."""
+    """Which of the processes that were started for one command this is. local: its number on this machine.
+
+    restarts: how often torchrun has started them again, after one has ended early or could not be started.
+    """
 
     rank: int = 0
     world: int = 1
     local: int = 0
+    restarts: int = 0
 
 
 def launch() -> Launch:
@@ -63,7 +67,8 @@ def launch() -> Launch:
     if "MASTER_ADDR" not in os.environ:
         return Launch()
     try:
-        return Launch(*(int(os.environ[name]) for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK")))
+        rank, world, local = (int(os.environ[name]) for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK"))
+        return Launch(rank, world, local, int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")))
     except (KeyError, ValueError):
         return Launch()
 

@@ -6,6 +6,7 @@ output. It answers with the number of the process that obeys. All processes are 
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import signal
@@ -13,6 +14,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -50,11 +52,11 @@ class Ranks:
 class Warm:
     """The warm process. A context manager."""
 
-    def __init__(self, folder: Path) -> None:
-        """folder: for outputs."""
+    def __init__(self, folder: Path, imports: Sequence[str] = ()) -> None:
+        """folder: for outputs. imports: modules that it imports for all its processes."""
         self.folder, self.count = folder, 0
         self.process = subprocess.Popen(
-            [sys.executable, __file__], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+            [sys.executable, __file__, *imports], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
             env=os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
         )  # fmt: skip
         self.started: list[int] = []
@@ -65,7 +67,10 @@ class Warm:
         return json.loads(self.process.stdout.readline())
 
     def start(self, lab: Path, world: int, *arguments: str, ranks: list[int] | None = None) -> Ranks:
-        """Run `terrarium ARGUMENTS` in a folder with several processes. ranks: which of them are really started."""
+        """Run `terrarium ARGUMENTS` in a folder with several processes, or a function of rank_calls.py: `call NAME ARGUMENTS`.
+
+        ranks: which of them are really started.
+        """
         shared = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), "WORLD_SIZE": str(world)}
         processes, outputs = [], []
         for rank in ranks or range(world):
@@ -97,6 +102,8 @@ def serve() -> None:
     from core.cli.main import cli
     from core.lab import loop
 
+    for module in sys.argv[1:]:
+        importlib.import_module(module)
     loop.report_of_run = lambda folder: folder  # it takes longer than all else here
     alive: set[int] = set()
     for line in sys.stdin:
@@ -135,9 +142,15 @@ def obey(order: dict[str, Any], cli: Any) -> None:
     sys.stdin.close()
     os.environ.update(order["environment"])
     os.chdir(order["folder"])
-    code = 1
+    code, (first, *others) = 1, order["arguments"]
     try:
-        cli.main(order["arguments"])
+        if first == "call":
+            import rank_calls
+
+            getattr(rank_calls, others[0])(*others[1:])
+            code = 0
+        else:
+            cli.main(order["arguments"])
     except SystemExit as ended:
         code = int(ended.code or 0)
     except BaseException:

@@ -45,8 +45,8 @@ class Trial:
         monkeypatch.setattr(core.report.run_report, "write_report", lambda folder, *arguments: folder)
         whole = checkpoints.save
 
-        def save(parent: Path, name: str, model: Any, optimizer: Any, state: dict[str, Any]) -> Path:
-            path = whole(parent, name, model, optimizer, state)
+        def save(parent: Path, name: str, model: Any, optimizer: Any, state: dict[str, Any], write: Any) -> Path:
+            path = whole(parent, name, model, optimizer, state, write)
             if name == "last" and state["step"] in (MIDDLE, END):
                 shutil.copytree(self.run, folder / f"killed-{state['step']}")  # what a kill just there leaves
             return path

@@ -211,9 +211,9 @@ def test_every_power_cut_leaves_the_newest_checkpoint_and_its_rows(
     saved: dict[tuple[str, int], checkpoints.Checkpoint] = {}
     save = checkpoints.save
 
-    def marking(parent: Path, name: str, model: Any, optimizer: Any, state: dict[str, Any]) -> Path:
+    def marking(parent: Path, name: str, model: Any, optimizer: Any, state: dict[str, Any], write: Any) -> Path:
         recorder.log.append(("mark", ("saving", (name, state["step"]))))
-        path = save(parent, name, model, optimizer, state)
+        path = save(parent, name, model, optimizer, state, write)
         saved[name, state["step"]] = checkpoints.read(path)
         recorder.log.append(("mark", (name, state["step"])))
         return path

@@ -32,9 +32,10 @@ from core.process import Launch, launch
 from core.toml import load_config
 from core.tracking.metrics import read_rows
 from core.training.machine import Machine
+from core.training.messages import packed, unpacked
 from core.training.objectives import tokens
 from core.training.step import accumulate_gradient, add_gradients, targets_in
-from core.training.team import ALONE, Team, packed, unpacked
+from core.training.team import ALONE, Team
 from core.training.team_step import laid_out, row_shares
 
 CPU = Machine(torch.device("cpu"), torch.float32)
@@ -97,9 +98,13 @@ def losses(run: Path) -> np.ndarray:
 
 def begun(ranks: Ranks, run: Path, rows: int) -> bool:
     """Wait until a run has so many rows of metrics. Returns whether it came that far."""
-    end = time.monotonic() + 60
+    return begun_file(run / "metrics.csv", rows, 60)
+
+
+def begun_file(path: Path, rows: int, seconds: float) -> bool:
+    end = time.monotonic() + seconds
     while time.monotonic() < end:
-        if (run / "metrics.csv").is_file() and (run / "metrics.csv").read_text().count("\n") > rows:
+        if path.is_file() and path.read_text().count("\n") > rows:
             return True
         time.sleep(0.002)
     return False
@@ -192,10 +197,11 @@ def test_who_it_is_stands_in_the_environment(monkeypatch: pytest.MonkeyPatch) ->
     assert launch() == Launch(0, 1, 0)  # a batch system may set these without starting a team
     monkeypatch.setenv("MASTER_ADDR", "here")
     assert launch() == Launch(5, 8, 1)
+    monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "2")
+    assert launch() == Launch(5, 8, 1, restarts=2)
 
 
 WRONG = {
-    "train.runtime.parallel": ("fsdp", 2, 'train.runtime.parallel = "fsdp": the weights of a model cannot be divided'),
     "train.data.batch_size": (1, 8, "train.data.batch_size: 8 processes cannot share 4 rows\n  Start 4 or fewer"),
     "train.runtime.exact_across": (True, 8, "8 processes cannot share 4 micro-batches: with exact_across, one is never cut\n  Start 4 or fewer, or cut the step into more: of its 12 rows, `train.data.grad_accum_steps=12` `train.data.batch_size=1`"),
     "train.runtime.device": ("cpu:0", 2, "this names one GPU, and each of 2 processes needs its own"),
@@ -362,5 +368,9 @@ def test_torchrun_heals_a_killed_process(root: Path) -> None:
     done = subprocess.run([*command, *arguments], cwd=root, env=environment, capture_output=True, text=True, timeout=180)  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert "process 1 of 2 has ended, at step 19" in done.stderr
-    assert re.search(r"resumed at step 1\d on cpu", done.stdout) and "trained tiny/default" in done.stdout
+    assert (
+        re.search(r"resumed at step 1\d, restart 1 by torchrun on cpu", done.stdout)
+        and "trained tiny/default" in done.stdout
+    )
     assert len(losses(out(root))) == 30
+    assert json.loads((out(root) / "summary.json").read_text())["choices"]["restarts"] == 1

@@ -15,7 +15,7 @@ import torch
 from safetensors.torch import load_file, save
 from torch import Tensor
 
-from core import durable, files
+from core import durable, files, shards
 from core.errors import UserError
 from core.huggingface.extra import needed
 from core.huggingface.lora import ADAPTER, ALPHA, RANK
@@ -38,9 +38,12 @@ def adapter_of_checkpoint(run: Any, checkpoint: Path, name: str) -> None:
     state = json.loads((checkpoint / "state.json").read_bytes())
     folder: Path = run.folder / FOLDER / name
     # Not the step: a resume on another machine comes to the same step with other weights.
-    weights = str(state["files"]["model.safetensors"]["sha256"])
+    weights = shards.checksum_of_weights(state["files"])
     if weights_of(folder) != weights:
-        tensors = load_file(checkpoint / "model.safetensors")
+        if shards.is_of_pieces(state["files"]):
+            (tensors,) = shards.read_whole(checkpoint, prefixes=[shards.MODEL])
+        else:
+            tensors = load_file(checkpoint / "model.safetensors")
         origin = {"step": int(state["step"]), "base": state["base"], "weights": weights}
         where = base_place(origin["base"]["name"], run.experiment.folder)
         with files.new_folder(folder.absolute()) as temporary:

@@ -23,7 +23,7 @@ from core.listener import SILENT
 from core.models.build import MODEL_PARAMS, builder
 from core.models.float8 import refuse_without_float8
 from core.plugins.manager import Plugins
-from core.process import computing
+from core.process import StopRequest, computing
 from core.reward.collapse import collapsed
 from core.reward.collect import FIGURES, Collector, collector
 from core.sampling.rollouts import Respond
@@ -34,9 +34,12 @@ from core.training.graphed import refuse_without_graphs, step_of
 from core.training.machine import Machine, choose_device, model_on
 from core.training.objectives import Objective
 from core.training.optimizers import OPTIM_PARAMS, build_optimizer
+from core.training.room import divides, memory_of, state_bytes
 from core.training.saver import Saver, saving_thread
 from core.training.speed import Speed
 from core.training.step import Step
+from core.training.team import Team
+from core.training.team_step import team_step
 from core.training.trainer import Parts
 
 
@@ -62,6 +65,7 @@ class Fresh:
     """A model with fresh weights and its optimizer, on the chosen machine.
 
     start: a copy with the weights that the run begins with, where the objective measures the distance to them.
+    divided: the weights will be divided among processes. They are in main memory then, not on the machine's device.
     """
 
     settled: Settled
@@ -69,6 +73,7 @@ class Fresh:
     optimizer: torch.optim.Optimizer
     objective: Objective
     start: torch.nn.Module | None = None
+    divided: bool = False
 
     @functools.cached_property
     def step(self) -> Step:
@@ -85,8 +90,25 @@ def fresh_model(settled: Settled, vocab_size: int, plugins: Plugins) -> Fresh:
     """Build model and optimizer, with weights drawn from the run's seed."""
     train = settled.config.train
     torch.manual_seed(train.runtime.seed)
-    model = model_on(settled.machine, train.model, vocab_size, plugins)
-    return Fresh(settled, model, build_optimizer(model, train.optim, plugins), objective_of(train.objective, plugins))
+    machine, objective = settled.machine, objective_of(train.objective, plugins)
+    if machine.processes == 1 or train.runtime.parallel == "ddp":
+        model = model_on(machine, train.model, vocab_size, plugins)
+        return Fresh(settled, model, build_optimizer(model, train.optim, plugins), objective)
+    model = model_on(replace(machine, device=torch.device("cpu")), train.model, vocab_size, plugins)
+    optimizer = build_optimizer(model, train.optim, plugins)
+    divided = divides(train.runtime, machine.processes, state_bytes(model, optimizer), memory_of(machine.device))
+    model.to("cpu" if divided else machine.device)
+    return Fresh(settled, model, optimizer, objective, divided=divided)
+
+
+def shared_step(fresh: Fresh, team: Team, plugins: Plugins, stop: StopRequest) -> Step:
+    """The step of a fresh model as a team takes it. stop: notes a signal."""
+    train = fresh.settled.config.train
+    if not fresh.divided:
+        return team_step(fresh.step, team, exact=train.runtime.exact_across, stop=stop)
+    from core.training.divided_step import divided_step  # its imports take a second
+
+    return divided_step(fresh.step, team, lambda model: build_optimizer(model, train.optim, plugins), stop)
 
 
 def assemble(opened: Opened, run: Run, dataset: Dataset, fresh: Fresh, saver: Saver, step: Step | None = None) -> Parts:
@@ -97,7 +119,7 @@ def assemble(opened: Opened, run: Run, dataset: Dataset, fresh: Fresh, saver: Sa
         model=fresh.model,
         optimizer=fresh.optimizer,
         machine=machine,
-        batch=by_reward.batch
+        batch=collecting(by_reward, step or fresh.step)
         if by_reward
         else lambda step: batch(dataset.train, config.data, config.runtime.seed, step),
         step=step or fresh.step,
@@ -128,6 +150,16 @@ def rewarded(opened: Opened, dataset: Dataset, fresh: Fresh) -> Collector | None
         scoring_of(opened),
         responding(opened, dataset),
     )
+
+
+def collecting(collector: Collector, step: Step) -> Callable[[int], tuple[Any, ...]]:
+    """What draws the batches of training by reward, with all weights."""
+
+    def batch(number: int) -> tuple[Any, ...]:
+        with step.whole():
+            return collector.batch(number)
+
+    return batch
 
 
 def responding(opened: Opened, dataset: Dataset) -> Respond | None:

@@ -23,6 +23,16 @@ def model_does_not_fit(run: Run) -> UserError:
     )
 
 
+def shared_step_does_not_fit(run: Run) -> UserError:
+    """The error for a run with divided weights that memory has ended. One process cannot try how many rows fit."""
+    data, device = run.config.train.data, run.config.train.runtime.device
+    return UserError(
+        f"a step of {run.title} does not fit into the memory of {device}, with its weights divided among processes",
+        place=f"train.data.batch_size = {data.batch_size}",
+        remedy=f"Start more processes, or halve train.data.batch_size and double train.data.grad_accum_steps (now {data.grad_accum_steps}).",
+    )
+
+
 def step_does_not_fit(
     run: Run, take: Step, batch: tuple[Array, Array], error: BaseException, prefix: str = ""
 ) -> UserError:

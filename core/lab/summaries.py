@@ -12,6 +12,7 @@ from core.data.batches import packing_of
 from core.data.dataset import Dataset
 from core.lab.assemble import Fresh
 from core.models.build import parameter_count
+from core.process import launch
 from core.report.run_report import duration
 from core.tracking.environment import environment
 from core.tracking.figures import loss_text, prompts_in_words, share_text
@@ -28,6 +29,11 @@ def surroundings(run: Run) -> dict[str, Any]:
     if runtime.compile is True:
         found["compiler"] = compiler_version(torch.device(runtime.device))
     return found
+
+
+def layout_of_weights(fresh: Fresh) -> str:
+    """Where the weights are, in the words of train.runtime.parallel: divided among processes, or whole in each."""
+    return "fsdp" if fresh.divided else "ddp"
 
 
 def opening(run: Run, dataset: Dataset, fresh: Fresh, command: str) -> dict[str, Any]:
@@ -47,6 +53,8 @@ def opening(run: Run, dataset: Dataset, fresh: Fresh, command: str) -> dict[str,
         "choices": {
             **runtime.model_dump(include={"dtype", "attention", "compile", "cuda_graphs", "threads"}),
             "processes": fresh.settled.machine.processes,
+            "parallel": layout_of_weights(fresh),
+            "restarts": launch().restarts,
             "milliseconds": fresh.settled.timings,
         },
         "dataset_fingerprint": dataset.fingerprint,
@@ -101,6 +109,8 @@ def first_line(run: Run, dataset: Dataset, model: torch.nn.Module, progress: Pro
     if progress.step:
         left = "" if minutes is None else f", {duration(max(0.0, 60 * minutes - progress.wall_seconds))} left"
         start = f"resumed at step {progress.step}{left}"
+    if again := launch().restarts:
+        start += f", restart {again} by torchrun"
     return (
         f"training {run.title}: {parameter_count(model):,} parameters, {dataset.train.tokens:,} tokens, "
         f"vocabulary {dataset.encoder.vocab_size:,}; {start} on {config.runtime.device} in {config.runtime.dtype}"

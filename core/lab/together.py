@@ -18,15 +18,16 @@ from core.config import Config, Train, replaced
 from core.data.dataset import Dataset
 from core.errors import Interrupted, RunFailed, UserError
 from core.exits import exit_of
-from core.lab.assemble import fresh_model
+from core.lab.assemble import Fresh, fresh_model, shared_step
 from core.lab.opened import Opened, open_folder
 from core.lab.settle import Settled
 from core.process import StopRequest, launch, noting_signals
 from core.tracking.run import Run
 from core.training import memory
+from core.training.link import Dismissed, Lost
 from core.training.machine import choose_device, choose_machine
-from core.training.team import Dismissed, Lost, Team, dismiss, joined
-from core.training.team_step import TeamStep, help_with_steps, team_step
+from core.training.team import Team, dismiss, joined
+from core.training.team_step import TeamStep, help_with_steps
 
 
 @contextlib.contextmanager
@@ -47,8 +48,9 @@ def leading() -> Iterator[Team]:
 
 
 @contextlib.contextmanager
-def helped(team: Team, opened: Opened, run: Run, dataset: Dataset) -> Iterator[None]:
+def helped(team: Team, opened: Opened, run: Run, dataset: Dataset, fresh: Fresh) -> Iterator[None]:
     """Train a run in this context: the other processes build what they need to help with its steps, and help."""
+    chosen = {"train.runtime.parallel": "fsdp" if fresh.divided else "ddp"}
     team.be_patient(run.config.train.runtime.team_timeout)
     team.broadcast(
         {
@@ -56,7 +58,7 @@ def helped(team: Team, opened: Opened, run: Run, dataset: Dataset) -> Iterator[N
             "run": run.title,
             "variant": opened.variant,
             "overrides": opened.overrides,
-            "config": run.config.model_dump(),
+            "config": replaced(run.config, chosen).model_dump(),
             "vocab_size": dataset.encoder.vocab_size,
         }
     )
@@ -103,7 +105,7 @@ def help_to_train(team: Team) -> None:
         fresh = fresh_model(
             Settled(config, replace(machine, processes=team.world)), order["vocab_size"], opened.plugins
         )
-        step = team_step(fresh.step, team, exact=runtime.exact_across, stop=stop)
+        step = shared_step(fresh, team, opened.plugins, stop)
         assert isinstance(step, TeamStep)
         help_with_steps(step, order["run"])
 
@@ -127,12 +129,6 @@ def device_of(team: Team, config: Train) -> str:
 def refuse_unshareable(team: Team, config: Train) -> None:
     """Raise UserError for a run that this team cannot train."""
     data, runtime = config.data, config.runtime
-    if runtime.parallel == "fsdp":
-        raise UserError(
-            "the weights of a model cannot be divided among processes yet",
-            place='train.runtime.parallel = "fsdp"',
-            remedy='Set train.runtime.parallel = "auto": every process then holds the whole model.',
-        )
     if team.world == 1:
         return
     device = choose_device(runtime.device)
@@ -149,6 +145,12 @@ def refuse_unshareable(team: Team, config: Train) -> None:
             remedy='Set train.runtime.device = "cuda": each process takes the GPU of its own number.',
         )
     device_of(team, config)
+    if runtime.parallel == "fsdp" and runtime.exact_across:
+        raise UserError(
+            "exact_across needs the whole model in every process",
+            place='train.runtime.parallel = "fsdp"',
+            remedy='Set train.runtime.parallel = "ddp", or leave exact_across out.',
+        )
     rows = data.grad_accum_steps * data.batch_size
     if config.objective.kind == "reward":  # how many rows there are depends on the answers
         return

@@ -18,13 +18,13 @@ from core.data.dataset import Dataset
 from core.defaults import PRETRAINED_KIND
 from core.errors import Interrupted, RunFailed, UserError
 from core.lab.adapted import adapted_account, memory_line
-from core.lab.assemble import Fresh, assemble, fresh_model, identity_of, refuse_unknown, rewarded
+from core.lab.assemble import Fresh, assemble, fresh_model, identity_of, refuse_unknown, rewarded, shared_step
 from core.lab.cautions import warn_before_training
-from core.lab.no_room import model_does_not_fit, step_does_not_fit
+from core.lab.no_room import model_does_not_fit, shared_step_does_not_fit, step_does_not_fit
 from core.lab.opened import Opened
 from core.lab.own import evaluation
 from core.lab.settle import Settled, settle
-from core.lab.summaries import closing, first_line, last_line, opening, surroundings
+from core.lab.summaries import closing, first_line, last_line, layout_of_weights, opening, surroundings
 from core.lab.together import helped, refuse_unshareable
 from core.listener import Advice
 from core.models.build import parameter_count, with_open_params
@@ -40,11 +40,11 @@ from core.tracking.metrics import EPOCH, MetricsFile, accuracy_columns
 from core.tracking.run import Run, find_run, lock_file, out_folder, read_summary
 from core.tracking.trackers import Status, close_trackers, ending
 from core.training import checkpoints, compiling, memory
+from core.training.link import Lost
 from core.training.machine import choose_device
 from core.training.progress import Progress, restore
 from core.training.saver import saving_thread
-from core.training.team import ALONE, Lost, Team
-from core.training.team_step import team_step
+from core.training.team import ALONE, Team
 from core.training.trainer import train
 
 
@@ -177,7 +177,7 @@ def open_run(
         raise model_does_not_fit(run) from None
     progress, origin = Progress(), None
     if beginning.kind == "resumed":
-        compare_machines(opened, run, wish)
+        compare_machines(opened, run, wish, fresh)
         progress = restore(run, fresh.model, fresh.optimizer, identity_of(dataset))
     if run.config.train.model.init_from and not progress.step:  # also where a try ended before its first checkpoint
         origin = start_from(run, run.config.train.model.init_from, fresh.model, dataset)
@@ -199,7 +199,7 @@ def run_loop(started: Started, stop: StopRequest) -> None:
     with contextlib.ExitStack() as stack:
         noted = stack.enter_context(noting_signals(stop))
         saver = stack.enter_context(saving_thread())
-        step = team_step(started.fresh.step, team, exact=run.config.train.runtime.exact_across, stop=stop)
+        step = shared_step(started.fresh, team, started.opened.plugins, stop)
         parts = assemble(started.opened, run, dataset, started.fresh, saver, step)
         stack.push(lambda kind, *_: close_trackers(parts.trackers, "interrupted" if noted.number else ending(kind)))
         columns = [EPOCH] if parts.epochs else []
@@ -208,7 +208,7 @@ def run_loop(started: Started, stop: StopRequest) -> None:
         metrics = stack.enter_context(contextlib.closing(MetricsFile(run.folder, columns, keep_until=progress.step)))
         started.opened.listener.say(first_line(run, dataset, parts.model, progress))
         say_of_adapters(started)
-        with helped(team, started.opened, run, dataset):
+        with helped(team, started.opened, run, dataset, started.fresh):
             train(run, parts, progress, metrics, stop)
 
 
@@ -219,7 +219,9 @@ def say_of_adapters(started: Started) -> None:
         return
     for line in account["lines"]:
         say(line)
-    if config.objective.kind == "reward":  # its batch is what the model writes
+    if (
+        config.objective.kind == "reward" or fresh.divided
+    ):  # its batch is what the model writes; no process takes a step alone
         return
     first = batch(started.dataset.train, config.data, config.runtime.seed, 0)
     if line := memory_line(fresh, started.dataset, config, first):
@@ -234,6 +236,8 @@ def explaining(started: Started, stop: StopRequest) -> Iterator[None]:
         with memory.noticing():
             yield
     except memory.NoRoom as error:
+        if started.fresh.divided:
+            raise shared_step_does_not_fit(run) from None
         first = batch(started.dataset.train, run.config.train.data, run.config.train.runtime.seed, 0)
         raise step_does_not_fit(run, started.fresh.step, first, error, "`fresh=True` ") from None
     except OSError as error:
@@ -286,15 +290,15 @@ def measured(started: Started) -> dict[str, Any]:
     if progress.best_step != progress.step:
         best = checkpoints.load(run.checkpoints, "best")
         checkpoints.put_weights(model, best.model, str(best.folder))
-    model.eval()
+    model.to(started.fresh.settled.machine.device).eval()
     return evaluation(started.opened, run.config, dataset, started.fresh.settled.machine).reported(model)
 
 
-def compare_machines(opened: Opened, run: Run, wish: Wish) -> None:
+def compare_machines(opened: Opened, run: Run, wish: Wish, fresh: Fresh) -> None:
     """Report what makes a resume inexact: changes since the run began. Raises UserError if it must be exact."""
     summary = read_summary(run.folder)
     before = {**(summary.get("environment") or {}), **(summary.get("choices") or {}), "device": summary.get("device")}
-    now = {**surroundings(run), **run.config.train.runtime.model_dump()}
+    now = {**surroundings(run), **run.config.train.runtime.model_dump(), "parallel": layout_of_weights(fresh)}
     if not run.config.train.runtime.exact_across:
         now["processes"] = wish.team.world
     if not (found := changes(before, now)):

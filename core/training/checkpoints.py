@@ -1,7 +1,8 @@
 """Save and load checkpoints: weights and optimizer as safetensors, the rest as JSON. No pickle, nothing overwritten.
 
 A checkpoint is a folder with model.safetensors, optimizer.safetensors and state.json. state.json is written last.
-It has the checksums of the other files and of itself. If it verifies, the checkpoint is whole.
+It has the checksums of the other files and of itself. If it verifies, the checkpoint is whole. Where the weights are divided
+among processes, each writes files of its own instead of the first two (core.shards), and they are read as whole tensors.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load as tensors_from_bytes
 from safetensors.torch import save as tensors_to_bytes
 
-from core import durable, files
+from core import durable, files, shards
 from core.errors import RunFailed, UserError
 
 FORMAT = 1
@@ -28,6 +29,7 @@ PARTS = ("model.safetensors", "optimizer.safetensors")
 MANIFEST = "state.json"
 MANIFEST_BYTES = 16_384  # roughly: mostly the state of the random generators and the config
 Tensors = dict[str, torch.Tensor]
+Write = Callable[[Path, Tensors, Tensors], None]  # writes tensors of model and optimizer into a folder
 # Raised by content that another version wrote: its checksums are right.
 FOREIGN = (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, RuntimeError)
 
@@ -46,20 +48,25 @@ class Checkpoint:
     state: dict[str, Any]
 
 
-def save(parent: Path, name: str, model: Tensors, optimizer: Tensors, state: dict[str, Any]) -> Path:
+def save(
+    parent: Path, name: str, model: Tensors, optimizer: Tensors, state: dict[str, Any], write: Write | None = None
+) -> Path:
     """Write checkpoint parent/name in one piece. The checkpoint that had this name becomes parent/name.previous.
 
-    state: JSON values, "step" among them. An older previous checkpoint is removed last, after the new one was read back
+    state: JSON values, "step" among them. write: how tensors are written, if not by this process alone. An older previous checkpoint is removed last, after the new one was read back
     and is on disk. Raises DiskFull, and Damaged if the disk returns something else than was written.
     """
     target, previous, old, temporary = names(parent, name)
-    checksums = {}
+    checksums: dict[str, dict[str, Any]] = {}
     with files.room_for(parent, size(model) + size(optimizer) + MANIFEST_BYTES):
         durable.make_folders(parent)
         tidy(parent, name)
         durable.make_folder(temporary)
         try:
-            for part, tensors in zip(PARTS, (model, optimizer), strict=True):
+            if write is not None:
+                write(temporary, model, optimizer)
+                checksums = synced(temporary, size(model) + size(optimizer))
+            for part, tensors in () if write else zip(PARTS, (model, optimizer), strict=True):
                 refuse_without_memory(parent / name, size(tensors))
                 # safetensors does not save two names for one storage, and needs contiguous tensors.
                 data = tensors_to_bytes({key: tensor.detach().cpu().contiguous() for key, tensor in tensors.items()})
@@ -79,6 +86,20 @@ def save(parent: Path, name: str, model: Tensors, optimizer: Tensors, state: dic
             tidy(parent, name)
             raise
     return target
+
+
+def synced(folder: Path, least: int) -> dict[str, dict[str, Any]]:
+    """Checksums of the files that other processes have written, when they are on disk. least: bytes that they have together.
+
+    Raises Damaged if they have fewer.
+    """
+    found = dict[str, dict[str, Any]]()
+    for path in sorted(folder.iterdir()):
+        durable.sync_path(path)
+        found[path.name] = {"sha256": files.sha256(path), "bytes": path.stat().st_size}
+    if (total := sum(each["bytes"] for each in found.values())) < least:
+        raise Damaged(f"{folder}: {total:,} bytes of {least:,}: the files of other processes are missing")
+    return found
 
 
 def refuse_without_memory(place: Path, size: int) -> None:
@@ -156,14 +177,27 @@ def load(parent: Path, name: str) -> Checkpoint:
 def read(folder: Path) -> Checkpoint:
     """Read and verify one folder. Raises Damaged."""
     state = read_state(folder)
-    model, optimizer = (tensors_from_bytes(read_part(folder / part, state["files"][part])) for part in PARTS)
+    if shards.is_of_pieces(state["files"]):
+        verify(folder)  # before anything in them is read
+        model, optimizer = shards.read_whole(folder)
+    else:
+        model, optimizer = (tensors_from_bytes(read_part(folder / part, state["files"][part])) for part in PARTS)
     return Checkpoint(folder, model, optimizer, state)
 
 
 def verify(folder: Path) -> None:
     """Check one folder as `read` does, without loading it. Raises Damaged."""
-    for part, expected in read_state(folder)["files"].items():
-        if files.sha256(folder / part) != expected["sha256"]:
+    expected = read_state(folder)["files"]
+    if unknown := {path.name for path in folder.iterdir()} - {*expected, MANIFEST}:
+        raise Damaged(f"{folder / min(unknown)}: this file does not belong to the checkpoint")
+    for part, each in expected.items():
+        try:
+            size, checksum = (folder / part).stat().st_size, files.sha256(folder / part)
+        except OSError as error:
+            raise Damaged(f"{folder / part}: {error.strerror}") from None
+        if size != each["bytes"]:
+            raise Damaged(f"{folder / part}: {size:,} bytes instead of {each['bytes']:,}")
+        if checksum != each["sha256"]:
             raise Damaged(f"{folder / part}: its checksum is not the one that was saved")
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import inspect
 import math
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -71,6 +71,22 @@ def taken_apart(stacked: Tensor, pieces: int | list[int]) -> tuple[Tensor, ...]:
     return stacked.chunk(pieces) if isinstance(pieces, int) else stacked.split_with_sizes(pieces)
 
 
+class Division(Protocol):
+    """How the rows of a tensor are divided among processes."""
+
+    def rows(self, count: int) -> slice:
+        """Those of this process."""
+
+    def whole(self, piece: Tensor, count: int) -> Tensor:
+        """All rows, from this process's ones; the others call it too."""
+
+
+def local(tensor: Any) -> Tensor:
+    """The rows of a DTensor that this process has; another tensor as it is."""
+    found: Tensor = tensor.to_local() if hasattr(tensor, "to_local") else tensor
+    return found
+
+
 class Muon(torch.optim.Optimizer):
     """Muon for groups with `muon = True`, Adam for the others.
 
@@ -82,7 +98,11 @@ class Muon(torch.optim.Optimizer):
     1 % in a step or less, which bfloat16 rounds away.
 
     A step is `apply(numbers())`, so that it can be recorded: what changes from step to step is in the numbers.
+
+    division: of the parameters, where they are DTensors of which each process has some rows.
     """
+
+    division: Division | None = None
 
     # torch wraps these to hide them from its compiler. The wrapper imports the compiler when it is first called, which
     # would delay the first step of every run by 0.8 s.
@@ -129,18 +149,29 @@ class Muon(torch.optim.Optimizer):
 
     def _step_muon(self, group: dict[str, Any], numbers: Iterator[Number]) -> None:
         pairs = [(p, pieces) for p, pieces in zip(group["params"], group["pieces"], strict=True) if p.grad is not None]
-        params = [p for p, _ in pairs]
-        steps = [p.grad for p in params]
+        params = [local(p) for p, _ in pairs]
+        steps = [local(p.grad) for p, _ in pairs]
         lr, kept, momentum = next(numbers), next(numbers), group["momentum"]
-        buffers = self._averaged(params, "momentum", steps, momentum)
+        buffers = self._averaged([p for p, _ in pairs], "momentum", steps, momentum)
         # Nesterov: look ahead along the momentum. In place, because allocating memory takes longer than the sum.
         torch._foreach_lerp_(steps, buffers, momentum)
         if group["weight_decay"]:
             torch._foreach_mul_(params, kept)
-        dtype = product_dtype(params[0].device)
+        if self.division is None:
+            self._move([(p, pieces, step) for (p, pieces), step in zip(pairs, steps, strict=True)], lr)
+            return
+        for (p, pieces), own, step in zip(pairs, params, steps, strict=True):  # one parameter at a time is whole
+            whole = self.division.whole(step.to(product_dtype(step.device)), len(p))
+            update = torch.zeros_like(whole, dtype=own.dtype)
+            self._move([(update, pieces, whole)], lr)
+            own.add_(update[self.division.rows(len(p))])
+
+    def _move(self, triples: list[tuple[Tensor, int | list[int], Tensor]], lr: Number) -> None:
+        """Add to each target, whose rows are stacked matrices, -lr times the orthogonal factors of its step."""
+        dtype = product_dtype(triples[0][0].device)
         # Matrices of one shape, and of its transpose, are multiplied together as one stack.
         stacks: dict[tuple[int, int], tuple[list[tuple[Tensor, Tensor]], list[tuple[Tensor, Tensor]]]] = {}
-        for (p, pieces), step in zip(pairs, steps, strict=True):
+        for p, pieces, step in triples:
             for target, update in zip(taken_apart(p, pieces), taken_apart(step.to(dtype), pieces), strict=True):
                 rows, columns = target.shape
                 wide, tall = stacks.setdefault((min(rows, columns), max(rows, columns)), ([], []))
@@ -150,7 +181,7 @@ class Muon(torch.optim.Optimizer):
                     tall.append((target.mT, update.mT))
         for (short, long), (wide, tall) in stacks.items():
             stack = torch.stack([update for _, update in wide + tall])  # (N, R, C)
-            factors = polar_express(stack).to(params[0].dtype).unbind()
+            factors = polar_express(stack).to(triples[0][0].dtype).unbind()
             for targets, found, scale in (
                 ([target for target, _ in wide], factors[: len(wide)], 1.0),
                 ([target for target, _ in tall], factors[len(wide) :], math.sqrt(long / short)),
@@ -159,13 +190,14 @@ class Muon(torch.optim.Optimizer):
                     add_scaled(targets, found, -lr * scale)
 
     def _step_adam(self, group: dict[str, Any], numbers: Iterator[Number]) -> None:
-        params = [p for p in group["params"] if p.grad is not None]
-        grads = [p.grad for p in params]
+        divided = [p for p in group["params"] if p.grad is not None]
+        params = [local(p) for p in divided]
+        grads = [local(p.grad) for p in divided]
         beta1, beta2 = group["betas"]
         _, kept = next(numbers), next(numbers)
         roots, rates = zip(*((next(numbers), next(numbers)) for _ in params), strict=True)
-        means = self._averaged(params, "mean", grads, beta1)
-        squares = [self._buffer(p, "square", p.dtype) for p in params]
+        means = self._averaged(divided, "mean", grads, beta1)
+        squares = [local(self._buffer(p, "square", p.dtype)) for p in divided]
         torch._foreach_mul_(squares, beta2)
         torch._foreach_addcmul_(squares, grads, grads, 1 - beta2)
         if group.get("weight_decay"):
@@ -182,7 +214,7 @@ class Muon(torch.optim.Optimizer):
 
     def _averaged(self, params: list[Tensor], name: str, grads: list[Tensor], decay: float) -> list[Tensor]:
         """Take gradients into the parameters' running means of this name. Returns these, in the precision of the gradients."""
-        kept = [self._buffer(p, name, self.state_dtype or p.dtype) for p in params]
+        kept = [local(self._buffer(p, name, self.state_dtype or p.dtype)) for p in params]
         means = [
             buffer.to(p.dtype) for buffer, p in zip(kept, params, strict=True)
         ]  # the buffer itself, if it has that already

@@ -57,7 +57,8 @@ def adam(model: nn.Module, optim: config.Optim) -> torch.optim.Optimizer:
 def sgd(model: nn.Module, optim: config.Optim) -> torch.optim.Optimizer:
     """SGD with momentum as in torch: the momentum of plain gradients, with the weight decay of matrices a part of them."""
     assert optim.momentum is not None
-    return torch.optim.SGD(decayed_groups(model, optim), momentum=optim.momentum, fused=True)
+    divided = any(hasattr(each, "to_local") for each in model.parameters())  # torch 2.13 has no fused SGD for DTensors
+    return torch.optim.SGD(decayed_groups(model, optim), momentum=optim.momentum, fused=not divided)
 
 
 def decayed_groups(model: nn.Module, optim: config.Optim) -> list[dict[str, Any]]:

@@ -118,10 +118,12 @@ def copy(
     model: torch.nn.Module,
     optimizer: torch.optim.Optimizer,
     identity: dict[str, Any],
+    write: checkpoints.Write | None = None,
 ) -> Callable[[], Path]:
     """Copy everything for a checkpoint and return a function that writes it. Training may go on in the meantime.
 
-    identity: of the dataset, kept in the checkpoint.
+    identity: of the dataset, kept in the checkpoint. write: how tensors are written, if not by this process alone. They are not copied
+    then, so call the function at once.
     """
     tensors, plain = checkpoints.flatten(optimizer)
     state = {
@@ -134,8 +136,10 @@ def copy(
     }
     if (base := checkpoints.base_of(model)) is not None:
         state["base"] = hidden(base)
-    weights, tensors = copied(checkpoints.weights(model)), copied(tensors)
-    return lambda: checkpoints.save(run.checkpoints, name, weights, tensors, state)
+    weights = checkpoints.weights(model)
+    if write is None:
+        weights, tensors = copied(weights), copied(tensors)
+    return lambda: checkpoints.save(run.checkpoints, name, weights, tensors, state, write)
 
 
 def copied(tensors: checkpoints.Tensors) -> checkpoints.Tensors:

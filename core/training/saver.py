@@ -39,6 +39,12 @@ class Saver:
         """Queue a checkpoint for writing."""
         self.waiting.append(self.thread.submit(timed, step, write))
 
+    def at_once(self, step: int, write: Callable[[], Path]) -> None:
+        """Write a checkpoint now, in this thread."""
+        done: Future[Saved] = Future()
+        done.set_result(timed(step, write))
+        self.waiting.append(done)
+
     def poll(self) -> list[Saved]:
         """Return what was written since the last call."""
         done = []

@@ -5,6 +5,7 @@ Legend: G micro-batches of a step, B rows, T tokens.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
@@ -14,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from core.training import checkpoints
 from core.training.compiling import compiled
 from core.training.machine import Machine
 from core.training.objectives import Objective
@@ -49,6 +51,19 @@ class Step:
 
     def share_state(self) -> None:
         """Give the other processes of a team this one's state. One process alone has nobody to give it to."""
+
+    def writing(self) -> checkpoints.Write | None:
+        """How a checkpoint's tensors are written, if not by this process alone."""
+        return None
+
+    def whole(self) -> contextlib.AbstractContextManager[None]:
+        """A context in which this process has all weights, to evaluate or to write. Alone it always has them."""
+        return contextlib.nullcontext()
+
+    def norm(self) -> float:
+        """The Euclidean norm of everything that is trained."""
+        with torch.no_grad():
+            return float(torch.nn.utils.get_total_norm(list(trained(self.model))))
 
     def gradient(self, inputs: Array, targets: Array, *more: Any) -> torch.Tensor:
         """Compute the gradient of the mean loss over all targets of (G, B, T) inputs, and clip it.
@@ -114,6 +129,11 @@ def to_device(array: npt.NDArray[Any], machine: Machine) -> torch.Tensor:
     if machine.device.type == "cuda":
         return tensor.pin_memory().to(machine.device, non_blocking=True)
     return tensor.to(machine.device)
+
+
+def trained(model: torch.nn.Module) -> Iterable[torch.Tensor]:
+    """The parameters that are not frozen."""
+    return (parameter for parameter in model.parameters() if parameter.requires_grad)
 
 
 def clip_gradient(model: torch.nn.Module, limit: float | None) -> torch.Tensor:

@@ -1,150 +1,31 @@
-"""The processes that train one run together, as torchrun starts them. Nothing else knows of torch.distributed.
+"""The processes that train one run together, as torchrun starts them.
 
-Process 0 is the main one: it does everything that a single process does, and the others help with its steps. A process that
-waits for another one looks every second whether that one still gives a sign of life, so no wait lasts for ever.
+Process 0 is the main one: it does everything that a single process does, and the others help with its steps.
 """
 
 from __future__ import annotations
 
 import contextlib
 import datetime
-import json
 import os
-import threading
-import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
 import numpy.typing as npt
 import torch
 import torch.distributed as dist
 
-from core.process import end_at_once, launch
-
-Values = dict[str, Any]  # as JSON holds them
-Arrays = tuple[npt.NDArray[Any], ...]
+from core.process import launch
+from core.training.link import LEFT, Answer, Link, Lost
+from core.training.messages import HEAD, Arrays, Values, packed, unpacked
 
 JOINING = datetime.timedelta(minutes=10)  # until all processes are there: on another host, the first import may be slow
 # Of one operation. A process may wait for hours while the main one prepares data or evaluates, so signs of life decide.
 LONGEST = datetime.timedelta(days=7)
-LOOK = datetime.timedelta(seconds=1)  # between two looks at the others
-BEAT = 0.5  # seconds between two signs of life
-PATIENCE = 30.0  # seconds, until the run says otherwise: train.runtime.team_timeout
-GONE = 5 * BEAT  # without a sign of life after a broken connection: that process has ended
-VERDICT = 3 * GONE  # seconds that a helper waits for the main process to say how it ended
-HEAD, ROOM = 16, 4096  # bytes of a message: its two lengths; and what is sent at once at first
-LEFT = b"left "  # what begins the last sign of life of the main process; its exit code follows
-
-
-class Lost(Exception):
-    """A process of the team has ended or does not answer. The message names it."""
-
-
-class Dismissed(Exception):
-    """The main process has ended its work. code: its exit code."""
-
-    def __init__(self, code: int) -> None:
-        super().__init__(code)
-        self.code = code
-
-
-class Link:
-    """This process's connection to the others: waits for them, and gives and reads signs of life.
-
-    A thread exchanges the signs, through the store of what has started the processes. patience: seconds without one.
-    """
-
-    def __init__(self, store: Any, rank: int, world: int) -> None:
-        self.store, self.rank, self.world = store, rank, world
-        self.patience, self.room, self.looked = PATIENCE, ROOM, time.monotonic()
-        self.heard: dict[int, tuple[bytes, float]] = {}  # process -> its last sign of life, and when it was first seen
-        self.waiting = False  # for an operation: still so at the end if another process left it open
-        self.code = 1  # this process's exit code, unless the main one says otherwise
-        self.ending = threading.Event()
-        self.beating = threading.Thread(target=self.beat, name="signs of life", daemon=True)
-        self.store.set(self.key(rank), "0")
-
-    def key(self, rank: int) -> str:
-        return f"alive/{rank}"
-
-    def beat(self) -> None:
-        """Exchange signs of life until the work ends, or what keeps them has ended."""
-        others, count = [rank for rank in range(self.world) if rank != self.rank], 0
-        with contextlib.suppress(RuntimeError):
-            while not self.ending.is_set():
-                signs = self.store.multi_get([self.key(rank) for rank in others])
-                self.looked = time.monotonic()
-                for rank, sign in zip(others, signs, strict=True):
-                    if rank not in self.heard or self.heard[rank][0] != sign:
-                        self.heard[rank] = sign, self.looked
-                count += 1
-                self.store.set(self.key(self.rank), str(count))
-                self.ending.wait(BEAT)
-
-    def refuse_lost(self, patience: float) -> None:
-        """Raise Lost if a process has given no sign of life for so many seconds, and Dismissed if the main one has ended its work."""
-        main = self.heard.get(0, (b"", 0.0))[0]
-        if main.startswith(LEFT):
-            self.code = int(main.removeprefix(LEFT))
-            raise Dismissed(self.code)
-        if time.monotonic() - self.looked > patience:
-            raise Lost("what has started the processes has ended, or its machine is out of reach")
-        seconds, rank = max((self.looked - since, rank) for rank, (_, since) in [*self.heard.items(), (self.rank, (b"", self.looked))])  # fmt: skip
-        if seconds > patience:
-            raise Lost(f"process {rank} of {self.world} has given no sign of life for {patience:g} s: it is stopped, or its machine is out of reach")  # fmt: skip
-
-    def wait(self, work: dist.Work) -> None:
-        """Wait for an operation of all processes. Raises Lost, and Dismissed if the main process has ended its work."""
-        self.waiting = True
-        while True:
-            try:
-                work.wait(LOOK)
-            except RuntimeError as error:
-                if work.is_completed() and "timed out" not in str(error).lower():
-                    self.waiting = False
-                    raise self.verdict() from error
-                self.refuse_lost(self.patience)
-            else:
-                self.waiting = False
-                return
-
-    def verdict(self) -> Exception:
-        """What a broken connection means: which process has ended. A helper gives the main one time to say so itself."""
-        end = time.monotonic() + (VERDICT if self.rank else 2 * GONE)
-        while time.monotonic() < end:
-            try:
-                self.refuse_lost(GONE)
-            except Dismissed as dismissed:
-                return dismissed
-            except Lost:
-                silent = [rank for rank, (_, since) in self.heard.items() if self.looked - since > GONE]
-                if time.monotonic() - self.looked > GONE:
-                    return Lost("what has started the processes has ended, or the process that did so")
-                if not self.rank or 0 in silent:
-                    return Lost(f"process {min(silent)} of {self.world} has ended")
-            time.sleep(BEAT / 5)
-        return Lost("the connection to another process is broken")
-
-    def last_words(self, sign: bytes) -> None:
-        """Give a last sign of life, in place of the thread."""
-        self.ending.set()
-        self.beating.join(2 * BEAT)
-        if not self.beating.is_alive():
-            with contextlib.suppress(RuntimeError):
-                self.store.set(self.key(self.rank), sign)
-
-    def close(self) -> None:
-        """Stop giving signs of life, and close the connections."""
-        self.ending.set()
-        self.beating.join(2 * BEAT)
-        if (
-            self.waiting or self.beating.is_alive()
-        ):  # torch would wait for the others until LONGEST, here and at the end of Python
-            end_at_once(self.code)
-        else:
-            dist.destroy_process_group()
+# torch 2.13 has renamed them.
+ALL_GATHER = getattr(dist, "all_gather_single", None) or dist.all_gather_into_tensor
+REDUCE_SCATTER = getattr(dist, "reduce_scatter_single", None) or dist.reduce_scatter_tensor
 
 
 @dataclass(frozen=True)
@@ -196,12 +77,31 @@ class Team:
         return found.view(self.world, -1)
 
     def gather(self, piece: torch.Tensor) -> torch.Tensor:
-        """All processes' pieces, one after the other."""
+        """All processes' pieces, vectors of one size, one after the other."""
         if self.link is None:
             return piece
-        found = torch.empty(self.world, len(piece), dtype=piece.dtype, device=piece.device)
-        self.wait(lambda: dist.all_gather(list(found), piece, async_op=True), on_device=piece.is_cuda)
-        return found.view(-1)
+        found = torch.empty(self.world * len(piece), dtype=piece.dtype, device=piece.device)
+        self.gather_into(found, piece)
+        return found
+
+    def gather_into(self, found: torch.Tensor, piece: torch.Tensor) -> None:
+        """`gather` into a vector that is there."""
+        self.wait(lambda: ALL_GATHER(found, piece, async_op=True), on_device=piece.is_cuda)
+
+    def sum_piece(self, found: torch.Tensor, vector: torch.Tensor) -> None:
+        """Piece number `rank` of the sum of all processes' vectors, into `found`."""
+        self.wait(lambda: REDUCE_SCATTER(found, vector, async_op=True), on_device=vector.is_cuda)
+
+    def watch(self, function: Callable[[], Answer]) -> Answer:
+        """Call what waits for the other processes inside torch, and look after them meanwhile."""
+        return function() if self.link is None else self.link.watch(function)
+
+    def mesh(self, device: torch.device) -> Any:
+        """The processes as torch's DTensor knows them: a mesh of one dimension."""
+        from torch.distributed.device_mesh import DeviceMesh
+
+        assert dist.group.WORLD is not None
+        return DeviceMesh.from_group(dist.group.WORLD, device.type)
 
     def broadcast(self, values: Values | None = None, arrays: Sequence[npt.NDArray[Any]] = ()) -> tuple[Values, Arrays]:
         """Send values and arrays from the main process to all. The others give nothing. Returns what was sent.
@@ -228,27 +128,6 @@ class Team:
 
 
 ALONE = Team()
-
-
-def packed(values: Values, arrays: Sequence[npt.NDArray[Any]]) -> bytearray:
-    """A message: its length and that of its JSON, the JSON, the arrays."""
-    shapes = [[array.dtype.str, array.shape] for array in arrays]
-    head = json.dumps([values, shapes]).encode()
-    body = b"".join([head, *(np.ascontiguousarray(array).tobytes() for array in arrays)])
-    lengths = (HEAD + len(body)).to_bytes(HEAD // 2, "little") + len(head).to_bytes(HEAD // 2, "little")
-    return bytearray(lengths + body)
-
-
-def unpacked(data: bytes) -> tuple[Values, Arrays]:
-    """Undo `packed`."""
-    place = HEAD + int.from_bytes(data[HEAD // 2 : HEAD], "little")
-    values, shapes = json.loads(data[HEAD:place])
-    arrays = []
-    for kind, shape in shapes:
-        count = int(np.prod(shape))
-        arrays.append(np.frombuffer(data, kind, count, place).reshape(shape).copy())
-        place += arrays[-1].nbytes
-    return values, tuple(arrays)
 
 
 class Sessions:

@@ -20,8 +20,9 @@ import torch
 
 from core.process import STOPPING, StopRequest
 from core.training import checkpoints
+from core.training.messages import Values
 from core.training.step import Array, Step, add_gradients, clip_gradient, targets_in, to_device
-from core.training.team import ALONE, Team, Values
+from core.training.team import ALONE, Team
 
 Tensors = tuple[torch.Tensor, ...]
 ALIGNED = 16  # numbers: a tensor starts at a multiple of 64 bytes, as freshly allocated ones do
@@ -143,13 +144,18 @@ class TeamStep(Step):
         vectors = self.layout.flat([*gradients, loss], nothing, self.machine.device)
         return FlatGradient(vectors, [each is not None for each in gradients])
 
-    def put(self, found: FlatGradient) -> torch.Tensor:
-        """Put a gradient into the model, and note a signal of another process. Returns the loss."""
-        votes = torch.tensor([*found.has, *(self.stop.number == number for number in STOPPING)], dtype=torch.float32)
+    def note_stop(self, has: list[bool]) -> list[float]:
+        """Note a signal of another process. Returns how many processes say yes to each of `has`."""
+        votes = torch.tensor([*has, *(self.stop.number == number for number in STOPPING)], dtype=torch.float32)
         self.team.sum(votes)
-        *has, interrupted, terminated = votes.tolist()
+        *found, interrupted, terminated = votes.tolist()
         if not (self.stop.number or self.team.rank):
             self.stop.number = next((number for number, came in zip(STOPPING, (interrupted, terminated), strict=True) if came), 0)  # fmt: skip
+        return found
+
+    def put(self, found: FlatGradient) -> torch.Tensor:
+        """Put a gradient into the model. Returns the loss."""
+        has = self.note_stop(found.has)
         *gradients, loss = self.layout.apart(found.vectors)
         for parameter, gradient, known in zip(self.trained, gradients, has, strict=True):
             parameter.grad = gradient if known else None

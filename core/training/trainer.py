@@ -6,7 +6,7 @@ Legend: G micro-batches of an optimizer step, B rows, T tokens.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -115,7 +115,7 @@ def train(run: Run, parts: Parts, progress: Progress, metrics: MetricsFile, stop
                 "train_loss": progress.take_mean_loss(),
                 "grad_norm": figures[-1][1],
                 "learning_rate": optimizer.param_groups[0]["lr"],
-                "param_norm": norm(trained(model)),
+                "param_norm": step.norm(),
             }
             row |= progress.take_means()
             if parts.epochs is not None:
@@ -201,21 +201,10 @@ def diverged(run: Run, what: str, value: float, step: int, number: int | None = 
     )
 
 
-def trained(model: torch.nn.Module) -> Iterable[torch.Tensor]:
-    """The parameters that are not frozen."""
-    return (parameter for parameter in model.parameters() if parameter.requires_grad)
-
-
-def norm(tensors: Iterable[torch.Tensor]) -> float:
-    """Euclidean norm of all tensors together."""
-    with torch.no_grad():
-        return float(torch.nn.utils.get_total_norm(list(tensors)))
-
-
 def evaluate(run: Run, parts: Parts, progress: Progress, pace: Pace) -> Row:
     """Evaluate on the validation side, and save checkpoint `best` if the state is the best so far. Returns the metrics."""
     parts.model.eval()
-    with torch.inference_mode():
+    with parts.step.whole(), torch.inference_mode():
         row = parts.evaluate(parts.model, progress.step)
     parts.model.train()
     if not math.isfinite(row["val_loss"]):
@@ -237,8 +226,12 @@ def evaluate(run: Run, parts: Parts, progress: Progress, pace: Pace) -> Row:
 def save(run: Run, parts: Parts, progress: Progress, pace: Pace, name: str) -> None:
     """Copy the state and start writing it as checkpoint `name`."""
     note_saved(run, parts, progress, parts.saver.make_room())
-    write = saving.copy(run, name, progress, parts.model, parts.optimizer, parts.identity)
-    parts.saver.start(progress.step, write)
+    step, writing = parts.step, parts.step.writing()
+    write = saving.copy(run, name, progress, step.model, step.optimizer, parts.identity, writing)
+    if writing is None:
+        parts.saver.start(progress.step, write)
+    else:  # the other processes write, too, so this one cannot go on
+        parts.saver.at_once(progress.step, write)
     if parts.machine.device.type == "cpu":
         process.limit_memory()  # other processes may have freed memory since
     pace.lap()

@@ -12,9 +12,9 @@ from core.tracking.metrics import MetricsFile
 from core.tracking.run import Run
 from core.training import progress as saving
 from core.training.progress import Progress
-from core.training.step import clip_gradient
+from core.training.step import clip_gradient, trained
 from core.training.timing import timed
-from core.training.trainer import Parts, norm, trained
+from core.training.trainer import Parts
 
 
 def evaluation_seconds(parts: Parts) -> float:
@@ -44,9 +44,7 @@ def row_seconds(run: Run, parts: Parts) -> float:
         parameter.grad = torch.ones_like(parameter)
     metrics = MetricsFile(run.folder, [], keep_until=0)
     seconds = timed(
-        lambda: metrics.append(
-            {"grad_norm": float(clip_gradient(parts.model, 0.0)), "param_norm": norm(trained(parts.model))}
-        ),
+        lambda: metrics.append({"grad_norm": float(clip_gradient(parts.model, 0.0)), "param_norm": parts.step.norm()}),
         seconds=0.2,
     ).median
     metrics.close()

@@ -1,6 +1,6 @@
-"""What sharing a run costs and changes: one run on 1, 2 and 4 processes, with and without train.runtime.exact_across.
+"""What sharing a run costs and changes: one run on 1, 2 and 4 processes, with whole and divided weights, and with exact_across.
 
-python tests/benchmarks/team.py [--layers 2 --width 64 --steps 40 --repeats 3]
+python -m tests.benchmarks.team [--layers 2 --width 64 --steps 40 --repeats 3]
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from safetensors.torch import load_file
+from core.training import checkpoints
 
 ROOT = Path(__file__).parents[2]
 PREPARE = r'''"""Put a space between the letters of a word."""
@@ -71,7 +71,11 @@ def main() -> None:
         folder.mkdir(parents=True)
         (folder / "prepare.py").write_text(PREPARE)
         (folder / "config.toml").write_text(CONFIG.format(**vars(given)))
-        ways = {"plain": [], "exact": ["-s", "train.runtime.exact_across=true"]}
+        ways = {
+            "plain": [],
+            "fsdp": ["-s", "train.runtime.parallel=fsdp"],
+            "exact": ["-s", "train.runtime.exact_across=true"],
+        }
         times: dict[tuple[str, int], list[float]] = {}
         weights, losses = {}, {}
         for _ in range(given.repeats):
@@ -79,7 +83,7 @@ def main() -> None:
                 for way, more in ways.items():
                     took, found = train(root, world, f"{way}{world}", *more)
                     times.setdefault((way, world), []).append(took)
-                    weights[way, world] = load_file(found / "checkpoints" / "last" / "model.safetensors")
+                    weights[way, world] = checkpoints.read(found / "checkpoints" / "last").model
                     losses[way, world] = json.loads((found / "summary.json").read_text())["final_val_loss"]
         for (way, world), found_times in times.items():
             one = weights["plain", 1]
