@@ -254,12 +254,17 @@ def flatten(optimizer: torch.optim.Optimizer) -> tuple[Tensors, dict[str, Any]]:
 
 
 def unflatten(optimizer: torch.optim.Optimizer, tensors: Tensors, plain: dict[str, Any]) -> None:
-    """Undo `flatten`: load the state into an optimizer of the same parameters."""
+    """Undo `flatten`: load the state into an optimizer of the same parameters. Whether its step is fused stays its own choice."""
     state: dict[int, dict[str, Any]] = {}
     for key, value in {**tensors, **plain["state"]}.items():
         index, _, name = key.partition(".")
         state.setdefault(int(index), {})[name] = value
-    optimizer.load_state_dict({"state": state, "param_groups": plain["groups"]})
+    own = optimizer.state_dict()["param_groups"]
+    groups = [
+        saved | {name: here[name] for name in ("fused",) if name in here}
+        for saved, here in zip(plain["groups"], own, strict=True)
+    ]
+    optimizer.load_state_dict({"state": state, "param_groups": groups})
 
 
 def weights(model: torch.nn.Module) -> Tensors:
