@@ -359,3 +359,12 @@ def test_going_on_from_a_saved_state_changes_nothing(build: Build, optim: Optim)
     other.load_state_dict(state)
     assert learn(resumed, other, 4, first=3) == unbroken
     assert all(torch.equal(a, b) for a, b in zip(model.parameters(), resumed.parameters(), strict=True))
+
+
+def test_a_copy_of_muon_keeps_the_precision_of_its_state() -> None:
+    model = torch.nn.Linear(4, 4, bias=False)
+    group = {"params": [model.weight], "pieces": [1], "muon": True, "lr": 0.1, "momentum": 0.9, "weight_decay": 0.0}
+    twin, optimizer = copy.deepcopy((model, Muon([group], torch.bfloat16)))
+    twin.weight.grad = torch.ones(4, 4)
+    optimizer.step()
+    assert optimizer.state[twin.weight]["momentum"].dtype == torch.bfloat16

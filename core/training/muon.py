@@ -115,6 +115,10 @@ class Muon(torch.optim.Optimizer):
         super().__init__(groups, defaults={})
         self.state_dtype = state_dtype
 
+    def __getstate__(self) -> dict[str, Any]:
+        """What a copy takes over: torch names its own attributes only."""
+        return {**super().__getstate__(), "state_dtype": self.state_dtype}
+
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """Update the parameters that have a gradient. Returns what `closure` returns."""
