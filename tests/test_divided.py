@@ -191,6 +191,7 @@ def test_dividing_and_collecting_changes_no_bit(tmp_path: Path, warm: Warm, opti
     assert found["apart"] < 1e-6
 
 
+@pytest.mark.slow
 def test_losses_are_those_of_one_process(root: Path, warm: Warm) -> None:
     found = []
     for world in (1, 2, 3):
@@ -257,6 +258,7 @@ def test_layouts_follow_each_other(root: Path, warm: Warm, unbroken: dict[str, A
         assert code == 0 or "nanogpt" in command, printed
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", [1, *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(2, 12))])
 def test_killed_at_random_it_goes_on(prepared: Path, warm: Warm, unbroken: dict[str, Any], tmp_path: Path, seed: int) -> None:  # fmt: skip
     """With as many processes, to the same bits; with another number, to the end."""
@@ -278,6 +280,7 @@ def test_killed_at_random_it_goes_on(prepared: Path, warm: Warm, unbroken: dict[
     assert len(losses(out(other))) == STEPS
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rank", [1, pytest.param(0, marks=pytest.mark.slow)])
 def test_a_process_that_is_stopped_is_named_in_time(root: Path, warm: Warm, rank: int) -> None:
     ranks = warm.start(root, 2, "train", "tiny", *FSDP, *QUICK, "-s", "train.schedule.max_iters=1000000")
@@ -291,6 +294,7 @@ def test_a_process_that_is_stopped_is_named_in_time(root: Path, warm: Warm, rank
     assert code == 1 and re.search(f"process {rank} of 2 has given no sign|what has started", printed), printed
 
 
+@pytest.mark.slow
 def test_a_signal_saves_and_ends_all(root: Path, warm: Warm, unbroken: dict[str, Any]) -> None:
     ranks = warm.start(root, 2, "train", "tiny", *FSDP, *QUICK)
     assert begun(ranks, out(root), 3)
@@ -323,6 +327,7 @@ def test_a_full_disk_of_any_process_ends_the_run(root: Path, warm: Warm) -> None
     assert not list((out(root) / "checkpoints").glob(".*"))
 
 
+@pytest.mark.slow
 def test_a_folder_that_not_all_see_is_told(root: Path, warm: Warm) -> None:
     ended = warm.run(root, 2, "call", "train_unseen", "train", "tiny", *FSDP, *QUICK)
     assert [code for code, _ in ended] == [1, 1], ended

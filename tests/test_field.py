@@ -81,6 +81,7 @@ def test_parallel_first_start(field: Callable[[str], Path], lab: Path) -> None:
     assert statuses == ["completed", "completed"]
 
 
+@pytest.mark.slow
 def test_own_model_key(field: Callable[[str], Path], terrarium: Terrarium) -> None:
     folder = field("own-model-key")
     small = ("-s", "prepare.size=2000", "-s", "train.schedule.max_iters=2", "-q")

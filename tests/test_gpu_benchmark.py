@@ -54,5 +54,6 @@ def test_it_prints_its_tables(tmp_path: Path) -> None:
     ]  # fmt: skip
 
 
+@pytest.mark.slow
 def test_no_row_begins_when_the_time_is_over() -> None:
     assert [line for line in benchmark("--minutes", "0") if line.startswith(("gpt2", "batch", "whole"))] == []

@@ -227,6 +227,7 @@ def test_a_worker_trains_in_a_child_with_the_variables_of_the_sweep(
     assert (spaces / "out" / "child" / "told.txt").read_text().endswith("'yes']")
 
 
+@pytest.mark.slow
 def test_a_stopped_run_has_saved_and_a_killed_one_is_gone(spaces: Path) -> None:
     long = request(spaces, "long")
     long = Request(long.experiment, "", (*SETTLED, "train.schedule.max_iters=1000000"), long.wish, long.log, long.share)

@@ -684,6 +684,7 @@ def test_when_the_sweep_is_killed_its_runs_save_and_stop(tmp_path: Path) -> None
     assert workers.user_of(run) == workers.user_of(folder_of(home).with_name("long")) == ""  # nothing is in use
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)])
 def test_a_signal_to_all_processes_of_a_terminal_stops_a_sweep_as_one_to_it_alone(tmp_path: Path, number: int) -> None:
     """Ctrl-C, and `timeout` as well: they reach the process that runs are forked from, too."""

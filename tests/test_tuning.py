@@ -139,9 +139,8 @@ def test_a_run_says_what_was_chosen_and_a_resume_uses_it_again(
     assert terrarium("train", "spaces", "-s", "train.schedule.max_iters=2").exit_code == 0
     folder = spaces / "out" / "default"
     choices, runtime = choices_of(folder), tomli.loads((folder / "config.toml").read_text())["train"]["runtime"]
-    assert {key: runtime[key] for key in ("dtype", "attention", "compile", "cuda_graphs", "threads")} == {
-        key: value for key, value in choices.items() if key not in ("milliseconds", "processes")
-    }
+    keys = ("dtype", "attention", "compile", "cuda_graphs", "threads")
+    assert {key: runtime[key] for key in keys} == {key: choices[key] for key in keys}
     assert runtime["dtype"] in ("bfloat16", "float32") and runtime["compile"] is False
 
     def other(*_: Any) -> tuple[Way, dict[str, float]]:
@@ -167,7 +166,7 @@ def test_nothing_is_timed_where_everything_is_given(
     )  # fmt: skip
     assert result.exit_code == 0, result.output
     assert choices_of(spaces / "out" / "default") == {
-        "dtype": "float32", "attention": "sdpa", "compile": False, "cuda_graphs": False, "threads": 1, "processes": 1, "milliseconds": {},
+        "dtype": "float32", "attention": "sdpa", "compile": False, "cuda_graphs": False, "threads": 1, "processes": 1, "parallel": "ddp", "restarts": 0, "milliseconds": {},
     }  # fmt: skip
 
 
