@@ -23,6 +23,7 @@ from types import TracebackType
 from typing import Any
 
 import pytest
+from leaving import leave_after
 
 from core import durable
 
@@ -269,19 +270,7 @@ def obey(order: dict[str, Any], shared: mmap.mmap, printed: Path) -> None:
     else:
         cut_at(order["cut"], lambda: add(0) if shared[8] or not order["only_saves"] else -2)
     os.chdir(order["folder"])
-    code = 1
-    try:
-        cli.main(order["arguments"])
-    except SystemExit as ended:
-        code = int(ended.code or 0)
-    except BaseException:
-        import traceback
-
-        traceback.print_exc()
-    finally:
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(code)
+    leave_after(lambda: cli.main(order["arguments"]))
 
 
 def audit(folder: str) -> None:

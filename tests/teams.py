@@ -20,6 +20,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from leaving import leave_after
+
 ROOT = Path(__file__).parent.parent
 LONGEST = 120.0  # seconds of a command
 
@@ -142,25 +144,12 @@ def obey(order: dict[str, Any], cli: Any) -> None:
     sys.stdin.close()
     os.environ.update(order["environment"])
     os.chdir(order["folder"])
-    code, (first, *others) = 1, order["arguments"]
-    try:
-        if first == "call":
-            import rank_calls
+    first, *others = order["arguments"]
+    if first == "call":
+        import rank_calls
 
-            getattr(rank_calls, others[0])(*others[1:])
-            code = 0
-        else:
-            cli.main(order["arguments"])
-    except SystemExit as ended:
-        code = int(ended.code or 0)
-    except BaseException:
-        import traceback
-
-        traceback.print_exc()
-    finally:
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(code)
+        leave_after(lambda: getattr(rank_calls, others[0])(*others[1:]))
+    leave_after(lambda: cli.main(order["arguments"]))
 
 
 if __name__ == "__main__":

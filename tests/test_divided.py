@@ -15,11 +15,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import PREPARE
 from cutting import without_seconds
 from teams import Ranks, Warm
 from test_not_finite import poisoned
-from test_team import QUICK, SHARED, STEPS, begun, losses, out, trained
+from test_team import QUICK, STEPS, begun, losses, out, prepared_in, trained, trained_apart
 
 from core import shards
 from core.config import Config, replaced
@@ -51,14 +50,7 @@ def warm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Warm]:
 
 @pytest.fixture(scope="module")
 def prepared(tmp_path_factory: pytest.TempPathFactory, warm: Warm) -> Path:
-    """A folder of experiments with one, whose dataset is there."""
-    root = tmp_path_factory.mktemp("prepared")
-    folder = root / "experiments" / "tiny"
-    folder.mkdir(parents=True)
-    (folder / "prepare.py").write_text(PREPARE)
-    (folder / "config.toml").write_text(SHARED)
-    assert warm.run(root, 1, "prepare", "tiny")[0][0] == 0
-    return root
+    return prepared_in(tmp_path_factory.mktemp("prepared"), warm)
 
 
 @pytest.fixture
@@ -69,10 +61,7 @@ def root(prepared: Path, tmp_path: Path) -> Path:
 @pytest.fixture(scope="module")
 def unbroken(prepared: Path, warm: Warm, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """What two processes with divided weights come to."""
-    root = tmp_path_factory.mktemp("unbroken") / "lab"
-    shutil.copytree(prepared, root)
-    trained(warm, root, 2, *FSDP)
-    return ended(out(root))
+    return ended(trained_apart(prepared, tmp_path_factory.mktemp("unbroken"), warm, 2, *FSDP))
 
 
 def ended(run: Path) -> dict[str, Any]:

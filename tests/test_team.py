@@ -57,14 +57,7 @@ def warm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Warm]:
 
 @pytest.fixture(scope="module")
 def prepared(tmp_path_factory: pytest.TempPathFactory, warm: Warm) -> Path:
-    """A folder of experiments with one, whose dataset is there."""
-    root = tmp_path_factory.mktemp("prepared")
-    folder = root / "experiments" / "tiny"
-    folder.mkdir(parents=True)
-    (folder / "prepare.py").write_text(PREPARE)
-    (folder / "config.toml").write_text(SHARED)
-    assert warm.run(root, 1, "prepare", "tiny")[0][0] == 0
-    return root
+    return prepared_in(tmp_path_factory.mktemp("prepared"), warm)
 
 
 @pytest.fixture
@@ -75,10 +68,24 @@ def root(prepared: Path, tmp_path: Path) -> Path:
 @pytest.fixture(scope="module")
 def unbroken(prepared: Path, warm: Warm, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """What one process comes to, with exact_across."""
-    root = tmp_path_factory.mktemp("unbroken") / "lab"
-    shutil.copytree(prepared, root)
-    trained(warm, root, 1, *EXACT)
-    return outcome(out(root))
+    return outcome(trained_apart(prepared, tmp_path_factory.mktemp("unbroken"), warm, 1, *EXACT))
+
+
+def prepared_in(root: Path, warm: Warm) -> Path:
+    """Make a folder of experiments with one, whose dataset is there."""
+    folder = root / "experiments" / "tiny"
+    folder.mkdir(parents=True)
+    (folder / "prepare.py").write_text(PREPARE)
+    (folder / "config.toml").write_text(SHARED)
+    assert warm.run(root, 1, "prepare", "tiny")[0][0] == 0
+    return root
+
+
+def trained_apart(prepared: Path, folder: Path, warm: Warm, world: int, *more: str) -> Path:
+    """Train in a copy of a prepared folder. Returns the run's folder."""
+    root = Path(shutil.copytree(prepared, folder / "lab"))
+    trained(warm, root, world, *more)
+    return out(root)
 
 
 def out(root: Path, run: str = "default") -> Path:

@@ -3,33 +3,22 @@
 from __future__ import annotations
 
 import contextlib
-import importlib
 import io
 import logging
 import warnings
 from collections.abc import Iterator
 from typing import Any
 
-from core.errors import UserError
-
-INSTALL = "pip install -c constraints.txt -e '.[hf]'"
+from core import optional
 
 
 def needed(package: str, purpose: str) -> Any:
     """Import a package. purpose: what needs it, as the start of a sentence. Raises UserError if it is not installed."""
     remarks = logging.getLogger("bitsandbytes")  # which peft imports: it tells of a faster kernel that it could fetch
-    level, top = remarks.level, package.partition(".")[0]
+    level = remarks.level
     remarks.setLevel(logging.ERROR)
     try:
-        return importlib.import_module(package)
-    except ImportError as error:
-        if (error.name or "").partition(".")[0] != top:
-            raise  # the package is there, and something that it needs is not: its own words help more
-        raise UserError(
-            f"{purpose} needs the package {top}, which is not installed",
-            place="the extra hf",
-            remedy=f"Install it: {INSTALL}",
-        ) from None
+        return optional.needed(package, purpose, "hf")
     finally:
         remarks.setLevel(level)
 

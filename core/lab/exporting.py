@@ -53,13 +53,6 @@ def resolved(target: Path) -> Path:
         raise UserError("no path that can be followed", place=str(target), remedy="Name another folder.") from None
 
 
-def is_about(error: OSError, target: Path) -> bool:
-    """Whether an error of the system is about the target, and not about a file that was to be read."""
-    if error.errno is None or error.filename is None:
-        return error.errno is not None
-    return target.is_relative_to(error.filename) or Path(error.filename).is_relative_to(target.parent)
-
-
 def write_folder(model: LoadedModel, to: str, target: Path, kind: str) -> list[Path]:
     """Fill a new or empty folder. Returns the paths of its files."""
     write = {"hf": write_for_transformers, "gguf": write_for_llama_cpp, "adapter": write_for_peft}[to]

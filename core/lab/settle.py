@@ -18,8 +18,6 @@ from core.training import compiling, graphed, memory
 from core.training.machine import Machine, choose_machine
 from core.training.tuning import fastest_way
 
-# Keys of [train.runtime] that can be "auto".
-CHOSEN = ("device", "dtype", "compile", "cuda_graphs", "attention", "threads")
 OWN = ("build_model", "loss")  # functions of prepare.py that take part in a step
 
 

@@ -61,19 +61,15 @@ class Together:
             same = list(group)
             # As many at once as have the bits of one alone: fewer than FEWEST tokens are summed in another way.
             for part in [same] if size >= FEWEST else [[ids] for ids in same]:
-                self.read |= zip(part, self.slots.caches_of(self.model, self.given(part)), strict=True)
+                self.read |= zip(part, self.slots.caches_of(self.model, placed(self.model, part)), strict=True)
         for view, ids in texts:
             view.take(self.read[ids])
-
-    def given(self, rows: Sequence[Sequence[int]]) -> Tensor:
-        """Ids (B, T), where the model is."""
-        return torch.tensor(rows, device=next(self.model.parameters()).device)
 
     def end(self, row: int) -> None:
         self.slots.end(row)
 
     def step(self, tokens: Sequence[int]) -> Tensor:
-        logits: Tensor = self.model(column(self.model, tokens), self.slots)
+        logits: Tensor = self.model(placed(self.model, [[token] for token in tokens]), self.slots)
         return logits[: len(tokens), -1]
 
 
@@ -95,7 +91,7 @@ class Apart:
         self.known[row] = list(ids)
         self.caches[row] = self.model.new_cache(1) if hasattr(self.model, "new_cache") else None  # type: ignore[operator]
         if ids and self.caches[row] is not None:
-            self.model(column(self.model, ids).T, self.caches[row])
+            self.model(placed(self.model, [ids]), self.caches[row])
 
     def end(self, row: int) -> None:
         for rows in (self.known, self.caches):
@@ -107,11 +103,11 @@ class Apart:
         logits = []
         for known, cache, token in zip(self.known, self.caches, tokens, strict=True):
             known.append(token)
-            given = (column(self.model, known).T,) if cache is None else (column(self.model, [token]), cache)
+            given = (placed(self.model, [known]),) if cache is None else (placed(self.model, [[token]]), cache)
             logits.append(self.model(*given)[:, -1])
         return torch.cat(logits)
 
 
-def column(model: nn.Module, ids: Sequence[int]) -> Tensor:
-    """Ids as (B, 1), where the model is."""
-    return torch.tensor(list(ids), device=next(model.parameters()).device)[:, None]
+def placed(model: nn.Module, rows: Sequence[Sequence[int]]) -> Tensor:
+    """Ids (B, T), where the model is."""
+    return torch.tensor(rows, device=next(model.parameters()).device)

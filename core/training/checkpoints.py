@@ -57,21 +57,19 @@ def save(
     and is on disk. Raises DiskFull, and Damaged if the disk returns something else than was written.
     """
     target, previous, old, temporary = names(parent, name)
-    checksums: dict[str, dict[str, Any]] = {}
     with files.room_for(parent, size(model) + size(optimizer) + MANIFEST_BYTES):
         durable.make_folders(parent)
         tidy(parent, name)
         durable.make_folder(temporary)
         try:
-            if write is not None:
+            if write is None:
+                checksums = {
+                    part: write_part(temporary / part, tensors, target)
+                    for part, tensors in zip(PARTS, (model, optimizer), strict=True)
+                }
+            else:
                 write(temporary, model, optimizer)
                 checksums = synced(temporary, size(model) + size(optimizer))
-            for part, tensors in () if write else zip(PARTS, (model, optimizer), strict=True):
-                refuse_without_memory(parent / name, size(tensors))
-                # safetensors does not save two names for one storage, and needs contiguous tensors.
-                data = tensors_to_bytes({key: tensor.detach().cpu().contiguous() for key, tensor in tensors.items()})
-                durable.write_file(temporary / part, data)
-                checksums[part] = {"sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data)}
             durable.write_file(temporary / MANIFEST, files.sealed({"format": FORMAT, "files": checksums, **state}))
             durable.sync_path(temporary)
             verify(temporary)
@@ -86,6 +84,15 @@ def save(
             tidy(parent, name)
             raise
     return target
+
+
+def write_part(file: Path, tensors: Tensors, place: Path) -> dict[str, Any]:
+    """Write tensors to a file. Returns its entry in the manifest. place: names the checkpoint in errors."""
+    refuse_without_memory(place, size(tensors))
+    # safetensors does not save two names for one storage, and needs contiguous tensors.
+    data = tensors_to_bytes({key: tensor.detach().cpu().contiguous() for key, tensor in tensors.items()})
+    durable.write_file(file, data)
+    return {"sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data)}
 
 
 def synced(folder: Path, least: int) -> dict[str, dict[str, Any]]:

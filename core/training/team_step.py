@@ -21,7 +21,7 @@ import torch
 from core.process import STOPPING, StopRequest
 from core.training import checkpoints
 from core.training.messages import Values
-from core.training.step import Array, Step, add_gradients, clip_gradient, targets_in, to_device
+from core.training.step import Array, Step, add_gradients, clip_gradient, targets_in, to_device, trained
 from core.training.team import ALONE, Team
 
 Tensors = tuple[torch.Tensor, ...]
@@ -124,7 +124,7 @@ class TeamStep(Step):
     @functools.cached_property
     def trained(self) -> list[torch.Tensor]:
         """The parameters that are not frozen."""
-        return [each for each in self.model.parameters() if each.requires_grad]
+        return list(trained(self.model))
 
     @functools.cached_property
     def layout(self) -> Layout:
