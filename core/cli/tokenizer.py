@@ -65,7 +65,7 @@ def lines(found: Sequence[Measured]) -> list[str]:
     shown = as_text(Table(["", *headings], rows)).splitlines()
     notes = [f"{each.name} cannot encode {name}: {why}" for each in found for name, why in each.cannot.items()]
     notes += [f"{above}: {each.name}" for above, each in zip(headings, found, strict=True) if above != each.name]
-    if len(found) > 1:
+    if any(cell.endswith("*") for row in rows for cell in row):
         notes.insert(0, "*: the best of a row.")
     return [*shown, *([""] if notes else []), *notes]
 
@@ -73,7 +73,7 @@ def lines(found: Sequence[Measured]) -> list[str]:
 def cells(figures: Sequence[float | None], better: Callable[[Iterable[float]], float], form: str = ".2f") -> list[str]:
     """The figures of a row; the best of several with a star."""
     known = [figure for figure in figures if figure is not None]
-    best = better(known) if known and len(figures) > 1 else None
+    best = better(known) if len(known) > 1 else None
     room = " " * (len(figures) > 1)
     return ["-" if each is None else f"{each:{form}}" + ("*" if each == best else room) for each in figures]
 
