@@ -20,6 +20,7 @@ def write(page: Page, text: str) -> None:
 def say(page: Page, text: str) -> None:
     """Send a text and wait for the end of the answer."""
     write(page, text)
+    page.until("!document.querySelector('#text').value")  # a tab behind another one may take its time to send
     page.until(IDLE)
 
 
