@@ -128,14 +128,28 @@ def test_articles(code: ModuleType, noun: str, with_article: str) -> None:
     assert code.stories.a(noun) == with_article
 
 
+def bare(text: str) -> str:
+    """A message without what people leave out when they type."""
+    return text.lower().rstrip(".?!")
+
+
+def test_people_type_as_they_like_where_nothing_is_graded(code: ModuleType, asked: list[Conversation]) -> None:
+    assert all(question[0].isupper() and question[-1] in ".?!" for question, _ in map(question_and_answer, asked))
+    typed = Counter(code.creature.typed(random.Random(seed), "Who are you?") for seed in range(1000))
+    assert typed.keys() == {"Who are you?", "who are you?", "Who are you", "who are you"}
+    assert min(typed.values()) > 100 and typed["Who are you?"] > 400
+    said = {m.content for each in islice(code.chat(random.Random(8)), 3000) for m in each.messages if m.role == "user"}
+    assert {"hi", "Hi", "hello", "thanks", "Tell me a story.", "tell me a story", "what is my name?"} <= said
+
+
 def test_talks_come_back_to_a_name_that_was_said_and_only_to_that(code: ModuleType) -> None:
     talks = [each for each in islice(code.chat(random.Random(4)), 400) if len(each.messages) > 2]
-    named = nameless = 0
+    named, nameless, asking = 0, 0, tuple(map(bare, code.tasks.ASK_NAME))
     for each in talks:
         name = re.fullmatch(r"Hello (\w+)!", each.messages[1].content)
-        is_asked = each.messages[-2].content in code.tasks.ASK_NAME
+        is_asked = bare(each.messages[-2].content) in asking
         assert is_asked or name is None
-        assert not any(message.content.endswith(code.tasks.ASK_NAME) for message in each.messages[:-2])
+        assert not any(bare(message.content).endswith(asking) for message in each.messages[:-2])
         if is_asked:
             assert each.messages[-1].content == (f"You are {name[1]}." if name else "You did not tell me your name.")
             named, nameless = named + bool(name), nameless + (not name)

@@ -52,7 +52,7 @@ TALK = (
     (("How are you?", "How do you do?", "Are you well?"), ("I am well, the moss is wet.", "Very well. It is warm in here.")),
     (("I am sad.", "Today was a bad day.", "I am tired."), ("I am sorry. Sit down with me.", "Oh no. Shall I tell a story?")),
     (("I am happy.", "Today was a good day.", "It rains!"), ("That is nice!", "I am glad. I will sing for you.")),
-    (("Thank you!", "Thanks, Pip.", "That is right."), ("You are welcome.", "Any time!", "Ribbit!")),
+    (("Thank you!", "Thanks!", "Thanks, Pip.", "That is right."), ("You are welcome.", "Any time!", "Ribbit!")),
     (("That was nice.", "I like you.", "You are funny."), ("I like you too.", "Thank you! Ribbit!")),
     (("Bye!", "Good night!", "See you!"), ("Bye! Come back soon.", "Good night! I will sing.")),
 )  # fmt: skip
@@ -68,3 +68,11 @@ def small_talk(rng):
     """What somebody says, and one of the answers that fit."""
     said, answers = rng.choice(TALK)
     return rng.choice(said), rng.choice(answers)
+
+
+def typed(rng, text):
+    """A message as people type it: half of the time with a small first letter, without the mark at its end, or both."""
+    way = rng.random()
+    if way < 0.35:
+        text = text[0].lower() + text[1:]
+    return text.rstrip(".?!") if 0.2 < way < 0.5 else text

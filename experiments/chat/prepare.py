@@ -68,22 +68,26 @@ def talk(rng):
     while (kinds := rng.choices(KINDS_OF_TALKS, k=rng.randint(1, 4))).count("story") > 2:
         pass  # or the talk would not fit into a row, and lose its beginning with the name
     turns = [turn(rng, [kind], asked=False)[:2] for kind in kinds]
-    pairs = [(Message("user", question), Message("assistant", answer)) for question, answer in (opening, *turns, *end)]
+    first, *last = [(creature.typed(rng, said), answer) for said, answer in (opening, *end)]
+    pairs = [(Message("user", question), Message("assistant", answer)) for question, answer in (first, *turns, *last)]
     return Conversation([message for pair in pairs for message in pair])
 
 
 def turn(rng, kinds=KINDS, *, asked):
     """A question, its answer, and the task in which it is graded; None where many answers are right.
 
-    asked: with an item that occurs nowhere else.
+    asked: with an item that occurs nowhere else, in the words that are graded.
     """
     kind = rng.choice(kinds)
+    if kind in tasks.TASKS:
+        question, answer = tasks.exercise(rng, kind, asked=asked)
+        return (question, answer, kind) if asked else (creature.typed(rng, question), answer, None)
     if kind == "talk":
-        return (*creature.small_talk(rng), None)
-    if kind == "story":
+        said, answer = creature.small_talk(rng)
+    else:
         animal = rng.choice(stories.ANIMALS)
-        return rng.choice(stories.WISHES).format(stories.a(animal)), stories.story(rng, animal), None
-    return (*tasks.exercise(rng, kind, asked=asked), kind)
+        said, answer = rng.choice(stories.WISHES).format(stories.a(animal)), stories.story(rng, animal)
+    return creature.typed(rng, said), answer, None
 
 
 def answer(text):

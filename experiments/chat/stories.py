@@ -12,7 +12,7 @@ ENDS = (
     "They laughed and went home.",
     "And the {first} was not alone any more.",
 )
-WISHES = ("Tell me a story about {}.", "A story about {}, please.", "Do you know a story of {}?")
+WISHES = ("Tell me a story.", "Tell me a story about {}.", "A story about {}, please.", "Do you know a story of {}?")
 
 
 def a(noun):
