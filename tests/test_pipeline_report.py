@@ -28,8 +28,10 @@ from core.report.page import page
 from core.report.pipeline_report import write_pipeline_report
 from core.report.reward import Rewarded, rewarded
 from core.report.runs import RunData
+from core.report.stage_costs import commit_text
 from core.report.stage_figures import read_pipeline
-from core.report.stage_sections import commit_text, figure_text, reward_section
+from core.report.stage_gains import reward_section
+from core.report.stage_words import figure_text
 
 Terrarium = Callable[..., Result]
 PREPARE = '''"""Frogs: texts, then questions, then the same questions again."""

@@ -14,17 +14,10 @@ from core.report.plots import INK, Panel, Row, png
 from core.report.reward import LENIENT, ONLY_REWARD, REWARD, STRICT, Rewarded, rewarded
 from core.report.run_report import duration, quantity, write_document
 from core.report.runs import RunData
+from core.report.stage_costs import commit_text, cost_table, data_mix, machine, share_of_peak, tokenizer, total
 from core.report.stage_figures import Pipeline, read_pipeline
-from core.report.stage_sections import (
-    SECTIONS,
-    at_a_glance,
-    commit_text,
-    forgotten,
-    metrics_table,
-    reward_section,
-    share_of_peak,
-    total,
-)
+from core.report.stage_gains import at_a_glance, forgotten, metrics_table, reward_section
+from core.report.stage_writing import samples, talks
 from core.tracking.figures import share_text
 from core.tracking.run import PIPELINE
 
@@ -71,7 +64,12 @@ def about(pipeline: Pipeline) -> Document:
             PageSection("What was forgotten", forgotten(pipeline)),
             *(PageSection(f"Reward and skill in {name}", reward_section(found)) for name, found in rewards.items()),
             PageSection("Curves", curves(pipeline.runs)),
-            *(PageSection(title, section(pipeline)) for title, section in SECTIONS),
+            PageSection("Same prompts, stage by stage", samples(pipeline)),
+            PageSection("Conversations", talks(pipeline)),
+            PageSection("Tokenizer", tokenizer(pipeline)),
+            PageSection("Data", data_mix(pipeline)),
+            PageSection("Cost", cost_table(pipeline)),
+            PageSection("Machine and code", machine(pipeline)),
             PageSection("Run it again", [Code("\n".join(filter(None, commands)))]),
         ],
     )
