@@ -1,4 +1,4 @@
-// The server's API: its models, and answers in pieces.
+// The server: requests with their token and refusals, the models, and answers in pieces.
 
 const TOKEN = "terrarium.token";
 const LOST = "The connection was lost before the answer was complete.";
@@ -41,7 +41,7 @@ function headers() {
 }
 
 // Fetch an address; whatever is not a success becomes an ApiError.
-async function request(path, options) {
+export async function request(path, options) {
   let answer;
   try {
     answer = await fetch(path, { ...options, headers: headers() });
@@ -60,7 +60,7 @@ export async function models() {
 }
 
 // The lines of a stream as they become complete. Characters and lines may arrive in halves.
-async function* linesOf(stream) {
+export async function* linesOf(stream) {
   const reader = stream.pipeThrough(new TextDecoderStream()).getReader();
   let held = "";
   for (;;) {
