@@ -75,7 +75,7 @@ def keys(context: click.Context, parameter: click.Parameter, incomplete: str) ->
 
 def runs_of(experiment: Experiment) -> list[str]:
     """Names of runs, and of runs with stages and their stages, without reading their summaries."""
-    from core.cli.experiments import places
+    from core.lab.places import places
     from core.tracking.run import PIPELINE, name_of, stages_in
 
     out = places(experiment)[1]

@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import click
-import tomli
 
 from core.cli import options
 from core.errors import UserError
 from core.lab.making import make_experiment, make_home
+from core.lab.places import places
 from core.plugins.discovery import Experiment, discover, examples, home, summary
 from core.plugins.manager import KINDS, plugins
 from core.process import Program
@@ -48,16 +48,6 @@ def account(experiment: Experiment) -> dict[str, Any]:
         (folder / "train.bin").is_file() for folder in (dataset, experiment.folder, *dataset.glob("*/"))
     )
     return row | {"prepared": prepared, "runs": len(summaries), "best_loss": min(losses, default=None)}
-
-
-def places(experiment: Experiment) -> tuple[Path, Path]:
-    """The folders of the dataset and of the runs, from config.toml."""
-    path = experiment.folder / "config.toml"
-    values = tomli.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    prepare = values.get("prepare", {})
-    dataset = prepare.get("dataset_dir") or f"datasets/{prepare.get('variant', 'basic')}"
-    out = values.get("train", {}).get("runtime", {}).get("out_dir") or "out"
-    return experiment.path(dataset), experiment.path(out)
 
 
 @click.command()
