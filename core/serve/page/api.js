@@ -59,6 +59,11 @@ export async function models() {
   return (await (await request("/v1/models")).json()).data;
 }
 
+// One model with all that is known of it. The server opens it first, which takes seconds.
+export async function model(name) {
+  return (await request(`/v1/models/${name.split("/").map(encodeURIComponent).join("/")}`)).json();
+}
+
 // The lines of a stream as they become complete. Characters and lines may arrive in halves.
 export async function* linesOf(stream) {
   const reader = stream.pipeThrough(new TextDecoderStream()).getReader();

@@ -1,5 +1,5 @@
 // The page: conversations on the left, the open one on the right; what happens when something is clicked, typed or answered.
-import { ApiError, ask, models, takeToken } from "./api.js";
+import { ApiError, ask, model, models, takeToken } from "./api.js";
 import { $, button, copy, download, make, toast } from "./dom.js";
 import * as store from "./store.js";
 import { listenToTheme } from "./theme.js";
@@ -95,6 +95,24 @@ function takeOver() {
 const chosen = () => known.find((one) => one.id === $("model").value);
 const canChat = () => chosen()?.meta?.chat ?? true;
 
+// Whether a model has yet to be opened by the server: only then is known what it can do.
+const isClosed = (one) => one?.meta?.opened === false && !one.problem;
+
+// Have a model opened, and show what it can do.
+async function openModel(one) {
+  $("status").textContent = `${one.id} is being opened`;
+  try {
+    Object.assign(one, await model(one.id));
+    one.meta.opened = true;
+  } catch (error) {
+    if (!(error instanceof ApiError)) throw error;
+    one.problem = error.message;
+  }
+  if (one !== chosen()) return;
+  $("status").textContent = one.problem ?? "";
+  showAll();
+}
+
 // What somebody typed. A text to continue may depend on the space at its end.
 const typed = (text) => (canChat() ? text.trim() : text);
 
@@ -110,6 +128,7 @@ function showAll() {
   $("log").replaceChildren(...(chat.messages.length ? chat.messages.map(shownTurn) : [greeting(chosen(), canChat())]));
   toEnd();
   showChats();
+  if (isClosed(chosen())) openModel(chosen());
 }
 
 // The element of a message, with its buttons.
@@ -328,7 +347,7 @@ function toggleSettings() {
 function submit(event) {
   event.preventDefault();
   const text = typed($("text").value);
-  if (!text.trim() || writing || !known.length) return;
+  if (!text.trim() || writing || !known.length || isClosed(chosen())) return;
   $("text").value = "";
   grow();
   say(text);

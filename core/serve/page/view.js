@@ -32,12 +32,13 @@ export function noteOf(message) {
 // A model in a few words.
 export function sizeOf(model) {
   const { n_params: params, n_ctx_train: context } = model.meta;
-  return `${new Intl.NumberFormat("en", { notation: "compact" }).format(params)} parameters · sees ${counted(context, "token")}`;
+  const size = `${new Intl.NumberFormat("en", { notation: "compact" }).format(params)} parameters`;
+  return context ? `${size} · sees ${counted(context, "token")}` : size;
 }
 
 // What an empty conversation shows.
 export function greeting(model, canChat) {
-  const what = canChat ? "Say something, and it answers." : "It was not trained on conversations. Give it the beginning of a text, and it goes on.";
+  const what = model?.meta.opened === false ? model.problem ?? "It is being opened." : canChat ? "Say something, and it answers." : "It was not trained on conversations. Give it the beginning of a text, and it goes on.";
   return make("div", { className: "empty" },
     make("img", { src: "/page/icon.svg", alt: "", width: 88, height: 88 }),
     make("h1", { textContent: model?.id ?? "Terrarium" }),

@@ -3,10 +3,10 @@ import { ApiError } from "/page/api.js";
 import { button, copy, make, toast } from "/page/dom.js";
 import { ask, choice, field } from "./dialogs.js";
 import { get, post } from "./lab.js";
-import { counted, longNameOf, nameOf } from "./words.js";
+import { counted, longNameOf, modelOf, nameOf } from "./words.js";
 
 const RUNNING = "running";
-const UNFINISHED = ["stopped", "interrupted", "failed"];
+const UNFINISHED = ["interrupted", "failed"];
 
 // Do something at once; a refusal is told for a moment. Returns what the server says, null where it refused.
 async function atOnce(path, body, said = "") {
@@ -69,7 +69,7 @@ export function buttonsOf(row, command, lab, done) {
   };
   if (lab.can_act && row.status === RUNNING) add("Stop", "Stop the run; it saves first", () => stop(row), "main");
   if (lab.can_act && UNFINISHED.includes(row.status)) add("Go on", "Train the run from its last checkpoint", () => atOnce("go_on", { id: row.id }, `${nameOf(row)} goes on.`), "main");
-  if (row.chat) made.push(make("a", { className: "button", href: `/chat#model=${encodeURIComponent(row.chat)}`, textContent: "Chat", title: "Talk with this model, or have it continue a text" }));
+  if (row.can_chat) made.push(make("a", { className: "button", href: `/chat#model=${encodeURIComponent(modelOf(row, lab))}`, textContent: "Chat", title: "Talk with this model, or have it continue a text" }));
   if (command) add("Copy command", `Copy: ${command}`, () => copy(command));
   if (!lab.can_act) return made;
   add("Run again…", "Start a run with these settings, changed as you like", () => start(lab, row));

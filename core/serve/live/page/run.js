@@ -64,13 +64,18 @@ export function runView({ id, lab, changed, close }) {
     return [make("div", { className: "progress" }, bar, make("span", { textContent: `${Math.floor((row.progress ?? 0) * 100)} %` }), make("span", { className: "soft", textContent: left }))];
   }
 
+  // What cannot be read, and what `check` warned of: place, what is odd, and what to do about it.
   function showWarnings() {
-    warnings.className = found.warnings?.length ? "warnings" : "";
-    warnings.replaceChildren(...(found.warnings ?? []).map((text) => make("p", { textContent: `⚠ ${typeof text === "string" ? text : text.message ?? valueOf(text)}` })));
+    const said = [...(found.problems ?? []), ...(found.warnings ?? []).map(({ key, place, message, remedy }) => [place || key, [message, remedy].filter(Boolean).join(". ")].filter(Boolean).join(": "))];
+    warnings.className = said.length ? "warnings" : "";
+    warnings.replaceChildren(...said.map((text) => make("p", { textContent: `⚠ ${text}` })));
   }
 
+  // Whether the run is of an experiment that trains in stages.
+  const isStaged = () => lab().experiments.some((one) => one.lab === found.row.lab && one.name === found.row.experiment && one.stages.length);
+
   // The tabs that this run has.
-  const names = () => ["Curves", "Samples", "Settings", ...(found.row.pipeline ? ["Stages"] : []), ...(found.row.sweep ? ["Sweep"] : []), "Log", ...(found.report ? ["Report"] : [])];
+  const names = () => ["Curves", "Samples", "Settings", ...(isStaged() ? ["Stages"] : []), ...(found.row.sweep ? ["Sweep"] : []), "Log", ...(found.report ? ["Report"] : [])];
 
   function showTabs() {
     const all = names();

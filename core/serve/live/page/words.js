@@ -2,7 +2,7 @@
 import { written } from "./chart.js";
 
 // Each state has a mark of its own, so that it is told by more than a colour.
-const MARKS = { running: "▶", finished: "✓", stopped: "■", interrupted: "■", failed: "✕", waiting: "…" };
+const MARKS = { running: "▶", completed: "✓", interrupted: "■", failed: "✕", damaged: "⚠" };
 
 export const markOf = (status) => MARKS[status] ?? "•";
 
@@ -32,6 +32,9 @@ export const percent = (share) => (share === null || share === undefined || !Num
 // A run's name, with its stage. The experiment stands before it where several are shown.
 export const nameOf = (row) => (row.stage ? `${row.run}/${row.stage}` : row.run);
 export const longNameOf = (row) => `${row.experiment}/${nameOf(row)}`;
+
+// What a run's model is called by the server: the lab stands before it only where there are several.
+export const modelOf = (row, lab) => (lab.labs.length > 1 ? row.id : shortId(row.id));
 
 // An id without its first part, the lab.
 export const shortId = (id) => id.split("/").slice(1).join("/") || id;
