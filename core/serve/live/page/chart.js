@@ -82,7 +82,7 @@ export function extent(curves, log, within = null) {
     }
   }
   if (x0 === Infinity) return null;
-  if (x0 === x1) x1 = x0 + 1;
+  if (x0 === x1) [x0, x1] = [Math.min(0, x0), x1 || 1];
   if (within) [x0, x1] = within;
   if (log) {
     const room = (y1 / y0) ** 0.06 || 1;
@@ -106,20 +106,22 @@ export function scales(view, box, log) {
   };
 }
 
-// Put a curve's line on the canvas. Gaps lift the pen; a single point becomes a dot.
+// Put a curve's line on the canvas. Gaps lift the pen; a point that stands alone becomes a dot.
 function line(pen, curve, y, to) {
+  const places = y.map((value) => (value === null ? NaN : to.y(value)));
+  const isThere = (at) => Number.isFinite(places[at]);
   pen.beginPath();
-  let down = false;
-  curve.x.forEach((x, at) => {
-    const value = y[at];
-    if (value === null || !Number.isFinite(value)) { down = false; return; }
-    const place = to.y(value);
-    if (!Number.isFinite(place)) { down = false; return; }
-    if (down) pen.lineTo(to.x(x), place); else pen.moveTo(to.x(x), place);
-    if (!down && y[at + 1] === undefined) pen.arc(to.x(x), place, 2.5, 0, 7);
-    down = true;
+  places.forEach((place, at) => {
+    if (!isThere(at)) return;
+    if (isThere(at - 1)) pen.lineTo(to.x(curve.x[at]), place); else pen.moveTo(to.x(curve.x[at]), place);
   });
   pen.stroke();
+  places.forEach((place, at) => {
+    if (!isThere(at) || isThere(at - 1) || isThere(at + 1)) return;
+    pen.beginPath();
+    pen.arc(to.x(curve.x[at]), place, 3, 0, 7);
+    pen.fill();
+  });
 }
 
 // Fill the band between low and high.
@@ -148,6 +150,7 @@ export function chart(title) {
   const values = part("div", "chart-values");
   const legend = part("ul", "chart-legend");
   const frame = part("div", "chart-frame");
+  const probe = part("i", ""), known = new Map();
   const element = part("figure", "chart");
   reset.type = "button";
   reset.hidden = values.hidden = true;
@@ -155,7 +158,8 @@ export function chart(title) {
   canvas.setAttribute("role", "img");
   values.setAttribute("aria-live", "polite");
   caption.append(reset);
-  frame.append(canvas, values);
+  probe.hidden = true;
+  frame.append(canvas, values, probe);
   element.append(caption, frame, legend);
 
   let curves = [], options = { log: false, smoothing: 0, xName: "step", legend: false };
@@ -168,9 +172,16 @@ export function chart(title) {
   const view = () => zoom ?? extent(shown(), logs());
   const redraw = () => { if (!waiting) waiting = requestAnimationFrame(() => { waiting = 0; draw(); }); };
 
-  function style(name) { return getComputedStyle(element).getPropertyValue(name).trim(); }
+  // A colour of the page's, as the canvas understands it. Asking the browser takes time, so the answers are kept until the theme changes.
+  function style(name) {
+    if (!known.has(name)) {
+      probe.style.color = `var(${name})`;
+      known.set(name, getComputedStyle(probe).color);
+    }
+    return known.get(name);
+  }
 
-  function colourOf(curve) { return style(`--curve-${curve.colour % COLOURS}`) || "#2f6b4a"; }
+  const colourOf = (curve) => style(`--curve-${curve.colour % COLOURS}`);
 
   function draw() {
     const ratio = window.devicePixelRatio || 1;
@@ -182,13 +193,13 @@ export function chart(title) {
     const pen = canvas.getContext("2d");
     pen.setTransform(ratio, 0, 0, ratio, 0, 0);
     pen.clearRect(0, 0, box.width, box.height);
-    pen.font = `12px ${style("font-family") || "sans-serif"}`;
+    pen.font = `12px ${getComputedStyle(element).fontFamily}`;
     const seen = view();
     reset.hidden = zoom === null;
     if (!seen) {
       pen.fillStyle = style("--soft");
       pen.textAlign = "center";
-      pen.fillText(curves.length ? "no figures yet" : "nothing to draw", box.width / 2, box.height / 2);
+      pen.fillText("no figures yet", box.width / 2, box.height / 2);
       return;
     }
     const log = logs(), at = scales(seen, box, log);
@@ -257,7 +268,8 @@ export function chart(title) {
     for (const curve of shown()) {
       const at = nearest(curve.x, cursor);
       if (at < 0 || curve.smooth[at] === null) continue;
-      if (cursor > curve.x.at(-1) * 1.0001 + 1e-9 && curves.length > 1) continue; // it has not come so far
+      const half = (curve.x.at(-1) - curve.x[0]) / (curve.x.length - 1) / 2;
+      if (cursor > curve.x.at(-1) + half && curves.length > 1) continue; // it has not come so far
       found.push({ curve, at });
     }
     return found.sort((one, two) => two.curve.smooth[two.at] - one.curve.smooth[one.at]);
@@ -418,7 +430,7 @@ export function chart(title) {
     draw(); // at once: a canvas whose size is set is empty
   });
   measure.observe(frame);
-  const repaint = new MutationObserver(() => { showLegend(); redraw(); });
+  const repaint = new MutationObserver(() => { known.clear(); showLegend(); redraw(); });
   repaint.observe(document.documentElement, { attributes: true, attributeFilter: ["data-theme"] });
 
   return {
