@@ -106,7 +106,7 @@ def test_marks_on_the_axes(page: Page) -> None:
     assert page.run("c.ticks(1, 20, 6, true)") == near([1, 2, 5, 10, 20])
     assert page.run("c.ticks(2.1, 2.9, 4, true)") == near([2.2, 2.4, 2.6, 2.8])
     found = page.run("[0, 0.25, 12345, 3.2e6, 0.00001, null, 1/0, -0.5].map(c.written)")
-    assert found == ["0", "0.25", "12,345", "3.2M", "1.00e−5", "–", "–", "-0.5"]
+    assert found == ["0", "0.25", "12,345", "3.2M", "1.00e\u22125", "\u2013", "\u2013", "-0.5"]
 
 
 def test_smoothing_and_extent(page: Page) -> None:
@@ -133,8 +133,8 @@ def test_what_has_changed_in_an_answer(page: Page) -> None:
 
 
 def test_figures_in_words(page: Page) -> None:
-    assert page.run("[5, 65, 3700, 100000, null].map(w.duration)") == ["5 s", "1 min 5 s", "1 h 2 min", "1 d 4 h", "–"]
-    assert page.run("[0.5, 1, 0, null].map(w.percent)") == ["50.0 %", "100 %", "0 %", "–"]
+    assert page.run("[5, 65, 3700, 100000, null].map(w.duration)") == ["5 s", "1 min 5 s", "1 h 2 min", "1 d 4 h", "\u2013"]
+    assert page.run("[0.5, 1, 0, null].map(w.percent)") == ["50.0 %", "100 %", "0 %", "\u2013"]
 
 
 def test_lines_bands_and_smoothing_are_painted(page: Page) -> None:
