@@ -21,6 +21,7 @@ from starlette.staticfiles import StaticFiles
 from core.serve.errors import Refused, error_body
 from core.serve.guard import Guard
 from core.serve.limits import Limits
+from core.serve.live.events import Hub
 from core.serve.live.routes import live_page, live_routes
 from core.serve.live.view import View
 
@@ -53,10 +54,14 @@ def application(
     token, hosts: as for Guard. live_first: whether / is the live page, not the chat page.
     """
 
+    hub = Hub(view) if view else None
+
     @contextlib.asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
         shelf.start()
         yield
+        if hub:
+            hub.close()
         await asyncio.to_thread(shelf.close)
 
     routes: list[BaseRoute] = [
@@ -65,7 +70,7 @@ def application(
         Mount("/page", StaticFiles(directory=PAGE)),
         Route("/health", health),
         *(Route(path, of_api(name), methods=[method]) for path, (name, method) in API.items()),
-        *(live_routes(view) if view else []),
+        *(live_routes(view, hub, limits) if view and hub else []),
     ]
     guard = Middleware(Guard, limits=limits, token=token, hosts=tuple(hosts))
     handlers: dict[Any, Any] = {Refused: on_refused, HTTPException: on_http, Exception: on_bug}

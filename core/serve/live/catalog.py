@@ -9,6 +9,7 @@ import os
 import re
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -85,30 +86,44 @@ class Catalog:
         self.entries: dict[str, Entry] = {}
         self.turn = threading.Lock()
         self.updated = self.searched = -THOROUGH
+        self.version = 0
+        self.changes: deque[tuple[int, set[str]]] = deque(maxlen=1000)
 
     @property
     def experiments(self) -> list[tuple[Lab, Experiment]]:
         """All experiments with their labs."""
         return [(place.lab, place.experiment) for place in self.places.values()]
 
-    def update(self, older: float = 0.0, *, thorough: bool = False) -> set[str]:
-        """Look for what has changed, unless that was done within the last seconds. Returns the ids of changed and removed runs."""
+    def changed_since(self, version: int) -> set[str]:
+        """The ids of runs that were added, changed or removed after a version."""
+        return set().union(*(ids for at, ids in list(self.changes) if at > version))
+
+    def is_fresh(self, seconds: float) -> bool:
+        """Whether it was updated within the last seconds."""
+        return time.monotonic() - self.updated < seconds
+
+    def update(self, older: float = 0.0, *, thorough: bool = False) -> None:
+        """Look for what has changed, unless that was done within the last seconds. thorough: also for new experiments."""
+        if self.is_fresh(older) and not thorough:
+            return
         with self.turn:
+            if self.is_fresh(older) and not thorough:  # another thread has done it meanwhile
+                return
             now = time.monotonic()
-            if now - self.updated < older and not thorough:
-                return set()
             if thorough or now - self.searched >= THOROUGH:
                 self.search()
                 self.searched = now
             former = self.entries
             entries = {entry.id: entry for place in self.places.values() for entry in self.entries_of(place)}
             self.entries, self.updated = entries, time.monotonic()
-            return {id for id in former.keys() | entries.keys() if former.get(id) != entries.get(id)}
+            if changed := {id for id in former.keys() | entries.keys() if former.get(id) is not entries.get(id)}:
+                self.version += 1
+                self.changes.append((self.version, changed))
 
     def search(self) -> None:
         """Find the labs, their experiments and the folders of their runs."""
         self.labs = self.find_labs()
-        found = {}
+        former, found = set(self.places), {}
         for lab in self.labs:
             for experiment in lab.experiments():
                 out = out_of(lab, experiment)
@@ -116,6 +131,7 @@ class Catalog:
                 same = place is not None and place.out == out
                 found[experiment.folder] = place if place and same else Place(lab, experiment, out)
         self.places = found
+        self.version += former != set(found)
 
     def entries_of(self, place: Place) -> Iterator[Entry]:
         """The runs of an experiment; those that have not changed as they were."""
@@ -130,7 +146,7 @@ class Catalog:
             if former is not None and former.time == at and former.folder == folder and is_settled(former):
                 yield former
             elif (entry := read_entry(place, folder, run, stage, at)) is not None:
-                yield entry
+                yield former if former == entry else entry
 
 
 def is_settled(entry: Entry) -> bool:

@@ -11,11 +11,12 @@ from core.report.samples import read_samples
 from core.serve.errors import Refused
 from core.serve.live.asked import Asked
 from core.serve.live.catalog import LARGEST, Entry
-from core.serve.live.rows import whole_row
+from core.serve.live.jobs import FOLDER, log_name
 from core.serve.live.view import View, config_of, finite
 from core.tracking.figures import by_numbers
 
-MOST_CHECKPOINTS = 1000
+MOST_CHECKPOINTS, MOST_WARNINGS, LONGEST_WARNING = 1000, 100, 2000
+LOG_PART = 1 << 16  # bytes of a log in one answer
 Account = dict[str, Any]
 
 
@@ -31,7 +32,7 @@ def about_run(view: View, asked: Asked) -> Account:
         problems.append(error.message)
     samples = samples_of(entry, problems)
     return {
-        "row": finite(whole_row(entry, view.sweeps())),
+        "row": finite(view.row(entry)),
         "command": str(summary.get("command") or ""),
         "folder": str(entry.folder),
         "settings": settings,
@@ -41,16 +42,16 @@ def about_run(view: View, asked: Asked) -> Account:
         "samples": samples,
         "checkpoints": checkpoints_of(entry.folder),
         "moments": [],
-        "report": view.report_address(entry),
+        "report": view.report_address(entry.id, entry.folder),
         "notes": finite(entry.notes),
         "problems": problems,
     }
 
 
-def warnings_of(summary: Account) -> list[Account]:
+def warnings_of(summary: Account) -> list[str]:
     """What `check` warned of when the run began."""
     found = summary.get("warnings")
-    return [warning for warning in found if isinstance(warning, dict)] if isinstance(found, list) else []
+    return [str(warning)[:LONGEST_WARNING] for warning in found[:MOST_WARNINGS]] if isinstance(found, list) else []
 
 
 def groups_of(view: View, entry: Entry) -> dict[str, float]:
@@ -105,3 +106,36 @@ def about_settings(view: View, asked: Asked) -> Account:
             for key, values in rows
         ]
     }
+
+
+def about_log(view: View, asked: Asked) -> Account:
+    """What a run has printed, as far as it is kept: of runs that were started from the page, and of runs of a sweep.
+
+    offset: where the text begins, in bytes; -1 for the end of the file.
+    """
+    entry = view.find(asked.text("id"))
+    path = log_of(view, entry)
+    if path is None:
+        return {"text": "", "offset": 0, "next": 0, "size": 0}
+    try:
+        descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0))
+        with open(descriptor, "rb") as file:  # noqa: PTH123 - a descriptor
+            size = os.fstat(descriptor).st_size
+            begin = (
+                max(0, size - LOG_PART) if asked.text("offset") in ("", "-1") else asked.number("offset", 0, 0, 2**40)
+            )
+            file.seek(begin)
+            data = file.read(LOG_PART)
+    except OSError:
+        return {"text": "", "offset": 0, "next": 0, "size": 0}
+    text = "\n".join(line.rpartition("\r")[2] for line in data.decode("utf-8", "replace").split("\n"))
+    return {"text": text, "offset": begin, "next": begin + len(data), "size": size}
+
+
+def log_of(view: View, entry: Entry) -> Path | None:
+    """The file with what a run has printed; None if there is none."""
+    out = entry.folder.parent.parent if entry.stage else entry.folder.parent
+    found = [out / FOLDER / log_name(entry.run)]
+    if sweep := view.sweeps().get(entry.id):
+        found.append(out / "sweeps" / sweep.rpartition("/")[2] / "logs" / f"{entry.run}.txt")
+    return next((path for path in found if path.is_file() and not path.is_symlink()), None)

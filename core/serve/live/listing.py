@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import functools
 import re
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import tomli
 
 from core.plugins.discovery import Experiment, summary
+from core.plugins.manager import PACKAGE
 from core.serve.errors import Refused
 from core.serve.live.asked import Asked
 from core.serve.live.catalog import stamp
-from core.serve.live.rows import Row, row_of, whole_row
+from core.serve.live.rows import Row, row_of
 from core.serve.live.view import FRESH, View
 
 MOST_ROWS = 1000  # in one answer
@@ -29,13 +31,19 @@ def about_lab(view: View, asked: Asked) -> Account:
         key = (entry.lab.name, entry.experiment.name)
         counts[key] = counts.get(key, 0) + 1
     experiments = [
-        {"lab": lab.name, **described(experiment), "runs": counts.get((lab.name, experiment.name), 0)}
+        {
+            "lab": lab.name,
+            **described(experiment),
+            "runs": counts.get((lab.name, experiment.name), 0),
+            "command": experiment.command.format("loop"),
+        }
         for lab, experiment in view.catalog.experiments
     ]
     return {
         "labs": [{"name": lab.name, "folder": str(lab.folder)} for lab in view.catalog.labs],
         "read_only": view.read_only,
         "can_act": not view.read_only,
+        "version": version(PACKAGE),
         "experiments": experiments,
     }
 
@@ -83,8 +91,7 @@ def about_runs(view: View, asked: Asked) -> Account:
     rows.sort(key=lambda row: sortable(row[key]), reverse=asked.flag("descending"))
     rows.sort(key=lambda row: row[key] is None or row[key] == "")  # what is not known stands last, in both directions
     offset, limit = asked.number("offset", 0, 0, 10**9), asked.number("limit", 100, 0, MOST_ROWS)
-    sweeps = view.sweeps()
-    shown = [whole_row(entries[row["id"]], sweeps) for row in rows[offset : offset + limit]]
+    shown = [view.row(entries[row["id"]]) for row in rows[offset : offset + limit]]
     return {"total": len(rows), "offset": offset, "rows": shown}
 
 

@@ -46,6 +46,8 @@ def row_of(entry: Entry) -> Row:
         "description": entry.description,
         "hidden": bool(notes.get("hidden")),
         "problem": entry.problem,
+        "parent": entry.id.rpartition("/")[0] if entry.stage else None,
+        "pipeline": entry.stage is not None,
     }
 
 
