@@ -47,8 +47,12 @@ export async function prune(rows) {
   const ids = rows.map(({ id }) => id);
   const names = rows.slice(0, 12).map((row) => make("li", { textContent: longNameOf(row) }));
   if (rows.length > 12) names.push(make("li", { textContent: `and ${rows.length - 12} more` }));
+  const plan = await atOnce("prune", { ids, dry: true });
+  if (!plan) return null;
+  const size = make("p", { textContent: `They take ${(plan.bytes / 1e6).toFixed(1)} MB.` });
+  const kept = plan.kept.map((sentence) => make("p", { className: "soft", textContent: sentence }));
   return ask(`Remove ${counted(rows.length, "run")} for good?`,
-    [make("ul", {}, ...names), make("p", { textContent: "Their curves, samples and checkpoints are deleted from the disk. This cannot be undone. To keep them out of the list only, hide them." })],
+    [make("ul", {}, ...names), make("p", { textContent: "Their curves, samples and checkpoints are deleted from the disk. This cannot be undone. To keep them out of the list only, hide them." }), size, ...kept],
     { action: "Remove for good", harm: true, act: () => post("prune", { ids }) });
 }
 
@@ -104,7 +108,7 @@ function commandOf({ command, experiment, name, settings, options }) {
 export async function start(lab, row = null) {
   const all = lab.experiments.map((one) => [`${one.lab}/${one.name}`, lab.labs.length > 1 ? `${one.lab}/${one.name}` : one.name]);
   const place = choice(all, row ? `${row.lab}/${row.experiment}` : "");
-  const kind = choice([["loop", "loop: prepare, train, evaluate, sample, report"], ["train", "train: only train"], ["sweep", "sweep: train many"]]);
+  const kind = choice([["loop", "loop: everything, with a report"], ["train", "train: only train"], ["sweep", "sweep: train many runs"]]);
   const variant = choice([["", "none"]]);
   const stage = choice([["", "all"]]);
   const name = make("input", { placeholder: "default", spellcheck: false });

@@ -174,14 +174,21 @@ export function chart(title) {
 
   // A colour of the page's, as the canvas understands it. Asking the browser takes time, so the answers are kept until the theme changes.
   function style(name) {
-    if (!known.has(name)) {
+    if (!known.get(name)) { // a chart that is not on the page yet gets ""
       probe.style.color = `var(${name})`;
       known.set(name, getComputedStyle(probe).color);
     }
     return known.get(name);
   }
 
-  const colourOf = (curve) => style(`--curve-${curve.colour % COLOURS}`);
+  const nameOf = (curve) => `--curve-${curve.colour % COLOURS}`;
+  const colourOf = (curve) => style(nameOf(curve));
+
+  function swatchOf(curve) {
+    const made = part("i", "swatch");
+    made.style.background = `var(${nameOf(curve)})`;
+    return made;
+  }
 
   function draw() {
     const ratio = window.devicePixelRatio || 1;
@@ -300,11 +307,9 @@ export function chart(title) {
     for (const { curve, at } of found.slice(0, NEAR)) {
       const row = part("div", "chart-value");
       const name = part("span", "chart-name", curve.name);
-      const swatch = part("i", "swatch");
-      swatch.style.background = colourOf(curve);
       const raw = options.smoothing > 0 ? ` (raw ${written(curve.y[at])})` : "";
       const between = curve.low && curve.high ? ` (${written(curve.low[at])} to ${written(curve.high[at])})` : raw;
-      row.append(swatch, name, part("span", "chart-number", written(curve.smooth[at]) + between));
+      row.append(swatchOf(curve), name, part("span", "chart-number", written(curve.smooth[at]) + between));
       values.append(row);
     }
     if (found.length > NEAR) values.append(part("div", "soft", `and ${found.length - NEAR} more`));
@@ -324,10 +329,8 @@ export function chart(title) {
     if (legend.hidden) return;
     legend.replaceChildren(...curves.map((curve) => {
       const entry = part("button", "legend-entry");
-      const swatch = part("i", "swatch");
-      swatch.style.background = colourOf(curve);
       entry.type = "button";
-      entry.append(swatch, curve.name);
+      entry.append(swatchOf(curve), curve.name);
       entry.setAttribute("aria-pressed", String(!hidden.has(curve.id)));
       entry.title = hidden.has(curve.id) ? "Show this curve" : "Hide this curve";
       entry.onclick = () => {

@@ -154,13 +154,7 @@ export function compareView({ rowOf, lab, changed }) {
   async function verdictOf(ids, signal) {
     try {
       const found = await get("compare", { id: ids }, signal);
-      const said = found.sentences ?? (found.sentence ? [found.sentence] : []);
-      const shown = said.map((text) => make("p", { textContent: text }));
-      if (found.rows?.length) {
-        const head = [...new Set(found.rows.flatMap((row) => Object.keys(row)))].filter((name) => found.rows.some((row) => row[name] === null || typeof row[name] !== "object"));
-        shown.push(tableOf(head.map(metricName), found.rows.map((row) => head.map((name) => row[name]))));
-      }
-      return shown;
+      return [...found.sentences.map((text) => make("p", { textContent: text })), tableOf(found.table.columns, found.table.rows, "matrix")];
     } catch (error) {
       if (!(error instanceof ApiError)) throw error;
       return [make("p", { className: "soft", textContent: error.message })];

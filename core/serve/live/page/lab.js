@@ -29,6 +29,7 @@ export async function* events(signal) {
   signal.addEventListener("abort", stop);
   try {
     const answer = await request("/live/events", { signal: silent.signal });
+    yield { changed: [] }; // it is there
     for await (const line of linesOf(answer.body)) {
       clearTimeout(timer);
       timer = setTimeout(stop, SILENCE);

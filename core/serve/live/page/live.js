@@ -150,7 +150,7 @@ async function listenForever() {
       else {
         connection("gone");
         if (error.status === 401) await askForToken();
-        else trouble("The server does not answer. Is `terrarium serve` still running? What you see is from before; this page tries again by itself.");
+        else trouble("The server does not answer. Is “terrarium serve” still running? What you see is from before; this page tries again by itself.");
         await sleep(pause);
         pause = Math.min(MOST, pause * 2);
       }

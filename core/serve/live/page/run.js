@@ -181,8 +181,7 @@ export function runView({ id, lab, changed, close }) {
     const follow = isAtEnd(logged.element) || logged.offset < 0;
     logged.element.append(more.text);
     if (logged.element.textContent.length > LOG_KEPT) logged.element.textContent = logged.element.textContent.slice(-LOG_KEPT / 2);
-    logged.offset = more.offset;
-    if (!logged.element.textContent) logged.element.textContent = "";
+    logged.offset = more.next;
     logged.element.classList.toggle("nothing", !logged.element.textContent);
     if (follow) logged.element.scrollTop = logged.element.scrollHeight;
   }
@@ -197,7 +196,7 @@ export function runView({ id, lab, changed, close }) {
 
   // What each stage gained and forgot.
   async function showStages(signal) {
-    const pipeline = await get("pipeline", { id }, signal);
+    const pipeline = await get("pipeline", { id: found.row.parent ?? id }, signal);
     if (signal.aborted) return;
     const link = (stage) => (pipeline.ids?.[stage] ? make("a", { href: `#run=${encodeURIComponent(pipeline.ids[stage])}`, textContent: stage }) : stage);
     const rows = Object.entries(pipeline.table ?? {}).map(([metric, values]) => [metricName(metric), ...pipeline.stages.map((stage) => values[stage])]);
@@ -209,13 +208,16 @@ export function runView({ id, lab, changed, close }) {
 
   // The points of the sweep that the run belongs to, the best first.
   async function showSweep(signal) {
-    const sweep = await get("sweep", { id }, signal);
+    const sweep = await get("sweep", { id: found.row.sweep }, signal);
     if (signal.aborted) return;
-    const rows = sweep.points.map((point) => [
-      point.id ? make("a", { href: `#run=${encodeURIComponent(point.id)}`, className: point.id === id ? "this" : "", textContent: point.id.split("/").slice(2).join("/") }) : valueOf(point.name),
-      ...sweep.keys.map((key) => point.values[key]), point.value, `${markOf(point.status)} ${point.status}`,
+    const failed = sweep.points.some(({ error }) => error);
+    const last = (one) => one ?? Infinity;
+    const rows = [...sweep.points].sort((one, two) => last(one.value) - last(two.value)).map((point) => [
+      point.id ? make("a", { href: `#run=${encodeURIComponent(point.id)}`, className: point.id === id ? "this" : "", textContent: point.run }) : point.run,
+      ...sweep.keys.map((key) => point.values[key]), point.value, percent(point.accuracy), `${markOf(point.status)} ${point.status ?? ""}`, ...(failed ? [point.error] : []),
     ]);
-    panel.replaceChildren(make("p", { className: "soft", textContent: `Sweep ${sweep.name}: ${counted(sweep.points.length, "run")}.` }), tableOf(["run", ...sweep.keys, metricName(sweep.metric ?? "value"), "status"], rows, "matrix"));
+    panel.replaceChildren(make("p", { className: "soft", textContent: `Sweep ${sweep.name}: ${counted(sweep.points.length, "run")}.` }), tableOf(["run", ...sweep.keys, metricName(sweep.metric), "accuracy", "status", ...(failed ? ["error"] : [])], rows, "matrix"));
+    if (sweep.description) panel.firstChild.append(` ${sweep.description}`);
   }
 
   const panels = { Curves: showCurves, Samples: async () => { if (!panel.firstChild) panel.append(samples.element); samples.show(found.samples ?? []); }, Settings: async () => showSettings(), Stages: showStages, Sweep: showSweep, Log: showLog, Report: async () => showReport() };

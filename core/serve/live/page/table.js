@@ -32,7 +32,7 @@ export function runsTable(grid, { fetchRows, open, star, mark, canAct, loaded })
     if (colour >= 0) box.style.setProperty("--own", `var(--curve-${colour % 10})`);
     const stars = make(canAct() ? "button" : "span", { className: "star", textContent: row.starred ? "★" : canAct() ? "☆" : "", tabIndex: -1, title: row.starred ? "starred" : "" });
     if (canAct()) stars.setAttribute("aria-label", row.starred ? `Take the star from ${nameOf(row)}` : `Star ${nameOf(row)}`);
-    const about = [row.experiment, row.variant && row.variant !== row.run ? row.variant : "", row.sweep ? `sweep ${row.sweep}` : ""].filter(Boolean);
+    const about = [row.experiment, row.variant && row.variant !== row.run ? row.variant : "", row.sweep ? `sweep ${row.sweep.split("/").at(-1)}` : ""].filter(Boolean);
     const small = make("small", {}, about.join(" · "), ...row.tags.map((tag) => make("span", { className: "tag", textContent: tag })));
     const name = cell("name", make("a", { href: `#run=${encodeURIComponent(row.id)}`, textContent: nameOf(row), tabIndex: -1, title: row.description || row.id }), small);
     const state = make("span", { className: `state ${row.status}` }, make("span", { className: "mark", textContent: markOf(row.status) }), ` ${row.status}`);
