@@ -133,7 +133,13 @@ def test_what_has_changed_in_an_answer(page: Page) -> None:
 
 
 def test_figures_in_words(page: Page) -> None:
-    assert page.run("[5, 65, 3700, 100000, null].map(w.duration)") == ["5 s", "1 min 5 s", "1 h 2 min", "1 d 4 h", "\u2013"]
+    assert page.run("[5, 65, 3700, 100000, null].map(w.duration)") == [
+        "5 s",
+        "1 min 5 s",
+        "1 h 2 min",
+        "1 d 4 h",
+        "\u2013",
+    ]
     assert page.run("[0.5, 1, 0, null].map(w.percent)") == ["50.0 %", "100 %", "0 %", "\u2013"]
 
 

@@ -30,11 +30,17 @@ export function keepToken(text) {
   } catch { /* it then lasts as long as the page */ }
 }
 
-// The headers of every request.
-function headers() {
+// Whether a token is there.
+export function hasToken() {
   try {
     token = token || sessionStorage.getItem(TOKEN) || "";
   } catch { /* as above */ }
+  return token !== "";
+}
+
+// The headers of every request.
+function headers() {
+  hasToken();
   // A header takes Latin-1 only; other characters cannot be in a token anyway.
   const sent = token.replace(/[^\x21-\x7e]+/g, (text) => (text === " " ? text : ""));
   return { "Content-Type": "application/json", ...(sent ? { Authorization: `Bearer ${sent}` } : {}) };

@@ -169,5 +169,5 @@ export async function showJobs() {
       make("p", { className: exit ? "error" : "soft", textContent: end }), make("pre", { textContent: text, tabIndex: 0 }));
   });
   if (!shown.length) shown.push(make("p", { textContent: "Nothing was started from this page yet." }));
-  await ask("Started from here", shown.reverse(), { wide: true });
+  await ask("Started from here", shown, { wide: true });
 }

@@ -250,7 +250,7 @@ export function chart(title) {
     pen.setLineDash([]);
     pen.textAlign = "right";
     pen.textBaseline = "middle";
-    for (const value of ticks(y0, y1, Math.max(2, Math.floor(box.height / 44)), log)) {
+    for (const value of ticks(y0, y1, Math.max(2, Math.floor(box.height / 34)), log)) {
       const place = Math.round(at.y(value)) + 0.5;
       pen.beginPath();
       pen.moveTo(PAD.left, place);
@@ -261,7 +261,7 @@ export function chart(title) {
     pen.textAlign = "center";
     pen.textBaseline = "top";
     const named = pen.measureText(options.xName).width + 12;
-    for (const value of ticks(x0, x1, Math.max(2, Math.floor(box.width / 90)))) {
+    for (const value of ticks(x0, x1, Math.max(2, Math.floor(box.width / 60)))) {
       const place = at.x(value);
       if (place < box.width - PAD.right - named) pen.fillText(written(value), place, box.height - PAD.bottom + 8);
     }

@@ -73,8 +73,9 @@ export function compareView({ rowOf, lab, changed }) {
   function showNames() {
     const ticked = tickedIds();
     const ids = shownIds();
-    head.replaceChildren(make("h1", { textContent: ticked.length ? `${counted(ticked.length, "run")} compared` : ids.length ? "The newest runs" : "Curves" }));
+    head.replaceChildren(make("h1", { textContent: ticked.length ? `${counted(ticked.length, "run")} ${ticked.length > 1 ? "compared" : "ticked"}` : ids.length ? "The newest runs" : "Curves" }));
     if (!ticked.length && ids.length) head.append(make("p", { className: "soft", textContent: "Tick runs in the list to choose what is compared." }));
+    if (ticked.length === 1) head.append(make("p", { className: "soft", textContent: "Tick another one to compare them." }));
     if (ticked.length) head.append(button("Untick all", "Take all ticks away", () => clear()));
     if (ticked.length && lab().can_act) {
       const rows = () => ticked.map((id) => rowOf(id)).filter(Boolean);
@@ -132,15 +133,13 @@ export function compareView({ rowOf, lab, changed }) {
     charts.replaceChildren(...chosen.map((metric) => drawn.get(metric)?.element).filter(Boolean));
   }
 
+  // What a verdict depends on.
+  const keyOf = (ids) => ids.map((id) => `${id} ${rowOf(id)?.status}`).join("\n");
+
   // What the comparison says. It is of finished figures, so it is asked for again only when another choice is shown, or a run has ended.
   async function showVerdict(ids, signal) {
-    if (tickedIds().length < 2) {
-      verdict.replaceChildren();
-      settings.replaceChildren();
-      return;
-    }
-    const key = ids.map((id) => `${id} ${rowOf(id)?.status}`).join("\n");
-    if (key === compared) return;
+    const key = keyOf(ids);
+    if (tickedIds().length < 2 || key === compared) return;
     const differ = await get("settings", { id: ids.slice(0, MANY) }, signal);
     if (signal.aborted) return;
     const differing = differ.keys.filter((one) => one.differs);
@@ -170,6 +169,11 @@ export function compareView({ rowOf, lab, changed }) {
     const ids = shownIds();
     showNames();
     showMetrics();
+    if (keyOf(ids) !== compared) { // what is said of other runs must not stay
+      compared = "";
+      verdict.replaceChildren();
+      settings.replaceChildren();
+    }
     tools.hidden = names.hidden = charts.hidden = ids.length === 0;
     try {
       await showCurves(ids, signal);

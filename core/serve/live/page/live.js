@@ -1,5 +1,5 @@
 // The live page: the list of runs on the left, what is open on the right, and what happens when something is chosen, typed or has changed.
-import { ApiError, takeToken } from "/page/api.js";
+import { ApiError, hasToken, takeToken } from "/page/api.js";
 import { $, make } from "/page/dom.js";
 import { keepSetting, setting } from "/page/store.js";
 import { listenToTheme } from "/page/theme.js";
@@ -179,6 +179,7 @@ async function reload() {
 
 async function loadLab() {
   lab = await get("lab");
+  lab.can_act &&= hasToken(); // without it the server refuses every action
   const labelled = lab.experiments.map((one) => [`${one.lab}/${one.name}`, lab.labs.length > 1 ? `${one.lab}/${one.name}` : one.name]);
   const fill = (select, first, values) => {
     const kept = select.value;
