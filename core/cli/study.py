@@ -24,7 +24,8 @@ def study(
     experiment: str, overrides: tuple[str, ...], variant: str, quiet: bool, as_json: bool, choices: dict[str, Any]
 ) -> None:
     """Train all sweeps of a study."""
-    from core.cli.console import Console, phrased
+    from core.cli.console import Console
+    from core.cli.phrasing import phrased
     from core.sweeps import results
     from core.sweeps.live import Screen
     from core.sweeps.plan import Call

@@ -70,7 +70,7 @@ def sweep(
     if choices["study"] is not None:
         study(experiment, overrides, variant, quiet, as_json, choices)
         return
-    from core.cli.console import phrased
+    from core.cli.phrasing import phrased
     from core.cli.spaces import read_grid, read_range, read_seeds
     from core.sweeps import results
     from core.sweeps.live import Screen
