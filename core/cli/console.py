@@ -45,9 +45,8 @@ class Console:
 
     def say(self, text: str = "") -> None:
         """Write one line."""
-        if self.quiet:
-            return
-        self.above(phrased(text) if isinstance(text, Advice) else text, self.stream)
+        if not self.quiet:
+            self.above(phrased(text) if isinstance(text, Advice) else text, self.stream)
 
     def above(self, text: str, stream: TextIO) -> None:
         """Write a line above the status line, if there is one."""
@@ -105,11 +104,10 @@ class Console:
         if not self.interactive:
             return
         self.tasks[what] = done, total
-        if total and done >= total:
+        if over := bool(total) and done >= total:
             del self.tasks[what]
-        elif what == self.unit:
-            return  # its row follows
-        self.show()
+        if over or what != self.unit:  # otherwise a row follows
+            self.show()
 
     def show(self) -> None:
         """Show the newest task in the status line, or remove it if there is none."""
@@ -125,7 +123,7 @@ class Console:
     def close(self) -> None:
         """Remove the status line."""
         if self.status:
-            self.status.clear()
+            self.status.end()
         self.status, self.tasks, self.latest, self.learning, Console.showing = None, {}, "", Learning(), None
 
     def position(self, metrics: Row) -> str:

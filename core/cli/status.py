@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
 from collections.abc import Callable
 from typing import TextIO
+
+from core.process import noting_size
 
 WIDEST_BAR, NARROWEST_BAR = 30, 8  # columns
 REFRESH = 0.25  # seconds
@@ -36,6 +39,8 @@ class StatusLine:
         self.start = 0.0, 0.0
         self.drawn = -REFRESH
         self.lines = [""]
+        self.noting = contextlib.ExitStack()
+        self.noting.enter_context(noting_size(self.resized))
 
     def update(self, task: str, text: str, done: float, total: float, short: str = "") -> None:
         """Show the progress of a task: `done` of `total`, which is 0 if it is unknown. short: the text below other lines."""
@@ -63,6 +68,16 @@ class StatusLine:
         """Remove the lines."""
         self.stream.write("\r\x1b[J" if len(self.lines) > 1 else "\r\x1b[K")
         self.stream.flush()
+
+    def resized(self) -> None:
+        """Draw again. A signal may come while something is written, which cannot be interrupted; the next row repairs it."""
+        with contextlib.suppress(RuntimeError):
+            self.draw()
+
+    def end(self) -> None:
+        """Remove the lines for good."""
+        self.noting.close()
+        self.clear()
 
     def line(self, width: int, text: str | None = None) -> str:
         """The status line in at most `width` columns. The bar gives way to the text."""

@@ -47,7 +47,9 @@ def study(
     states = run_study(planned, place, retry=choices["retry"], screen=screen)
     if as_json:
         found = [results.as_json(state, results.results_of(state)) for state in states]
-        options.say_json({"experiment": states[0].sweep.experiment.name, "study": planned.name, "sweeps": found})
+        options.say_json(
+            {"experiment": states[0].sweep.experiment.name, "study": planned.name, "sweeps": found}, line=True
+        )
     refuse_failures(states)
 
 
