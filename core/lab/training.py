@@ -26,7 +26,7 @@ from core.lab.own import evaluation
 from core.lab.settle import Settled, settle
 from core.lab.summaries import closing, first_line, last_line, layout_of_weights, opening, surroundings
 from core.lab.together import helped, refuse_unshareable
-from core.listener import Advice
+from core.listener import Advice, Begun, tell
 from core.models.build import parameter_count, with_open_params
 from core.plugins.discovery import Experiment, find
 from core.plugins.manager import Plugins
@@ -207,6 +207,7 @@ def run_loop(started: Started, stop: StopRequest) -> None:
         columns += FIGURES if parts.figures else []
         metrics = stack.enter_context(contextlib.closing(MetricsFile(run.folder, columns, keep_until=progress.step)))
         started.opened.listener.say(first_line(run, dataset, parts.model, progress))
+        tell(started.opened.listener, Begun(run.name))
         say_of_adapters(started)
         with helped(team, started.opened, run, dataset, started.fresh):
             train(run, parts, progress, metrics, stop)
