@@ -28,6 +28,7 @@ from core.process import StopRequest, computing
 from core.reward.collapse import collapsed
 from core.reward.collect import FIGURES, Collector, collector
 from core.sampling.rollouts import Respond
+from core.tracking.answers import write_answers
 from core.tracking.metrics import COLUMNS, EPOCH
 from core.tracking.run import Run
 from core.tracking.trackers import find_trackers, open_trackers
@@ -182,8 +183,11 @@ def evaluation_of(
 ) -> Callable[[torch.nn.Module, int], dict[str, float]]:
     """What measures a model at a step of training: the built-in metrics, and at some steps prepare.py's `evaluate`."""
 
+    asked_at = 0
+
     def hear(side: Side, answers: Sequence[Answer]) -> None:
-        if side == "val":
+        if side == "val" and answers:
+            write_answers(run.folder, asked_at, list(map(as_told, answers)))
             tell(opened.listener, Answers(list(map(as_told, answers[:: -(-len(answers) // MOST_TOLD) or 1]))))
 
     measured = evaluation(opened, run.config, dataset, machine, hear=hear)
@@ -191,6 +195,8 @@ def evaluation_of(
     taken = {*COLUMNS, *FIGURES, EPOCH} if reads_epochs(run.config.train) else {*COLUMNS, *FIGURES}
 
     def evaluate(model: torch.nn.Module, step: int) -> dict[str, float]:
+        nonlocal asked_at
+        asked_at = step
         row = measured.while_training(model)
         if every and (step % interval or step // interval % every == 0):  # the closing one may be at any step
             own = own_metrics(opened, run, model, dataset.encoder, {*taken, *row})
