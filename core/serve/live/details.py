@@ -13,9 +13,11 @@ from core.serve.live.asked import Asked
 from core.serve.live.catalog import LARGEST, Entry
 from core.serve.live.jobs import FOLDER, log_name
 from core.serve.live.view import View, config_of, finite
+from core.tracking.answers import read_answers
 from core.tracking.figures import by_numbers
 
 MOST_CHECKPOINTS, MOST_WARNINGS, LONGEST_WARNING = 1000, 100, 2000
+MOST_SAMPLES = 2000
 LOG_PART = 1 << 16  # bytes of a log in one answer
 Account = dict[str, Any]
 
@@ -67,7 +69,9 @@ def groups_of(view: View, entry: Entry) -> dict[str, float]:
 
 
 def samples_of(entry: Entry, problems: list[str]) -> list[Account]:
-    """What the run wrote at its end. Adds to problems what cannot be read."""
+    """What the run answered at each evaluation; where that is not kept, what it wrote at its end. Adds to problems."""
+    if found := read_answers(entry.folder):
+        return found[-MOST_SAMPLES:]
     path = entry.folder / "samples.json"
     try:
         if not path.is_file() or path.stat().st_size > LARGEST:
