@@ -104,7 +104,7 @@ def another(out: Path, name: str, *, seed: int = 1337, width: int = 16, started:
 def train_first(folder: Path) -> Path:
     """A lab with an experiment `spaces` that has a run `default`. Returns its folder of runs."""
     home = write(folder / "experiments" / "spaces", PREPARE, TINY)
-    loop(open_folder(str(home)), Wish(description=f"The first run. {EVIL}"))
+    loop(open_folder(str(home)), Wish(description=f"The first run. {EVIL}", command="terrarium loop spaces"))
     return home / "out"
 
 
@@ -202,7 +202,7 @@ def test_ticked_runs_are_compared(page: Page) -> None:
     page.run(
         "[...document.querySelectorAll('.tools input')].find((one) => one.parentElement.textContent.includes('seeds')).click()"
     )
-    page.until("document.querySelector('.legend-entry')?.textContent.includes('2 seeds')")
+    page.until("document.querySelector('.charts figure:first-child .legend-entry')?.textContent.includes('2 seeds')")
     assert len(texts(page, ".charts figure:first-child .legend-entry")) == 2
     page.open(page.run("location.href"))  # ticks stay
     page.until("document.querySelectorAll('.names a').length === 4")
@@ -230,18 +230,18 @@ def test_notes_are_kept_and_a_run_is_removed_after_a_question(page: Page, shown:
     press_button(page, "☆ Star")
     press_button(page, "Tags…")
     page.run(
-        "document.querySelector('dialog input').value = 'good, <b>bold</b>'; document.querySelector('dialog form').requestSubmit()"
+        "document.querySelector('dialog[open] input').value = 'good, <b>bold</b>'; document.querySelector('dialog[open] form').requestSubmit()"
     )
     page.until("document.querySelectorAll('.about .tag').length === 2")
     assert texts(page, ".about .tag") == ["good", "<b>bold</b>"]
     press_button(page, "Describe…")
     page.run(
-        f"document.querySelector('dialog textarea').value = {json.dumps(EVIL)}; document.querySelector('dialog form').requestSubmit()"
+        f"document.querySelector('dialog[open] textarea').value = {json.dumps(EVIL)}; document.querySelector('dialog[open] form').requestSubmit()"
     )
     page.until("document.querySelector('.about')?.textContent.includes('onerror')")
     press_button(page, "Remove…")
     page.until("document.querySelector('dialog[open] li')")
-    assert texts(page, "dialog li") == ["spaces/doomed"]
+    assert texts(page, "dialog[open] li") == ["spaces/doomed"]
     press_button(page, "Leave it")
     assert (shown.out / "doomed").is_dir()
     press_button(page, "Remove…")
@@ -273,7 +273,7 @@ def test_dark_on_a_phone(chromium: Browser, shown: Shown) -> None:
         assert page.run("document.documentElement.scrollWidth") <= 360
     press_button(page, "Start a run…")
     page.until("document.querySelector('dialog[open] code').textContent === 'terrarium loop spaces'")
-    assert page.run("document.querySelector('dialog').scrollWidth") <= 360
+    assert page.run("document.querySelector('dialog[open]').scrollWidth") <= 360
     page.run("document.querySelector('dialog select:nth-child(2)')?.focus()")
     assert page.complaints() == []
 
@@ -296,12 +296,12 @@ def test_a_run_is_started_watched_compared_and_chatted_with(page: Page, shown: S
     press_button(page, "Start a run…")
     page.until("document.querySelector('dialog[open]')")
     page.run("""(() => {
-        const [name, description] = [...document.querySelectorAll('dialog input')].filter((one) => one.checkVisibility()).filter((_, at, all) => at === 0 || at === all.length - 1);
+        const [name, description] = [...document.querySelectorAll('dialog[open] input')].filter((one) => one.checkVisibility()).filter((_, at, all) => at === 0 || at === all.length - 1);
         name.value = 'started'; description.value = 'From the page';
-        document.querySelector('dialog textarea').value = 'train.schedule.max_iters=400\\ntrain.runtime.eval_interval=20';
-        document.querySelector('dialog textarea').dispatchEvent(new Event('input', { bubbles: true }));
+        document.querySelector('dialog[open] textarea').value = 'train.schedule.max_iters=400\\ntrain.runtime.eval_interval=20';
+        document.querySelector('dialog[open] textarea').dispatchEvent(new Event('input', { bubbles: true }));
     })()""")
-    said = page.run("document.querySelector('dialog code').textContent")
+    said = page.run("document.querySelector('dialog[open] code').textContent")
     assert said == "terrarium loop spaces --run started -s train.schedule.max_iters=400 -s train.runtime.eval_interval=20 --description 'From the page'"  # fmt: skip
     press_button(page, "Start")
     page.until("[...document.querySelectorAll('#runs .name a')].some((one) => one.textContent === 'started')", 90)

@@ -64,9 +64,9 @@ export function runView({ id, lab, changed, close }) {
     return [make("div", { className: "progress" }, bar, make("span", { textContent: `${Math.floor((row.progress ?? 0) * 100)} %` }), make("span", { className: "soft", textContent: left }))];
   }
 
-  // What cannot be read, and what `check` warned of: place, what is odd, and what to do about it.
+  // What cannot be read, and what `check` warned of.
   function showWarnings() {
-    const said = [...(found.problems ?? []), ...(found.warnings ?? []).map(({ key, place, message, remedy }) => [place || key, [message, remedy].filter(Boolean).join(". ")].filter(Boolean).join(": "))];
+    const said = [...found.problems, ...found.warnings];
     warnings.className = said.length ? "warnings" : "";
     warnings.replaceChildren(...said.map((text) => make("p", { textContent: `⚠ ${text}` })));
   }
