@@ -34,6 +34,9 @@ def trained(spaces: Path) -> Path:
         (spaces / "out" / name).mkdir(parents=True)
         (spaces / "out" / name / "summary.json").write_text('{"experiment": "spaces"}')
     (spaces / "out" / "sweeps").mkdir()
+    (spaces / "config.wide.toml").write_text("")
+    (spaces / "config.staged.toml").write_text('[[stages]]\nname = "first"\n\n[[stages]]\nname = "second"\n')
+    (spaces / "study.small.toml").write_text("")
     (spaces.parent / "my idea").mkdir()
     (spaces.parent / "my idea" / "config.toml").write_text("")
     return spaces
@@ -53,6 +56,11 @@ def trained(spaces: Path) -> Path:
         (["train", "spaces", "-s", "learning_ra"], ["learning_rate="]),
         (["train", "spaces", "learning_rate=1", "--set", "train.data.bat"], ["train.data.batch_size="]),
         (["completion", "z"], ["zsh"]),
+        (["train", "spaces", "--variant", ""], ["staged", "wide"]),
+        (["train", "spaces", "--variant", "staged", "--stage", ""], ["first", "second"]),
+        (["train", "spaces", "--variant", "wide", "--stage", ""], []),
+        (["sweep", "spaces", "--study", ""], ["small"]),
+        (["new", "mine", "--from", "insert"], ["insert_spaces"]),
         (["train", "spaces", "--re"], ["--resume"]),
         # Nothing, rather than a traceback in the middle of a line:
         (["train", "nowhere", "--run", ""], []),
@@ -107,6 +115,7 @@ def test_each_shell_has_a_script(terrarium: Terrarium, shell: str) -> None:
     assert result.exit_code == 0
     assert f"_TERRARIUM_COMPLETE={shell}_complete" in result.stdout
     assert ("compopt -o nospace" in result.stdout) is (shell == "bash")
+    assert ("-S '' -- ${(M)completions:#*=}" in result.stdout) is (shell == "zsh")
 
 
 def test_the_script_as_json(terrarium: Terrarium) -> None:

@@ -1,8 +1,10 @@
-"""--json on commands that make something: one JSON object on stdout, and what is said on stderr."""
+"""--json and --quiet: JSON on stdout, one object or a line for each row before it, and what is said on stderr."""
 
 from __future__ import annotations
 
 import json
+import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,6 +14,7 @@ from click.testing import Result
 
 from core.data.dataset import load_dataset
 from core.plugins.manager import plugins
+from core.tracking.metrics import read_rows
 from core.tracking.run import read_summary
 
 Terrarium = Callable[..., Result]
@@ -22,6 +25,21 @@ def made(result: Result) -> dict[str, Any]:
     assert result.exit_code == 0, result.output
     found: dict[str, Any] = json.loads(result.stdout)
     return found
+
+
+def rows_and_end(result: Result) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    """The lines on stdout: rows, and what was made."""
+    assert result.exit_code == 0, result.output
+    *rows, end = map(json.loads, result.stdout.splitlines())
+    return rows, end
+
+
+@pytest.fixture
+def finished(spaces: Path, terrarium: Terrarium) -> Path:
+    """The experiment `spaces` with two runs."""
+    assert terrarium("train", "spaces", "--quiet").exit_code == 0
+    shutil.copytree(spaces / "out" / "default", spaces / "out" / "copy")
+    return spaces
 
 
 def test_prepare(spaces: Path, terrarium: Terrarium) -> None:
@@ -44,16 +62,43 @@ def test_prepare(spaces: Path, terrarium: Terrarium) -> None:
 def test_a_run(spaces: Path, terrarium: Terrarium, command: str) -> None:
     result = terrarium(command, "spaces", "--run", "one", "--json")
     folder = spaces / "out" / "one"
-    assert made(result) == {
+    rows, end = rows_and_end(result)
+    assert end == {
         "experiment": "spaces",
         "run": "one",
         "folder": str(folder),
         "report": str(folder / "report.html"),
         "summary": read_summary(folder),
     }
+    assert [(row["run"], row["row"]["step"], "val_loss" in row["row"]) for row in rows] == [
+        ("one", step, step % 3 == 0) for step in (2, 3, 4, 6)
+    ]
+    kept = [{name: row[name] for name in row if row[name] is not None} for row in read_rows(folder / "metrics.csv")]
+    assert [row["row"] | of_file for row, of_file in zip(rows, kept, strict=True)] == [row["row"] for row in rows]
     assert "training spaces/one: " in result.stderr
     finished = terrarium(command, "spaces", "--run", "one", "--json")
-    assert made(finished) == made(result) and "is finished" in finished.stderr
+    assert made(finished) == end and "is finished" in finished.stderr
+    quiet = terrarium(command, "spaces", "--run", "one", "--json", "--quiet", "--fresh")
+    assert made(quiet)["summary"]["steps"] == 6 and quiet.stderr == ""
+
+
+def test_rows_of_stages_name_them(spaces: Path, terrarium: Terrarium) -> None:
+    config = (spaces / "config.toml").read_text()
+    (spaces / "config.toml").write_text(
+        f'{config}\n[[stages]]\nname = "first"\n\n[[stages]]\nname = "second"\nfrom = "first"\n'
+    )
+    rows, end = rows_and_end(terrarium("train", "spaces", "--json"))
+    assert list(dict.fromkeys(row["run"] for row in rows)) == ["default/first", "default/second"]
+    assert (end["run"], end["summary"]["steps"]) == ("default/second", 6)
+
+
+def test_a_sweep_has_a_row_for_each_run_that_ends(spaces: Path, terrarium: Terrarium) -> None:
+    sweep = ("sweep", "spaces", "--grid", "train.optim.learning_rate=1e-3,2e-3", "--name", "lr")
+    rows, end = rows_and_end(terrarium(*sweep, "--json"))
+    found = {row["run"]: row["row"] for row in rows}
+    assert {run: row["status"] for run, row in found.items()} == {run["run"]: run["status"] for run in end["runs"]}
+    assert {run: row["val_loss"] for run, row in found.items()} == {run["run"]: run["val_loss"] for run in end["runs"]}
+    assert all((row["status"], row["error"]) == ("completed", "") and row["seconds"] > 0 for row in found.values())
 
 
 def test_reports(spaces: Path, terrarium: Terrarium, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -97,10 +142,42 @@ def test_a_mistake_leaves_stdout_empty(spaces: Path, terrarium: Terrarium) -> No
     assert (result.exit_code, result.stdout) == (2, "")
 
 
-def test_every_command_has_it() -> None:
+# What a command is there to print. Without it, nothing would be left.
+NOT_QUIET = {"completion": "its script is evaluated by a shell"}
+
+
+def test_every_command_has_both_options() -> None:
     from core.cli.main import cli
 
     cli.fill()
     ours = {name: command for name, command in cli.commands.items() if command.callback.__module__.startswith("core.")}
-    without = [name for name, command in ours.items() if not any("--json" in option.opts for option in command.params)]
-    assert without == []
+    assert len(ours) > 20
+    without = {
+        option: sorted(
+            name for name, command in ours.items() if not any(option in each.opts for each in command.params)
+        )
+        for option in ("--json", "--quiet")
+    }
+    assert without == {"--json": [], "--quiet": sorted(NOT_QUIET)}
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("list",), ("plugins",), ("new", "made"), ("init", "home"), ("runs", "spaces"), ("compare", "spaces/default", "spaces/copy"), ("report", "spaces"),
+        ("runs", "spaces", "--prune", "--keep", "0", "--yes"), ("sample", "spaces"), ("evaluate", "spaces"), ("prepare", "spaces"),
+    ],
+)  # fmt: skip
+def test_quiet_is_quiet(finished: Path, terrarium: Terrarium, words: tuple[str, ...]) -> None:
+    result = terrarium(*words, "--quiet")
+    assert (result.exit_code, result.stdout, result.stderr) == (0, "", "")
+
+
+def test_watching_quietly_is_refused(finished: Path, terrarium: Terrarium) -> None:
+    result = terrarium("runs", "spaces", "--watch", "--quiet")
+    assert result.exit_code == 2
+    assert "--watch and --quiet exclude each other" in result.stderr
+
+
+def test_version_says_which(terrarium: Terrarium) -> None:
+    assert re.fullmatch(r"terrarium, version \d+\.\d+\.\d+\n", terrarium("--version").stdout)

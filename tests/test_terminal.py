@@ -21,6 +21,8 @@ ROOT = Path(__file__).parents[1]
 LONG = "count_by_twos_with_a_very_long_name"
 # Slow enough to be seen between two evaluations.
 SLOW = "\n\ndef on_metrics(run, step, metrics):\n    import time, warnings\n\n    time.sleep(0.3)\n    warnings.warn('a warning at step %d' % step)\n"
+STATUS = re.compile(r"(\[[#.]+\] )?step \d/6  (loss \d\.\d{4}  (?!val)|[\d,]+ tokens/s)")
+LEGEND, BRAILLE = re.compile(r" train \d\.\d{4}$"), re.compile(r"[\u2801-\u28ff]")
 HEAD = re.compile(r" *run +status +step +val loss +seconds *$")
 needs_tmux = pytest.mark.skipif(shutil.which("tmux") is None, reason="needs tmux")
 
@@ -42,14 +44,14 @@ class Terminal:
     def __init__(
         self, folder: Path, columns: int, environment: dict[str, str], arguments: str = f"train {LONG}"
     ) -> None:
-        self.base = ["tmux", "-S", str(folder / "tmux.socket"), "-f", "/dev/null"]
+        self.base = ["tmux", "-u", "-S", str(folder / "tmux.socket"), "-f", "/dev/null"]
         given = " ".join(f"{name}={shlex.quote(value)}" for name, value in environment.items())
         # readline, which pytest imports, sets COLUMNS and LINES for all that this process starts.
         command = f"env -u COLUMNS -u LINES {given} {shlex.quote(sys.executable)} -m core.cli {arguments}; echo 'ended with' $?; sleep 60"
         self.tmux("new-session", "-d", "-x", str(columns), "-y", "40", "-c", str(folder), command)
 
     def tmux(self, *arguments: str) -> str:
-        return subprocess.run([*self.base, *arguments], capture_output=True, text=True, check=True).stdout
+        return subprocess.run([*self.base, *arguments], capture_output=True, encoding="utf-8", check=True).stdout
 
     def screen(self, *, colours: bool = False) -> str:
         return self.tmux("capture-pane", "-p", *(["-e"] if colours else []))
@@ -81,17 +83,21 @@ def test_the_screen_of_a_run(slow: Path, tmp_path: Path, columns: int, environme
         joined = terminal.tmux("capture-pane", "-p", "-J").splitlines()
     finally:
         terminal.tmux("kill-server")
-    status = [
-        line for lines in seen for line in lines if re.match(r"(\[[#.]+\] )?step \d/6  loss \d\.\d{4}  (?!val)", line)
-    ]
+    status = [line for lines in seen for line in lines if STATUS.match(line)]
     assert status, seen[-1]
     for lines in seen:
-        assert sum(bool(re.match(r"(\[[#.]+\] )?step \d/6  loss \d\.\d{4}  (?!val)", line)) for line in lines) <= 1, (
-            lines
-        )
+        assert sum(bool(STATUS.match(line)) for line in lines) <= 1, lines
     assert all(len(line) < columns for line in status)
     if columns == 120:
         assert any("left" in line for line in status)
+    # Above it is the picture: curves with their last values, the steps, and answers.
+    pictures = [lines[at:] for lines in seen for at, line in enumerate(lines) if LEGEND.search(line)]
+    assert pictures
+    for lines in pictures:
+        assert BRAILLE.search("".join(lines[:4])) and re.fullmatch(r" +step \d +\d", lines[4]), lines
+        assert STATUS.match(lines[-1]) and len(lines) in (6, 9), lines  # before an evaluation, and after it
+        assert all(re.match("  (✓ [abc]+: +-> |✗ [abc]+: +-> .*  truth: )", line) for line in lines[5:-1]), lines
+        assert all(len(line) < columns for line in lines)
     lines = [line.rstrip() for line in joined]
     assert lines[-1] == "" or "ended with 0" in "\n".join(lines)
     # Everything that was said stands there once, whole, and the status line is gone.
@@ -104,7 +110,7 @@ def test_the_screen_of_a_run(slow: Path, tmp_path: Path, columns: int, environme
     assert [line for line in lines if line.startswith("warning: ")] == [
         f"warning: a warning at step {n}" for n in range(1, 7)
     ]
-    assert not any(re.search(r"\[[#.]+\]|left", line) for line in lines)
+    assert not any(re.search(r"\[[#.]+\]|left", line) or BRAILLE.search(line) for line in lines)
 
 
 @needs_tmux
@@ -157,14 +163,14 @@ def test_an_error_is_red_unless_colour_is_off(
 
 
 def test_a_pty_gets_whole_lines(slow: Path) -> None:
-    """Without tmux: what is written between two clearings of the line is a line or the status."""
+    """Without tmux: what is written between two clearings of the line is a line or the status. It has no room for a picture."""
     pty = pytest.importorskip("pty")
     import fcntl
     import struct
     import termios
 
     own, other = pty.openpty()
-    fcntl.ioctl(other, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 60, 0, 0))
+    fcntl.ioctl(other, termios.TIOCSWINSZ, struct.pack("HHHH", 14, 60, 0, 0))
     process = subprocess.Popen(
         [sys.executable, "-m", "core.cli", "train", LONG], stdout=other, stderr=other, stdin=other,
         env=os.environ | {"PYTHONPATH": str(ROOT), "TERM": "xterm"},

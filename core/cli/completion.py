@@ -65,11 +65,13 @@ def runs(context: click.Context, parameter: click.Parameter, incomplete: str) ->
 
 @silently
 def stages(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[str]:
-    """Names of the stages of the experiment that stands before."""
+    """Names of the stages of the experiment that stands before, and of the variant, if one does."""
     import tomli
 
-    values = tomli.loads((before(context).folder / "config.toml").read_text(encoding="utf-8"))
-    return beginning(incomplete, (stage["name"] for stage in values.get("stages", [])))
+    folder, variant = before(context).folder, context.params.get("variant")
+    files = [*([folder / f"config.{variant}.toml"] if variant else []), folder / "config.toml"]
+    found = (tomli.loads(path.read_text(encoding="utf-8")).get("stages") for path in files)
+    return beginning(incomplete, (stage["name"] for stage in next(filter(None, found), [])))
 
 
 @silently

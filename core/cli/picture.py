@@ -19,7 +19,7 @@ from core.tracking.figures import loss_text, share_text
 
 LOWEST, LOW, NARROWEST = 15, 20, 40  # rows of a terminal that has room for it, or for all of it; columns
 LABEL, LEGEND = 9, 18  # columns left and right of the curves
-MOST_POINTS = 400  # of a curve; where there are more, two neighbours become one
+MOST_POINTS = 200  # of a curve
 LOGARITHMIC = 20  # highest value by lowest, from which on small values could not be told apart
 CUT = "..."
 Paint = Callable[..., str]  # text and its style -> coloured text, or the text
@@ -47,10 +47,15 @@ class Learning:
 
 
 def thinned(curve: Curve) -> Curve:
-    """The curve; of too many points, the means of two neighbours each."""
-    if len(curve) <= MOST_POINTS:
+    """The curve; of too many points, the means of those that are close to each other."""
+    if len(curve) < MOST_POINTS:
         return curve
-    return [((a + c) / 2, (b + d) / 2) for (a, b), (c, d) in zip(curve[::2], curve[1::2], strict=False)]
+    first, apart = curve[0][0], 2 * (curve[-1][0] - curve[0][0]) / MOST_POINTS or 1.0
+    near = (list(points) for _, points in itertools.groupby(curve, lambda point: (point[0] - first) // apart))
+    return [
+        (sum(step for step, _ in points) / len(points), sum(value for _, value in points) / len(points))
+        for points in near
+    ]
 
 
 def picture(learning: Learning, width: int, height: int, encoding: str, *, colour: bool) -> list[str]:
@@ -74,10 +79,10 @@ def curve_lines(learning: Learning, width: int, rows: int, braille: bool, paint:
     values, steps = [value for _, value in points], [step for step, _ in points]
     low, high = min(values), max(values)
     scale: Callable[[float], float] = math.log if low > 0 and high / low >= LOGARITHMIC else float
-    legends = [f"{paint('⠒' if braille else '-', fg='cyan')} train {loss_text(latest['train'])}"]
-    legends += [f"{paint(MARK, fg='yellow')} val   {loss_text(latest['val'])}"] if "val" in latest else []
+    legends = [f"{paint('⠒' if braille else '-', fg='cyan')} train {figure(latest['train'])}"]
+    legends += [f"{paint(MARK, fg='yellow')} val   {figure(latest['val'])}"] if "val" in latest else []
     legends += [f"  exact {share_text(latest['exact'])}"] if "exact" in latest else []
-    labels = [loss_text(high), *[""] * (rows - 2), loss_text(low)]
+    labels = [figure(high), *[""] * (rows - 2), figure(low)]
     text = plot(learning.train, learning.val, columns, rows, scale, braille=braille)
     lines = [
         f"{label:>{LABEL - 1}} {painted(row, paint)}  {legend}".rstrip()
@@ -86,6 +91,12 @@ def curve_lines(learning: Learning, width: int, rows: int, braille: bool, paint:
     first, last = f"step {min(steps):,.0f}", f"{max(steps):,.0f}"
     below = f"{'':{LABEL}}{first}{last:>{columns - len(first)}}"
     return [*lines, f"{below}  log scale" if scale is math.log else below]
+
+
+def figure(value: float) -> str:
+    """A loss or a reward that fits beside the curves."""
+    text = loss_text(value)
+    return text if len(text) < LABEL else f"{value:.1e}"
 
 
 def painted(row: Sequence[str], paint: Paint) -> str:

@@ -9,10 +9,16 @@ import click
 from core.cli import options
 
 PROGRAM = "terrarium"  # the installed script; a shell cannot complete `python -m core.cli`
-# What click's script for bash leaves out: names with blanks are quoted, and no space comes behind KEY=.
-BASH = {
-    "COMPREPLY+=($value)": 'COMPREPLY+=("$(printf %q "$value")")',
-    "\n    return 0\n": '\n    [[ "${COMPREPLY[0]}" == *= ]] && compopt -o nospace\n    return 0\n',
+# What click's scripts leave out. bash: names with blanks are quoted. bash and zsh: no space comes behind KEY=, as in fish.
+MENDED = {
+    "bash": {
+        "COMPREPLY+=($value)": 'COMPREPLY+=("$(printf %q "$value")")',
+        "\n    return 0\n": '\n    [[ "${COMPREPLY[0]}" == *= ]] && compopt -o nospace\n    return 0\n',
+    },
+    "zsh": {
+        "compadd -U -V unsorted -a completions": "compadd -U -V unsorted -S '' -- ${(M)completions:#*=}\n"
+        "        compadd -U -V unsorted -- ${completions:#*=}",
+    },
 }
 
 
@@ -34,7 +40,7 @@ def completion(shell: str, *, as_json: bool) -> None:
     script = found(
         click.get_current_context().find_root().command, {}, PROGRAM, f"_{PROGRAM.upper()}_COMPLETE"
     ).source()
-    for given, better in BASH.items() if shell == "bash" else ():
+    for given, better in MENDED.get(shell, {}).items():
         script = script.replace(given, better)
     click.echo(json.dumps({"shell": shell, "script": script}) if as_json else script)
 
