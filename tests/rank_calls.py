@@ -145,13 +145,16 @@ def train_unseen(*arguments: str) -> None:
 
 
 def train_unreachable(*arguments: str) -> None:
-    """A firewall is between the processes."""
+    """A firewall is between the processes, and all live."""
     import torch.distributed as dist
+
+    from core.training.link import Link
 
     def refuse(*_: Any, **more: Any) -> None:
         raise RuntimeError("no route to host\nat some place in gloo")
 
     dist.init_process_group = refuse  # type: ignore[assignment]
+    Link.loss = lambda self: None  # type: ignore[method-assign]  # which takes its time
     run(*arguments)
 
 

@@ -355,20 +355,22 @@ def test_operations_of_a_gpu_that_nobody_ends_do_not_keep_a_process(monkeypatch:
     done: list[Any] = []
     monkeypatch.setattr(link_module, "end_at_once", done.append)
     monkeypatch.setattr(dist, "destroy_process_group", lambda: done.append("destroyed"))
+    monkeypatch.setattr(dist, "is_initialized", lambda: True)
     link = Link(dist.HashStore(), 0, 2)
     team = Team(0, 2, 0, link)
-    team.wait(lambda: SimpleNamespace(wait=lambda *_: None), on_device=on_device)
+    team.wait(lambda: SimpleNamespace(wait=lambda *_: None, is_completed=lambda: False), on_device=on_device)
     link.store.set(link.key(1), "3")
     link.heard[1] = b"3", link.looked - 60
     link.beating.start()
-    with pytest.raises(Lost, match="process 1 of 2 has ended"):
-        team.wait(broken_connection)
+    for broken in (reset, lambda: SimpleNamespace(wait=reset, is_completed=lambda: True)):
+        with pytest.raises(Lost, match="process 1 of 2 has ended"):
+            team.wait(broken)
     link.close()
     assert done == [1 if on_device else "destroyed"]
 
 
-def broken_connection() -> Any:
-    raise RuntimeError("Connection reset by peer")
+def reset(*_: Any) -> Any:
+    raise RuntimeError("Read error: Connection timed out")
 
 
 def test_killed_at_random_it_goes_on_with_any_number(

@@ -91,10 +91,11 @@ class Link:
         """Wait for an operation of all processes. Raises Lost, and Dismissed if the main process has ended its work."""
         self.waiting = True
         while True:
+            over = work.is_completed()  # then an error is its own, and no sign that it takes longer than a look
             try:
                 work.wait(LOOK)
             except RuntimeError as error:
-                if work.is_completed() and "timed out" not in str(error).lower():
+                if over:
                     raise self.verdict(error) from error
                 self.refuse_lost(self.patience)
             else:
@@ -162,5 +163,5 @@ class Link:
             self.waiting or self.beating.is_alive()
         ):  # torch would wait for the others until LONGEST, here and at the end of Python
             end_at_once(self.code)
-        else:
+        elif dist.is_initialized():
             dist.destroy_process_group()

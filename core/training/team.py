@@ -149,16 +149,24 @@ def joined() -> Iterator[Team]:
     from torch.distributed.rendezvous import rendezvous  # takes time that a process alone need not spend
 
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() and dist.is_nccl_available() else "gloo"
-    try:
+    with reaching(here.world):
         link = met(next(rendezvous("env://"))[0], here.rank, here.world)
-        dist.init_process_group(backend, store=link.store, rank=here.rank, world_size=here.world, timeout=LONGEST)
-    except RuntimeError as error:
-        raise Lost(f"{here.world} processes do not reach each other: {first_line(error)}") from error
     link.beating.start()
     try:
+        with reaching(here.world):
+            link.watch(lambda: dist.init_process_group(backend, store=link.store, rank=here.rank, world_size=here.world, timeout=LONGEST))  # fmt: skip
         yield Team(here.rank, here.world, here.local, link)
     finally:
         link.close()
+
+
+@contextlib.contextmanager
+def reaching(world: int) -> Iterator[None]:
+    """Raise Lost in place of torch's errors about connections."""
+    try:
+        yield
+    except RuntimeError as error:
+        raise Lost(f"{world} processes do not reach each other: {first_line(error)}") from error
 
 
 def met(store: Any, rank: int, world: int) -> Link:
