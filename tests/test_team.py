@@ -217,6 +217,7 @@ def test_who_it_is_stands_in_the_environment(monkeypatch: pytest.MonkeyPatch) ->
 WRONG = {
     "train.data.batch_size": (1, 8, "train.data.batch_size: 8 processes cannot share 4 rows\n  Start 4 or fewer"),
     "train.runtime.exact_across": (True, 8, "8 processes cannot share 4 micro-batches: with exact_across, one is never cut\n  Start 4 or fewer, or cut the step into more: of its 12 rows, `train.data.grad_accum_steps=12` `train.data.batch_size=1`"),
+    "train.runtime.cuda_graphs": (True, 2, "train.runtime.cuda_graphs = true: a step that processes can share is not recorded\n  Leave it out"),
     "train.runtime.device": ("cpu:0", 2, "this names one GPU, and each of 2 processes needs its own"),
 }  # fmt: skip
 
@@ -227,6 +228,7 @@ def test_what_a_team_cannot_train_is_refused(prepared: Path, key: str) -> None:
     config: Config = load_config(prepared / "experiments" / "tiny", "", ())[0]
     with pytest.raises(UserError, match=re.escape(message)):
         refuse_unshareable(Team(0, world), replaced(config, {key: value}).train)
+    refuse_unshareable(ALONE, replaced(config, {key: value}).train)
 
 
 # With processes.
