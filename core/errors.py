@@ -53,6 +53,11 @@ class Stopped(Exception):
         self.number = number
 
 
+def first_line(error: BaseException) -> str:
+    """The first line of an error of a library, or its class; at most 200 characters."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+
+
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """A sentence with the most similar known name, or a list of the known ones; "" if there are none."""
     names = sorted(known)

@@ -16,7 +16,7 @@ import re
 import shutil
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -179,6 +179,20 @@ def unsealed(data: bytes) -> dict[str, Any]:
     if sealed(body) != data:
         raise ValueError("its checksum is not the one that was saved")
     return body
+
+
+def changed(folder: Path, expected: Mapping[str, Mapping[str, Any]]) -> str:
+    """The first file that is not as a manifest says, and why; "" if all are. expected: name -> its "bytes" and "sha256"."""
+    for name, each in expected.items():
+        try:
+            size, checksum = (folder / name).stat().st_size, sha256(folder / name)
+        except OSError as error:
+            return f"{folder / name}: {error.strerror}"
+        if size != each["bytes"]:
+            return f"{folder / name}: {size:,} bytes instead of {each['bytes']:,}"
+        if checksum != each["sha256"]:
+            return f"{folder / name}: its checksum is not the one that was saved"
+    return ""
 
 
 @contextlib.contextmanager

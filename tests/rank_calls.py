@@ -144,6 +144,20 @@ def train_unseen(*arguments: str) -> None:
     run(*arguments)
 
 
+def train_unreachable(*arguments: str) -> None:
+    """A firewall is between the processes, and all live."""
+    import torch.distributed as dist
+
+    from core.training.link import Link
+
+    def refuse(*_: Any, **more: Any) -> None:
+        raise RuntimeError("no route to host\nat some place in gloo")
+
+    dist.init_process_group = refuse  # type: ignore[assignment]
+    Link.loss = lambda self: None  # type: ignore[method-assign]  # which takes its time
+    run(*arguments)
+
+
 def train_in_little_memory(*arguments: str) -> None:
     """The state of the tiny model does not fit into the memory of a process."""
     from core.lab import assemble

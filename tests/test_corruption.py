@@ -5,11 +5,13 @@ from __future__ import annotations
 import contextlib
 import json
 import random
+import re
 import shutil
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -18,6 +20,7 @@ from click.testing import Result
 from core import durable
 from core.data.info import read_info
 from core.errors import UserError
+from core.huggingface.adapters import adapter_of_checkpoint
 from core.training import checkpoints
 
 Terrarium = Callable[..., Result]
@@ -52,6 +55,19 @@ def refused(folder: Path, place: int, bits: int) -> None:
     with flipped(path, path.read_bytes(), place, bits), pytest.raises(checkpoints.Damaged) as caught:
         checkpoints.read_state(folder)
     assert str(path) in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "state.json"])
+def test_no_adapter_is_made_of_a_damaged_checkpoint(tmp_path: Path, name: str) -> None:
+    """The file is not even read: its checksum is looked at first."""
+    state = {"step": 3, "base": {"name": "base", "sha256": "ab"}}
+    path = checkpoints.save(tmp_path, "best", {"a": torch.ones(3)}, {}, state) / name
+    path.write_bytes(flip(path.read_bytes(), 20, 1))
+    with pytest.warns(
+        UserWarning, match=rf"{re.escape(str(path))}: (its checksum|not JSON).*: no adapter is made of it"
+    ):
+        adapter_of_checkpoint(SimpleNamespace(folder=tmp_path), path.parent, "best")
+    assert not (tmp_path / "adapters").exists()
 
 
 def test_every_bit_of_a_manifest_counts(tmp_path: Path) -> None:

@@ -23,14 +23,19 @@ from test_team import QUICK, STEPS, begun, losses, out, prepared_in, trained, tr
 from core import shards
 from core.config import Config, replaced
 from core.errors import UserError
+from core.lab import assemble
 from core.lab.no_room import shared_step_does_not_fit
+from core.lab.settle import Settled
 from core.lab.together import refuse_unshareable
 from core.plugins.discovery import Experiment
+from core.plugins.manager import plugins
 from core.toml import load_config
 from core.tracking.run import Run
 from core.training import checkpoints, room
+from core.training import machine as machine_module
 from core.training.divided import refuse_indivisible
 from core.training.divided_step import equal_shares
+from core.training.machine import Machine
 from core.training.muon import Muon
 from core.training.room import divides, state_bytes
 from core.training.team import Team
@@ -102,6 +107,21 @@ def test_auto_divides_only_what_does_not_fit(prepared: Path) -> None:
     assert chosen("auto", 2, 999) and not chosen("auto", 2, 1000) and not chosen("auto", 2, None)
     assert not chosen("auto", 1, 10) and not chosen("auto", 2, 10, exact=True)
     assert chosen("fsdp", 2, 2000) and not chosen("fsdp", 1, 10) and not chosen("ddp", 2, 10)
+
+
+@pytest.mark.parametrize("way", ["auto", "fsdp"])
+def test_a_model_that_begins_in_main_memory_computes_as_one_on_its_gpu(prepared: Path, monkeypatch: pytest.MonkeyPatch, way: str) -> None:  # fmt: skip
+    """Compiled, in chunks of logits that the GPU has room for. Where weights are not divided, they go to the GPU at once."""
+    config = replaced(load_config(prepared / "experiments" / "tiny", "", ())[0], {"train.runtime.parallel": way})
+    moved: list[Any] = []
+    monkeypatch.setattr(machine_module, "gpu_logits", lambda device: 1024)
+    monkeypatch.setattr(assemble, "memory_of", lambda device: 10**9)
+    monkeypatch.setattr(torch.nn.Module, "to", lambda self, place: moved.append(place) or self)
+    machine = Machine(torch.device("cuda"), torch.float32, processes=2)
+    fresh = assemble.fresh_model(Settled(config, machine), 100, plugins())
+    assert fresh.model.loss_chunk == 8
+    assert fresh.divided == (way == "fsdp")
+    assert moved == [torch.device("cpu"), "cpu" if fresh.divided else machine.device]
 
 
 def test_processes_of_one_machine_share_its_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

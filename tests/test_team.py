@@ -12,14 +12,17 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+import torch.distributed as dist
 from conftest import PREPARE
 from copies import CONFIG
 from cutting import outcome
@@ -31,11 +34,14 @@ from core.lab.together import refuse_unshareable
 from core.process import Launch, launch
 from core.toml import load_config
 from core.tracking.metrics import read_rows
+from core.training import link as link_module
+from core.training import team as team_module
+from core.training.link import Link, Lost
 from core.training.machine import Machine
 from core.training.messages import packed, unpacked
 from core.training.objectives import tokens
 from core.training.step import accumulate_gradient, add_gradients, targets_in
-from core.training.team import ALONE, Team
+from core.training.team import ALONE, Team, met
 from core.training.team_step import laid_out, row_shares
 
 CPU = Machine(torch.device("cpu"), torch.float32)
@@ -211,6 +217,7 @@ def test_who_it_is_stands_in_the_environment(monkeypatch: pytest.MonkeyPatch) ->
 WRONG = {
     "train.data.batch_size": (1, 8, "train.data.batch_size: 8 processes cannot share 4 rows\n  Start 4 or fewer"),
     "train.runtime.exact_across": (True, 8, "8 processes cannot share 4 micro-batches: with exact_across, one is never cut\n  Start 4 or fewer, or cut the step into more: of its 12 rows, `train.data.grad_accum_steps=12` `train.data.batch_size=1`"),
+    "train.runtime.cuda_graphs": (True, 2, "train.runtime.cuda_graphs = true: a step that processes can share is not recorded\n  Leave it out"),
     "train.runtime.device": ("cpu:0", 2, "this names one GPU, and each of 2 processes needs its own"),
 }  # fmt: skip
 
@@ -221,6 +228,7 @@ def test_what_a_team_cannot_train_is_refused(prepared: Path, key: str) -> None:
     config: Config = load_config(prepared / "experiments" / "tiny", "", ())[0]
     with pytest.raises(UserError, match=re.escape(message)):
         refuse_unshareable(Team(0, world), replaced(config, {key: value}).train)
+    refuse_unshareable(ALONE, replaced(config, {key: value}).train)
 
 
 # With processes.
@@ -306,6 +314,65 @@ def kill_at_random(warm: Warm, prepared: Path, unbroken: dict[str, Any], folder:
         trained(warm, root, chance.choice([1, 2, 4]), *EXACT)
         assert outcome(out(root)) == unbroken
         shutil.rmtree(root)
+
+
+def test_what_earlier_processes_left_in_the_store_is_not_taken_for_these() -> None:
+    """After a restart on another machine, the store still has the keys of a process that has ended, and its addresses."""
+    store = dist.HashStore()
+    for round_ in ("first", "second"):
+        found: dict[int, Link] = {}
+
+        def meet(rank: int, found: dict[int, Link] = found) -> None:
+            found[rank] = met(store, rank, 3)
+
+        threads = [threading.Thread(target=meet, args=(rank,)) for rank in (1, 2, 0)]
+        for thread in threads:
+            if thread is threads[-1]:  # the main process comes last: until then, the others find an earlier one's name
+                time.sleep(4 * team_module.MEETING)
+                assert not found
+            thread.start()
+        for thread in threads:
+            thread.join(10)
+        assert sorted(found) == [0, 1, 2], round_
+        found[0].store.set("address", round_)
+        assert [found[rank].store.get("address") for rank in (1, 2)] == [round_.encode()] * 2
+        assert (
+            store.num_keys() == {"first": 5, "second": 9}[round_]
+        )  # the name, once; of each team three signs and an address
+
+
+def test_processes_that_do_not_come_or_do_not_reach_each_other_are_told(root: Path, warm: Warm, monkeypatch: pytest.MonkeyPatch) -> None:  # fmt: skip
+    monkeypatch.setattr(team_module, "JOINING", 0.1)
+    with pytest.raises(Lost, match=r"^not all of 2 processes were there after 0\.00166667 minutes$"):
+        met(dist.HashStore(), 0, 2)
+    ended = warm.run(root, 2, "call", "train_unreachable", "train", "tiny")
+    assert [code for code, _ in ended] == [1, 1]
+    assert ended[0][1] == "failed: 2 processes do not reach each other: no route to host.\n"
+    assert ended[1][1] == "process 1 of 2: 2 processes do not reach each other: no route to host.\n"
+
+
+@pytest.mark.parametrize("on_device", [False, True])
+def test_operations_of_a_gpu_that_nobody_ends_do_not_keep_a_process(monkeypatch: pytest.MonkeyPatch, on_device: bool) -> None:  # fmt: skip
+    """Closing the connections would wait for them, before the message is printed."""
+    done: list[Any] = []
+    monkeypatch.setattr(link_module, "end_at_once", done.append)
+    monkeypatch.setattr(dist, "destroy_process_group", lambda: done.append("destroyed"))
+    monkeypatch.setattr(dist, "is_initialized", lambda: True)
+    link = Link(dist.HashStore(), 0, 2)
+    team = Team(0, 2, 0, link)
+    team.wait(lambda: SimpleNamespace(wait=lambda *_: None, is_completed=lambda: False), on_device=on_device)
+    link.store.set(link.key(1), "3")
+    link.heard[1] = b"3", link.looked - 60
+    link.beating.start()
+    for broken in (reset, lambda: SimpleNamespace(wait=reset, is_completed=lambda: True)):
+        with pytest.raises(Lost, match="process 1 of 2 has ended"):
+            team.wait(broken)
+    link.close()
+    assert done == [1 if on_device else "destroyed"]
+
+
+def reset(*_: Any) -> Any:
+    raise RuntimeError("Read error: Connection timed out")
 
 
 def test_killed_at_random_it_goes_on_with_any_number(

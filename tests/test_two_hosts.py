@@ -1,4 +1,4 @@
-"""A run on two hosts, which are two network namespaces here: it trains, one host is lost, and the other goes on."""
+"""A run on two hosts, which are two network namespaces here: it trains, one host or a process is lost, and what is left goes on."""
 
 from __future__ import annotations
 
@@ -8,10 +8,11 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from clusters import below, title
 from conftest import PREPARE
 from test_team import SHARED, begun_file, losses, out
 
@@ -48,43 +49,55 @@ def hosts() -> Iterator[list[str]]:
             subprocess.run(["ip", "netns", "del", name], capture_output=True, check=False)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("way", ["ddp", "fsdp"])
-def test_one_of_two_hosts_is_lost(tmp_path: Path, hosts: list[str], way: str) -> None:
-    """torchrun's rendezvous starts the other host's process again, which goes on from the newest checkpoint."""
+@pytest.fixture
+def started(tmp_path: Path, hosts: list[str]) -> Iterator[Callable[..., list[subprocess.Popen[bytes]]]]:
+    """Starts torchrun with one process on each host, to train for a number of steps."""
     folder = tmp_path / "experiments" / "tiny"
     folder.mkdir(parents=True)
     (folder / "prepare.py").write_text(PREPARE)
     (folder / "config.toml").write_text(SHARED)
+    processes: list[subprocess.Popen[bytes]] = []
 
-    def start(number: int) -> subprocess.Popen[bytes]:
+    def start(number: int, nodes: str, *settings: str) -> subprocess.Popen[bytes]:
         name, address = hosts[number], list(HOSTS.values())[number]
         environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": name}
         command = [
-            *("ip", "netns", "exec", name, sys.executable, "-m", "torch.distributed.run", "--nnodes", "1:2"),
+            *("ip", "netns", "exec", name, sys.executable, "-m", "torch.distributed.run", "--nnodes", nodes),
             *("--nproc-per-node", "1", "--max-restarts", "3", "--rdzv-backend", "c10d", "--rdzv-id", "tiny"),
             *("--rdzv-endpoint", f"{HOSTS['tera']}:29500", "--local-addr", address),
             *("--rdzv-conf", f"is_host={int(not number)},last_call_timeout=10", "-m", "core.cli", "train", "tiny"),
-            *("-s", "train.schedule.max_iters=200", "-s", "train.runtime.team_timeout=5"),
-            *("-s", f"train.runtime.parallel={way}"),
+            *(word for each in ("train.schedule.max_iters=200", *settings) for word in ("-s", each)),
         ]
         with (tmp_path / f"output-{number}").open("wb") as output:
             return subprocess.Popen(command, cwd=tmp_path, env=environment, stdout=output, stderr=output, start_new_session=True)  # fmt: skip
 
-    processes = [start(0), start(1)]
-    try:
+    def start_both(nodes: str, *settings: str) -> list[subprocess.Popen[bytes]]:
+        processes.extend(start(number, nodes, *settings) for number in (0, 1))
         assert begun_file(out(tmp_path) / "metrics.csv", 10, seconds=240), (tmp_path / "output-0").read_text()
-        steps = len(read_rows(out(tmp_path) / "metrics.csv"))
-        choices = json.loads((out(tmp_path) / "summary.json").read_text())["choices"]
-        assert (choices["processes"], choices["restarts"], choices["parallel"]) == (2, 0, way)
-        ip("-n", hosts[1], "link", "set", hosts[1], "down")  # and everything on it ends
-        os.killpg(processes[1].pid, signal.SIGKILL)
-        assert processes[0].wait(300) == 0, (tmp_path / "output-0").read_text()
+        return processes
+
+    try:
+        yield start_both
     finally:
         for process in processes:
             if process.poll() is None:
                 os.killpg(process.pid, signal.SIGKILL)
             process.wait()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("way", ["ddp", "fsdp"])
+def test_one_of_two_hosts_is_lost(
+    tmp_path: Path, hosts: list[str], started: Callable[..., list[subprocess.Popen[bytes]]], way: str
+) -> None:
+    """torchrun's rendezvous starts the other host's process again, which goes on from the newest checkpoint."""
+    processes = started("1:2", "train.runtime.team_timeout=5", f"train.runtime.parallel={way}")
+    steps = len(read_rows(out(tmp_path) / "metrics.csv"))
+    choices = json.loads((out(tmp_path) / "summary.json").read_text())["choices"]
+    assert (choices["processes"], choices["restarts"], choices["parallel"]) == (2, 0, way)
+    ip("-n", hosts[1], "link", "set", hosts[1], "down")  # and everything on it ends
+    os.killpg(processes[1].pid, signal.SIGKILL)
+    assert processes[0].wait(300) == 0, (tmp_path / "output-0").read_text()
     printed = (tmp_path / "output-0").read_text()
     assert "of 2 has" in printed or "has given no sign of life" in printed, printed
     summary = json.loads((out(tmp_path) / "summary.json").read_text())
@@ -93,3 +106,17 @@ def test_one_of_two_hosts_is_lost(tmp_path: Path, hosts: list[str], way: str) ->
     )
     assert summary["choices"]["restarts"] >= 1 and "by torchrun" in printed, printed
     assert steps >= 9
+
+
+@pytest.mark.slow
+def test_one_process_of_two_hosts_is_killed(tmp_path: Path, started: Callable[..., list[subprocess.Popen[bytes]]]) -> None:  # fmt: skip
+    """Both hosts start theirs again, once. torchrun counts that on the host of the killed process only."""
+    processes = started("2")
+    kill = next(each for each in below(processes[1].pid) if "-m core.cli train" in title(each))
+    os.kill(kill, signal.SIGKILL)
+    assert [process.wait(300) for process in processes] == [0, 0], (tmp_path / "output-0").read_text()
+    printed = [(tmp_path / f"output-{number}").read_text() for number in (0, 1)]
+    assert "Traceback" not in printed[0] and printed[0].count("training tiny/default") == 2, printed
+    assert printed[1].count("exitcode") == 1, printed
+    summary = json.loads((out(tmp_path) / "summary.json").read_text())
+    assert summary["choices"]["processes"] == 2 and len(losses(out(tmp_path))) == 200

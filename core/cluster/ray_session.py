@@ -21,7 +21,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from core.cluster.extra import needed
-from core.cluster.task import look
+from core.cluster.task import unseen
 from core.errors import UserError
 
 LOOPBACK = "127.0.0.1"
@@ -118,23 +118,23 @@ class Session:
     def check_machines(self, folders: tuple[str, ...]) -> None:
         """Raise UserError if a machine of the cluster cannot run our code, or does not see the folders."""
         pinned = self.ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy
-        looking = self.ray.remote(num_cpus=0, max_retries=0)(look)
+        looking = self.ray.remote(num_cpus=0, max_retries=0)(unseen)
         for node in self.ray.nodes():
             if not node["Alive"]:
                 continue
             there = looking.options(scheduling_strategy=pinned(node["NodeID"], soft=False)).remote(folders)
             place = f"the machine {node['NodeManagerAddress']} of the cluster"
             try:
-                seen = self.ray.get(there, timeout=CONNECT)
+                missing = self.ray.get(there, timeout=CONNECT)
             except self.ray.exceptions.RayError as error:
                 raise UserError(
                     f"Terrarium does not run there: {last_line(str(error))}",
                     place=place,
                     remedy="Install the same versions of Python, Ray and Terrarium on all machines.",
                 ) from None
-            if seen.missing:
+            if missing:
                 raise UserError(
-                    f"it does not see {', '.join(seen.missing)}",
+                    f"it does not see {', '.join(missing)}",
                     place=place,
                     remedy="Put the experiment into a folder that all machines share, under the same path.",
                 )

@@ -102,16 +102,6 @@ def rebuilt_encoder(encoding: Encoding) -> Encoder:
     return build_encoder(encoding.described, encoding.folder / "dataset.json", known)
 
 
-@dataclass(frozen=True)
-class Seen:
-    """What a worker finds on its machine. missing: folders that it does not see."""
-
-    python: str
-    missing: tuple[str, ...]
-
-
-def look(folders: tuple[str, ...]) -> Seen:
-    """Look at this machine from a worker."""
-    import platform
-
-    return Seen(platform.python_version(), tuple(folder for folder in folders if not Path(folder).is_dir()))
+def unseen(folders: tuple[str, ...]) -> tuple[str, ...]:
+    """The folders that a worker does not see on its machine."""
+    return tuple(folder for folder in folders if not Path(folder).is_dir())

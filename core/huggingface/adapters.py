@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import re
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -31,15 +32,22 @@ MATRIX = re.compile(rf"(.+)\.lora_([AB])\.{ADAPTER}\.weight")
 def adapter_of_checkpoint(run: Any, checkpoint: Path, name: str) -> None:
     """Write out/<run>/adapters/<name> from a checkpoint of the run, if there is one, and the folder is not that already.
 
-    Until it is complete, what was there stays.
+    Until it is complete, what was there stays. Warns of a damaged checkpoint, and reads nothing of it.
     """
     if not (checkpoint / "state.json").is_file():
         return
-    state = json.loads((checkpoint / "state.json").read_bytes())
+    try:
+        state = files.unsealed((checkpoint / "state.json").read_bytes())
+    except ValueError as error:
+        warnings.warn(f"{checkpoint / 'state.json'}: {error}: no adapter is made of it", stacklevel=2)
+        return
     folder: Path = run.folder / FOLDER / name
     # Not the step: a resume on another machine comes to the same step with other weights.
     weights = shards.checksum_of_weights(state["files"])
     if weights_of(folder) != weights:
+        if wrong := files.changed(checkpoint, state["files"]):
+            warnings.warn(f"{wrong}: no adapter is made of it", stacklevel=2)
+            return
         if shards.is_of_pieces(state["files"]):
             (tensors,) = shards.read_whole(checkpoint, prefixes=[shards.MODEL])
         else:

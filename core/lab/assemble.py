@@ -98,7 +98,7 @@ def fresh_model(settled: Settled, vocab_size: int, plugins: Plugins) -> Fresh:
     if machine.processes == 1 or train.runtime.parallel == "ddp":
         model = model_on(machine, train.model, vocab_size, plugins)
         return Fresh(settled, model, build_optimizer(model, train.optim, plugins), objective)
-    model = model_on(replace(machine, device=torch.device("cpu")), train.model, vocab_size, plugins)
+    model = model_on(machine, train.model, vocab_size, plugins, place=torch.device("cpu"))
     optimizer = build_optimizer(model, train.optim, plugins)
     divided = divides(train.runtime, machine.processes, state_bytes(model, optimizer), memory_of(machine.device))
     model.to("cpu" if divided else machine.device)

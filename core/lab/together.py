@@ -129,6 +129,12 @@ def device_of(team: Team, config: Train) -> str:
 def refuse_unshareable(team: Team, config: Train) -> None:
     """Raise UserError for a run that this team cannot train."""
     data, runtime = config.data, config.runtime
+    if runtime.cuda_graphs is True and (team.world > 1 or runtime.exact_across):
+        raise UserError(
+            "a step that processes can share is not recorded",
+            place="train.runtime.cuda_graphs = true",
+            remedy="Leave it out, or start one process, without exact_across.",
+        )
     if team.world == 1:
         return
     device = choose_device(runtime.device)

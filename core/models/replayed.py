@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from core.errors import first_line
 from core.models.attention import alibi_slopes
 from core.models.block import Block
 from core.models.decode import Context, Decoder
@@ -80,9 +81,8 @@ class ReplayedDecoder(Decoder):
             self.recordings[self.span] = self.recorder(function)
         except RuntimeError as error:
             self.refused = True
-            why = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
             warnings.warn(
-                f"sampling: the work of a token cannot be recorded ({why}), so its operations are started one by one",
+                f"sampling: the work of a token cannot be recorded ({first_line(error)}), so its operations are started one by one",
                 stacklevel=2,
             )
 

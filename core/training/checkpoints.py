@@ -197,15 +197,8 @@ def verify(folder: Path) -> None:
     expected = read_state(folder)["files"]
     if unknown := {path.name for path in folder.iterdir()} - {*expected, MANIFEST}:
         raise Damaged(f"{folder / min(unknown)}: this file does not belong to the checkpoint")
-    for part, each in expected.items():
-        try:
-            size, checksum = (folder / part).stat().st_size, files.sha256(folder / part)
-        except OSError as error:
-            raise Damaged(f"{folder / part}: {error.strerror}") from None
-        if size != each["bytes"]:
-            raise Damaged(f"{folder / part}: {size:,} bytes instead of {each['bytes']:,}")
-        if checksum != each["sha256"]:
-            raise Damaged(f"{folder / part}: its checksum is not the one that was saved")
+    if wrong := files.changed(folder, expected):
+        raise Damaged(wrong)
 
 
 def read_part(path: Path, expected: dict[str, Any]) -> bytes:

@@ -24,7 +24,7 @@ import torch
 from core import process
 from core.config import Train
 from core.defaults import PRETRAINED_KIND
-from core.errors import UserError
+from core.errors import UserError, first_line
 from core.training.machine import Machine
 
 LONG = 60.0  # seconds; on a GPU, runs at least this long are compiled
@@ -116,9 +116,8 @@ def is_compilers(error: Exception) -> bool:
 
 def as_user_error(error: Exception, steps: int) -> UserError:
     """The message for a step that cannot be compiled. steps: taken so far."""
-    first_line = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
     return UserError(
-        f"the step cannot be compiled: {first_line}",
+        f"the step cannot be compiled: {first_line(error)}",
         place="train.runtime.compile",
         remedy=f"Do not compile: {'`resume=True`' if steps else '`fresh=True`'} `train.runtime.compile=false`",
     )

@@ -15,7 +15,7 @@ import torch
 
 from core import process
 from core.config import Train
-from core.errors import UserError
+from core.errors import UserError, first_line
 from core.models.recorded import BY_RULE, REHEARSALS, Recorder, fill, record, rehearsing
 from core.training import memory
 from core.training.compiling import operations
@@ -185,7 +185,7 @@ class GraphedStep(Step):
         except RuntimeError as error:
             if memory.used_up(error):
                 raise
-            self.refuse(held, (str(error).strip().splitlines() or [type(error).__name__])[0][:200])
+            self.refuse(held, first_line(error))
 
     def refuse(self, held: Recorded, why: str) -> None:
         """Go on without recordings: gradient and update share memory, so both or none are replayed."""

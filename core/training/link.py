@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 
 import torch.distributed as dist
 
+from core.errors import first_line
 from core.process import end_at_once
 
 LOOK = datetime.timedelta(seconds=1)  # between two looks at the others
@@ -51,6 +52,7 @@ class Link:
         self.patience, self.room, self.looked = PATIENCE, ROOM, time.monotonic()
         self.heard: dict[int, tuple[bytes, float]] = {}  # process -> its last sign of life, and when it was first seen
         self.waiting = False  # for an operation: still so at the end if another process left it open
+        self.on_device = False  # whether it takes part in operations of a GPU, which the host does not wait for
         self.code = 1  # this process's exit code, unless the main one says otherwise
         self.ending = threading.Event()
         self.beating = threading.Thread(target=self.beat, name="signs of life", daemon=True)
@@ -89,12 +91,12 @@ class Link:
         """Wait for an operation of all processes. Raises Lost, and Dismissed if the main process has ended its work."""
         self.waiting = True
         while True:
+            over = work.is_completed()  # then an error is its own, and no sign that it takes longer than a look
             try:
                 work.wait(LOOK)
             except RuntimeError as error:
-                if work.is_completed() and "timed out" not in str(error).lower():
-                    self.waiting = False
-                    raise self.verdict() from error
+                if over:
+                    raise self.verdict(error) from error
                 self.refuse_lost(self.patience)
             else:
                 self.waiting = False
@@ -122,12 +124,13 @@ class Link:
             raise lost from error
         return answer.result()
 
-    def verdict(self) -> Exception:
+    def verdict(self, error: BaseException) -> Exception:
         """What a broken connection means: which process has ended."""
-        return self.loss() or Lost("the connection to another process is broken")
+        return self.loss() or Lost(f"the connection to another process is broken: {first_line(error)}")
 
     def loss(self) -> Exception | None:
         """The process that has ended, after an error; None if all live. A helper gives the main one time to say so itself."""
+        self.waiting = self.on_device  # the operation that failed is over, but those of a GPU before it may be open
         end = time.monotonic() + (VERDICT if self.rank else 2 * GONE)
         while time.monotonic() < end:
             try:
@@ -135,16 +138,17 @@ class Link:
             except Dismissed as dismissed:
                 return dismissed
             except Lost:
-                silent = [rank for rank, (_, since) in self.heard.items() if self.looked - since > GONE]
+                silent = [rank for rank, (_, since) in list(self.heard.items()) if self.looked - since > GONE]
                 if time.monotonic() - self.looked > GONE:
                     return Lost("what has started the processes has ended, or the process that did so")
-                if not self.rank or 0 in silent:
+                if silent and (not self.rank or 0 in silent):  # none, if one has given a sign just now
                     return Lost(f"process {min(silent)} of {self.world} has ended")
             time.sleep(BEAT / 5)
         return None
 
     def last_words(self, sign: bytes) -> None:
-        """Give a last sign of life, in place of the thread."""
+        """Give a last sign of life, in place of the thread: in the middle of a step, perhaps."""
+        self.waiting = self.waiting or self.on_device
         self.ending.set()
         self.beating.join(2 * BEAT)
         if not self.beating.is_alive():
@@ -159,5 +163,5 @@ class Link:
             self.waiting or self.beating.is_alive()
         ):  # torch would wait for the others until LONGEST, here and at the end of Python
             end_at_once(self.code)
-        else:
+        elif dist.is_initialized():
             dist.destroy_process_group()

@@ -52,9 +52,11 @@ class Machine:
             yield
 
 
-def model_on(machine: Machine, config: Model, vocab_size: int, plugins: Plugins) -> torch.nn.Module:
-    """Build a freshly initialised model on the machine's device, with its attention."""
-    model = build_model(config, vocab_size, plugins).to(machine.device)
+def model_on(
+    machine: Machine, config: Model, vocab_size: int, plugins: Plugins, *, place: torch.device | None = None
+) -> torch.nn.Module:
+    """Build a freshly initialised model for the machine. place: where its weights are; None: on the machine's device."""
+    model = build_model(config, vocab_size, plugins).to(place or machine.device)
     use_attention(model, machine.attention)
     if machine.float8:
         use_float8(model)

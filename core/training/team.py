@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import contextlib
 import datetime
-import os
+import itertools
+import time
+import uuid
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -16,11 +18,14 @@ import numpy.typing as npt
 import torch
 import torch.distributed as dist
 
+from core.errors import first_line
 from core.process import launch
 from core.training.link import LEFT, Answer, Link, Lost
 from core.training.messages import HEAD, Arrays, Values, packed, unpacked
 
-JOINING = datetime.timedelta(minutes=10)  # until all processes are there: on another host, the first import may be slow
+JOINING = 600.0  # seconds until all processes are there: on another host, the first import may be slow
+MEETING = 0.05  # seconds between two looks whether they are
+NAME = "terrarium/team"  # a key of the store: the team's name
 # Of one operation. A process may wait for hours while the main one prepares data or evaluates, so signs of life decide.
 LONGEST = datetime.timedelta(days=7)
 # torch 2.13 has renamed them.
@@ -44,8 +49,9 @@ class Team:
         try:
             work = start()
         except RuntimeError as error:  # the connection broke earlier
-            raise self.link.verdict() from error
+            raise self.link.verdict(error) from error
         if on_device:
+            self.link.on_device = True
             work.wait()
         else:
             self.link.wait(work)
@@ -130,17 +136,11 @@ class Team:
 ALONE = Team()
 
 
-class Sessions:
-    """How many teams this process has joined, one after the other. All processes count alike, so their keys differ."""
-
-    count = 0
-
-
 @contextlib.contextmanager
 def joined() -> Iterator[Team]:
     """The team of the processes that torchrun has started; ALONE without torchrun.
 
-    Raises Lost if not all come.
+    Raises Lost if not all come, or if they do not reach each other.
     """
     here = launch()
     if here.world == 1:
@@ -148,22 +148,54 @@ def joined() -> Iterator[Team]:
         return
     from torch.distributed.rendezvous import rendezvous  # takes time that a process alone need not spend
 
-    Sessions.count += 1
-    found, _, _ = next(rendezvous("env://"))
-    attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
-    store = dist.PrefixStore(f"terrarium/{attempt}/{Sessions.count}", found)  # type: ignore[attr-defined]
-    link = Link(store, here.rank, here.world)
-    try:
-        store.wait([link.key(rank) for rank in range(here.world)], JOINING)
-    except dist.DistError as error:
-        raise Lost(f"not all of {here.world} processes were there after {JOINING}") from error
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() and dist.is_nccl_available() else "gloo"
-    dist.init_process_group(backend, store=store, rank=here.rank, world_size=here.world, timeout=LONGEST)
+    with reaching(here.world):
+        link = met(next(rendezvous("env://"))[0], here.rank, here.world)
     link.beating.start()
     try:
+        with reaching(here.world):
+            link.watch(lambda: dist.init_process_group(backend, store=link.store, rank=here.rank, world_size=here.world, timeout=LONGEST))  # fmt: skip
         yield Team(here.rank, here.world, here.local, link)
     finally:
         link.close()
+
+
+@contextlib.contextmanager
+def reaching(world: int) -> Iterator[None]:
+    """Raise Lost in place of torch's errors about connections."""
+    try:
+        yield
+    except RuntimeError as error:
+        raise Lost(f"{world} processes do not reach each other: {first_line(error)}") from error
+
+
+def met(store: Any, rank: int, world: int) -> Link:
+    """Wait until all processes are there. Returns this one's connection to the others. Raises Lost.
+
+    store: of what has started the processes. After a restart it still has what earlier processes wrote, and torchrun counts restarts on
+    each machine by itself. So the main process draws a name for the team, and says it until all are there. A name that is
+    not said again is an earlier one.
+    """
+    end, name, link = time.monotonic() + JOINING, "" if rank else uuid.uuid4().hex, None
+    at_first = said(store)
+    for count in itertools.count():
+        if not rank:
+            store.set(NAME, f"{name} {count}")
+        elif not name and (now := said(store)) != at_first:
+            name = now.partition(" ")[0]
+        if name and link is None:
+            link = Link(dist.PrefixStore(name, store), rank, world)  # type: ignore[attr-defined]
+        if link is not None and link.store.check([link.key(each) for each in range(world)]):
+            break
+        if time.monotonic() > end:
+            raise Lost(f"not all of {world} processes were there after {JOINING / 60:g} minutes")
+        time.sleep(MEETING)
+    return link
+
+
+def said(store: Any) -> str:
+    """What the main process has said last; "" if it has said nothing."""
+    return str(store.get(NAME).decode()) if store.check([NAME]) else ""
 
 
 def dismiss(team: Team, code: int, *, resting: bool) -> None:
