@@ -14,12 +14,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import torch
+from jax import Array
 
 from core.config import Model
 from core.models.attention import Scheme, alibi_slopes, rotary_tables, scheme_of
 from core.models.loss import WHOLE
 
-Array = jax.Array
 Weights = Mapping[str, Array]
 LONG = 512  # tokens: of longer rows, the (T, T) attention weights are computed again for the gradient, not kept
 CPU = torch.device("cpu")

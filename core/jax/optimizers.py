@@ -11,14 +11,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import torch
+from jax import Array
 
 from core.training.muon import COEFFICIENTS, Muon
 
-Array = jax.Array
 Moments = dict[str, dict[str, Array]]  # of each parameter, by name
 MUON, MUONS_ADAM, ADAM = ("momentum",), ("mean", "square"), ("exp_avg", "exp_avg_sq")
 
@@ -122,7 +121,8 @@ def orthogonal(moved: Mapping[str, Array], pieces: Mapping[str, int | list[int]]
 
 def taken_apart(stacked: Array, pieces: int | list[int]) -> list[Array]:
     """Split a parameter into the matrices stacked in its rows. pieces: their number, or the height of each."""
-    return jnp.split(stacked, pieces if isinstance(pieces, int) else np.cumsum(pieces)[:-1])
+    found: list[Array] = jnp.split(stacked, pieces if isinstance(pieces, int) else np.cumsum(pieces)[:-1])
+    return found
 
 
 def polar_express(matrices: Array) -> Array:

@@ -21,7 +21,7 @@ import torch
 
 from core.config import Train
 from core.jax import layout, optimizers
-from core.jax.model import gpt_of
+from core.jax.model import Gpt, gpt_of
 from core.models.gpt import GPT
 from core.training.messages import Values
 from core.training.muon import Muon, product_dtype
@@ -228,10 +228,13 @@ def step_program(step: JaxStep) -> Program:
 
     state = step.state
     places = jax.tree.map(lambda each: each.sharding, (state.weights, state.moments))
-    return jax.jit(take, donate_argnums=(0, 1), out_shardings=(*places, where.whole(), where.whole()))
+    program: Program = jax.jit(take, donate_argnums=(0, 1), out_shardings=(*places, where.whole(), where.whole()))
+    return program
 
 
-def mean_gradient(gpt, weights, inputs, targets, total, seed):  # type: ignore[no-untyped-def]
+def mean_gradient(
+    gpt: Gpt, weights: Any, inputs: jax.Array, targets: jax.Array, total: jax.Array, seed: jax.Array
+) -> tuple[jax.Array, Any]:
     """The mean loss over `total` targets of (G, B, T), and its gradient, added up micro-batch by micro-batch."""
     key = jax.random.wrap_key_data(seed, impl="threefry2x32")
 
@@ -243,6 +246,7 @@ def mean_gradient(gpt, weights, inputs, targets, total, seed):  # type: ignore[n
 
     count = inputs.shape[0]
     if count == 1:
-        return jax.value_and_grad(part)(weights, 0, inputs[0], targets[0])
+        return jax.value_and_grad(part)(weights, 0, inputs[0], targets[0])  # type: ignore[no-any-return]
     nothing = (jnp.zeros((), total.dtype), jax.tree.map(jnp.zeros_like, weights))
-    return jax.lax.scan(add, nothing, (jnp.arange(count), inputs, targets))[0]
+    sums, _ = jax.lax.scan(add, nothing, (jnp.arange(count), inputs, targets))
+    return sums  # type: ignore[no-any-return]

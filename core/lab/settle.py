@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from core.config import Config, replaced
 from core.data.batches import layout_of
@@ -69,7 +70,7 @@ def settle(
 
 def settled_for_jax(config: Config) -> Config:
     """The config with the choices that are not open where JAX takes the steps. A TPU multiplies in bfloat16."""
-    chosen = {"compile": False, "cuda_graphs": False}
+    chosen: dict[str, Any] = {"compile": False, "cuda_graphs": False}
     chosen |= {"dtype": "bfloat16"} if importlib.util.find_spec("libtpu") else {}
     runtime = config.train.runtime
     return replaced(config, {f"train.runtime.{name}": value for name, value in chosen.items() if getattr(runtime, name) == "auto"})  # fmt: skip
