@@ -429,6 +429,12 @@ class Runtime(Section):
     log_interval: Count = Field(10, role="machine", description="optimizer steps between rows of metrics")
     checkpoint_interval: Count = Field(250, role="machine", description="optimizer steps between checkpoints")
     seed: Seed = Field(1337, role="seed", description="seed of weights, dropout and data order")
+    backend: Literal["torch", "jax"] = Field(
+        "torch",
+        role="machine",
+        description="what takes the steps. jax: JAX, on all devices that it has, such as TPUs; for models of kind gpt with muon or adamw. "
+        "All else is torch's (docs/how-to/tpu.md)",
+    )
     device: str = Field(
         "auto", role="machine", description="device: cpu, cuda, cuda:N or mps; auto: the best one available"
     )

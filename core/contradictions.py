@@ -130,6 +130,7 @@ def refuse_contradictions(config: Config) -> None:
         raise Contradiction(
             ("train.runtime.float8", other), "float8 is for models of kind gpt with dtype bfloat16.", "Leave float8 out, or change the other.",
         )  # fmt: skip
+    refuse_for_jax(config)
     if (optim := config.train.optim).state_dtype != "float32" and optim.name not in ("muon", "adamw"):
         raise Contradiction(
             ("train.optim.state_dtype", "train.optim.name"), f'{optim.name} keeps its state in float32.',
@@ -150,3 +151,26 @@ def refuse_contradictions(config: Config) -> None:
             ("train.schedule.min_lr", "train.optim.learning_rate"), f"min_lr = {schedule.min_lr:g} is above learning_rate = {config.train.optim.learning_rate:g}.",
             "Lower it, or leave it out.",
         )  # fmt: skip
+
+
+def refuse_for_jax(config: Config) -> None:
+    """Raise Contradiction for what train.runtime.backend = "jax" does not do."""
+    train = config.train
+    if train.runtime.backend != "jax":
+        return
+    for key, value, known in (
+        ("train.model.kind", train.model.kind, ("gpt",)),
+        ("train.objective.kind", train.objective.kind, ("tokens",)),
+        ("train.optim.name", train.optim.name, ("muon", "adamw")),
+    ):
+        if value not in known:
+            raise Contradiction(
+                ("train.runtime.backend", key), f'JAX does not train with {key} = "{value}".',
+                f'Leave backend out, or set {key} = {" or ".join(f"{chr(34)}{each}{chr(34)}" for each in known)}.',
+            )  # fmt: skip
+    for name in ("compile", "cuda_graphs", "float8", "exact_across"):
+        if getattr(train.runtime, name) is True:
+            raise Contradiction(
+                ("train.runtime.backend", f"train.runtime.{name}"), f'{name} = true is for steps by torch, and backend = "jax".',
+                f"Leave {name} out: {'JAX always compiles' if name == 'compile' else 'JAX does not have it'}. Or leave backend out.",
+            )  # fmt: skip

@@ -16,13 +16,15 @@ from core.config import Config, Train, replaced
 from core.data.batches import batch, epochs_read
 from core.data.dataset import Dataset, Side
 from core.data.params import keywords
+from core.errors import UserError
 from core.evaluation.exact_match import Answer
 from core.lab.opened import Opened
-from core.lab.own import evaluation, objective_of, own_metrics, scoring_of, tools_of
-from core.lab.settle import Settled, settle
+from core.lab.own import evaluation, objective_of, own_function, own_metrics, scoring_of, tools_of
+from core.lab.settle import OWN, Settled, settle
 from core.listener import SILENT, Answers, AskedPrompt, tell
 from core.models.build import MODEL_PARAMS, builder
 from core.models.float8 import refuse_without_float8
+from core.optional import needed
 from core.plugins.manager import Plugins
 from core.process import StopRequest, computing
 from core.reward.collapse import collapsed
@@ -40,7 +42,7 @@ from core.training.room import divides, memory_of, state_bytes
 from core.training.saver import Saver, saving_thread
 from core.training.speed import Speed
 from core.training.step import Step
-from core.training.team import Team
+from core.training.team import ALONE, Team
 from core.training.team_step import team_step
 from core.training.trainer import Parts
 
@@ -57,11 +59,26 @@ def refuse_unknown(opened: Opened) -> None:
     optimizer = plugins.get("optimizers", str(config.optim.name), "train.optim.name")
     keywords(optimizer, config.optim.params, OPTIM_PARAMS, place_of)
     find_trackers(config.runtime.trackers, plugins)
+    if config.runtime.backend == "jax":
+        refuse_own_code(opened)
+        needed("jax", 'train.runtime.backend = "jax"', "jax")
     device = choose_device(config.runtime.device)
     if config.runtime.cuda_graphs is True:
         refuse_without_graphs(device)
     if config.runtime.float8:
         refuse_without_float8(device)
+
+
+def refuse_own_code(opened: Opened) -> None:
+    """Raise UserError for a model or a loss of prepare.py, which are torch's code."""
+    for name in OWN:
+        if (name == "loss" and own_function(opened.code, name) is None) or not hasattr(opened.code, name):
+            continue
+        raise UserError(
+            f"prepare.py has its own {name}(), which JAX cannot compute",
+            place='train.runtime.backend = "jax"',
+            remedy=f'Set backend = "torch", or remove {name}() from prepare.py.',
+        )
 
 
 @dataclass(frozen=True)
@@ -83,7 +100,13 @@ class Fresh:
     def step(self) -> Step:
         """The optimizer step."""
         grad_clip = self.settled.config.train.optim.grad_clip
-        return step_of(self.model, self.optimizer, self.settled.machine, grad_clip, self.objective)
+        step = step_of(self.model, self.optimizer, self.settled.machine, grad_clip, self.objective)
+        return by_jax(step, self.settled.config.train) if self.by_jax else step
+
+    @property
+    def by_jax(self) -> bool:
+        """Whether JAX takes the steps."""
+        return self.settled.config.train.runtime.backend == "jax"
 
     @functools.cached_property
     def speed(self) -> Speed:
@@ -95,7 +118,7 @@ def fresh_model(settled: Settled, vocab_size: int, plugins: Plugins) -> Fresh:
     train = settled.config.train
     torch.manual_seed(train.runtime.seed)
     machine, objective = settled.machine, objective_of(train.objective, plugins)
-    if machine.processes == 1 or train.runtime.parallel == "ddp":
+    if machine.processes == 1 or train.runtime.parallel == "ddp" or train.runtime.backend == "jax":
         model = model_on(machine, train.model, vocab_size, plugins)
         return Fresh(settled, model, build_optimizer(model, train.optim, plugins), objective)
     model = model_on(machine, train.model, vocab_size, plugins, place=torch.device("cpu"))
@@ -105,9 +128,18 @@ def fresh_model(settled: Settled, vocab_size: int, plugins: Plugins) -> Fresh:
     return Fresh(settled, model, optimizer, objective, divided=divided)
 
 
+def by_jax(step: Step, train: Train, team: Team = ALONE, stop: StopRequest | None = None) -> Step:
+    """A step as JAX takes it."""
+    from core.jax.step import jax_step  # of an extra
+
+    return jax_step(step, train, team, stop or StopRequest())
+
+
 def shared_step(fresh: Fresh, team: Team, plugins: Plugins, stop: StopRequest) -> Step:
     """The step of a fresh model as a team takes it. stop: notes a signal."""
     train = fresh.settled.config.train
+    if fresh.by_jax:
+        return by_jax(fresh.step, train, team, stop)
     if not fresh.divided:
         return team_step(fresh.step, team, exact=train.runtime.exact_across, stop=stop)
     from core.training.divided_step import divided_step  # its imports take a second

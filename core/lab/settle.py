@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from core.config import Config, replaced
 from core.data.batches import layout_of
@@ -40,6 +42,8 @@ def settle(
     processes share a machine, so with exact_across nothing is timed, and the number of threads is 1.
     """
     config = replaced(config, {"train.data.layout": layout_of(dataset, config.train.data)})
+    if config.train.runtime.backend == "jax":
+        config, timing = settled_for_jax(config), False  # what would be timed is torch's
     if config.train.runtime.exact_across:
         timing = False
         if config.train.runtime.threads == "auto":
@@ -62,6 +66,14 @@ def settle(
         with contextlib.suppress(memory.NoRoom), memory.noticing():  # the run itself will report what fits
             machine, timings = by_timing(experiment, config, dataset, plugins, machine)
     return Settled(with_choices(config, machine), machine, timings)
+
+
+def settled_for_jax(config: Config) -> Config:
+    """The config with the choices that are not open where JAX takes the steps. A TPU multiplies in bfloat16."""
+    chosen: dict[str, Any] = {"compile": False, "cuda_graphs": False}
+    chosen |= {"dtype": "bfloat16"} if importlib.util.find_spec("libtpu") else {}
+    runtime = config.train.runtime
+    return replaced(config, {f"train.runtime.{name}": value for name, value in chosen.items() if getattr(runtime, name) == "auto"})  # fmt: skip
 
 
 def records(config: Config, machine: Machine, plugins: Plugins) -> bool:

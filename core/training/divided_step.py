@@ -82,7 +82,7 @@ class DividedStep(TeamStep):
         checkpoints.unflatten(self.optimizer, parts, order["optimizer"])
         self.team.barrier()
 
-    def gradient(self, inputs: Array, targets: Array, *more: Any) -> torch.Tensor:
+    def gradient(self, inputs: Array, targets: Array, *more: Any) -> Any:
         """As TeamStep's. The rates are those that the training loop has given the whole optimizer."""
         assert self.whole_optimizer is not None
         for group, whole in zip(self.optimizer.param_groups, self.whole_optimizer.param_groups, strict=True):

@@ -49,12 +49,30 @@ class Step:
         """The same step, not compiled."""
         return replace(self, machine=replace(self.machine, compile=False))
 
+    @property
+    def compiles(self) -> bool:
+        """Whether the first step takes longer, because it is compiled."""
+        return self.machine.compile
+
+    @property
+    def reads_freely(self) -> bool:
+        """Whether reading a figure waits for nothing, as on a CPU."""
+        return self.machine.device.type == "cpu"
+
+    def read(self, figures: list[Any]) -> list[list[float]]:
+        """The figures that `gradient` has returned. Reading them waits for the device."""
+        found: list[list[float]] = torch.stack(figures).tolist()
+        return found
+
     def share_state(self) -> None:
         """Give the other processes of a team this one's state. One process alone has nobody to give it to."""
 
     def writing(self) -> checkpoints.Write | None:
         """How a checkpoint's tensors are written, if not by this process alone."""
         return None
+
+    def bring_back(self) -> None:
+        """Let model and optimizer have the state of the run, to write it. Here they always have it."""
 
     def whole(self) -> contextlib.AbstractContextManager[None]:
         """A context in which this process has all weights, to evaluate or to write. Alone it always has them."""
@@ -65,10 +83,10 @@ class Step:
         with torch.no_grad():
             return float(torch.nn.utils.get_total_norm(list(trained(self.model))))
 
-    def gradient(self, inputs: Array, targets: Array, *more: Any) -> torch.Tensor:
+    def gradient(self, inputs: Array, targets: Array, *more: Any) -> Any:
         """Compute the gradient of the mean loss over all targets of (G, B, T) inputs, and clip it.
 
-        more: other arrays of the batch, (G, ...), for the objective. Returns (2,), on the device: the mean loss in nats per target, and the gradient's norm before clipping.
+        more: other arrays of the batch, (G, ...), for the objective. Returns (2,), on the device, for `read`: the mean loss in nats per target, and the gradient's norm before clipping.
         """
         loss = accumulate_gradient(self.loss, (inputs, targets, *more), self.machine)
         return torch.stack((loss, clip_gradient(self.model, self.grad_clip)))
@@ -87,8 +105,8 @@ class Step:
     def __call__(self, inputs: Array, targets: Array, *more: Any) -> None:
         """Take a whole step, for timing. On a CPU it also reads the loss, as the training loop does there."""
         figures = self.gradient(inputs, targets, *more)
-        if self.machine.device.type == "cpu":
-            figures.tolist()
+        if self.reads_freely:
+            self.read([figures])
         self.update(targets)
 
 

@@ -62,7 +62,7 @@ class TeamStep(Step):
         checkpoints.unflatten(self.optimizer, moments, order["optimizer"])
         self.team.barrier()
 
-    def gradient(self, inputs: Array, targets: Array, *more: Any) -> torch.Tensor:
+    def gradient(self, inputs: Array, targets: Array, *more: Any) -> Any:
         """As Step's. The seed of the step's random numbers is drawn here, so it is part of the state of a run."""
         seed = int(torch.randint(SEEDS, ()))
         rates = [group["lr"] for group in self.optimizer.param_groups]
@@ -80,7 +80,7 @@ class TeamStep(Step):
             return
         self.update(batch[1])
 
-    def shared_gradient(self, batch: tuple[Any, ...], seed: int) -> torch.Tensor:
+    def shared_gradient(self, batch: tuple[Any, ...], seed: int) -> Any:
         """The gradient of the whole step, on every process, and the loss with the norm as `gradient` gives them."""
         devices = [self.machine.device] if self.machine.device.type == "cuda" else []
         with torch.random.fork_rng(devices):

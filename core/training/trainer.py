@@ -76,9 +76,9 @@ def train(run: Run, parts: Parts, progress: Progress, metrics: MetricsFile, stop
     """
     config, model, optimizer, step = run.config.train, parts.model, parts.optimizer, parts.step
     step.share_state()
-    pace = Pace(config, progress, compiling=parts.machine.compile)
+    pace = Pace(config, progress, compiling=step.compiles)
     parts.plugins.manager.hook.on_train_start(run=run)
-    unread: list[torch.Tensor] = []  # losses and gradient norms that a device may still be computing
+    unread: list[Any] = []  # losses and gradient norms that a device may still be computing
     model.train()
     if config.runtime.on_nan == "rollback" and not progress.step:
         save(run, parts, progress, pace, "last")  # something to go back to
@@ -95,8 +95,8 @@ def train(run: Run, parts: Parts, progress: Progress, metrics: MetricsFile, stop
         batch = parts.batch(progress.batch)
         unread.append(step.gradient(*batch))
         # Reading the losses stalls a GPU. On a CPU it is free.
-        if due.losses or stop.number or parts.machine.device.type == "cpu":
-            figures = torch.stack(unread).tolist()
+        if due.losses or stop.number or step.reads_freely:
+            figures = step.read(unread)
             unread.clear()
             if not all(math.isfinite(figure) for pair in figures for figure in pair):
                 roll_back(run, parts, progress, pace, metrics, figures)
@@ -226,6 +226,7 @@ def evaluate(run: Run, parts: Parts, progress: Progress, pace: Pace) -> Row:
 def save(run: Run, parts: Parts, progress: Progress, pace: Pace, name: str) -> None:
     """Copy the state and start writing it as checkpoint `name`."""
     note_saved(run, parts, progress, parts.saver.make_room())
+    parts.step.bring_back()
     step, writing = parts.step, parts.step.writing()
     write = saving.copy(run, name, progress, step.model, step.optimizer, parts.identity, writing)
     if writing is None:
