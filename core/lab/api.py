@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
     from core.data.dataset import Dataset
     from core.lab.model import LoadedModel
+    from core.lab.moments import OverTime
 
 SEED = "train.runtime.seed"
 HARMLESS = ("machine", "place", "shown")  # roles of keys that may differ from those a run was trained with
@@ -89,6 +90,15 @@ class TrainedRun:
 
         return kept_steps(self.folder / "checkpoints")
 
+    def over_time(self, prompt: str | None = None) -> OverTime:
+        """What the run answered to a prompt, attended to and held in its embeddings at each of `moments`.
+
+        prompt: by default one of validation. Raises UserError if no step was kept, and for a prompt that cannot be encoded.
+        """
+        from core.lab.moments import Moments
+
+        return Moments(self.with_harmless(), self.name).over_time(prompt)
+
     def load(self, checkpoint: str | int = "best") -> LoadedModel:
         """The model of a checkpoint: "best", "last", or a step of `moments`.
 
@@ -97,8 +107,12 @@ class TrainedRun:
         """
         from core.lab.model import load_model
 
+        return load_model(self.with_harmless(), self.name, checkpoint)
+
+    def with_harmless(self) -> Opened:
+        """The experiment with those of its overrides that change no model."""
         harmless = [text for text in self.opened.overrides if role_of(text.partition("=")[0]) in HARMLESS]
-        return load_model(replace(self.opened, overrides=tuple(harmless)), self.name, checkpoint)
+        return replace(self.opened, overrides=tuple(harmless))
 
     def __fspath__(self) -> str:
         return str(self.folder)
