@@ -37,7 +37,7 @@ def lines(account: Account, colour: bool) -> Iterator[str]:
     if account["prediction"]:
         yield from ("", "cost of the run", *cost_lines(account))
     if account["kept"]:
-        yield from ("", "steps that are kept", *kept_lines(account["kept"]))
+        yield from ("", "kept steps", *(f"  {text}" for text in account["kept"]["lines"]))
     found = account["warnings"]
     yield from ("", "suspicious settings" if found else "no suspicious settings")
     for number, warning in enumerate(found, 1):
@@ -140,15 +140,6 @@ def cost_lines(account: Account) -> Iterator[str]:
     if cost["step_bytes"] is not None and cost["evaluation_bytes"] is not None:
         each = f"{megabytes(cost['step_bytes'])} more in steps, {megabytes(cost['evaluation_bytes'])} more in an evaluation"
         yield line("", f"{each} than with the model alone")
-
-
-def kept_lines(kept: Account) -> Iterator[str]:
-    """Which steps keep their weights, and what that takes of the disk."""
-    from core.files import megabytes
-
-    steps = "" if kept["steps"] is None else f" ({', '.join(f'{step:,}' for step in kept['steps'])}, or the run's end)"
-    yield line("steps", f"{kept['count']:,}{steps}")
-    yield line("disk", f"{megabytes(kept['bytes'])} at most, besides the checkpoints best and last")
 
 
 def seen_text(account: Account) -> str:

@@ -7,6 +7,7 @@ from typing import Any
 
 from torch import nn
 
+from core import files
 from core.chat.render import spelled
 from core.config import Data, Train
 from core.data.batches import packing_of
@@ -183,7 +184,7 @@ def of_model(model: nn.Module) -> Account:
 
 
 def kept_steps_of(train: Train, weight_bytes: int) -> Account | None:
-    """How many steps train.runtime.keep_checkpoints keeps at most, and the bytes of their weights on the disk. None without any.
+    """How many steps train.runtime.keep_checkpoints keeps at most, the bytes of their weights on the disk, and this in lines. None without any.
 
     steps: which, if the run has all its steps; None where it is limited by minutes.
     """
@@ -193,7 +194,9 @@ def kept_steps_of(train: Train, weight_bytes: int) -> Account | None:
     timed = runtime.max_minutes is not None
     steps = None if timed else ladder.steps(train.schedule.max_iters, runtime.keep_checkpoints)
     count = runtime.keep_checkpoints if steps is None else len(steps)
-    return {"count": count, "steps": steps, "bytes": count * weight_bytes}
+    which = [] if steps is None else [f"{', '.join(f'{step:,}' for step in steps)}; the last one is the run's end"]
+    disk = f"{count:,} x {files.megabytes(weight_bytes)} of the disk at most, besides the checkpoints best and last"
+    return {"count": count, "steps": steps, "bytes": count * weight_bytes, "lines": [*which, disk]}
 
 
 def baseline_losses(dataset: Dataset, data: Data) -> Account:
