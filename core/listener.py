@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Protocol
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 # The units of the progress of training: `what` in `progress`.
 STEPS, SECONDS = "training, steps", "training, seconds"
@@ -20,6 +20,51 @@ class Listener(Protocol):
 
     def progress(self, what: str, done: float, total: float) -> None:
         """How much of some work is done. total: 0 if unknown."""
+
+
+class Begun(NamedTuple):
+    """A run starts to train, or goes on. Its rows follow."""
+
+    run: str
+
+
+class AskedPrompt(NamedTuple):
+    """A prompt of an evaluation, what the model answered, and the truth."""
+
+    prompt: str
+    truth: str
+    answer: str
+    right: bool
+
+
+class Answers(NamedTuple):
+    """Answers of an evaluation, to the same prompts each time. Its row follows."""
+
+    answers: Sequence[AskedPrompt]
+
+
+class Ended(NamedTuple):
+    """A run of a sweep has ended. figures: its seed, status, error, steps, validation loss and seconds."""
+
+    run: str
+    figures: Mapping[str, Any]
+
+
+News = Begun | Answers | Ended
+
+
+@runtime_checkable
+class Watcher(Listener, Protocol):
+    """A listener that also hears what is neither a line nor a figure. Other listeners need not know of it."""
+
+    def hear(self, news: News) -> None:
+        """News of a run."""
+
+
+def tell(listener: Listener, news: News) -> None:
+    """Tell a listener the news, if it is a Watcher."""
+    if isinstance(listener, Watcher):
+        listener.hear(news)
 
 
 class Advice(str):
@@ -54,6 +99,9 @@ class Listening:
 
     def progress(self, what: str, done: float, total: float) -> None:
         self.other.progress(what, done, total)
+
+    def hear(self, news: News) -> None:
+        tell(self.other, news)
 
 
 SILENT = Silent()

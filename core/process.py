@@ -16,7 +16,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
@@ -340,6 +340,19 @@ def taking_ctrl_c() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGINT, former)
+
+
+@contextlib.contextmanager
+def noting_size(changed: Callable[[], None]) -> Iterator[None]:
+    """Call a function inside this context when the terminal has another size. Does nothing outside the main thread."""
+    if threading.current_thread() is not threading.main_thread() or not hasattr(signal, "SIGWINCH"):
+        yield
+        return
+    former = signal.signal(signal.SIGWINCH, lambda number, frame: changed())
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGWINCH, former)
 
 
 class Signalled(KeyboardInterrupt):

@@ -11,7 +11,7 @@ import pytest
 from click.testing import Result
 from conftest import PREPARE
 
-from core.cli.console import phrased
+from core.cli.phrasing import phrased
 from core.process import Program
 from core.report.run_report import again
 from core.tracking.figures import group_text

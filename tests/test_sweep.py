@@ -855,7 +855,7 @@ def test_the_table_on_a_terminal_shows_what_runs_and_what_waits(finished: Path) 
 
 
 def test_what_is_said_above_the_table_has_the_words_of_the_command_line(finished: Path) -> None:
-    from core.cli.console import phrased
+    from core.cli.phrasing import phrased
     from core.sweeps.live import Screen, live_table
 
     stream = io.StringIO()

@@ -89,7 +89,7 @@ def next_line(console: Console) -> str | None:
 
 def said(talk: Talk, line: str, console: Console) -> Talk:
     """What follows from a line: an answer, or what a command does. Mistakes are told, and the talk goes on."""
-    from core.cli.console import phrased
+    from core.cli.phrasing import phrased
     from core.cli.talking import answered
     from core.errors import UserError
 

@@ -42,6 +42,7 @@ def compare(
     its run `default` only in their seed, or all its runs if they have the same settings. A single EXP compares all its
     settings. Each group is compared with the first one. Runs with the same seed are paired.
     """
+    from core.cli.console import Console
     from core.lab.choosing import choose
     from core.lab.comparing import write_comparison
     from core.report.comparison import compare as compare_groups
@@ -52,11 +53,13 @@ def compare(
     chosen, folder = choose(groups, variant, overrides)
     found = compare_groups(chosen)
     places = write_comparison(found, out or folder / "compare.png")
-    click.echo(as_form(found, "json" if as_json else form))
     to_stderr = as_json or form != "text"  # stdout has only the table, to be piped
-    click.echo("" if to_stderr else "\n", nl=False)
+    if as_json or not quiet:
+        click.echo(as_form(found, "json" if as_json else form))
+    files = Console(quiet=quiet, json=to_stderr)
+    files.write("" if to_stderr else "\n")
     for name, path in places.items():
-        click.echo(f"{name}: {path}", err=to_stderr)
+        files.say(f"{name}: {path}")
 
 
 COMMANDS = (compare,)

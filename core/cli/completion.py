@@ -28,6 +28,14 @@ def silently(complete: Complete) -> Complete:
     return safe
 
 
+def before(context: click.Context) -> Experiment:
+    """The experiment that stands before."""
+    from core.plugins.discovery import find
+
+    # Behind an option without its value, click has not told arguments apart.
+    return find(context.params.get("experiment") or context.args[0])
+
+
 def beginning(incomplete: str, names: Iterable[str]) -> list[str]:
     """The names that begin so."""
     return [name for name in names if name.startswith(incomplete)]
@@ -42,13 +50,43 @@ def experiments(context: click.Context, parameter: click.Parameter, incomplete: 
 
 
 @silently
+def sources(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[str]:
+    """Names of experiments, those that come with Terrarium among them."""
+    from core.plugins.discovery import discover, examples
+
+    return beginning(incomplete, sorted({experiment.name for experiment in (*discover(), *examples())}))
+
+
+@silently
 def runs(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[str]:
     """Names of the runs of the experiment that stands before."""
-    from core.plugins.discovery import find
+    return beginning(incomplete, runs_of(before(context)))
 
-    # Behind an option without its value, click has not told arguments apart.
-    experiment = context.params.get("experiment") or context.args[0]
-    return beginning(incomplete, runs_of(find(experiment)))
+
+@silently
+def stages(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[str]:
+    """Names of the stages of the experiment that stands before."""
+    import tomli
+
+    values = tomli.loads((before(context).folder / "config.toml").read_text(encoding="utf-8"))
+    return beginning(incomplete, (stage["name"] for stage in values.get("stages", [])))
+
+
+@silently
+def variants(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[str]:
+    """Names of the variants of the experiment that stands before: config.NAME.toml."""
+    return named(before(context), "config", incomplete)
+
+
+@silently
+def studies(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[str]:
+    """Names of the studies of the experiment that stands before: study.NAME.toml."""
+    return named(before(context), "study", incomplete)
+
+
+def named(experiment: Experiment, kind: str, incomplete: str) -> list[str]:
+    """The names of files KIND.NAME.toml."""
+    return beginning(incomplete, sorted(path.name.split(".")[1] for path in experiment.folder.glob(f"{kind}.*.toml")))
 
 
 @silently
@@ -75,7 +113,7 @@ def keys(context: click.Context, parameter: click.Parameter, incomplete: str) ->
 
 def runs_of(experiment: Experiment) -> list[str]:
     """Names of runs, and of runs with stages and their stages, without reading their summaries."""
-    from core.cli.experiments import places
+    from core.lab.places import places
     from core.tracking.run import PIPELINE, name_of, stages_in
 
     out = places(experiment)[1]

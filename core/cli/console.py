@@ -1,67 +1,42 @@
-"""Output on a terminal: lines, progress bars, and messages with command-line options in place of Python arguments."""
+"""Output on a terminal: lines, the bar and the picture of a run under them, and rows for programs."""
 
 from __future__ import annotations
 
-import re
-import shlex
+import json
 import sys
 import time
-from typing import ClassVar, TextIO
+from collections.abc import Mapping
+from typing import Any, ClassVar, TextIO
 
-from core.cli.status import StatusLine, is_terminal
-from core.listener import SECONDS, STEPS, Advice
+from core.cli.phrasing import phrased
+from core.cli.picture import Learning, picture
+from core.cli.status import StatusLine, is_terminal, may_colour
+from core.listener import SECONDS, STEPS, Advice, Answers, Begun, Ended, News
 from core.tracking.figures import loss_text, share_text
 from core.tracking.metrics import speed_text
 
 Row = dict[str, float]
 LINE_SECONDS = 5.0  # between plain lines of progress, at least
-# Arguments of the Python API -> options of the command line.
-OPTIONS = {
-    "run": "--run", "stage": "--stage", "name": "--name", "variant": "--variant", "force": "--force", "fresh": "--fresh", "resume": "--resume",
-    "exact": "--exact", "start": "--start", "prompt": "--prompt", "output_path": "--out", "seeds": "--seeds", "grid": "--grid", "ranges": "--range",
-    "data": "--data", "prompts": "--prompts", "samples": "--samples", "temperature": "--temperature", "draws": "--random", "halving": "--halving", "retry": "--retry", "minutes": "--minutes", "suite": "--suite", "run_code": "--run-code", "on": "--on", "address": "--address", "jobs": "--jobs",
-}  # fmt: skip
-QUOTED = re.compile(r"`([A-Za-z_][\w.-]*)=([^`]*)`")
-
-
-def phrased(text: str) -> str:
-    """Replace arguments in a message by options: `fresh=True` -> --fresh, `section.key=4` -> -s section.key=4."""
-
-    def option(found: re.Match[str]) -> str:
-        name, value = found.groups()
-        if name not in OPTIONS:
-            return f"-s {shlex.quote(f'{name}={value}')}"
-        typed = value if value.startswith('"') else shlex.quote(value)
-        return OPTIONS[name] if value == "True" else f"{OPTIONS[name]} {typed}"
-
-    text = re.sub(r"^(error: )`([^`]*)`: ", lambda found: f"{found[1]}{override(found[2])}: ", text)
-    text = re.sub(r"^(error: )(\w+): ", lambda found: f"{found[1]}{OPTIONS.get(found[2], found[2])}: ", text)
-    return QUOTED.sub(option, text)
-
-
-def override(place: str) -> str:
-    """The option for the place of an error that is an argument or an override."""
-    name, equals, value = place.partition("=")
-    return f"{OPTIONS[name]} {value}".removesuffix(" True") if equals and name in OPTIONS else f"-s {place}"
 
 
 class Console:
     """A listener that writes to a terminal, or plain lines to a file or pipe.
 
-    quiet: write nothing. json: write to stderr, because stdout has the JSON. showing: the console with a status line now.
+    quiet: write nothing. json: write to stderr, because stdout has the JSON, a line for each row among it.
     """
 
-    showing: ClassVar[Console | None] = None
+    showing: ClassVar[Console | None] = None  # the one with a status line now
 
     def __init__(self, *, quiet: bool = False, json: bool = False) -> None:
-        self.quiet = quiet
+        self.quiet, self.json = quiet, json
         self.stream = sys.stderr if json else sys.stdout
         self.length: float = 0  # of a run, in `unit`
         self.unit = STEPS
         self.last_line = time.monotonic()
         self.status: StatusLine | None = None
         self.tasks: dict[str, tuple[float, float]] = {}  # what -> done, total; the newest is shown
-        self.latest = ""  # metrics of the run, for the status line
+        self.latest = self.short = ""  # metrics of the run, for the status line, and below a picture
+        self.run, self.learning = "", Learning()
 
     @property
     def interactive(self) -> bool:
@@ -70,9 +45,8 @@ class Console:
 
     def say(self, text: str = "") -> None:
         """Write one line."""
-        if self.quiet:
-            return
-        self.above(phrased(text) if isinstance(text, Advice) else text, self.stream)
+        if not self.quiet:
+            self.above(phrased(text) if isinstance(text, Advice) else text, self.stream)
 
     def above(self, text: str, stream: TextIO) -> None:
         """Write a line above the status line, if there is one."""
@@ -80,7 +54,7 @@ class Console:
             self.status.clear()
         print(text, file=stream, flush=True)
         if self.status:
-            self.status.draw()
+            self.status.write()
 
     def write(self, text: str) -> None:
         """Write part of a line."""
@@ -90,25 +64,50 @@ class Console:
 
     def row(self, metrics: Row) -> None:
         """Write a line for every evaluation. Other rows appear in the bar; without a terminal, a line every few seconds."""
+        self.say_row(metrics)
+        self.learning.add(metrics)
         if self.interactive:
             if "val_loss" in metrics:
                 self.say(self.sentence(metrics))
             self.latest = f"{self.position(metrics)}  {learning_text(metrics)}  {speed_text(metrics)}"
+            self.short = f"{self.position(metrics)}  {metrics['tokens_per_second']:,.0f} tokens/s"
             self.show()
         elif "val_loss" in metrics or time.monotonic() - self.last_line > LINE_SECONDS:
             self.last_line = time.monotonic()
             self.say(self.sentence(metrics))
 
+    def hear(self, news: News) -> None:
+        """Note what the next rows and the picture are about; write the row of a sweep's run."""
+        if isinstance(news, Begun):
+            self.run, self.learning = news.run, Learning()
+        elif isinstance(news, Answers):
+            self.learning.answers = news.answers
+        elif isinstance(news, Ended):
+            self.run = news.run
+            self.say_row(news.figures)
+
+    def say_row(self, figures: Mapping[str, Any]) -> None:
+        """Write a row for programs, if they are to have some."""
+        if self.json and not self.quiet:
+            self.above(json.dumps({"run": self.run, "row": dict(figures)}, ensure_ascii=False), sys.stdout)
+
+    def picture(self, width: int, height: int) -> list[str]:
+        """The picture of the run, while it trains."""
+        if self.unit not in self.tasks:
+            return []
+        return picture(self.learning, width, height, self.stream.encoding, colour=may_colour(self.stream))
+
     def progress(self, what: str, done: float, total: float) -> None:
-        """Show progress as a bar on a terminal. The bar disappears when the work is done."""
+        """Show progress as a bar on a terminal. It disappears when the work is done."""
         if what in (STEPS, SECONDS):
             self.unit, self.length = what, total
         if not self.interactive:
             return
         self.tasks[what] = done, total
-        if total and done >= total:
+        if over := bool(total) and done >= total:
             del self.tasks[what]
-        self.show()
+        if over or what != self.unit:  # otherwise a row follows
+            self.show()
 
     def show(self) -> None:
         """Show the newest task in the status line, or remove it if there is none."""
@@ -116,15 +115,16 @@ class Console:
             self.close()
             return
         if self.status is None:
-            self.status, Console.showing = StatusLine(self.stream), self
+            self.status, Console.showing = StatusLine(self.stream, self.picture), self
         what, (done, total) = list(self.tasks.items())[-1]
-        self.status.update(what, self.latest if what == self.unit and self.latest else what, done, total)
+        text, short = (self.latest, self.short) if what == self.unit and self.latest else (what, what)
+        self.status.update(what, text, done, total, short)
 
     def close(self) -> None:
         """Remove the status line."""
         if self.status:
-            self.status.clear()
-        self.status, self.tasks, self.latest, Console.showing = None, {}, "", None
+            self.status.end()
+        self.status, self.tasks, self.latest, self.learning, Console.showing = None, {}, "", Learning(), None
 
     def position(self, metrics: Row) -> str:
         """`step  20/1000`; only the step if the run is limited by time."""

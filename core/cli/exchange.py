@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from core.cli import options
+from core.cli import options, outcome
 
 PATH = click.Path(path_type=Path)
 
@@ -40,7 +40,7 @@ def import_model(
     opened, _ = options.opened(experiment, overrides, variant, quiet, as_json=as_json)
     run = import_run(opened, chosen, path, name or chosen, options.this_command())
     if as_json:
-        options.say_json(options.run_as_json(run.folder))
+        options.say_json(outcome.run_as_json(run.folder))
 
 
 @click.command("export")

@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import click
-import tomli
 
-from core.cli import options
+from core.cli import completion, options
+from core.cli.console import Console
 from core.errors import UserError
 from core.lab.making import make_experiment, make_home
+from core.lab.places import places
 from core.plugins.discovery import Experiment, discover, examples, home, summary
 from core.plugins.manager import KINDS, plugins
 from core.process import Program
@@ -21,17 +22,18 @@ from core.tracking.run import read_summary, run_folders
 
 @click.command("list")
 @options.as_json
-def list_experiments(as_json: bool) -> None:
+@options.quiet
+def list_experiments(*, as_json: bool, quiet: bool) -> None:
     """List experiments: a summary, whether the data is prepared, the number of runs and their best loss."""
-    rows = [account(experiment) for experiment in discover()]
+    rows, say = [account(experiment) for experiment in discover()], Console(quiet=quiet).say
     if as_json:
         click.echo(json.dumps(rows, indent=2, ensure_ascii=False))
     elif rows:
-        click.echo(listed(["name", "prepared", "runs", "best_loss", "summary"], rows))
+        say(listed(["name", "prepared", "runs", "best_loss", "summary"], rows))
     else:
-        click.echo(f"No experiments in {home()}. An experiment is a folder with a config.toml or a prepare.py.")
-        click.echo(f"Make one: {Program.name()} new NAME")
-        click.echo(f"Copy one: {Program.name()} new NAME --from {'|'.join(found.name for found in examples())}")
+        say(f"No experiments in {home()}. An experiment is a folder with a config.toml or a prepare.py.")
+        say(f"Make one: {Program.name()} new NAME")
+        say(f"Copy one: {Program.name()} new NAME --from {'|'.join(found.name for found in examples())}")
 
 
 def account(experiment: Experiment) -> dict[str, Any]:
@@ -50,37 +52,37 @@ def account(experiment: Experiment) -> dict[str, Any]:
     return row | {"prepared": prepared, "runs": len(summaries), "best_loss": min(losses, default=None)}
 
 
-def places(experiment: Experiment) -> tuple[Path, Path]:
-    """The folders of the dataset and of the runs, from config.toml."""
-    path = experiment.folder / "config.toml"
-    values = tomli.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    prepare = values.get("prepare", {})
-    dataset = prepare.get("dataset_dir") or f"datasets/{prepare.get('variant', 'basic')}"
-    out = values.get("train", {}).get("runtime", {}).get("out_dir") or "out"
-    return experiment.path(dataset), experiment.path(out)
-
-
 @click.command()
 @click.argument("name")
-@click.option("--from", "source", metavar="EXP", default="", help="Copy this experiment.  [default: a template]")
+@click.option(
+    "--from",
+    "source",
+    metavar="EXP",
+    default="",
+    shell_complete=completion.sources,
+    help="Copy this experiment.  [default: a template]",
+)
 @options.as_json
-def new(name: str, source: str, as_json: bool) -> None:
+@options.quiet
+def new(name: str, source: str, *, as_json: bool, quiet: bool) -> None:
     """Make an experiment: from a template that runs as it is, or by copying another one's source files.
 
     EXP may also be one of the experiments that come with Terrarium.
     """
     made, original = make_experiment(name, source)
+    say = Console(quiet=quiet).say
     if as_json:
         click.echo(json.dumps({"experiment": made.name, "folder": str(made.folder)}, indent=2, ensure_ascii=False))
         return
-    click.echo(f"{made.folder} is a copy of {original.name}." if original else f"{made.folder} is ready to run.")
-    click.echo(f"Edit its prepare.py and config.toml, then: {made.command.format('loop')}")
+    say(f"{made.folder} is a copy of {original.name}." if original else f"{made.folder} is ready to run.")
+    say(f"Edit its prepare.py and config.toml, then: {made.command.format('loop')}")
 
 
 @click.command()
 @click.argument("folder", type=click.Path(file_okay=False, path_type=Path), default=".")
 @options.as_json
-def init(folder: Path, as_json: bool) -> None:
+@options.quiet
+def init(folder: Path, *, as_json: bool, quiet: bool) -> None:
     """Make a folder `experiments` in FOLDER, or in the current folder.
 
     Commands that run there, or in a folder below, look for experiments in it and write into it. Its .gitignore keeps
@@ -91,15 +93,15 @@ def init(folder: Path, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps({"folder": str(experiments), "made": made}, indent=2, ensure_ascii=False))
         return
-    click.echo(
-        f"{experiments} is {'ready' if made else 'there already'}. Make an experiment: {Program.name()} new NAME"
-    )
+    word = "ready" if made else "there already"
+    Console(quiet=quiet).say(f"{experiments} is {word}. Make an experiment: {Program.name()} new NAME")
 
 
 @click.command("plugins")
 @options.as_json
+@options.quiet
 @click.pass_context
-def list_plugins(context: click.Context, as_json: bool) -> None:
+def list_plugins(context: click.Context, *, as_json: bool, quiet: bool) -> None:
     """List what is registered, and by which package."""
     found = plugins()
     rows = [
@@ -117,9 +119,13 @@ def list_plugins(context: click.Context, as_json: bool) -> None:
         {"kind": "experiment", "name": entry.name, "package": found.package_offering(entry.folder)}
         for entry in discover()
     ]
-    click.echo(json.dumps(rows, indent=2) if as_json else listed(["kind", "name", "package"], rows))
-    for plugin in [] if as_json else found.failures():
-        click.echo(f"skipped: plugin '{plugin.name}' of {plugin.package}: {plugin.error}")
+    if as_json:
+        click.echo(json.dumps(rows, indent=2))
+        return
+    say = Console(quiet=quiet).say
+    say(listed(["kind", "name", "package"], rows))
+    for plugin in found.failures():
+        say(f"skipped: plugin '{plugin.name}' of {plugin.package}: {plugin.error}")
 
 
 def listed(columns: list[str], rows: list[dict[str, Any]]) -> str:

@@ -12,8 +12,9 @@ from typing import Any
 import click
 
 from core import process
-from core.cli.console import Console, phrased
+from core.cli.console import Console
 from core.cli.overrides import as_options
+from core.cli.phrasing import phrased
 from core.cli.status import may_colour
 from core.exits import exit_of
 

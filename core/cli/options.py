@@ -6,7 +6,6 @@ import json
 import shlex
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
@@ -36,14 +35,21 @@ def together(*decorators: Callable[[F], F]) -> Callable[[F], F]:
 
 experiment = click.argument("experiment", metavar="EXP", shell_complete=completion.experiments)
 run = click.option("--run", "name", metavar="NAME", shell_complete=completion.runs, help="Name of the run.  [default: the variant's name, or default]")  # fmt: skip
-stage = click.option("--stage", metavar="NAME", default="", help="Only this stage of [[stages]].")
+stage = click.option("--stage", metavar="NAME", default="", shell_complete=completion.stages, help="Only this stage of [[stages]].")  # fmt: skip
 checkpoint = click.option("--checkpoint", metavar="best|last|STEP", default="best", show_default=True, help="Which one; STEP: one that train.runtime.keep_checkpoints has kept.")  # fmt: skip
 as_json = click.option("--json", "as_json", is_flag=True, help="Machine-readable output on stdout.")
+rows_as_json = click.option(
+    "--json",
+    "as_json",
+    is_flag=True,
+    help="JSON on stdout: a line for each row of figures as it comes, and one for the end; with --quiet only that.",
+)
+quiet = click.option("-q", "--quiet", is_flag=True, help="Print only errors.")
 force = click.option("--force", is_flag=True, help="Make the dataset even if it is current.")
 settings = together(
     click.option("-s", "--set", "overrides", metavar="KEY=VALUE", multiple=True, callback=full_overrides, shell_complete=completion.keys, help="Set one config key, such as train.optim.learning_rate=3e-4, or learning_rate=3e-4 if only one section has it. -s may be left out. Repeatable."),
-    click.option("--variant", metavar="NAME", default="", help="Apply config.NAME.toml on top of config.toml."),
-    click.option("-q", "--quiet", is_flag=True, help="Print only errors."),
+    click.option("--variant", metavar="NAME", default="", shell_complete=completion.variants, help="Apply config.NAME.toml on top of config.toml."),
+    quiet,
 )  # fmt: skip
 training = together(
     run,
@@ -87,29 +93,9 @@ def refuse_together(option: str, others: Mapping[str, Any]) -> None:
             raise UserError(f"{option} and {other} exclude each other", place=other, remedy="Leave one of them out.")
 
 
-def say_json(value: dict[str, Any]) -> None:
-    """Write one JSON object to stdout."""
-    click.echo(json.dumps(value, indent=2, ensure_ascii=False))
-
-
-def run_as_json(folder: Path) -> dict[str, Any]:
-    """A run for --json: its names, its files and its summary."""
-    from core.tracking.figures import read_figures
-    from core.tracking.run import name_of
-
-    summary, report = read_figures(folder), folder / "report.html"
-    named = {"experiment": summary["experiment"], "run": name_of(folder), "folder": str(folder)}
-    return named | ({"report": str(report)} if report.is_file() else {}) | {"summary": summary}
-
-
-def pipeline_as_json(folder: Path) -> dict[str, Any]:
-    """A run with stages for --json: its names, its files, and pipeline.json."""
-    from core.tracking.run import PIPELINE, read_summary, stages_in
-
-    stages = [path.parent for path in stages_in(folder)]
-    experiment = read_summary(stages[0])["experiment"]
-    named = {"experiment": experiment, "run": folder.name, "folder": str(folder), "report": str(folder / "report.html")}
-    return named | {"pipeline": json.loads((folder / PIPELINE).read_bytes())}
+def say_json(value: dict[str, Any], *, line: bool = False) -> None:
+    """Write one JSON object to stdout. line: on one line, behind those of rows."""
+    click.echo(json.dumps(value, indent=None if line else 2, ensure_ascii=False))
 
 
 # What the keys after -s can change in a trained run. The others were decided when it was trained.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import click
@@ -18,27 +19,27 @@ def date(run: Listed) -> str:
     return run.started[:16].replace("T", " ") or "-"
 
 
-def prune_runs(out: Path, candidates: list[tuple[Listed, str]], yes: bool) -> None:
+def prune_runs(out: Path, candidates: list[tuple[Listed, str]], yes: bool, say: Callable[[str], None]) -> None:
     """List what will be removed, ask, and remove it. Raises UserError if there is no terminal to ask on."""
     files.tidy(out)
     condemned, kept = condemn(candidates)
     for sentence in kept:
-        click.echo(f"kept: {sentence}")
+        say(f"kept: {sentence}")
     if not condemned:
-        click.echo(f"Nothing to remove in {out}.")
+        say(f"Nothing to remove in {out}.")
         return
-    click.echo(as_text(Table(("run", "started", "why", "size", "description"), list(map(reasons, condemned)))))
+    say(as_text(Table(("run", "started", "why", "size", "description"), list(map(reasons, condemned)))))
     total = files.megabytes(sum(each.size for each in condemned))
     what = f"{len(condemned)} run{'s' * (len(condemned) != 1)}, {total}"
     if not yes:
         if not sys.stdin.isatty():
             raise UserError(f"cannot ask whether to remove {what}: no terminal", place=str(out), remedy="Add --yes.")
         if not click.confirm(f"Remove {what}, permanently?"):
-            click.echo("Nothing was removed.")
+            say("Nothing was removed.")
             return
     for each in condemned:
         remove(each.run.folder)
-    click.echo(f"removed {what}. EXPERIMENT_LOG.md keeps their entries.")
+    say(f"removed {what}. EXPERIMENT_LOG.md keeps their entries.")
 
 
 def reasons(each: Condemned) -> list[str]:

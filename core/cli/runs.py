@@ -9,6 +9,7 @@ from collections.abc import Sequence
 import click
 
 from core.cli import options
+from core.cli.console import Console
 from core.cli.prune import date, prune_runs
 from core.errors import UserError
 from core.lab.pruning import KEPT, Listed, chosen, listed_runs
@@ -56,29 +57,31 @@ def runs(
 
     if not prune and (yes or older_than is not None or keep is not None):
         raise UserError("--older-than, --keep and --yes only work with --prune", remedy="Add --prune.")
+    if watch:
+        options.refuse_together("--watch", {"--quiet": quiet})
     chosen_ones = [name for name, given in (("--json", as_json), ("--prune", prune), ("--watch", watch)) if given]
     if len(chosen_ones) > 1:
         raise UserError(f"{' and '.join(chosen_ones)} exclude each other", remedy="Leave out one of them.")
     found = find(experiment)
     config, _ = load_config(found.folder, variant, overrides)
     out = out_folder(found, config)
-    listed = listed_runs(found, out)
+    listed, say = listed_runs(found, out), Console(quiet=quiet).say
     for error in damaged_runs(out):
         click.echo(f"{error.place}: {error.message}; this run is left out", err=True)
     if as_json:
         by_name = sorted(listed, key=lambda run: run.name)
         click.echo(json.dumps([run.summary for run in by_name], indent=2, ensure_ascii=False))
     elif prune:
-        prune_runs(out, chosen(listed, older_than, keep), yes)
+        prune_runs(out, chosen(listed, older_than, keep), yes, say)
     elif watch:
         while True:
             click.clear()
             click.echo(as_seen(listed_runs(found, out)))
             time.sleep(EVERY)
     elif listed:
-        click.echo(as_seen(listed))
+        say(as_seen(listed))
     else:
-        click.echo(f"{experiment} has no runs yet. Train one: {found.command.format('train')}")
+        say(f"{experiment} has no runs yet. Train one: {found.command.format('train')}")
 
 
 def as_seen(listed: Sequence[Listed]) -> str:

@@ -1,4 +1,4 @@
-"""The command serve: models on the web, for browsers and for clients of OpenAI's API."""
+"""The command serve: the live view of runs, and models on the web, for browsers and for clients of OpenAI's API."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from core.cli import completion, options
 
 
 @click.command()
-@click.argument("names", metavar="[EXP[/RUN]]...", nargs=-1, shell_complete=completion.groups)
+@click.argument("names", metavar="[EXP[/RUN] | DIR]...", nargs=-1, shell_complete=completion.groups)
 @click.option(
     "--host",
     metavar="ADDRESS",
@@ -46,6 +46,7 @@ from core.cli import completion, options
     show_default=True,
     help="Answers that a model writes at once.",
 )
+@click.option("--read-only", is_flag=True, help="Only show: nothing can be started, stopped or changed from the page.")
 @options.as_json
 @options.settings
 def serve(
@@ -55,24 +56,28 @@ def serve(
     token: str,
     hosts: tuple[str, ...],
     concurrency: int,
+    read_only: bool,
     as_json: bool,
     overrides: tuple[str, ...],
     variant: str,
     quiet: bool,
 ) -> None:
-    """Serve models on the web: a chat page, and an API that clients of OpenAI's understand.
+    """Show experiments and their runs in a browser, while they learn, and serve models to it and to clients of OpenAI's API.
 
-    EXP is the experiment's run `default`, EXP/RUN another one. Without names, every experiment that has a run `default`.
-    Ctrl-C ends the server. --json writes its address, its token and its models when it listens.
+    Without names the page shows every experiment; from it runs are started, stopped, compared and chatted with. DIR, a folder
+    that holds experiments, shows those in it, and several of them on one page with a board. EXP is the experiment's run
+    `default`, EXP/RUN another one: their models are opened at once, the chat page comes first, and /live has the runs.
+    Ctrl-C ends the server, not the runs that were started from it. --json writes its address, its token and its models when
+    it listens.
     """
     from core.cli.console import Console
     from core.errors import UserError
 
     try:
         from core.serve.limits import Limits
-        from core.serve.models import open_models
         from core.serve.server import Address
         from core.serve.server import serve as answer_requests
+        from core.serve.setting_up import set_up
     except ModuleNotFoundError as error:
         if error.name not in ("starlette", "uvicorn"):
             raise
@@ -80,19 +85,18 @@ def serve(
         raise UserError(f"serve needs the package {error.name}, which is not installed", remedy=remedy) from None
 
     console = Console(quiet=quiet, json=as_json)
-    limits = Limits(rows=concurrency)
+    limits, address = Limits(rows=concurrency), Address(host, port, hosts)
     options.tell_of_no_effect("serve", overrides)
-    shelf = open_models(names, variant, overrides, limits, console)
+    site = set_up(names, variant, overrides, limits, address, token, console, read_only=read_only)
 
     def say(url: str) -> None:
-        console.say(f"models: {', '.join(served.title for served in shelf.models)}")
+        console.say(site.told)
         console.say(f"open {url} (Ctrl-C ends)")
         if as_json:
-            address, _, found = url.partition("#token=")
-            told = {"url": address, "token": found or None, "models": [served.name for served in shelf.models]}
-            options.say_json(told)
+            found, _, shown = url.partition("#token=")
+            options.say_json({"url": found, "token": shown or None, "models": site.models})
 
-    number = answer_requests(shelf, Address(host, port, hosts), token, limits, say)
+    number = answer_requests(site, address, limits, say)
     console.say("stopped")
     click.get_current_context().exit(128 + number)
 

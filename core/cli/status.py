@@ -1,13 +1,18 @@
-"""The last line of a terminal, which shows progress. Other lines are written above it."""
+"""The last lines of a terminal: progress, and perhaps a picture. Other lines are written above them."""
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
+from collections.abc import Callable
 from typing import TextIO
 
+from core.process import noting_size
+
 WIDEST_BAR, NARROWEST_BAR = 30, 8  # columns
-REFRESH = 0.1  # seconds
+REFRESH = 0.25  # seconds
+Above = Callable[[int, int], list[str]]  # columns, rows of the terminal -> lines to show above the status line
 
 
 def is_terminal(stream: TextIO) -> bool:
@@ -21,39 +26,66 @@ def may_colour(stream: TextIO) -> bool:
 
 
 class StatusLine:
-    """One line of progress. It never reaches the last column, so that no terminal wraps it."""
+    """Progress in one line, below lines of `above`. They never reach the last column, so that no terminal wraps them.
 
-    def __init__(self, stream: TextIO) -> None:
-        self.stream = stream
-        self.text, self.done, self.total = "", 0.0, 0.0
+    With lines above it, the cursor waits in an empty line on top of them. So what an experiment prints stands there whole, and
+    after a change of size all is still below the cursor, where it can be cleared.
+    """
+
+    def __init__(self, stream: TextIO, above: Above | None = None) -> None:
+        self.stream, self.above = stream, above
+        self.text, self.short, self.done, self.total = "", "", 0.0, 0.0
         self.starts: dict[str, tuple[float, float]] = {}  # a task -> when it began, and what was done then
         self.start = 0.0, 0.0
         self.drawn = -REFRESH
+        self.lines = [""]
+        self.noting = contextlib.ExitStack()
+        self.noting.enter_context(noting_size(self.resized))
 
-    def update(self, task: str, text: str, done: float, total: float) -> None:
-        """Show the progress of a task: `done` of `total`, which is 0 if it is unknown."""
+    def update(self, task: str, text: str, done: float, total: float, short: str = "") -> None:
+        """Show the progress of a task: `done` of `total`, which is 0 if it is unknown. short: the text below other lines."""
         self.start = self.starts.setdefault(task, (time.monotonic(), done))
-        self.text, self.done, self.total = text, done, total
+        self.text, self.short, self.done, self.total = text, short or text, done, total
         if time.monotonic() - self.drawn >= REFRESH:
             self.draw()
 
     def draw(self) -> None:
-        """Write the line."""
+        """Write the lines as they are now."""
         self.drawn = time.monotonic()
-        self.stream.write(f"\r{self.line(width_of(self.stream) - 1)}\x1b[K")
+        columns, rows = size_of(self.stream)
+        above = self.above(columns - 1, rows) if self.above else []
+        self.lines = [*([""] if above else []), *above, self.line(columns - 1, self.short if above else self.text)]
+        self.write()
+
+    def write(self) -> None:
+        """Write the lines as they were drawn last."""
+        height = len(self.lines) - 1
+        back = f"\r\x1b[{height}A" if height else ""
+        self.stream.write("\r" + "\x1b[K\n".join(self.lines) + ("\x1b[J" if height else "\x1b[K") + back)
         self.stream.flush()
 
     def clear(self) -> None:
-        """Remove the line."""
-        self.stream.write("\r\x1b[K")
+        """Remove the lines."""
+        self.stream.write("\r\x1b[J" if len(self.lines) > 1 else "\r\x1b[K")
         self.stream.flush()
 
-    def line(self, width: int) -> str:
-        """The line in at most `width` columns. The bar gives way to the text."""
+    def resized(self) -> None:
+        """Draw again. A signal may come while something is written, which cannot be interrupted; the next row repairs it."""
+        with contextlib.suppress(RuntimeError):
+            self.draw()
+
+    def end(self) -> None:
+        """Remove the lines for good."""
+        self.noting.close()
+        self.clear()
+
+    def line(self, width: int, text: str | None = None) -> str:
+        """The status line in at most `width` columns. The bar gives way to the text."""
+        text = self.text if text is None else text
         if self.total <= 0:
-            return self.text[:width]
+            return text[:width]
         share = min(max(self.done / self.total, 0.0), 1.0)
-        text = f"{self.text}  {self.left()}".rstrip()
+        text = f"{text}  {self.left()}".rstrip()
         room = min(WIDEST_BAR, width - len(text) - 3)
         if room < NARROWEST_BAR:
             return text[:width]
@@ -69,9 +101,10 @@ class StatusLine:
         return f"{seconds // 60}:{seconds % 60:02} left"
 
 
-def width_of(stream: TextIO) -> int:
-    """Columns of a terminal; 80 if it does not say."""
+def size_of(stream: TextIO) -> tuple[int, int]:
+    """Columns and rows of a terminal; 80 and 24 if it does not say."""
     try:
-        return os.get_terminal_size(stream.fileno()).columns or 80
+        size = os.get_terminal_size(stream.fileno())
     except (OSError, ValueError):
-        return 80
+        return 80, 24
+    return size.columns or 80, size.lines or 24

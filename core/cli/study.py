@@ -24,7 +24,8 @@ def study(
     experiment: str, overrides: tuple[str, ...], variant: str, quiet: bool, as_json: bool, choices: dict[str, Any]
 ) -> None:
     """Train all sweeps of a study."""
-    from core.cli.console import Console, phrased
+    from core.cli.console import Console
+    from core.cli.phrasing import phrased
     from core.sweeps import results
     from core.sweeps.live import Screen
     from core.sweeps.plan import Call
@@ -46,7 +47,9 @@ def study(
     states = run_study(planned, place, retry=choices["retry"], screen=screen)
     if as_json:
         found = [results.as_json(state, results.results_of(state)) for state in states]
-        options.say_json({"experiment": states[0].sweep.experiment.name, "study": planned.name, "sweeps": found})
+        options.say_json(
+            {"experiment": states[0].sweep.experiment.name, "study": planned.name, "sweeps": found}, line=True
+        )
     refuse_failures(states)
 
 

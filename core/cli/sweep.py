@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from functools import partial
 from typing import Any
 
 import click
 
-from core.cli import options, where
+from core.cli import completion, options, where
 from core.cli.study import study, train_command
 
 
@@ -53,12 +52,17 @@ from core.cli.study import study, train_command
     help="Stop the worse runs after an eighth, a quarter and a half of their steps (needs Optuna).",
 )
 @click.option("--name", metavar="NAME", default="", help="Name of the sweep.  [default: from its keys]")
-@click.option("--study", metavar="NAME", help="Train all sweeps that study.NAME.toml of the experiment lists.")
+@click.option(
+    "--study",
+    metavar="NAME",
+    shell_complete=completion.studies,
+    help="Train all sweeps that study.NAME.toml of the experiment lists.",
+)
 @click.option("--retry", is_flag=True, help="Train failed runs again.")
 @click.option(
     "--description", metavar="TEXT", default="", help="The question behind the sweep, stored with it and its runs."
 )
-@options.as_json
+@options.rows_as_json
 @options.settings
 def sweep(
     experiment: str, overrides: tuple[str, ...], variant: str, quiet: bool, as_json: bool, **choices: Any
@@ -70,7 +74,7 @@ def sweep(
     if choices["study"] is not None:
         study(experiment, overrides, variant, quiet, as_json, choices)
         return
-    from core.cli.console import phrased
+    from core.cli.phrasing import phrased
     from core.cli.spaces import read_grid, read_range, read_seeds
     from core.sweeps import results
     from core.sweeps.live import Screen
@@ -94,7 +98,7 @@ def sweep(
     place = Where(choices["on"], choices["jobs"], choices["address"])
     state = run_sweep(planned, place, retry=choices["retry"], screen=screen)
     if as_json:
-        click.echo(json.dumps(results.as_json(state, results.results_of(state)), indent=2, ensure_ascii=False))
+        options.say_json(results.as_json(state, results.results_of(state)), line=True)
     refuse_unfinished(state)
 
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from core.cli import options, where
+from core.cli import options, outcome, where
 
 if TYPE_CHECKING:
     from core.data.dataset import Dataset
@@ -58,7 +58,7 @@ def dataset_as_json(experiment: str, dataset: Dataset) -> dict[str, Any]:
 @click.command()
 @options.experiment
 @options.training
-@options.as_json
+@options.rows_as_json
 @options.settings
 def train(
     experiment: str, as_json: bool, overrides: tuple[str, ...], variant: str, quiet: bool, **choices: Any
@@ -69,13 +69,13 @@ def train(
     opened, _ = options.opened(experiment, overrides, variant, quiet, as_json=as_json)
     run = train_whole(opened, wished(opened, choices))
     if as_json:
-        options.say_json(options.run_as_json(run.folder))
+        options.say_json(outcome.run_as_json(run.folder), line=True)
 
 
 @click.command()
 @options.experiment
 @options.training
-@options.as_json
+@options.rows_as_json
 @options.settings
 def loop(experiment: str, as_json: bool, overrides: tuple[str, ...], variant: str, quiet: bool, **choices: Any) -> None:
     """Prepare, train, evaluate, sample and report. With stages, do so for each one that is not finished."""
@@ -84,11 +84,8 @@ def loop(experiment: str, as_json: bool, overrides: tuple[str, ...], variant: st
     opened, console = options.opened(experiment, overrides, variant, quiet, as_json=as_json)
     page = run_loop(opened, wished(opened, choices), console.write if console.interactive else None)
     if as_json:
-        folder = page.parent
-        if opened.stages:
-            options.say_json(options.pipeline_as_json(folder))
-        else:
-            options.say_json(options.run_as_json(folder))
+        found = outcome.pipeline_as_json if opened.stages else outcome.run_as_json
+        options.say_json(found(page.parent), line=True)
 
 
 def wished(opened: Opened, choices: dict[str, Any]) -> Wish:

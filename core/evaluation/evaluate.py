@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -31,6 +31,8 @@ from core.training.machine import Machine
 
 SIDES: tuple[Side, ...] = ("val", "train")  # that are measured while a run trains; the Examples of held_out() too
 
+Hear = Callable[[Side, Sequence[Answer]], None]
+
 
 class Closing(NamedTuple):
     """What the closing evaluation finds on whole sides. answers: to the prompts of each side. losses: of the validation side."""
@@ -51,11 +53,12 @@ class Evaluation:
         part: Part | None = None,
         tools: Tools = BUILT_IN,
         score: Score | None = None,
+        hear: Hear | None = None,
     ) -> None:
         """part: says which part of a completion counts; None: all of it. tools: that conversations may call. score: the reward
-        of an answer, whose mean is measured too."""
+        of an answer, whose mean is measured too. hear: is given the answers of each side while a run trains."""
         self.dataset, self.config, self.machine, self.part, self.tools = dataset, config, machine, part, tools
-        self.score = score
+        self.score, self.hear = score, hear
 
     @functools.cached_property
     def examples(self) -> dict[Side, list[Example]]:
@@ -67,7 +70,10 @@ class Evaluation:
         """val_loss, bits_per_byte, accuracies and perhaps the losses of groups, on the part of the data that the config names."""
         metrics = self.losses(model, self.config.train.runtime.eval_iters)
         for side, examples in self.examples.items():
-            metrics |= self.shares_of(self.asked(model, examples, side), side)
+            answers = self.asked(model, examples, side)
+            metrics |= self.shares_of(answers, side)
+            if self.hear:
+                self.hear(side, answers)
             if self.config.evaluate.group_loss:
                 metrics |= group_losses(model, self.dataset, examples, self.machine, side)
         return metrics

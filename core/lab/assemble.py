@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -14,12 +14,13 @@ import torch
 from core.chat.tools import responder
 from core.config import Config, Train, replaced
 from core.data.batches import batch, epochs_read
-from core.data.dataset import Dataset
+from core.data.dataset import Dataset, Side
 from core.data.params import keywords
+from core.evaluation.exact_match import Answer
 from core.lab.opened import Opened
 from core.lab.own import evaluation, objective_of, own_metrics, scoring_of, tools_of
 from core.lab.settle import Settled, settle
-from core.listener import SILENT
+from core.listener import SILENT, Answers, AskedPrompt, tell
 from core.models.build import MODEL_PARAMS, builder
 from core.models.float8 import refuse_without_float8
 from core.plugins.manager import Plugins
@@ -27,6 +28,7 @@ from core.process import StopRequest, computing
 from core.reward.collapse import collapsed
 from core.reward.collect import FIGURES, Collector, collector
 from core.sampling.rollouts import Respond
+from core.tracking.answers import write_answers
 from core.tracking.metrics import COLUMNS, EPOCH
 from core.tracking.run import Run
 from core.tracking.trackers import find_trackers, open_trackers
@@ -41,6 +43,8 @@ from core.training.step import Step
 from core.training.team import Team
 from core.training.team_step import team_step
 from core.training.trainer import Parts
+
+MOST_TOLD = 3  # answers of an evaluation that a listener hears of, from all over the prompts
 
 
 def refuse_unknown(opened: Opened) -> None:
@@ -178,11 +182,21 @@ def evaluation_of(
     opened: Opened, run: Run, dataset: Dataset, machine: Machine
 ) -> Callable[[torch.nn.Module, int], dict[str, float]]:
     """What measures a model at a step of training: the built-in metrics, and at some steps prepare.py's `evaluate`."""
-    measured = evaluation(opened, run.config, dataset, machine)
+
+    asked_at = 0
+
+    def hear(side: Side, answers: Sequence[Answer]) -> None:
+        if side == "val" and answers:
+            write_answers(run.folder, asked_at, list(map(as_told, answers)))
+            tell(opened.listener, Answers(list(map(as_told, answers[:: -(-len(answers) // MOST_TOLD) or 1]))))
+
+    measured = evaluation(opened, run.config, dataset, machine, hear=hear)
     every, interval = run.config.evaluate.every, run.config.train.runtime.eval_interval
     taken = {*COLUMNS, *FIGURES, EPOCH} if reads_epochs(run.config.train) else {*COLUMNS, *FIGURES}
 
     def evaluate(model: torch.nn.Module, step: int) -> dict[str, float]:
+        nonlocal asked_at
+        asked_at = step
         row = measured.while_training(model)
         if every and (step % interval or step // interval % every == 0):  # the closing one may be at any step
             own = own_metrics(opened, run, model, dataset.encoder, {*taken, *row})
@@ -190,6 +204,11 @@ def evaluation_of(
         return row
 
     return evaluate
+
+
+def as_told(answer: Answer) -> AskedPrompt:
+    """An answer, as listeners hear of it."""
+    return AskedPrompt(answer.example.prompt, answer.example.completion, answer.text, answer.correct)
 
 
 def identity_of(dataset: Dataset) -> dict[str, Any]:

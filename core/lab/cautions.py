@@ -30,8 +30,10 @@ def cautions_of(opened: Opened, facts: Facts) -> list[Caution]:
     ]
 
 
-def warn_before_training(opened: Opened, dataset: Dataset, parameters: int) -> None:
-    """A short form of `check`: one line for each problem that can be found without reading the data."""
+def warn_before_training(opened: Opened, dataset: Dataset, parameters: int) -> list[str]:
+    """A short form of `check`: one line for each problem that can be found without reading the data. Returns the lines."""
     facts = dataclasses.replace(facts_of(dataset, opened.config.train.data), parameters=parameters)
-    for caution in cautions_of(opened, facts):
-        opened.listener.say(f"check: {caution.place}: {caution.message}. {caution.remedy}")
+    found = [f"{caution.place}: {caution.message}. {caution.remedy}" for caution in cautions_of(opened, facts)]
+    for line in found:
+        opened.listener.say(f"check: {line}")
+    return found

@@ -22,7 +22,7 @@ from core.config import Config, ObjectiveConfig
 from core.data.dataset import Dataset
 from core.encoders.base import Encoder
 from core.errors import UserError, did_you_mean
-from core.evaluation.evaluate import Evaluation
+from core.evaluation.evaluate import Evaluation, Hear
 from core.lab.opened import Opened
 from core.plugins.manager import Plugins
 from core.reward.scoring import Scoring
@@ -57,18 +57,23 @@ def own_function(code: ModuleType | None, name: str) -> Callable[..., Any] | Non
 
 
 def evaluation(
-    opened: Opened, config: Config, dataset: Dataset, machine: Machine, tools: Tools | None = None
+    opened: Opened,
+    config: Config,
+    dataset: Dataset,
+    machine: Machine,
+    tools: Tools | None = None,
+    hear: Hear | None = None,
 ) -> Evaluation:
     """What measures a model on a dataset, with prepare.py's `answer`, tools and, where it trains by it, `reward`.
 
-    tools: of a model that has them already. Raises UserError as `tools_of`.
+    tools: of a model that has them already. hear: is given the answers while a run trains. Raises UserError as `tools_of`.
     """
     if tools is None:
         tools = tools_of(opened, conversations=dataset.train.whole)
     part, score = own_function(opened.code, "answer"), None
     if config.train.objective.kind == "reward" and (scoring := scoring_of(opened)).reward is not None:
         score = scoring.score
-    return Evaluation(dataset, config, machine, part, tools, score)
+    return Evaluation(dataset, config, machine, part, tools, score, hear)
 
 
 def is_needed(parameter: inspect.Parameter) -> bool:

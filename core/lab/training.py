@@ -26,7 +26,7 @@ from core.lab.own import evaluation
 from core.lab.settle import Settled, settle
 from core.lab.summaries import closing, first_line, last_line, layout_of_weights, opening, surroundings
 from core.lab.together import helped, refuse_unshareable
-from core.listener import Advice
+from core.listener import Advice, Begun, tell
 from core.models.build import parameter_count, with_open_params
 from core.plugins.discovery import Experiment, find
 from core.plugins.manager import Plugins
@@ -34,6 +34,7 @@ from core.process import StopRequest, computing, noting_signals
 from core.report.log import has_log_entry, write_log_entry
 from core.reward.collect import FIGURES
 from core.sampling.load import run_config
+from core.tracking.answers import keep_answers
 from core.tracking.begin import Beginning, Moved, begin
 from core.tracking.environment import changes
 from core.tracking.metrics import EPOCH, MetricsFile, accuracy_columns
@@ -182,14 +183,15 @@ def open_run(
     if run.config.train.model.init_from and not progress.step:  # also where a try ended before its first checkpoint
         origin = start_from(run, run.config.train.model.init_from, fresh.model, dataset)
     warn_of_little_room(run, fresh.model)
-    if beginning.kind == "new":
-        warn_before_training(opened, dataset, parameter_count(fresh.model))
+    is_new = beginning.kind == "new"
+    warned = warn_before_training(opened, dataset, parameter_count(fresh.model)) if is_new else []
     moved = beginning.make_way()
     for each in moved:
         opened.listener.say(str(each))
     durable.make_folders(run.folder)
     run.write_config()
-    run.write_summary(opening(run, dataset, fresh, wish.command) | ({"origin": origin} if origin else {}))
+    more = ({"origin": origin} if origin else {}) | ({"warnings": warned} if warned else {})
+    run.write_summary(opening(run, dataset, fresh, wish.command) | more)
     return Started(opened, run, dataset, fresh, progress, moved, wish.team)
 
 
@@ -206,7 +208,9 @@ def run_loop(started: Started, stop: StopRequest) -> None:
         columns += accuracy_columns(dataset.groups) if dataset.has_examples else []
         columns += FIGURES if parts.figures else []
         metrics = stack.enter_context(contextlib.closing(MetricsFile(run.folder, columns, keep_until=progress.step)))
+        keep_answers(run.folder, progress.step)
         started.opened.listener.say(first_line(run, dataset, parts.model, progress))
+        tell(started.opened.listener, Begun(run.name))
         say_of_adapters(started)
         with helped(team, started.opened, run, dataset, started.fresh):
             train(run, parts, progress, metrics, stop)

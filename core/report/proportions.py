@@ -14,7 +14,7 @@ import math
 import numpy as np
 
 from core.evaluation.intervals import of_difference, wilson
-from core.report.bootstrap import Sides, t_quantile
+from core.report.bootstrap import Sides, Values, t_quantile
 
 LEAST_SEEDS = 3  # of each group: seeds that either learn a task or fail agree by chance in one of eight pairs of two
 
@@ -35,6 +35,14 @@ def interval_of_shares(sides: Sides, prompts: tuple[int | None, int | None]) -> 
     ]
     a, b = float(sides.a.mean()), float(sides.b.mean())
     return of_difference((a, b), (wilson(a, trials[0], quantile), wilson(b, trials[1], quantile)))
+
+
+def interval_of_share(values: Values, prompts: int | None) -> tuple[float, float] | None:
+    """The interval of one mean share over two seeds or more, by the same rule; None where neither seeds nor prompts tell."""
+    mean, spread = float(values.mean()), float(np.square(values - values.mean()).sum())
+    per_seed = (len(values) - 1) * mean * (1 - mean) / spread if spread else math.inf
+    trials = len(values) * min(per_seed, prompts or math.inf)
+    return wilson(mean, trials, t_quantile(float(len(values) - 1))) if 0 < trials < math.inf else None
 
 
 def chance_alone(sides: Sides, prompts: tuple[int | None, int | None]) -> float:

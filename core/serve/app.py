@@ -4,58 +4,73 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
-import secrets
+import importlib
 import traceback
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.requests import Request
-from starlette.responses import FileResponse, JSONResponse, PlainTextResponse, Response
-from starlette.routing import Mount, Route
+from starlette.responses import FileResponse, JSONResponse, Response
+from starlette.routing import BaseRoute, Mount, Route
 from starlette.staticfiles import StaticFiles
 
-from core.errors import UserError
-from core.sampling.generate import prompt_ids
-from core.serve.bodies import Asked, AskedForChat, AskedForContent, AskedForText, AskedForTokens, read
-from core.serve.errors import Refused, error_body, refused
+from core.serve.errors import Refused, error_body
 from core.serve.guard import Guard
 from core.serve.limits import Limits
-from core.serve.models import Served, Shelf
-from core.serve.replies import Envelope
-from core.serve.streaming import EventStream, whole_answer
-from core.serve.worker import Busy
-from core.serve.writing import AnyWriting, ChatWriting, TextWriting
+from core.serve.live.events import Hub
+from core.serve.live.routes import live_page, live_routes
+from core.serve.live.view import View
+
+if TYPE_CHECKING:
+    from core.serve.models import AnyShelf
 
 PAGE = Path(__file__).parent / "page"
+API = {
+    "/metrics": ("metrics", "GET"),
+    "/v1/models": ("models", "GET"),
+    "/v1/models/{name:path}": ("one_model", "GET"),
+    "/v1/chat/completions": ("chat_completions", "POST"),
+    "/v1/completions": ("completions", "POST"),
+    "/tokenize": ("tokenize", "POST"),
+    "/detokenize": ("detokenize", "POST"),
+}
 
 
-def application(shelf: Shelf, limits: Limits, *, token: str = "", hosts: Iterable[str] = ()) -> Starlette:
-    """The ASGI application that offers some models. token, hosts: as for Guard."""
+def application(
+    shelf: AnyShelf,
+    limits: Limits,
+    *,
+    token: str = "",
+    hosts: Iterable[str] = (),
+    view: View | None = None,
+    live_first: bool = False,
+) -> Starlette:
+    """The ASGI application that offers some models and, with a view, shows runs.
+
+    token, hosts: as for Guard. live_first: whether / is the live page, not the chat page.
+    """
+
+    hub = Hub(view) if view else None
 
     @contextlib.asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
-        for served in shelf.models:
-            served.worker.start()
+        shelf.start()
         yield
-        for served in shelf.models:
-            await asyncio.to_thread(served.worker.close)
+        if hub:
+            hub.close()
+        await asyncio.to_thread(shelf.close)
 
-    routes = [
-        Route("/", page),
+    routes: list[BaseRoute] = [
+        Route("/", live_page if live_first else page),
+        Route("/chat", page),
         Mount("/page", StaticFiles(directory=PAGE)),
         Route("/health", health),
-        Route("/metrics", metrics),
-        Route("/v1/models", models),
-        Route("/v1/models/{name:path}", one_model),
-        Route("/v1/chat/completions", chat_completions, methods=["POST"]),
-        Route("/v1/completions", completions, methods=["POST"]),
-        Route("/tokenize", tokenize, methods=["POST"]),
-        Route("/detokenize", detokenize, methods=["POST"]),
+        *(Route(path, of_api(name), methods=[method]) for path, (name, method) in API.items()),
+        *(live_routes(view, hub, limits) if view and hub else []),
     ]
     guard = Middleware(Guard, limits=limits, token=token, hosts=tuple(hosts))
     handlers: dict[Any, Any] = {Refused: on_refused, HTTPException: on_http, Exception: on_bug}
@@ -64,136 +79,25 @@ def application(shelf: Shelf, limits: Limits, *, token: str = "", hosts: Iterabl
     return app
 
 
+def of_api(name: str) -> Callable[[Request], Any]:
+    """An endpoint of core.serve.api, which is imported at the first request: a server that only shows runs needs no torch."""
+
+    async def endpoint(request: Request) -> Response:
+        module = await asyncio.to_thread(importlib.import_module, "core.serve.api")
+        answer: Response = await getattr(module, name)(request)
+        return answer
+
+    return endpoint
+
+
 async def page(request: Request) -> Response:
-    """GET /: the chat page."""
+    """GET / or /chat: the chat page."""
     return FileResponse(PAGE / "index.html", headers={"Cache-Control": "no-cache"})
 
 
 async def health(request: Request) -> Response:
     """GET /health: whether the server is there."""
     return JSONResponse({"status": "ok"})
-
-
-async def models(request: Request) -> Response:
-    """GET /v1/models: what clients may ask for."""
-    shelf: Shelf = request.app.state.shelf
-    return JSONResponse({"object": "list", "data": [served.described() for served in shelf.models]})
-
-
-async def one_model(request: Request) -> Response:
-    """GET /v1/models/NAME."""
-    shelf: Shelf = request.app.state.shelf
-    return JSONResponse(shelf.find(request.path_params["name"]).described())
-
-
-async def metrics(request: Request) -> Response:
-    """GET /metrics: counters for Prometheus."""
-    shelf: Shelf = request.app.state.shelf
-    lines = []
-    for name, kind, value_of in (
-        ("prompt_tokens_total", "counter", lambda worker: worker.prompt_tokens),
-        ("predicted_tokens_total", "counter", lambda worker: worker.new_tokens),
-        ("requests_processing", "gauge", lambda worker: len(worker.tickets)),
-        ("requests_waiting", "gauge", lambda worker: len(worker.waiting)),
-    ):
-        lines.append(f"# TYPE terrarium_{name} {kind}")
-        lines += [
-            f"terrarium_{name}{{model={json.dumps(served.name)}}} {value_of(served.worker)}" for served in shelf.models
-        ]
-    return PlainTextResponse("\n".join(lines) + "\n")
-
-
-async def chat_completions(request: Request) -> Response:
-    """POST /v1/chat/completions: the assistant's next turn."""
-    limits: Limits = request.app.state.limits
-    asked = read(AskedForChat, await request.body(), limits)
-    served = request.app.state.shelf.find(asked.model)
-    if not served.can_chat:
-        raise Refused(
-            f"{served.name} was not trained on conversations. Ask /v1/completions to continue a text.",
-            param="model",
-            code="chat_not_supported",
-        )
-    messages = [turn.message for turn in asked.messages]
-    try:
-        writing = await asyncio.to_thread(
-            ChatWriting, messages, served.model.encoder, served.model.block_size, asked.stops, served.model.tools
-        )
-    except UserError as error:
-        raise refused(error, "messages") from None
-    return await answer(request, served, asked, writing, chat=True)
-
-
-async def completions(request: Request) -> Response:
-    """POST /v1/completions: the continuation of a text. It ends before the text that ended documents in training, too."""
-    limits: Limits = request.app.state.limits
-    asked = read(AskedForText, await request.body(), limits)
-    served = request.app.state.shelf.find(asked.model)
-    try:
-        ids = await asyncio.to_thread(lambda: prompt_ids(served.model.encoder, served.model.begun(asked.prompt)))
-    except UserError as error:
-        raise refused(error, "prompt") from None
-    own = served.model.decoding({})["stop"]
-    stops = asked.stops if asked.stop is not None else [own] if own else []
-    return await answer(request, served, asked, TextWriting(ids, served.model.encoder, stops), chat=False)
-
-
-async def answer(request: Request, served: Served, asked: Asked, writing: AnyWriting, *, chat: bool) -> Response:
-    """Have the model write, and answer with that: in events, or in one piece."""
-    limits: Limits = request.app.state.limits
-    param = "messages" if chat else "prompt"
-    if len(writing.prompt) > served.model.block_size:
-        raise Refused(
-            f"{param}: {len(writing.prompt):,} tokens do not fit the {served.model.block_size:,} that {served.name} sees. Shorten it.",
-            param=param,
-            code="context_length_exceeded",
-        )
-    try:
-        settings = served.model.decoding(asked.choices)
-    except UserError as error:
-        raise refused(error, "body") from None
-    settings.pop("stop")
-    settings["max_new_tokens"] = min(settings["max_new_tokens"], limits.new_tokens)
-    settings["seed"] = secrets.randbits(62) if asked.seed is None else asked.seed
-    try:
-        ticket = served.worker.submit(writing, settings)
-    except Busy:
-        raise Refused(
-            "so many requests wait that this one is refused. Try again in a moment.",
-            status=429,
-            code="busy",
-            headers={"Retry-After": "1"},
-        ) from None
-    envelope = Envelope(served.name, chat, isinstance(asked, AskedForChat) and asked.show_calls)
-    if asked.stream:
-        return EventStream(served.worker, ticket, envelope, limits, with_usage=asked.wants_usage)
-    found = await whole_answer(served.worker, ticket, request.receive)
-    if found is None:  # the client has gone, and nobody reads this
-        return Response(status_code=499)
-    if found.reason == "error":
-        return JSONResponse(error_body(found.text, 500), 500)
-    return JSONResponse(envelope.whole(found, ticket))
-
-
-async def tokenize(request: Request) -> Response:
-    """POST /tokenize: the ids of a text."""
-    asked = read(AskedForTokens, await request.body(), request.app.state.limits)
-    served = request.app.state.shelf.find(asked.model)
-    try:
-        ids = await asyncio.to_thread(served.model.encoder.encode, asked.content)
-    except UserError as error:
-        raise refused(error, "content") from None
-    return JSONResponse({"tokens": [int(token) for token in ids]})
-
-
-async def detokenize(request: Request) -> Response:
-    """POST /detokenize: the text of ids."""
-    asked = read(AskedForContent, await request.body(), request.app.state.limits)
-    served = request.app.state.shelf.find(asked.model)
-    known = served.model.encoder.vocab_size
-    if unknown := [token for token in asked.tokens if token >= known]:
-        raise Refused(f"tokens: {unknown[0]} is not one of {known:,} ids", param="tokens", code="invalid_value")
-    return JSONResponse({"content": await asyncio.to_thread(served.model.encoder.decode, asked.tokens)})
 
 
 async def on_refused(request: Request, error: Exception) -> Response:

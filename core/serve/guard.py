@@ -19,7 +19,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from core.serve.errors import Refused
 from core.serve.limits import Limits
 
-OPEN = ("/", "/health", "/page/")  # without a token: what holds nothing of the user's
+OPEN = ("/", "/chat", "/live", "/health")  # without a token: what holds nothing of the user's
+OPEN_FOLDERS = ("/page/", "/live/page/", "/live/report/")  # the last one asks for a key of its own
 READ_OFF = 8  # times the limit of a body
 HEADERS = {
     "Content-Security-Policy": "default-src 'self'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'",
@@ -42,7 +43,9 @@ class Guard:
 
         async def send_guarded(message: Message) -> None:
             if message["type"] == "http.response.start":
-                MutableHeaders(scope=message).update(HEADERS)
+                given = MutableHeaders(scope=message)
+                for name, value in HEADERS.items():
+                    given.setdefault(name, value)
             await send(message)
 
         try:
@@ -64,7 +67,7 @@ class Guard:
         origin = headers.get("origin")
         if origin is not None and origin.partition("://")[2].lower() != host.lower():
             raise Refused(f"pages of {origin[:100]!r} may not use this server", status=403, code="origin_not_allowed")
-        if self.token and not (path in OPEN or path.startswith(OPEN[-1])):
+        if self.token and not (path in OPEN or path.startswith(OPEN_FOLDERS)):
             given = headers.get("authorization", "").removeprefix("Bearer ").strip()
             if not hmac.compare_digest(given.encode(), self.token.encode()):
                 raise Refused(

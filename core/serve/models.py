@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 
@@ -15,12 +15,9 @@ from core.lab.opened import open_folder
 from core.lab.stages import trained_as
 from core.listener import SILENT, Listener
 from core.models.build import parameter_count
-from core.plugins.discovery import discover
-from core.process import Program
 from core.serve.errors import Refused
 from core.serve.limits import Limits
 from core.serve.worker import Worker
-from core.tracking.run import DEFAULT, name_of, run_folders
 
 
 @dataclass(frozen=True)
@@ -56,11 +53,45 @@ class Served:
         return {"id": self.name, "object": "model", "created": self.created, "owned_by": "terrarium", "meta": meta}
 
 
+class AnyShelf(Protocol):
+    """The models of a server."""
+
+    @property
+    def models(self) -> tuple[Served, ...]:
+        """Those that are open."""
+
+    def described(self) -> list[dict[str, Any]]:
+        """The entries of /v1/models."""
+
+    def find(self, name: str | None) -> Served:
+        """The model of this name; without a name the only one. Raises Refused."""
+
+    def start(self) -> None:
+        """Start the workers."""
+
+    def close(self) -> None:
+        """End the workers."""
+
+
 @dataclass(frozen=True)
 class Shelf:
-    """All models of a server."""
+    """All models of a server, which are open from its start to its end."""
 
     models: tuple[Served, ...]
+
+    def described(self) -> list[dict[str, Any]]:
+        """The entries of /v1/models."""
+        return [served.described() for served in self.models]
+
+    def start(self) -> None:
+        """Start the workers."""
+        for served in self.models:
+            served.worker.start()
+
+    def close(self) -> None:
+        """End the workers."""
+        for served in self.models:
+            served.worker.close()
 
     def find(self, name: str | None) -> Served:
         """The model of this name; without a name the only one. Raises Refused."""
@@ -79,27 +110,38 @@ class Shelf:
 def open_models(
     names: Sequence[str], variant: str, overrides: Sequence[str], limits: Limits, listener: Listener = SILENT
 ) -> Shelf:
-    """Load models by name: EXP, EXP/RUN or EXP/RUN/STAGE; without names the run `default` of every experiment that has one.
+    """Load models by name: EXP, EXP/RUN or EXP/RUN/STAGE.
 
-    Raises UserError for an unknown name, for one that is given twice, and if there is no model at all.
+    Raises UserError for an unknown name, and for one that is given twice.
     """
-    chosen = list(names) or trained_experiments()
-    if not chosen:
-        raise UserError("no experiment has a trained model yet", remedy=f"Train one: {Program.name()} loop EXP")
     served: dict[str, Served] = {}
-    for name in chosen:
+    for name in names:
         experiment, run = split(name)
-        opened = open_folder(experiment.address or experiment.name, variant, overrides, listener)
-        model = load_model(*trained_as(opened, run))
-        if not any(text.startswith("sample.runtime.threads=") for text in overrides):
-            model = with_a_core_left(model)
         known = experiment.name if run is None else f"{experiment.name}/{run}"
+        model = open_model(known, experiment.address or experiment.name, run, variant, overrides, limits, listener)
         if known in served:
             raise UserError(f"two models would be called {known}", place=name, remedy="Name each model once.")
-        summary = model.run.folder / "summary.json"
-        created = int((summary if summary.is_file() else model.run.folder).stat().st_mtime)
-        served[known] = Served(known, model, Worker(model, limits), created)
+        served[known] = model
     return Shelf(tuple(served.values()))
+
+
+def open_model(
+    known: str,
+    experiment: str,
+    run: str | None,
+    variant: str,
+    overrides: Sequence[str],
+    limits: Limits,
+    listener: Listener = SILENT,
+) -> Served:
+    """Load a run's model, to be called `known`. Raises UserError and RunFailed."""
+    opened = open_folder(experiment, variant, overrides, listener)
+    model = load_model(*trained_as(opened, run))
+    if not any(text.startswith("sample.runtime.threads=") for text in overrides):
+        model = with_a_core_left(model)
+    summary = model.run.folder / "summary.json"
+    created = int((summary if summary.is_file() else model.run.folder).stat().st_mtime)
+    return Served(known, model, Worker(model, limits), created)
 
 
 def with_a_core_left(model: LoadedModel) -> LoadedModel:
@@ -110,15 +152,3 @@ def with_a_core_left(model: LoadedModel) -> LoadedModel:
     machine = model.trained.machine
     machine = replace(machine, threads=max(1, min(machine.threads, torch.get_num_threads() - 1)))
     return replace(model, trained=replace(model.trained, machine=machine))
-
-
-def trained_experiments() -> list[str]:
-    """Experiments with a trained run `default`."""
-    return [
-        experiment.name
-        for experiment in discover()
-        if any(
-            name_of(folder).partition("/")[0] == DEFAULT
-            for folder in run_folders(experiment, experiment.folder / "out")
-        )
-    ]

@@ -5,20 +5,18 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ipaddress
-import secrets
 import socket
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import uvicorn
+from starlette.types import ASGIApp
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from core import process
 from core.errors import UserError
-from core.serve.app import application
 from core.serve.limits import Limits
-from core.serve.models import Shelf
 
 
 @dataclass(frozen=True)
@@ -40,18 +38,29 @@ class Address:
             return False
 
 
-def serve(shelf: Shelf, address: Address, token: str, limits: Limits, listening: Callable[[str], object]) -> int:
+@dataclass(frozen=True)
+class Site:
+    """What is served. token: what the page must have, "" for nothing. models: names of models that are open from the start.
+
+    told: what is served, in words.
+    """
+
+    app: ASGIApp
+    token: str
+    models: list[str]
+    told: str
+
+
+def serve(site: Site, address: Address, limits: Limits, listening: Callable[[str], object]) -> int:
     """Answer requests until SIGINT or SIGTERM comes. Returns its number.
 
-    token: what clients must show; "" makes one where other machines reach the server. listening: called once with the
-    address to open in a browser, which holds the token. Raises UserError for an address that cannot be used.
+    listening: called once with the address to open in a browser, which holds the token. Raises UserError for an address that
+    cannot be used.
     """
-    token = token or ("" if address.is_local else secrets.token_urlsafe(24))
     found = listener(address)
     host, port = found.getsockname()[:2]
-    app = application(shelf, limits, token=token, hosts=[address.host, *address.hosts])
     config = uvicorn.Config(
-        app,
+        site.app,
         http=connection_type(limits),
         ws="none",
         loop="asyncio",
@@ -65,7 +74,7 @@ def serve(shelf: Shelf, address: Address, token: str, limits: Limits, listening:
     )
     own = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # what listens everywhere is opened here
     shown = f"[{own}]" if ":" in own else own
-    listening(f"http://{shown}:{port}/" + (f"#token={token}" if token else ""))
+    listening(f"http://{shown}:{port}/" + (f"#token={site.token}" if site.token else ""))
     with process.noting_signals() as stop:
         Server(config, stop).run(sockets=[found])
     return stop.number

@@ -13,6 +13,7 @@ from core.errors import Interrupted, RunFailed
 from core.lab.assemble import refuse_unknown
 from core.lab.opened import with_overrides
 from core.lab.pipeline import prepare_all
+from core.listener import Ended, tell
 from core.process import refuse_shared
 from core.report.tables import as_text
 from core.sweeps import results
@@ -107,6 +108,8 @@ def train_all(state: State, launcher: Launcher, screen: Screen | None) -> None:
             if halving:
                 halving.ended(state, point)
             say(sentence(state, point, seconds))
+            standing = {**vars(state.standings[point.run]), "val_loss": state.loss(point), "seconds": round(seconds, 3)}
+            tell(sweep.opened.listener, Ended(point.run, {"seed": point.seed, **standing}))
 
         crew = Crew(state, launcher, show=show, ended=ended, say=say, watch=halving.watch if halving else None)
         crew.work(left, f"Continue with: {sweep.call.command}")

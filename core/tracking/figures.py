@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from core.tracking.metrics import read_rows
+from core.tracking.notes import read_notes
 from core.tracking.run import current_status, read_summary
 
 Summary = Mapping[str, Any]
@@ -26,13 +27,14 @@ def read_figures(folder: Path) -> dict[str, Any]:
     if not summary:
         return summary
     status, best = current_status(folder, summary), summary.get("best_step")
+    noted = {key: value for key, value in read_notes(folder).items() if key == "description"}
     under_way = status in ("running", "interrupted")
     old = summary.get("side") is None and best is not None
     rows = read_rows(folder / "metrics.csv") if under_way or old else []
     if under_way and rows:
         summary["steps"] = max(summary.get("steps") or 0, rows[-1]["step"])
     row: dict[str, Any] = next((row for row in reversed(rows) if old and row["step"] == best), {})
-    return summary | {"status": status} | {key: row[column] for key, column in OF_BEST.items() if column in row}
+    return summary | noted | {"status": status} | {key: row[column] for key, column in OF_BEST.items() if column in row}
 
 
 HELD_OUT = "held_out_accuracy"

@@ -50,15 +50,7 @@ class Run:
 
     def __post_init__(self) -> None:
         """Raises UserError for a name that cannot be a visible folder in the out folder."""
-        parts = self.name.split("/")
-        if len(parts) > 2 or not all(
-            part.strip() and not part.startswith(".") and not set("\\\0\n") & set(part) for part in parts
-        ):
-            raise UserError(
-                f"'{self.name}' is not a valid run name",
-                place="run",
-                remedy="Use letters, digits, - and _. The run's folder gets this name.",
-            )
+        refuse_wrong_name(self.name)
 
     @property
     def folder(self) -> Path:
@@ -88,6 +80,19 @@ class Run:
         check_fields(summary, str(self.folder / "summary.json"))
         private.write_json(self.folder / "summary.json", summary)
         return summary
+
+
+def refuse_wrong_name(name: str) -> None:
+    """Raise UserError for the name of a run, RUN or RUN/STAGE, that cannot be a visible folder in the out folder."""
+    parts = name.split("/")
+    if len(parts) > 2 or not all(
+        part.strip() and not part.startswith(".") and not set("\\\0\n") & set(part) for part in parts
+    ):
+        raise UserError(
+            f"'{name}' is not a valid run name",
+            place="run",
+            remedy="Use letters, digits, - and _. The run's folder gets this name.",
+        )
 
 
 def out_folder(experiment: Experiment, config: Config) -> Path:

@@ -1,4 +1,4 @@
-// The server's API: its models, and answers in pieces.
+// The server: requests with their token and refusals, the models, and answers in pieces.
 
 const TOKEN = "terrarium.token";
 const LOST = "The connection was lost before the answer was complete.";
@@ -30,18 +30,24 @@ export function keepToken(text) {
   } catch { /* it then lasts as long as the page */ }
 }
 
-// The headers of every request.
-function headers() {
+// Whether a token is there.
+export function hasToken() {
   try {
     token = token || sessionStorage.getItem(TOKEN) || "";
   } catch { /* as above */ }
+  return token !== "";
+}
+
+// The headers of every request.
+function headers() {
+  hasToken();
   // A header takes Latin-1 only; other characters cannot be in a token anyway.
   const sent = token.replace(/[^\x21-\x7e]+/g, (text) => (text === " " ? text : ""));
   return { "Content-Type": "application/json", ...(sent ? { Authorization: `Bearer ${sent}` } : {}) };
 }
 
 // Fetch an address; whatever is not a success becomes an ApiError.
-async function request(path, options) {
+export async function request(path, options) {
   let answer;
   try {
     answer = await fetch(path, { ...options, headers: headers() });
@@ -59,8 +65,13 @@ export async function models() {
   return (await (await request("/v1/models")).json()).data;
 }
 
+// One model with all that is known of it. The server opens it first, which takes seconds.
+export async function model(name) {
+  return (await request(`/v1/models/${name.split("/").map(encodeURIComponent).join("/")}`)).json();
+}
+
 // The lines of a stream as they become complete. Characters and lines may arrive in halves.
-async function* linesOf(stream) {
+export async function* linesOf(stream) {
   const reader = stream.pipeThrough(new TextDecoderStream()).getReader();
   let held = "";
   for (;;) {

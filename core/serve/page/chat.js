@@ -1,9 +1,11 @@
 // The page: conversations on the left, the open one on the right; what happens when something is clicked, typed or answered.
-import { ApiError, ask, keepToken, models, takeToken } from "./api.js";
+import { ApiError, ask, model, models, takeToken } from "./api.js";
+import { $, button, copy, download, make, toast } from "./dom.js";
 import * as store from "./store.js";
-import { $, button, callOf, download, editor, greeting, isAtEnd, isSending, make, shortened, statusOf, titleOf, toEnd, toast, turnOf, turnsOf, writingTurn } from "./view.js";
+import { listenToTheme } from "./theme.js";
+import { askForToken } from "./token.js";
+import { callOf, editor, greeting, isAtEnd, isSending, shortened, statusOf, titleOf, toEnd, turnOf, turnsOf, writingTurn } from "./view.js";
 
-const THEMES = { auto: "◐ Auto", light: "☀ Light", dark: "☾ Dark" };
 const NUMBERS = { "top-k": 0, seed: 0, length: 1 }; // settings that are whole numbers, with the least they may be
 let known = []; // models
 let chat = store.newChat();
@@ -93,6 +95,24 @@ function takeOver() {
 const chosen = () => known.find((one) => one.id === $("model").value);
 const canChat = () => chosen()?.meta?.chat ?? true;
 
+// Whether a model has yet to be opened by the server: only then is known what it can do.
+const isClosed = (one) => one?.meta?.opened === false && !one.problem;
+
+// Have a model opened, and show what it can do.
+async function openModel(one) {
+  $("status").textContent = `${one.id} is being opened`;
+  try {
+    Object.assign(one, await model(one.id));
+    one.meta.opened = true;
+  } catch (error) {
+    if (!(error instanceof ApiError)) throw error;
+    one.problem = error.message;
+  }
+  if (one !== chosen()) return;
+  $("status").textContent = one.problem ?? "";
+  showAll();
+}
+
 // What somebody typed. A text to continue may depend on the space at its end.
 const typed = (text) => (canChat() ? text.trim() : text);
 
@@ -108,6 +128,7 @@ function showAll() {
   $("log").replaceChildren(...(chat.messages.length ? chat.messages.map(shownTurn) : [greeting(chosen(), canChat())]));
   toEnd();
   showChats();
+  if (isClosed(chosen())) openModel(chosen());
 }
 
 // The element of a message, with its buttons.
@@ -124,13 +145,6 @@ function shownTurn(message, number) {
   }
   const turn = turnOf(message, tools);
   return turn;
-}
-
-// Put a text on the clipboard.
-function copy(text) {
-  const failed = () => toast("The browser does not let this page copy. Select the text instead.");
-  if (navigator.clipboard) navigator.clipboard.writeText(text).then(() => toast("Copied."), failed);
-  else failed(); // pages without encryption from another machine have none
 }
 
 // Have a message changed; what follows it is replaced by a new answer.
@@ -260,16 +274,6 @@ function stop() {
 
 // Models and the token -------------------------------------------------------------------------------------------------
 
-// Ask for the token of the server. Returns whether one was given.
-async function askForToken() {
-  if (!$("ask-token").open) $("ask-token").showModal();
-  await new Promise((resolve) => $("ask-token").addEventListener("close", resolve, { once: true }));
-  const given = $("token").value.trim();
-  $("token").value = "";
-  if (given) keepToken(given);
-  return given !== "";
-}
-
 // Fetch the models, and show the page with the one that was used last. Where there are none, say why.
 async function loadModels() {
   try {
@@ -282,23 +286,14 @@ async function loadModels() {
     return undefined;
   }
   $("model").replaceChildren(...known.map(({ id }) => make("option", { value: id, textContent: id })));
-  const last = known.find((one) => one.id === store.setting("model", "")) ?? known.find((one) => one.meta.chat);
+  const asked = new URLSearchParams(location.hash.slice(1)).get("model"); // a link of the live page names one
+  const named = (name) => known.find((one) => one.id === name);
+  const last = named(asked) ?? named(store.setting("model", "")) ?? known.find((one) => one.meta.chat);
   if (last) $("model").value = last.id;
   return showAll();
 }
 
 // Settings and keys ----------------------------------------------------------------------------------------------------
-
-// The theme that is kept.
-const theme = () => (store.setting("theme", "auto") in THEMES ? store.setting("theme", "auto") : "auto");
-
-// Show a theme: auto is the system's.
-function showTheme() {
-  const dark = theme() === "dark" || (theme() === "auto" && matchMedia("(prefers-color-scheme: dark)").matches);
-  document.documentElement.dataset.theme = dark ? "dark" : "light";
-  $("theme").textContent = THEMES[theme()];
-  $("theme").title = "Light, dark, or as the system is";
-}
 
 // Show the settings that are kept; where there are none, those of the model's run.
 function showSettings() {
@@ -352,7 +347,7 @@ function toggleSettings() {
 function submit(event) {
   event.preventDefault();
   const text = typed($("text").value);
-  if (!text.trim() || writing || !known.length) return;
+  if (!text.trim() || writing || !known.length || isClosed(chosen())) return;
   $("text").value = "";
   grow();
   say(text);
@@ -372,11 +367,6 @@ function listenToSettings() {
   }
   $("system").onchange = () => { chat.system = $("system").value; if (chat.messages.length) keep(); };
   $("model").onchange = () => { stop(); store.keepSetting("model", $("model").value); showAll(); };
-  $("theme").onclick = () => {
-    store.keepSetting("theme", { auto: "light", light: "dark", dark: "auto" }[theme()]);
-    showTheme();
-  };
-  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", showTheme);
 }
 
 // What buttons and keys do.
@@ -397,7 +387,7 @@ function listen() {
 }
 
 takeToken();
-showTheme();
+listenToTheme();
 showSettings();
 listen();
 listenToSettings();

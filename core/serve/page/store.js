@@ -93,7 +93,7 @@ export function remove(id) {
 export function setting(name, otherwise) {
   try {
     const found = JSON.parse(get(`terrarium.${name}`));
-    return typeof found === typeof otherwise ? found : otherwise;
+    return found !== null && typeof found === typeof otherwise ? found : otherwise;
   } catch {
     return otherwise;
   }

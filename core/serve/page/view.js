@@ -1,31 +1,5 @@
 // What is seen, made from values. Text of a model or a user is only ever set as text, never as HTML.
-
-// The element with this id.
-export const $ = (id) => document.getElementById(id);
-
-// An element with properties and children.
-export function make(tag, properties = {}, ...children) {
-  const element = Object.assign(document.createElement(tag), properties);
-  element.append(...children);
-  return element;
-}
-
-// A button. label: what it does, for those who hear it, and for the mouse.
-export function button(text, label, click) {
-  const made = make("button", { type: "button", textContent: text, title: label, onclick: click });
-  made.setAttribute("aria-label", label);
-  return made;
-}
-
-// Say something for eight seconds, with one thing that can be done about it.
-export function toast(text, action = "", act = null) {
-  const close = () => { $("toast").hidden = true; };
-  $("toast").replaceChildren(make("span", { textContent: text }));
-  if (action) $("toast").append(make("button", { type: "button", textContent: action, onclick: () => { close(); act(); } }));
-  $("toast").hidden = false;
-  clearTimeout(toast.timer);
-  toast.timer = setTimeout(close, 8000);
-}
+import { $, button, make } from "./dom.js";
 
 // What a conversation is called.
 export const titleOf = (chat) => chat.title || chat.messages[0]?.content.trim().slice(0, 60) || "New conversation";
@@ -58,12 +32,13 @@ export function noteOf(message) {
 // A model in a few words.
 export function sizeOf(model) {
   const { n_params: params, n_ctx_train: context } = model.meta;
-  return `${new Intl.NumberFormat("en", { notation: "compact" }).format(params)} parameters · sees ${counted(context, "token")}`;
+  const size = `${new Intl.NumberFormat("en", { notation: "compact" }).format(params)} parameters`;
+  return context ? `${size} · sees ${counted(context, "token")}` : size;
 }
 
 // What an empty conversation shows.
 export function greeting(model, canChat) {
-  const what = canChat ? "Say something, and it answers." : "It was not trained on conversations. Give it the beginning of a text, and it goes on.";
+  const what = model?.meta.opened === false ? model.problem ?? "It is being opened." : canChat ? "Say something, and it answers." : "It was not trained on conversations. Give it the beginning of a text, and it goes on.";
   return make("div", { className: "empty" },
     make("img", { src: "/page/icon.svg", alt: "", width: 88, height: 88 }),
     make("h1", { textContent: model?.id ?? "Terrarium" }),
@@ -129,10 +104,3 @@ export const isAtEnd = () => $("log").scrollHeight - $("log").scrollTop - $("log
 
 // Show the end of the conversation.
 export const toEnd = () => { $("log").scrollTop = $("log").scrollHeight; };
-
-// Offer a text as a file.
-export function download(text, name, type) {
-  const link = make("a", { href: URL.createObjectURL(new Blob([text], { type })), download: name });
-  link.click();
-  setTimeout(() => URL.revokeObjectURL(link.href), 1000); // the browser reads it after the click
-}

@@ -1,0 +1,125 @@
+"""The board of a class: groups of runs that differ by their seed alone, by time to a target or by exact match.
+
+A place is decided by the bad end of the 95 % interval over seeds, so that a lucky seed wins nothing. Groups with one seed
+have no interval; they stand below those that have one.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from core.lab.choosing import grouped
+from core.report.bootstrap import Sides, interval
+from core.report.comparison import Group
+from core.report.proportions import interval_of_share
+from core.report.runs import RunData
+from core.serve.errors import Refused
+from core.serve.live.asked import Asked
+from core.serve.live.catalog import Entry
+from core.serve.live.rows import commit_of
+from core.serve.live.view import View, finite_dict, run_data
+
+LEAST, MOST_RUNS = 2, 2000  # seeds for an interval; runs on the board
+Account = dict[str, Any]
+
+
+def about_board(view: View, asked: Asked) -> Account:
+    """The board. by: accuracy (the reported side), or target: seconds until val_accuracy has reached target."""
+    view.catalog.update(1.0)
+    by = asked.one_of("by", ("accuracy", "target"))
+    target = share(asked.text("target") or "0.9")
+    experiment = asked.text("experiment")
+    entries = {
+        entry.folder: entry
+        for entry in view.catalog.entries.values()
+        if experiment in ("", entry.experiment.name)  # hidden ones too: else one could hide the bad seeds
+    }
+    if len(entries) > MOST_RUNS:
+        raise Refused(f"the board is of at most {MOST_RUNS:,} runs: choose an experiment", param="experiment")
+    by_place: dict[tuple[str, str], list[RunData]] = {}
+    left_out = []
+    for entry in entries.values():
+        try:
+            by_place.setdefault((entry.lab.name, entry.experiment.name), []).append(run_data(entry))
+        except Refused as error:
+            left_out.append(error.message)
+    groups = [group for runs in by_place.values() for group in grouped(runs)]
+    all_of_them = [ranked(view, group, entries, by, target) for group in groups]
+    found = [entry for entry in all_of_them if entry is not None]
+    found.sort(key=lambda entry: place_of(entry, lower_is_better=by == "target"))
+    experiments = sorted({name for _, name in by_place})
+    return finite_dict({"by": by, "target": target, "experiments": experiments, "entries": found, "left_out": left_out})
+
+
+def ranked(view: View, group: Group, entries: dict[Any, Entry], by: str, target: float) -> Account | None:
+    """The entry of a group; None if it has no figure."""
+    runs = group.counted
+    values = group.values("accuracy") if by == "accuracy" else times_to(view, runs, target)
+    if not values:
+        return None
+    first = entries[runs[0].folder]
+    low, high = ends(
+        values, min((run.summary.get("prompts") or 0 for run in runs), default=0) if by == "accuracy" else None
+    )
+    seconds = [float(run.summary["train_seconds"]) for run in runs if run.summary.get("train_seconds") is not None]
+    return {
+        "lab": first.lab.name,
+        "experiment": first.experiment.name,
+        "name": group.name,
+        "runs": [entries[run.folder].id for run in runs],
+        "seeds": sorted({run.seed for run in runs if run.seed is not None}),
+        "unfinished": len(group.runs) - len(runs),
+        "value": sum(values) / len(values),
+        "low": low,
+        "high": high,
+        "seconds": sum(seconds) / len(seconds) if seconds else None,
+        "parameters": runs[0].summary.get("parameters"),
+        "commit": commit_of(first.summary),
+        "command": str(first.summary.get("command") or ""),
+    }
+
+
+def times_to(view: View, runs: Sequence[RunData], target: float) -> list[float]:
+    """Seconds of training until each run's val_accuracy reached the target. [] unless all have: those that fail count."""
+    found = []
+    for run in runs:
+        seconds, accuracy = view.tables.of(run.folder / "metrics.csv").curve("val_accuracy", "seconds")
+        reached = seconds[accuracy >= target]
+        if not len(reached):
+            return []
+        found.append(float(reached[0]))
+    return found
+
+
+def ends(values: Sequence[float], prompts: int | None) -> tuple[float | None, float | None]:
+    """The 95 % interval of the mean over seeds; None with one seed. prompts: of a share, how many each seed was asked; else None."""
+    given = np.array(values, dtype=np.float64)
+    if len(values) < LEAST:
+        return None, None
+    if prompts is not None:
+        return interval_of_share(given, prompts) or (None, None)
+    mean = float(given.mean())
+    low, high = interval(Sides(np.zeros_like(given), given, True, ()), mean) if np.ptp(given) else (mean, mean)
+    return max(0.0, low), high
+
+
+def place_of(entry: Account, *, lower_is_better: bool) -> tuple[bool, float]:
+    """What entries are sorted by: those with an interval first, by its bad end."""
+    bad = entry["high"] if lower_is_better else entry["low"]
+    worst = entry["value"] if bad is None else bad
+    return entry["low"] is None, worst if lower_is_better else -worst
+
+
+def share(text: str) -> float:
+    """A share from 0 to 1. Raises Refused."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0 < value <= 1:
+        raise Refused(f"target = {text[:60]!r} is no share above 0 and up to 1", param="target", code="invalid_value")
+    return value

@@ -1,0 +1,64 @@
+// Figures and states in words: what a person reads in tables, titles and notes.
+import { written } from "./chart.js";
+
+// Each state has a mark of its own, so that it is told by more than a colour.
+const MARKS = { running: "▶", completed: "✓", interrupted: "■", failed: "✕", damaged: "⚠" };
+
+export const markOf = (status) => MARKS[status] ?? "•";
+
+// A length of time: the two largest units.
+export function duration(seconds) {
+  if (seconds === null || seconds === undefined || !Number.isFinite(seconds)) return "–";
+  const whole = Math.round(seconds);
+  if (whole < 60) return `${whole} s`;
+  if (whole < 3600) return `${Math.floor(whole / 60)} min ${whole % 60 ? `${whole % 60} s` : ""}`.trim();
+  if (whole < 86400) return `${Math.floor(whole / 3600)} h ${Math.round((whole % 3600) / 60)} min`;
+  return `${Math.floor(whole / 86400)} d ${Math.round((whole % 86400) / 3600)} h`;
+}
+
+// How long ago a moment was, in one unit.
+export function ago(iso, now = Date.now()) {
+  const seconds = (now - Date.parse(iso)) / 1000;
+  if (!Number.isFinite(seconds)) return "";
+  if (seconds < 60) return "just now";
+  if (seconds < 3600) return `${Math.floor(seconds / 60)} min ago`;
+  if (seconds < 86400) return `${Math.floor(seconds / 3600)} h ago`;
+  return `${Math.floor(seconds / 86400)} d ago`;
+}
+
+// A share as a percentage.
+export const percent = (share) => (share === null || share === undefined || !Number.isFinite(share) ? "–" : `${(share * 100).toFixed(share > 0.9995 || share === 0 ? 0 : 1)} %`);
+
+// A run's name, with its stage. The experiment stands before it where several are shown.
+export const nameOf = (row) => (row.stage ? `${row.run}/${row.stage}` : row.run);
+export const longNameOf = (row) => `${row.experiment}/${nameOf(row)}`;
+
+// What a run's model is called by the server: the lab stands before it only where there are several.
+export const modelOf = (row, lab) => (lab.labs.length > 1 ? row.id : shortId(row.id));
+
+// An id without its first part, the lab.
+export const shortId = (id) => id.split("/").slice(1).join("/") || id;
+
+// A count with its noun.
+export const counted = (count, noun) => `${count.toLocaleString("en")} ${noun}${count === 1 ? "" : "s"}`;
+
+// How far a run has come.
+export function progressOf(row) {
+  if (row.status !== "running") return row.step ? `step ${row.step.toLocaleString("en")}` : "";
+  const left = row.seconds_left === null || row.seconds_left === undefined ? "" : ` · ${duration(row.seconds_left)} left`;
+  return `${Math.floor((row.progress ?? 0) * 100)} %${left}`;
+}
+
+// A value of any kind, as in a config.
+export function valueOf(value) {
+  if (value === null || value === undefined) return "–";
+  if (typeof value === "number") return Number.isInteger(value) ? String(value) : written(value);
+  return typeof value === "string" ? value : JSON.stringify(value);
+}
+
+// What a column of figures or a metric is called.
+const NAMES = {
+  train_loss: "training loss", val_loss: "validation loss", val_accuracy: "validation accuracy", train_accuracy: "training accuracy",
+  tokens_per_second: "tokens per second", learning_rate: "learning rate", val_bits_per_byte: "bits per byte", lr: "learning rate",
+};
+export const metricName = (metric) => NAMES[metric] ?? metric.replaceAll("_", " ");

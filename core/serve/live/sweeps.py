@@ -1,0 +1,71 @@
+"""Sweeps and runs with stages, as their files say: sweep.json in out/sweeps/NAME, pipeline.json in out/RUN."""
+
+from __future__ import annotations
+
+import functools
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from core.serve.errors import Refused
+from core.serve.live.catalog import LARGEST, Catalog, Place, stamp
+
+FOLDER, FILE = "sweeps", "sweep.json"  # as core.sweeps writes them; this page also works without it
+
+
+def runs_of_sweeps(place: Place) -> dict[str, str]:
+    """Id of a run -> id of its sweep, for an experiment's sweeps."""
+    found = {}
+    for name, values in sweeps_of(place).items():
+        head = f"{place.lab.name}/{place.experiment.name}"
+        ends = [stage for _, _, stage in place.found if stage] if any(stage for _, _, stage in place.found) else []
+        for point in values["points"]:
+            for id in (f"{head}/{point['run']}", *(f"{head}/{point['run']}/{stage}" for stage in dict.fromkeys(ends))):
+                found[id] = f"{head}/{FOLDER}/{name}"
+    return found
+
+
+def sweeps_of(place: Place) -> dict[str, Mapping[str, Any]]:
+    """The sweeps of an experiment by name, those whose state can be read."""
+    folder = place.out / FOLDER
+    try:
+        inner = sorted(path.name for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
+    except OSError:
+        return {}
+    read = {name: read_state(folder / name / FILE, stamp(folder / name / FILE)) for name in inner}
+    return {name: values for name, values in read.items() if values}
+
+
+@functools.lru_cache(maxsize=256)
+def read_state(path: Path, at: tuple[int, int]) -> Mapping[str, Any]:
+    """sweep.json, once for each state of the file; {} where it is missing or damaged."""
+    if not 0 < at[0] <= LARGEST or not path.is_file():
+        return {}
+    try:
+        values = json.loads(path.read_bytes())
+        points = [point for point in values["points"] if isinstance(point["run"], str)]
+    except (OSError, ValueError, LookupError, TypeError, RecursionError):
+        return {}
+    return {**values, "points": points}
+
+
+def place_of_sweep(catalog: Catalog, id: str) -> tuple[Place, str]:
+    """The experiment and the name of a sweep, looked up among those that are there. Raises Refused."""
+    for place in catalog.places.values():
+        head = f"{place.lab.name}/{place.experiment.name}/{FOLDER}/"
+        if id.startswith(head) and id.removeprefix(head) in sweeps_of(place):
+            return place, id.removeprefix(head)
+    raise Refused(f"there is no sweep {id[:200]!r}", status=404, param="id", code="run_not_found")
+
+
+def read_pipeline_file(path: Path) -> dict[str, Any]:
+    """pipeline.json with the tables that it should have; empty ones where it does not."""
+    try:
+        found = json.loads(path.read_bytes()) if path.stat().st_size <= LARGEST else {}
+    except (OSError, ValueError, RecursionError):
+        found = {}
+    found = found if isinstance(found, dict) else {}
+    stages = found.get("stages")
+    tables = {name: found[name] if isinstance(found.get(name), dict) else {} for name in ("table", "seconds", "tokens")}
+    return {"stages": [str(name) for name in stages] if isinstance(stages, list) else [], **tables}

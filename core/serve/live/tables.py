@@ -1,0 +1,154 @@
+"""metrics.csv as columns of numbers. A file that has grown is read on from where it ended; whole lines only.
+
+Thinned curves keep the least and the greatest value of each stretch, so that no peak is lost.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+import threading
+from collections import OrderedDict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from core.serve.live.rows import finite_number
+
+Values = npt.NDArray[np.float64]
+AXES = ("step", "tokens", "seconds")
+ROOM = 64 << 20  # bytes of columns that are kept
+MOST_COLUMNS, LARGEST = 500, 512 << 20  # of one file; what is behind that is not read
+NAN = float("nan")
+
+
+class MetricsTable:
+    """The columns of one metrics.csv, as far as they have been read. problem: what could not be read, or ""."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.begin()
+
+    def begin(self) -> None:
+        """Forget everything that was read."""
+        self.names: list[str] = []
+        self.rows: list[Values] = []
+        self.read_to = self.file = 0
+        self.problem = ""
+        self.joined: Values | None = None
+
+    def update(self) -> None:
+        """Read what has been written since. A file that was replaced or cut is read anew."""
+        try:
+            with self.path.open("rb") as file:
+                found = os.fstat(file.fileno())
+                if found.st_ino != self.file or found.st_size < self.read_to:
+                    self.begin()
+                    self.file = found.st_ino
+                if found.st_size > LARGEST:
+                    self.problem = f"metrics.csv has more than {LARGEST:,} bytes: the rest is not shown"
+                file.seek(self.read_to)
+                data = file.read(max(0, LARGEST - self.read_to))
+        except OSError:
+            self.begin()
+            return
+        whole = data[: data.rfind(b"\n") + 1]
+        self.read_to += len(whole)
+        if whole:
+            self.take(whole.partition(b"\0")[0].decode("utf-8", "replace"))
+
+    def take(self, text: str) -> None:
+        """Add lines."""
+        lines = csv.reader(io.StringIO(text))
+        if not self.names:
+            self.names = next(lines, [])[:MOST_COLUMNS]
+        width = len(self.names)
+        rows = []
+        try:
+            for cells in lines:
+                values = [NAN if (value := finite_number(cell)) is None else value for cell in cells[:width]]
+                rows.append(values + [NAN] * (width - len(values)))
+        except csv.Error as error:
+            self.problem = f"metrics.csv: {error}"
+        if rows:
+            self.rows.append(np.array(rows, dtype=np.float64))
+            self.joined = None
+
+    @property
+    def table(self) -> Values:
+        """Rows by columns."""
+        if self.joined is None:
+            self.joined = np.concatenate(self.rows) if self.rows else np.empty((0, len(self.names)))
+            self.rows = [self.joined] if len(self.joined) else []
+        return self.joined
+
+    def column(self, name: str) -> Values:
+        """A column; not a number where a row does not have it."""
+        if name not in self.names:
+            return np.full(len(self.table), NAN)
+        return self.table[:, self.names.index(name)]
+
+    @property
+    def metrics(self) -> list[str]:
+        """The columns that have a value anywhere, but for those that others are drawn over."""
+        return [name for name in self.names if name not in AXES and not np.isnan(self.column(name)).all()]
+
+    def curve(self, metric: str, axis: str) -> tuple[Values, Values]:
+        """x and y where both are known."""
+        x, y = self.column(axis), self.column(metric)
+        known = ~(np.isnan(x) | np.isnan(y))
+        return x[known], y[known]
+
+    @property
+    def size(self) -> int:
+        """Bytes of the columns."""
+        return sum(rows.nbytes for rows in self.rows)
+
+
+class Tables:
+    """The tables of the runs that were looked at last, as many as there is room for. May be used by several threads."""
+
+    def __init__(self, room: int = ROOM) -> None:
+        self.room = room
+        self.known: OrderedDict[Path, MetricsTable] = OrderedDict()
+        self.turn = threading.Lock()
+
+    def of(self, path: Path) -> MetricsTable:
+        """The table of a file, up to date."""
+        with self.turn:
+            table = self.known.pop(path, None) or MetricsTable(path)
+            table.update()
+            self.known[path] = table
+            size = sum(each.size for each in self.known.values())
+            while size > self.room and len(self.known) > 1:
+                size -= self.known.popitem(last=False)[1].size
+            return table
+
+
+def thinned(x: Values, y: Values, points: int) -> dict[str, list[float]]:
+    """A curve in at most so many stretches of equal length in x: the last x of each, the mean of y, its least and greatest.
+
+    Curves with few enough points stay as they are.
+    """
+    if len(x) <= points:
+        return {"x": x.tolist(), "y": y.tolist(), "low": y.tolist(), "high": y.tolist()}
+    order = np.argsort(x, kind="stable")
+    x, y = x[order], y[order]
+    low, high = float(x[0]), float(x[-1])
+    place = np.minimum(((x - low) / max(high - low, 1e-300) * points).astype(np.int64), points - 1)
+    begin = np.flatnonzero(np.diff(place, prepend=-1))
+    count = np.diff(np.append(begin, len(x)))
+    return {
+        "x": x[begin + count - 1].tolist(),
+        "y": (np.add.reduceat(y, begin) / count).tolist(),
+        "low": np.minimum.reduceat(y, begin).tolist(),
+        "high": np.maximum.reduceat(y, begin).tolist(),
+    }
+
+
+def curve_of(table: MetricsTable, metric: str, axis: str, points: int) -> dict[str, Any]:
+    """The thinned curve of a metric over an axis."""
+    return thinned(*table.curve(metric, axis), points)

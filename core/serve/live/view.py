@@ -1,0 +1,145 @@
+"""What the live view knows: the catalog of runs, their tables, and what was read of them for an answer."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import hmac
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from core.errors import UserError
+from core.report.runs import RunData
+from core.roles import flat
+from core.serve.errors import Refused
+from core.serve.live.catalog import LARGEST, Catalog, Entry, stamp
+from core.serve.live.jobs import Jobs
+from core.serve.live.rows import whole_row
+from core.serve.live.sweeps import FOLDER, place_of_sweep, runs_of_sweeps
+from core.serve.live.tables import Tables
+from core.toml import completed
+from core.tracking.run import read_config
+
+FRESH = 1.0  # seconds for which an answer may be old
+MOST = 200  # runs in one answer about several
+
+
+@dataclass
+class View:
+    """The state of the live view. read_only: no actions. token: what actions must show. asked_for: what all requests must show."""
+
+    catalog: Catalog
+    token: str = ""
+    read_only: bool = False
+    asked_for: str = ""
+    tables: Tables = field(default_factory=Tables)
+    jobs: Jobs = field(default_factory=Jobs)
+    known_sweeps: tuple[int, dict[str, str]] = field(default=(-1, {}))  # with the version of the catalog
+
+    @property
+    def version(self) -> tuple[int, int]:
+        """What an answer depends on: as long as it is the same, so are the answers."""
+        return self.catalog.version, self.jobs.version
+
+    def find(self, id: str) -> Entry:
+        """The run of this id, which is looked up among those that were found, and never a path. Raises Refused."""
+        self.catalog.update(FRESH)
+        if (entry := self.catalog.entries.get(id)) is None:
+            raise Refused(f"there is no run {id[:200]!r}", status=404, param="id", code="run_not_found")
+        return entry
+
+    def sweeps(self) -> dict[str, str]:
+        """Id of a run -> id of the sweep that it belongs to."""
+        version, found = self.known_sweeps
+        if version != self.catalog.version:
+            version, places = self.catalog.version, list(self.catalog.places.values())
+            found = {id: sweep for place in places for id, sweep in runs_of_sweeps(place).items()}
+            self.known_sweeps = version, found
+        return found
+
+    def row(self, entry: Entry) -> dict[str, Any]:
+        """The whole row of a run, with what its model is called where it can be asked."""
+        row = whole_row(entry, self.sweeps())
+        several = len(self.catalog.labs) > 1
+        name = entry.id if several else entry.id.partition("/")[2]
+        return row | {"chat": name if row["can_chat"] else None}
+
+    def report_address(self, id: str, folder: Path) -> str | None:
+        """Where the page in a folder is, with a key where requests need a token; None without a page."""
+        if not (folder / "report.html").is_file():
+            return None
+        return f"/live/report/{quote(id)}" + (f"?key={self.key_of(id)}" if self.asked_for else "")
+
+    def folder_of(self, id: str) -> Path:
+        """The folder of a run, of a run with stages, or of a sweep, looked up by its id. Raises Refused."""
+        self.catalog.update(FRESH)
+        if (entry := self.catalog.entries.get(id)) is not None:
+            return entry.folder
+        for entry in self.catalog.entries.values():
+            if entry.stage and entry.id.rpartition("/")[0] == id:
+                return entry.folder.parent
+        place, name = place_of_sweep(self.catalog, id)
+        return place.out / FOLDER / name
+
+    def key_of(self, id: str) -> str:
+        """What opens one report, as a frame cannot send the token."""
+        return hmac.new(self.asked_for.encode(), id.encode("utf-8", "replace"), hashlib.sha256).hexdigest()
+
+    def find_all(self, ids: Iterable[str]) -> list[Entry]:
+        """The runs of these ids, each once. Raises Refused for an unknown one, for none and for too many."""
+        asked = list(dict.fromkeys(ids))
+        if not 1 <= len(asked) <= MOST:
+            raise Refused(f"id: give 1 to {MOST} of them, not {len(asked)}", param="id", code="invalid_value")
+        return list(map(self.find, asked))
+
+
+def run_data(entry: Entry) -> RunData:
+    """A run for the functions of reports: its summary and its whole config. Raises Refused where a file is damaged."""
+    if entry.problem:
+        raise Refused(f"{entry.id}: {entry.problem}", status=409, param="id", code="damaged")
+    summary = dict(entry.summary) | {"status": entry.status, "run": entry.name}
+    return RunData(entry.folder, summary, config_of(entry))
+
+
+def config_of(entry: Entry) -> dict[str, Any]:
+    """config.toml of a run with every key, dotted. Raises Refused where it is missing or damaged."""
+    found = read_whole_config(entry.folder, stamp(entry.folder / "config.toml"))
+    if isinstance(found, str):
+        raise Refused(f"{entry.id}: config.toml: {found}", status=409, param="id", code="damaged")
+    return dict(found)
+
+
+@functools.lru_cache(maxsize=512)
+def read_whole_config(folder: Path, at: tuple[int, int]) -> Mapping[str, Any] | str:
+    """`config_of`, once for each state of the file; what is wrong with it where it cannot be read."""
+    if at[0] > LARGEST:
+        return f"it has more than {LARGEST:,} bytes"
+    if not (folder / "config.toml").is_file():
+        return "it is missing"
+    try:
+        return flat(completed(read_config(folder)))
+    except UserError as error:
+        return error.message
+    except (ValueError, TypeError, AttributeError, OSError) as error:
+        return str(error)
+
+
+def finite_dict(value: Mapping[str, Any]) -> dict[str, Any]:
+    """A dict for JSON, as `finite` makes it."""
+    found: dict[str, Any] = finite(value)
+    return found
+
+
+def finite(value: Any) -> Any:
+    """A value for JSON: None in place of numbers that are not finite."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {str(key): finite(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [finite(item) for item in value]
+    return value if value is None or isinstance(value, (str, bool, int)) else str(value)

@@ -1,0 +1,349 @@
+"""The live page in a real browser, with the real server. Skipped without Chromium."""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+import shutil
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("starlette", reason="needs the extra serve")
+pytest.importorskip("uvicorn", reason="needs the extra serve")
+
+import uvicorn
+from browser import CHROMIUM, Browser, Page, browser
+from chat_page import IDLE, say, texts
+from conftest import PREPARE, TINY
+from preparing import write
+
+from core.lab.loop import loop
+from core.lab.opened import open_folder
+from core.lab.training import Wish
+from core.serve.limits import Limits
+from core.serve.server import Address, connection_type
+from core.serve.setting_up import set_up
+
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium")
+EVIL = "<script>document.title = 'bad'</script><img src=x onerror=\"document.title = 'bad'\">"
+READY = "document.body?.classList.contains('ready')"
+ROWS = "#runs .name a"
+
+
+@dataclass(frozen=True)
+class Shown:
+    """A server with the live page. folder: what it was started in."""
+
+    folder: Path
+    port: int
+    token: str
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}/"
+
+    @property
+    def whole(self) -> str:
+        """The address with the token, as it is printed."""
+        return f"{self.url}#token={self.token}"
+
+    @property
+    def out(self) -> Path:
+        return self.folder / "experiments" / "spaces" / "out"
+
+
+@contextmanager
+def showing(folder: Path, port: int = 0) -> Iterator[Shown]:
+    """The server of a folder, in a thread."""
+    site = set_up([], "", (), Limits(), Address("127.0.0.1", port))
+    config = uvicorn.Config(
+        site.app,
+        http=connection_type(Limits()),
+        ws="none",
+        lifespan="on",
+        log_level="critical",
+        timeout_graceful_shutdown=1,
+    )
+    server = uvicorn.Server(config)
+    found = socket.socket()
+    found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    found.bind(("127.0.0.1", port))
+    found.listen(128)
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [found]})
+    thread.start()
+    try:
+        yield Shown(folder, found.getsockname()[1], site.token)
+    finally:
+        server.should_exit = True
+        thread.join()
+        found.close()
+
+
+def another(out: Path, name: str, *, seed: int = 1337, width: int = 16, started: str = "2026-01-01T00:00:00") -> None:
+    """A run with other figures, copied from `default`."""
+    folder = out / name
+    shutil.copytree(out / "default", folder, ignore=shutil.ignore_patterns("checkpoints", "*.png", "*.html"))
+    summary = json.loads((folder / "summary.json").read_text())
+    summary |= {"run": name, "seed": seed, "started": started, "best_val_loss": width / 10 + seed / 1000}
+    (folder / "summary.json").write_text(json.dumps(summary))
+    config = (folder / "config.toml").read_text()
+    config = re.sub(r"(\[train\.runtime\][^\[]*?\nseed = )\d+", rf"\g<1>{seed}", config).replace(
+        "n_embd = 16", f"n_embd = {width}"
+    )
+    (folder / "config.toml").write_text(config)
+
+
+def train_first(folder: Path) -> Path:
+    """A lab with an experiment `spaces` that has a run `default`. Returns its folder of runs."""
+    home = write(folder / "experiments" / "spaces", PREPARE, TINY)
+    loop(open_folder(str(home)), Wish(description=f"The first run. {EVIL}", command="terrarium loop spaces"))
+    return home / "out"
+
+
+@pytest.fixture(scope="module")
+def shown(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shown]:
+    """Five runs, of which two pairs differ by their seed alone."""
+    folder = tmp_path_factory.mktemp("live")
+    out = train_first(folder)
+    for width in (8, 24):
+        for seed in (1, 2):
+            another(out, f"width{width}-{seed}", width=width, seed=seed, started=f"2026-01-0{seed}T00:00:0{width % 8}")
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.chdir(folder)
+        monkeypatch.delenv("TERRARIUM_EXPERIMENTS", raising=False)
+        with showing(folder) as running:
+            yield running
+
+
+@pytest.fixture(scope="module")
+def chromium(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
+    with browser(tmp_path_factory.mktemp("profile")) as running:
+        yield running
+
+
+@pytest.fixture
+def page(chromium: Browser, shown: Shown) -> Iterator[Page]:
+    """The page, opened by the address with the token; at the end its console is empty, and it has asked no other machine."""
+    found = chromium.page("about:blank")
+    found.call("Network.enable")
+    found.call("Page.navigate", url=shown.whole)
+    found.until(READY)
+    found.until("document.querySelectorAll('#runs .name').length")
+    yield found
+    assert found.complaints() == []
+    asked = [
+        event["params"]["request"]["url"]
+        for event in chromium.events
+        if event.get("sessionId") == found.session and event["method"] == "Network.requestWillBeSent"
+    ]
+    assert len(asked) > 10 and all(url.startswith((shown.url, "data:")) for url in asked), asked
+
+
+def press_button(page: Page, words: str) -> None:
+    """Click the button with these words."""
+    found = f"[...document.querySelectorAll('button')].findLast((one) => one.textContent === {json.dumps(words)} && one.checkVisibility())"
+    page.until(found)
+    page.run(f"{found}.click()")
+
+
+def key(page: Page, name: str) -> None:
+    page.run(f"document.activeElement.dispatchEvent(new KeyboardEvent('keydown', {{ key: {json.dumps(name)}, bubbles: true, cancelable: true }}))")  # fmt: skip
+
+
+def tick(page: Page, *names: str) -> None:
+    for name in names:
+        page.run(f"[...document.querySelectorAll('#runs .row')].find((row) => row.querySelector('.name a').textContent === {json.dumps(name)}).querySelector('input').click()")  # fmt: skip
+
+
+def test_runs_are_listed_and_one_is_opened_by_keys(page: Page, shown: Shown) -> None:
+    assert page.run("location.href") == shown.url  # the token is out of sight
+    assert set(texts(page, ROWS)) == {"default", "width8-1", "width8-2", "width24-1", "width24-2"}
+    assert texts(page, ROWS)[0] == "default" and texts(page, "#count") == ["5 runs"]
+    page.until("document.querySelector('#connection').textContent === '● live'")
+    page.run("document.querySelector('#runs').focus()")
+    key(page, "Enter")
+    page.until("document.querySelector('#pane h1')?.textContent.includes('spaces/default')")
+    assert EVIL in texts(page, ".about")[0] and page.run("document.querySelector('#pane img, #pane script')") is None
+    page.until("document.querySelectorAll('#pane canvas').length >= 3")
+    press_button(page, "Samples")
+    page.until("document.querySelector('.samples tbody tr')")
+    press_button(page, "Settings")
+    page.until("document.querySelectorAll('.keys tr').length > 30")
+    press_button(page, "Report")
+    page.until("document.querySelector('iframe')")
+    assert page.run("document.querySelector('iframe').getAttribute('sandbox')") == ""
+    press_button(page, "Curves")
+    key(page, "Escape")
+    page.until("document.querySelector('.compare')")
+    assert page.run("document.title") == "Terrarium"
+
+
+def test_ticked_runs_are_compared(page: Page) -> None:
+    for _ in range(2):
+        page.run("document.querySelector('#runs').focus()")
+        key(page, "ArrowDown")
+        key(page, " ")
+    page.until("document.querySelectorAll('.names a').length === 2")
+    page.until("document.querySelector('.verdict p')")
+    press_button(page, "Untick all")
+    tick(page, "width8-1", "width24-1")
+    page.until("document.querySelector('.settings')?.textContent.includes('train.model.n_embd')")
+    assert texts(page, ".settings td")[:3] == ["train.model.n_embd", "8", "24"]
+    page.until("document.querySelectorAll('.verdict p, .verdict td').length > 2")
+    tick(page, "width8-2", "width24-2")
+    page.run(
+        "[...document.querySelectorAll('.tools input')].find((one) => one.parentElement.textContent.includes('seeds')).click()"
+    )
+    page.until("document.querySelector('.charts figure:first-child .legend-entry')?.textContent.includes('2 seeds')")
+    assert len(texts(page, ".charts figure:first-child .legend-entry")) == 2
+    page.open(page.run("location.href"))  # ticks stay
+    page.until("document.querySelectorAll('.names a').length === 4")
+    press_button(page, "Untick all")
+
+
+def test_a_filter_and_what_an_empty_list_says(page: Page) -> None:
+    key(page, "/")
+    page.until("document.activeElement.id === 'text'")
+    page.type("width24")
+    page.until("document.querySelector('#count').textContent === '2 runs'")
+    page.run("document.activeElement.select()")
+    page.type("nothing is called so")
+    page.until("!document.querySelector('#none').hidden")
+    press_button(page, "Show all runs")
+    page.until("document.querySelector('#count').textContent === '5 runs'")
+
+
+def test_notes_are_kept_and_a_run_is_removed_after_a_question(page: Page, shown: Shown) -> None:
+    another(shown.out, "doomed", started="2026-02-01T00:00:00")
+    page.until("[...document.querySelectorAll('#runs .name a')].some((one) => one.textContent === 'doomed')")
+    page.run("location.hash = 'run=experiments%2Fspaces%2Fdoomed'")
+    press_button(page, "☆ Star")
+    press_button(page, "★ Starred")
+    press_button(page, "☆ Star")
+    press_button(page, "Tags…")
+    page.run(
+        "document.querySelector('dialog[open] input').value = 'good, <b>bold</b>'; document.querySelector('dialog[open] form').requestSubmit()"
+    )
+    page.until("document.querySelectorAll('.about .tag').length === 2")
+    assert texts(page, ".about .tag") == ["good", "<b>bold</b>"]
+    press_button(page, "Describe…")
+    page.run(
+        f"document.querySelector('dialog[open] textarea').value = {json.dumps(EVIL)}; document.querySelector('dialog[open] form').requestSubmit()"
+    )
+    page.until("document.querySelector('.about')?.textContent.includes('onerror')")
+    press_button(page, "Remove…")
+    page.until("document.querySelector('dialog[open] li')")
+    assert texts(page, "dialog[open] li") == ["spaces/doomed"]
+    press_button(page, "Leave it")
+    assert (shown.out / "doomed").is_dir()
+    press_button(page, "Remove…")
+    press_button(page, "Remove for good")
+    page.until("document.querySelector('#count').textContent === '5 runs'")
+    assert not (shown.out / "doomed").exists()
+    assert page.run("document.title").startswith(("doomed", "Terrarium"))
+
+
+def test_without_the_token_there_are_no_buttons_that_change(chromium: Browser, shown: Shown) -> None:
+    page = chromium.page(f"{shown.url}#run=experiments%2Fspaces%2Fdefault")
+    page.until("document.querySelector('.run .buttons')")
+    assert page.run("document.querySelector('#start').hidden && document.querySelector('#jobs').hidden")
+    assert texts(page, ".run .buttons > *") == ["Chat", "Copy command"]
+    assert page.run("document.querySelectorAll('button.star').length") == 0
+    assert page.complaints() == []
+
+
+def test_dark_on_a_phone(chromium: Browser, shown: Shown) -> None:
+    page = chromium.page(shown.whole, width=360, height=740, dark=True)
+    page.until(READY)
+    for place in ("", "curves", "run=experiments%2Fspaces%2Fdefault"):
+        page.run(f"location.hash = {place!r}")
+        page.until(
+            "document.querySelector('#runs').checkVisibility()"
+            if not place
+            else "document.querySelector('#pane canvas')"
+        )
+        assert page.run("document.documentElement.scrollWidth") <= 360
+    press_button(page, "Start a run…")
+    page.until("document.querySelector('dialog[open] code').textContent === 'terrarium loop spaces'")
+    assert page.run("document.querySelector('dialog[open]').scrollWidth") <= 360
+    page.run("document.querySelector('dialog select:nth-child(2)')?.focus()")
+    assert page.complaints() == []
+
+
+def test_a_server_that_goes_and_comes_back(chromium: Browser, shown: Shown) -> None:
+    with showing(shown.folder) as other:
+        page = chromium.page(other.url)
+        page.until("document.querySelector('#connection').textContent === '● live'")
+        port = other.port
+    page.until("document.querySelector('#trouble').textContent.includes('does not answer')")
+    assert texts(page, "#connection") == ["○ not connected"] and len(texts(page, ROWS)) == 5
+    with showing(shown.folder, port):
+        page.until("document.querySelector('#connection').textContent === '● live'", 30)
+        assert page.run("document.querySelector('#trouble').hidden")
+        page.call("Page.navigate", url="about:blank")
+
+
+@pytest.mark.slow
+def test_a_run_is_started_watched_compared_and_chatted_with(page: Page, shown: Shown) -> None:
+    press_button(page, "Start a run…")
+    page.until("document.querySelector('dialog[open]')")
+    page.run("""(() => {
+        const [name, description] = [...document.querySelectorAll('dialog[open] input')].filter((one) => one.checkVisibility()).filter((_, at, all) => at === 0 || at === all.length - 1);
+        name.value = 'started'; description.value = 'From the page';
+        document.querySelector('dialog[open] textarea').value = 'train.schedule.max_iters=400\\ntrain.runtime.eval_interval=20';
+        document.querySelector('dialog[open] textarea').dispatchEvent(new Event('input', { bubbles: true }));
+    })()""")
+    said = page.run("document.querySelector('dialog[open] code').textContent")
+    assert said == "terrarium loop spaces --run started -s train.schedule.max_iters=400 -s train.runtime.eval_interval=20 --description 'From the page'"  # fmt: skip
+    press_button(page, "Start")
+    page.until("[...document.querySelectorAll('#runs .name a')].some((one) => one.textContent === 'started')", 90)
+    page.run("location.hash = 'run=experiments%2Fspaces%2Fstarted'")
+    page.until("document.querySelector('.run .progress')", 60)  # while it runs
+    page.until("document.querySelectorAll('#pane canvas').length >= 3", 60)
+    page.until("document.querySelector('.run .state')?.textContent.includes('completed')", 240)
+    with (shown.out / "started" / "metrics.csv").open() as file:
+        assert int(list(csv.DictReader(file))[-1]["step"]) == 400
+    press_button(page, "Log")
+    page.until("document.querySelector('.log').textContent.length > 100")
+    page.run("location.hash = ''")
+    tick(page, "started", "default")
+    page.until("document.querySelector('.verdict p')")
+    page.until("document.querySelector('.settings')?.textContent.includes('train.schedule.max_iters')")
+    press_button(page, "Untick all")
+    page.run("location.hash = 'run=experiments%2Fspaces%2Fstarted'")
+    page.until("document.querySelector('a.button')")
+    page.click("a.button")
+    page.until("document.querySelector('#model')?.value === 'spaces/started' && document.querySelector('.empty .size')?.textContent.includes('sees')", 60)  # fmt: skip
+    page.until(IDLE)
+    say(page, "ab: ")
+    assert texts(page, ".said")[1].strip().startswith("a b")
+    shutil.rmtree(shown.out / "started")
+
+
+@pytest.mark.slow
+def test_a_thousand_runs(chromium: Browser, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only the rows in view are elements, and the last row is a key away."""
+    out = train_first(tmp_path)
+    for number in range(1000):
+        another(out, f"run{number:04}", started=f"2026-01-01T00:{number // 60:02}:{number % 60:02}")
+    monkeypatch.chdir(tmp_path)
+    with showing(tmp_path) as running:
+        page = chromium.page(running.url)
+        page.until("document.querySelectorAll('#runs .name').length > 5")
+        begun = time.monotonic()
+        page.open(f"{running.url}?again")
+        page.until("document.querySelectorAll('#runs .name').length > 5")
+        assert time.monotonic() - begun < 5  # a quiet machine takes less than one second
+        page.run("document.querySelector('#runs').focus()")
+        key(page, "End")
+        page.until("[...document.querySelectorAll('#runs .name a')].some((one) => one.textContent === 'run0000')")
+        assert page.run("document.querySelectorAll('#runs .row').length") < 60
+        assert page.complaints() == []
