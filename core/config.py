@@ -428,6 +428,13 @@ class Runtime(Section):
     )
     log_interval: Count = Field(10, role="machine", description="optimizer steps between rows of metrics")
     checkpoint_interval: Count = Field(250, role="machine", description="optimizer steps between checkpoints")
+    keep_checkpoints: CountOrZero = Field(
+        0,
+        role="shown",
+        description="how many steps on the way keep their weights, besides the checkpoints `best` and `last`: the first before any "
+        "step, the last one at the end, the others from a hundredth of max_iters (or max_minutes) on, each later by the same factor. "
+        "`look` then shows how the model has learnt. 0: none",
+    )
     seed: Seed = Field(1337, role="seed", description="seed of weights, dropout and data order")
     backend: Literal["torch", "jax"] = Field(
         "torch",

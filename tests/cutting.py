@@ -60,6 +60,9 @@ def outcome(run: Path, experiment: Path | None = None) -> dict[str, Any]:
         state = checkpoints.read(folder).state
         found[name] = [(folder / part).read_bytes() for part in checkpoints.PARTS]
         found[f"{name} state"] = [state["step"], state["rng"], state["optimizer"], without_seconds(state["progress"])]
+    parent = run / "checkpoints"
+    kept = {step: checkpoints.read(parent / checkpoints.kept_name(step)) for step in checkpoints.kept_steps(parent)}
+    found["kept"] = {step: (each.folder / checkpoints.PARTS[0]).read_bytes() for step, each in kept.items()}
     return found
 
 

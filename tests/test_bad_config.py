@@ -67,6 +67,7 @@ def out_of_range() -> list[Row]:
         "train.schedule.factor": "1", "train.schedule.interval": "0", "train.schedule.patience": "-1", "train.schedule.lr_decay_iters": "0", "train.schedule.min_lr": "-1e-9", "train.schedule.decay_fraction": "1.5",
         "train.runtime.max_minutes": "0", "train.runtime.eval_interval": "0", "train.runtime.eval_iters": "-1",
         "train.runtime.log_interval": "0", "train.runtime.checkpoint_interval": "0", "train.runtime.seed": "-1",
+        "train.runtime.keep_checkpoints": "-1",
         "train.runtime.threads": "0", "train.runtime.out_dir": '""', "sample.sample.num_samples": "0",
         "sample.sample.max_new_tokens": "0", "sample.sample.temperature": "-1", "sample.sample.top_k": "-1",
         "sample.sample.top_p": "0", "evaluate.max_prompts": "-1", "evaluate.training_prompts": "-1",

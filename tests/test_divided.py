@@ -72,10 +72,12 @@ def unbroken(prepared: Path, warm: Warm, tmp_path_factory: pytest.TempPathFactor
 def ended(run: Path) -> dict[str, Any]:
     """What must not depend on interruptions: losses, and the whole tensors of all checkpoints as bytes."""
     found: dict[str, Any] = {"losses": losses(run).tolist()}
-    for name in ("last", "best"):
+    for name in ("last", "best", *map(checkpoints.kept_name, checkpoints.kept_steps(run / "checkpoints"))):
         checkpoint = checkpoints.read(run / "checkpoints" / name)
         tensors = {**{f"m.{key}": each for key, each in checkpoint.model.items()}, **checkpoint.optimizer}
         found[name] = {key: each.numpy().tobytes() for key, each in tensors.items()}
+        if checkpoints.KEPT.fullmatch(name):
+            continue  # weights alone
         state = checkpoint.state
         found[f"{name} state"] = [state["step"], state["rng"], state["optimizer"], without_seconds(state["progress"])]
     return found

@@ -49,7 +49,7 @@ STEPS = 12
 # Four micro-batches: as many as the most processes. Dropout, so that random numbers count.
 SHARED = (
     CONFIG.format(steps=STEPS).replace("batch_size = 2", "batch_size = 3\ngrad_accum_steps = 4")
-    + 'attention = "explicit"\n'
+    + 'attention = "explicit"\nkeep_checkpoints = 4\n'
 )
 EXACT = ("-s", "train.runtime.exact_across=true")
 QUICK = ("-s", "train.runtime.team_timeout=2")

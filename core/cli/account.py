@@ -36,6 +36,8 @@ def lines(account: Account, colour: bool) -> Iterator[str]:
         yield from ("", "training by reward", *reward_lines(account["reward"]))
     if account["prediction"]:
         yield from ("", "cost of the run", *cost_lines(account))
+    if account["kept"]:
+        yield from ("", "kept steps", *(f"  {text}" for text in account["kept"]["lines"]))
     found = account["warnings"]
     yield from ("", "suspicious settings" if found else "no suspicious settings")
     for number, warning in enumerate(found, 1):

@@ -49,7 +49,7 @@ def import_model(
 @click.argument("target", metavar="DIR", type=PATH)
 @options.run
 @options.stage
-@click.option("--checkpoint", type=click.Choice(["best", "last"]), default="best", show_default=True, help="Which one.")
+@options.checkpoint
 @click.option("--type", "kind", metavar="f32|f16|bf16|q8_0", default="f16", show_default=True, help="Numbers of gguf.")
 @options.as_json
 @options.settings

@@ -36,6 +36,7 @@ def together(*decorators: Callable[[F], F]) -> Callable[[F], F]:
 experiment = click.argument("experiment", metavar="EXP", shell_complete=completion.experiments)
 run = click.option("--run", "name", metavar="NAME", shell_complete=completion.runs, help="Name of the run.  [default: the variant's name, or default]")  # fmt: skip
 stage = click.option("--stage", metavar="NAME", default="", shell_complete=completion.stages, help="Only this stage of [[stages]].")  # fmt: skip
+checkpoint = click.option("--checkpoint", metavar="best|last|STEP", default="best", show_default=True, help="Which one; STEP: one that train.runtime.keep_checkpoints has kept.")  # fmt: skip
 as_json = click.option("--json", "as_json", is_flag=True, help="Machine-readable output on stdout.")
 rows_as_json = click.option(
     "--json",

@@ -15,6 +15,7 @@ from core.cli import options
 @options.experiment
 @options.run
 @options.stage
+@options.checkpoint
 @click.option("--data", metavar="FOLDER|VARIANT", help="Evaluate on another dataset, made with the same encoder.")
 @click.option(
     "--prompts",
@@ -37,6 +38,7 @@ def evaluate(
     experiment: str,
     name: str | None,
     stage: str,
+    checkpoint: str,
     as_json: bool,
     overrides: tuple[str, ...],
     variant: str,
@@ -62,7 +64,7 @@ def evaluate(
         raise click.UsageError("--suite excludes --data and --prompts")
     if run_code and suite is None:
         raise click.UsageError("--run-code needs --suite")
-    model = load_model(*trained_as(opened, name, stage))
+    model = load_model(*trained_as(opened, name, stage), checkpoint)
     if suite is not None:
         metrics = evaluate_suite(model, suite, run_code=run_code, **choices)
     else:
@@ -75,6 +77,7 @@ def evaluate(
 @options.experiment
 @options.run
 @options.stage
+@options.checkpoint
 @options.sampling
 @options.as_json
 @options.settings
@@ -82,6 +85,7 @@ def sample(
     experiment: str,
     name: str | None,
     stage: str,
+    checkpoint: str,
     as_json: bool,
     overrides: tuple[str, ...],
     variant: str,
@@ -97,7 +101,7 @@ def sample(
     opened, console = options.opened(experiment, overrides, variant, quiet, as_json=as_json)
     options.tell_of_no_effect("sample", overrides)
     show = console.write if console.interactive else None
-    model = load_model(*trained_as(opened, name, stage))
+    model = load_model(*trained_as(opened, name, stage), checkpoint)
     samples = draw(model, show=show, **choices)
     say_samples(console, samples, first_is_shown=show is not None)
     if as_json:

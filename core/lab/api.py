@@ -12,7 +12,7 @@ import html
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from core.errors import RunFailed, UserError
 from core.lab.notebook import listener_here
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
     from core.data.dataset import Dataset
     from core.lab.model import LoadedModel
+    from core.lab.moments import OverTime
 
 SEED = "train.runtime.seed"
 HARMLESS = ("machine", "place", "shown")  # roles of keys that may differ from those a run was trained with
@@ -82,20 +83,36 @@ class TrainedRun:
             ) from None
         return pandas.DataFrame(self.metrics)
 
-    def load(self, checkpoint: Literal["best", "last"] = "best") -> LoadedModel:
-        """The model of a checkpoint.
+    @property
+    def moments(self) -> list[int]:
+        """The steps whose weights the run has kept, see train.runtime.keep_checkpoints."""
+        from core.training.checkpoints import kept_steps
+
+        return kept_steps(self.folder / "checkpoints")
+
+    def over_time(self, prompt: str | None = None) -> OverTime:
+        """What the run answered to a prompt, attended to and held in its embeddings at each of `moments`.
+
+        prompt: by default one of validation. Raises UserError if no step was kept, and for a prompt that cannot be encoded.
+        """
+        from core.lab.moments import Moments
+
+        return Moments(self.with_harmless(), self.name).over_time(prompt)
+
+    def load(self, checkpoint: str | int = "best") -> LoadedModel:
+        """The model of a checkpoint: "best", "last", or a step of `moments`.
 
         The run's own settings count; of those that the experiment was opened with, only what changes no model does, such
         as the device. Raises UserError where no checkpoint is whole.
         """
         from core.lab.model import load_model
 
-        if checkpoint not in ("best", "last"):
-            raise UserError(
-                f"a run has no checkpoint '{checkpoint}'", place="checkpoint", remedy='Load "best" or "last".'
-            )
+        return load_model(self.with_harmless(), self.name, checkpoint)
+
+    def with_harmless(self) -> Opened:
+        """The experiment with those of its overrides that change no model."""
         harmless = [text for text in self.opened.overrides if role_of(text.partition("=")[0]) in HARMLESS]
-        return load_model(replace(self.opened, overrides=tuple(harmless)), self.name, checkpoint)
+        return replace(self.opened, overrides=tuple(harmless))
 
     def __fspath__(self) -> str:
         return str(self.folder)

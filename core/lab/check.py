@@ -7,8 +7,9 @@ from typing import Any
 
 from torch import nn
 
+from core import files
 from core.chat.render import spelled
-from core.config import Data
+from core.config import Data, Train
 from core.data.batches import packing_of
 from core.data.dataset import Dataset, Side
 from core.dial import rules_of
@@ -31,7 +32,7 @@ from core.lab.stages import at_stage, named
 from core.models.build import build_model, parameter_count
 from core.plugins.manager import Plugins
 from core.roles import flat
-from core.training import memory
+from core.training import checkpoints, ladder, memory
 
 TIMED_SECONDS = 5.0
 SHOWN = 500  # tokens of a conversation
@@ -68,6 +69,7 @@ def account_of(opened: Opened, *, timing: bool = True) -> Account:
         "packing": packing_figures(dataset, data),
         "adapters": model["adapters"],
         "reward": reward_outlook(opened, dataset),
+        "kept": kept_steps_of(settled.config.train, model["weight_bytes"]),
         "dial": [dataclasses.asdict(rule) for rule in rules_of(opened.config, given, dataset.encoder.vocab_size)],
         "optimal_loss": opened.config.evaluate.optimal_loss,
         "prediction": None if prediction is None else dataclasses.asdict(prediction),
@@ -173,8 +175,28 @@ def untimed(settled: Settled, dataset: Dataset, plugins: Plugins) -> Account:
 
 
 def of_model(model: nn.Module) -> Account:
-    """The number of parameters that are trained, and the adapters of a pretrained model."""
-    return {"parameters": parameter_count(model), "adapters": adapted_account(model)}
+    """The number of parameters that are trained, the bytes of weights in a checkpoint, and the adapters of a pretrained model."""
+    return {
+        "parameters": parameter_count(model),
+        "weight_bytes": checkpoints.size(checkpoints.weights(model)),
+        "adapters": adapted_account(model),
+    }
+
+
+def kept_steps_of(train: Train, weight_bytes: int) -> Account | None:
+    """How many steps train.runtime.keep_checkpoints keeps at most, the bytes of their weights on the disk, and this in lines. None without any.
+
+    steps: which, if the run has all its steps; None where it is limited by minutes.
+    """
+    runtime = train.runtime
+    if not runtime.keep_checkpoints:
+        return None
+    timed = runtime.max_minutes is not None
+    steps = None if timed else ladder.steps(train.schedule.max_iters, runtime.keep_checkpoints)
+    count = runtime.keep_checkpoints if steps is None else len(steps)
+    which = [] if steps is None else [f"{', '.join(f'{step:,}' for step in steps)}; the last one is the run's end"]
+    disk = f"{count:,} x {files.megabytes(weight_bytes)} of the disk at most, besides the checkpoints best and last"
+    return {"count": count, "steps": steps, "bytes": count * weight_bytes, "lines": [*which, disk]}
 
 
 def baseline_losses(dataset: Dataset, data: Data) -> Account:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from core.chat.render import BegunText, PromptText
+from core.data.documents import Example
 from core.errors import UserError
 from core.lab.model import LoadedModel
 from core.plugins.manager import built_in
@@ -39,6 +41,20 @@ def look(model: LoadedModel, prompt: str | None = None) -> Looked:
 
     Raises UserError if no prompt is given and the data has none, and for a prompt that the encoder cannot encode.
     """
+    text = prompt_to_look_at(model, prompt).prompt
+    with explaining(model):
+        found = looked(model, text)
+    say = model.opened.listener.say
+    say(f"looked inside {model.run.title} at step {model.step}: {found.look.prompt!r} -> {found.look.answer!r}")
+    for remark in found.look.remarks:
+        say(f"  {remark}")
+    for path in found.paths:
+        say(f"  {path}")
+    return found
+
+
+def prompt_to_look_at(model: LoadedModel, prompt: str | None) -> Example:
+    """The prompt that is given, or one of validation with the right answer. Raises UserError if there is none."""
     if prompt is None:
         examples = model.dataset.examples("val", 1)
         if not examples:
@@ -47,21 +63,20 @@ def look(model: LoadedModel, prompt: str | None = None) -> Looked:
                 place="prompt",
                 remedy='Give the text to look at, such as `prompt="To be"`.',
             )
-        prompt = examples[0].prompt
+        return examples[0]
     if not prompt:
         raise UserError("the prompt is empty", place="prompt", remedy='Give some text, such as `prompt="12+34="`.')
+    return Example(prompt, "")
+
+
+@contextlib.contextmanager
+def explaining(model: LoadedModel) -> Iterator[None]:
+    """Give the UserError for a prompt that cannot be encoded a remedy: the encoder's own is about preparing data."""
     try:
-        found = looked(model, prompt)
+        yield
     except UserError as error:
         remedy = f"{model.run.title} was trained without it. Look at text like its training data."
         raise UserError(error.message, place="prompt", remedy=remedy) from None
-    say = model.opened.listener.say
-    say(f"looked inside {model.run.title} at step {model.step}: {found.look.prompt!r} -> {found.look.answer!r}")
-    for remark in found.look.remarks:
-        say(f"  {remark}")
-    for path in found.paths:
-        say(f"  {path}")
-    return found
 
 
 def looked(model: LoadedModel, prompt: str, most_layers: int = 0) -> Looked:

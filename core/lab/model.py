@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -31,6 +32,7 @@ from core.sampling.load import Trained, load_run, run_config
 from core.sampling.rollouts import Rollout
 from core.toml import is_of_stage
 from core.tracking.run import Run, find_run, name_of
+from core.training import checkpoints
 from core.training.machine import choose_device
 
 
@@ -117,10 +119,12 @@ class LoadedModel:
         return [answer for answer in self.closing.answers["val"] if not answer.correct]
 
     def evaluate(self) -> dict[str, Any]:
-        """Evaluate on the whole validation side, with prepare.py's `evaluate`. Also writes the run's evaluation.json."""
+        """Evaluate on the whole validation side, with prepare.py's `evaluate`. Also writes the run's evaluation.json, but not of a
+        step that was kept on the way."""
         metrics: dict[str, float | None] = dict(self.closing.metrics)
         metrics |= own_metrics(self.opened, self.run, self.module, self.encoder, metrics)
-        files.write_figures(self.run.folder / "evaluation.json", metrics | {DETAILS: self.details})
+        if not self.trained.kept:
+            files.write_figures(self.run.folder / "evaluation.json", metrics | {DETAILS: self.details})
         return {
             "experiment": self.run.experiment.name,
             "run": self.run.name,
@@ -204,16 +208,36 @@ class LoadedModel:
         return settings
 
 
-def load_model(opened: Opened, name: str | None = None, checkpoint: str = "best") -> LoadedModel:
-    """Load a run's checkpoint. The experiment's overrides apply on top of the run's own config.
+def load_model(opened: Opened, name: str | None = None, checkpoint: str | int = "best") -> LoadedModel:
+    """Load a run's checkpoint: best, last, or the number of a kept step. The experiment's overrides apply on top of the run's own config.
 
     Raises UserError if there is no such run, or no whole checkpoint.
     """
     folder = find_run(opened.experiment, opened.out, name or opened.default_run)
+    checkpoint = checkpoint_name(folder, checkpoint)
     config = run_config(folder, tuple(text for text in opened.overrides if is_for_run(opened, text)))
     with computing(choose_device(config.sample.runtime.device or "auto").type):  # building draws random weights
         trained = load_run(folder, config, opened.plugins, checkpoint)
     return LoadedModel(opened, Run(opened.experiment, name_of(folder), config), trained)
+
+
+def checkpoint_name(folder: Path, checkpoint: str | int) -> str:
+    """The name of a run's checkpoint, from best, last, or the number of a kept step. Raises UserError if it has no such one."""
+    text = str(checkpoint)
+    if text in ("best", "last"):
+        return text
+    kept = checkpoints.kept_steps(folder / "checkpoints")
+    number = checkpoints.KEPT.fullmatch(text)
+    step = int(number[1]) if number else int(text) if text.isdecimal() else None
+    if step in kept:
+        return checkpoints.kept_name(step)
+    raise UserError(
+        f"a run has no checkpoint '{text}'" if step is None else f"{name_of(folder)} has not kept step {step:,}",
+        place="checkpoint",
+        remedy=f"Choose best, last or a kept step: {', '.join(map(str, kept))}."
+        if kept
+        else "Choose best or last. A run keeps steps on its way with `train.runtime.keep_checkpoints=10`.",
+    )
 
 
 def is_for_run(opened: Opened, override: str) -> bool:

@@ -74,8 +74,9 @@ def evaluate_suite(
         say(f"  {line}")
     if not_run:
         say(Advice("  `run_code=True` runs programs that the model writes; docs/how-to/suites.md"))
-    kept = read_suites(model.run.folder) | {title_of(name, settings.suite_form): found}
-    files.write_figures(model.run.folder / FILE, kept)
+    if not model.trained.kept:
+        kept = read_suites(model.run.folder) | {title_of(name, settings.suite_form): found}
+        files.write_figures(model.run.folder / FILE, kept)
     return {"experiment": model.run.experiment.name, "run": model.run.name, "suite": name, **found}
 
 

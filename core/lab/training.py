@@ -317,10 +317,17 @@ def compare_machines(opened: Opened, run: Run, wish: Wish, fresh: Fresh) -> None
 
 
 def warn_of_little_room(run: Run, model: torch.nn.Module) -> None:
-    """Warn if two checkpoints will not fit on the disk: a new one and the one before it, which is removed last."""
+    """Warn if two checkpoints will not fit on the disk: a new one and the one before it, which is removed last. Or the steps that are kept."""
     # Adam keeps two tensors per parameter, the most of all built-in optimizers.
-    size = 3 * checkpoints.size(checkpoints.weights(model))
+    weights = checkpoints.size(checkpoints.weights(model))
+    size, kept = 3 * weights, run.config.train.runtime.keep_checkpoints
     free = files.free_bytes(run.folder)
+    if kept and 2 * size <= free < 2 * size + kept * weights:
+        warnings.warn(
+            f"{kept} kept steps of {run.title} take about {files.megabytes(kept * weights)} besides the checkpoints, and "
+            f"{files.megabytes(free)} are free in {run.folder}. Lower train.runtime.keep_checkpoints, or make room.",
+            stacklevel=2,
+        )
     if free < 2 * size:
         warnings.warn(
             f"a checkpoint of {run.title} takes about {files.megabytes(size)}, and {files.megabytes(free)} are free in "

@@ -13,7 +13,14 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from core.look.attention import AttentionMaps, attention_maps
-    from core.look.embeddings import Embeddings, fourier_spectrum, principal_plane, token_embeddings
+    from core.look.embeddings import (
+        Embeddings,
+        Plane,
+        fitted_plane,
+        fourier_spectrum,
+        principal_plane,
+        token_embeddings,
+    )
     from core.look.figures import attention_figure, embeddings_figure, spectrum_figure
 
 # Imported when they are used: every command loads the packages of core, and torch takes a second.
@@ -21,6 +28,8 @@ LAZY = {
     "AttentionMaps": "attention",
     "attention_maps": "attention",
     "Embeddings": "embeddings",
+    "Plane": "embeddings",
+    "fitted_plane": "embeddings",
     "fourier_spectrum": "embeddings",
     "principal_plane": "embeddings",
     "token_embeddings": "embeddings",
@@ -30,8 +39,8 @@ LAZY = {
 }
 
 __all__ = [
-    "AttentionMaps", "Embeddings", "attention_figure", "attention_maps", "embeddings_figure", "fourier_spectrum",
-    "principal_plane", "spectrum_figure", "token_embeddings",
+    "AttentionMaps", "Embeddings", "Plane", "attention_figure", "attention_maps", "embeddings_figure", "fitted_plane",
+    "fourier_spectrum", "principal_plane", "spectrum_figure", "token_embeddings",
 ]  # fmt: skip
 
 

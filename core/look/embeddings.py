@@ -67,24 +67,44 @@ def token_embeddings(model: nn.Module, encoder: Encoder) -> Embeddings | None:
     return Embeddings([visible(text) for _, text in texts], rows, numbers=False)
 
 
-def principal_plane(rows: Array) -> tuple[Array, Array]:
-    """The two directions of largest variance of (N, C): coordinates (N, 2), and the share of the variance of each (2,).
+@dataclass(frozen=True)
+class Plane:
+    """A plane in the space of embeddings. centre: (C,), its origin. axes: (2, C). shares: (2,), of the variance along each axis."""
 
-    Principal component analysis. The sign of a direction is such that the first token that is off zero is on its positive side.
+    centre: Array
+    axes: Array
+    shares: Array
+
+    def points(self, rows: Array) -> Array:
+        """The coordinates (N, 2) of embeddings (N, C), these or those of another step."""
+        found: Array = (rows - self.centre) @ self.axes.T
+        return found
+
+
+def fitted_plane(rows: Array) -> Plane:
+    """The plane of the two directions of largest variance of (N, C), through their mean: principal component analysis.
+
+    The sign of a direction is such that the first token that is off zero is on its positive side.
     """
-    centred = rows - rows.mean(axis=0)
-    u, s, _ = np.linalg.svd(centred, full_matrices=False)
-    points = np.zeros((len(rows), 2))
-    shares = np.zeros(2)
+    centre = rows.mean(axis=0)
+    _, s, directions = np.linalg.svd(rows - centre, full_matrices=False)
+    axes, shares = np.zeros((2, rows.shape[1])), np.zeros(2)
     count = min(2, len(s))
-    points[:, :count] = u[:, :count] * s[:count]
+    axes[:count] = directions[:count]
     if total := float(np.square(s).sum()):
         shares[:count] = np.square(s[:count]) / total
+    points = Plane(centre, axes, shares).points(rows)
     for axis in range(count):
         off = np.flatnonzero(np.abs(points[:, axis]) > 1e-9 * np.abs(points).max(initial=1e-30))
         if len(off) and points[off[0], axis] < 0:
-            points[:, axis] *= -1
-    return points, shares
+            axes[axis] *= -1
+    return Plane(centre, axes, shares)
+
+
+def principal_plane(rows: Array) -> tuple[Array, Array]:
+    """The embeddings (N, C) in their `fitted_plane`: coordinates (N, 2), and the share of the variance of each direction (2,)."""
+    plane = fitted_plane(rows)
+    return plane.points(rows), plane.shares
 
 
 def fourier_spectrum(rows: Array) -> Array:

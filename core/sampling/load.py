@@ -25,7 +25,8 @@ from core.training.progress import other_settings
 class Trained:
     """A loaded run. step: of the checkpoint. data, stop, has_examples: of the dataset it was trained on, see `Dataset.is_of`.
 
-    conversations: whether that holds conversations with special tokens. begin: the id that its documents begin with.
+    conversations: whether that holds conversations with special tokens. begin: the id that its documents begin with. kept: whether
+    this is a step that was kept on the way, so that what is found out about it does not stand for the run.
     """
 
     folder: Path
@@ -39,6 +40,7 @@ class Trained:
     has_examples: bool
     conversations: bool = False
     begin: int | None = None
+    kept: bool = False
 
 
 def run_config(folder: Path, overrides: tuple[str, ...] = ()) -> Config:
@@ -50,11 +52,11 @@ def run_config(folder: Path, overrides: tuple[str, ...] = ()) -> Config:
 
 
 def load_run(folder: Path, config: Config, plugins: Plugins, name: str = "best") -> Trained:
-    """Load checkpoint `name` of a run for sampling and evaluation, or `last` if it does not exist.
+    """Load checkpoint `name` of a run for sampling and evaluation, or `last` if there is no `best` yet.
 
     Raises UserError if no checkpoint is whole, or if the weights do not fit the model.
     """
-    available = name if checkpoints.candidates(folder / "checkpoints", name) else "last"
+    available = name if name != "best" or checkpoints.candidates(folder / "checkpoints", name) else "last"
     checkpoint = checkpoints.load(folder / "checkpoints", available)
     with checkpoints.understanding(checkpoint.folder):
         state = checkpoint.state
@@ -80,4 +82,7 @@ def load_run(folder: Path, config: Config, plugins: Plugins, name: str = "best")
     model = model_on(machine, config.train.model, encoder.vocab_size, plugins)
     checkpoints.refuse_other_base(model, state, str(checkpoint.folder))
     checkpoints.put_weights(model, checkpoint.model, str(checkpoint.folder))
-    return Trained(folder, config, model.eval(), encoder, machine, step, data, stop, has_examples, conversations, begin)
+    kept = checkpoints.KEPT.fullmatch(available) is not None
+    return Trained(
+        folder, config, model.eval(), encoder, machine, step, data, stop, has_examples, conversations, begin, kept
+    )

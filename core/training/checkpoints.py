@@ -3,12 +3,14 @@
 A checkpoint is a folder with model.safetensors, optimizer.safetensors and state.json. state.json is written last.
 It has the checksums of the other files and of itself. If it verifies, the checkpoint is whole. Where the weights are divided
 among processes, each writes files of its own instead of the first two (core.shards), and they are read as whole tensors.
+What a run keeps of its way (train.runtime.keep_checkpoints) are weights alone, in folders step-000000 and on.
 """
 
 from __future__ import annotations
 
 import contextlib
 import hashlib
+import re
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -28,6 +30,7 @@ FORMAT = 1
 PARTS = ("model.safetensors", "optimizer.safetensors")
 MANIFEST = "state.json"
 MANIFEST_BYTES = 16_384  # roughly: mostly the state of the random generators and the config
+KEPT = re.compile(r"step-(\d{6,})")  # the name of a kept step
 Tensors = dict[str, torch.Tensor]
 Write = Callable[[Path, Tensors, Tensors], None]  # writes tensors of model and optimizer into a folder
 # Raised by content that another version wrote: its checksums are right.
@@ -49,27 +52,34 @@ class Checkpoint:
 
 
 def save(
-    parent: Path, name: str, model: Tensors, optimizer: Tensors, state: dict[str, Any], write: Write | None = None
+    parent: Path,
+    name: str,
+    model: Tensors,
+    optimizer: Tensors | None,
+    state: dict[str, Any],
+    write: Write | None = None,
 ) -> Path:
     """Write checkpoint parent/name in one piece. The checkpoint that had this name becomes parent/name.previous.
 
-    state: JSON values, "step" among them. write: how tensors are written, if not by this process alone. An older previous checkpoint is removed last, after the new one was read back
-    and is on disk. Raises DiskFull, and Damaged if the disk returns something else than was written.
+    optimizer: None for weights alone. state: JSON values, "step" among them. write: how tensors are written, if not by this process alone.
+    An older previous checkpoint is removed last, after the new one was read back and is on disk. Raises DiskFull, and Damaged if
+    the disk returns something else than was written.
     """
     target, previous, old, temporary = names(parent, name)
-    with files.room_for(parent, size(model) + size(optimizer) + MANIFEST_BYTES):
+    tensors_of = dict(zip(PARTS, (model,) if optimizer is None else (model, optimizer), strict=False))
+    total = sum(map(size, tensors_of.values()))
+    with files.room_for(parent, total + MANIFEST_BYTES):
         durable.make_folders(parent)
         tidy(parent, name)
         durable.make_folder(temporary)
         try:
             if write is None:
                 checksums = {
-                    part: write_part(temporary / part, tensors, target)
-                    for part, tensors in zip(PARTS, (model, optimizer), strict=True)
+                    part: write_part(temporary / part, tensors, target) for part, tensors in tensors_of.items()
                 }
             else:
-                write(temporary, model, optimizer)
-                checksums = synced(temporary, size(model) + size(optimizer))
+                write(temporary, model, optimizer or {})
+                checksums = synced(temporary, total)
             durable.write_file(temporary / MANIFEST, files.sealed({"format": FORMAT, "files": checksums, **state}))
             durable.sync_path(temporary)
             verify(temporary)
@@ -150,6 +160,28 @@ def set_aside_damaged(parent: Path, name: str, used: Path) -> None:
         durable.rename(folder, damaged)
 
 
+def kept_name(step: int) -> str:
+    """The name of the weights that a run keeps of a step."""
+    return f"step-{step:06}"
+
+
+def kept_steps(parent: Path) -> list[int]:
+    """The steps whose weights a run has kept, ascending."""
+    found = (KEPT.fullmatch(path.name) for path in parent.glob("step-*") if (path / MANIFEST).is_file())
+    return sorted(int(match[1]) for match in found if match)
+
+
+def forget(parent: Path, after: int) -> None:
+    """Remove the steps that were kept after a step: the run goes on from there, and keeps them again."""
+    for step in kept_steps(parent):
+        if step > after:
+            target, *_, temporary = names(parent, kept_name(step))
+            durable.remove_tree(temporary)
+            durable.rename(target, temporary)  # at once, for those who look for kept steps now
+    for rest in parent.glob(f"{files.TEMPORARY}step-*"):
+        durable.remove_tree(rest)
+
+
 def candidates(parent: Path, name: str) -> list[Path]:
     """Folders that may hold checkpoint `name`, newest first."""
     return [folder for folder in names(parent, name)[:3] if folder.is_dir()]
@@ -188,7 +220,9 @@ def read(folder: Path) -> Checkpoint:
         verify(folder)  # before anything in them is read
         model, optimizer = shards.read_whole(folder)
     else:
-        model, optimizer = (tensors_from_bytes(read_part(folder / part, state["files"][part])) for part in PARTS)
+        parts = PARTS if PARTS[1] in state["files"] else PARTS[:1]  # a kept step has weights alone
+        found = [tensors_from_bytes(read_part(folder / part, state["files"][part])) for part in parts]
+        model, optimizer = found[0], found[1] if len(found) > 1 else {}
     return Checkpoint(folder, model, optimizer, state)
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from core.config import Train
 from core.listener import SECONDS, STEPS
+from core.training import ladder
 from core.training.progress import Progress
 
 REHEARSAL = 0.1  # share of a time budget: by then, a first evaluation shows how long the closing one will take
@@ -15,11 +16,12 @@ LAST_STEPS = 20  # of a time budget: the loop waits for the device after each of
 
 @dataclass(frozen=True)
 class Due:
-    """What is due after a step. losses: read the losses so far, which waits for the device."""
+    """What is due after a step. kept: keep its weights. losses: read the losses so far, which waits for the device."""
 
     evaluation: bool
     row: bool
     checkpoint: bool
+    kept: bool
     losses: bool
 
 
@@ -34,6 +36,11 @@ class Pace:
         minutes = config.runtime.max_minutes
         self.config, self.progress = config, progress
         self.budget = None if minutes is None else 60 * minutes  # seconds
+        kept = config.runtime.keep_checkpoints
+        self.rungs: tuple[float, ...] = ladder.shares(kept)
+        if minutes is None:
+            self.rungs = ladder.steps(config.schedule.max_iters, kept)
+        self.passed = ladder.passed(self.rungs, self.gone_so_far())  # rungs, so far
         self.since = time.perf_counter()
         self.rewind()
         self.compiling = compiling
@@ -81,8 +88,8 @@ class Pace:
 
     @property
     def closing_seconds(self) -> float:
-        """Seconds for the closing evaluation and for saving `last` and `best`: the last state usually is the best."""
-        return self.progress.evaluation_seconds + 2 * self.progress.saving_seconds
+        """Seconds for the closing evaluation and for saving `last`, `best` and perhaps a kept step: the last state usually is the best."""
+        return self.progress.evaluation_seconds + (2 + bool(self.rungs)) * self.progress.saving_seconds
 
     def left(self, budget: float) -> float:
         """Seconds of a budget left for steps; negative if the budget is exceeded."""
@@ -94,6 +101,11 @@ class Pace:
             return None
         wall, usable = self.progress.wall_seconds, self.budget - self.closing_seconds
         return wall / usable if wall < usable else 1.0
+
+    def gone_so_far(self) -> float:
+        """How far the run has come, in the unit of its rungs: steps, or the share of a time budget."""
+        gone = self.gone()
+        return self.progress.step if gone is None else gone
 
     def over(self) -> bool:
         """Whether the run is complete: all steps are done, or the state is evaluated and no time is left for a step."""
@@ -115,7 +127,15 @@ class Pace:
                 evaluation = checkpoint = False
         evaluation = evaluation or final
         row = evaluation or step % runtime.log_interval == 0
-        return Due(evaluation, row, checkpoint, losses=row or checkpoint or ending)
+        kept = (
+            step in self.rungs if self.budget is None else ladder.passed(self.rungs, self.gone_so_far()) > self.passed
+        )
+        return Due(evaluation, row, checkpoint, kept, losses=row or checkpoint or kept or ending)
+
+    def note_kept(self) -> None:
+        """End the lap, in which weights were kept. Of rungs that were passed at once, only one is kept."""
+        self.passed = ladder.passed(self.rungs, self.gone_so_far())
+        self.lap()
 
     def position(self) -> tuple[str, float, float]:
         """The unit of the run's length, how much is done, and the length: arguments of a listener's `progress`."""

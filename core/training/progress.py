@@ -126,20 +126,29 @@ def copy(
     then, so call the function at once.
     """
     tensors, plain = checkpoints.flatten(optimizer)
-    state = {
-        "step": progress.step,
+    state = origin_of_weights(run, progress.step, model, identity) | {
         "progress": asdict(progress),
         "rng": random_state(),
         "optimizer": deepcopy(plain),
-        "config": hidden(run.config.model_dump()),
-        **identity,
     }
-    if (base := checkpoints.base_of(model)) is not None:
-        state["base"] = hidden(base)
     weights = checkpoints.weights(model)
     if write is None:
         weights, tensors = copied(weights), copied(tensors)
     return lambda: checkpoints.save(run.checkpoints, name, weights, tensors, state, write)
+
+
+def copy_weights(run: Run, step: int, model: torch.nn.Module, identity: dict[str, Any]) -> Callable[[], Path]:
+    """As `copy`, for the weights of a kept step alone. Nothing in it depends on a clock, so a step has the same bytes always."""
+    name, state = checkpoints.kept_name(step), origin_of_weights(run, step, model, identity)
+    weights = copied(checkpoints.weights(model))
+    return lambda: checkpoints.save(run.checkpoints, name, weights, None, state)
+
+
+def origin_of_weights(run: Run, step: int, model: torch.nn.Module, identity: dict[str, Any]) -> dict[str, Any]:
+    """What says where weights are from: the step, the config, the dataset and the base that they belong to."""
+    base = checkpoints.base_of(model)
+    state = {"step": step, "config": hidden(run.config.model_dump()), **identity}
+    return state if base is None else state | {"base": hidden(base)}
 
 
 def copied(tensors: checkpoints.Tensors) -> checkpoints.Tensors:

@@ -21,6 +21,7 @@ from core.plugins.manager import Plugins
 from core.process import StopRequest
 from core.tracking.metrics import EPOCH, MetricsFile
 from core.tracking.run import Run
+from core.training import checkpoints
 from core.training import progress as saving
 from core.training.machine import Machine
 from core.training.pace import Pace
@@ -80,6 +81,9 @@ def train(run: Run, parts: Parts, progress: Progress, metrics: MetricsFile, stop
     parts.plugins.manager.hook.on_train_start(run=run)
     unread: list[Any] = []  # losses and gradient norms that a device may still be computing
     model.train()
+    checkpoints.forget(run.checkpoints, after=progress.step or -1)  # what a try that came further has kept
+    if config.runtime.keep_checkpoints > 1 and not progress.step:
+        keep(run, parts, progress, pace)
     if config.runtime.on_nan == "rollback" and not progress.step:
         save(run, parts, progress, pace, "last")  # something to go back to
     if parts.collapsed is not None and not progress.best_evaluation:
@@ -134,6 +138,8 @@ def train(run: Run, parts: Parts, progress: Progress, metrics: MetricsFile, stop
         over = bool(progress.stopped_by) or pace.over()
         # Only losses that were read may be saved. A request that comes after this waits for the next step.
         stopping = bool(stop.number) and not unread
+        if due.kept or (over and config.runtime.keep_checkpoints):
+            keep(run, parts, progress, pace)
         if due.checkpoint or stopping or over:
             if stopping or over:
                 pace.count_rest()
@@ -175,6 +181,7 @@ def roll_back(
     pace.lap()
     note_saved(run, parts, progress, parts.saver.finish())
     former = saving.restore(run, parts.model, parts.optimizer, parts.identity)
+    checkpoints.forget(run.checkpoints, after=former.step)
     kept = {
         "skipped": sorted([*progress.skipped, number]),
         "seconds": progress.seconds,
@@ -238,9 +245,20 @@ def save(run: Run, parts: Parts, progress: Progress, pace: Pace, name: str) -> N
     pace.lap()
 
 
+def keep(run: Run, parts: Parts, progress: Progress, pace: Pace) -> None:
+    """Copy the weights and start writing them, for those who want to see later how the run has learnt."""
+    note_saved(run, parts, progress, parts.saver.make_room())
+    with parts.step.whole():
+        write = saving.copy_weights(run, progress.step, parts.model, parts.identity)
+    parts.saver.start(progress.step, write)
+    pace.note_kept()
+
+
 def note_saved(run: Run, parts: Parts, progress: Progress, written: list[Saved]) -> None:
-    """Tell plugins about checkpoints that are on disk, and note how long the last one took."""
+    """Tell plugins about `best` and `last` when they are on disk, and note how long the last one took."""
     for checkpoint in written:
+        if checkpoints.KEPT.fullmatch(checkpoint.path.name):
+            continue
         parts.plugins.manager.hook.on_checkpoint(run=run, step=checkpoint.step, path=checkpoint.path)
         progress.saving_seconds = checkpoint.seconds
 
