@@ -16,6 +16,7 @@ import pytest
 import uvicorn
 from conftest import PREPARE, TINY
 from preparing import write
+from starlette.types import ASGIApp
 
 from core import open_experiment
 from core.serve.app import application
@@ -115,7 +116,13 @@ def serving(names: list[str], limits: Limits | None = None, **guard: Any) -> Ite
     """A server of these models. guard: token and hosts."""
     limits = limits or Limits()
     shelf = open_models(names, "", (), limits)
-    app = application(shelf, limits, **guard)
+    with listening(application(shelf, limits, **guard), limits) as port:
+        yield Running(shelf, port)
+
+
+@contextmanager
+def listening(app: ASGIApp, limits: Limits) -> Iterator[int]:
+    """An application on a port of 127.0.0.1, in a thread."""
     config = uvicorn.Config(
         app, http=connection_type(limits), ws="none", lifespan="on", log_level="critical", timeout_graceful_shutdown=1
     )
@@ -126,7 +133,7 @@ def serving(names: list[str], limits: Limits | None = None, **guard: Any) -> Ite
     thread = threading.Thread(target=server.run, kwargs={"sockets": [found]})
     thread.start()
     try:
-        yield Running(shelf, found.getsockname()[1])
+        yield found.getsockname()[1]
     finally:
         server.should_exit = True
         thread.join()

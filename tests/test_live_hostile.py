@@ -1,0 +1,220 @@
+"""The live view against hostile files and requests: refused, or shown as text; nothing is executed, and nothing fails."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("starlette", reason="needs the extra serve")
+pytest.importorskip("uvicorn", reason="needs the extra serve")
+
+from live import TOKEN, LiveServer, showing, write_experiment, write_run
+
+ID = "experiments/spaces/bad"
+SCRIPT = "<script>alert(1)</script><img src=x onerror=alert(2)>"
+EVERY = ("runs?hidden=1", "lab", "board", "jobs", f"run?id={ID}", f"log?id={ID}", f"curves?id={ID}&metric=val_loss")
+SEVERAL = tuple(f"{name}?id={ID}&id=experiments/spaces/good" for name in ("settings", "bands", "compare", "curves"))
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    folder = tmp_path_factory.mktemp("hostile")
+    experiment = write_experiment(folder / "experiments" / "spaces")
+    write_run(experiment, "good", seed=1)
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.chdir(folder)
+        monkeypatch.delenv("TERRARIUM_EXPERIMENTS", raising=False)
+        yield experiment
+
+
+@pytest.fixture(scope="module")
+def server(place: Path) -> Iterator[LiveServer]:
+    with showing() as running:
+        yield running
+
+
+def replaced(name: str, data: bytes) -> Callable[[Path], object]:
+    """Writes a file of a run."""
+    return lambda run: (run / name).write_bytes(data)
+
+
+def changed(**values: object) -> Callable[[Path], object]:
+    """Changes fields of summary.json."""
+    return lambda run: (run / "summary.json").write_text(
+        json.dumps(json.loads((run / "summary.json").read_text()) | values)
+    )
+
+
+def linked(name: str) -> Callable[[Path], object]:
+    """Makes a file of a run a link to one that is nobody's business."""
+
+    def link(run: Path) -> None:
+        secret = run.parents[3] / "secret"
+        secret.write_text("step,val_loss\nTOPSECRET,1\n")
+        (run / name).unlink(missing_ok=True)
+        (run / name).symlink_to(secret)
+
+    return link
+
+
+def pipe(name: str) -> Callable[[Path], object]:
+    """Makes a file of a run a pipe, from which reading would never end."""
+
+    def make(run: Path) -> None:
+        (run / name).unlink(missing_ok=True)
+        os.mkfifo(run / name)
+
+    return make
+
+
+FILES = {
+    "scripts in the description": changed(description=SCRIPT, command=SCRIPT, warnings=[SCRIPT, 3, {}]),
+    "numbers that are not finite": lambda run: (run / "summary.json").write_text(
+        '{"experiment": "spaces", "run": "bad", "status": "completed", "best_val_loss": NaN, "steps": Infinity, "accuracy": 1e999}'
+    ),
+    "numbers without end": changed(steps=10**400, seed=10**30, best_val_loss=-1e308),
+    "a summary that is half written": replaced("summary.json", b'{"experiment": "spaces", "status": "comp'),
+    "a summary that is a list": replaced("summary.json", b"[1, 2]"),
+    "a summary that is deep": replaced("summary.json", b'{"experiment": "spaces", "x":' + b"[" * 100_000),
+    "a summary that is huge": replaced("summary.json", b'{"experiment": "spaces"}' + b" " * (5 << 20)),
+    "fields of other types": changed(environment=[1], accuracy_by_group={"a": "b"}, held_out={"accuracy": "x"}, tags=3),
+    "no config": lambda run: (run / "config.toml").unlink(),
+    "a config that is no TOML": replaced("config.toml", b"[[[ \xff\xfe"),
+    "a config with other types": replaced("config.toml", b'train = 3\n[prepare]\nsize = "x"\n'),
+    "a config that is huge": replaced("config.toml", b"# " + b"x" * (5 << 20)),
+    "metrics that are no numbers": replaced("metrics.csv", b"step,val_loss\n1,<script>\nx,y\n,,,,\n2,nan\n3,inf\n"),
+    "metrics that are binary": replaced("metrics.csv", bytes(range(256)) * 500),
+    "metrics with one long line": replaced("metrics.csv", b"step," * 100_000 + b"\n" + b"1," * 200_000 + b"\n"),
+    "metrics with a quote that never ends": replaced("metrics.csv", b'step,val_loss\n1,"2\n' + b"3,4\n" * 50_000),
+    "notes that are broken": replaced("notes.json", b'{"tags": [1, {}], "description": 3, "starred": "yes"'),
+    "notes of other types": replaced("notes.json", b'{"tags": [1, {}], "description": 3, "starred": "yes"}'),
+    "samples that are broken": replaced("samples.json", b'{"samples": [{"start": 3}]}'),
+    "answers that are broken": replaced(
+        "answers.jsonl", b'{"step": "x"}\n[]\nnull\n{"step": 1, "answers": [[1,2]]}\n{"st'
+    ),
+    "metrics that are a link": linked("metrics.csv"),
+    "a report that is a link": linked("report.html"),
+    "answers that are a link": linked("answers.jsonl"),
+    "a summary that is a pipe": pipe("summary.json"),
+    "metrics that are a pipe": pipe("metrics.csv"),
+    "notes that are a pipe": pipe("notes.json"),
+    "a config that is a pipe": pipe("config.toml"),
+}
+
+
+@pytest.mark.parametrize("damage", FILES.values(), ids=FILES)
+def test_whatever_a_run_folder_holds_is_text_or_a_note(
+    server: LiveServer, place: Path, damage: Callable[[Path], object], request: pytest.FixtureRequest
+) -> None:
+    import shutil
+
+    run = write_run(place, "bad")
+    try:
+        damage(run)
+        for path in (*EVERY, *SEVERAL):
+            found = server.get(path)
+            assert found.status in (200, 404, 409), (path, found.body[:500])
+            assert found.headers["content-type"].startswith("application/json"), path
+            assert b"TOPSECRET" not in found.body
+            json.loads(found.body, parse_constant=lambda name: pytest.fail(f"{path}: {name} is no JSON"))
+        assert server.ask(f"/live/report/{ID}").status == 404
+        assert server.get("curves?id=experiments/spaces/good").json["curves"][0]["y"]
+    finally:
+        shutil.rmtree(run)
+
+
+PATHS = ["..", "../..", "experiments/../../etc/passwd", "/etc/passwd", "experiments/spaces/../spaces/good", "experiments\\x",
+         "experiments/spaces/good/..", "experiments/spaces/good\0", "%2e%2e", "experiments/spaces/.live", "experiments//spaces/good"]  # fmt: skip
+
+
+@pytest.mark.parametrize("id", PATHS)
+def test_an_id_is_never_a_path(server: LiveServer, id: str) -> None:
+    from urllib.parse import quote
+
+    for name in ("run", "curves", "log", "settings", "bands", "compare", "pipeline", "sweep"):
+        assert server.get(f"{name}?id={quote(id, safe='')}").status == 404, name
+    for path in (f"/live/report/{quote(id, safe='')}", f"/live/page/{quote(id, safe='')}", f"/live/report/{quote(id)}"):
+        assert server.ask(path).status in (404, 405), path
+    for action, more in (("star", {"starred": True}), ("stop", {}), ("go_on", {}), ("describe", {"description": "x"})):
+        assert server.post(action, {"id": id, **more}).status == 404, action
+    assert server.post("prune", {"ids": [id]}).status == 404
+
+
+START = {"lab": "experiments", "experiment": "spaces", "command": "train"}
+BODIES = [
+    START | {"command": "serve"}, START | {"command": "runs"}, START | {"command": "--help"}, START | {"command": ""},
+    START | {"name": "../up"}, START | {"name": "a/b/c"}, START | {"name": ".hidden"}, START | {"name": "a\nb"}, START | {"name": "a\0b"},
+    START | {"settings": ["--fresh"]}, START | {"settings": ["-s"]}, START | {"settings": ["; rm -rf ~"]}, START | {"settings": "a=1"},
+    START | {"settings": ["=3"]}, START | {"settings": ["a=1\0"]}, START | {"settings": [3]}, START | {"options": {"json": True}},
+    START | {"options": {"run": "x"}}, START | {"options": {"description": 3}}, START | {"options": {"fresh": "yes"}},
+    START | {"options": {"-s": "x"}}, START | {"options": {"help": True}}, START | {"more": 1}, START | {"experiment": "../spaces"},
+    START | {"experiment": "/etc"}, START | {"lab": ""}, START | {"command": "sweep", "options": {"jobs": True}},
+    START | {"command": "sweep", "options": {"on": "slurm"}}, START | {"command": "sweep", "options": {"grid": [1]}}, [], None, "x",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("body", BODIES, ids=lambda body: json.dumps(body)[-60:])
+def test_what_may_not_be_started_is_refused(server: LiveServer, body: object) -> None:
+    found = server.post("start", json.dumps(body).encode())
+    assert found.status in (400, 404) and found.error
+    assert server.get("jobs").json == {"jobs": []}
+
+
+COMMANDS = [
+    "rm -rf /", "python -m core.cli export spaces --to hf /tmp/x", "python -m core.cli runs spaces --prune --yes", "python -c 'x'", "",
+    "python -m core.cli train ../other", "python -m core.cli train spaces --exec x", "python -m core.cli train spaces 'a", "train spaces",
+    "open_experiment('spaces').train()", "python -m core.cli train spaces other", "python -m core.cli sweep spaces --on slurm",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_recorded_command_is_not_trusted(server: LiveServer, place: Path, command: str) -> None:
+    import shutil
+
+    run = write_run(place, "bad", status="interrupted", command=command)
+    try:
+        assert server.post("go_on", {"id": ID}).status in (400, 409)
+        assert server.get("jobs").json == {"jobs": []}
+    finally:
+        shutil.rmtree(run)
+
+
+@pytest.mark.parametrize("action", ["start", "stop", "go_on", "describe", "star", "tag", "hide", "prune"])
+def test_actions_need_the_token_and_our_own_page(server: LiveServer, action: str) -> None:
+    for token in ("", "wrong", TOKEN[:-1], TOKEN + "x", "ä"):
+        assert (
+            server.ask(
+                f"/live/{action}", {}, headers={"Authorization": f"Bearer {token}".encode().decode("latin-1")}
+            ).status
+            == 401
+        )
+    assert server.post(action, {}, Origin="http://evil.example").status == 403
+    assert server.post(action, {}, Host="evil.example").status == 403
+    assert server.post(action, {}).status == 400
+    assert server.get(action).status == 405
+
+
+def test_other_origins_and_names_see_nothing(server: LiveServer) -> None:
+    for path in ("/", "/chat", "/live", "/live/lab", "/live/runs", "/live/events", f"/live/report/{ID}"):
+        assert server.ask(path, headers={"Host": "evil.example"}).status == 403, path
+        assert server.ask(path, headers={"Origin": "http://evil.example"}).status == 403, path
+    found = server.get("lab").headers
+    assert "default-src 'self'" in found["content-security-policy"] and found["x-content-type-options"] == "nosniff"
+
+
+def test_a_link_leads_nowhere_in_a_lab_that_was_given(tmp_path: Path) -> None:
+    """In class mode a folder may be a stranger's: links to others' runs, and an out folder elsewhere, are not followed."""
+    own = write_experiment(tmp_path / "teacher" / "spaces")
+    write_run(own, "secret")
+    given = write_experiment(tmp_path / "class" / "spaces")
+    write_run(given, "mine")
+    (given / "out" / "theirs").symlink_to(own / "out" / "secret")
+    (tmp_path / "class" / "other").symlink_to(own)
+    away = write_experiment(tmp_path / "class" / "away")
+    (away / "config.toml").write_text(f'[train.runtime]\nout_dir = "{own / "out"}"\n')
+    with showing(str(tmp_path / "class")) as server:
+        assert [row["id"] for row in server.get("runs").json["rows"]] == ["class/spaces/mine"]

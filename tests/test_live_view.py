@@ -1,0 +1,225 @@
+"""The live view's answers: what they say of real files, and how they follow them."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import time
+from pathlib import Path
+from urllib.parse import quote
+
+import numpy as np
+import pytest
+
+pytest.importorskip("starlette", reason="needs the extra serve")
+pytest.importorskip("uvicorn", reason="needs the extra serve")
+
+from live import showing, write_experiment, write_run
+
+from core.serve.live.catalog import Catalog
+from core.serve.live.labs import Lab
+from core.serve.live.tables import MetricsTable, Tables, thinned
+
+ID = "experiments/spaces"
+
+
+@pytest.fixture
+def runs(lab: Path) -> Path:
+    """Four runs of an experiment: two settings with two seeds each."""
+    experiment = write_experiment(lab / "spaces")
+    for seed in (0, 1):
+        write_run(experiment, f"a{seed}", seed=seed, accuracy=0.5 + seed / 100, prompts=200, side="test")
+    write_run(experiment, "b", seed=0, status="failed", accuracy=None, description="Does it help?")
+    return experiment
+
+
+def test_the_table_of_runs_is_filtered_and_sorted(runs: Path) -> None:
+    with showing() as server:
+        lab = server.get("lab").json
+        assert [(one["name"], one["runs"]) for one in lab["experiments"]] == [("spaces", 3)] and lab["can_act"]
+        found = server.get("runs?sort=accuracy&descending=1").json
+        assert [row["run"] for row in found["rows"]] == ["a1", "a0", "b"]  # what is not known stands last
+        assert found["rows"][0] | {"progress": 1.0, "unit": "steps", "val_loss": 0.5, "seed": 1} == found["rows"][0]
+        assert server.get("runs?limit=1&offset=1&sort=run").json["rows"][0]["run"] == "a1"
+        for query, total in (("status=failed", 1), ("text=does%20HELP", 1), ("starred=1", 0), ("experiment=other", 0)):
+            assert server.get(f"runs?{query}").json["total"] == total, query
+        for wrong in ("sort=nothing", "limit=x", "offset=-1", "limit=1001"):
+            assert server.get(f"runs?{wrong}").status == 400, wrong
+
+
+def test_a_run_its_curves_and_what_differs(runs: Path) -> None:
+    with showing() as server:
+        about = server.get(f"run?id={ID}/a0").json
+        assert about["settings"]["train.model.n_embd"] == 16 and about["problems"] == []
+        curves = server.get(f"curves?id={ID}/a0&id={ID}/b&metric=val_loss&x=seconds").json
+        assert curves["metrics"] == ["train_loss", "val_loss", "val_accuracy"] and curves["curves"][1]["x"][0] == 0.5
+        bands = server.get(f"bands?id={ID}/a0&id={ID}/a1").json["groups"]
+        assert len(bands) == 1 and bands[0]["mean"] == curves["curves"][0]["y"]
+        keys = server.get(f"settings?id={ID}/a0&id={ID}/a1").json["keys"]
+        assert [key["key"] for key in keys if key["differs"]] == ["train.runtime.seed"]
+        compared = server.get(f"compare?id={ID}/a0&id={ID}/a1").json
+        assert "nothing to compare yet" in compared["sentences"][0]
+        assert server.get(f"curves?id={ID}/none").status == server.get("run?id=").status == 404
+        assert server.get("curves?x=moon&id=x").status == server.get("curves").status == 400
+
+
+def test_what_grows_is_read_on_and_told(runs: Path) -> None:
+    folder = runs / "out" / "a0"
+    summary = json.loads((folder / "summary.json").read_text()) | {"status": "interrupted"}
+    (folder / "summary.json").write_text(json.dumps(summary))
+    with showing() as server:
+        connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=20)
+        connection.request("GET", "/live/events")
+        events = connection.getresponse()
+        assert events.readline() == b": hello\n"
+        before = server.get(f"curves?id={ID}/a0&metric=train_loss").json["curves"][0]
+        with (folder / "metrics.csv").open("a") as file:
+            file.write("500,600,20,0.25,,\n501,601")  # the second line is half written
+        line = next(line for line in iter(events.readline, b"") if line.startswith(b"data: "))
+        assert json.loads(line[6:]) == {"changed": [f"{ID}/a0"]}
+        time.sleep(1.0)
+        after = server.get(f"curves?id={ID}/a0&metric=train_loss").json["curves"][0]
+        assert after["x"] == [*before["x"], 500.0] and after["y"][-1] == 0.25
+        connection.close()
+
+
+def test_half_a_line_waits_and_a_new_file_is_read_anew(tmp_path: Path) -> None:
+    path, tables = tmp_path / "metrics.csv", Tables()
+    path.write_text("step,loss\n1,0.5\n2,0.")
+    assert tables.of(path).curve("loss", "step")[1].tolist() == [0.5]
+    with path.open("a") as file:
+        file.write("25\n3,nan\n4,inf\nx,1\n5,,,\n6,7\n")
+    x, y = tables.of(path).curve("loss", "step")
+    assert (x.tolist(), y.tolist()) == ([1, 2, 6], [0.5, 0.25, 7])
+    (tmp_path / "new").write_text("step,loss,extra\n1,2,3\n")
+    os.replace(tmp_path / "new", path)  # noqa: PTH105
+    assert tables.of(path).metrics == ["loss", "extra"]
+    path.unlink()
+    assert tables.of(path).metrics == []
+
+
+def test_only_new_bytes_are_read(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.csv"
+    path.write_text("step,loss\n" + "".join(f"{n},{n}\n" for n in range(1, 100_001)))
+    table = MetricsTable(path)
+    table.update()
+    size = table.read_to
+    with path.open("a") as file:
+        file.write("100001,5\n")
+    table.update()
+    assert len(table.table) == 100_001 and table.read_to == size + 9
+
+
+def test_a_thinned_curve_keeps_its_peaks() -> None:
+    x = np.arange(100_000, dtype=np.float64)
+    y = np.sin(x / 9000)
+    y[54_321], y[77_777] = 50.0, -50.0
+    found = thinned(x, y, 1000)
+    assert len(found["x"]) == 1000 and max(found["high"]) == 50.0 and min(found["low"]) == -50.0
+    assert found["x"][-1] == 99_999 and abs(found["y"][10] - np.sin(1050 / 9000)) < 0.01
+    few = thinned(x[:5], y[:5], 1000)
+    assert few["y"] == few["low"] == y[:5].tolist()
+    assert thinned(np.ones(50), np.arange(50.0), 10)["high"] == [49.0]  # all at one x
+
+
+def test_tables_forget_what_was_looked_at_longest_ago(tmp_path: Path) -> None:
+    tables = Tables(room=2000)
+    for name in "abc":
+        (tmp_path / name).write_text("step,loss\n" + "1,2\n" * 60)
+        tables.of(tmp_path / name)
+    assert [path.name for path in tables.known] == ["b", "c"]
+
+
+def test_the_catalog_sees_new_changed_and_removed_runs(lab: Path) -> None:
+    experiment = write_experiment(lab / "spaces")
+    catalog = Catalog(lambda: [Lab("experiments", lab, False)])
+    catalog.update()
+    assert catalog.entries == {}
+    folder = write_run(experiment, "x")
+    catalog.update()
+    version = catalog.version
+    assert list(catalog.entries) == [f"{ID}/x"]
+    write_notes_of(folder)
+    catalog.update()
+    assert catalog.changed_since(version) == {f"{ID}/x"} and catalog.entries[f"{ID}/x"].notes == {"starred": True}
+    version = catalog.version
+    catalog.update()
+    assert catalog.version == version
+    folder.rename(experiment / "out" / "y")
+    catalog.update()
+    assert catalog.changed_since(version) == {f"{ID}/x", f"{ID}/y"}
+
+
+def write_notes_of(folder: Path) -> None:
+    from core.tracking.notes import write_notes
+
+    write_notes(folder, {"starred": True})
+
+
+def test_stages_and_sweeps(lab: Path) -> None:
+    experiment = write_experiment(lab / "spaces")
+    out = experiment / "out"
+    for stage in ("base", "chat"):
+        folder = write_run(experiment, f"{stage}-flat", run=f"whole/{stage}")
+        (out / "whole").mkdir(exist_ok=True)
+        folder.rename(out / "whole" / stage)
+    table = {"stages": ["base", "chat"], "table": {"val_loss": {"base": 0.5}}, "seconds": {}, "tokens": {}}
+    (out / "whole" / "pipeline.json").write_text(json.dumps(table))
+    (out / "sweeps" / "lr").mkdir(parents=True)
+    points = [{"run": "p0", "settings": {"k": 1}, "seed": 0, "status": "completed"}, {"run": "p1", "status": "waiting"}]
+    (out / "sweeps" / "lr" / "sweep.json").write_text(json.dumps({"experiment": "spaces", "points": points}))
+    (out / "sweeps" / "lr" / "report.html").write_text("<p>hello</p>")
+    write_run(experiment, "p0")
+    with showing() as server:
+        rows = {row["id"]: row for row in server.get("runs").json["rows"]}
+        assert set(rows) == {f"{ID}/whole/base", f"{ID}/whole/chat", f"{ID}/p0"}
+        assert rows[f"{ID}/p0"]["sweep"] == f"{ID}/sweeps/lr" and rows[f"{ID}/whole/chat"]["parent"] == f"{ID}/whole"
+        pipeline = server.get(f"pipeline?id={ID}/whole").json
+        assert pipeline["ids"] == {"base": f"{ID}/whole/base", "chat": f"{ID}/whole/chat"} and pipeline["table"]
+        sweep = server.get(f"sweep?id={ID}/sweeps/lr").json
+        assert [(point["id"], point["status"]) for point in sweep["points"]] == [
+            (f"{ID}/p0", "completed"),
+            (None, "waiting"),
+        ]
+        assert server.ask(sweep["report"]).body == b"<p>hello</p>"
+        assert server.get(f"sweep?id={ID}/sweeps/..").status == server.get(f"pipeline?id={ID}/p0").status == 404
+
+
+def test_a_board_is_not_won_by_a_lucky_seed(tmp_path: Path) -> None:
+    """Of three settings, one has three good seeds, one a single better one, and one two that differ much."""
+    for name, accuracies in (("anna", [0.9, 0.91, 0.92]), ("ben", [0.99]), ("cleo", [0.5, 1.0])):
+        experiment = write_experiment(tmp_path / name / "experiments" / "spaces")
+        for seed, accuracy in enumerate(accuracies):
+            write_run(experiment, f"s{seed}", seed=seed, accuracy=accuracy, prompts=100, side="test")
+    write_run(tmp_path / "cleo" / "experiments" / "spaces", "s9", seed=9, status="failed")
+    with showing(*(str(tmp_path / name) for name in ("anna", "ben", "cleo"))) as server:
+        assert [one["name"] for one in server.get("lab").json["labs"]] == ["anna", "ben", "cleo"]
+        board = server.get("board").json["entries"]
+        assert [entry["lab"] for entry in board] == ["anna", "cleo", "ben"]
+        assert (
+            board[0]["seeds"] == [0, 1, 2] and board[0]["low"] < 0.91 < board[0]["high"] and board[1]["unfinished"] == 1
+        )
+        assert board[2]["low"] is None and board[0]["command"].startswith("python -m core.cli train spaces")
+        timed = server.get("board?by=target&target=0.5").json["entries"]
+        assert {entry["value"] for entry in timed} == {5.5}
+        assert (
+            server.get("board?target=2").status == 400 and server.get("board?by=target&target=1").json["entries"] == []
+        )
+
+
+def test_named_models_come_first_and_their_runs_are_at_live(runs: Path) -> None:
+    """The chat page stays at / where models are named; without names it is at /chat. Both pages are open without a token."""
+    with showing(token="secret") as server:
+        assert server.ask("/chat").status == 200 and server.ask("/").status in (200, 500)
+        assert server.get("lab").status == 401 and server.get("lab", Authorization="Bearer secret").status == 200
+        (runs / "out" / "a0" / "report.html").write_text("<script>alert(1)</script>")
+        report = server.get(f"run?id={quote(ID)}/a0", Authorization="Bearer secret").json["report"]
+        page = server.ask(report)
+        assert page.status == 200 and "sandbox; default-src 'none'" in page.headers["content-security-policy"]
+        assert server.ask(report.partition("?")[0]).status == 401
+    with showing(read_only=True) as server:
+        assert (
+            server.get("lab").json["read_only"]
+            and server.post("star", {"id": f"{ID}/a0", "starred": True}).status == 403
+        )
