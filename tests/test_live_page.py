@@ -312,7 +312,7 @@ def test_a_run_is_started_watched_compared_and_chatted_with(page: Page, shown: S
     with (shown.out / "started" / "metrics.csv").open() as file:
         assert int(list(csv.DictReader(file))[-1]["step"]) == 400
     press_button(page, "Log")
-    page.until("document.querySelector('.log').textContent.length > 100")
+    page.until("document.querySelector('.log')?.textContent.length > 100")
     page.run("location.hash = ''")
     tick(page, "started", "default")
     page.until("document.querySelector('.verdict p')")

@@ -81,6 +81,11 @@ function trouble(text) {
 
 const hashOf = () => new URLSearchParams(location.hash.slice(1));
 
+// Mark a link as the one whose view is shown.
+function mark(link, isShown) {
+  if (isShown) link.setAttribute("aria-current", "page"); else link.removeAttribute("aria-current");
+}
+
 // Show what the address says: a run, the board, or the curves of the ticked runs.
 function route() {
   const asked = hashOf(), id = asked.get("run");
@@ -94,7 +99,7 @@ function route() {
   document.body.classList.toggle("deep", Boolean(id) || asked.has("board") || asked.has("curves"));
   document.title = id ? `${id.split("/").at(-1)} · Terrarium` : "Terrarium";
   table.choose(id ?? "");
-  for (const link of document.querySelectorAll("nav a")) link.toggleAttribute("aria-current", link.hash === (asked.has("board") ? "#board" : asked.has("curves") ? "#curves" : "#"));
+  for (const link of document.querySelectorAll("nav a")) mark(link, link.getAttribute("href") === (asked.has("board") ? "#board" : asked.has("curves") ? "#curves" : "#"));
   guarded(() => view.refresh());
 }
 

@@ -214,7 +214,7 @@ export function runView({ id, lab, changed, close }) {
     const last = (one) => one ?? Infinity;
     const rows = [...sweep.points].sort((one, two) => last(one.value) - last(two.value)).map((point) => [
       point.id ? make("a", { href: `#run=${encodeURIComponent(point.id)}`, className: point.id === id ? "this" : "", textContent: point.run }) : point.run,
-      ...sweep.keys.map((key) => point.values[key]), point.value, percent(point.accuracy), `${markOf(point.status)} ${point.status ?? ""}`, ...(failed ? [point.error] : []),
+      ...sweep.keys.map((key) => point.values[key]), point.value, percent(point.accuracy), `${markOf(point.status)}\u00a0${point.status ?? ""}`, ...(failed ? [point.error] : []),
     ]);
     panel.replaceChildren(make("p", { className: "soft", textContent: `Sweep ${sweep.name}: ${counted(sweep.points.length, "run")}.` }), tableOf(["run", ...sweep.keys, metricName(sweep.metric), "accuracy", "status", ...(failed ? ["error"] : [])], rows, "matrix"));
     if (sweep.description) panel.firstChild.append(` ${sweep.description}`);

@@ -13,15 +13,16 @@ export function changedPart(before, now) {
 }
 
 // Spaces at the ends and ends of lines, so that they can be seen.
-const visible = (text) => text.replaceAll("\n", "↵\n").replace(/^ +| +$/gm, (spaces) => "·".repeat(spaces.length));
+const visible = (text) => text.replaceAll("\n", "↵\n").replace(/^ +| +$/gm, (spaces) => "·".repeat(spaces.length)).replace(/\n$/, "");
 
 // An answer; its changed part is marked.
 function answerOf(text, before) {
   const made = make("code", { className: "text" });
-  const part = before === undefined ? null : changedPart(before, text);
-  if (!part) made.append(visible(text));
-  else if (part[0] === part[1]) made.append(visible(text), make("mark", { textContent: "⌫", title: "shorter than before" }));
-  else made.append(visible(text.slice(0, part[0])), make("mark", { textContent: visible(text.slice(...part)) }), visible(text.slice(part[1])));
+  const now = visible(text);
+  const part = before === undefined ? null : changedPart(visible(before), now);
+  if (!part) made.append(now);
+  else if (part[0] === part[1]) made.append(now, make("mark", { textContent: "⌫", title: "shorter than before" }));
+  else made.append(now.slice(0, part[0]), make("mark", { textContent: now.slice(...part) }), now.slice(part[1]));
   return made;
 }
 

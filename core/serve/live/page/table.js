@@ -1,7 +1,7 @@
 // The list of runs: any number of them, of which only the rows in view are elements. Rows are fetched by the hundred, as they are scrolled to.
 import { make } from "/page/dom.js";
 import { colourOf, isTicked, toggle } from "./ticks.js";
-import { ago, markOf, nameOf, percent, progressOf } from "./words.js";
+import { ago, markOf, nameOf, percent, progressOf, shortNameOf } from "./words.js";
 import { written } from "./chart.js";
 
 export const ROW = 50; // px, as in live.css
@@ -34,7 +34,7 @@ export function runsTable(grid, { fetchRows, open, star, mark, canAct, loaded })
     if (canAct()) stars.setAttribute("aria-label", row.starred ? `Take the star from ${nameOf(row)}` : `Star ${nameOf(row)}`);
     const about = [row.experiment, row.variant && row.variant !== row.run ? row.variant : "", row.sweep ? `sweep ${row.sweep.split("/").at(-1)}` : ""].filter(Boolean);
     const small = make("small", {}, about.join(" · "), ...row.tags.map((tag) => make("span", { className: "tag", textContent: tag })));
-    const name = cell("name", make("a", { href: `#run=${encodeURIComponent(row.id)}`, textContent: nameOf(row), tabIndex: -1, title: row.description || row.id }), small);
+    const name = cell("name", make("a", { href: `#run=${encodeURIComponent(row.id)}`, textContent: shortNameOf(row), tabIndex: -1, title: row.description || row.id }), small);
     const state = make("span", { className: `state ${row.status}` }, make("span", { className: "mark", textContent: markOf(row.status) }), ` ${row.status}`);
     state.firstChild.setAttribute("aria-hidden", "true");
     const how = cell("how", state);

@@ -29,8 +29,14 @@ export function ago(iso, now = Date.now()) {
 // A share as a percentage.
 export const percent = (share) => (share === null || share === undefined || !Number.isFinite(share) ? "–" : `${(share * 100).toFixed(share > 0.9995 || share === 0 ? 0 : 1)} %`);
 
-// A run's name, with its stage. The experiment stands before it where several are shown.
+// A run's name with its stage, alone and behind its experiment's.
 export const nameOf = (row) => (row.stage ? `${row.run}/${row.stage}` : row.run);
+
+// A run's name in a list that names its sweep beside it.
+export function shortNameOf(row) {
+  const prefix = row.sweep ? `sweep-${row.sweep.split("/").at(-1)}-` : "";
+  return prefix && row.run.startsWith(prefix) ? nameOf(row).slice(prefix.length) : nameOf(row);
+}
 export const longNameOf = (row) => `${row.experiment}/${nameOf(row)}`;
 
 // What a run's model is called by the server: the lab stands before it only where there are several.
