@@ -206,6 +206,37 @@ def test_a_machine_of_a_cluster_is_lost(home: Path, cluster: tuple[int, str]) ->
     assert table(home, "there") == local_table(home, "0..3")
 
 
+HOG = """
+import sys, time, ray
+ray.init(address=sys.argv[1], log_to_driver=False)
+def hold():
+    time.sleep(600)
+held = [ray.remote(num_cpus=1)(hold).remote() for _ in range(2)]
+hold()
+"""
+
+
+@with_ray
+def test_ctrl_c_does_not_wait_for_the_work_of_others(home: Path, cluster: tuple[int, str]) -> None:
+    """Runs that are still in line on a busy cluster are taken back."""
+    owner, address = cluster
+    environment = os.environ | VARIABLES | {"PYTHONPATH": str(ROOT)}
+    hog = subprocess.Popen([sys.executable, "-W", "ignore", "-c", HOG, address], env=environment, stderr=subprocess.DEVNULL)  # fmt: skip
+    try:
+        while len(workers(owner, "ray::hold")) < 2:
+            assert hog.poll() is None
+            time.sleep(0.1)
+        command = Started(home, "sweep", "spaces", "--seeds", "0,1", "--on", "ray", "--name", "there", *SWEEP, **VARIABLES, RAY_ADDRESS=address)  # fmt: skip
+        assert command.wait_for(lambda: (home / "experiments/spaces/out/sweeps/there/logs").exists()), command.text()
+        time.sleep(3)
+        command.process.send_signal(signal.SIGINT)
+        assert command.process.wait(120) == 130, command.text()
+    finally:
+        hog.kill()
+        hog.wait()
+    assert "interrupted, and saved. Continue with: " in command.text()
+
+
 @with_ray
 def test_folders_that_a_machine_does_not_see_are_named(home: Path, cluster: tuple[int, str]) -> None:
     hidden = (
