@@ -156,7 +156,7 @@ def test_ctrl_c_saves_and_the_same_command_goes_on(home: Path) -> None:
     assert "interrupted, and saved. Continue with: " in command.text()
     assert own_folders() == before
     end = time.monotonic() + 30
-    while any(map(title, started)):  # Ray's idle workers notice within seconds that their machine's part of it has ended
+    while any(map(title, started)):  # Ray's idle workers notice within seconds that it has ended
         assert time.monotonic() < end, [title(process) for process in started]
         time.sleep(0.1)
     again = Started(home, *words)
