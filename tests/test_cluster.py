@@ -155,7 +155,10 @@ def test_ctrl_c_saves_and_the_same_command_goes_on(home: Path) -> None:
     assert command.wait() == 130, command.text()
     assert "interrupted, and saved. Continue with: " in command.text()
     assert own_folders() == before
-    assert [title(process) for process in started if title(process)] == []
+    end = time.monotonic() + 30
+    while any(map(title, started)):  # Ray's idle workers notice within seconds that it has ended
+        assert time.monotonic() < end, [title(process) for process in started]
+        time.sleep(0.1)
     again = Started(home, *words)
     assert again.wait() == 0, again.text()
     assert table(home, "there") == local_table(home, "0,1")
@@ -204,6 +207,37 @@ def test_a_machine_of_a_cluster_is_lost(home: Path, cluster: tuple[int, str]) ->
     assert "4 runs, 0 of them done, 2 at a time" in command.text()
     assert command.text().count("its worker is lost") >= 1
     assert table(home, "there") == local_table(home, "0..3")
+
+
+HOG = """
+import sys, time, ray
+ray.init(address=sys.argv[1], log_to_driver=False)
+def hold():
+    time.sleep(600)
+held = [ray.remote(num_cpus=1)(hold).remote() for _ in range(2)]
+hold()
+"""
+
+
+@with_ray
+def test_ctrl_c_does_not_wait_for_the_work_of_others(home: Path, cluster: tuple[int, str]) -> None:
+    """Runs that are still in line on a busy cluster are taken back."""
+    owner, address = cluster
+    environment = os.environ | VARIABLES | {"PYTHONPATH": str(ROOT)}
+    hog = subprocess.Popen([sys.executable, "-W", "ignore", "-c", HOG, address], env=environment, stderr=subprocess.DEVNULL)  # fmt: skip
+    try:
+        while len(workers(owner, "ray::hold")) < 2:
+            assert hog.poll() is None
+            time.sleep(0.1)
+        command = Started(home, "sweep", "spaces", "--seeds", "0,1", "--on", "ray", "--name", "there", *SWEEP, **VARIABLES, RAY_ADDRESS=address)  # fmt: skip
+        assert command.wait_for(lambda: (home / "experiments/spaces/out/sweeps/there/logs").exists()), command.text()
+        time.sleep(3)
+        command.process.send_signal(signal.SIGINT)
+        assert command.process.wait(120) == 130, command.text()
+    finally:
+        hog.kill()
+        hog.wait()
+    assert "interrupted, and saved. Continue with: " in command.text()
 
 
 @with_ray

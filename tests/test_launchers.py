@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -332,6 +333,21 @@ def test_an_address_where_nothing_answers_is_told_in_bounded_time(monkeypatch: p
     with pytest.raises(UserError, match=r"nothing answers at 10\.255\.255\.1:6379: timed out"):
         refuse_unreachable("10.255.255.1:6379")
     assert limits == [ray_session.ANSWER]
+
+
+def test_a_machine_too_slow_for_ray_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    def init(**more: Any) -> None:
+        raise Exception("The current node timed out during startup.\nMore of it.")
+
+    ended: list[str] = []
+    fake = SimpleNamespace(is_initialized=lambda: False, init=init, shutdown=lambda: ended.append("ray"))
+    monkeypatch.setattr(ray_session, "needed", lambda *_: fake)
+    for name in ("own_settings", "without_remarks"):
+        monkeypatch.setattr(ray_session, name, contextlib.nullcontext)
+    session = ray_session.Session("", 1)
+    with pytest.raises(UserError, match=r"^ray: Ray does not start: The current node timed out during startup\.\n  Free memory .*, or wait"):  # fmt: skip
+        session.__enter__()
+    assert ended == ["ray"] and not Path(session.folder).exists()
 
 
 def test_what_is_no_cluster_is_told_in_bounded_time(monkeypatch: pytest.MonkeyPatch) -> None:

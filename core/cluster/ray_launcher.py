@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import math
 import os
+import signal
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -85,7 +86,8 @@ class RayCluster:
     def start(self, request: Request) -> RayWork:
         """Hand a run to Ray. Its worker trains nothing else: what a library leaves in a process would stay."""
         stop = request.log.with_suffix(".stop")
-        stop.unlink(missing_ok=True)
+        for old in (stop, request.log):
+            old.unlink(missing_ok=True)
         function = self.ray.remote(num_cpus=self.cpus, num_gpus=self.gpus, max_retries=0, max_calls=1)(task.train)
         sent = task.sent(request)
         ref = self.submitted(lambda: function.remote(sent, stop))
@@ -114,6 +116,8 @@ class RayCluster:
             return GONE
         except self.lost:
             return GONE
+        except self.ray.exceptions.TaskCancelledError:
+            return 128 + signal.SIGTERM
         except self.ray.exceptions.RayTaskError as error:
             work.log.write_text(f"failed: the task could not train: {last_line(str(error))}\n", encoding="utf-8")
             return 1
@@ -192,6 +196,8 @@ class RayWork:
 
     def terminate(self) -> None:
         self.stop.touch()
+        if not self.log.exists():  # it waits in line, perhaps for the work of others
+            self.cluster.ray.cancel(self.ref)
 
     def join(self) -> None:
         while self.exitcode is None:

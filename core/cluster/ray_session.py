@@ -87,12 +87,12 @@ class Session:
         try:
             with keeping_signals():
                 self.ray.init(log_to_driver=False, logging_level=logging.CRITICAL, **given)
-        except (OSError, RuntimeError, ValueError, self.ray.exceptions.RayError) as error:
+        except Exception as error:  # that a machine is too slow, Ray says by an exception of no class of its own
             self.disconnect()
             raise UserError(
                 f"Ray does not start: {first_line(str(error))}" if self.is_own else f"no connection: {first_line(str(error))}",
                 place="ray" if self.is_own else self.address,
-                remedy="Free memory and disk space in the folder for temporary files." if self.is_own else PARTNER,
+                remedy="Free memory and disk space in the folder for temporary files, or wait until the machine is less busy." if self.is_own else PARTNER,
             ) from None  # fmt: skip
 
     def disconnect(self) -> None:

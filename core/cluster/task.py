@@ -50,11 +50,15 @@ def train(request: Request, stop: Path) -> int:
         return 128 + signal.SIGTERM
     child = processes.start(replace(request, environment=environment_here(request.environment)))
     asked = False
-    while child.exitcode is None:
-        child.join(POLL)
-        if not asked and stop.exists():
-            child.terminate()
-            asked = True
+    try:
+        while child.exitcode is None:
+            child.join(POLL)
+            if not asked and stop.exists():
+                child.terminate()
+                asked = True
+    except BaseException:  # Ray takes the task back
+        child.terminate()
+        raise
     killed = child.exitcode == -signal.SIGKILL or (child.exitcode in STOPPED and not asked)
     return GONE if killed else child.exitcode
 

@@ -176,21 +176,22 @@ def met(store: Any, rank: int, world: int) -> Link:
     each machine by itself. So the main process draws a name for the team, and says it until all are there. A name that is
     not said again is an earlier one.
     """
-    end, name, link = time.monotonic() + JOINING, "" if rank else uuid.uuid4().hex, None
+    end, name = time.monotonic() + JOINING, "" if rank else uuid.uuid4().hex
+    link: Link | None = None
     at_first = said(store)
     for count in itertools.count():
+        if link is not None and link.store.check([link.key(each) for each in range(world)]):
+            return link
+        if time.monotonic() > end:
+            break
         if not rank:
             store.set(NAME, f"{name} {count}")
         elif not name and (now := said(store)) != at_first:
             name = now.partition(" ")[0]
         if name and link is None:
             link = Link(dist.PrefixStore(name, store), rank, world)  # type: ignore[attr-defined]
-        if link is not None and link.store.check([link.key(each) for each in range(world)]):
-            break
-        if time.monotonic() > end:
-            raise Lost(f"not all of {world} processes were there after {JOINING / 60:g} minutes")
-        time.sleep(MEETING)
-    return link
+        time.sleep(MEETING if count else 0)
+    raise Lost(f"not all of {world} processes were there after {JOINING / 60:g} minutes")
 
 
 def said(store: Any) -> str:
