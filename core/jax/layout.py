@@ -17,6 +17,7 @@ import torch
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from core.config import Runtime
+from core.process import launch
 from core.training.team import Team
 
 AXIS = "data"
@@ -79,6 +80,13 @@ def laid_out(runtime: Runtime, state: int) -> Layout:
     memory = (jax.local_devices()[0].memory_stats() or {}).get("bytes_limit")  # a CPU does not say
     large = memory is not None and state > SHARE * memory
     return Layout(mesh, runtime.parallel == "fsdp" or (runtime.parallel == "auto" and large))
+
+
+def devices_here() -> str | None:
+    """The devices of a process alone, such as "8 x tpu". None for one of several: they must know each other before JAX is asked."""
+    if launch().world > 1:
+        return None
+    return f"{jax.device_count()} x {jax.devices()[0].platform}"
 
 
 def join(team: Team) -> None:
