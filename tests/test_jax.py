@@ -28,23 +28,32 @@ from core.training.optimizers import build_optimizer
 from core.training.step import Step, accumulate_gradient
 from core.training.team import ALONE
 
+# Compiling takes most of the time of these tests: in haste, and what is compiled again comes from the cache.
+os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
+
 Terrarium = Callable[..., Result]
 Arrays = tuple[Any, Any]
 with_jax = pytest.mark.skipif(importlib.util.find_spec("jax") is None, reason="the extra jax is not installed")
 BY_JAX = ("-s", "train.runtime.backend=jax")
 IDS, CPU = 37, Machine(torch.device("cpu"), torch.float32)
 PRESETS = ("modern", "gpt2", "llama", "portable")
-RICH: list[tuple[str, dict[str, Any]]] = [
+RICH = [
     ("modern", {}),
-    ("gpt2", {"bias": True, "activation": "gelu_tanh"}),
     ("llama", {"n_kv_head": 2, "window": 5, "window_pattern": "SL"}),
-    ("portable", {"n_kv_head": 2, "head_width": 16}),
-    ("modern", {"position": "alibi", "n_kv_head": 2}),
+    *(
+        pytest.param(preset, model, marks=pytest.mark.slow)
+        for preset, model in (
+            ("gpt2", {"bias": True, "activation": "gelu_tanh"}),
+            ("portable", {"n_kv_head": 2, "head_width": 8}),
+            ("modern", {"position": "alibi", "n_kv_head": 2}),
+        )
+    ),
 ]
 
 
 def settings(preset: str, optim: str = "", **model: Any) -> Config:
-    shape = {"preset": preset, "n_layer": 2, "n_head": 4, "n_embd": 32, "block_size": 12, **model}
+    shape = {"preset": preset, "n_layer": 1, "n_head": 4, "n_embd": 16, "block_size": 12, **model}
     data = {"batch_size": 4, "grad_accum_steps": 2}
     return resolve(Config.model_validate({"train": {"model": shape, "data": data, "optim": {"name": optim or None}}}))
 
@@ -111,7 +120,8 @@ def test_gradients_are_those_of_torch(preset: str, model: dict[str, Any]) -> Non
 
     config = settings(preset, **model)
     module = made(config, stirred=True).model.double()
-    (inputs, targets), total = batch(1), 0
+    module.attention = "sdpa"  # the explicit gradient takes a rotation by tables in float32 for an exact one
+    (inputs, targets) = batch(1)
     total = int((targets >= 0).sum())
     accumulate_gradient(lambda *micro: tokens(module, *micro), (inputs, targets), CPU)
     with jax.enable_x64(True):
@@ -125,9 +135,8 @@ def test_gradients_are_those_of_torch(preset: str, model: dict[str, Any]) -> Non
 
 @with_jax
 @pytest.mark.usefixtures("float32_products")
-@pytest.mark.parametrize(("preset", "optim"), [("modern", "muon"), ("gpt2", "adamw")])
-def test_losses_are_those_of_torch(preset: str, optim: str) -> None:
-    assert compared(preset, optim, 30) < 1e-4
+def test_losses_are_those_of_torch() -> None:
+    assert compared("modern", "muon", 30) < 1e-4
 
 
 @with_jax
@@ -140,6 +149,7 @@ def test_losses_are_those_of_torch_after_100_steps(preset: str, optim: str) -> N
 
 
 @with_jax
+@pytest.mark.slow
 def test_a_loss_in_parts_is_the_whole_one(monkeypatch: pytest.MonkeyPatch) -> None:
     import jax
 
@@ -185,7 +195,10 @@ def test_dropout_is_a_function_of_the_seed() -> None:
     config = settings("modern", dropout=0.5)
     one, two = (losses(by_jax(made(config), config), 2) for _ in range(2))
     assert np.array_equal(one, two)
-    assert abs(one - losses(by_jax(made(settings("modern")), settings("modern")), 2)).max() > 1e-3
+    torch.manual_seed(1)
+    inputs, targets = batch(0)
+    step = by_jax(made(config), config)
+    assert step.read([step.gradient(inputs, targets)]) != step.read([step.gradient(inputs, targets)])
 
 
 def weights_of(folder: Path, name: str = "last") -> dict[str, torch.Tensor]:
@@ -209,14 +222,14 @@ def test_a_run_has_all_that_one_by_torch_has(spaces: Path, terrarium: Terrarium)
 
 
 @with_jax
-@pytest.mark.parametrize("optim", ["muon", "adamw"])
+@pytest.mark.parametrize("optim", ["muon", pytest.param("adamw", marks=pytest.mark.slow)])
 def test_a_resume_is_exact_and_either_goes_on_from_the_other(spaces: Path, terrarium: Terrarium, optim: str) -> None:
     flat = ("-s", "train.schedule.decay=constant", "-s", f"train.optim.name={optim}", "-s", "train.model.dropout=0.1")
 
     def trained(run: str, steps: int, *more: str) -> dict[str, torch.Tensor]:
         done = terrarium("train", "spaces", "--run", run, "-s", f"train.schedule.max_iters={steps}", *flat, *more)
         assert done.exit_code == 0, done.output
-        assert ("not bit-exact: backend" in done.output) == (run == "crossing" and steps > 4), done.output
+        assert ("; backend: " in done.output) == (run == "crossing" and steps > 4), done.output
         return weights_of(spaces / "out" / run)
 
     unbroken = trained("unbroken", 8, *BY_JAX)
@@ -251,6 +264,7 @@ def test_a_rollback_goes_back_to_the_checkpoint(
 
 
 @with_jax
+@pytest.mark.slow
 def test_check_and_bench_take_steps_by_jax(spaces: Path, terrarium: Terrarium) -> None:
     for command in (("check", "spaces"), ("bench", "spaces")):
         done = terrarium(*command, *BY_JAX)
@@ -276,6 +290,7 @@ for count, divided in ((1, False), (2, False), (8, False), (8, True)):
 
 
 @with_jax
+@pytest.mark.slow
 def test_1_2_and_8_devices_agree() -> None:
     """Losses of ten steps within 1e-6, also with weights in pieces; four rows are padded for eight devices."""
     environment = os.environ | {"XLA_FLAGS": "--xla_force_host_platform_device_count=8", "JAX_PLATFORMS": "cpu"}
