@@ -276,12 +276,12 @@ import sys
 sys.path.insert(0, {tests!r})
 import jax, numpy as np
 from jax.sharding import Mesh
-from core.jax.layout import Layout
+from core.jax.layout import Placement
 from test_jax import by_jax, losses, made, settings
 config = settings("modern", "adamw")
 for count, divided in ((1, False), (2, False), (8, False), (8, True)):
     step = by_jax(made(config), config)
-    vars(step)["layout"] = Layout(Mesh(np.array(jax.devices()[:count]), ("data",)), divided)
+    vars(step)["layout"] = Placement(Mesh(np.array(jax.devices()[:count]), ("data",)), divided)
     found = losses(step, 10)
     pieces = max(len({{str(each.index) for each in array.addressable_shards}}) for array in step.state.weights.values())
     with step.whole():

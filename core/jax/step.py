@@ -34,7 +34,7 @@ Program = Callable[..., Any]
 
 
 @dataclass
-class State:
+class OnDevices:
     """What is on the devices. counts: of the steps that each of the optimizer's groups has taken. norm: of the weights."""
 
     weights: dict[str, jax.Array]
@@ -45,9 +45,9 @@ class State:
 
 @dataclass
 class Holder:
-    """Keeps a State from step to step; None until a run begins."""
+    """Keeps a OnDevices from step to step; None until a run begins."""
 
-    state: State | None = None
+    state: OnDevices | None = None
 
 
 @dataclass(frozen=True)
@@ -70,12 +70,12 @@ class JaxStep(TeamStep):
         return self
 
     @functools.cached_property
-    def layout(self) -> layout.Layout:  # type: ignore[override]
+    def layout(self) -> layout.Placement:  # type: ignore[override]
         layout.join(self.team)
         return layout.laid_out(self.train.runtime, state_bytes(self.model, self.optimizer))
 
     @functools.cached_property
-    def groups(self) -> list[optimizers.Group]:
+    def groups(self) -> list[optimizers.OptimGroup]:
         return optimizers.groups_of(self.model, self.optimizer)
 
     @functools.cached_property
@@ -109,10 +109,10 @@ class JaxStep(TeamStep):
                     for kept, each in zip(group.kept, group.dtypes(parameter, dtype), strict=True)
                 }  # fmt: skip
             counts.append(count)
-        self.holder.state = State(weights, moments, counts)
+        self.holder.state = OnDevices(weights, moments, counts)
 
     @property
-    def state(self) -> State:
+    def state(self) -> OnDevices:
         """What is on the devices. A step that is taken for timing alone begins with what model and optimizer have."""
         if self.holder.state is None:
             self.share_state()
@@ -135,7 +135,7 @@ class JaxStep(TeamStep):
             numbers.astype(np.float32), np.float32(total), np.array([seed >> 32, seed & 0xFFFFFFFF], np.uint32)
         )]  # fmt: skip
         weights, moments, figures, norm = self.program(state.weights, state.moments, inputs, targets, *given)
-        self.holder.state = State(weights, moments, counts, norm)
+        self.holder.state = OnDevices(weights, moments, counts, norm)
         if self.team.world > 1:
             self.note_stop([])
         return figures
