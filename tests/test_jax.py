@@ -281,7 +281,7 @@ from test_jax import by_jax, losses, made, settings
 config = settings("modern", "adamw")
 for count, divided in ((1, False), (2, False), (8, False), (8, True)):
     step = by_jax(made(config), config)
-    vars(step)["layout"] = Placement(Mesh(np.array(jax.devices()[:count]), ("data",)), divided)
+    vars(step)["placement"] = Placement(Mesh(np.array(jax.devices()[:count]), ("data",)), divided)
     found = losses(step, 10)
     pieces = max(len({{str(each.index) for each in array.addressable_shards}}) for array in step.state.weights.values())
     with step.whole():
