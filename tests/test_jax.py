@@ -313,7 +313,7 @@ def test_1_2_and_8_devices_agree() -> None:
 @pytest.mark.slow
 def test_two_processes_train_what_one_does(spaces: Path, terrarium: Terrarium) -> None:
     assert terrarium("train", "spaces", "--run", "one", *BY_JAX).exit_code == 0
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "-m", "core.cli", "train", "spaces", "--run", "two", *BY_JAX]  # fmt: skip
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "-m", "--", "core.cli", "train", "spaces", "--run", "two", *BY_JAX]  # fmt: skip
     environment = os.environ | {"PYTHONPATH": str(Path(__file__).parent.parent)}
     for parallel in ("ddp", "fsdp"):
         more = ["-s", f"train.runtime.parallel={parallel}", "--fresh"]
