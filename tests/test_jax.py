@@ -312,15 +312,16 @@ def test_1_2_and_8_devices_agree() -> None:
 @with_jax
 @pytest.mark.slow
 def test_two_processes_train_what_one_does(spaces: Path, terrarium: Terrarium) -> None:
-    assert terrarium("train", "spaces", "--run", "one", *BY_JAX).exit_code == 0
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "-m", "--", "core.cli", "train", "spaces", "--run", "two", *BY_JAX]  # fmt: skip
+    adamw = ("-s", "train.optim.name=adamw")  # Muon would make more of the rounding
+    assert terrarium("train", "spaces", "--run", "one", *BY_JAX, *adamw).exit_code == 0
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "-m", "--", "core.cli", "train", "spaces", "--run", "two", *BY_JAX, *adamw]  # fmt: skip
     environment = os.environ | {"PYTHONPATH": str(Path(__file__).parent.parent)}
     for parallel in ("ddp", "fsdp"):
         more = ["-s", f"train.runtime.parallel={parallel}", "--fresh"]
         done = subprocess.run([*command, *more], env=environment, capture_output=True, text=True, timeout=300)
         assert done.returncode == 0, done.stderr
         one, two = (weights_of(spaces / "out" / run) for run in ("one", "two"))
-        assert max(float((each - two[name]).abs().max()) for name, each in one.items()) < 1e-2
+        assert max(float((each - two[name]).abs().max()) for name, each in one.items()) < 1e-5
 
 
 def test_without_jax_it_says_how_to_get_it(spaces: Path, terrarium: Terrarium, monkeypatch: pytest.MonkeyPatch) -> None:
