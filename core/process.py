@@ -213,9 +213,10 @@ def be_deterministic(*, compiling: bool = False) -> None:
 
 
 def keep_compiled_code() -> None:
-    """Keep what torch.compile makes in our cache folder, unless the user's environment names another."""
+    """Keep what torch.compile and JAX make in our cache folder, unless the user's environment names another."""
     with contextlib.suppress(RuntimeError):  # a user without a home
         os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(files.cache_folder() / "compiled"))
+        os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(files.cache_folder() / "jax"))
 
 
 @functools.cache

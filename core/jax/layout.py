@@ -17,6 +17,7 @@ import torch
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from core.config import Runtime
+from core.process import launch
 from core.training.team import Team
 
 AXIS = "data"
@@ -24,7 +25,7 @@ SHARE = 0.5  # of a device's memory that weights, gradient and optimizer may tak
 
 
 @dataclass(frozen=True)
-class Layout:
+class Placement:
     """The devices, and whether large tensors are divided among them."""
 
     mesh: Mesh
@@ -73,12 +74,19 @@ def taken(array: jax.Array) -> np.ndarray[Any, Any]:
     return np.asarray(array)
 
 
-def laid_out(runtime: Runtime, state: int) -> Layout:
+def laid_out(runtime: Runtime, state: int) -> Placement:
     """All devices that JAX has. state: bytes of weights, gradient and optimizer, which decide if train.runtime.parallel = "auto"."""
     mesh = Mesh(np.array(jax.devices()), (AXIS,))
     memory = (jax.local_devices()[0].memory_stats() or {}).get("bytes_limit")  # a CPU does not say
     large = memory is not None and state > SHARE * memory
-    return Layout(mesh, runtime.parallel == "fsdp" or (runtime.parallel == "auto" and large))
+    return Placement(mesh, runtime.parallel == "fsdp" or (runtime.parallel == "auto" and large))
+
+
+def devices_here() -> str | None:
+    """The devices of a process alone, such as "8 x tpu". None for one of several: they must know each other before JAX is asked."""
+    if launch().world > 1:
+        return None
+    return f"{jax.device_count()} x {jax.devices()[0].platform}"
 
 
 def join(team: Team) -> None:

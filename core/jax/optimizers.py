@@ -23,7 +23,7 @@ MUON, MUONS_ADAM, ADAM = ("momentum",), ("mean", "square"), ("exp_avg", "exp_avg
 
 
 @dataclass(frozen=True)
-class Group:
+class OptimGroup:
     """A group of the torch optimizer. names: of its parameters. kept: the names of their state. pieces: see Muon."""
 
     names: tuple[str, ...]
@@ -39,17 +39,17 @@ class Group:
         return [state_dtype or parameter.dtype, *([parameter.dtype] * (len(self.kept) - 1))]
 
 
-def groups_of(model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> list[Group]:
+def groups_of(model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> list[OptimGroup]:
     """The groups of a Muon or a torch.optim.AdamW."""
     names = {id(parameter): name for name, parameter in model.named_parameters()}
     adam = MUONS_ADAM if isinstance(optimizer, Muon) else ADAM
     return [
-        Group(tuple(names[id(each)] for each in group["params"]), MUON if group.get("muon") else adam, dict(group))
+        OptimGroup(tuple(names[id(each)] for each in group["params"]), MUON if group.get("muon") else adam, dict(group))
         for group in optimizer.param_groups
     ]
 
 
-def numbers_of(optimizer: torch.optim.Optimizer, groups: list[Group], counts: list[int]) -> np.ndarray[Any, Any]:
+def numbers_of(optimizer: torch.optim.Optimizer, groups: list[OptimGroup], counts: list[int]) -> np.ndarray[Any, Any]:
     """What a step is computed with besides arrays: of each group the rate, what decay leaves, and Adam's corrections.
 
     counts: of the steps that each group has taken, this one included.
@@ -65,7 +65,7 @@ def numbers_of(optimizer: torch.optim.Optimizer, groups: list[Group], counts: li
 
 
 def updated(
-    groups: list[Group], weights: dict[str, Array], moments: Moments, gradient: Mapping[str, Array], numbers: Array, product: Any
+    groups: list[OptimGroup], weights: dict[str, Array], moments: Moments, gradient: Mapping[str, Array], numbers: Array, product: Any
 ) -> tuple[dict[str, Array], Moments]:  # fmt: skip
     """Weights and moments after a step. numbers: of `numbers_of`. product: the dtype of Muon's matrix products."""
     weights, moments = dict(weights), dict(moments)
@@ -94,7 +94,7 @@ def updated(
     return weights, moments
 
 
-def averaged(kept: dict[str, Array], found: Array, group: Group, decay: float) -> tuple[Array, dict[str, Array]]:
+def averaged(kept: dict[str, Array], found: Array, group: OptimGroup, decay: float) -> tuple[Array, dict[str, Array]]:
     """A running mean with one more gradient, in the gradient's precision and as it is kept."""
     name = group.kept[0]
     mean = kept[name].astype(found.dtype)

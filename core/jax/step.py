@@ -34,7 +34,7 @@ Program = Callable[..., Any]
 
 
 @dataclass
-class State:
+class OnDevices:
     """What is on the devices. counts: of the steps that each of the optimizer's groups has taken. norm: of the weights."""
 
     weights: dict[str, jax.Array]
@@ -45,9 +45,9 @@ class State:
 
 @dataclass
 class Holder:
-    """Keeps a State from step to step; None until a run begins."""
+    """Keeps an OnDevices from step to step; None until a run begins."""
 
-    state: State | None = None
+    state: OnDevices | None = None
 
 
 @dataclass(frozen=True)
@@ -63,19 +63,19 @@ class JaxStep(TeamStep):
 
     @property
     def reads_freely(self) -> bool:
-        return self.layout.platform == "cpu"
+        return self.placement.platform == "cpu"
 
     def eager(self) -> Step:
         """The same: JAX always compiles."""
         return self
 
     @functools.cached_property
-    def layout(self) -> layout.Layout:  # type: ignore[override]
+    def placement(self) -> layout.Placement:
         layout.join(self.team)
         return layout.laid_out(self.train.runtime, state_bytes(self.model, self.optimizer))
 
     @functools.cached_property
-    def groups(self) -> list[optimizers.Group]:
+    def groups(self) -> list[optimizers.OptimGroup]:
         return optimizers.groups_of(self.model, self.optimizer)
 
     @functools.cached_property
@@ -100,7 +100,7 @@ class JaxStep(TeamStep):
         for group in self.groups:
             count = 0
             for name in group.names:
-                parameter, place = own[name], self.layout.of_weight(tuple(own[name].shape))
+                parameter, place = own[name], self.placement.of_weight(tuple(own[name].shape))
                 known = self.optimizer.state.get(parameter, {})
                 count = int(known.get("step", 0))
                 weights[name] = layout.put(layout.from_torch(parameter), place)
@@ -109,10 +109,10 @@ class JaxStep(TeamStep):
                     for kept, each in zip(group.kept, group.dtypes(parameter, dtype), strict=True)
                 }  # fmt: skip
             counts.append(count)
-        self.holder.state = State(weights, moments, counts)
+        self.holder.state = OnDevices(weights, moments, counts)
 
     @property
-    def state(self) -> State:
+    def state(self) -> OnDevices:
         """What is on the devices. A step that is taken for timing alone begins with what model and optimizer have."""
         if self.holder.state is None:
             self.share_state()
@@ -126,16 +126,16 @@ class JaxStep(TeamStep):
         """
         state, total = self.state, targets_in(batch)
         inputs, targets = (
-            layout.put(self.layout.padded(each.astype(np.int32), filling), self.layout.rows(1))
+            layout.put(self.placement.padded(each.astype(np.int32), filling), self.placement.rows(1))
             for each, filling in zip(batch, (0, -1), strict=True)
         )
         counts = [count + (total > 0) for count in state.counts]
         numbers = optimizers.numbers_of(self.optimizer, self.groups, [max(count, 1) for count in counts])
-        given = [layout.put(np.asarray(each), self.layout.whole()) for each in (
+        given = [layout.put(np.asarray(each), self.placement.whole()) for each in (
             numbers.astype(np.float32), np.float32(total), np.array([seed >> 32, seed & 0xFFFFFFFF], np.uint32)
         )]  # fmt: skip
         weights, moments, figures, norm = self.program(state.weights, state.moments, inputs, targets, *given)
-        self.holder.state = State(weights, moments, counts, norm)
+        self.holder.state = OnDevices(weights, moments, counts, norm)
         if self.team.world > 1:
             self.note_stop([])
         return figures
@@ -206,7 +206,7 @@ def jax_step(step: Step, train: Train, team: Team, stop: Any) -> JaxStep:
 def step_program(step: JaxStep) -> Program:
     """Compile the step of a GPT: weights, moments and a batch -> the same after the step, figures, and the weights' norm."""
     assert isinstance(step.model, GPT)
-    where, groups, clip = step.layout, step.groups, step.grad_clip
+    where, groups, clip = step.placement, step.groups, step.grad_clip
 
     def by_rows(x: jax.Array) -> jax.Array:
         return jax.lax.with_sharding_constraint(x, where.rows())

@@ -14,7 +14,7 @@ from core.lab.assemble import Fresh
 from core.models.build import parameter_count
 from core.process import launch
 from core.report.run_report import duration
-from core.tracking.environment import environment
+from core.tracking.environment import environment, version
 from core.tracking.figures import loss_text, prompts_in_words, share_text
 from core.tracking.metrics import COLUMNS, accuracy_by_group, speed_text
 from core.tracking.run import Run, read_summary
@@ -28,6 +28,10 @@ def surroundings(run: Run) -> dict[str, Any]:
     found, runtime = environment(run.experiment.folder), run.config.train.runtime
     if runtime.compile is True:
         found["compiler"] = compiler_version(torch.device(runtime.device))
+    if runtime.backend == "jax":
+        from core.jax.layout import devices_here
+
+        found |= {"jax": version("jax"), "jax_devices": devices_here()}
     return found
 
 
@@ -51,7 +55,7 @@ def opening(run: Run, dataset: Dataset, fresh: Fresh, command: str) -> dict[str,
         "device": runtime.device,
         "dtype": runtime.dtype,
         "choices": {
-            **runtime.model_dump(include={"dtype", "attention", "compile", "cuda_graphs", "threads"}),
+            **runtime.model_dump(include={"dtype", "attention", "backend", "compile", "cuda_graphs", "threads"}),
             "processes": fresh.settled.machine.processes,
             "parallel": layout_of_weights(fresh),
             "restarts": launch().restarts,

@@ -56,6 +56,7 @@ def version(package: str) -> str | None:
 # What can change the last bits of a result. summary.json has the same names, in `environment` and in `choices`.
 DECIDES_BITS = (
     "torch", "cpu", "cpu_capability", "threads", "device", "dtype", "attention", "compile", "compiler", "processes", "parallel",
+    "backend", "jax", "jax_devices",
 )  # fmt: skip
 
 
