@@ -20,7 +20,7 @@ from core.lab.model import LoadedModel, load_model
 from core.lab.opened import Opened
 from core.sampling.asking import said
 from core.tracking.run import find_run
-from core.training.checkpoints import MANIFEST, kept_name, kept_steps
+from core.training.ladder import MANIFEST, kept_name, kept_steps
 
 if TYPE_CHECKING:
     from core.look import Embeddings, Plane
