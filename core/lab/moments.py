@@ -165,6 +165,7 @@ def measure_of(last: LoadedModel, prompt: str) -> Measure:
     """By what the steps are looked at, from the model of the last one."""
     from core.look import fitted_plane
 
+    prompt = prompt_to_look_at(last, prompt).prompt
     with explaining(last):
         begun = begun_prompt(last, prompt)
         text = answer_of(last, begun)
