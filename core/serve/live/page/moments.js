@@ -30,7 +30,7 @@ export function drawAttention(canvas, { tokens, asked, weights }, layer, head) {
   const heads = weights[layer], count = tokens.length;
   const at = (row, column) => (head < 0 ? heads.reduce((sum, each) => sum + each[row][column], 0) / heads.length : heads[head][row][column]);
   const names = tokens.map((token) => (token.length > 8 ? `${token.slice(0, 7)}…` : token));
-  const room = 14 + 7.5 * Math.max(...names.map((name) => name.length));
+  const longest = Math.max(...names.map((name) => name.length)), room = 14 + 7.5 * longest;
   const cell = Math.max(4, Math.min(28, (SIDE - room) / count));
   const side = room + cell * count + 2;
   const { pen, colours } = drawingOn(canvas, side, side);
@@ -54,9 +54,9 @@ export function drawAttention(canvas, { tokens, asked, weights }, layer, head) {
     pen.fillText(names[place], room - 5, middle);
     pen.save();
     pen.translate(middle, room - 5);
-    pen.rotate(-Math.PI / 2);
-    pen.textAlign = "left";
-    pen.fillText(names[place], 0, 0);
+    if (longest > 1) pen.rotate(-Math.PI / 2);
+    pen.textAlign = longest > 1 ? "left" : "center";
+    pen.fillText(names[place], 0, longest > 1 ? 0 : -4);
     pen.restore();
   }
   if (asked > 0 && asked < count) {
