@@ -43,7 +43,7 @@ WALL_CLOCK = {"seconds", "tokens_per_second"}  # columns of metrics.csv that no 
 def outcome(run: Path, experiment: Path | None = None) -> dict[str, Any]:
     """Everything about a finished run that must not depend on whether it was interrupted. experiment: its folder."""
     from core.tracking.metrics import read_rows
-    from core.training import checkpoints
+    from core.training import checkpoints, ladder
 
     rows = [
         {key: value for key, value in row.items() if key not in WALL_CLOCK} for row in read_rows(run / "metrics.csv")
@@ -61,7 +61,7 @@ def outcome(run: Path, experiment: Path | None = None) -> dict[str, Any]:
         found[name] = [(folder / part).read_bytes() for part in checkpoints.PARTS]
         found[f"{name} state"] = [state["step"], state["rng"], state["optimizer"], without_seconds(state["progress"])]
     parent = run / "checkpoints"
-    kept = {step: checkpoints.read(parent / checkpoints.kept_name(step)) for step in checkpoints.kept_steps(parent)}
+    kept = {step: checkpoints.read(parent / ladder.kept_name(step)) for step in ladder.kept_steps(parent)}
     found["kept"] = {step: (each.folder / checkpoints.PARTS[0]).read_bytes() for step, each in kept.items()}
     return found
 

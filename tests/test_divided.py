@@ -31,7 +31,7 @@ from core.plugins.discovery import Experiment
 from core.plugins.manager import plugins
 from core.toml import load_config
 from core.tracking.run import Run
-from core.training import checkpoints, room
+from core.training import checkpoints, ladder, room
 from core.training import machine as machine_module
 from core.training.divided import refuse_indivisible
 from core.training.divided_step import equal_shares
@@ -72,11 +72,11 @@ def unbroken(prepared: Path, warm: Warm, tmp_path_factory: pytest.TempPathFactor
 def ended(run: Path) -> dict[str, Any]:
     """What must not depend on interruptions: losses, and the whole tensors of all checkpoints as bytes."""
     found: dict[str, Any] = {"losses": losses(run).tolist()}
-    for name in ("last", "best", *map(checkpoints.kept_name, checkpoints.kept_steps(run / "checkpoints"))):
+    for name in ("last", "best", *map(ladder.kept_name, ladder.kept_steps(run / "checkpoints"))):
         checkpoint = checkpoints.read(run / "checkpoints" / name)
         tensors = {**{f"m.{key}": each for key, each in checkpoint.model.items()}, **checkpoint.optimizer}
         found[name] = {key: each.numpy().tobytes() for key, each in tensors.items()}
-        if checkpoints.KEPT.fullmatch(name):
+        if ladder.KEPT.fullmatch(name):
             continue  # weights alone
         state = checkpoint.state
         found[f"{name} state"] = [state["step"], state["rng"], state["optimizer"], without_seconds(state["progress"])]

@@ -74,18 +74,18 @@ def test_a_run_keeps_weights_and_is_the_run_that_it_would_be_without(spaces: Pat
 def test_a_run_that_ends_early_keeps_its_end_and_a_longer_one_goes_on(spaces: Path, terrarium: Terrarium) -> None:
     assert terrarium("train", "spaces", *KEEP, "-s", "train.runtime.stop_when=val_loss > 0").exit_code == 0
     folder = spaces / "out" / "default" / "checkpoints"
-    assert checkpoints.kept_steps(folder) == [0, 1, 2, 3]
+    assert ladder.kept_steps(folder) == [0, 1, 2, 3]
     longer = ("-s", "train.schedule.max_iters=60", "--resume", "-s", "train.runtime.stop_when=val_loss < 0")
     result = terrarium("train", "spaces", *KEEP, *longer)
     assert result.exit_code == 0, result.output
-    assert checkpoints.kept_steps(folder) == [0, 1, 2, 3, 6, 60]
+    assert ladder.kept_steps(folder) == [0, 1, 2, 3, 6, 60]
 
 
 def test_a_run_of_minutes_keeps_shares_of_its_time(spaces: Path, terrarium: Terrarium) -> None:
     short = ("-s", "train.runtime.max_minutes=0.01", "-s", "train.runtime.eval_interval=1000000")
     result = terrarium("train", "spaces", *KEEP, *short)
     assert result.exit_code == 0, result.output
-    steps = checkpoints.kept_steps(spaces / "out" / "default" / "checkpoints")
+    steps = ladder.kept_steps(spaces / "out" / "default" / "checkpoints")
     assert steps[0] == 0 and steps[-1] == json.loads((spaces / "out/default/summary.json").read_text())["steps"]
     assert 3 <= len(steps) <= 4
 
@@ -124,10 +124,10 @@ def test_a_run_killed_at_any_operation_keeps_the_same_steps(kept: Lab) -> None:
 
 def test_steps_of_a_try_that_came_further_are_forgotten(tmp_path: Path) -> None:
     for step in (0, 5, 20, 1_000_000):
-        checkpoints.save(tmp_path, checkpoints.kept_name(step), {}, None, {"step": step})
+        checkpoints.save(tmp_path, ladder.kept_name(step), {}, None, {"step": step})
     checkpoints.save(tmp_path, "last", {}, {}, {"step": 5})
     (tmp_path / ".tmp-step-000030").mkdir()
-    assert checkpoints.kept_steps(tmp_path) == [0, 5, 20, 1_000_000]
+    assert ladder.kept_steps(tmp_path) == [0, 5, 20, 1_000_000]
     checkpoints.forget(tmp_path, after=5)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["last", "step-000000", "step-000005"]
 
@@ -233,6 +233,6 @@ def test_a_stage_keeps_its_own_steps(spaces: Path, terrarium: Terrarium) -> None
     result = terrarium("train", "spaces", *KEEP)
     assert result.exit_code == 0, result.output
     folders = [spaces / "out" / "default" / stage / "checkpoints" for stage in ("one", "two")]
-    assert [checkpoints.kept_steps(folder) for folder in folders] == [KEPT, KEPT]
+    assert [ladder.kept_steps(folder) for folder in folders] == [KEPT, KEPT]
     result = terrarium("look", "spaces", "--over-time", "--stage", "one", "--prompt", "a: ")
     assert result.stdout.startswith("spaces/default/one after 'a: '"), result.output

@@ -86,7 +86,7 @@ class TrainedRun:
     @property
     def moments(self) -> list[int]:
         """The steps whose weights the run has kept, see train.runtime.keep_checkpoints."""
-        from core.training.checkpoints import kept_steps
+        from core.training.ladder import kept_steps
 
         return kept_steps(self.folder / "checkpoints")
 

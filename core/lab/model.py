@@ -32,7 +32,7 @@ from core.sampling.load import Trained, load_run, run_config
 from core.sampling.rollouts import Rollout
 from core.toml import is_of_stage
 from core.tracking.run import Run, find_run, name_of
-from core.training import checkpoints
+from core.training import ladder
 from core.training.machine import choose_device
 
 
@@ -226,11 +226,11 @@ def checkpoint_name(folder: Path, checkpoint: str | int) -> str:
     text = str(checkpoint)
     if text in ("best", "last"):
         return text
-    kept = checkpoints.kept_steps(folder / "checkpoints")
-    number = checkpoints.KEPT.fullmatch(text)
+    kept = ladder.kept_steps(folder / "checkpoints")
+    number = ladder.KEPT.fullmatch(text)
     step = int(number[1]) if number else int(text) if text.isdecimal() else None
     if step in kept:
-        return checkpoints.kept_name(step)
+        return ladder.kept_name(step)
     raise UserError(
         f"a run has no checkpoint '{text}'" if step is None else f"{name_of(folder)} has not kept step {step:,}",
         place="checkpoint",

@@ -20,7 +20,7 @@ from core.lab.model import LoadedModel, load_model
 from core.lab.opened import Opened
 from core.sampling.asking import said
 from core.tracking.run import find_run
-from core.training.checkpoints import MANIFEST, kept_name, kept_steps
+from core.training.ladder import MANIFEST, kept_name, kept_steps
 
 if TYPE_CHECKING:
     from core.look import Embeddings, Plane
@@ -63,7 +63,7 @@ class Moment:
 
 
 @dataclass(frozen=True)
-class Measure:
+class Yardstick:
     """By what the steps of a run are looked at. text: behind the prompt. plane: of embeddings; None if there are none to show."""
 
     prompt: str
@@ -79,7 +79,7 @@ class Moments:
         self.opened, self.run = opened, run
         self.folder: Path = find_run(opened.experiment, opened.out, run or opened.default_run) / "checkpoints"
         self.models: OrderedDict[tuple[int, int], LoadedModel] = OrderedDict()
-        self.measures: tuple[tuple[int, int], str, Measure] | None = None
+        self.measures: tuple[tuple[int, int], str, Yardstick] | None = None
 
     @property
     def steps(self) -> list[int]:
@@ -114,7 +114,7 @@ class Moments:
         except FileNotFoundError:
             return step, 0
 
-    def measure(self, prompt: str) -> Measure:
+    def measure(self, prompt: str) -> Yardstick:
         """By what the steps are looked at, for a prompt."""
         last = self.kept()[-1]
         if self.measures is None or self.measures[:2] != (self.key(last), prompt):
@@ -161,18 +161,19 @@ class OverTime:
         }
 
 
-def measure_of(last: LoadedModel, prompt: str) -> Measure:
+def measure_of(last: LoadedModel, prompt: str) -> Yardstick:
     """By what the steps are looked at, from the model of the last one."""
     from core.look import fitted_plane
 
+    prompt = prompt_to_look_at(last, prompt).prompt
     with explaining(last):
         begun = begun_prompt(last, prompt)
         text = answer_of(last, begun)
     embeddings = embeddings_of(last)
-    return Measure(begun, text, None if embeddings is None else fitted_plane(embeddings.rows))
+    return Yardstick(begun, text, None if embeddings is None else fitted_plane(embeddings.rows))
 
 
-def moment_of(model: LoadedModel, by: Measure) -> Moment:
+def moment_of(model: LoadedModel, by: Yardstick) -> Moment:
     """What a model is, looked at by a measure."""
     from core.look.attention import attention_maps, missing
     from core.look.record import record

@@ -16,7 +16,7 @@ from core.roles import flat, role_of
 from core.toml import Settings, check, completed, read_override
 from core.tracking.begin import changed
 from core.tracking.run import read_config
-from core.training import checkpoints
+from core.training import checkpoints, ladder
 from core.training.machine import Machine, choose_machine, model_on
 from core.training.progress import other_settings
 
@@ -82,7 +82,7 @@ def load_run(folder: Path, config: Config, plugins: Plugins, name: str = "best")
     model = model_on(machine, config.train.model, encoder.vocab_size, plugins)
     checkpoints.refuse_other_base(model, state, str(checkpoint.folder))
     checkpoints.put_weights(model, checkpoint.model, str(checkpoint.folder))
-    kept = checkpoints.KEPT.fullmatch(available) is not None
+    kept = ladder.KEPT.fullmatch(available) is not None
     return Trained(
         folder, config, model.eval(), encoder, machine, step, data, stop, has_examples, conversations, begin, kept
     )

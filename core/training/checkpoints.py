@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import re
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -25,12 +24,11 @@ from safetensors.torch import save as tensors_to_bytes
 
 from core import durable, files, shards
 from core.errors import RunFailed, UserError
+from core.training.ladder import MANIFEST, kept_name, kept_steps
 
 FORMAT = 1
 PARTS = ("model.safetensors", "optimizer.safetensors")
-MANIFEST = "state.json"
 MANIFEST_BYTES = 16_384  # roughly: mostly the state of the random generators and the config
-KEPT = re.compile(r"step-(\d{6,})")  # the name of a kept step
 Tensors = dict[str, torch.Tensor]
 Write = Callable[[Path, Tensors, Tensors], None]  # writes tensors of model and optimizer into a folder
 # Raised by content that another version wrote: its checksums are right.
@@ -158,17 +156,6 @@ def set_aside_damaged(parent: Path, name: str, used: Path) -> None:
         damaged = folder.with_name(f"{folder.name}.damaged")
         durable.remove_tree(damaged)
         durable.rename(folder, damaged)
-
-
-def kept_name(step: int) -> str:
-    """The name of the weights that a run keeps of a step."""
-    return f"step-{step:06}"
-
-
-def kept_steps(parent: Path) -> list[int]:
-    """The steps whose weights a run has kept, ascending."""
-    found = (KEPT.fullmatch(path.name) for path in parent.glob("step-*") if (path / MANIFEST).is_file())
-    return sorted(int(match[1]) for match in found if match)
 
 
 def forget(parent: Path, after: int) -> None:

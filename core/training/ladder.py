@@ -1,4 +1,4 @@
-"""The ladder: at which steps a run keeps its weights. Dense at the beginning, where learning changes fast. Pure functions.
+"""The ladder: at which steps a run keeps its weights, dense at the beginning, where learning changes fast; and what it has kept.
 
 The first rung is the beginning, before any step, and the last one the end. Between them each rung is later than the one before it
 by the same factor, from FIRST of the run on. So a run that ends early has most of its rungs, too.
@@ -6,9 +6,13 @@ by the same factor, from FIRST of the run on. So a run that ends early has most 
 
 from __future__ import annotations
 
+import re
 from bisect import bisect_right
 from collections.abc import Sequence
+from pathlib import Path
 
+MANIFEST = "state.json"  # of a checkpoint; written last
+KEPT = re.compile(r"step-(\d{6,})")  # the name of the checkpoint of a kept step
 FIRST = 0.01  # share of a run's length
 
 
@@ -32,3 +36,14 @@ def steps(length: int, count: int) -> tuple[int, ...]:
 def passed(rungs: Sequence[float], gone: float) -> int:
     """How many rungs a run has passed. gone: the share of its length that is over."""
     return bisect_right(rungs, gone)
+
+
+def kept_name(step: int) -> str:
+    """The name of the checkpoint that a run keeps of a step."""
+    return f"step-{step:06}"
+
+
+def kept_steps(parent: Path) -> list[int]:
+    """The steps whose weights lie in a run's folder of checkpoints, ascending."""
+    found = (KEPT.fullmatch(path.name) for path in parent.glob("step-*") if (path / MANIFEST).is_file())
+    return sorted(int(match[1]) for match in found if match)

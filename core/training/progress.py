@@ -20,7 +20,7 @@ from core.roles import flat
 from core.toml import completed
 from core.tracking.begin import changed, listed, resumable
 from core.tracking.run import Run
-from core.training import checkpoints
+from core.training import checkpoints, ladder
 from core.training.schedules import Plateau
 
 
@@ -139,7 +139,7 @@ def copy(
 
 def copy_weights(run: Run, step: int, model: torch.nn.Module, identity: dict[str, Any]) -> Callable[[], Path]:
     """As `copy`, for the weights of a kept step alone. Nothing in it depends on a clock, so a step has the same bytes always."""
-    name, state = checkpoints.kept_name(step), origin_of_weights(run, step, model, identity)
+    name, state = ladder.kept_name(step), origin_of_weights(run, step, model, identity)
     weights = copied(checkpoints.weights(model))
     return lambda: checkpoints.save(run.checkpoints, name, weights, None, state)
 

@@ -21,7 +21,7 @@ from core.plugins.manager import Plugins
 from core.process import StopRequest
 from core.tracking.metrics import EPOCH, MetricsFile
 from core.tracking.run import Run
-from core.training import checkpoints
+from core.training import checkpoints, ladder
 from core.training import progress as saving
 from core.training.machine import Machine
 from core.training.pace import Pace
@@ -257,7 +257,7 @@ def keep(run: Run, parts: Parts, progress: Progress, pace: Pace) -> None:
 def note_saved(run: Run, parts: Parts, progress: Progress, written: list[Saved]) -> None:
     """Tell plugins about `best` and `last` when they are on disk, and note how long the last one took."""
     for checkpoint in written:
-        if checkpoints.KEPT.fullmatch(checkpoint.path.name):
+        if ladder.KEPT.fullmatch(checkpoint.path.name):
             continue
         parts.plugins.manager.hook.on_checkpoint(run=run, step=checkpoint.step, path=checkpoint.path)
         progress.saving_seconds = checkpoint.seconds

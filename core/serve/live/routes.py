@@ -26,6 +26,7 @@ from core.serve.live.details import about_log, about_run, about_settings
 from core.serve.live.drawing import about_bands, about_curves
 from core.serve.live.events import SSE, Hub
 from core.serve.live.listing import about_lab, about_runs
+from core.serve.live.moments import MOST_WAITING, POOL, about_moment, about_moments
 from core.serve.live.together import about_compare, about_jobs, about_pipeline, about_sweep
 from core.serve.live.view import FRESH, View, finite
 
@@ -44,7 +45,10 @@ ANSWERS: dict[str, About] = {
     "board": about_board,
     "log": about_log,
     "jobs": about_jobs,
+    "moments": about_moments,
+    "moment": about_moment,
 }
+COMPUTED = "moment"  # by a model, which takes a while
 GROWING = ("log", "jobs")  # what changes without the catalog: never kept
 KEPT, LARGEST_KEPT = 256, 1 << 17  # answers, bytes of one
 REPORT = {
@@ -101,7 +105,10 @@ class Answers:
             return known[1]
         if (other := self.on_the_way.get(key)) is not None:
             return await asyncio.shield(other)
-        task = asyncio.ensure_future(asyncio.to_thread(self.made, name, Asked(asked, may_act=may_act)))
+        if name == COMPUTED and sum(other == COMPUTED for other, _ in self.on_the_way) >= MOST_WAITING:
+            raise Refused("too many questions wait; ask again in a moment", status=429, code="busy")
+        pool = POOL if name == COMPUTED else None
+        task = asyncio.ensure_future(asyncio.get_running_loop().run_in_executor(pool, self.made, name, Asked(asked, may_act=may_act)))
         self.on_the_way[key] = task
         try:
             body = await asyncio.shield(task)

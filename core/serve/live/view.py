@@ -9,7 +9,7 @@ import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from core.errors import UserError
@@ -24,13 +24,19 @@ from core.serve.live.tables import Tables
 from core.toml import completed
 from core.tracking.run import read_config
 
+if TYPE_CHECKING:
+    from core.lab.moments import Moments
+
 FRESH = 1.0  # seconds for which an answer may be old
 MOST = 200  # runs in one answer about several
 
 
 @dataclass
 class View:
-    """The state of the live view. read_only: no actions. token: what actions must show. asked_for: what all requests must show."""
+    """The state of the live view. read_only: no actions. token: what actions must show. asked_for: what all requests must show.
+
+    moments: the kept steps of the run that was asked for them last, with what tells it from others.
+    """
 
     catalog: Catalog
     token: str = ""
@@ -38,6 +44,7 @@ class View:
     asked_for: str = ""
     tables: Tables = field(default_factory=Tables)
     jobs: Jobs = field(default_factory=Jobs)
+    moments: tuple[tuple[str, str], Moments] | None = None
     known_sweeps: tuple[int, dict[str, str]] = field(default=(-1, {}))  # with the version of the catalog
 
     @property

@@ -7,6 +7,7 @@ import { chart, written } from "./chart.js";
 import { curveOf, tableOf } from "./compare.js";
 import { choice } from "./dialogs.js";
 import { get } from "./lab.js";
+import { momentsView } from "./moments.js";
 import { samplesView } from "./samples.js";
 import { ago, counted, duration, longNameOf, markOf, metricName, nameOf, percent, valueOf } from "./words.js";
 
@@ -28,7 +29,7 @@ export function runView({ id, lab, changed, close }) {
   tabs.setAttribute("role", "tablist");
   panel.setAttribute("role", "tabpanel");
   element.append(head, facts, warnings, tabs, panel);
-  const samples = samplesView();
+  const samples = samplesView(), moments = momentsView(id);
   const drawn = new Map();
   let found = null, tab = setting("live.tab", "Curves"), turn = null, built = "", logged = { offset: -1, element: null }, groupsKey = "", headKey = "";
 
@@ -75,7 +76,7 @@ export function runView({ id, lab, changed, close }) {
   const isStaged = () => lab().experiments.some((one) => one.lab === found.row.lab && one.name === found.row.experiment && one.stages.length);
 
   // The tabs that this run has.
-  const names = () => ["Curves", "Samples", "Settings", ...(isStaged() ? ["Stages"] : []), ...(found.row.sweep ? ["Sweep"] : []), "Log", ...(found.report ? ["Report"] : [])];
+  const names = () => ["Curves", "Samples", ...(found.moments.length ? ["Over time"] : []), "Settings", ...(isStaged() ? ["Stages"] : []), ...(found.row.sweep ? ["Sweep"] : []), "Log", ...(found.report ? ["Report"] : [])];
 
   function showTabs() {
     const all = names();
@@ -220,7 +221,7 @@ export function runView({ id, lab, changed, close }) {
     if (sweep.description) panel.firstChild.append(` ${sweep.description}`);
   }
 
-  const panels = { Curves: showCurves, Samples: async () => { if (!panel.firstChild) panel.append(samples.element); samples.show(found.samples ?? []); }, Settings: async () => showSettings(), Stages: showStages, Sweep: showSweep, Log: showLog, Report: async () => showReport() };
+  const panels = { Curves: showCurves, Samples: async () => { if (!panel.firstChild) panel.append(samples.element); samples.show(found.samples ?? []); }, "Over time": async () => { if (!panel.firstChild) panel.append(moments.element); moments.show(found.moments, found.samples?.[0]?.prompt ?? ""); }, Settings: async () => showSettings(), Stages: showStages, Sweep: showSweep, Log: showLog, Report: async () => showReport() };
 
   // Fetch and show the run again, and what the open tab shows of it.
   async function refresh() {
@@ -242,5 +243,5 @@ export function runView({ id, lab, changed, close }) {
     }
   }
 
-  return { element, id, refresh, mark() {}, shows: (ids) => ids.includes(id) || ids.some((one) => one.startsWith(`${id}/`)), forget() { turn?.abort(); for (const one of drawn.values()) one.forget(); } };
+  return { element, id, refresh, mark() {}, shows: (ids) => ids.includes(id) || ids.some((one) => one.startsWith(`${id}/`)), forget() { turn?.abort(); moments.forget(); for (const one of drawn.values()) one.forget(); } };
 }

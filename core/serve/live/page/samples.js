@@ -13,10 +13,10 @@ export function changedPart(before, now) {
 }
 
 // Spaces at the ends and ends of lines, so that they can be seen.
-const visible = (text) => text.replaceAll("\n", "↵\n").replace(/^ +| +$/gm, (spaces) => "·".repeat(spaces.length)).replace(/\n$/, "");
+export const visible = (text) => text.replaceAll("\n", "↵\n").replace(/^ +| +$/gm, (spaces) => "·".repeat(spaces.length)).replace(/\n$/, "");
 
 // An answer; its changed part is marked.
-function answerOf(text, before) {
+export function answerOf(text, before) {
   const made = make("code", { className: "text" });
   const now = visible(text);
   const part = before === undefined ? null : changedPart(visible(before), now);

@@ -1,0 +1,96 @@
+"""How a run has learnt, in the live view: the answers of the server, and the slider in a real browser."""
+
+from __future__ import annotations
+
+import json
+import urllib.error
+import urllib.parse
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytest.importorskip("starlette", reason="needs the extra serve")
+pytest.importorskip("uvicorn", reason="needs the extra serve")
+
+from browser import CHROMIUM, browser
+from conftest import PREPARE, TINY
+from preparing import write
+from test_live_page import READY, Shown, press_button, showing
+
+from core.lab.loop import loop
+from core.lab.opened import open_folder
+from core.lab.training import Wish
+
+ID = "experiments/spaces/default"
+
+
+@pytest.fixture(scope="module")
+def shown(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shown]:
+    """A run that has kept 0, 1, 2 and 6, and one that has kept nothing."""
+    folder = tmp_path_factory.mktemp("moments")
+    home = write(folder / "experiments" / "spaces", PREPARE, TINY)
+    loop(open_folder(str(home), "", ["train.runtime.keep_checkpoints=4"]), Wish())
+    loop(open_folder(str(home)), Wish("plain"))
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.chdir(folder)
+        monkeypatch.delenv("TERRARIUM_EXPERIMENTS", raising=False)
+        with showing(folder) as running:
+            yield running
+
+
+def ask(shown: Shown, what: str, **values: object) -> tuple[int, Any]:
+    try:
+        with urllib.request.urlopen(f"{shown.url}live/{what}?{urllib.parse.urlencode(values)}") as answer:
+            return answer.status, json.loads(answer.read())
+    except urllib.error.HTTPError as error:
+        return error.code, json.loads(error.read())
+
+
+def test_the_server_says_what_a_run_was_at_a_step(shown: Shown) -> None:
+    assert ask(shown, "moments", id=ID) == (200, {"id": ID, "steps": [0, 1, 2, 6]})
+    assert ask(shown, "run", id=ID)[1]["moments"] == [0, 1, 2, 6]
+    found = [ask(shown, "moment", id=ID, step=step, prompt="ab: ")[1] for step in (0, 6)]
+    assert [each["step"] for each in found] == [0, 6] and found[0]["prompt"] == "ab: "
+    assert found[0]["attention"]["tokens"] == found[1]["attention"]["tokens"]
+    assert found[0]["embedding"]["points"] != found[1]["embedding"]["points"]
+    for values, status, message in (
+        ({"step": 3, "prompt": "ab: "}, 400, "default has not kept step 3"),
+        ({"step": 6, "prompt": "X"}, 400, "character 'X'"),
+        ({"step": 6, "prompt": ""}, 400, "the prompt is empty"),
+        ({"step": "x", "prompt": "a"}, 400, "step = 'x' is no whole number"),
+        ({"id": "experiments/spaces/plain", "step": 6, "prompt": "a"}, 400, "has kept no steps on its way"),
+        ({"id": "../x", "step": 6, "prompt": "a"}, 404, "there is no run"),
+    ):
+        code, body = ask(shown, "moment", **({"id": ID} | values))
+        assert code == status and message in body["error"]["message"], (values, body)
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium")
+def test_the_slider_moves_through_the_steps(shown: Shown, tmp_path: Path) -> None:
+    with browser(tmp_path) as chromium:
+        page = chromium.page(shown.whole)
+        page.until(READY)
+        page.run(f"location.hash = 'run={ID.replace('/', '%2F')}'")
+        press_button(page, "Over time")
+        page.until("document.querySelector('.moments output')?.textContent.startsWith('6 (4 of 4)')")
+        page.until("document.querySelector('.moments .answer .text')")
+        assert page.run("document.querySelectorAll('.moments canvas[aria-label]').length") == 2
+        page.run("document.querySelector('.moments input[type=text]').value = 'ba: '")
+        press_button(page, "Ask")
+        page.until("document.querySelector('.moments .answer').textContent.startsWith('ba:')")
+        pixels = "document.querySelectorAll('.moments canvas')[1].toDataURL()"
+        last = page.run(pixels)
+        page.run("document.querySelector('.moments input[type=range]').focus()")
+        chromium.call("Input.dispatchKeyEvent", page.session, type="rawKeyDown", key="Home", code="Home", windowsVirtualKeyCode=36)  # fmt: skip
+        page.until("document.querySelector('.moments output').textContent.startsWith('0 (1 of 4)')")
+        page.until(f"!document.querySelector('.moments .answer.waiting') && {pixels} !== {json.dumps(last)}")
+        page.run("document.querySelector('.moments input[type=text]').value = 'X'")
+        press_button(page, "Ask")
+        page.until("document.querySelector('.moments .error').textContent.includes(\"character 'X'\")")
+        assert [text for text in page.complaints() if "400" not in text] == []
+        page.run("location.hash = 'run=experiments%2Fspaces%2Fplain'")
+        page.until("document.querySelector('#pane h1')?.textContent.includes('plain')")
+        assert not page.run("[...document.querySelectorAll('[role=tab]')].some((one) => one.textContent === 'Over time')")  # fmt: skip
