@@ -15,7 +15,7 @@ from core.plugins.manager import PACKAGE
 from core.serve.errors import Refused
 from core.serve.live.asked import Asked
 from core.serve.live.catalog import stamp
-from core.serve.live.rows import Row, row_of
+from core.serve.live.rows import Row
 from core.serve.live.view import FRESH, View
 
 MOST_ROWS = 1000  # in one answer
@@ -84,7 +84,7 @@ def about_runs(view: View, asked: Asked) -> Account:
     """The rows that match, sorted, from an offset on."""
     view.catalog.update(FRESH)
     entries = view.catalog.entries
-    rows = [row for row in map(row_of, entries.values()) if matches(row, asked)]
+    rows = [row for row in map(view.short_row, entries.values()) if matches(row, asked)]
     key = asked.text("sort") or "started"
     if rows and key not in rows[0]:
         raise Refused(f"sort = {key[:100]!r} is no column of the table", param="sort", code="invalid_value")
