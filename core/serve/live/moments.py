@@ -10,7 +10,7 @@ from typing import Any
 
 from core.errors import RunFailed, UserError
 from core.serve.errors import Refused, refused
-from core.serve.live.asked import Asked
+from core.serve.live.parameters import Parameters
 from core.serve.live.rows import option
 from core.serve.live.view import View, finite
 from core.training.ladder import kept_steps
@@ -19,13 +19,13 @@ MOST_WAITING = 16  # questions of all viewers
 POOL = ThreadPoolExecutor(1, "moments")  # its thread starts with the first question
 
 
-def about_moments(view: View, asked: Asked) -> dict[str, Any]:
+def about_moments(view: View, asked: Parameters) -> dict[str, Any]:
     """The steps that a run has kept."""
     entry = view.find(asked.text("id"))
     return {"id": entry.id, "steps": kept_steps(entry.folder / "checkpoints")}
 
 
-def about_moment(view: View, asked: Asked) -> Any:
+def about_moment(view: View, asked: Parameters) -> Any:
     """What a run was at a step: its answer to a prompt, attention and embeddings. Only in POOL. Raises Refused."""
     from core.lab.moments import Moments
     from core.lab.opened import open_folder

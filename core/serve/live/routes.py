@@ -20,18 +20,18 @@ from core.serve.bodies import read
 from core.serve.errors import Refused
 from core.serve.limits import Limits
 from core.serve.live.actions import ACTIONS
-from core.serve.live.asked import Asked
 from core.serve.live.board import about_board
 from core.serve.live.details import about_log, about_run, about_settings
 from core.serve.live.drawing import about_bands, about_curves
 from core.serve.live.events import SSE, Hub
 from core.serve.live.listing import about_lab, about_runs
 from core.serve.live.moments import MOST_WAITING, POOL, about_moment, about_moments
+from core.serve.live.parameters import Parameters
 from core.serve.live.together import about_compare, about_jobs, about_pipeline, about_sweep
 from core.serve.live.view import FRESH, View, finite
 
 PAGE = Path(__file__).parent / "page"
-About = Callable[[View, Asked], Any]
+About = Callable[[View, Parameters], Any]
 ANSWERS: dict[str, About] = {
     "lab": about_lab,
     "runs": about_runs,
@@ -61,7 +61,7 @@ LARGEST_REPORT = 64 << 20  # bytes
 
 def live_routes(view: View, hub: Hub, limits: Limits) -> list[BaseRoute]:
     """The routes below /live."""
-    answers = Answers(view)
+    answers = AnswersKept(view)
     return [
         Route("/live", live_page),
         *(Route(f"/live/{name}", answers.endpoint(name)) for name in ANSWERS),
@@ -77,7 +77,7 @@ async def live_page(request: Request) -> Response:
     return FileResponse(PAGE / "index.html", headers={"Cache-Control": "no-cache"})
 
 
-class Answers:
+class AnswersKept:
     """Answers to GET as JSON. Viewers who ask the same get the same answer, which is made once as long as nothing changes."""
 
     def __init__(self, view: View) -> None:
@@ -108,7 +108,7 @@ class Answers:
         if name == COMPUTED and sum(other == COMPUTED for other, _ in self.on_the_way) >= MOST_WAITING:
             raise Refused("too many questions wait; ask again in a moment", status=429, code="busy")
         pool = POOL if name == COMPUTED else None
-        task = asyncio.ensure_future(asyncio.get_running_loop().run_in_executor(pool, self.made, name, Asked(asked, may_act=may_act)))
+        task = asyncio.ensure_future(asyncio.get_running_loop().run_in_executor(pool, self.made, name, Parameters(asked, may_act=may_act)))
         self.on_the_way[key] = task
         try:
             body = await asyncio.shield(task)
@@ -121,7 +121,7 @@ class Answers:
                 self.kept.popitem(last=False)
         return body
 
-    def made(self, name: str, asked: Asked) -> bytes:
+    def made(self, name: str, asked: Parameters) -> bytes:
         """The body of an answer, made anew."""
         return encoded(ANSWERS[name](self.view, asked))
 
