@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import http.client
 import json
 import os
 import time
@@ -15,7 +14,7 @@ import pytest
 pytest.importorskip("starlette", reason="needs the extra serve")
 pytest.importorskip("uvicorn", reason="needs the extra serve")
 
-from live import showing, write_experiment, write_run
+from live import TOKEN, showing, write_experiment, write_run
 
 from core.serve.live.catalog import Catalog
 from core.serve.live.labs import Lab
@@ -37,7 +36,8 @@ def runs(lab: Path) -> Path:
 def test_the_table_of_runs_is_filtered_and_sorted(runs: Path) -> None:
     with showing() as server:
         lab = server.get("lab").json
-        assert [(one["name"], one["runs"]) for one in lab["experiments"]] == [("spaces", 3)] and lab["can_act"]
+        assert [(one["name"], one["runs"]) for one in lab["experiments"]] == [("spaces", 3)] and not lab["can_act"]
+        assert server.get("lab", Authorization=f"Bearer {TOKEN}").json["can_act"]
         found = server.get("runs?sort=accuracy&descending=1").json
         assert [row["run"] for row in found["rows"]] == ["a1", "a0", "b"]  # what is not known stands last
         assert found["rows"][0] | {"progress": 1.0, "unit": "steps", "val_loss": 0.5, "seed": 1} == found["rows"][0]
@@ -69,19 +69,18 @@ def test_what_grows_is_read_on_and_told(runs: Path) -> None:
     summary = json.loads((folder / "summary.json").read_text()) | {"status": "interrupted"}
     (folder / "summary.json").write_text(json.dumps(summary))
     with showing() as server:
-        connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=20)
-        connection.request("GET", "/live/events")
-        events = connection.getresponse()
-        assert events.readline() == b": hello\n"
         before = server.get(f"curves?id={ID}/a0&metric=train_loss").json["curves"][0]
-        with (folder / "metrics.csv").open("a") as file:
-            file.write("500,600,20,0.25,,\n501,601")  # the second line is half written
-        line = next(line for line in iter(events.readline, b"") if line.startswith(b"data: "))
-        assert json.loads(line[6:]) == {"changed": [f"{ID}/a0"]}
+        with server.socket() as viewer, viewer.makefile("rb") as events:
+            viewer.sendall(b"GET /live/events HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            assert any(line == b": hello\n" for line in events)
+            time.sleep(0.5)
+            with (folder / "metrics.csv").open("a") as file:
+                file.write("500,600,20,0.25,,\n501,601")  # the second line is half written
+            line = next(line for line in events if line.startswith(b"data: "))
+            assert json.loads(line[6:]) == {"changed": [f"{ID}/a0"]}
         time.sleep(1.0)
         after = server.get(f"curves?id={ID}/a0&metric=train_loss").json["curves"][0]
         assert after["x"] == [*before["x"], 500.0] and after["y"][-1] == 0.25
-        connection.close()
 
 
 def test_half_a_line_waits_and_a_new_file_is_read_anew(tmp_path: Path) -> None:

@@ -18,6 +18,8 @@ LARGEST = 1 << 16  # bytes
 def read_notes(folder: Path) -> dict[str, Any]:
     """The notes of a run; {} where there are none. What is damaged or of another type is left out."""
     path = folder / FILE
+    if not path.is_file():
+        return {}
     try:
         with path.open("rb") as file:
             found = json.loads(file.read(LARGEST))

@@ -12,10 +12,13 @@ LONGEST = 2000  # characters of a value
 
 
 class Asked:
-    """The parameters of an address. Each way to read one raises Refused for what it cannot be."""
+    """The parameters of an address. Each way to read one raises Refused for what it cannot be.
 
-    def __init__(self, values: QueryParams) -> None:
-        self.values = values
+    may_act: whether the request shows the token that actions need.
+    """
+
+    def __init__(self, values: QueryParams, *, may_act: bool = False) -> None:
+        self.values, self.may_act = values, may_act
 
     def text(self, name: str) -> str:
         """A text; "" where it is not given."""

@@ -5,15 +5,17 @@ Nothing here raises for what stands in a run folder: a run whose files are damag
 
 from __future__ import annotations
 
+import errno
 import os
 import re
+import stat
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from core.errors import UserError
 from core.lab.places import places
@@ -227,6 +229,15 @@ def is_young(at: int) -> bool:
     return time.time_ns() - at < YOUNG
 
 
+def open_file(path: Path) -> BinaryIO:
+    """Open a file of a run folder to read it. Raises OSError for a link, and for what is no file, such as a pipe without end."""
+    descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0))
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise OSError(errno.EINVAL, "it is no file", str(path))
+    return os.fdopen(descriptor, "rb")
+
+
 def stamp(path: Path) -> tuple[int, int]:
     """Size and time of a file; zeros if it is not there."""
     try:
@@ -245,8 +256,8 @@ def read_length(folder: Path) -> tuple[str, float] | None:
     found: dict[str, float] = {}
     section = ""
     try:
-        with (folder / "config.toml").open(encoding="utf-8", errors="replace") as file:
-            for line in file.read(LARGEST).splitlines() if (folder / "config.toml").is_file() else ():
+        with open_file(folder / "config.toml") as file:
+            for line in file.read(LARGEST).decode("utf-8", "replace").splitlines():
                 if match := SECTION.match(line):
                     section = match[1]
                 key, _, value = line.partition(" = ")

@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from core.errors import UserError
+from core.report.differences import INHERITED
 from core.report.samples import read_samples
 from core.serve.errors import Refused
 from core.serve.live.asked import Asked
-from core.serve.live.catalog import LARGEST, Entry
+from core.serve.live.catalog import LARGEST, Entry, open_file
 from core.serve.live.jobs import FOLDER, log_name
 from core.serve.live.view import View, config_of, finite
 from core.tracking.answers import read_answers
@@ -103,13 +104,14 @@ def about_settings(view: View, asked: Asked) -> Account:
     """The settings of some runs side by side."""
     configs = [config_of(entry) for entry in view.find_all(asked.all("id"))]
     keys = dict.fromkeys(key for config in configs for key in config)
-    rows = [(key, [finite(config.get(key)) for config in configs]) for key in keys]
-    return {
-        "keys": [
-            {"key": key, "values": values, "differs": any(value != values[0] for value in values)}
-            for key, values in rows
-        ]
-    }
+    rows = {key: [finite(config.get(key)) for config in configs] for key in keys}
+    told = []
+    for key, values in rows.items():
+        follows = INHERITED.match(key) and rows.get(INHERITED.sub("train.runtime.", key)) == values
+        told.append(
+            {"key": key, "values": values, "differs": not follows and any(value != values[0] for value in values)}
+        )
+    return {"keys": told}
 
 
 def about_log(view: View, asked: Asked) -> Account:
@@ -122,9 +124,8 @@ def about_log(view: View, asked: Asked) -> Account:
     if path is None:
         return {"text": "", "offset": 0, "next": 0, "size": 0}
     try:
-        descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0))
-        with open(descriptor, "rb") as file:  # noqa: PTH123 - a descriptor
-            size = os.fstat(descriptor).st_size
+        with open_file(path) as file:
+            size = os.fstat(file.fileno()).st_size
             begin = (
                 max(0, size - LOG_PART) if asked.text("offset") in ("", "-1") else asked.number("offset", 0, 0, 2**40)
             )

@@ -50,6 +50,7 @@ class Hub:
     async def watch(self) -> None:
         """Look for changes while there are viewers."""
         catalog = self.view.catalog
+        await asyncio.to_thread(self.look)
         seen = catalog.version, self.view.jobs.version
         while self.viewers and not self.closed.is_set():
             begun = time.monotonic()

@@ -42,7 +42,7 @@ def about_lab(view: View, asked: Asked) -> Account:
     return {
         "labs": [{"name": lab.name, "folder": str(lab.folder)} for lab in view.catalog.labs],
         "read_only": view.read_only,
-        "can_act": not view.read_only,
+        "can_act": asked.may_act,
         "version": version(PACKAGE),
         "experiments": experiments,
     }

@@ -78,29 +78,30 @@ class Answers:
 
     def __init__(self, view: View) -> None:
         self.view = view
-        self.kept: OrderedDict[tuple[str, str], tuple[tuple[int, int], bytes]] = OrderedDict()
-        self.on_the_way: dict[tuple[str, str], asyncio.Future[bytes]] = {}
+        self.kept: OrderedDict[tuple[str, str, bool], tuple[tuple[int, int], bytes]] = OrderedDict()
+        self.on_the_way: dict[tuple[str, str, bool], asyncio.Future[bytes]] = {}
 
     def endpoint(self, name: str) -> Callable[[Request], Any]:
         """The endpoint of one kind of answer."""
 
         async def endpoint(request: Request) -> Response:
-            return as_json(await self.answer(name, request.query_params))
+            may_act = is_let_act(self.view, request)
+            return as_json(await self.answer(name, request.query_params, may_act=may_act))
 
         return endpoint
 
-    async def answer(self, name: str, asked: QueryParams) -> bytes:
+    async def answer(self, name: str, asked: QueryParams, *, may_act: bool) -> bytes:
         """The body of an answer."""
         if not self.view.catalog.is_fresh(FRESH):
             await asyncio.to_thread(self.view.catalog.update, FRESH)
-        version, key = self.view.version, (name, str(asked))
+        version, key = self.view.version, (name, str(asked), may_act)
         known = self.kept.get(key)
         if known and known[0] == version:
             self.kept.move_to_end(key)
             return known[1]
         if (other := self.on_the_way.get(key)) is not None:
             return await asyncio.shield(other)
-        task = asyncio.ensure_future(asyncio.to_thread(self.made, name, asked))
+        task = asyncio.ensure_future(asyncio.to_thread(self.made, name, Asked(asked, may_act=may_act)))
         self.on_the_way[key] = task
         try:
             body = await asyncio.shield(task)
@@ -113,9 +114,9 @@ class Answers:
                 self.kept.popitem(last=False)
         return body
 
-    def made(self, name: str, asked: QueryParams) -> bytes:
+    def made(self, name: str, asked: Asked) -> bytes:
         """The body of an answer, made anew."""
-        return encoded(ANSWERS[name](self.view, Asked(asked)))
+        return encoded(ANSWERS[name](self.view, asked))
 
 
 def acting(view: View, name: str, limits: Limits) -> Callable[[Request], Any]:
@@ -176,11 +177,16 @@ def refuse_without_token(view: View, request: Request) -> None:
     """Raise Refused for an action in a view that only shows, or without the token."""
     if view.read_only:
         raise Refused("this server only shows: nothing can be changed here", status=403, code="read_only")
-    given = request.headers.get("authorization", "").removeprefix("Bearer ").strip()
-    if not view.token or not hmac.compare_digest(given.encode(), view.token.encode()):
+    if not is_let_act(view, request):
         raise Refused(
             "the token is missing or wrong: open the address that the server has printed, or send `Authorization: Bearer TOKEN`",
             status=401,
             code="invalid_api_key",
             headers={"WWW-Authenticate": "Bearer"},
         )
+
+
+def is_let_act(view: View, request: Request) -> bool:
+    """Whether a request shows the token that actions need. It is compared in constant time."""
+    given = request.headers.get("authorization", "").removeprefix("Bearer ").strip()
+    return bool(view.token) and hmac.compare_digest(given.encode(), view.token.encode())

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from core.serve.live.catalog import ACTIVE, Entry, read_length, stamp
+from core.serve.live.catalog import ACTIVE, Entry, open_file, read_length, stamp
 from core.tracking.metrics import COLUMNS, number
 
 END = 1 << 15  # bytes of metrics.csv that are read for its last rows
@@ -88,7 +88,7 @@ def last_of(entry: Entry) -> dict[str, float]:
 def last_values(path: Path, at: tuple[int, int]) -> tuple[tuple[str, float], ...]:
     """`last_of`, once for each state of the file. Values that are no finite numbers are left out."""
     try:
-        with path.open("rb") as file:
+        with open_file(path) as file:
             columns = file.readline(END).decode("utf-8", "replace").rstrip("\n").split(",")
             file.seek(max(file.tell(), at[0] - END))
             lines = file.read(END).decode("utf-8", "replace").split("\n")[:-1]

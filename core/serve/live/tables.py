@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from core.serve.live.catalog import open_file
 from core.serve.live.rows import finite_number
 
 Values = npt.NDArray[np.float64]
@@ -43,7 +44,7 @@ class MetricsTable:
     def update(self) -> None:
         """Read what has been written since. A file that was replaced or cut is read anew."""
         try:
-            with self.path.open("rb") as file:
+            with open_file(self.path) as file:
                 found = os.fstat(file.fileno())
                 if found.st_ino != self.file or found.st_size < self.read_to:
                     self.begin()

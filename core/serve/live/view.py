@@ -47,7 +47,7 @@ class View:
 
     def find(self, id: str) -> Entry:
         """The run of this id, which is looked up among those that were found, and never a path. Raises Refused."""
-        self.catalog.update(FRESH)
+        self.catalog.update(FRESH if id in self.catalog.entries else 0.0)
         if (entry := self.catalog.entries.get(id)) is None:
             raise Refused(f"there is no run {id[:200]!r}", status=404, param="id", code="run_not_found")
         return entry
