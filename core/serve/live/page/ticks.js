@@ -2,7 +2,7 @@
 import { keepSetting, setting } from "/page/store.js";
 
 const NAME = "live.ticked";
-const AT_ONCE = 6; // curves that are shown when none is ticked
+const AT_ONCE = 10; // curves that are shown when none is ticked
 const kept = setting(NAME, []);
 const ticked = new Map((Array.isArray(kept) ? kept : []).filter((id) => typeof id === "string").map((id, at) => [id, at]));
 let offered = []; // the runs on top of the list
