@@ -23,6 +23,7 @@ Values = npt.NDArray[np.float64]
 AXES = ("step", "tokens", "seconds")
 ROOM = 64 << 20  # bytes of columns that are kept
 MOST_COLUMNS, LARGEST = 500, 512 << 20  # of one file; what is behind that is not read
+BLOCK = 5000  # rows that are read as Python's numbers at once
 NAN = float("nan")
 
 
@@ -66,17 +67,24 @@ class MetricsTable:
         lines = csv.reader(io.StringIO(text))
         if not self.names:
             self.names = next(lines, [])[:MOST_COLUMNS]
-        width = len(self.names)
-        rows = []
+        rows: list[list[float]] = []
         try:
             for cells in lines:
-                values = [NAN if (value := finite_number(cell)) is None else value for cell in cells[:width]]
-                rows.append(values + [NAN] * (width - len(values)))
+                rows.append(numbers(cells, len(self.names)))
+                if len(rows) == BLOCK:
+                    self.add(rows)
+                    rows = []
         except csv.Error as error:
             self.problem = f"metrics.csv: {error}"
         if rows:
-            self.rows.append(np.array(rows, dtype=np.float64))
-            self.joined = None
+            self.add(rows)
+
+    def add(self, rows: list[list[float]]) -> None:
+        """Add rows of numbers; what is not finite is not known."""
+        block = np.array(rows, dtype=np.float64)
+        block[np.isinf(block)] = NAN
+        self.rows.append(block)
+        self.joined = None
 
     @property
     def table(self) -> Values:
@@ -107,6 +115,16 @@ class MetricsTable:
     def size(self) -> int:
         """Bytes of the columns."""
         return sum(rows.nbytes for rows in self.rows)
+
+
+def numbers(cells: list[str], width: int) -> list[float]:
+    """The numbers of a row; not a number for cells that are blank, missing or something else."""
+    cells = cells[:width]
+    try:
+        found = [float(cell) if cell else NAN for cell in cells]
+    except ValueError:
+        found = [NAN if (value := finite_number(cell)) is None else float(value) for cell in cells]
+    return found + [NAN] * (width - len(found))
 
 
 class Tables:
