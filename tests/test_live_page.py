@@ -104,7 +104,13 @@ def another(out: Path, name: str, *, seed: int = 1337, width: int = 16, started:
 def train_first(folder: Path) -> Path:
     """A lab with an experiment `spaces` that has a run `default`. Returns its folder of runs."""
     home = write(folder / "experiments" / "spaces", PREPARE, TINY)
-    loop(open_folder(str(home)), Wish(description=f"The first run. {EVIL}", command="terrarium loop spaces"))
+    loop(
+        open_folder(str(home)),
+        Wish(
+            description=f"The first run. {EVIL}",
+            command="terrarium loop spaces -s a.b=1 --description 'not -s this' -s 'c=it '\\''is'\\'' x'",
+        ),
+    )
     return home / "out"
 
 
@@ -258,6 +264,14 @@ def test_without_the_token_there_are_no_buttons_that_change(chromium: Browser, s
     assert texts(page, ".run .buttons > *") == ["Chat", "Copy command"]
     assert page.run("document.querySelectorAll('button.star').length") == 0
     assert page.complaints() == []
+
+
+def test_a_run_is_started_again_with_its_settings(page: Page) -> None:
+    page.run("location.hash = 'run=experiments%2Fspaces%2Fdefault'")
+    press_button(page, "Run again…")
+    page.until("document.querySelector('dialog[open] textarea')")
+    assert page.run("document.querySelector('dialog[open] textarea').value") == "a.b=1\nc=it 'is' x"
+    press_button(page, "Leave it")
 
 
 def test_dark_on_a_phone(chromium: Browser, shown: Shown) -> None:

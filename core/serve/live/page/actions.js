@@ -104,6 +104,12 @@ function commandOf({ command, experiment, name, settings, options }) {
   return parts.map(word).join(" ");
 }
 
+// The settings that a command line was given: the words behind each -s, without their quotes.
+export function settingsIn(command) {
+  const words = [...command.matchAll(/(?:[^\s'"\\]|'[^']*'|"(?:[^"\\]|\\.)*"|\\.)+/g)].map(([one]) => one.replace(/'([^']*)'|"((?:[^"\\]|\\.)*)"|\\(.)/g, (_, single, double, other) => single ?? double?.replace(/\\(.)/g, "$1") ?? other));
+  return words.flatMap((one, at) => (["-s", "--set"].includes(one) && words[at + 1] ? [words[at + 1]] : []));
+}
+
 // Ask what to start, and start it. row: a run to begin from.
 export async function start(lab, row = null) {
   const all = lab.experiments.map((one) => [`${one.lab}/${one.name}`, lab.labs.length > 1 ? `${one.lab}/${one.name}` : one.name]);
@@ -144,7 +150,7 @@ export async function start(lab, row = null) {
   };
   if (row) {
     const about = await get("run", { id: row.id }).catch(() => null);
-    settings.value = (about?.changed ?? []).join("\n");
+    settings.value = settingsIn(about?.command ?? "").join("\n");
     show();
     variant.value = row.variant ?? "";
     stage.value = row.stage ?? "";

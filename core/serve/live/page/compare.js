@@ -7,7 +7,7 @@ import { chart } from "./chart.js";
 import { choice } from "./dialogs.js";
 import { get } from "./lab.js";
 import { clear, colourOf, shownIds, tickedIds, toggle } from "./ticks.js";
-import { counted, metricName, shortId, valueOf } from "./words.js";
+import { counted, metricName, shortId, shortNameOf, valueOf } from "./words.js";
 
 const USUAL = ["val_loss", "train_loss", "val_accuracy"];
 const POINTS = 600;
@@ -67,7 +67,12 @@ export function compareView({ rowOf, lab, changed }) {
   smoothing.oninput = () => keep("smoothing", Number(smoothing.value));
   showLook();
 
-  const nameFor = (id) => { const row = rowOf(id); return row && new Set(shownIds().map((one) => one.split("/")[1])).size === 1 ? shortId(id).split("/").slice(1).join("/") : shortId(id); };
+  // A run's name beside others: the experiment stands before it where there are several.
+  function nameFor(id) {
+    const isAlone = new Set(shownIds().map((one) => one.split("/").slice(0, 2).join("/"))).size === 1;
+    const row = rowOf(id), head = isAlone ? "" : `${shortId(id).split("/")[0]}/`;
+    return head + (row ? shortNameOf(row) : shortId(id).split("/").slice(1).join("/"));
+  }
 
   // The runs whose curves are drawn, each with its colour.
   function showNames() {
