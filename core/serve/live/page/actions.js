@@ -53,7 +53,11 @@ export async function prune(rows) {
   const kept = plan.kept.map((sentence) => make("p", { className: "soft", textContent: sentence }));
   return ask(`Remove ${counted(rows.length, "run")} for good?`,
     [make("ul", {}, ...names), make("p", { textContent: "Their curves, samples and checkpoints are deleted from the disk. This cannot be undone. To keep them out of the list only, hide them." }), size, ...kept],
-    { action: "Remove for good", harm: true, act: () => post("prune", { ids }) });
+    { action: "Remove for good", harm: true, act: async () => {
+      const found = await post("prune", { ids });
+      if (found.removed.includes(new URLSearchParams(location.hash.slice(1)).get("run"))) location.hash = ""; // it is open
+      return found;
+    } });
 }
 
 // Put runs away, or show them again.

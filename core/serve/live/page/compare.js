@@ -69,9 +69,10 @@ export function compareView({ rowOf, lab, changed }) {
 
   // A run's name beside others: the experiment stands before it where there are several.
   function nameFor(id) {
-    const isAlone = new Set(shownIds().map((one) => one.split("/").slice(0, 2).join("/"))).size === 1;
-    const row = rowOf(id), head = isAlone ? "" : `${shortId(id).split("/")[0]}/`;
-    return head + (row ? shortNameOf(row) : shortId(id).split("/").slice(1).join("/"));
+    const homeOf = (one) => one.split("/").slice(lab().labs.length > 1 ? 0 : 1, 2).join("/");
+    const isAlone = new Set(shownIds().map(homeOf)).size === 1;
+    const row = rowOf(id), name = row ? shortNameOf(row) : shortId(id).split("/").slice(1).join("/");
+    return isAlone ? name : `${homeOf(id)}/${name}`;
   }
 
   // The runs whose curves are drawn, each with its colour.
