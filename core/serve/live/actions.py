@@ -12,7 +12,7 @@ from core.lab.pruning import KEPT, Listed, condemn, remove
 from core.serve.bodies import Strict
 from core.serve.errors import Refused, refused
 from core.serve.live.catalog import Entry, Place
-from core.serve.live.jobs import Job
+from core.serve.live.jobs import StartedCommand
 from core.serve.live.stopping import stop
 from core.serve.live.sweeps import FOLDER, place_of_sweep, sweeps_of
 from core.serve.live.view import MOST, View
@@ -73,7 +73,9 @@ def started(view: View, place: Place, words: list[str], name: str) -> Account:
     """Start a command about a run or a sweep of this name."""
     is_sweep = words[0] == "sweep"
     run = "" if is_sweep else f"{place.lab.name}/{place.experiment.name}/{name}"
-    job: Job = view.jobs.start(words, place.out, f"sweep.{name}" if is_sweep else name.partition("/")[0], run)
+    job: StartedCommand = view.jobs.start(
+        words, place.out, f"sweep.{name}" if is_sweep else name.partition("/")[0], run
+    )
     return {"job": job.id, "run": run or None}
 
 

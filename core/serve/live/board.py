@@ -18,8 +18,8 @@ from core.report.comparison import Group
 from core.report.proportions import interval_of_share
 from core.report.runs import RunData
 from core.serve.errors import Refused
-from core.serve.live.asked import Asked
 from core.serve.live.catalog import Entry
+from core.serve.live.parameters import Parameters
 from core.serve.live.rows import commit_of
 from core.serve.live.view import View, finite_dict, run_data
 
@@ -27,7 +27,7 @@ LEAST, MOST_RUNS = 2, 2000  # seeds for an interval; runs on the board
 Account = dict[str, Any]
 
 
-def about_board(view: View, asked: Asked) -> Account:
+def about_board(view: View, asked: Parameters) -> Account:
     """The board. by: accuracy (the reported side), or target: seconds until val_accuracy has reached target."""
     view.catalog.update(1.0)
     by = asked.one_of("by", ("accuracy", "target"))

@@ -10,9 +10,9 @@ from core.errors import UserError
 from core.report.differences import INHERITED
 from core.report.samples import read_samples
 from core.serve.errors import Refused
-from core.serve.live.asked import Asked
 from core.serve.live.catalog import LARGEST, Entry, open_file
 from core.serve.live.jobs import FOLDER, log_name
+from core.serve.live.parameters import Parameters
 from core.serve.live.view import View, config_of, finite
 from core.tracking.answers import read_answers
 from core.tracking.figures import by_numbers
@@ -23,7 +23,7 @@ LOG_PART = 1 << 16  # bytes of a log in one answer
 Account = dict[str, Any]
 
 
-def about_run(view: View, asked: Asked) -> Account:
+def about_run(view: View, asked: Parameters) -> Account:
     """Everything about a run but its curves."""
     entry = view.find(asked.text("id"))
     summary = finite(entry.summary)
@@ -100,7 +100,7 @@ def checkpoints_of(folder: Path) -> list[str]:
     return sorted((name for name in found if not name.startswith(".")), key=by_numbers)[:MOST_CHECKPOINTS]
 
 
-def about_settings(view: View, asked: Asked) -> Account:
+def about_settings(view: View, asked: Parameters) -> Account:
     """The settings of some runs side by side."""
     configs = [config_of(entry) for entry in view.find_all(asked.all("id"))]
     keys = dict.fromkeys(key for config in configs for key in config)
@@ -114,7 +114,7 @@ def about_settings(view: View, asked: Asked) -> Account:
     return {"keys": told}
 
 
-def about_log(view: View, asked: Asked) -> Account:
+def about_log(view: View, asked: Parameters) -> Account:
     """What a run has printed, as far as it is kept: of runs that were started from the page, and of runs of a sweep.
 
     offset: where the text begins, in bytes; -1 for the end of the file.

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from core.lab.choosing import grouped
-from core.serve.live.asked import Asked
+from core.serve.live.parameters import Parameters
 from core.serve.live.tables import AXES, Values, curve_of
 from core.serve.live.view import View, run_data
 
@@ -17,7 +17,7 @@ BAND_POINTS = 400
 Account = dict[str, Any]
 
 
-def about_curves(view: View, asked: Asked) -> Account:
+def about_curves(view: View, asked: Parameters) -> Account:
     """The curves of some runs for one metric, thinned, and the metrics that there are."""
     metric, axis = asked.text("metric") or "val_loss", asked.one_of("x", AXES)
     points = asked.number("points", 1000, LEAST_POINTS, MOST_POINTS)
@@ -33,7 +33,7 @@ def about_curves(view: View, asked: Asked) -> Account:
     return {"metric": metric, "x": axis, "metrics": list(known), "curves": curves}
 
 
-def about_bands(view: View, asked: Asked) -> Account:
+def about_bands(view: View, asked: Parameters) -> Account:
     """Mean, least and greatest value over the seeds of each setting, where all its runs have got to."""
     metric, axis = asked.text("metric") or "val_loss", asked.one_of("x", AXES)
     entries = {entry.folder: entry for entry in view.find_all(asked.all("id"))}

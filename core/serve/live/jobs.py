@@ -27,7 +27,7 @@ MOST, MOST_AT_ONCE, LINES, END = 200, 16, 20, 1 << 14
 
 
 @dataclass(frozen=True)
-class Job:
+class StartedCommand:
     """A command. id: of it. words: after the program's own. run: the id of the run that it is about, or "". log: its output."""
 
     id: str
@@ -54,12 +54,12 @@ class Jobs:
     """The commands of this server, the newest last. version: grows when one begins or ends."""
 
     def __init__(self) -> None:
-        self.known: list[Job] = []
+        self.known: list[StartedCommand] = []
         self.ended: set[str] = set()
         self.version = self.number = 0
         self.turn = threading.Lock()
 
-    def start(self, words: Sequence[str], out: Path, name: str, run: str) -> Job:
+    def start(self, words: Sequence[str], out: Path, name: str, run: str) -> StartedCommand:
         """Start a command. name: of its log. Raises Refused where so many run that another one is refused."""
         with self.turn:
             if sum(job.process.poll() is None for job in self.known) >= MOST_AT_ONCE:
@@ -79,7 +79,7 @@ class Jobs:
                     env=os.environ | {"PYTHONUNBUFFERED": "1"},
                     start_new_session=True,  # Ctrl-C in the server's terminal is not meant for it
                 )
-            job = Job(f"{int(time.time())}-{self.number}", tuple(words), run, log, begun, started)
+            job = StartedCommand(f"{int(time.time())}-{self.number}", tuple(words), run, log, begun, started)
             self.known = [*self.known, job][-MOST:]
             self.version += 1
             return job

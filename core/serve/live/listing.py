@@ -13,9 +13,9 @@ import tomli
 from core.plugins.discovery import Experiment, summary
 from core.plugins.manager import PACKAGE
 from core.serve.errors import Refused
-from core.serve.live.asked import Asked
 from core.serve.live.catalog import stamp
-from core.serve.live.rows import Row, row_of
+from core.serve.live.parameters import Parameters
+from core.serve.live.rows import Row
 from core.serve.live.view import FRESH, View
 
 MOST_ROWS = 1000  # in one answer
@@ -23,7 +23,7 @@ VARIANT = re.compile(r"^config\.(.+)\.toml$")
 Account = dict[str, Any]
 
 
-def about_lab(view: View, asked: Asked) -> Account:
+def about_lab(view: View, asked: Parameters) -> Account:
     """The labs, and every experiment with its variants and stages."""
     view.catalog.update(FRESH)
     counts: dict[tuple[str, str], int] = {}
@@ -80,11 +80,11 @@ def stages_of(path: Path) -> list[str]:
         return []
 
 
-def about_runs(view: View, asked: Asked) -> Account:
+def about_runs(view: View, asked: Parameters) -> Account:
     """The rows that match, sorted, from an offset on."""
     view.catalog.update(FRESH)
     entries = view.catalog.entries
-    rows = [row for row in map(row_of, entries.values()) if matches(row, asked)]
+    rows = [row for row in map(view.short_row, entries.values()) if matches(row, asked)]
     key = asked.text("sort") or "started"
     if rows and key not in rows[0]:
         raise Refused(f"sort = {key[:100]!r} is no column of the table", param="sort", code="invalid_value")
@@ -95,7 +95,7 @@ def about_runs(view: View, asked: Asked) -> Account:
     return {"total": len(rows), "offset": offset, "rows": shown}
 
 
-def matches(row: Row, asked: Asked) -> bool:
+def matches(row: Row, asked: Parameters) -> bool:
     """Whether a row is one of those that are asked for."""
     if row["hidden"] and not asked.flag("hidden"):
         return False

@@ -20,17 +20,17 @@ from core.serve.bodies import read
 from core.serve.errors import Refused
 from core.serve.limits import Limits
 from core.serve.live.actions import ACTIONS
-from core.serve.live.asked import Asked
 from core.serve.live.board import about_board
 from core.serve.live.details import about_log, about_run, about_settings
 from core.serve.live.drawing import about_bands, about_curves
 from core.serve.live.events import SSE, Hub
 from core.serve.live.listing import about_lab, about_runs
+from core.serve.live.parameters import Parameters
 from core.serve.live.together import about_compare, about_jobs, about_pipeline, about_sweep
 from core.serve.live.view import FRESH, View, finite
 
 PAGE = Path(__file__).parent / "page"
-About = Callable[[View, Asked], Any]
+About = Callable[[View, Parameters], Any]
 ANSWERS: dict[str, About] = {
     "lab": about_lab,
     "runs": about_runs,
@@ -57,7 +57,7 @@ LARGEST_REPORT = 64 << 20  # bytes
 
 def live_routes(view: View, hub: Hub, limits: Limits) -> list[BaseRoute]:
     """The routes below /live."""
-    answers = Answers(view)
+    answers = AnswersKept(view)
     return [
         Route("/live", live_page),
         *(Route(f"/live/{name}", answers.endpoint(name)) for name in ANSWERS),
@@ -73,7 +73,7 @@ async def live_page(request: Request) -> Response:
     return FileResponse(PAGE / "index.html", headers={"Cache-Control": "no-cache"})
 
 
-class Answers:
+class AnswersKept:
     """Answers to GET as JSON. Viewers who ask the same get the same answer, which is made once as long as nothing changes."""
 
     def __init__(self, view: View) -> None:
@@ -101,7 +101,7 @@ class Answers:
             return known[1]
         if (other := self.on_the_way.get(key)) is not None:
             return await asyncio.shield(other)
-        task = asyncio.ensure_future(asyncio.to_thread(self.made, name, Asked(asked, may_act=may_act)))
+        task = asyncio.ensure_future(asyncio.to_thread(self.made, name, Parameters(asked, may_act=may_act)))
         self.on_the_way[key] = task
         try:
             body = await asyncio.shield(task)
@@ -114,7 +114,7 @@ class Answers:
                 self.kept.popitem(last=False)
         return body
 
-    def made(self, name: str, asked: Asked) -> bytes:
+    def made(self, name: str, asked: Parameters) -> bytes:
         """The body of an answer, made anew."""
         return encoded(ANSWERS[name](self.view, asked))
 

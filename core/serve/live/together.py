@@ -8,7 +8,7 @@ from core.lab.choosing import grouped
 from core.report.comparison import as_dict, compare, table
 from core.report.comparison_forms import sentences
 from core.serve.errors import Refused
-from core.serve.live.asked import Asked
+from core.serve.live.parameters import Parameters
 from core.serve.live.rows import row_of
 from core.serve.live.sweeps import FOLDER, place_of_sweep, read_pipeline_file, sweeps_of
 from core.serve.live.view import View, finite_dict, run_data
@@ -17,7 +17,7 @@ from core.tracking.run import PIPELINE
 Account = dict[str, Any]
 
 
-def about_compare(view: View, asked: Asked) -> Account:
+def about_compare(view: View, asked: Parameters) -> Account:
     """What `compare` says of some runs: those that differ by their seed alone are one group."""
     entries = {entry.folder: entry for entry in view.find_all(asked.all("id"))}
     groups = grouped([run_data(entry) for entry in entries.values()])
@@ -34,7 +34,7 @@ def about_compare(view: View, asked: Asked) -> Account:
     )
 
 
-def about_pipeline(view: View, asked: Asked) -> Account:
+def about_pipeline(view: View, asked: Parameters) -> Account:
     """A run with stages: pipeline.json, and the rows of its stages."""
     id = asked.text("id")
     view.catalog.update()
@@ -53,7 +53,7 @@ def about_pipeline(view: View, asked: Asked) -> Account:
     )
 
 
-def about_sweep(view: View, asked: Asked) -> Account:
+def about_sweep(view: View, asked: Parameters) -> Account:
     """A sweep: its points with their settings, standings and figures."""
     id = asked.text("id")
     view.catalog.update()
@@ -91,7 +91,7 @@ def about_sweep(view: View, asked: Asked) -> Account:
     return finite_dict(told | described | {"report": view.report_address(id, place.out / FOLDER / name)})
 
 
-def about_jobs(view: View, asked: Asked) -> Account:
+def about_jobs(view: View, asked: Parameters) -> Account:
     """The commands that were started from the page."""
     view.jobs.look()
     return {"jobs": view.jobs.described()}

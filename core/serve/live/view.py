@@ -18,7 +18,7 @@ from core.roles import flat
 from core.serve.errors import Refused
 from core.serve.live.catalog import LARGEST, Catalog, Entry, stamp
 from core.serve.live.jobs import Jobs
-from core.serve.live.rows import whole_row
+from core.serve.live.rows import row_of, whole_row
 from core.serve.live.sweeps import FOLDER, place_of_sweep, runs_of_sweeps
 from core.serve.live.tables import Tables
 from core.toml import completed
@@ -38,6 +38,7 @@ class View:
     asked_for: str = ""
     tables: Tables = field(default_factory=Tables)
     jobs: Jobs = field(default_factory=Jobs)
+    short_rows: dict[str, tuple[Entry, dict[str, Any]]] = field(default_factory=dict)
     known_sweeps: tuple[int, dict[str, str]] = field(default=(-1, {}))  # with the version of the catalog
 
     @property
@@ -60,6 +61,13 @@ class View:
             found = {id: sweep for place in places for id, sweep in runs_of_sweeps(place).items()}
             self.known_sweeps = version, found
         return found
+
+    def short_row(self, entry: Entry) -> dict[str, Any]:
+        """The row of a run without what takes reading more files, made once for each state of the run."""
+        known = self.short_rows.get(entry.id)
+        if known is None or known[0] is not entry:
+            known = self.short_rows[entry.id] = entry, row_of(entry)
+        return known[1]
 
     def row(self, entry: Entry) -> dict[str, Any]:
         """The whole row of a run, with what its model is called where it can be asked."""

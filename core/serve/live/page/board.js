@@ -29,7 +29,7 @@ export function boardView() {
   const which = choice([["", "all experiments"]]);
   const named = make("label", {}, "accuracy ", target);
   const told = make("p", { className: "soft" });
-  const place = make("div");
+  const place = make("div", { className: "soft", textContent: "All runs are being read." });
   element.append(make("h1", { textContent: "Board" }), make("div", { className: "tools" }, make("label", {}, "by ", by), named, which), told, place);
   which.setAttribute("aria-label", "Experiment");
   by.onchange = () => { keepSetting("live.board", by.value); refresh(); };
@@ -55,6 +55,7 @@ export function boardView() {
       `${counted(entry.runs.length, "seed")}${entry.unfinished ? `, ${entry.unfinished} unfinished` : ""}`, duration(entry.seconds), make("code", { textContent: (entry.commit ?? "").slice(0, 8) || "–" }),
       entry.command ? button("Copy command", `Copy: ${entry.command}`, () => copy(entry.command)) : "",
     ]);
+    place.className = "";
     place.replaceChildren(entries.length ? tableOf(["", ...(isOne ? [] : ["lab"]), "entry", isTime ? "time to target" : "accuracy", "seeds", "time of a run", "commit", ""], rows, "board-table")
       : make("div", { className: "empty" }, make("p", { textContent: "No entries yet. An entry needs several seeds of one setting:" }), make("code", { className: "command", textContent: "terrarium sweep EXP --seeds 0..2" })));
     if (found.left_out.length) place.append(make("p", { className: "soft", textContent: `Left out: ${found.left_out.join("; ")}` }));

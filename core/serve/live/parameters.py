@@ -11,7 +11,7 @@ from core.serve.errors import Refused
 LONGEST = 2000  # characters of a value
 
 
-class Asked:
+class Parameters:
     """The parameters of an address. Each way to read one raises Refused for what it cannot be.
 
     may_act: whether the request shows the token that actions need.
