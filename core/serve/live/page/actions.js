@@ -3,6 +3,7 @@ import { ApiError } from "/page/api.js";
 import { button, copy, make, toast } from "/page/dom.js";
 import { ask, choice, field } from "./dialogs.js";
 import { get, post } from "./lab.js";
+import { forget } from "./ticks.js";
 import { counted, longNameOf, modelOf, nameOf } from "./words.js";
 
 const RUNNING = "running";
@@ -55,6 +56,7 @@ export async function prune(rows) {
     [make("ul", {}, ...names), make("p", { textContent: "Their curves, samples and checkpoints are deleted from the disk. This cannot be undone. To keep them out of the list only, hide them." }), size, ...kept],
     { action: "Remove for good", harm: true, act: async () => {
       const found = await post("prune", { ids });
+      forget(found.removed);
       if (found.removed.includes(new URLSearchParams(location.hash.slice(1)).get("run"))) location.hash = ""; // it is open
       return found;
     } });

@@ -86,7 +86,7 @@ export function compareView({ rowOf, lab, changed }) {
     if (ticked.length && lab().can_act) {
       const rows = () => ticked.map((id) => rowOf(id)).filter(Boolean);
       head.append(button("Hide", "Keep these runs out of lists", async () => { if (rows().length) await hide(rows(), true); changed(); }));
-      head.append(button("Remove…", "Delete these runs from the disk", async () => { const done = rows().length && await prune(rows()); if (done) clear(done.removed ?? ticked); changed(); }));
+      head.append(button("Remove…", "Delete these runs from the disk", async () => { if (rows().length) await prune(rows()); changed(); }));
     }
     names.replaceChildren(...ids.map((id) => {
       const swatch = make("i", { className: "swatch" });

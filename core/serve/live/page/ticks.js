@@ -41,6 +41,12 @@ export function clear(ids = tickedIds()) {
   changed();
 }
 
+// Runs are no longer there.
+export function forget(ids) {
+  offered = offered.filter((id) => !ids.includes(id));
+  clear(ids);
+}
+
 // Say which runs stand on top of the list.
 export function offer(ids) {
   const next = ids.slice(0, AT_ONCE);
