@@ -501,7 +501,7 @@ def started(place: Path, *arguments: str) -> tuple[subprocess.Popen[str], list[s
 
 
 def test_the_command(place: Path) -> None:
-    process, said = started(place, "--port", "0")
+    process, said = started(place, "spaces", "talker", "--port", "0")
     assert said[0] == "models: spaces (text), talker (chat)\n"
     port = re.search(r"open http://127.0.0.1:(\d+)/ ", said[-1])
     assert port
@@ -541,6 +541,7 @@ def test_off_this_machine_a_token_is_made(place: Path) -> None:
         (["none"], "no experiment is called 'none'"),
         (["talker/none"], "talker has no run 'none'"),
         (["talker", "talker"], "talker: two models would be called talker\n  Name each model once."),
+        (["experiments", "talker"], "talker: a folder of experiments and a model cannot be served together"),
         (["spaces", "--host", "256.0.0.1"], "256.0.0.1:8000: cannot listen there"),
     ],
 )
@@ -551,9 +552,16 @@ def test_what_the_command_refuses(
     assert done.exit_code == 2 and message in done.stderr
 
 
-def test_without_a_trained_model(lab: Path, terrarium: Callable[..., Result]) -> None:
-    done = terrarium("serve")
-    assert done.exit_code == 2 and "no experiment has a trained model yet" in done.stderr
+def test_without_names_runs_are_shown(place: Path) -> None:
+    """The address holds a token, which actions need; --read-only has none. A folder beside a model is refused."""
+    process, said = started(place, "--port", "0")
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=20)
+    assert process.returncode == 130 and said[0] == f"experiments: {place / 'experiments'}\n" and "/#token=" in said[-1]
+    process, said = started(place, "experiments", "--read-only", "--port", "0")
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=20)
+    assert process.returncode == 130 and said[-1].startswith("open http://127.0.0.1:") and "token" not in said[-1]
 
 
 def test_without_the_extra(place: Path, terrarium: Callable[..., Result], monkeypatch: pytest.MonkeyPatch) -> None:
