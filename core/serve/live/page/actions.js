@@ -3,6 +3,7 @@ import { ApiError } from "/page/api.js";
 import { button, copy, make, toast } from "/page/dom.js";
 import { ask, choice, field } from "./dialogs.js";
 import { get, post } from "./lab.js";
+import { forget } from "./ticks.js";
 import { counted, longNameOf, modelOf, nameOf } from "./words.js";
 
 const RUNNING = "running";
@@ -53,7 +54,12 @@ export async function prune(rows) {
   const kept = plan.kept.map((sentence) => make("p", { className: "soft", textContent: sentence }));
   return ask(`Remove ${counted(rows.length, "run")} for good?`,
     [make("ul", {}, ...names), make("p", { textContent: "Their curves, samples and checkpoints are deleted from the disk. This cannot be undone. To keep them out of the list only, hide them." }), size, ...kept],
-    { action: "Remove for good", harm: true, act: () => post("prune", { ids }) });
+    { action: "Remove for good", harm: true, act: async () => {
+      const found = await post("prune", { ids });
+      forget(found.removed);
+      if (found.removed.includes(new URLSearchParams(location.hash.slice(1)).get("run"))) location.hash = ""; // it is open
+      return found;
+    } });
 }
 
 // Put runs away, or show them again.
@@ -104,6 +110,12 @@ function commandOf({ command, experiment, name, settings, options }) {
   return parts.map(word).join(" ");
 }
 
+// The settings that a command line was given: the words behind each -s, without their quotes.
+export function settingsIn(command) {
+  const words = [...command.matchAll(/(?:[^\s'"\\]|'[^']*'|"(?:[^"\\]|\\.)*"|\\.)+/g)].map(([one]) => one.replace(/'([^']*)'|"((?:[^"\\]|\\.)*)"|\\(.)/g, (_, single, double, other) => single ?? double?.replace(/\\(.)/g, "$1") ?? other));
+  return words.flatMap((one, at) => (["-s", "--set"].includes(one) && words[at + 1] ? [words[at + 1]] : []));
+}
+
 // Ask what to start, and start it. row: a run to begin from.
 export async function start(lab, row = null) {
   const all = lab.experiments.map((one) => [`${one.lab}/${one.name}`, lab.labs.length > 1 ? `${one.lab}/${one.name}` : one.name]);
@@ -144,7 +156,7 @@ export async function start(lab, row = null) {
   };
   if (row) {
     const about = await get("run", { id: row.id }).catch(() => null);
-    settings.value = (about?.changed ?? []).join("\n");
+    settings.value = settingsIn(about?.command ?? "").join("\n");
     show();
     variant.value = row.variant ?? "";
     stage.value = row.stage ?? "";

@@ -29,7 +29,7 @@ export function boardView() {
   const which = choice([["", "all experiments"]]);
   const named = make("label", {}, "accuracy ", target);
   const told = make("p", { className: "soft" });
-  const place = make("div");
+  const place = make("div", { className: "soft", textContent: "All runs are being read." });
   element.append(make("h1", { textContent: "Board" }), make("div", { className: "tools" }, make("label", {}, "by ", by), named, which), told, place);
   which.setAttribute("aria-label", "Experiment");
   by.onchange = () => { keepSetting("live.board", by.value); refresh(); };
@@ -49,12 +49,14 @@ export function boardView() {
     const ends = entries.flatMap(({ value, low, high }) => [value, low, high]).filter((one) => one !== null);
     const [from, to] = [Math.min(...ends), Math.max(...ends)];
     const said = isTime ? (one) => `${written(one)} s` : percent;
+    const isOne = new Set(entries.map(({ lab }) => lab)).size < 2;
     const rows = entries.map((entry, at) => [
-      String(at + 1), entry.lab, make("a", { href: `#run=${encodeURIComponent(entry.runs[0])}`, textContent: `${entry.experiment}: ${entry.name}` }), interval(entry, from, to, said),
+      String(at + 1), ...(isOne ? [] : [entry.lab]), make("a", { href: `#run=${encodeURIComponent(entry.runs[0])}`, textContent: `${entry.experiment}: ${entry.name}` }), interval(entry, from, to, said),
       `${counted(entry.runs.length, "seed")}${entry.unfinished ? `, ${entry.unfinished} unfinished` : ""}`, duration(entry.seconds), make("code", { textContent: (entry.commit ?? "").slice(0, 8) || "–" }),
       entry.command ? button("Copy command", `Copy: ${entry.command}`, () => copy(entry.command)) : "",
     ]);
-    place.replaceChildren(entries.length ? tableOf(["", "lab", "entry", isTime ? "time to target" : "accuracy", "seeds", "time of a run", "commit", ""], rows, "board-table")
+    place.className = "";
+    place.replaceChildren(entries.length ? tableOf(["", ...(isOne ? [] : ["lab"]), "entry", isTime ? "time to target" : "accuracy", "seeds", "time of a run", "commit", ""], rows, "board-table")
       : make("div", { className: "empty" }, make("p", { textContent: "No entries yet. An entry needs several seeds of one setting:" }), make("code", { className: "command", textContent: "terrarium sweep EXP --seeds 0..2" })));
     if (found.left_out.length) place.append(make("p", { className: "soft", textContent: `Left out: ${found.left_out.join("; ")}` }));
   }

@@ -7,7 +7,7 @@ import { chart } from "./chart.js";
 import { choice } from "./dialogs.js";
 import { get } from "./lab.js";
 import { clear, colourOf, shownIds, tickedIds, toggle } from "./ticks.js";
-import { counted, metricName, shortId, valueOf } from "./words.js";
+import { counted, metricName, shortId, shortNameOf, valueOf } from "./words.js";
 
 const USUAL = ["val_loss", "train_loss", "val_accuracy"];
 const POINTS = 600;
@@ -67,7 +67,13 @@ export function compareView({ rowOf, lab, changed }) {
   smoothing.oninput = () => keep("smoothing", Number(smoothing.value));
   showLook();
 
-  const nameFor = (id) => { const row = rowOf(id); return row && new Set(shownIds().map((one) => one.split("/")[1])).size === 1 ? shortId(id).split("/").slice(1).join("/") : shortId(id); };
+  // A run's name beside others: the experiment stands before it where there are several.
+  function nameFor(id) {
+    const homeOf = (one) => one.split("/").slice(lab().labs.length > 1 ? 0 : 1, 2).join("/");
+    const isAlone = new Set(shownIds().map(homeOf)).size === 1;
+    const row = rowOf(id), name = row ? shortNameOf(row) : shortId(id).split("/").slice(1).join("/");
+    return isAlone ? name : `${homeOf(id)}/${name}`;
+  }
 
   // The runs whose curves are drawn, each with its colour.
   function showNames() {
@@ -80,7 +86,7 @@ export function compareView({ rowOf, lab, changed }) {
     if (ticked.length && lab().can_act) {
       const rows = () => ticked.map((id) => rowOf(id)).filter(Boolean);
       head.append(button("Hide", "Keep these runs out of lists", async () => { if (rows().length) await hide(rows(), true); changed(); }));
-      head.append(button("Remove…", "Delete these runs from the disk", async () => { const done = rows().length && await prune(rows()); if (done) clear(done.removed ?? ticked); changed(); }));
+      head.append(button("Remove…", "Delete these runs from the disk", async () => { if (rows().length) await prune(rows()); changed(); }));
     }
     names.replaceChildren(...ids.map((id) => {
       const swatch = make("i", { className: "swatch" });

@@ -12,7 +12,7 @@ import { events, get } from "./lab.js";
 import { runView } from "./run.js";
 import { runsTable } from "./table.js";
 import { offer, onTick, tickedIds } from "./ticks.js";
-import { counted } from "./words.js";
+import { counted, homeOf } from "./words.js";
 
 const FILTERS = ["text", "experiment", "status", "tag"];
 const LEAST = 1000, MOST = 10000; // ms between two tries to reach a server that has gone
@@ -97,6 +97,7 @@ function route() {
   $("pane").replaceChildren(view.element);
   $("pane").scrollTop = 0;
   document.body.classList.toggle("deep", Boolean(id) || asked.has("board") || asked.has("curves"));
+  document.body.classList.toggle("whole", asked.has("board"));
   document.title = id ? `${id.split("/").at(-1)} · Terrarium` : "Terrarium";
   table.choose(id ?? "");
   for (const link of document.querySelectorAll("nav a")) mark(link, link.getAttribute("href") === (asked.has("board") ? "#board" : asked.has("curves") ? "#curves" : "#"));
@@ -113,6 +114,7 @@ function change(ids) {
   if (due) return;
   due = setTimeout(async () => {
     due = 0;
+    if (document.querySelector("dialog[open]")) { change([]); return; } // nothing moves below a question
     const now = [...waiting];
     waiting = new Set();
     await guarded(() => table.refresh());
@@ -253,7 +255,7 @@ function showSort() {
 takeToken();
 listenToTheme();
 table = runsTable($("runs"), {
-  fetchRows, loaded, canAct: () => lab.can_act,
+  fetchRows, loaded, canAct: () => lab.can_act, homeOf: (row) => homeOf(row, lab),
   open: (row) => { location.hash = `run=${encodeURIComponent(row.id)}`; },
   star: async (row) => { await star(row); change([row.id]); },
   mark: (id) => view?.mark?.(id),

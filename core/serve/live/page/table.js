@@ -9,7 +9,8 @@ const PAGE = 100;
 const SPARE = 6; // rows above and below those that are seen
 
 // A list in an element. fetchRows(offset, limit) gives {total, rows}; open(row), star(row) and mark(id) are what happens to a row.
-export function runsTable(grid, { fetchRows, open, star, mark, canAct, loaded }) {
+// homeOf(row): what its experiment is called.
+export function runsTable(grid, { fetchRows, open, star, mark, canAct, loaded, homeOf }) {
   const body = make("div", { className: "rows" });
   body.setAttribute("role", "presentation");
   const built = new Map(); // place -> {element, key}
@@ -32,7 +33,7 @@ export function runsTable(grid, { fetchRows, open, star, mark, canAct, loaded })
     if (colour >= 0) box.style.setProperty("--own", `var(--curve-${colour % 10})`);
     const stars = make(canAct() ? "button" : "span", { className: "star", textContent: row.starred ? "★" : canAct() ? "☆" : "", tabIndex: -1, title: row.starred ? "starred" : "" });
     if (canAct()) stars.setAttribute("aria-label", row.starred ? `Take the star from ${nameOf(row)}` : `Star ${nameOf(row)}`);
-    const about = [row.experiment, row.variant && row.variant !== row.run ? row.variant : "", row.sweep ? `sweep ${row.sweep.split("/").at(-1)}` : ""].filter(Boolean);
+    const about = [homeOf(row), row.variant && row.variant !== row.run ? row.variant : "", row.sweep ? `sweep ${row.sweep.split("/").at(-1)}` : ""].filter(Boolean);
     const small = make("small", {}, about.join(" · "), ...row.tags.map((tag) => make("span", { className: "tag", textContent: tag })));
     const name = cell("name", make("a", { href: `#run=${encodeURIComponent(row.id)}`, textContent: shortNameOf(row), tabIndex: -1, title: row.description || row.id }), small);
     const state = make("span", { className: `state ${row.status}` }, make("span", { className: "mark", textContent: markOf(row.status) }), ` ${row.status}`);

@@ -2,7 +2,7 @@
 import { keepSetting, setting } from "/page/store.js";
 
 const NAME = "live.ticked";
-const AT_ONCE = 6; // curves that are shown when none is ticked
+const AT_ONCE = 10; // curves that are shown when none is ticked
 const kept = setting(NAME, []);
 const ticked = new Map((Array.isArray(kept) ? kept : []).filter((id) => typeof id === "string").map((id, at) => [id, at]));
 let offered = []; // the runs on top of the list
@@ -39,6 +39,12 @@ export function toggle(id, on = !ticked.has(id)) {
 export function clear(ids = tickedIds()) {
   ids.forEach((id) => ticked.delete(id));
   changed();
+}
+
+// Runs are no longer there.
+export function forget(ids) {
+  offered = offered.filter((id) => !ids.includes(id));
+  clear(ids);
 }
 
 // Say which runs stand on top of the list.

@@ -39,6 +39,9 @@ export function shortNameOf(row) {
 }
 export const longNameOf = (row) => `${row.experiment}/${nameOf(row)}`;
 
+// What a run's experiment is called: the lab stands before it only where there are several.
+export const homeOf = (row, lab) => (lab.labs.length > 1 ? `${row.lab}/${row.experiment}` : row.experiment);
+
 // What a run's model is called by the server: the lab stands before it only where there are several.
 export const modelOf = (row, lab) => (lab.labs.length > 1 ? row.id : shortId(row.id));
 
