@@ -108,7 +108,9 @@ class AnswersKept:
         if name == COMPUTED and sum(other == COMPUTED for other, _ in self.on_the_way) >= MOST_WAITING:
             raise Refused("too many questions wait; ask again in a moment", status=429, code="busy")
         pool = POOL if name == COMPUTED else None
-        task = asyncio.ensure_future(asyncio.get_running_loop().run_in_executor(pool, self.made, name, Parameters(asked, may_act=may_act)))
+        task = asyncio.ensure_future(
+            asyncio.get_running_loop().run_in_executor(pool, self.made, name, Parameters(asked, may_act=may_act))
+        )
         self.on_the_way[key] = task
         try:
             body = await asyncio.shield(task)
