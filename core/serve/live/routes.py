@@ -105,7 +105,7 @@ class AnswersKept:
             return known[1]
         if (other := self.on_the_way.get(key)) is not None:
             return await asyncio.shield(other)
-        if name == COMPUTED and sum(other == COMPUTED for other, _ in self.on_the_way) >= MOST_WAITING:
+        if name == COMPUTED and sum(key[0] == COMPUTED for key in self.on_the_way) >= MOST_WAITING:
             raise Refused("too many questions wait; ask again in a moment", status=429, code="busy")
         pool = POOL if name == COMPUTED else None
         task = asyncio.ensure_future(
