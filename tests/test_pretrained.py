@@ -18,7 +18,7 @@ from click.testing import Result
 from pretrained import CONTEXT, IDS, make_base, make_experiment, needs, with_adapter
 from safetensors.torch import load_file
 
-from core import open_experiment
+from core import files, open_experiment
 from core.config import Model
 from core.errors import UserError
 from core.sampling.engine import Continuation, Engine
@@ -213,7 +213,8 @@ def test_an_adapter_of_the_same_step_with_other_weights_is_written_again(fine: P
     for name in ("model.safetensors", "state.json"):
         shutil.copyfile(fine / "out/other/checkpoints/last" / name, fine / "out/default/checkpoints/best" / name)
     moved = json.loads((run.checkpoints / "best/state.json").read_text())
-    (run.checkpoints / "best/state.json").write_text(json.dumps(moved | {"step": state["step"]}))
+    moved = {name: value for name, value in moved.items() if name != "seal"} | {"step": state["step"]}
+    (run.checkpoints / "best/state.json").write_bytes(files.sealed(moved))
     adapter_of_checkpoint(run, run.checkpoints / "best", "best")
     assert file.read_bytes() != before
     assert (

@@ -166,7 +166,7 @@ def test_nothing_is_timed_where_everything_is_given(
     )  # fmt: skip
     assert result.exit_code == 0, result.output
     assert choices_of(spaces / "out" / "default") == {
-        "dtype": "float32", "attention": "sdpa", "compile": False, "cuda_graphs": False, "threads": 1, "processes": 1, "parallel": "ddp", "restarts": 0, "milliseconds": {},
+        "backend": "torch", "dtype": "float32", "attention": "sdpa", "compile": False, "cuda_graphs": False, "threads": 1, "processes": 1, "parallel": "ddp", "restarts": 0, "milliseconds": {},
     }  # fmt: skip
 
 

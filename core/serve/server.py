@@ -74,8 +74,8 @@ def serve(site: Site, address: Address, limits: Limits, listening: Callable[[str
     )
     own = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # what listens everywhere is opened here
     shown = f"[{own}]" if ":" in own else own
-    listening(f"http://{shown}:{port}/" + (f"#token={site.token}" if site.token else ""))
-    with process.noting_signals() as stop:
+    with process.noting_signals() as stop:  # from before the address is told: who reads it may stop the server at once
+        listening(f"http://{shown}:{port}/" + (f"#token={site.token}" if site.token else ""))
         Server(config, stop).run(sockets=[found])
     return stop.number
 
