@@ -210,7 +210,7 @@ def test_an_adapter_of_the_same_step_with_other_weights_is_written_again(fine: P
     catch_up(run, ended=True)
     assert file.stat().st_mtime_ns == written
     state = json.loads((fine / "out/default/checkpoints/best/state.json").read_text())
-    for name in ("model.safetensors", "state.json"):
+    for name in ("model.safetensors", "optimizer.safetensors", "state.json"):
         shutil.copyfile(fine / "out/other/checkpoints/last" / name, fine / "out/default/checkpoints/best" / name)
     moved = json.loads((run.checkpoints / "best/state.json").read_text())
     moved = {name: value for name, value in moved.items() if name != "seal"} | {"step": state["step"]}
