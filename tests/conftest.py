@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 import functools
+import gc
 import os
 import signal
 import subprocess
@@ -25,6 +27,9 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 ALL = "all"
 GPUS = os.environ.setdefault("TERRARIUM_TESTS_GPUS", os.environ.get("CUDA_VISIBLE_DEVICES", ALL))
 os.environ["CUDA_VISIBLE_DEVICES"] = ""
+# In the background of a script Ctrl-C is ignored, also by the programs that are started from there. Tests send it.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 PREPARE = '''"""Put a space between the letters of a word."""
 
@@ -62,6 +67,15 @@ trackers = []
 """
 
 
+# What pictures are in tests that do not look at them: drawing takes most of the time of a tiny run.
+DOT = {
+    "png": base64.b64decode(
+        "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNkYPhfDwAChwGA60e6kgAAAABJRU5ErkJggg=="
+    ),
+    "svg": b'<svg viewBox="0 0 1 1" xmlns="http://www.w3.org/2000/svg"><path d="M0 0"/></svg>',
+}
+
+
 def nested(values: Mapping[str, Any], separator: str = ".") -> dict[str, Any]:
     """A dict of dicts from one with dotted keys."""
     result: dict[str, Any] = {}
@@ -87,8 +101,39 @@ def has_gpu() -> bool:
     return subprocess.run([sys.executable, "-c", code], env=with_gpus(), capture_output=True).returncode == 0
 
 
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Leave what thousands of collected tests hold out of every collection of garbage: each took half a second."""
+    gc.freeze()
+
+
+class Drawing:
+    """Whether pictures are drawn: in tests marked `pictures`."""
+
+    real = True
+
+
+@pytest.fixture(scope="session", autouse=True)
+def pictures_are_dots() -> Iterator[None]:
+    """In this process pictures are dots, except in tests marked `pictures`."""
+    from matplotlib.figure import Figure
+
+    whole = Figure.savefig
+
+    def savefig(figure: Figure, file: Any, *, format: str, **options: Any) -> None:
+        if Drawing.real:
+            whole(figure, file, format=format, **options)
+        else:
+            file.write(DOT[format])
+
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.setattr(Figure, "savefig", savefig)
+        yield
+
+
+@pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup(item: pytest.Item) -> None:
-    """Skip tests marked `gpu` where there is none."""
+    """Skip tests marked `gpu` where there is none, and draw pictures only for those who look at them."""
+    Drawing.real = item.get_closest_marker("pictures") is not None
     if item.get_closest_marker("gpu") and not has_gpu():
         pytest.skip("needs a GPU that torch can use")
 

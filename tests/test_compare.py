@@ -457,6 +457,7 @@ def test_out_is_written_as_its_suffix_says_with_the_picture_beside(
     assert not (tmp_path / "experiments" / "spaces" / "out" / "compare.png").exists()
 
 
+@pytest.mark.pictures
 def test_out_may_be_a_picture(terrarium: Command, widths: None, tmp_path: Path) -> None:
     assert terrarium("compare", "spaces", "--out", "a.svg").exit_code == 0
     drawing = ElementTree.fromstring((tmp_path / "a.svg").read_text(encoding="utf-8"))

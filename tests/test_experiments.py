@@ -54,7 +54,7 @@ LITTLE_TEXT = [
         ("strings", []),
         ("strings", ["-s", "prepare.params.task=sort"]),
         ("count_by_twos", []),
-        ("insert_spaces", []),
+        pytest.param("insert_spaces", [], marks=pytest.mark.pictures),
         ("insert_spaces", ["--variant", "long"]),
         ("translate_words", []),
         ("translate_words", ["-s", "prepare.params.languages=['de', 'es']"]),

@@ -38,6 +38,7 @@ from core.report.plots import png
 from core.toml import load_config
 
 Terrarium = Callable[..., Result]
+pytestmark = pytest.mark.pictures
 ENCODER = CharEncoder.fit(["0123456789+= \n"])
 SUMS = (
     "from core import Example\n\ndef documents(rng):\n    while True:\n"

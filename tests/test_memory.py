@@ -53,6 +53,7 @@ def test_a_step_that_does_not_fit_names_the_rows_that_do(spaces: Path) -> None:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="needs Linux's limit of memory")
+@pytest.mark.slow  # 8 s; test_beginning has the same in a moment, without a real limit
 def test_a_first_step_that_does_not_fit_gives_the_old_run_its_name_back(spaces: Path) -> None:
     assert train(spaces.parents[1]).returncode == 0
     out = spaces / "out"

@@ -16,7 +16,7 @@ CHROMIUM = next(
     (path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), None
 )
 OPTIONS = ("--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--no-first-run")
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium")
+pytestmark = [pytest.mark.pictures, pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium")]
 
 
 def visit(page: Path, profile: Path) -> tuple[str, list[str], list[str]]:

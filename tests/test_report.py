@@ -42,6 +42,7 @@ from core.roles import flat
 from core.toml import dump
 from core.tracking.metrics import MetricsFile, accuracy_columns
 
+pytestmark = pytest.mark.pictures
 HOSTILE = '</pre></td><script>alert("1")</script><img src=x onerror=alert(1)>&amp;\u2028'
 SUMMARY = {
     "experiment": "insert_spaces", "run": "wide", "description": "Does width help?", "status": "completed", "seed": 7, "steps": 30,
