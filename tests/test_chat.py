@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import re
 import select
 import shutil
 import signal
@@ -94,7 +93,8 @@ def test_several_turns(talker: Path) -> None:
     found = json.loads(done.stdout[done.stdout.index("{") :])
     assert [message["role"] for message in found["messages"]] == ["user", "assistant"] * 2
     assert found["messages"][0]["content"] == "ab" and found["messages"][1]["content"] in done.output
-    assert found["run"] == "default" and re.search(r"talker/default at step \d+\.", done.output)
+    best = json.loads((talker / "out" / "default" / "summary.json").read_text())["best_step"]
+    assert found["run"] == "default" and f"talker/default at step {best}." in done.output
 
 
 def test_history_has_the_ids_of_training(talker: Path) -> None:

@@ -198,7 +198,7 @@ def test_a_whole_process_that_is_still_importing(
     for trial in range(count):
         home, number = fresh(tmp_path / str(trial)), SIGNALS[trial % 2]
         process = start(home, "loop", "spaces")
-        time.sleep(0.1 + generator.random() * 0.35)  # a tiny run is over after little more than a second
+        time.sleep(0.1 + generator.random() * 0.6)  # a tiny run is over after little more than a second
         if process.poll() is not None:  # where this process got no time meanwhile
             process.communicate()
             continue
