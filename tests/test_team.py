@@ -10,6 +10,7 @@ import random
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -31,7 +32,7 @@ from teams import Ranks, Warm
 from core.config import Config, replaced
 from core.errors import UserError
 from core.lab.together import refuse_unshareable
-from core.process import Launch, launch
+from core.process import Launch, hide_frames, launch
 from core.toml import load_config
 from core.tracking.metrics import read_rows
 from core.training import link as link_module
@@ -343,13 +344,60 @@ def test_what_earlier_processes_left_in_the_store_is_not_taken_for_these() -> No
 
 def test_processes_that_do_not_come_or_do_not_reach_each_other_are_told(root: Path, warm: Warm, monkeypatch: pytest.MonkeyPatch) -> None:  # fmt: skip
     monkeypatch.setattr(team_module, "JOINING", 0.1)
-    with pytest.raises(Lost, match=r"^not all of 2 processes were there after 0\.00166667 minutes$"):
+    with pytest.raises(
+        Lost,
+        match=r"^not all of 2 processes were there after 0\.00166667 minutes: start the same command on each machine$",
+    ):
         met(dist.HashStore(), 0, 2)
     ended = warm.run(root, 2, "call", "train_unreachable", "train", "tiny")
     assert [code for code, _ in ended] == [1, 1]
-    assert ended[0][1] == "failed: 2 processes do not reach each other: no route to host.\n"
-    # The other one hears that there is no route, or that the first one has gone.
-    assert "process 1 of 2: 2 processes do not reach each other: " in ended[1][1]
+    apart = (
+        f"2 processes do not reach each other from {socket.gethostname()} (no route to host): "
+        "let their machines connect on all ports, or name the network between them in GLOO_SOCKET_IFNAME.\n"
+    )
+    gone = (
+        r"2 processes cannot meet at 127\.0\.0\.1:\d+ \(the other side has closed the connection\): "
+        r"see that all of them still run, and that this machine reaches that one\.\n"
+    )
+    assert ended[0][1] == f"failed: {apart}"
+    # The first one has gone with all addresses, perhaps before the other one has found no route.
+    assert re.fullmatch(f"process 1 of 2: ({re.escape(apart)}|{gone})", ended[1][1])
+
+
+@pytest.mark.parametrize(
+    ("said", "meaning"),
+    [
+        (
+            "Failed to recv, got 0 bytes. Connection was likely closed. Did the remote server shutdown or crash?\nframe #0: c10::Error",
+            "the other side has closed the connection",
+        ),
+        ("[/pytorch/gloo/transport/tcp/pair.cc:547] Connection closed by peer [10.0.0.2]:36582", "the other side has closed the connection"),
+        ("[/a/pair.cc:553] Read error [10.0.0.2]:4: Connection reset by peer", "the other side has closed the connection"),
+        ("Broken pipe", "the other side has closed the connection"),
+        ("The client socket has timed out after 600000ms while trying to connect to (10.0.0.1, 29500).", "nothing answers"),
+        ("The client socket has failed to connect to any network address of (first, 29500).\nframe #0", "nothing answers"),
+        ("[/a/pair.cc:144] connect [10.0.0.2]:4: Connection refused", "nothing answers"),
+        ("wait timeout after 300000ms, keys: /default_pg/0//cpu//0/0", "the other side does not answer in time"),
+        ("Gloo connectFullMesh failed with [/a/pair.cc:144] no error", "Gloo connectFullMesh failed with no error"),
+        ("no route to host. Exception raised from here", "no route to host"),
+    ],
+)  # fmt: skip
+def test_errors_of_connections_are_a_few_words(said: str, meaning: str) -> None:
+    assert link_module.reason(RuntimeError(said)) == meaning
+
+
+def test_frames_of_torch_are_hidden_in_a_team(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By the command line, before it imports torch; the user's own choice stays."""
+    for rank, given, expected in (("", None, None), ("1", None, "ERROR"), ("1", "INFO", "INFO")):
+        monkeypatch.setenv("TORCH_CPP_LOG_LEVEL", given or "")
+        if given is None:
+            monkeypatch.delenv("TORCH_CPP_LOG_LEVEL")
+        for name, value in {"RANK": rank, "WORLD_SIZE": "2", "LOCAL_RANK": rank, "MASTER_ADDR": "here"}.items():
+            monkeypatch.setenv(name, value)
+        hide_frames()
+        assert os.environ.get("TORCH_CPP_LOG_LEVEL") == expected
+    code = "import sys, core.cli.main; assert 'torch' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parents[1])
 
 
 @pytest.mark.parametrize("on_device", [False, True])
