@@ -8,6 +8,7 @@ import json
 import os
 import random
 import re
+import shlex
 import shutil
 import signal
 import socket
@@ -29,10 +30,12 @@ from copies import CONFIG
 from cutting import outcome
 from teams import Ranks, Warm
 
+from core.cli import launched
+from core.cli.launched import words_of_team
 from core.config import Config, replaced
 from core.errors import UserError
 from core.lab.together import refuse_unshareable
-from core.process import Launch, hide_frames, launch
+from core.process import Launch, Program, hide_frames, launch
 from core.toml import load_config
 from core.tracking.metrics import read_rows
 from core.training import link as link_module
@@ -472,6 +475,64 @@ def test_a_process_that_is_stopped_is_named_in_time(root: Path, warm: Warm, rank
         assert f"process {rank} of 2 has given no sign of life for 2 s: it is stopped, or its machine is out of reach" in printed  # fmt: skip
     else:  # which also kept the addresses, as there is no torchrun here
         assert re.search("process 1 of 2: (process 0 of 2 has given no sign|what has started)", printed)
+
+
+TRAIN = ["train", "tiny", "--run", "x y"]
+SHORT = ("torchrun", "--standalone", "--nproc-per-node", "2")
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["/env/bin/python", "/env/bin/torchrun", *SHORT[1:], "-m", "--", "core.cli", *TRAIN], (*SHORT, "-m", "--", "core.cli")),
+        (["python3", "-u", "torchrun", *SHORT[1:], "-m", "core.cli", *TRAIN], (*SHORT, "-m", "--", "core.cli")),
+        (["/env/bin/python", "-m", "torch.distributed.run", "--nnodes", "1:2", "-m", "core.cli", *TRAIN], ("python", "-m", "torch.distributed.run", "--nnodes", "1:2", "-m", "--", "core.cli")),
+        (["python", "torchrun", "--nproc-per-node=2", "/env/bin/terrarium", *TRAIN], ("torchrun", "--nproc-per-node=2", "--", "/env/bin/terrarium")),
+        # What the system does not say, or what starts a script that starts us: from the environment.
+        ([], (*SHORT, "-m", "--", "core.cli")),
+        (["python", "torchrun", *SHORT[1:], "train.sh"], (*SHORT, "-m", "--", "core.cli")),
+    ],
+)  # fmt: skip
+def test_the_command_of_a_team_is_the_one_that_was_typed(monkeypatch: pytest.MonkeyPatch, words: list[str], expected: tuple[str, ...]) -> None:  # fmt: skip
+    monkeypatch.setattr(launched, "words_of", lambda process: words)
+    monkeypatch.setattr(sys, "argv", ["core.cli", *TRAIN])
+    monkeypatch.delenv("MASTER_ADDR", raising=False)
+    assert words_of_team() == Program.words
+    environment = {"RANK": "0", "WORLD_SIZE": "2", "LOCAL_RANK": "0", "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "here"}
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    assert words_of_team() == Program.words  # started by something else
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "none")
+    assert words_of_team() == expected
+
+
+def test_the_command_of_a_team_on_several_machines_is_rebuilt(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GROUP_WORLD_SIZE", "2")
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "4")
+    assert launched.rebuilt() == ("torchrun", "--nnodes", "2", "--nproc-per-node", "4", "-m", "--", "core.cli")
+    monkeypatch.setattr(Program, "words", ("terrarium",))
+    assert launched.rebuilt()[-3:] == ("--no-python", "--", "terrarium")
+
+
+@pytest.mark.slow
+def test_ctrl_c_of_torchrun_saves_and_says_how_to_go_on(root: Path) -> None:
+    """The advice is the command that was typed, and it works."""
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1]), "OMP_NUM_THREADS": "1"}
+    words = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "--", "core.cli", "train", "tiny", "--run", "x"]  # fmt: skip
+    long = ["-s", "train.schedule.max_iters=3000", "-s", "train.schedule.lr_decay_iters=3000"]
+    with (root / "output").open("wb") as output:
+        started = subprocess.Popen([sys.executable, *words, *long], cwd=root, env=environment, stdout=output, stderr=output, start_new_session=True)  # fmt: skip
+    assert begun_file(out(root, "x") / "metrics.csv", 3, 120), (root / "output").read_text()
+    os.killpg(started.pid, signal.SIGINT)  # as a terminal does
+    started.wait(60)
+    printed = (root / "output").read_text()
+    advice = next(line for line in printed.splitlines() if "Go on with: " in line).partition("Go on with: ")[2]
+    assert advice == " ".join(["python", *words, *long])
+    assert json.loads((out(root, "x") / "summary.json").read_text())["command"] == advice
+    steps = len(losses(out(root, "x")))
+    again = [sys.executable, *shlex.split(advice)[1:], "--resume", "-s", f"train.schedule.max_iters={steps + 5}"]
+    assert subprocess.run(again, cwd=root, env=environment, check=False).returncode == 0
+    assert len(losses(out(root, "x"))) == steps + 5
 
 
 @pytest.mark.slow
