@@ -116,6 +116,15 @@ def spin_briefly() -> None:
         os.environ.setdefault("GOMP_SPINCOUNT", "6000")
 
 
+def hide_frames() -> None:
+    """Keep torch's C++ from printing its call stack where a connection to another process breaks: the error says what that means.
+
+    Call this before torch is imported.
+    """
+    if launch().world > 1:
+        os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
+
+
 @functools.cache
 def allow_forks() -> None:
     """Keep the library tokenizers quiet and working in forked processes.

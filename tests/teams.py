@@ -59,7 +59,7 @@ class Warm:
         self.folder, self.count = folder, 0
         self.process = subprocess.Popen(
             [sys.executable, __file__, *imports], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-            env=os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
+            env=os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "TORCH_CPP_LOG_LEVEL": "ERROR"},  # as hide_frames() does
         )  # fmt: skip
         self.started: list[int] = []
 

@@ -354,6 +354,7 @@ def test_ctrl_c_saves_jobs_too(home: Path) -> None:
     assert command.wait_for(lambda: len(list(home.glob("experiments/spaces/out/sweep-there-*/checkpoints/last"))) == 2)
     command.process.send_signal(signal.SIGINT)
     assert command.wait() == 130, command.text()
+    assert not list(home.glob("experiments/spaces/out/sweeps/there/logs/slurm"))
     again = Started(home, *words, first=LOCAL)
     assert again.wait() == 0, again.text()
     assert table(home, "there") == local_table(home, "0,1")

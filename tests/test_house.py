@@ -79,6 +79,7 @@ def test_files_of_the_command_line_are_short_and_know_click() -> None:
             "account",
             "console",
             "curves",
+            "launched",
             "outcome",
             "phrasing",
             "spaces",

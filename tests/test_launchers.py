@@ -20,10 +20,10 @@ from click.testing import Result
 from conftest import with_gpus
 
 from core import process
-from core.cluster import ray_session, task
+from core.cluster import ray_session, slurm, task
 from core.cluster.ray_session import refuse_unreachable
 from core.encoders.bytes import BytesEncoder
-from core.errors import UserError
+from core.errors import Interrupted, UserError
 from core.lab.opened import open_folder
 from core.lab.training import Wish
 from core.sweeps import launching, processes
@@ -284,6 +284,7 @@ def test_a_mistake_in_the_documents_comes_back_from_a_worker() -> None:
         (("sweep", "spaces", "--seeds", "0", "--on", "local", "--address", "a:1"), '--address: "local" has no address'),
         (("sweep", "spaces", "--seeds", "0", "--on", "slurm", "--address", "a:1"), '--address: "slurm" has no address'),
         (("prepare", "spaces", "--jobs", "2"), '--jobs: jobs = 2 is for workers\n  Choose some: --on "ray".'),
+        (("prepare", "spaces", "--on", "local", "--jobs", "2"), '--jobs: jobs = 2 is for workers\n  Choose some: --on "ray".'),
         (("prepare", "spaces", "--address", "a:1"), '--address: address = a:1 is for workers'),
         (("prepare", "spaces", "--on", "raj"), '--on: unknown launcher "raj"'),
     ],
@@ -299,6 +300,17 @@ def test_a_mistake_is_told_at_once(spaces: Path, terrarium: Terrarium, words: tu
 def test_prepare_here_by_name_is_prepare(spaces: Path, terrarium: Terrarium) -> None:
     assert terrarium("prepare", "spaces", "--on", "local").exit_code == 0
     assert (spaces / "datasets" / "basic" / "train.bin").is_file()
+
+
+def test_submitits_files_are_removed_after_ctrl_c_too(spaces: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By then, all jobs have saved and ended."""
+    monkeypatch.setattr(slurm, "CLUSTER", "local")
+    monkeypatch.setattr(slurm, "needed", lambda package, extra: None)
+    (folder := spaces / "logs" / "slurm").mkdir(parents=True)
+    with pytest.raises(Interrupted), slurm.open_slurm(open_folder("spaces"), None, "") as launcher:
+        launcher.folder = folder
+        raise Interrupted(signal.SIGINT, "")
+    assert not folder.exists()
 
 
 @pytest.mark.parametrize(("on", "package"), [("ray", "ray"), ("slurm", "submitit")])

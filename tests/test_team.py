@@ -8,8 +8,10 @@ import json
 import os
 import random
 import re
+import shlex
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -28,10 +30,12 @@ from copies import CONFIG
 from cutting import outcome
 from teams import Ranks, Warm
 
+from core.cli import launched
+from core.cli.launched import words_of_team
 from core.config import Config, replaced
 from core.errors import UserError
 from core.lab.together import refuse_unshareable
-from core.process import Launch, launch
+from core.process import Launch, Program, hide_frames, launch
 from core.toml import load_config
 from core.tracking.metrics import read_rows
 from core.training import link as link_module
@@ -343,13 +347,60 @@ def test_what_earlier_processes_left_in_the_store_is_not_taken_for_these() -> No
 
 def test_processes_that_do_not_come_or_do_not_reach_each_other_are_told(root: Path, warm: Warm, monkeypatch: pytest.MonkeyPatch) -> None:  # fmt: skip
     monkeypatch.setattr(team_module, "JOINING", 0.1)
-    with pytest.raises(Lost, match=r"^not all of 2 processes were there after 0\.00166667 minutes$"):
+    with pytest.raises(
+        Lost,
+        match=r"^not all of 2 processes were there after 0\.00166667 minutes: start the same command on each machine$",
+    ):
         met(dist.HashStore(), 0, 2)
     ended = warm.run(root, 2, "call", "train_unreachable", "train", "tiny")
     assert [code for code, _ in ended] == [1, 1]
-    assert ended[0][1] == "failed: 2 processes do not reach each other: no route to host.\n"
-    # The other one hears that there is no route, or that the first one has gone.
-    assert "process 1 of 2: 2 processes do not reach each other: " in ended[1][1]
+    apart = (
+        f"2 processes do not reach each other from {socket.gethostname()} (no route to host): "
+        "let their machines connect on all ports, or name the network between them in GLOO_SOCKET_IFNAME.\n"
+    )
+    gone = (
+        r"2 processes cannot meet at 127\.0\.0\.1:\d+ \(the other side has closed the connection\): "
+        r"see that all of them still run, and that this machine reaches that one\.\n"
+    )
+    assert ended[0][1] == f"failed: {apart}"
+    # The first one has gone with all addresses, perhaps before the other one has found no route.
+    assert re.fullmatch(f"process 1 of 2: ({re.escape(apart)}|{gone})", ended[1][1])
+
+
+@pytest.mark.parametrize(
+    ("said", "meaning"),
+    [
+        (
+            "Failed to recv, got 0 bytes. Connection was likely closed. Did the remote server shutdown or crash?\nframe #0: c10::Error",
+            "the other side has closed the connection",
+        ),
+        ("[/pytorch/gloo/transport/tcp/pair.cc:547] Connection closed by peer [10.0.0.2]:36582", "the other side has closed the connection"),
+        ("[/a/pair.cc:553] Read error [10.0.0.2]:4: Connection reset by peer", "the other side has closed the connection"),
+        ("Broken pipe", "the other side has closed the connection"),
+        ("The client socket has timed out after 600000ms while trying to connect to (10.0.0.1, 29500).", "nothing answers"),
+        ("The client socket has failed to connect to any network address of (first, 29500).\nframe #0", "nothing answers"),
+        ("[/a/pair.cc:144] connect [10.0.0.2]:4: Connection refused", "nothing answers"),
+        ("wait timeout after 300000ms, keys: /default_pg/0//cpu//0/0", "the other side does not answer in time"),
+        ("Gloo connectFullMesh failed with [/a/pair.cc:144] no error", "Gloo connectFullMesh failed with no error"),
+        ("no route to host. Exception raised from here", "no route to host"),
+    ],
+)  # fmt: skip
+def test_errors_of_connections_are_a_few_words(said: str, meaning: str) -> None:
+    assert link_module.reason(RuntimeError(said)) == meaning
+
+
+def test_frames_of_torch_are_hidden_in_a_team(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By the command line, before it imports torch; the user's own choice stays."""
+    for rank, given, expected in (("", None, None), ("1", None, "ERROR"), ("1", "INFO", "INFO")):
+        monkeypatch.setenv("TORCH_CPP_LOG_LEVEL", given or "")
+        if given is None:
+            monkeypatch.delenv("TORCH_CPP_LOG_LEVEL")
+        for name, value in {"RANK": rank, "WORLD_SIZE": "2", "LOCAL_RANK": rank, "MASTER_ADDR": "here"}.items():
+            monkeypatch.setenv(name, value)
+        hide_frames()
+        assert os.environ.get("TORCH_CPP_LOG_LEVEL") == expected
+    code = "import sys, core.cli.main; assert 'torch' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parents[1])
 
 
 @pytest.mark.parametrize("on_device", [False, True])
@@ -426,6 +477,65 @@ def test_a_process_that_is_stopped_is_named_in_time(root: Path, warm: Warm, rank
         assert re.search("process 1 of 2: (process 0 of 2 has given no sign|what has started)", printed)
 
 
+TRAIN = ["train", "tiny", "--run", "x y"]
+SHORT = ("torchrun", "--standalone", "--nproc-per-node", "2")
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["/env/bin/python", "/env/bin/torchrun", *SHORT[1:], "-m", "--", "core.cli", *TRAIN], (*SHORT, "-m", "--", "core.cli")),
+        (["python3", "-u", "torchrun", *SHORT[1:], "-m", "core.cli", *TRAIN], (*SHORT, "-m", "--", "core.cli")),
+        (["/env/bin/python", "-m", "torch.distributed.run", "--nnodes", "1:2", "-m", "core.cli", *TRAIN], ("python", "-m", "torch.distributed.run", "--nnodes", "1:2", "-m", "--", "core.cli")),
+        (["python", "torchrun", "--nproc-per-node=2", "/env/bin/terrarium", *TRAIN], ("torchrun", "--nproc-per-node=2", "--", "/env/bin/terrarium")),
+        # What the system does not say, or what starts a script that starts us: from the environment.
+        ([], (*SHORT, "-m", "--", "core.cli")),
+        (["python", "torchrun", *SHORT[1:], "train.sh"], (*SHORT, "-m", "--", "core.cli")),
+    ],
+)  # fmt: skip
+def test_the_command_of_a_team_is_the_one_that_was_typed(monkeypatch: pytest.MonkeyPatch, words: list[str], expected: tuple[str, ...]) -> None:  # fmt: skip
+    monkeypatch.setattr(launched, "words_of", lambda process: words)
+    monkeypatch.setattr(sys, "argv", ["core.cli", *TRAIN])
+    monkeypatch.delenv("MASTER_ADDR", raising=False)
+    assert words_of_team() == Program.words
+    environment = {"RANK": "0", "WORLD_SIZE": "2", "LOCAL_RANK": "0", "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "here"}
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    assert words_of_team() == Program.words  # started by something else
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "none")
+    assert words_of_team() == expected
+
+
+def test_the_command_of_a_team_on_several_machines_is_rebuilt(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GROUP_WORLD_SIZE", "2")
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "4")
+    assert launched.rebuilt() == ("torchrun", "--nnodes", "2", "--nproc-per-node", "4", "-m", "--", "core.cli")
+    monkeypatch.setattr(Program, "words", ("terrarium",))
+    assert launched.rebuilt()[-3:] == ("--no-python", "--", "terrarium")
+
+
+@pytest.mark.slow
+def test_ctrl_c_of_torchrun_saves_and_says_how_to_go_on(root: Path) -> None:
+    """The advice is the command that was typed, and it works."""
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1]), "OMP_NUM_THREADS": "1"}
+    words = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "--", "core.cli", "train", "tiny", "--run", "x"]  # fmt: skip
+    long = ["-s", "train.schedule.max_iters=3000", "-s", "train.schedule.lr_decay_iters=3000"]
+    with (root / "output").open("wb") as output:
+        started = subprocess.Popen([sys.executable, *words, *long], cwd=root, env=environment, stdout=output, stderr=output, start_new_session=True)  # fmt: skip
+    assert begun_file(out(root, "x") / "metrics.csv", 3, 120), (root / "output").read_text()
+    os.killpg(started.pid, signal.SIGINT)  # as a terminal does
+    started.wait(60)
+    printed = (root / "output").read_text()
+    assert "frame #" not in printed
+    advice = next(line for line in printed.splitlines() if "Go on with: " in line).partition("Go on with: ")[2]
+    assert advice == " ".join(["python", *words, *long])
+    assert json.loads((out(root, "x") / "summary.json").read_text())["command"] == advice
+    steps = len(losses(out(root, "x")))
+    again = [sys.executable, *shlex.split(advice)[1:], "--resume", "-s", f"train.schedule.max_iters={steps + 5}"]
+    assert subprocess.run(again, cwd=root, env=environment, check=False).returncode == 0
+    assert len(losses(out(root, "x"))) == steps + 5
+
+
 @pytest.mark.slow
 def test_torchrun_heals_a_killed_process(root: Path) -> None:
     """The restarted processes go on from the newest checkpoint."""
@@ -443,6 +553,7 @@ def test_torchrun_heals_a_killed_process(root: Path) -> None:
     done = subprocess.run([*command, *arguments], cwd=root, env=environment, capture_output=True, text=True, timeout=180)  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert "process 1 of 2 has ended, at step 19" in done.stderr
+    assert "frame #" not in done.stderr  # torch's own call stacks
     assert (
         re.search(r"resumed at step 1\d, restart 1 by torchrun on cpu", done.stdout)
         and "trained tiny/default" in done.stdout

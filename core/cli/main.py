@@ -19,6 +19,7 @@ from core.cli.status import may_colour
 from core.exits import exit_of
 
 process.spin_briefly()
+process.hide_frames()
 SHARED = ("train", "loop")  # commands that several processes share
 
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from core.cli import completion
+from core.cli.launched import words_of_team
 from core.cli.overrides import full_overrides
 from core.private import command_line
 from core.process import Program
@@ -115,14 +116,14 @@ def tell_of_no_effect(command: str, overrides: Sequence[str]) -> None:
 
 
 def this_command() -> str:
-    """The command line of this process."""
-    return command_line([*Program.words, *sys.argv[1:]])
+    """The command line of this process, or of its team."""
+    return command_line([*words_of_team(), *sys.argv[1:]])
 
 
 def train_command(
     opened: Opened, name: str | None, more: Sequence[str] = (), stage: str = "", command: str = "train"
 ) -> str:
-    """The command that trains or resumes a run. more: overrides besides those of the experiment. stage: only this one.
+    """The command that trains or resumes a run, on as many processes as this one. more: overrides besides those of the experiment. stage: only this one.
 
     command: train, or loop.
     """
@@ -133,4 +134,5 @@ def train_command(
         *(["--stage", stage] if stage else []),
         *(part for text in (*opened.overrides, *more) for part in ("-s", text)),
     ]
-    return f"{opened.experiment.command.format(command)} {shlex.join(options)}".strip()
+    named = opened.experiment.command.format(command).removeprefix(Program.name())
+    return f"{command_line(words_of_team())}{named} {shlex.join(options)}".strip()

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     metavar="N",
     type=click.IntRange(min=1),
     default=None,
-    help="With --on: workers that encode.  [default: one for each CPU]",
+    help="With --on ray: workers that encode.  [default: one for each CPU]",
 )
 @where.cluster
 @options.as_json

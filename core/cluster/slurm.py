@@ -38,8 +38,10 @@ def open_slurm(opened: Opened, jobs: int | None, address: str) -> Iterator[Slurm
             remedy="Start the sweep on a machine that hands jobs to SLURM, such as a login node.",
         )
     slurm = Slurm(submitit, opened, jobs or JOBS)
-    yield slurm
-    slurm.clean()
+    try:
+        yield slurm
+    finally:  # a sweep waits for its jobs, however it ends
+        slurm.clean()
 
 
 class Slurm:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import datetime
+import re
 import threading
 import time
 from collections.abc import Callable
@@ -26,6 +27,13 @@ GONE = 5 * BEAT  # without a sign of life after a broken connection: that proces
 VERDICT = 3 * GONE  # seconds that a helper waits for the main process to say how it ended
 ROOM = 4096  # bytes of a message that are sent at once at first
 LEFT = b"left "  # what begins the last sign of life of the main process; its exit code follows
+PLACE = re.compile(r"\[[^\]\s]*:\d+\] ")  # in gloo's own code
+# What torch and gloo say of a connection -> what that means.
+REASONS = {
+    re.compile(r"client socket has|refused", re.IGNORECASE): "nothing answers",
+    re.compile(r"failed to recv|likely closed|closed by peer|connection reset|broken pipe", re.IGNORECASE): "the other side has closed the connection",
+    re.compile(r"timed out|timeout", re.IGNORECASE): "the other side does not answer in time",
+}  # fmt: skip
 Answer = TypeVar("Answer")
 
 
@@ -39,6 +47,15 @@ class Dismissed(Exception):
     def __init__(self, code: int) -> None:
         super().__init__(code)
         self.code = code
+
+
+def reason(error: BaseException) -> str:
+    """Why a connection has failed, in some words."""
+    text = PLACE.sub("", first_line(error))
+    for pattern, meaning in REASONS.items():
+        if pattern.search(text):
+            return meaning
+    return text.partition(". ")[0].rstrip(". ")
 
 
 class Link:
@@ -126,7 +143,7 @@ class Link:
 
     def verdict(self, error: BaseException) -> Exception:
         """What a broken connection means: which process has ended."""
-        return self.loss() or Lost(f"the connection to another process is broken: {first_line(error)}")
+        return self.loss() or Lost(f"the connection to another process is broken: {reason(error)}")
 
     def loss(self) -> Exception | None:
         """The process that has ended, after an error; None if all live. A helper gives the main one time to say so itself."""

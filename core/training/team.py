@@ -8,6 +8,8 @@ from __future__ import annotations
 import contextlib
 import datetime
 import itertools
+import os
+import socket
 import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
@@ -18,9 +20,8 @@ import numpy.typing as npt
 import torch
 import torch.distributed as dist
 
-from core.errors import first_line
 from core.process import launch
-from core.training.link import LEFT, Answer, Link, Lost
+from core.training.link import LEFT, Answer, Link, Lost, reason
 from core.training.messages import HEAD, Arrays, Values, packed, unpacked
 
 JOINING = 600.0  # seconds until all processes are there: on another host, the first import may be slow
@@ -165,8 +166,14 @@ def reaching(world: int) -> Iterator[None]:
     """Raise Lost in place of torch's errors about connections."""
     try:
         yield
+    except dist.DistNetworkError as error:  # the store is out of reach
+        place = ":".join(os.environ[name] for name in ("MASTER_ADDR", "MASTER_PORT"))
+        raise Lost(f"{world} processes cannot meet at {place} ({reason(error)}): see that all of them still run, and that this machine reaches that one") from error  # fmt: skip
     except RuntimeError as error:
-        raise Lost(f"{world} processes do not reach each other: {first_line(error)}") from error
+        raise Lost(
+            f"{world} processes do not reach each other from {socket.gethostname()} ({reason(error)}): let their machines connect "
+            "on all ports, or name the network between them in GLOO_SOCKET_IFNAME"
+        ) from error
 
 
 def met(store: Any, rank: int, world: int) -> Link:
@@ -191,7 +198,9 @@ def met(store: Any, rank: int, world: int) -> Link:
         if name and link is None:
             link = Link(dist.PrefixStore(name, store), rank, world)  # type: ignore[attr-defined]
         time.sleep(MEETING if count else 0)
-    raise Lost(f"not all of {world} processes were there after {JOINING / 60:g} minutes")
+    raise Lost(
+        f"not all of {world} processes were there after {JOINING / 60:g} minutes: start the same command on each machine"
+    )
 
 
 def said(store: Any) -> str:
