@@ -102,6 +102,19 @@ CONTRADICTIONS: list[Row] = [
     ("[train.model]\nngram = 1\n", 2, "there is no table of 1-grams"),
     ("[train.data]\nblock_size = 128\n[train.model]\nblock_size = 64\n", 2, "do not fit the model's block_size = 64"),
     ("[train.model]\nblock_size = 64\n[train.data]\nblock_size = 65\n", 4, "rows of 65 tokens"),
+    *(
+        (f"[train.runtime]\nbackend = 'jax'\n{more}\n", 2, part)
+        for more, part in (
+            ("[train.model]\nkind = 'lstm'", 'JAX does not train with train.model.kind = "lstm"'),
+            ("[train.model]\nkind = 'hf'", 'Leave backend out, or set train.model.kind = "gpt"'),
+            ("[train.objective]\nkind = 'reward'", 'JAX does not train with train.objective.kind = "reward"'),
+            ("[train.optim]\nname = 'sgd'", 'Leave backend out, or set train.optim.name = "muon" or "adamw"'),
+            ("compile = true", "Leave compile out: JAX always compiles"),
+            ("cuda_graphs = true", "Leave cuda_graphs out: JAX does not have it. Or leave backend out"),
+            ("float8 = true\ndtype = 'bfloat16'", 'float8 = true is for steps by torch, and backend = "jax"'),
+            ("exact_across = true", "Leave exact_across out"),
+        )
+    ),
 ]
 PATHS: list[Row] = [
     ("[train.runtime]\nout_dir = '..'\n", 2, "is outside the experiment's folder"),

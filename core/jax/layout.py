@@ -6,6 +6,7 @@ devices along their largest dimension that allows it; what a layer needs is coll
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import socket
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ import torch
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from core.config import Runtime
+from core.errors import UserError, first_line
 from core.process import launch
 from core.training.team import Team
 
@@ -83,10 +85,31 @@ def laid_out(runtime: Runtime, state: int) -> Placement:
 
 
 def devices_here() -> str | None:
-    """The devices of a process alone, such as "8 x tpu". None for one of several: they must know each other before JAX is asked."""
+    """The devices of a process alone, such as "8 x tpu". None for one of several: they must know each other before JAX is asked.
+
+    Raises UserError if JAX finds none.
+    """
     if launch().world > 1:
         return None
-    return f"{jax.device_count()} x {jax.devices()[0].platform}"
+    try:
+        return f"{jax.device_count()} x {jax.devices()[0].platform}"
+    except RuntimeError as error:
+        raise UserError(
+            f"JAX has no device: {first_line(error)}",
+            place='train.runtime.backend = "jax"',
+            remedy="If another program uses the device, end it. Or let JAX choose another kind: JAX_PLATFORMS=cpu, or leave JAX_PLATFORMS out.",
+        ) from None
+
+
+def is_accelerated() -> bool:
+    """Whether the devices are no CPUs. One of several processes cannot ask JAX yet: if packages for a TPU or GPU are installed, they are.
+
+    Raises UserError if JAX has no device.
+    """
+    here = devices_here()
+    if here is None:
+        return any(map(importlib.util.find_spec, ("libtpu", "jax_plugins")))
+    return not here.endswith("cpu")
 
 
 def join(team: Team) -> None:

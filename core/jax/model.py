@@ -6,7 +6,7 @@ Shapes: B rows, T tokens, C channels, H heads of queries, K of keys and values, 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -33,8 +33,7 @@ class Gpt:
     config: Model
     vocab_size: int
     dtype: Any = jnp.float32
-    dropout: float = 0.0
-    constrain: Any = None  # (B, ...) -> the same, laid out over devices by its rows
+    constrain: Callable[[Array], Array] = lambda x: x  # (B, ...) -> the same, laid out over devices by its rows
 
     def nats(self, weights: Weights, ids: Array, targets: Array, key: Array | None = None) -> Array:
         """The sum of -ln p(target) over targets (B, T), -1 where there is none. key: of dropout's random numbers.
@@ -72,8 +71,7 @@ class Gpt:
 
     def block(self, weights: Weights, name: str, layer: int, x: Array, place: Any, key: Array | None) -> Array:
         """A block's output (B, T, C)."""
-        if self.constrain is not None:
-            x = self.constrain(x)
+        x = self.constrain(x)
         y = self.attention(weights, f"{name}.attn", layer, self.norm(weights, f"{name}.ln_1", x), place, key)
         x = x + self.dropped(y, key, layer, BRANCH)
         y = self.linear(weights, f"{name}.mlp.c_fc", self.norm(weights, f"{name}.ln_2", x))
@@ -129,10 +127,11 @@ class Gpt:
 
     def dropped(self, x: Array, key: Array | None, layer: int, place: int) -> Array:
         """Some numbers set to zero, in training. Which ones: by the step's key, the layer and the place in it."""
-        if not self.dropout or key is None:
+        share = 1 - self.config.dropout
+        if share == 1 or key is None:
             return x
-        kept = jax.random.bernoulli(jax.random.fold_in(key, 4 * layer + place), 1 - self.dropout, x.shape)
-        return jnp.where(kept, x / (1 - self.dropout), 0).astype(x.dtype)
+        kept = jax.random.bernoulli(jax.random.fold_in(key, 4 * layer + place), share, x.shape)
+        return jnp.where(kept, x / share, 0).astype(x.dtype)
 
 
 def wide(dtype: Any) -> Any:
@@ -199,8 +198,3 @@ def parts_of(T: int, logits: int) -> int:
     """Into how many parts a row is cut so that the logits of each are at most WHOLE, as far as T can be divided."""
     least = math.ceil(logits / WHOLE)
     return next((parts for parts in range(least, T) if T % parts == 0), T) if least > 1 else 1
-
-
-def gpt_of(config: Model, vocab_size: int, dtype: str, constrain: Any = None) -> Gpt:
-    """The model in a precision that [train.runtime] names."""
-    return Gpt(config, vocab_size, jnp.dtype(dtype), config.dropout, constrain)

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from jax import Array
 
+from core.jax.model import wide
 from core.training.muon import COEFFICIENTS, Muon
 
 Moments = dict[str, dict[str, Array]]  # of each parameter, by name
@@ -110,11 +111,11 @@ def orthogonal(moved: Mapping[str, Array], pieces: Mapping[str, int | list[int]]
             stacks.setdefault((min(matrix.shape), max(matrix.shape)), []).append((name, place, matrix))
     parts: dict[str, dict[int, Array]] = {}
     for (short, long), stack in stacks.items():
-        wide = [matrix if matrix.shape[0] <= matrix.shape[1] else matrix.T for _, _, matrix in stack]
-        factors = polar_express(jnp.stack(wide))
+        lying = [matrix if matrix.shape[0] <= matrix.shape[1] else matrix.T for _, _, matrix in stack]
+        factors = polar_express(jnp.stack(lying))
         for (name, place, matrix), factor in zip(stack, factors, strict=True):
             tall = matrix.shape[0] > matrix.shape[1]
-            factor = factor.astype(wide_of(factor.dtype))
+            factor = factor.astype(wide(factor.dtype))
             parts.setdefault(name, {})[place] = factor.T * math.sqrt(long / short) if tall else factor
     return {name: jnp.concatenate([parts[name][place] for place in sorted(parts[name])]) for name in moved}
 
@@ -127,7 +128,7 @@ def taken_apart(stacked: Array, pieces: int | list[int]) -> list[Array]:
 
 def polar_express(matrices: Array) -> Array:
     """core.training.muon.polar_express: nearly orthogonal factors of (N, R, C) matrices with R <= C."""
-    high = matrices.astype(wide_of(matrices.dtype))
+    high = matrices.astype(wide(matrices.dtype))
     norm = jnp.sqrt((high * high).sum((1, 2), keepdims=True)).astype(matrices.dtype).astype(high.dtype)
     x = matrices * (1 / jnp.maximum(norm * 1.01, 1e-20)).astype(matrices.dtype)
     if 2 * x.shape[1] > x.shape[2]:
@@ -146,14 +147,9 @@ def polar_express(matrices: Array) -> Array:
 
 def quintic(gram: Array, a: float, b: float, c: float) -> Array:
     """core.training.muon.quintic, rounded once."""
-    high = wide_of(gram.dtype)
+    high = wide(gram.dtype)
     square = jnp.matmul(gram, gram, preferred_element_type=high)
     return (b * gram.astype(high) + c * square).astype(gram.dtype) + a * jnp.eye(gram.shape[1], dtype=gram.dtype)
-
-
-def wide_of(dtype: Any) -> Any:
-    """float32 for bfloat16, else the dtype itself."""
-    return jnp.promote_types(dtype, jnp.float32)
 
 
 def clipped(gradient: dict[str, Array], limit: float | None) -> tuple[dict[str, Array], Array]:

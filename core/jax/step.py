@@ -19,10 +19,11 @@ import jax.numpy as jnp
 import numpy as np
 import torch
 
-from core.config import Train
+from core.config import Runtime
 from core.jax import layout, optimizers
-from core.jax.model import Gpt, gpt_of
+from core.jax.model import Gpt
 from core.models.gpt import GPT
+from core.process import StopRequest
 from core.training.messages import Values
 from core.training.muon import Muon, product_dtype
 from core.training.room import state_bytes
@@ -35,27 +36,23 @@ Program = Callable[..., Any]
 
 @dataclass
 class OnDevices:
-    """What is on the devices. counts: of the steps that each of the optimizer's groups has taken. norm: of the weights."""
+    """What is on the devices from step to step; nothing until a run begins.
 
-    weights: dict[str, jax.Array]
-    moments: optimizers.Moments
-    counts: list[int]
+    counts: of the steps that each of the optimizer's groups has taken. norm: of the weights, after the last step.
+    """
+
+    weights: dict[str, jax.Array] = field(default_factory=dict)
+    moments: optimizers.Moments = field(default_factory=dict)
+    counts: list[int] = field(default_factory=list)
     norm: jax.Array | None = None
-
-
-@dataclass
-class Holder:
-    """Keeps an OnDevices from step to step; None until a run begins."""
-
-    state: OnDevices | None = None
 
 
 @dataclass(frozen=True)
 class JaxStep(TeamStep):
-    """A step by JAX. model, optimizer: torch's, with the state of the last `bring_back`. train: the resolved settings."""
+    """A step by JAX. model, optimizer: torch's, with the state of the last `bring_back`. runtime: the resolved [train.runtime]."""
 
-    train: Train = field(default_factory=Train)
-    holder: Holder = field(default_factory=Holder)
+    runtime: Runtime = field(default_factory=Runtime)
+    held: OnDevices = field(default_factory=OnDevices)
 
     @property
     def compiles(self) -> bool:
@@ -65,6 +62,10 @@ class JaxStep(TeamStep):
     def reads_freely(self) -> bool:
         return self.placement.platform == "cpu"
 
+    @property
+    def where(self) -> str:
+        return layout.devices_here() or f"the devices of {self.team.world} processes"
+
     def eager(self) -> Step:
         """The same: JAX always compiles."""
         return self
@@ -72,7 +73,7 @@ class JaxStep(TeamStep):
     @functools.cached_property
     def placement(self) -> layout.Placement:
         layout.join(self.team)
-        return layout.laid_out(self.train.runtime, state_bytes(self.model, self.optimizer))
+        return layout.laid_out(self.runtime, state_bytes(self.model, self.optimizer))
 
     @functools.cached_property
     def groups(self) -> list[optimizers.OptimGroup]:
@@ -109,15 +110,14 @@ class JaxStep(TeamStep):
                     for kept, each in zip(group.kept, group.dtypes(parameter, dtype), strict=True)
                 }  # fmt: skip
             counts.append(count)
-        self.holder.state = OnDevices(weights, moments, counts)
+        self.held.weights, self.held.moments, self.held.counts = weights, moments, counts
 
     @property
     def state(self) -> OnDevices:
         """What is on the devices. A step that is taken for timing alone begins with what model and optimizer have."""
-        if self.holder.state is None:
+        if not self.held.weights:
             self.share_state()
-        assert self.holder.state is not None
-        return self.holder.state
+        return self.held
 
     def shared_gradient(self, batch: tuple[Any, ...], seed: int) -> Any:
         """Take the whole step. Returns the loss and the gradient's norm, on the device.
@@ -134,8 +134,10 @@ class JaxStep(TeamStep):
         given = [layout.put(np.asarray(each), self.placement.whole()) for each in (
             numbers.astype(np.float32), np.float32(total), np.array([seed >> 32, seed & 0xFFFFFFFF], np.uint32)
         )]  # fmt: skip
-        weights, moments, figures, norm = self.program(state.weights, state.moments, inputs, targets, *given)
-        self.holder.state = OnDevices(weights, moments, counts, norm)
+        state.weights, state.moments, figures, state.norm = self.program(
+            state.weights, state.moments, inputs, targets, *given
+        )
+        state.counts = counts
         if self.team.world > 1:
             self.note_stop([])
         return figures
@@ -157,7 +159,11 @@ class JaxStep(TeamStep):
         return [np.asarray(each).tolist() for each in figures]
 
     def __call__(self, inputs: Array, targets: Array, *more: Any) -> None:
-        self.read([self.gradient(inputs, targets)])
+        try:
+            self.read([self.gradient(inputs, targets)])
+        except RuntimeError:  # what the program was given is gone
+            self.held.weights = {}
+            raise
 
     def norm(self) -> float:
         """The Euclidean norm of the weights, after the last step."""
@@ -196,10 +202,10 @@ class JaxStep(TeamStep):
         return {name: layout.taken(each) for name, each in state.weights.items()}, kept
 
 
-def jax_step(step: Step, train: Train, team: Team, stop: Any) -> JaxStep:
+def jax_step(step: Step, runtime: Runtime, team: Team, stop: StopRequest) -> JaxStep:
     """The step of torch as JAX takes it."""
     return JaxStep(
-        step.model, step.optimizer, step.machine, step.grad_clip, step.objective, team=team, stop=stop, train=train
+        step.model, step.optimizer, step.machine, step.grad_clip, step.objective, team=team, stop=stop, runtime=runtime
     )
 
 
@@ -211,7 +217,7 @@ def step_program(step: JaxStep) -> Program:
     def by_rows(x: jax.Array) -> jax.Array:
         return jax.lax.with_sharding_constraint(x, where.rows())
 
-    gpt = gpt_of(step.train.model, step.model.vocab_size, step.machine.dtype_name, by_rows)
+    gpt = Gpt(step.model.config, step.model.vocab_size, jnp.dtype(step.machine.dtype_name), by_rows)
     product = jnp.float32
     if where.platform != "cpu" or product_dtype(torch.device("cpu")) == torch.bfloat16:
         product = jnp.bfloat16

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from core.chat.tools import responder
-from core.config import Config, Train, replaced
+from core.config import Config, Runtime, Train, replaced
 from core.data.batches import batch, epochs_read
 from core.data.dataset import Dataset, Side
 from core.data.params import keywords
@@ -101,7 +101,7 @@ class Fresh:
         """The optimizer step."""
         grad_clip = self.settled.config.train.optim.grad_clip
         step = step_of(self.model, self.optimizer, self.settled.machine, grad_clip, self.objective)
-        return by_jax(step, self.settled.config.train) if self.by_jax else step
+        return by_jax(step, self.settled.config.train.runtime) if self.by_jax else step
 
     @property
     def by_jax(self) -> bool:
@@ -128,18 +128,18 @@ def fresh_model(settled: Settled, vocab_size: int, plugins: Plugins) -> Fresh:
     return Fresh(settled, model, optimizer, objective, divided=divided)
 
 
-def by_jax(step: Step, train: Train, team: Team = ALONE, stop: StopRequest | None = None) -> Step:
+def by_jax(step: Step, runtime: Runtime, team: Team = ALONE, stop: StopRequest | None = None) -> Step:
     """A step as JAX takes it."""
     from core.jax.step import jax_step  # of an extra
 
-    return jax_step(step, train, team, stop or StopRequest())
+    return jax_step(step, runtime, team, stop or StopRequest())
 
 
 def shared_step(fresh: Fresh, team: Team, plugins: Plugins, stop: StopRequest) -> Step:
     """The step of a fresh model as a team takes it. stop: notes a signal."""
     train = fresh.settled.config.train
     if fresh.by_jax:
-        return by_jax(fresh.step, train, team, stop)
+        return by_jax(fresh.step, train.runtime, team, stop)
     if not fresh.divided:
         return team_step(fresh.step, team, exact=train.runtime.exact_across, stop=stop)
     from core.training.divided_step import divided_step  # its imports take a second

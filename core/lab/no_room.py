@@ -67,7 +67,7 @@ def step_does_not_fit(
             f"`train.data.batch_size={rows}` `train.data.grad_accum_steps={accum}`"
         )
     return UserError(
-        f"a step of {run.title} does not fit into the memory of {run.config.train.runtime.device}",
+        f"a step of {run.title} does not fit into the memory of {take.where}",
         place=f"train.data.batch_size = {data.batch_size}",
         remedy=remedy,
     )

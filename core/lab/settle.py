@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import importlib.util
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -69,9 +68,14 @@ def settle(
 
 
 def settled_for_jax(config: Config) -> Config:
-    """The config with the choices that are not open where JAX takes the steps. A TPU multiplies in bfloat16."""
-    chosen: dict[str, Any] = {"compile": False, "cuda_graphs": False}
-    chosen |= {"dtype": "bfloat16"} if importlib.util.find_spec("libtpu") else {}
+    """The config with the choices that are not open where JAX takes the steps. On a CPU, its steps are faster in float32.
+
+    Raises UserError if JAX has no device.
+    """
+    from core.jax.layout import is_accelerated
+
+    dtype = "bfloat16" if is_accelerated() else "float32"
+    chosen: dict[str, Any] = {"compile": False, "cuda_graphs": False, "dtype": dtype}
     runtime = config.train.runtime
     return replaced(config, {f"train.runtime.{name}": value for name, value in chosen.items() if getattr(runtime, name) == "auto"})  # fmt: skip
 

@@ -21,6 +21,7 @@ from core.tracking.run import Run, read_summary
 from core.training.compiling import compiler_version
 from core.training.progress import Progress, delay_of
 from core.training.speed import Speed
+from core.training.step import Step
 
 
 def surroundings(run: Run) -> dict[str, Any]:
@@ -106,7 +107,7 @@ def own_of(row: dict[str, float]) -> dict[str, float]:
     return {name: value for name, value in row.items() if name.partition("/")[0] not in ours}
 
 
-def first_line(run: Run, dataset: Dataset, model: torch.nn.Module, progress: Progress) -> str:
+def first_line(run: Run, dataset: Dataset, step: Step, progress: Progress) -> str:
     """The line before training: what is trained."""
     config, minutes = run.config.train, run.config.train.runtime.max_minutes
     start = f"{config.schedule.max_iters} steps" if minutes is None else f"for {minutes:g} minute{'s' * (minutes != 1)}"
@@ -116,8 +117,8 @@ def first_line(run: Run, dataset: Dataset, model: torch.nn.Module, progress: Pro
     if again := launch().restarts:
         start += f", restart {again} by torchrun"
     return (
-        f"training {run.title}: {parameter_count(model):,} parameters, {dataset.train.tokens:,} tokens, "
-        f"vocabulary {dataset.encoder.vocab_size:,}; {start} on {config.runtime.device} in {config.runtime.dtype}"
+        f"training {run.title}: {parameter_count(step.model):,} parameters, {dataset.train.tokens:,} tokens, "
+        f"vocabulary {dataset.encoder.vocab_size:,}; {start} on {step.where} in {config.runtime.dtype}"
     )
 
 

@@ -209,7 +209,7 @@ def run_loop(started: Started, stop: StopRequest) -> None:
         columns += FIGURES if parts.figures else []
         metrics = stack.enter_context(contextlib.closing(MetricsFile(run.folder, columns, keep_until=progress.step)))
         keep_answers(run.folder, progress.step)
-        started.opened.listener.say(first_line(run, dataset, parts.model, progress))
+        started.opened.listener.say(first_line(run, dataset, step, progress))
         tell(started.opened.listener, Begun(run.name))
         say_of_adapters(started)
         with helped(team, started.opened, run, dataset, started.fresh):

@@ -14,8 +14,8 @@ from typing import Any
 
 import torch
 
-# torch raises a plain RuntimeError with these words: its allocator on a CPU, and cuDNN's attention for too many rows at once.
-WORDS = ("DefaultCPUAllocator", "not enough memory", "can't allocate memory", "mha_graph.execute")
+# A RuntimeError has these words: of torch's allocator on a CPU, of cuDNN's attention for too many rows at once, of JAX.
+WORDS = ("DefaultCPUAllocator", "not enough memory", "can't allocate memory", "mha_graph.execute", "RESOURCE_EXHAUSTED")
 
 
 PROCESS = Path("/proc/self")

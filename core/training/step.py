@@ -55,6 +55,11 @@ class Step:
         return self.machine.compile
 
     @property
+    def where(self) -> str:
+        """What computes, for messages."""
+        return str(self.machine.device)
+
+    @property
     def reads_freely(self) -> bool:
         """Whether reading a figure waits for nothing, as on a CPU."""
         return self.machine.device.type == "cpu"
