@@ -248,7 +248,7 @@ def test_notes_are_kept_and_a_run_is_removed_after_a_question(page: Page, shown:
     press_button(page, "Remove…")
     page.until("document.querySelector('dialog[open] li')")
     assert texts(page, "dialog[open] li") == ["spaces/doomed"]
-    press_button(page, "Leave it")
+    press_button(page, "Cancel")
     assert (shown.out / "doomed").is_dir()
     press_button(page, "Remove…")
     press_button(page, "Remove for good")
@@ -271,7 +271,7 @@ def test_a_run_is_started_again_with_its_settings(page: Page) -> None:
     press_button(page, "Run again…")
     page.until("document.querySelector('dialog[open] textarea')")
     assert page.run("document.querySelector('dialog[open] textarea').value") == "a.b=1\nc=it 'is' x"
-    press_button(page, "Leave it")
+    press_button(page, "Cancel")
 
 
 def test_dark_on_a_phone(chromium: Browser, shown: Shown) -> None:

@@ -16,7 +16,7 @@ from core.serve.live.parameters import Parameters
 from core.serve.live.view import View, config_of, finite
 from core.tracking.answers import read_answers
 from core.tracking.figures import by_numbers
-from core.training.ladder import kept_steps
+from core.training.ladder import kept_steps, written
 
 MOST_CHECKPOINTS, MOST_WARNINGS, LONGEST_WARNING = 1000, 100, 2000
 MOST_SAMPLES = 2000
@@ -45,7 +45,10 @@ def about_run(view: View, asked: Parameters) -> Account:
         "groups": groups_of(view, entry),
         "samples": samples,
         "checkpoints": checkpoints_of(entry.folder),
-        "moments": kept_steps(entry.folder / "checkpoints"),
+        "moments": [
+            {"step": step, "written": written(entry.folder / "checkpoints", step)}
+            for step in kept_steps(entry.folder / "checkpoints")
+        ],
         "report": view.report_address(entry.id, entry.folder),
         "notes": finite(entry.notes),
         "problems": problems,

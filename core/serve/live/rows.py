@@ -69,7 +69,7 @@ def whole_row(entry: Entry, sweeps: Mapping[str, str]) -> Row:
         "progress": progress,
         "seconds_left": left,
         "sweep": sweeps.get(entry.id),
-        "can_chat": any((checkpoints / name).is_dir() for name in ("best", "last")),
+        "can_chat": not entry.problem and any((checkpoints / name).is_dir() for name in ("best", "last")),
     }
 
 

@@ -106,10 +106,25 @@ class View:
 
     def find_all(self, ids: Iterable[str]) -> list[Entry]:
         """The runs of these ids, each once. Raises Refused for an unknown one, for none and for too many."""
-        asked = list(dict.fromkeys(ids))
-        if not 1 <= len(asked) <= MOST:
-            raise Refused(f"id: give 1 to {MOST} of them, not {len(asked)}", param="id", code="invalid_value")
-        return list(map(self.find, asked))
+        return list(map(self.find, each_once(ids)))
+
+    def find_those_there(self, ids: Iterable[str]) -> tuple[list[Entry], list[str]]:
+        """As `find_all`, and the ids of runs that are not there, such as removed ones. Raises Refused if all are unknown."""
+        asked = each_once(ids)
+        self.catalog.update(FRESH if self.catalog.entries.keys() >= set(asked) else 0.0)
+        known = self.catalog.entries
+        gone = [id for id in asked if id not in known]
+        if len(gone) == len(asked):
+            self.find(asked[0])  # raises
+        return [known[id] for id in asked if id in known], gone
+
+
+def each_once(ids: Iterable[str]) -> list[str]:
+    """The ids of a question, each once. Raises Refused for none and for too many."""
+    asked = list(dict.fromkeys(ids))
+    if not 1 <= len(asked) <= MOST:
+        raise Refused(f"id: give 1 to {MOST} of them, not {len(asked)}", param="id", code="invalid_value")
+    return asked
 
 
 def run_data(entry: Entry) -> RunData:
