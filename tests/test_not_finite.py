@@ -12,6 +12,8 @@ import torch
 from click.testing import Result
 from safetensors.torch import load_file
 
+from core.tracking.answers import read_answers
+from core.training import ladder
 from core.training.progress import Progress
 from core.training.trainer import MOST_ROLLBACKS
 
@@ -134,6 +136,70 @@ def test_a_resume_leaves_the_same_batches_out(spaces: Path, terrarium: Terrarium
 )
 def test_batches_are_taken_in_order_past_those_left_out(skipped: list[int], numbers: list[int]) -> None:
     assert [Progress(step=step, skipped=skipped).batch for step in range(5)] == numbers
+
+
+ROLL_BACK = (*NOT_TIMED, "-s", "train.runtime.on_nan='rollback'")
+ONLY_AT_THE_START = ("-s", "train.runtime.checkpoint_interval=1000")  # so that a rollback goes back to step 0
+
+
+def norm_of(checkpoint: Path) -> float:
+    """The norm of a checkpoint's weights, as the column param_norm has it."""
+    tensors = load_file(checkpoint / "model.safetensors").values()
+    return float(torch.stack([tensor.double().square().sum() for tensor in tensors]).sum().sqrt())
+
+
+def test_kept_steps_of_an_abandoned_branch_are_not_those_of_the_run(spaces: Path, terrarium: Terrarium) -> None:
+    """Steps 1 and 2 are kept, step 4 fails: back to 0, at half of the rates. Each kept step is of the way that the rows tell of."""
+    poisoned(spaces, "loss", "(4,)")
+    keep = ("-s", "train.runtime.keep_checkpoints=4", "-s", "train.runtime.log_interval=1")
+    assert terrarium("train", "spaces", "--run", "smooth", *NOT_TIMED, *keep, "-s", "train.runtime.on_nan='rollback'", "-s", "train.schedule.max_iters=3").exit_code == 0  # fmt: skip
+    result = terrarium("train", "spaces", *ROLL_BACK, *ONLY_AT_THE_START, *keep)
+    assert result.exit_code == 0 and "Back to step 0" in result.stdout, result.output
+    folder = spaces / "out" / "default"
+    kept = ladder.kept_steps(folder / "checkpoints")
+    assert kept == [0, 1, 2, 6]
+    told = {int(row["step"]): float(row["param_norm"]) for row in rows(folder)}
+    assert [norm_of(folder / "checkpoints" / ladder.kept_name(step)) for step in kept[1:]] == pytest.approx([told[step] for step in kept[1:]], rel=1e-5)  # fmt: skip
+    abandoned = {int(row["step"]): float(row["param_norm"]) for row in rows(spaces / "out" / "smooth")}
+    assert told[1] != pytest.approx(abandoned[1], rel=1e-5)  # the test can tell them apart
+
+
+def test_a_run_that_fails_soon_after_a_rollback_shows_nothing_of_the_abandoned_branch(
+    spaces: Path, terrarium: Terrarium
+) -> None:
+    """Back from step 4 to 0, and stopped for good at step 1: neither steps 1 and 2 nor the answers of step 3 are left."""
+    poisoned(spaces, "loss", "range(4, 1000)")
+    result = terrarium("train", "spaces", *ROLL_BACK, *ONLY_AT_THE_START, "-s", "train.runtime.keep_checkpoints=4")
+    assert result.exit_code == 1 and "Back to step 0" in result.stdout
+    folder = spaces / "out" / "default"
+    assert ladder.kept_steps(folder / "checkpoints") == [0]
+    assert rows(folder) == [] and read_answers(folder) == []
+
+
+def test_a_run_of_minutes_keeps_another_step_for_those_it_has_abandoned(spaces: Path, terrarium: Terrarium) -> None:
+    poisoned(spaces, "loss", "(30,)")
+    minutes = ("-s", "train.runtime.max_minutes=0.02", "-s", "train.runtime.keep_checkpoints=3", "-s", "train.runtime.eval_interval=1000000")  # fmt: skip
+    result = terrarium("train", "spaces", *ROLL_BACK, *ONLY_AT_THE_START, *minutes)
+    assert result.exit_code == 0 and "Back to step 0" in result.stdout, result.output
+    first, middle, last = ladder.kept_steps(spaces / "out" / "default" / "checkpoints")
+    assert first == 0 < middle < last
+
+
+def test_the_best_checkpoint_is_never_of_an_abandoned_branch(spaces: Path, terrarium: Terrarium) -> None:
+    """`last` is saved at 2 of 5 steps, step 3 is the best by far, step 4 fails, and nothing is as good again."""
+    poisoned(spaces, "loss", "(4,)")
+    source = (spaces / "prepare.py").read_text()
+    scripted = "logits = self.table(tokens) * (1.0 if self.training or self.calls == 3 else 0.0)"
+    (spaces / "prepare.py").write_text(source.replace("logits = self.table(tokens)", scripted))
+    settings = ("-s", "train.runtime.eval_interval=1", "-s", "train.schedule.max_iters=5", "-s", "train.optim.learning_rate=0.1")  # fmt: skip
+    result = terrarium("train", "spaces", *ROLL_BACK, *settings)
+    assert result.exit_code == 0 and "step 4: the loss is nan for batch 3. Back to step" in result.stdout, result.output
+    folder = spaces / "out" / "default"
+    summary = json.loads((folder / "summary.json").read_text())
+    state = json.loads((folder / "checkpoints" / "best" / "state.json").read_text())
+    assert state["step"] == summary["best_step"] == state["progress"]["step"]
+    told = {int(row["step"]): float(row["val_loss"]) for row in rows(folder)}
+    assert summary["best_val_loss"] == pytest.approx(told[summary["best_step"]], rel=1e-5) and min(told.values()) == told[summary["best_step"]]  # fmt: skip
 
 
 def test_a_norm_that_overflows_is_not_taken_for_a_number() -> None:

@@ -67,7 +67,7 @@ def about_sweep(view: View, asked: Parameters) -> Account:
         ids += [each for each in entries if each.startswith(f"{ids[0]}/")]
         entry = next((entries[each] for each in reversed(ids) if each in entries), None)
         row = row_of(entry) if entry else {}
-        if row.get("accuracy") is not None:
+        if entry and row.get("accuracy") is not None:
             sides.add(str(entry.summary.get("side")))
         settings = point.get("settings") if isinstance(point.get("settings"), dict) else {}
         seed = point.get("seed")
