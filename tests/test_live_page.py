@@ -366,9 +366,7 @@ def test_a_run_is_stopped_and_goes_on(page: Page, shown: Shown) -> None:
             press_button(page, "Stop")
             press_button(page, "Stop it")
             state(page, "interrupted")
-            page.until(
-                "document.querySelector('#jobs').textContent.includes('failed') || document.querySelector('#jobs').textContent === 'Jobs'"
-            )
+            page.until("document.querySelector('#jobs').textContent === 'Jobs'")  # no failure
             steps.append(json.loads((folder / "checkpoints" / "last" / "state.json").read_text())["step"])
         else:
             press_button(page, "Go on")
@@ -386,7 +384,6 @@ def test_a_sweep_is_started_and_its_table_seen(page: Page, shown: Shown) -> None
     fill_in(page, {"What to do": "sweep", "Name": "widths", "Seeds": "0..1", "Grid": "train.model.n_embd=8,16", "Description": "How wide?"})  # fmt: skip
     assert texts(page, "dialog[open] code") == ["terrarium sweep spaces --name widths --seeds 0..1 --grid train.model.n_embd=8,16 --description 'How wide?'"]  # fmt: skip
     press_button(page, "Start")
-    page.until("document.querySelectorAll('#runs .name.long, #runs .name').length > 5", 90)
     page.until("[...document.querySelectorAll('#runs .name')].filter((one) => one.textContent.includes('sweep widths')).length === 4", 240)  # fmt: skip
     page.run("[...document.querySelectorAll('#runs .name')].find((one) => one.textContent.includes('sweep widths')).querySelector('a').click()")  # fmt: skip
     press_button(page, "Sweep")
