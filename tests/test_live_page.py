@@ -328,6 +328,7 @@ def test_a_run_is_started_watched_compared_and_chatted_with(page: Page, shown: S
     page.until("document.querySelector('.run .progress')", 60)  # while it runs
     page.until("document.querySelectorAll('#pane canvas').length >= 3", 60)
     page.until("document.querySelector('.run .state')?.textContent.includes('completed')", 240)
+    page.until("document.querySelector('#jobs').textContent === 'Jobs'", 120)  # sampled, and the report is written
     with (shown.out / "started" / "metrics.csv").open() as file:
         assert int(list(csv.DictReader(file))[-1]["step"]) == 400
     press_button(page, "Log")
@@ -397,7 +398,7 @@ def test_a_sweep_is_started_and_its_table_seen(page: Page, shown: Shown) -> None
     page.until("document.querySelector('dialog[open] .job')")
     assert texts(page, ".job p")[0] == "done" and "sweep" in texts(page, ".job code")[0]
     press_button(page, "Close")
-    for folder in shown.out.glob("*widths*"):
+    for folder in shown.out.glob("sweep-widths-*"):
         shutil.rmtree(folder)
     shutil.rmtree(shown.out / "sweeps")
 
