@@ -20,7 +20,7 @@ from core.lab.model import LoadedModel, load_model
 from core.lab.opened import Opened
 from core.sampling.asking import said
 from core.tracking.run import find_run
-from core.training.ladder import MANIFEST, kept_name, kept_steps
+from core.training.ladder import kept_steps, written
 
 if TYPE_CHECKING:
     from core.look import Embeddings, Plane
@@ -109,10 +109,7 @@ class Moments:
 
     def key(self, step: int) -> tuple[int, int]:
         """What tells the weights of a step from those that the run kept of it when it was trained before."""
-        try:
-            return step, (self.folder / kept_name(step) / MANIFEST).stat().st_mtime_ns
-        except FileNotFoundError:
-            return step, 0
+        return step, written(self.folder, step)
 
     def measure(self, prompt: str) -> Yardstick:
         """By what the steps are looked at, for a prompt."""

@@ -43,6 +43,14 @@ def kept_name(step: int) -> str:
     return f"step-{step:06}"
 
 
+def written(parent: Path, step: int) -> int:
+    """When a kept step was written, nanoseconds: this tells its weights from others that had its number. 0 if it is not there."""
+    try:
+        return (parent / kept_name(step) / MANIFEST).stat().st_mtime_ns
+    except OSError:
+        return 0
+
+
 def kept_steps(parent: Path) -> list[int]:
     """The steps whose weights lie in a run's folder of checkpoints, ascending."""
     found = (KEPT.fullmatch(path.name) for path in parent.glob("step-*") if (path / MANIFEST).is_file())

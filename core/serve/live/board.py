@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -48,11 +49,25 @@ def about_board(view: View, asked: Parameters) -> Account:
         except Refused as error:
             left_out.append(error.message)
     groups = [group for runs in by_place.values() for group in grouped(runs)]
+    if len({lab for lab, _ in by_place}) > 1:
+        groups = named_alike(groups)
     all_of_them = [ranked(view, group, entries, by, target) for group in groups]
     found = [entry for entry in all_of_them if entry is not None]
     found.sort(key=lambda entry: place_of(entry, lower_is_better=by == "target"))
     experiments = sorted({name for _, name in by_place})
     return finite_dict({"by": by, "target": target, "experiments": experiments, "entries": found, "left_out": left_out})
+
+
+def named_alike(groups: Sequence[Group]) -> list[Group]:
+    """Groups of several labs with names by what differs in all labs, so that one setting has one name."""
+    names: dict[Path, str] = {}
+    for experiment in {group.runs[0].summary.get("experiment") for group in groups}:
+        everywhere = grouped(
+            [run for group in groups for run in group.runs if run.summary.get("experiment") == experiment]
+        )
+        if len(everywhere) > 1:
+            names |= {run.folder: group.name for group in everywhere for run in group.runs}
+    return [Group(names.get(group.runs[0].folder, group.name), group.runs) for group in groups]
 
 
 def ranked(view: View, group: Group, entries: dict[Any, Entry], by: str, target: float) -> Account | None:

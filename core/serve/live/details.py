@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 from pathlib import Path
 from typing import Any
@@ -10,13 +11,14 @@ from core.errors import UserError
 from core.report.differences import INHERITED
 from core.report.samples import read_samples
 from core.serve.errors import Refused
-from core.serve.live.catalog import LARGEST, Entry, open_file
+from core.serve.live.catalog import LARGEST, Entry, open_file, stamp
 from core.serve.live.jobs import FOLDER, log_name
 from core.serve.live.parameters import Parameters
 from core.serve.live.view import View, config_of, finite
+from core.tracking.answers import FILE as ANSWERS
 from core.tracking.answers import read_answers
 from core.tracking.figures import by_numbers
-from core.training.ladder import kept_steps
+from core.training.ladder import kept_steps, written
 
 MOST_CHECKPOINTS, MOST_WARNINGS, LONGEST_WARNING = 1000, 100, 2000
 MOST_SAMPLES = 2000
@@ -45,7 +47,10 @@ def about_run(view: View, asked: Parameters) -> Account:
         "groups": groups_of(view, entry),
         "samples": samples,
         "checkpoints": checkpoints_of(entry.folder),
-        "moments": kept_steps(entry.folder / "checkpoints"),
+        "moments": [
+            {"step": step, "written": written(entry.folder / "checkpoints", step)}
+            for step in kept_steps(entry.folder / "checkpoints")
+        ],
         "report": view.report_address(entry.id, entry.folder),
         "notes": finite(entry.notes),
         "problems": problems,
@@ -72,7 +77,7 @@ def groups_of(view: View, entry: Entry) -> dict[str, float]:
 
 def samples_of(entry: Entry, problems: list[str]) -> list[Account]:
     """What the run answered at each evaluation; where that is not kept, what it wrote at its end. Adds to problems."""
-    if found := read_answers(entry.folder):
+    if found := answers_of(entry.folder, stamp(entry.folder / ANSWERS)):
         return found[-MOST_SAMPLES:]
     path = entry.folder / "samples.json"
     try:
@@ -90,6 +95,12 @@ def samples_of(entry: Entry, problems: list[str]) -> list[Account]:
         {"step": step, "prompt": sample.start, "truth": sample.truth, "answer": sample.text, "right": sample.correct}
         for sample in written.samples
     ]
+
+
+@functools.lru_cache(maxsize=8)
+def answers_of(folder: Path, at: tuple[int, int]) -> list[Account]:
+    """`read_answers`, once for each state of the file."""
+    return read_answers(folder)
 
 
 def checkpoints_of(folder: Path) -> list[str]:

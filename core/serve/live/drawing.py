@@ -9,7 +9,7 @@ import numpy as np
 
 from core.lab.choosing import grouped
 from core.serve.live.parameters import Parameters
-from core.serve.live.tables import AXES, Values, curve_of
+from core.serve.live.tables import AXES, Values
 from core.serve.live.view import View, run_data
 
 LEAST_POINTS, MOST_POINTS = 10, 5000
@@ -18,31 +18,34 @@ Account = dict[str, Any]
 
 
 def about_curves(view: View, asked: Parameters) -> Account:
-    """The curves of some runs for one metric, thinned, and the metrics that there are."""
+    """The curves of some runs for one metric, thinned, and the metrics that there are. gone: ids of runs that are not there."""
     metric, axis = asked.text("metric") or "val_loss", asked.one_of("x", AXES)
     points = asked.number("points", 1000, LEAST_POINTS, MOST_POINTS)
     curves: list[Account] = []
     known: dict[str, None] = {}
-    for entry in view.find_all(asked.all("id")):
+    entries, gone = view.find_those_there(asked.all("id"))
+    for entry in entries:
         table = view.tables.of(entry.folder / "metrics.csv")
         known |= dict.fromkeys(table.metrics)
         problem = table.problem or entry.problem
         curves.append(
-            {"id": entry.id, **curve_of(table, metric, axis, points)} | ({"problem": problem} if problem else {})
+            {"id": entry.id, **view.tables.thinned(table, metric, axis, points)}
+            | ({"problem": problem} if problem else {})
         )
-    return {"metric": metric, "x": axis, "metrics": list(known), "curves": curves}
+    return {"metric": metric, "x": axis, "metrics": list(known), "curves": curves, "gone": gone}
 
 
 def about_bands(view: View, asked: Parameters) -> Account:
-    """Mean, least and greatest value over the seeds of each setting, where all its runs have got to."""
+    """Mean, least and greatest value over the seeds of each setting, where all its runs have got to. gone: as for curves."""
     metric, axis = asked.text("metric") or "val_loss", asked.one_of("x", AXES)
-    entries = {entry.folder: entry for entry in view.find_all(asked.all("id"))}
+    there, gone = view.find_those_there(asked.all("id"))
+    entries = {entry.folder: entry for entry in there}
     groups = []
     for group in grouped([run_data(entry) for entry in entries.values()]):
         members = [entries[run.folder] for run in group.runs]
         drawn = [view.tables.of(entry.folder / "metrics.csv").curve(metric, axis) for entry in members]
         groups.append({"name": group.name, "ids": [entry.id for entry in members], **band(drawn)})
-    return {"metric": metric, "x": axis, "groups": groups}
+    return {"metric": metric, "x": axis, "groups": groups, "gone": gone}
 
 
 def band(curves: Sequence[tuple[Values, Values]]) -> Account:

@@ -27,9 +27,11 @@ def about_lab(view: View, asked: Parameters) -> Account:
     """The labs, and every experiment with its variants and stages."""
     view.catalog.update(FRESH)
     counts: dict[tuple[str, str], int] = {}
+    tags: set[str] = set()
     for entry in view.catalog.entries.values():
         key = (entry.lab.name, entry.experiment.name)
         counts[key] = counts.get(key, 0) + 1
+        tags.update(entry.notes.get("tags", ()))
     experiments = [
         {
             "lab": lab.name,
@@ -45,6 +47,7 @@ def about_lab(view: View, asked: Parameters) -> Account:
         "can_act": asked.may_act,
         "version": version(PACKAGE),
         "experiments": experiments,
+        "tags": sorted(tags, key=str.casefold),
     }
 
 

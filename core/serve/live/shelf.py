@@ -40,7 +40,7 @@ class OpenedWhenAsked:
         found = {}
         for entry in self.catalog.entries.values():
             checkpoints = entry.folder / "checkpoints"
-            if any((checkpoints / name).is_dir() for name in ("best", "last")):
+            if not entry.problem and any((checkpoints / name).is_dir() for name in ("best", "last")):
                 found[entry.id if several else entry.id.partition("/")[2]] = entry
         return found
 

@@ -15,6 +15,7 @@ from core.serve.live.view import View, finite_dict, run_data
 from core.tracking.run import PIPELINE
 
 Account = dict[str, Any]
+SIDES = {"test": "test", "val": "validation"}  # what summary.json says accuracy is of
 
 
 def about_compare(view: View, asked: Parameters) -> Account:
@@ -60,12 +61,14 @@ def about_sweep(view: View, asked: Parameters) -> Account:
     place, name = place_of_sweep(view.catalog, id)
     values = sweeps_of(place)[name]
     head = f"{place.lab.name}/{place.experiment.name}"
-    entries, points = view.catalog.entries, []
+    entries, points, sides = view.catalog.entries, [], set()
     for point in values["points"]:
         ids = [f"{head}/{point['run']}"]
         ids += [each for each in entries if each.startswith(f"{ids[0]}/")]
         entry = next((entries[each] for each in reversed(ids) if each in entries), None)
         row = row_of(entry) if entry else {}
+        if entry and row.get("accuracy") is not None:
+            sides.add(str(entry.summary.get("side")))
         settings = point.get("settings") if isinstance(point.get("settings"), dict) else {}
         seed = point.get("seed")
         points.append(
@@ -85,6 +88,7 @@ def about_sweep(view: View, asked: Parameters) -> Account:
         "keys": keys,
         "points": points,
         "metric": "val_loss",
+        "side": SIDES.get(sides.pop()) if len(sides) == 1 else None,
         "command": str(values.get("command") or ""),
     }
     described = {"description": str(values.get("description") or "")}

@@ -6,7 +6,7 @@ import functools
 import hashlib
 import hmac
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,7 +16,7 @@ from core.errors import UserError
 from core.report.runs import RunData
 from core.roles import flat
 from core.serve.errors import Refused
-from core.serve.live.catalog import LARGEST, Catalog, Entry, stamp
+from core.serve.live.catalog import ACTIVE, LARGEST, Catalog, Entry, is_young, stamp
 from core.serve.live.jobs import Jobs
 from core.serve.live.rows import row_of, whole_row
 from core.serve.live.sweeps import FOLDER, place_of_sweep, runs_of_sweeps
@@ -46,6 +46,7 @@ class View:
     jobs: Jobs = field(default_factory=Jobs)
     moments: tuple[tuple[str, str], Moments] | None = None
     short_rows: dict[str, tuple[Entry, dict[str, Any]]] = field(default_factory=dict)
+    whole_rows: dict[str, tuple[Entry, dict[str, Any]]] = field(default_factory=dict)  # of runs that have ended
     known_sweeps: tuple[int, dict[str, str]] = field(default=(-1, {}))  # with the version of the catalog
 
     @property
@@ -71,17 +72,30 @@ class View:
 
     def short_row(self, entry: Entry) -> dict[str, Any]:
         """The row of a run without what takes reading more files, made once for each state of the run."""
-        known = self.short_rows.get(entry.id)
+        return self.kept_row(self.short_rows, entry, row_of)
+
+    def kept_row(
+        self, rows: dict[str, tuple[Entry, dict[str, Any]]], entry: Entry, make: Callable[[Entry], dict[str, Any]]
+    ) -> dict[str, Any]:
+        """The row of a run among those that were made, or made now. Rows of runs that are gone are dropped in time."""
+        known = rows.get(entry.id)
         if known is None or known[0] is not entry:
-            known = self.short_rows[entry.id] = entry, row_of(entry)
+            if len(rows) > 2 * len(self.catalog.entries) + 100:
+                rows.clear()
+            known = rows[entry.id] = entry, make(entry)
         return known[1]
 
     def row(self, entry: Entry) -> dict[str, Any]:
         """The whole row of a run, with what its model is called where it can be asked."""
-        row = whole_row(entry, self.sweeps())
+
+        def make(entry: Entry) -> dict[str, Any]:
+            return whole_row(entry, self.short_row(entry))
+
+        has_ended = entry.status not in ACTIVE and not is_young(entry.time)
+        row = self.kept_row(self.whole_rows, entry, make) if has_ended else make(entry)
         several = len(self.catalog.labs) > 1
         name = entry.id if several else entry.id.partition("/")[2]
-        return row | {"chat": name if row["can_chat"] else None}
+        return row | {"sweep": self.sweeps().get(entry.id), "chat": name if row["can_chat"] else None}
 
     def report_address(self, id: str, folder: Path) -> str | None:
         """Where the page in a folder is, with a key where requests need a token; None without a page."""
@@ -106,10 +120,22 @@ class View:
 
     def find_all(self, ids: Iterable[str]) -> list[Entry]:
         """The runs of these ids, each once. Raises Refused for an unknown one, for none and for too many."""
-        asked = list(dict.fromkeys(ids))
-        if not 1 <= len(asked) <= MOST:
-            raise Refused(f"id: give 1 to {MOST} of them, not {len(asked)}", param="id", code="invalid_value")
-        return list(map(self.find, asked))
+        return list(map(self.find, each_once(ids)))
+
+    def find_those_there(self, ids: Iterable[str]) -> tuple[list[Entry], list[str]]:
+        """As `find_all`, and the ids of runs that are not there, such as removed ones. Raises Refused for none and for too many."""
+        asked = each_once(ids)
+        self.catalog.update(FRESH if self.catalog.entries.keys() >= set(asked) else 0.0)
+        known = self.catalog.entries
+        return [known[id] for id in asked if id in known], [id for id in asked if id not in known]
+
+
+def each_once(ids: Iterable[str]) -> list[str]:
+    """The ids of a question, each once. Raises Refused for none and for too many."""
+    asked = list(dict.fromkeys(ids))
+    if not 1 <= len(asked) <= MOST:
+        raise Refused(f"id: give 1 to {MOST} of them, not {len(asked)}", param="id", code="invalid_value")
+    return asked
 
 
 def run_data(entry: Entry) -> RunData:

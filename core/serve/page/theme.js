@@ -1,8 +1,8 @@
 // Light, dark, or as the system is: a button #theme, whose choice is kept.
-import { $ } from "./dom.js";
+import { $, make } from "./dom.js";
 import { keepSetting, setting } from "./store.js";
 
-const THEMES = { auto: "◐ Auto", light: "☀ Light", dark: "☾ Dark" };
+const THEMES = { auto: ["◐", "Auto"], light: ["☀", "Light"], dark: ["☾", "Dark"] };
 
 // The theme that is kept.
 const theme = () => (setting("theme", "auto") in THEMES ? setting("theme", "auto") : "auto");
@@ -11,7 +11,8 @@ const theme = () => (setting("theme", "auto") in THEMES ? setting("theme", "auto
 function showTheme() {
   const dark = theme() === "dark" || (theme() === "auto" && matchMedia("(prefers-color-scheme: dark)").matches);
   document.documentElement.dataset.theme = dark ? "dark" : "light";
-  $("theme").textContent = THEMES[theme()];
+  const [mark, word] = THEMES[theme()];
+  $("theme").replaceChildren(mark, make("span", { className: "word", textContent: ` ${word}` }));
   $("theme").title = "Light, dark, or as the system is";
 }
 

@@ -4,9 +4,10 @@ import { button, copy, make, toast } from "/page/dom.js";
 import { ask, choice, field } from "./dialogs.js";
 import { get, post } from "./lab.js";
 import { forget } from "./ticks.js";
-import { counted, longNameOf, modelOf, nameOf } from "./words.js";
+import { counted, longNameOf, modelOf, nameOf, sizeOf } from "./words.js";
 
 const RUNNING = "running";
+const STOPPED = [130, 143, -2, -15]; // exit codes after Ctrl-C and SIGTERM
 const UNFINISHED = ["interrupted", "failed"];
 
 // Do something at once; a refusal is told for a moment. Returns what the server says, null where it refused.
@@ -40,20 +41,20 @@ function tag(row) {
 }
 
 // Ask before a run is stopped.
-const stop = (row) => ask(`Stop ${longNameOf(row)}?`, [make("p", { textContent: "It saves a checkpoint, as with Ctrl-C, and you can go on with it later." })],
+const stop = (row, lab) => ask(`Stop ${longNameOf(row, lab)}?`, [make("p", { textContent: "It saves a checkpoint, as with Ctrl-C, and you can go on with it later." })],
   { action: "Stop it", act: () => post("stop", { id: row.id }) });
 
 // Ask before runs are removed for good.
-export async function prune(rows) {
+export async function prune(rows, lab) {
   const ids = rows.map(({ id }) => id);
-  const names = rows.slice(0, 12).map((row) => make("li", { textContent: longNameOf(row) }));
+  const names = rows.slice(0, 12).map((row) => make("li", { textContent: longNameOf(row, lab) }));
   if (rows.length > 12) names.push(make("li", { textContent: `and ${rows.length - 12} more` }));
   const plan = await atOnce("prune", { ids, dry: true });
   if (!plan) return null;
-  const size = make("p", { textContent: `They take ${(plan.bytes / 1e6).toFixed(1)} MB.` });
+  const [whose, them] = rows.length > 1 ? ["Their", "them"] : ["Its", "it"];
   const kept = plan.kept.map((sentence) => make("p", { className: "soft", textContent: sentence }));
   return ask(`Remove ${counted(rows.length, "run")} for good?`,
-    [make("ul", {}, ...names), make("p", { textContent: "Their curves, samples and checkpoints are deleted from the disk. This cannot be undone. To keep them out of the list only, hide them." }), size, ...kept],
+    [make("ul", {}, ...names), make("p", { textContent: `${whose} curves, samples and checkpoints are deleted from the disk: ${sizeOf(plan.bytes)}. This cannot be undone. To keep ${them} out of the list only, hide ${them}.` }), ...kept],
     { action: "Remove for good", harm: true, act: async () => {
       const found = await post("prune", { ids });
       forget(found.removed);
@@ -77,7 +78,7 @@ export function buttonsOf(row, command, lab, done) {
     one.className = className;
     made.push(one);
   };
-  if (lab.can_act && row.status === RUNNING) add("Stop", "Stop the run; it saves first", () => stop(row), "main");
+  if (lab.can_act && row.status === RUNNING) add("Stop", "Stop the run; it saves first", () => stop(row, lab), "main");
   if (lab.can_act && UNFINISHED.includes(row.status)) add("Go on", "Train the run from its last checkpoint", () => atOnce("go_on", { id: row.id }, `${nameOf(row)} goes on.`), "main");
   if (row.can_chat) made.push(make("a", { className: "button", href: `/chat#model=${encodeURIComponent(modelOf(row, lab))}`, textContent: "Chat", title: "Talk with this model, or have it continue a text" }));
   if (command) add("Copy command", `Copy: ${command}`, () => copy(command));
@@ -87,7 +88,7 @@ export function buttonsOf(row, command, lab, done) {
   add("Describe…", "Say what the run is for", () => describe(row));
   add("Tags…", "Change the tags", () => tag(row));
   add(row.hidden ? "Show in lists" : "Hide", row.hidden ? "Show the run in lists again" : "Keep the run out of lists", () => hide([row]));
-  if (row.status !== RUNNING) add("Remove…", "Delete the run from the disk", () => prune([row]));
+  if (row.status !== RUNNING) add("Remove…", "Delete the run from the disk", () => prune([row], lab));
   return made;
 }
 
@@ -116,14 +117,14 @@ export function settingsIn(command) {
   return words.flatMap((one, at) => (["-s", "--set"].includes(one) && words[at + 1] ? [words[at + 1]] : []));
 }
 
-// Ask what to start, and start it. row: a run to begin from.
-export async function start(lab, row = null) {
+// Ask what to start, and start it. row: a run to begin from. usual: LAB/EXPERIMENT, the one that is offered first.
+export async function start(lab, row = null, usual = "") {
   const all = lab.experiments.map((one) => [`${one.lab}/${one.name}`, lab.labs.length > 1 ? `${one.lab}/${one.name}` : one.name]);
-  const place = choice(all, row ? `${row.lab}/${row.experiment}` : "");
+  const place = choice(all, row ? `${row.lab}/${row.experiment}` : usual);
   const kind = choice([["loop", "loop: everything, with a report"], ["train", "train: only train"], ["sweep", "sweep: train many runs"]]);
   const variant = choice([["", "none"]]);
   const stage = choice([["", "all"]]);
-  const name = make("input", { placeholder: "default", spellcheck: false });
+  const name = make("input", { spellcheck: false });
   const settings = make("textarea", { rows: 3, placeholder: "learning_rate=0.01", spellcheck: false });
   const seeds = make("input", { placeholder: "0..2", spellcheck: false });
   const grid = make("textarea", { rows: 2, placeholder: "train.optim.learning_rate=0.01,0.02", spellcheck: false });
@@ -131,7 +132,7 @@ export async function start(lab, row = null) {
   const shown = make("code", { className: "command" });
   const fields = {
     stage: field("Stage", stage), seeds: field("Seeds", seeds, "0..2 trains each setting with the seeds 0, 1 and 2."),
-    grid: field("Grid, one key a line", grid, "Every combination of these values is trained."), variant: field("Variant", variant),
+    grid: field("Grid, one key a line", grid, "Every combination of these values is trained."), variant: field("Variant", variant), name: field("Name", name, " "),
   };
   const found = () => {
     const [labName, experiment] = place.value.split("/");
@@ -152,6 +153,8 @@ export async function start(lab, row = null) {
     fields.stage.hidden = many || !one?.stages?.length;
     fields.variant.hidden = !one?.variants?.length;
     fields.seeds.hidden = fields.grid.hidden = !many;
+    name.placeholder = many ? "from its keys" : "default";
+    fields.name.querySelector("small").textContent = many ? "Of the sweep. One of this name that is unfinished goes on." : "Of the run. One of this name that is unfinished goes on.";
     shown.textContent = commandOf(found());
   };
   if (row) {
@@ -163,23 +166,29 @@ export async function start(lab, row = null) {
   }
   show();
   const form = make("div", { className: "fields", oninput: show, onchange: show },
-    field("Experiment", place), field("What to do", kind), fields.variant, fields.stage, field("Name", name, "Leave it empty for the usual one. A run of this name that is unfinished goes on."), fields.seeds,
+    field("Experiment", place), field("What to do", kind), fields.variant, fields.stage, fields.name, fields.seeds,
     field("Settings, one a line", settings, "As with -s on the command line: key=value."), fields.grid, field("Description", description, "The question behind it."));
   const copies = button("Copy", "Copy this command", () => copy(shown.textContent));
-  const started = await ask("Start a run", [form, make("div", { className: "command-line" }, shown, copies)], { action: "Start", wide: true, act: () => post("start", found()) });
+  const started = await ask(row ? `Run ${nameOf(row)} again` : "Start a run or a sweep", [form, make("div", { className: "command-line" }, shown, copies)], { action: "Start", wide: true, act: () => post("start", found()) });
   if (started) toast("Started. It appears in the list when its first step is done.");
   return started;
 }
 
-// Show what was started from the page, with the last lines of each.
+// Whether a job still runs, and whether it has ended in another way than it should. One that was stopped has not failed.
+export const isOpen = ({ exit }) => exit === null || exit === undefined;
+export const hasFailed = (job) => !isOpen(job) && ![0, ...STOPPED].includes(job.exit);
+
+// Show what was started from the page, with the last lines of each. Returns those that have ended.
 export async function showJobs() {
   const { jobs } = await get("jobs");
-  const shown = jobs.map(({ words, status, exit, lines }) => {
-    const end = exit === null || exit === undefined ? status : exit === 0 ? "done" : `ended with exit code ${exit}`;
+  const shown = jobs.map((job) => {
+    const { words, status, exit, lines } = job;
+    const end = isOpen(job) ? status : exit === 0 ? "done" : hasFailed(job) ? `failed with exit code ${exit}` : "stopped";
     const text = Array.isArray(lines) ? lines.join("\n") : lines ?? "";
     return make("section", { className: "job" }, make("code", { className: "command", textContent: Array.isArray(words) ? words.join(" ") : words }),
-      make("p", { className: exit ? "error" : "soft", textContent: end }), make("pre", { textContent: text, tabIndex: 0 }));
+      make("p", { className: hasFailed(job) ? "error" : "soft", textContent: end }), make("pre", { textContent: text, tabIndex: 0 }));
   });
   if (!shown.length) shown.push(make("p", { textContent: "Nothing was started from this page yet." }));
   await ask("Started from here", shown, { wide: true });
+  return jobs.filter((job) => !isOpen(job));
 }

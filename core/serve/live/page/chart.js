@@ -260,10 +260,10 @@ export function chart(title) {
     }
     pen.textAlign = "center";
     pen.textBaseline = "top";
-    const named = pen.measureText(options.xName).width + 12;
+    const named = box.width - PAD.right - pen.measureText(options.xName).width - 8; // where the axis' name begins
     for (const value of ticks(x0, x1, Math.max(2, Math.floor(box.width / 60)))) {
-      const place = at.x(value);
-      if (place < box.width - PAD.right - named) pen.fillText(written(value), place, box.height - PAD.bottom + 8);
+      const place = at.x(value), text = written(value);
+      if (place + pen.measureText(text).width / 2 < named) pen.fillText(text, place, box.height - PAD.bottom + 8);
     }
     pen.textAlign = "right";
     pen.fillText(options.xName, box.width - PAD.right, box.height - PAD.bottom + 8);

@@ -1,13 +1,13 @@
 // Runs side by side: their curves, what differs in their settings, and the verdict. Only what is on the page is fetched.
 import { ApiError } from "/page/api.js";
-import { button, make } from "/page/dom.js";
+import { button, make, toast } from "/page/dom.js";
 import { keepSetting, setting } from "/page/store.js";
 import { hide, prune } from "./actions.js";
 import { chart } from "./chart.js";
 import { choice } from "./dialogs.js";
 import { get } from "./lab.js";
-import { clear, colourOf, shownIds, tickedIds, toggle } from "./ticks.js";
-import { counted, metricName, shortId, shortNameOf, valueOf } from "./words.js";
+import { clear, colourOf, forget, shownIds, tickedIds, toggle } from "./ticks.js";
+import { counted, listed, metricName, rowFrom, shortId, shortNameOf, valueOf } from "./words.js";
 
 const USUAL = ["val_loss", "train_loss", "val_accuracy"];
 const POINTS = 600;
@@ -26,8 +26,11 @@ export function tableOf(head, rows, className = "") {
   return make("div", { className: "scroll", tabIndex: 0 }, made);
 }
 
-// The view of several runs. rowOf(id): what the list knows of a run. lab(): what may be done.
-export function compareView({ rowOf, lab, changed }) {
+// What the runs on top of the list are called, by what it is sorted by.
+const TOP = { started: ["The oldest runs", "The newest runs"], val_loss: ["The lowest validation losses", "The highest validation losses"], val_accuracy: ["The lowest accuracies", "The highest accuracies"] };
+
+// The view of several runs. rowOf(id): what the list knows of a run. sorting(): [column, whether it descends]. lab(): what may be done.
+export function compareView({ rowOf, sorting, lab, changed }) {
   const element = make("section", { className: "compare" });
   const head = make("div", { className: "pane-head" });
   const names = make("ul", { className: "names" });
@@ -79,14 +82,17 @@ export function compareView({ rowOf, lab, changed }) {
   function showNames() {
     const ticked = tickedIds();
     const ids = shownIds();
-    head.replaceChildren(make("h1", { textContent: ticked.length ? `${counted(ticked.length, "run")} ${ticked.length > 1 ? "compared" : "ticked"}` : ids.length ? "The newest runs" : "Curves" }));
+    const [column, descending] = sorting();
+    const top = TOP[column]?.[Number(descending)] ?? "The first runs of the list";
+    head.replaceChildren(make("h1", { textContent: ticked.length ? `${counted(ticked.length, "run")} ${ticked.length > 1 ? "compared" : "ticked"}` : ids.length ? top : "Curves" }));
+    if (!ids.length) head.append(make("p", { className: "soft", textContent: "The curves of the runs in the list are drawn here." }));
     if (!ticked.length && ids.length) head.append(make("p", { className: "soft", textContent: "Tick runs in the list to choose what is compared." }));
     if (ticked.length === 1) head.append(make("p", { className: "soft", textContent: "Tick another one to compare them." }));
     if (ticked.length) head.append(button("Untick all", "Take all ticks away", () => clear()));
     if (ticked.length && lab().can_act) {
-      const rows = () => ticked.map((id) => rowOf(id)).filter(Boolean);
-      head.append(button("Hide", "Keep these runs out of lists", async () => { if (rows().length) await hide(rows(), true); changed(); }));
-      head.append(button("Remove…", "Delete these runs from the disk", async () => { if (rows().length) await prune(rows()); changed(); }));
+      const rows = () => ticked.map((id) => rowOf(id) ?? rowFrom(id)); // the list does not know what is filtered out
+      head.append(button("Hide", "Keep these runs out of lists", async () => { await hide(rows(), true); changed(); }));
+      head.append(button("Remove…", "Delete these runs from the disk", async () => { await prune(rows(), lab()); changed(); }));
     }
     names.replaceChildren(...ids.map((id) => {
       const swatch = make("i", { className: "swatch" });
@@ -112,14 +118,28 @@ export function compareView({ rowOf, lab, changed }) {
     })));
   }
 
+  // Runs that were removed elsewhere lose their ticks.
+  function forgetGone(gone) {
+    const ticked = gone.filter((id) => tickedIds().includes(id));
+    if (ticked.length) toast(`No longer there: ${listed(ticked.map(nameFor))}.`);
+    forget(gone); // shows the others
+  }
+
+  // What the server says of some runs, without those that are gone.
+  async function ask(path, values, signal) {
+    const found = await get(path, values, signal);
+    if (found.gone.length && !signal.aborted) forgetGone(found.gone);
+    return found;
+  }
+
   // A metric's curves, or the means of those that differ by their seed alone.
   async function curves(metric, ids, signal) {
     const { x, seeds: means } = look();
     if (means) {
-      const { groups } = await get("bands", { id: ids, metric, x }, signal);
+      const { groups } = await ask("bands", { id: ids, metric, x }, signal);
       return groups.map((one) => ({ id: one.ids[0], name: one.ids.length > 1 ? `${one.name} (${counted(one.ids.length, "seed")})` : nameFor(one.ids[0]), colour: Math.max(0, colourOf(one.ids[0])), x: one.x, y: one.mean, low: one.low, high: one.high }));
     }
-    const found = await get("curves", { id: ids, metric, x, points: POINTS }, signal);
+    const found = await ask("curves", { id: ids, metric, x, points: POINTS }, signal);
     if (found.metrics.join(" ") !== metrics.join(" ")) { metrics = found.metrics; showMetrics(); }
     return found.curves.map((one) => curveOf(one, nameFor(one.id), Math.max(0, colourOf(one.id))));
   }

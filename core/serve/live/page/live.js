@@ -4,7 +4,7 @@ import { $, make } from "/page/dom.js";
 import { keepSetting, setting } from "/page/store.js";
 import { listenToTheme } from "/page/theme.js";
 import { askForToken } from "/page/token.js";
-import { showJobs, star, start } from "./actions.js";
+import { hasFailed, isOpen, showJobs, star, start } from "./actions.js";
 import { boardView } from "./board.js";
 import { compareView } from "./compare.js";
 import { ask } from "./dialogs.js";
@@ -17,9 +17,10 @@ import { counted, homeOf } from "./words.js";
 const FILTERS = ["text", "experiment", "status", "tag"];
 const LEAST = 1000, MOST = 10000; // ms between two tries to reach a server that has gone
 const KEYS = [["↑ ↓", "go through the list"], ["Space", "tick a run to compare it"], ["Enter", "open a run"], ["/", "filter"], ["s", "star, in the list"], ["c", "the ticked runs' curves"], ["Escape", "back"], ["?", "this list"],
-  ["← →", "in a chart: read values"], ["+ −", "in a chart: zoom; 0 shows the whole curve"], ["drag, double click", "zoom in a chart, and back"]];
+  ["← →", "in a chart: read values"], ["+ −", "in a chart: zoom; 0 shows the whole curve"], ["drag, double click", "zoom in a chart, and back"], ["click, wheel", "zoom in the picture of embeddings"]];
 let lab = { labs: [], experiments: [], can_act: false, read_only: true };
 let sort = setting("live.sort", "started"), descending = setting("live.descending", true);
+const looked = new Set(); // jobs that were looked at since they ended
 let view = null, table = null, waiting = new Set(), due = 0;
 
 // What the list is asked for.
@@ -36,6 +37,7 @@ const fetchRows = (offset, limit) => get("runs", { ...filter(), sort, descending
 // What stands in place of an empty list: why it is empty, and the next step.
 function showEmpty(total) {
   $("none").hidden = total > 0;
+  $("runs").classList.toggle("without", total === 0);
   if (total) return;
   if (isFiltered()) {
     $("none").replaceChildren(make("p", { textContent: "No run is like this." }), make("button", { type: "button", textContent: "Show all runs", onclick: () => { for (const name of FILTERS) $(name).value = ""; $("starred").checked = $("hidden").checked = false; refilter(); } }));
@@ -91,7 +93,7 @@ function route() {
   const asked = hashOf(), id = asked.get("run");
   if (id && view?.id === id) return;
   view?.forget?.();
-  if (id) view = runView({ id, lab: () => lab, changed: () => change([id]), close: () => { location.hash = ""; } });
+  if (id) view = runView({ id, lab: () => lab, changed: () => { change([id]); guarded(loadLab); }, close: () => { location.hash = ""; } });
   else if (asked.has("board")) view = boardView();
   else view = comparing;
   $("pane").replaceChildren(view.element);
@@ -100,11 +102,12 @@ function route() {
   document.body.classList.toggle("whole", asked.has("board"));
   document.title = id ? `${id.split("/").at(-1)} · Terrarium` : "Terrarium";
   table.choose(id ?? "");
-  for (const link of document.querySelectorAll("nav a")) mark(link, link.getAttribute("href") === (asked.has("board") ? "#board" : asked.has("curves") ? "#curves" : "#"));
+  const place = asked.has("board") ? "#board" : asked.has("curves") && $("curves-link").checkVisibility() ? "#curves" : "#";
+  for (const link of document.querySelectorAll("nav a")) mark(link, link.getAttribute("href") === place);
   guarded(() => view.refresh());
 }
 
-const comparing = compareView({ rowOf: (id) => table?.rowOf(id), lab: () => lab, changed: () => change([]) });
+const comparing = compareView({ rowOf: (id) => table?.rowOf(id), sorting: () => [sort, descending], lab: () => lab, changed: () => change([]) });
 
 // What has changed ------------------------------------------------------------------------------------------------------
 
@@ -125,7 +128,8 @@ function change(ids) {
 // How the page is connected, in words and a mark.
 function connection(state) {
   $("connection").dataset.state = state;
-  $("connection").textContent = { live: "● live", gone: "○ not connected", paused: "‖ paused" }[state];
+  const [mark, words] = { live: ["●", "live"], gone: ["○", "not connected"], paused: ["‖", "paused"] }[state];
+  $("connection").replaceChildren(mark, make("span", { className: "word", textContent: ` ${words}` }));
 }
 
 const seen = () => new Promise((resolve) => {
@@ -146,6 +150,7 @@ async function listenForever() {
     try {
       let first = true;
       for await (const { changed = [], jobs } of events(controller.signal)) {
+        if (!first && !changed.length && !jobs) await reload(); // an experiment has come or gone
         if (first) { first = false; pause = LEAST; connection("live"); trouble(""); }
         if (changed.length) change(changed);
         if (jobs) markJobs();
@@ -205,7 +210,7 @@ async function loadLab() {
 async function markJobs() {
   if (!lab.can_act) return;
   const { jobs } = await get("jobs").catch(() => ({ jobs: [] }));
-  const open = jobs.filter(({ exit }) => exit === null || exit === undefined).length, failed = jobs.filter(({ exit }) => exit).length;
+  const open = jobs.filter(isOpen).length, failed = jobs.filter((job) => hasFailed(job) && !looked.has(job.job)).length;
   $("jobs").textContent = open ? `${counted(open, "job")} running` : failed ? `${counted(failed, "job")} failed` : "Jobs";
 }
 
@@ -228,8 +233,12 @@ function listen() {
       refilter();
     };
   }
-  $("start").onclick = () => guarded(async () => { if (await start(lab)) { change([]); markJobs(); } });
-  $("jobs").onclick = () => guarded(showJobs);
+  $("start").onclick = () => guarded(async () => { if (await start(lab, null, $("experiment").value)) { change([]); markJobs(); } });
+  $("jobs").onclick = () => guarded(async () => {
+    const jobs = await showJobs();
+    jobs.forEach(({ job }) => looked.add(job));
+    markJobs();
+  });
   $("help").onclick = showKeys;
   addEventListener("hashchange", route);
   addEventListener("keydown", (event) => {

@@ -1,105 +1,14 @@
 // How a run has learnt: a slider over the steps whose weights it has kept. The model's answer to a prompt, its attention and its embeddings.
 import { ApiError } from "/page/api.js";
 import { make } from "/page/dom.js";
+import { cloudView } from "./cloud.js";
 import { choice } from "./dialogs.js";
 import { get } from "./lab.js";
+import { drawAttention } from "./pictures.js";
 import { answerOf, visible } from "./samples.js";
 
-const SIDE = 420; // of a picture, CSS pixels
-const MARGIN = 0.08; // around the points
-
-// A canvas of a size in CSS pixels, cleared, with what the page's colours are now.
-function drawingOn(canvas, width, height) {
-  const density = window.devicePixelRatio || 1;
-  canvas.width = Math.round(width * density);
-  canvas.height = Math.round(height * density);
-  canvas.style.width = `${width}px`;
-  canvas.style.aspectRatio = `${width} / ${height}`;
-  const pen = canvas.getContext("2d");
-  pen.scale(density, density);
-  const style = getComputedStyle(canvas);
-  // light-dark() in a custom property is resolved only where it is a colour.
-  const colour = (name) => { canvas.style.outlineColor = `var(--${name})`; return style.outlineColor; };
-  const colours = { ink: colour("ink"), soft: colour("soft"), line: colour("line"), leaf: colour("leaf"), raised: colour("raised") };
-  canvas.style.outlineColor = "";
-  return { pen, colours };
-}
-
-// A heat map of weights (T, T): the row's token looks at the column's. A dashed line ends the prompt.
-export function drawAttention(canvas, { tokens, asked, weights }, layer, head) {
-  const heads = weights[layer], count = tokens.length;
-  const at = (row, column) => (head < 0 ? heads.reduce((sum, each) => sum + each[row][column], 0) / heads.length : heads[head][row][column]);
-  const names = tokens.map((token) => (token.length > 8 ? `${token.slice(0, 7)}…` : token));
-  const longest = Math.max(...names.map((name) => name.length)), room = 14 + 7.5 * longest;
-  const cell = Math.max(4, Math.min(28, (SIDE - room) / count));
-  const side = room + cell * count + 2;
-  const { pen, colours } = drawingOn(canvas, side, side);
-  pen.font = `${Math.min(12, Math.max(8, cell - 2))}px ui-monospace, Menlo, Consolas, monospace`;
-  for (let row = 0; row < count; row++) for (let column = 0; column <= row; column++) {
-    const x = room + column * cell, y = room + row * cell;
-    pen.globalAlpha = 1;
-    pen.fillStyle = colours.raised;
-    pen.fillRect(x, y, cell, cell);
-    pen.globalAlpha = Math.sqrt(at(row, column)); // so that a tenth can be seen
-    pen.fillStyle = colours.leaf;
-    pen.fillRect(x, y, cell - 0.5, cell - 0.5);
-  }
-  pen.globalAlpha = 1;
-  pen.fillStyle = colours.ink;
-  const every = Math.ceil(9 / cell); // names that would lie on each other are left out
-  pen.textBaseline = "middle";
-  for (let place = 0; place < count; place += every) {
-    const middle = room + (place + 0.5) * cell;
-    pen.textAlign = "right";
-    pen.fillText(names[place], room - 5, middle);
-    pen.save();
-    pen.translate(middle, room - 5);
-    if (longest > 1) pen.rotate(-Math.PI / 2);
-    pen.textAlign = longest > 1 ? "left" : "center";
-    pen.fillText(names[place], 0, longest > 1 ? 0 : -4);
-    pen.restore();
-  }
-  if (asked > 0 && asked < count) {
-    const edge = room + asked * cell;
-    pen.setLineDash([3, 3]);
-    pen.strokeStyle = colours.soft;
-    pen.beginPath();
-    pen.moveTo(room, edge); pen.lineTo(side, edge); pen.moveTo(edge, room); pen.lineTo(edge, side);
-    pen.stroke();
-  }
-}
-
-// The largest distance of a point from the middle, along either direction: the scale of the picture.
-export const reach = (moments) => Math.max(1e-9, ...moments.flatMap(({ embedding }) => (embedding?.points ?? []).map(([x, y]) => Math.max(Math.abs(x), Math.abs(y)))));
-
-// Tokens as points, named. scale: the distance at the edge, the same at all steps.
-export function drawEmbedding(canvas, { labels, points, shares }, scale) {
-  const { pen, colours } = drawingOn(canvas, SIDE, SIDE);
-  const place = (value) => SIDE * (0.5 + (0.5 - MARGIN) * Math.max(-1, Math.min(1, value / scale)));
-  pen.strokeStyle = colours.line;
-  pen.strokeRect(0.5, 0.5, SIDE - 1, SIDE - 1);
-  pen.beginPath();
-  pen.moveTo(SIDE / 2, 0); pen.lineTo(SIDE / 2, SIDE); pen.moveTo(0, SIDE / 2); pen.lineTo(SIDE, SIDE / 2);
-  pen.stroke();
-  pen.font = "11px system-ui, sans-serif";
-  pen.fillStyle = colours.soft;
-  pen.fillText(`first direction, ${Math.round(shares[0] * 100)} % of the variance at the end`, 8, SIDE - 8);
-  pen.save();
-  pen.translate(14, SIDE - 24);
-  pen.rotate(-Math.PI / 2);
-  pen.fillText(`second direction, ${Math.round(shares[1] * 100)} %`, 0, 0);
-  pen.restore();
-  const named = labels.length <= 300;
-  pen.font = `${labels.length <= 60 ? 14 : 10}px ui-monospace, Menlo, Consolas, monospace`;
-  pen.textAlign = "center";
-  pen.textBaseline = "middle";
-  points.forEach(([x, y], at) => {
-    const left = place(x), top = SIDE - place(y);
-    pen.fillStyle = named ? colours.ink : colours.leaf;
-    if (named) pen.fillText(labels[at], left, top);
-    else pen.fillRect(left - 1.5, top - 1.5, 3, 3);
-  });
-}
+// The largest distance of a point from the middle, along either direction: the scale of the picture at all steps.
+const reach = (moments) => Math.max(1e-9, ...moments.flatMap(({ embedding }) => (embedding?.points ?? []).map(([x, y]) => Math.max(Math.abs(x), Math.abs(y)))));
 
 // The view of a run's kept steps.
 export function momentsView(id) {
@@ -111,18 +20,17 @@ export function momentsView(id) {
   const told = make("output");
   const answer = make("p", { className: "answer" });
   const trouble = make("p", { className: "error", hidden: true });
-  const map = make("canvas"), cloud = make("canvas");
+  const map = make("canvas"), cloud = cloudView();
   const layer = choice([], ""), head = choice([], "");
   const mapPart = make("figure", {}, make("figcaption", {}, make("b", { textContent: "Attention" }), make("label", {}, " layer ", layer), make("label", {}, " head ", head)), map,
     make("small", { textContent: "What each token (row) looks at (column), over the prompt and what the run answers at its end." }));
-  const cloudPart = make("figure", {}, make("figcaption", {}, make("b", { textContent: "Embeddings" })), cloud,
-    make("small", { textContent: "The tokens in two dimensions, the same ones at all steps." }));
+  const cloudPart = make("figure", {}, make("figcaption", {}, make("b", { textContent: "Embeddings" }), cloud.whole), cloud.canvas,
+    make("small", { textContent: "The tokens in two dimensions, the same ones at all steps. Names that would cover others are points: click, and zoom with the wheel, two fingers or + and −." }));
   const remarks = make("p", { className: "soft" });
   const shown = make("div", {}, form, make("label", { className: "slider" }, "Step ", slider, told), trouble, answer, make("div", { className: "pictures" }, mapPart, cloudPart), remarks);
   element.append(none, shown);
   map.setAttribute("role", "img");
-  cloud.setAttribute("role", "img");
-  let steps = [], known = new Map(), asked = "", turn = new AbortController(), busy = false, latest = true;
+  let steps = [], written = new Map(), known = new Map(), asked = "", turn = new AbortController(), busy = false, latest = true;
 
   const step = () => steps[Number(slider.value)];
 
@@ -143,8 +51,8 @@ export function momentsView(id) {
       map.setAttribute("aria-label", `Attention of layer ${Number(layer.value) + 1} at step ${moment.step} over ${attention.tokens.join("")}`);
     }
     if (embedding) {
-      drawEmbedding(cloud, embedding, reach([...known.values()]));
-      cloud.setAttribute("aria-label", `Embeddings of ${embedding.labels.length} tokens at step ${moment.step}`);
+      cloud.show(embedding, reach([...known.values()]));
+      cloud.canvas.setAttribute("aria-label", `Embeddings of ${embedding.labels.length} tokens at step ${moment.step}. Plus and minus zoom, arrows move, 0 shows all.`);
     }
     remarks.textContent = moment.remarks.join(" ");
   }
@@ -197,16 +105,20 @@ export function momentsView(id) {
   form.onsubmit = (event) => { event.preventDefault(); ask(); };
   slider.oninput = () => { latest = Number(slider.value) === steps.length - 1; draw(); fetchAll(); };
   layer.onchange = head.onchange = draw;
-  new MutationObserver(() => { if (steps.length && element.isConnected) draw(); }).observe(document.documentElement, { attributeFilter: ["data-theme"] });
-  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => { if (steps.length && element.isConnected) draw(); });
+  const repaint = new MutationObserver(() => { if (steps.length && element.isConnected) draw(); });
+  repaint.observe(document.documentElement, { attributeFilter: ["data-theme"] });
 
   return {
     element,
-    // Show the steps that there are now. usual: the prompt to begin with.
+    // Show the steps that there are now, each with what tells it from another one of its number. usual: the prompt to begin with.
     show(kept, usual) {
-      const had = step();
-      if (steps.some((one) => !kept.includes(one)) || (kept.length && kept.at(-1) !== steps.at(-1))) known = new Map(); // trained anew, or another last step, by which all are measured
-      steps = kept;
+      const had = step(), before = written;
+      written = new Map(kept.map((one) => [one.step, one.written]));
+      const isNew = [...before].some(([one, at]) => written.get(one) !== at); // trained anew, or gone back to an earlier step
+      const now = [...written.keys()];
+      if (isNew || now.at(-1) !== steps.at(-1)) known = new Map(); // all are measured by the last one
+      steps = now;
+      steps = now;
       none.hidden = steps.length > 0;
       shown.hidden = !steps.length;
       if (!steps.length) return;
@@ -217,6 +129,6 @@ export function momentsView(id) {
       if (!asked && prompt.value) ask();
       else { draw(); fetchAll(); }
     },
-    forget() { turn.abort(); asked = ""; },
+    forget() { turn.abort(); asked = ""; repaint.disconnect(); },
   };
 }

@@ -9,7 +9,7 @@ import { choice } from "./dialogs.js";
 import { get } from "./lab.js";
 import { momentsView } from "./moments.js";
 import { samplesView } from "./samples.js";
-import { ago, counted, duration, longNameOf, markOf, metricName, nameOf, percent, valueOf } from "./words.js";
+import { ago, counted, duration, longNameOf, markOf, metricName, nameOf, percent, shortPointOf, valueOf, whole } from "./words.js";
 
 const CHARTS = [["loss", ["train_loss", "val_loss"]], ["accuracy", ["train_accuracy", "val_accuracy"]], ["learning rate", ["learning_rate", "lr"]], ["speed, tokens per second", ["tokens_per_second"]]];
 const POINTS = 600;
@@ -41,7 +41,7 @@ export function runView({ id, lab, changed, close }) {
     headKey = key;
     const back = make("a", { href: "#", className: "back", textContent: "← All runs", onclick: (event) => { event.preventDefault(); close(); } });
     const state = make("span", { className: `state ${row.status}`, textContent: `${markOf(row.status)} ${row.status}` });
-    const title = make("h1", {}, row.starred ? "★ " : "", longNameOf(row), " ", state);
+    const title = make("h1", {}, row.starred ? "★ " : "", longNameOf(row, lab()), " ", state);
     const tags = row.tags.map((tag) => make("span", { className: "tag", textContent: tag }));
     const about = make("p", { className: "about" }, ...tags, row.description ?? "");
     about.hidden = !row.description && !tags.length;
@@ -50,9 +50,10 @@ export function runView({ id, lab, changed, close }) {
     head.replaceChildren(back, title, about, ...progress(row), buttons);
     if (focused) [...buttons.children].find((one) => one.textContent === focused)?.focus();
     const shown = [
-      ["step", row.length && row.unit !== "seconds" ? `${valueOf(row.step)} of ${valueOf(row.length)}` : valueOf(row.step)], ["time", duration(row.seconds)],
-      ["validation loss", written(row.val_loss)], ["training loss", written(row.train_loss)], ["accuracy", percent(row.val_accuracy)],
-      ["speed", row.tokens_per_second ? `${written(row.tokens_per_second)} tokens/s` : "–"], ["seed", valueOf(row.seed)], ["variant", row.variant || "–"], ["commit", String(row.commit ?? "").slice(0, 8) || "–"], ["started", ago(row.started) || "–"],
+      ["step", row.length && row.unit !== "seconds" ? `${whole(row.step)} of ${whole(row.length)}` : whole(row.step)], ["time", duration(row.seconds)],
+      ["val loss", written(row.val_loss)], ["train loss", written(row.train_loss)], ["val accuracy", percent(row.val_accuracy)],
+      ...(found.summary?.side === "test" ? [["test accuracy", percent(row.accuracy)]] : []),
+      ["speed", row.tokens_per_second ? `${written(row.tokens_per_second)} tokens/s` : "–"], ["seed", valueOf(row.seed)], ...(row.variant ? [["variant", row.variant]] : []), ["commit", String(row.commit ?? "").slice(0, 8) || "–"], ["started", ago(row.started) || "–"],
     ];
     facts.replaceChildren(...shown.map(([name, value]) => make("div", {}, make("dt", { textContent: name }), make("dd", { textContent: value }))));
   }
@@ -190,7 +191,7 @@ export function runView({ id, lab, changed, close }) {
   // The run's report, in a frame that may do nothing.
   function showReport() {
     if (panel.firstChild) return;
-    const frame = make("iframe", { src: found.report, title: `Report of ${longNameOf(found.row)}` });
+    const frame = make("iframe", { src: found.report, title: `Report of ${longNameOf(found.row, lab())}` });
     frame.setAttribute("sandbox", "");
     panel.append(frame);
   }
@@ -213,11 +214,12 @@ export function runView({ id, lab, changed, close }) {
     if (signal.aborted) return;
     const failed = sweep.points.some(({ error }) => error);
     const last = (one) => one ?? Infinity;
+    const short = (key) => { const end = key.split(".").at(-1); return sweep.keys.filter((one) => one.split(".").at(-1) === end).length > 1 ? key : make("span", { textContent: end, title: key }); };
     const rows = [...sweep.points].sort((one, two) => last(one.value) - last(two.value)).map((point) => [
-      point.id ? make("a", { href: `#run=${encodeURIComponent(point.id)}`, className: point.id === id ? "this" : "", textContent: point.run }) : point.run,
-      ...sweep.keys.map((key) => point.values[key]), point.value, percent(point.accuracy), `${markOf(point.status)}\u00a0${point.status ?? ""}`, ...(failed ? [point.error] : []),
+      point.id ? make("a", { href: `#run=${encodeURIComponent(point.id)}`, className: point.id === id ? "this" : "", title: point.run, textContent: shortPointOf(point.run, sweep.name) }) : shortPointOf(point.run, sweep.name),
+      ...sweep.keys.map((key) => point.values[key]), point.value, percent(point.accuracy), `${markOf(point.status)}\u00a0${point.status ?? ""}`, ...(failed ? [make("span", { className: "why", textContent: point.error })] : []),
     ]);
-    panel.replaceChildren(make("p", { className: "soft", textContent: `Sweep ${sweep.name}: ${counted(sweep.points.length, "run")}.` }), tableOf(["run", ...sweep.keys, metricName(sweep.metric), "accuracy", "status", ...(failed ? ["error"] : [])], rows, "matrix"));
+    panel.replaceChildren(make("p", { className: "soft", textContent: `Sweep ${sweep.name}: ${counted(sweep.points.length, "run")}.` }), tableOf(["run", ...sweep.keys.map(short), metricName(sweep.metric), sweep.side ? `${sweep.side} accuracy` : "accuracy", "status", ...(failed ? ["error"] : [])], rows, "matrix points"));
     if (sweep.description) panel.firstChild.append(` ${sweep.description}`);
   }
 

@@ -6,6 +6,7 @@ import { written } from "./chart.js";
 
 export const ROW = 50; // px, as in live.css
 const PAGE = 100;
+const LONG = 16; // characters of a name that has two lines
 const SPARE = 6; // rows above and below those that are seen
 
 // A list in an element. fetchRows(offset, limit) gives {total, rows}; open(row), star(row) and mark(id) are what happens to a row.
@@ -35,7 +36,8 @@ export function runsTable(grid, { fetchRows, open, star, mark, canAct, loaded, h
     if (canAct()) stars.setAttribute("aria-label", row.starred ? `Take the star from ${nameOf(row)}` : `Star ${nameOf(row)}`);
     const about = [homeOf(row), row.variant && row.variant !== row.run ? row.variant : "", row.sweep ? `sweep ${row.sweep.split("/").at(-1)}` : ""].filter(Boolean);
     const small = make("small", {}, about.join(" · "), ...row.tags.map((tag) => make("span", { className: "tag", textContent: tag })));
-    const name = cell("name", make("a", { href: `#run=${encodeURIComponent(row.id)}`, textContent: shortNameOf(row), tabIndex: -1, title: row.description || row.id }), small);
+    const called = shortNameOf(row);
+    const name = cell(called.length > LONG ? "name long" : "name", make("a", { href: `#run=${encodeURIComponent(row.id)}`, tabIndex: -1, title: [called, row.description].filter(Boolean).join("\n") }, ...called.split(/(?<=[-=_,])/).flatMap((part) => [part, make("wbr")])), small);
     const state = make("span", { className: `state ${row.status}` }, make("span", { className: "mark", textContent: markOf(row.status) }), ` ${row.status}`);
     state.firstChild.setAttribute("aria-hidden", "true");
     const how = cell("how", state);

@@ -29,21 +29,33 @@ export function ago(iso, now = Date.now()) {
 // A share as a percentage.
 export const percent = (share) => (share === null || share === undefined || !Number.isFinite(share) ? "–" : `${(share * 100).toFixed(share > 0.9995 || share === 0 ? 0 : 1)} %`);
 
-// A run's name with its stage, alone and behind its experiment's.
+// A run's name with its stage.
 export const nameOf = (row) => (row.stage ? `${row.run}/${row.stage}` : row.run);
 
-// A run's name in a list that names its sweep beside it.
-export function shortNameOf(row) {
-  const prefix = row.sweep ? `sweep-${row.sweep.split("/").at(-1)}-` : "";
-  return prefix && row.run.startsWith(prefix) ? nameOf(row).slice(prefix.length) : nameOf(row);
+// A run's name where its sweep is named beside it.
+export function shortPointOf(name, sweep) {
+  const prefix = `sweep-${sweep}-`;
+  return name.startsWith(prefix) ? name.slice(prefix.length) : name;
 }
-export const longNameOf = (row) => `${row.experiment}/${nameOf(row)}`;
+export const shortNameOf = (row) => (row.sweep ? shortPointOf(nameOf(row), row.sweep.split("/").at(-1)) : nameOf(row));
 
 // What a run's experiment is called: the lab stands before it only where there are several.
 export const homeOf = (row, lab) => (lab.labs.length > 1 ? `${row.lab}/${row.experiment}` : row.experiment);
 
+// A run's name behind its experiment's.
+export const longNameOf = (row, lab) => `${homeOf(row, lab)}/${nameOf(row)}`;
+
 // What a run's model is called by the server: the lab stands before it only where there are several.
 export const modelOf = (row, lab) => (lab.labs.length > 1 ? row.id : shortId(row.id));
+
+// A row with what a run's id says: LAB/EXPERIMENT/RUN or LAB/EXPERIMENT/RUN/STAGE.
+export function rowFrom(id) {
+  const [lab, experiment, run, stage = null] = id.split("/");
+  return { id, lab, experiment, run, stage };
+}
+
+// Names, but not too many.
+export const listed = (names, most = 5) => [...names.slice(0, most), ...(names.length > most ? [`${names.length - most} more`] : [])].join(", ");
 
 // An id without its first part, the lab.
 export const shortId = (id) => id.split("/").slice(1).join("/") || id;
@@ -51,9 +63,15 @@ export const shortId = (id) => id.split("/").slice(1).join("/") || id;
 // A count with its noun.
 export const counted = (count, noun) => `${count.toLocaleString("en")} ${noun}${count === 1 ? "" : "s"}`;
 
+// A whole number with its thousands apart; a dash where there is none.
+export const whole = (number) => (Number.isFinite(number) ? number.toLocaleString("en") : "–");
+
+// A size of files.
+export const sizeOf = (bytes) => (bytes < 1e6 ? `${Math.ceil(bytes / 1e3)} kB` : bytes < 1e9 ? `${(bytes / 1e6).toFixed(1)} MB` : `${(bytes / 1e9).toFixed(1)} GB`);
+
 // How far a run has come.
 export function progressOf(row) {
-  if (row.status !== "running") return row.step ? `step ${row.step.toLocaleString("en")}` : "";
+  if (row.status !== "running") return row.step ? `step ${whole(row.step)}` : "";
   const left = row.seconds_left === null || row.seconds_left === undefined ? "" : ` · ${duration(row.seconds_left)} left`;
   return `${Math.floor((row.progress ?? 0) * 100)} %${left}`;
 }
