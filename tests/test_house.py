@@ -136,7 +136,7 @@ print([stops.index(key) for key in seen])
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "capability", ["bench", "cluster", "corpora", "huggingface", "look", "sandbox", "serve", "sweeps"]
+    "capability", ["bench", "cluster", "corpora", "huggingface", "jax", "look", "sandbox", "serve", "sweeps"]
 )
 def test_a_capability_is_a_folder(capability: str, tmp_path: Path) -> None:
     """Without it its command is gone, and the rest works."""

@@ -5,9 +5,11 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+import signal
 import subprocess
 import sys
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,8 @@ import pytest
 import torch
 from click.testing import Result
 from safetensors.torch import load_file
+from teams import Warm
+from test_team import begun_file
 
 from core.config import Config, replaced
 from core.defaults import resolve
@@ -375,19 +379,49 @@ def test_1_2_and_8_devices_agree() -> None:
     assert np.abs(found[:, 4] / found[0, 4] - 1).max() < 1e-6
 
 
+@pytest.fixture(scope="module")
+def warm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Warm]:
+    with Warm(tmp_path_factory.mktemp("outputs")) as warm:
+        yield warm
+
+
 @with_jax
 @pytest.mark.slow
-def test_two_processes_train_what_one_does(spaces: Path, terrarium: Terrarium) -> None:
+def test_two_processes_train_what_one_does(spaces: Path, terrarium: Terrarium, warm: Warm) -> None:
     adamw = ("-s", "train.optim.name=adamw")  # Muon would make more of the rounding
     assert terrarium("train", "spaces", "--run", "one", *BY_JAX, *adamw).exit_code == 0
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "-m", "--", "core.cli", "train", "spaces", "--run", "two", *BY_JAX, *adamw]  # fmt: skip
-    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parent.parent)}
+    one = weights_of(spaces / "out" / "one")
     for parallel in ("ddp", "fsdp"):
-        more = ["-s", f"train.runtime.parallel={parallel}", "--fresh"]
-        done = subprocess.run([*command, *more], env=environment, capture_output=True, text=True, timeout=300)
-        assert done.returncode == 0, done.stderr
-        one, two = (weights_of(spaces / "out" / run) for run in ("one", "two"))
+        more = ("--run", parallel, *BY_JAX, *adamw, "-s", f"train.runtime.parallel={parallel}")
+        ended = warm.run(spaces.parent.parent, 2, "train", "spaces", *more)
+        assert [code for code, _ in ended] == [0, 0], ended
+        assert "on the devices of 2 processes" in ended[0][1]
+        two = weights_of(spaces / "out" / parallel)
         assert max(float((each - two[name]).abs().max()) for name, each in one.items()) < 1e-5
+
+
+@with_jax
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("rank", "number", "codes", "said"),
+    [
+        (1, signal.SIGKILL, [1, -signal.SIGKILL], "process 1 of 2 has ended"),
+        (0, signal.SIGTERM, [143, 143], "interrupted, and saved"),
+        (1, signal.SIGTERM, [143, 143], "interrupted, and saved"),
+    ],
+)
+def test_the_end_of_one_process_ends_all_in_time(
+    spaces: Path, warm: Warm, rank: int, number: int, codes: list[int], said: str
+) -> None:
+    """JAX would wait for minutes for a lost process, and it takes SIGTERM for itself."""
+    endless = ("-s", "train.schedule.max_iters=1000000", "-s", "train.optim.name=adamw")
+    ranks = warm.start(spaces.parent.parent, 2, "train", "spaces", *BY_JAX, *endless)
+    assert begun_file(spaces / "out" / "default" / "metrics.csv", 3, 100)
+    ranks.signal(rank, number)
+    began = time.monotonic()
+    ended = ranks.wait()
+    assert time.monotonic() - began < 60
+    assert [code for code, _ in ended] == codes and said in ended[0][1], ended
 
 
 def test_without_jax_it_says_how_to_get_it(spaces: Path, terrarium: Terrarium, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import signal
 import socket
 from dataclasses import dataclass
 from typing import Any
@@ -20,7 +21,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from core.config import Runtime
 from core.errors import UserError, first_line
 from core.process import launch
-from core.training.team import Team
+from core.training.team import Team, reaching
 
 AXIS = "data"
 SHARE = 0.5  # of a device's memory that weights, gradient and optimizer may take before they are cut into pieces
@@ -125,7 +126,15 @@ def join(team: Team) -> None:
             free.bind(("", 0))
             address = f"{os.environ['MASTER_ADDR']}:{free.getsockname()[1]}"
     given, _ = team.broadcast({"address": address})
-    jax.distributed.initialize(given["address"], team.world, team.rank, initialization_timeout=60)
+    # The team looks after its processes. JAX would wait for a lost one when this one ends, and take SIGTERM for itself.
+    if hasattr(jax.config, "jax_enable_recoverability"):
+        jax.config.update("jax_enable_recoverability", True)
+    noted_by = signal.getsignal(signal.SIGTERM)
+    with reaching(team.world):
+        jax.distributed.initialize(
+            given["address"], team.world, team.rank, initialization_timeout=60, cluster_detection_method="deactivate"
+        )
+    signal.signal(signal.SIGTERM, noted_by)
 
 
 def from_torch(tensor: torch.Tensor) -> np.ndarray[Any, Any]:

@@ -156,7 +156,7 @@ class JaxStep(TeamStep):
         self.shared_gradient(batch, order["seed"])
 
     def read(self, figures: list[Any]) -> list[list[float]]:
-        return [np.asarray(each).tolist() for each in figures]
+        return self.team.watch(lambda: [np.asarray(each).tolist() for each in figures])
 
     def __call__(self, inputs: Array, targets: Array, *more: Any) -> None:
         try:
@@ -197,9 +197,8 @@ class JaxStep(TeamStep):
 
     def collected(self, *, moments: bool) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
         """Weights, and if asked for moments, in main memory. All processes call it."""
-        state = self.state
-        kept = {name: {key: layout.taken(each) for key, each in entries.items()} for name, entries in state.moments.items()} if moments else {}  # fmt: skip
-        return {name: layout.taken(each) for name, each in state.weights.items()}, kept
+        wanted = (self.state.weights, self.state.moments if moments else {})
+        return self.team.watch(lambda: jax.tree.map(layout.taken, wanted))
 
 
 def jax_step(step: Step, runtime: Runtime, team: Team, stop: StopRequest) -> JaxStep:

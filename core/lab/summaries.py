@@ -37,7 +37,9 @@ def surroundings(run: Run) -> dict[str, Any]:
 
 
 def layout_of_weights(fresh: Fresh) -> str:
-    """Where the weights are, in the words of train.runtime.parallel: divided among processes, or whole in each."""
+    """Where the weights are, in the words of train.runtime.parallel: divided among processes, or whole in each. JAX decides later."""
+    if fresh.by_jax:
+        return fresh.settled.config.train.runtime.parallel
     return "fsdp" if fresh.divided else "ddp"
 
 

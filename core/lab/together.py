@@ -50,7 +50,8 @@ def leading() -> Iterator[Team]:
 @contextlib.contextmanager
 def helped(team: Team, opened: Opened, run: Run, dataset: Dataset, fresh: Fresh) -> Iterator[None]:
     """Train a run in this context: the other processes build what they need to help with its steps, and help."""
-    chosen = {"train.runtime.parallel": "fsdp" if fresh.divided else "ddp"}
+    # The others need not decide by their own memory. JAX decides by that of its devices, which is the same for all.
+    chosen = {} if fresh.by_jax else {"train.runtime.parallel": "fsdp" if fresh.divided else "ddp"}
     team.be_patient(run.config.train.runtime.team_timeout)
     team.broadcast(
         {
