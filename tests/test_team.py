@@ -427,7 +427,7 @@ def test_operations_of_a_gpu_that_nobody_ends_do_not_keep_a_process(monkeypatch:
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
 def test_a_process_of_this_machine_that_has_ended_is_named_though_no_connection_breaks() -> None:
-    """gloo does not always notice that the other side is gone: 4 of 600 kills."""
+    """gloo does not always notice that the other side is gone: 8 of 900 kills (docs/LOG.md)."""
     other = subprocess.Popen(["sleep", "60"])
     state = neighbours.started(str(other.pid))
     assert state is not None
