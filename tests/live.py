@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +13,15 @@ import pytest
 from conftest import PREPARE, TINY
 from serving import Answer, Running, listening
 
+from core.cli.main import cli
+from core.cli.reading import read_command
 from core.serve.limits import Limits
 from core.serve.models import Shelf
 from core.serve.server import Address
 from core.serve.setting_up import set_up
 from core.toml import dump, load_config
 
+READ = partial(read_command, cli)  # as the command serve has it
 TOKEN = "a-token-for-tests"
 
 
@@ -29,12 +33,12 @@ def write_experiment(folder: Path) -> Path:
     return folder
 
 
-def write_run(experiment: Path, name: str, rows: int = 20, **summary: Any) -> Path:
+def write_run(experiment: Path, name: str, rows: int = 20, variant: str = "", **summary: Any) -> Path:
     """A run of an experiment that is as if it had been trained; summary: fields besides the usual ones."""
     folder = experiment / "out" / name
     folder.mkdir(parents=True)
     seed = summary.get("seed", 0)
-    config, _ = load_config(experiment, "", (f"train.runtime.seed={seed}",))
+    config, _ = load_config(experiment, variant, (f"train.runtime.seed={seed}",))
     (folder / "config.toml").write_text(dump(config.model_dump()))
     usual = {"experiment": experiment.name, "run": name, "status": "completed", "seed": 0, "steps": 10 * rows}
     usual |= {"best_val_loss": 0.5, "started": "2026-01-01T00:00:00", "data_hash": "d", "train_seconds": 9.0}
@@ -64,6 +68,6 @@ def showing(*names: str, **options: Any) -> Iterator[LiveServer]:
     limits = Limits()
     with pytest.MonkeyPatch.context() as monkeypatch:
         monkeypatch.setattr("core.serve.setting_up.secrets.token_urlsafe", lambda size: TOKEN)
-        site = set_up(names, "", (), limits, **({"address": Address()} | options))
+        site = set_up(names, "", (), limits, **({"address": Address(), "read": READ} | options))
     with listening(site.app, limits) as port:
         yield LiveServer(Shelf(()), port)

@@ -157,11 +157,12 @@ BODIES = [
     START | {"command": "serve"}, START | {"command": "runs"}, START | {"command": "--help"}, START | {"command": ""},
     START | {"name": "../up"}, START | {"name": "a/b/c"}, START | {"name": ".hidden"}, START | {"name": "a\nb"}, START | {"name": "a\0b"},
     START | {"settings": ["--fresh"]}, START | {"settings": ["-s"]}, START | {"settings": ["; rm -rf ~"]}, START | {"settings": "a=1"},
-    START | {"settings": ["=3"]}, START | {"settings": ["a=1\0"]}, START | {"settings": [3]}, START | {"options": {"json": True}},
-    START | {"options": {"run": "x"}}, START | {"options": {"description": 3}}, START | {"options": {"fresh": "yes"}},
+    START | {"settings": ["=3"]}, START | {"settings": ["a=1\0"]}, START | {"settings": [3]},
+    START | {"options": {"run": "../x"}}, START | {"options": {"description": 3.5}}, START | {"options": {"fresh": "yes"}},
+    START | {"more": "--run=../x"}, START | {"more": "--name x"}, START | {"more": "a=1 '"}, START | {"more": "other"}, START | {"more": "--help"},
     START | {"options": {"-s": "x"}}, START | {"options": {"help": True}}, START | {"more": 1}, START | {"experiment": "../spaces"},
     START | {"experiment": "/etc"}, START | {"lab": ""}, START | {"command": "sweep", "options": {"jobs": True}},
-    START | {"command": "sweep", "options": {"on": "slurm"}}, START | {"command": "sweep", "options": {"grid": [1]}}, [], None, "x",
+    START | {"command": "sweep", "options": {"on": ["slurm"]}}, START | {"command": "sweep", "options": {"grid": [1]}}, [], None, "x",
 ]  # fmt: skip
 
 
@@ -174,7 +175,7 @@ def test_what_may_not_be_started_is_refused(server: LiveServer, body: object) ->
 
 COMMANDS = [
     "rm -rf /", "python -m core.cli export spaces --to hf /tmp/x", "python -m core.cli runs spaces --prune --yes", "python -c 'x'", "",
-    "python -m core.cli train ../other", "python -m core.cli train spaces --exec x", "python -m core.cli train spaces 'a", "train spaces",
+    "python -m core.cli train spaces --exec x", "python -m core.cli train spaces 'a", "train spaces",
     "open_experiment('spaces').train()", "python -m core.cli train spaces other", "python -m core.cli sweep spaces --on slurm",
 ]  # fmt: skip
 

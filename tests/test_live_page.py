@@ -23,6 +23,7 @@ import uvicorn
 from browser import CHROMIUM, Browser, Page, browser
 from chat_page import IDLE, say, texts
 from conftest import PREPARE, TINY
+from live import READ
 from preparing import write
 
 from core.lab.loop import loop
@@ -63,7 +64,7 @@ class Shown:
 @contextmanager
 def showing(folder: Path, port: int = 0) -> Iterator[Shown]:
     """The server of a folder, in a thread."""
-    site = set_up([], "", (), Limits(), Address("127.0.0.1", port))
+    site = set_up([], "", (), Limits(), Address("127.0.0.1", port), read=READ)
     config = uvicorn.Config(
         site.app,
         http=connection_type(Limits()),

@@ -34,9 +34,14 @@ class Experiment:
         return self.folder / Path(setting).expanduser()
 
     @property
+    def argument(self) -> str:
+        """What commands find it by: its name, or its path where only that leads to it."""
+        return self.address or self.name
+
+    @property
     def command(self) -> str:
         """The command line for this experiment, for messages: `command.format("train")`."""
-        name = shlex.quote(self.address or self.name).replace("{", "{{").replace("}", "}}")
+        name = shlex.quote(self.argument).replace("{", "{{").replace("}", "}}")
         return f"{Program.name()} {{}} {name}"
 
     @property

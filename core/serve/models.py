@@ -118,7 +118,7 @@ def open_models(
     for name in names:
         experiment, run = split(name)
         known = experiment.name if run is None else f"{experiment.name}/{run}"
-        model = open_model(known, experiment.address or experiment.name, run, variant, overrides, limits, listener)
+        model = open_model(known, experiment.argument, run, variant, overrides, limits, listener)
         if known in served:
             raise UserError(f"two models would be called {known}", place=name, remedy="Name each model once.")
         served[known] = model

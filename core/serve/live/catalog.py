@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import errno
 import os
-import re
 import stat
 import threading
 import time
@@ -245,25 +244,3 @@ def stamp(path: Path) -> tuple[int, int]:
     except OSError:
         return 0, 0
     return found.st_size, found.st_mtime_ns
-
-
-SECTION = re.compile(r"^\[([\w.]+)\]\s*$")
-
-
-def read_length(folder: Path) -> tuple[str, float] | None:
-    """How long a run is to be, from its config.toml: ("steps", n) or ("seconds", s). Only these keys are read, as it is fast."""
-    wanted = {("train.schedule", "max_iters"): "steps", ("train.runtime", "max_minutes"): "seconds"}
-    found: dict[str, float] = {}
-    section = ""
-    try:
-        with open_file(folder / "config.toml") as file:
-            for line in file.read(LARGEST).decode("utf-8", "replace").splitlines():
-                if match := SECTION.match(line):
-                    section = match[1]
-                key, _, value = line.partition(" = ")
-                if kind := wanted.get((section, key)):
-                    found[kind] = float(value) * (60 if kind == "seconds" else 1)
-    except (OSError, ValueError):
-        return None
-    unit = "seconds" if "seconds" in found else "steps"
-    return (unit, found[unit]) if unit in found else None

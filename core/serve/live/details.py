@@ -11,8 +11,10 @@ from core.report.differences import INHERITED
 from core.report.samples import read_samples
 from core.serve.errors import Refused
 from core.serve.live.catalog import LARGEST, Entry, open_file
-from core.serve.live.jobs import FOLDER, log_name
+from core.serve.live.jobs import newest_log
 from core.serve.live.parameters import Parameters
+from core.serve.live.sweeps import SWEEPS
+from core.serve.live.targets import Target, find_target
 from core.serve.live.view import View, config_of, finite
 from core.tracking.answers import read_answers
 from core.tracking.figures import by_numbers
@@ -27,6 +29,7 @@ Account = dict[str, Any]
 def about_run(view: View, asked: Parameters) -> Account:
     """Everything about a run but its curves."""
     entry = view.find(asked.text("id"))
+    target = find_target(view.catalog, entry.id)
     summary = finite(entry.summary)
     problems = [entry.problem] if entry.problem else []
     try:
@@ -37,7 +40,8 @@ def about_run(view: View, asked: Parameters) -> Account:
     samples = samples_of(entry, problems)
     return {
         "row": finite(view.row(entry)),
-        "command": str(summary.get("command") or ""),
+        "command": target.command,
+        "busy": view.is_worked_on(target),
         "folder": str(entry.folder),
         "settings": settings,
         "summary": summary,
@@ -119,12 +123,11 @@ def about_settings(view: View, asked: Parameters) -> Account:
 
 
 def about_log(view: View, asked: Parameters) -> Account:
-    """What a run has printed, as far as it is kept: of runs that were started from the page, and of runs of a sweep.
+    """What a run or a sweep has printed, as far as it is kept: of those that were started from the page, and of runs of a sweep.
 
     offset: where the text begins, in bytes; -1 for the end of the file.
     """
-    entry = view.find(asked.text("id"))
-    path = log_of(view, entry)
+    path = log_of(view, find_target(view.catalog, asked.text("id")))
     if path is None:
         return {"text": "", "offset": 0, "next": 0, "size": 0}
     try:
@@ -141,10 +144,10 @@ def about_log(view: View, asked: Parameters) -> Account:
     return {"text": text, "offset": begin, "next": begin + len(data), "size": size}
 
 
-def log_of(view: View, entry: Entry) -> Path | None:
-    """The file with what a run has printed; None if there is none."""
-    out = entry.folder.parent.parent if entry.stage else entry.folder.parent
-    found = [out / FOLDER / log_name(entry.run)]
-    if sweep := view.sweeps().get(entry.id):
-        found.append(out / "sweeps" / sweep.rpartition("/")[2] / "logs" / f"{entry.run}.txt")
-    return next((path for path in found if path.is_file() and not path.is_symlink()), None)
+def log_of(view: View, target: Target) -> Path | None:
+    """The file with what a run or a sweep has printed; None if there is none."""
+    if found := newest_log(target.place, target.whole):
+        return found
+    sweep = view.sweeps().get(target.id, "").rpartition("/")[2]
+    path = target.place.out / SWEEPS / sweep / "logs" / f"{target.name}.txt"
+    return path if sweep and path.is_file() else None

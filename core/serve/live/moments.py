@@ -11,7 +11,7 @@ from typing import Any
 from core.errors import RunFailed, UserError
 from core.serve.errors import Refused, refused
 from core.serve.live.parameters import Parameters
-from core.serve.live.rows import option
+from core.serve.live.rows import plan_of
 from core.serve.live.view import View, finite
 from core.training.ladder import kept_steps
 
@@ -36,8 +36,7 @@ def about_moment(view: View, asked: Parameters) -> Any:
     try:
         key = (entry.id, entry.started)
         if view.moments is None or view.moments[0] != key:
-            experiment = entry.experiment.address or entry.experiment.name
-            opened = open_folder(experiment, option(entry.summary, "--variant"))
+            opened = open_folder(entry.experiment.argument, plan_of(entry).variant)
             view.moments = key, Moments(*trained_as(opened, entry.name))
         return finite(view.moments[1].at(step, prompt).as_json())
     except UserError as error:

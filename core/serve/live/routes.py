@@ -27,7 +27,8 @@ from core.serve.live.events import SSE, Hub
 from core.serve.live.listing import about_lab, about_runs
 from core.serve.live.moments import MOST_WAITING, POOL, about_moment, about_moments
 from core.serve.live.parameters import Parameters
-from core.serve.live.together import about_compare, about_jobs, about_pipeline, about_sweep
+from core.serve.live.targets import find_target
+from core.serve.live.together import about_again, about_compare, about_jobs, about_pipeline, about_sweep
 from core.serve.live.view import FRESH, View, finite
 
 PAGE = Path(__file__).parent / "page"
@@ -36,6 +37,7 @@ ANSWERS: dict[str, About] = {
     "lab": about_lab,
     "runs": about_runs,
     "run": about_run,
+    "again": about_again,
     "curves": about_curves,
     "bands": about_bands,
     "settings": about_settings,
@@ -164,7 +166,7 @@ def reporting(view: View) -> Callable[[Request], Any]:
 
 def report_of(view: View, id: str) -> bytes:
     """The page in the folder of a run, a run with stages or a sweep. Raises Refused."""
-    path = view.folder_of(id) / "report.html"
+    path = find_target(view.catalog, id).folder / "report.html"
     try:
         if path.is_file() and not path.is_symlink() and path.stat().st_size <= LARGEST_REPORT:
             return path.read_bytes()

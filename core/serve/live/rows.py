@@ -3,20 +3,28 @@
 from __future__ import annotations
 
 import functools
-import itertools
+import json
 import math
 import re
-import shlex
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from core.serve.live.catalog import ACTIVE, Entry, open_file, read_length, stamp
+from core.serve.live.catalog import ACTIVE, LARGEST, Entry, open_file, stamp
 from core.tracking.metrics import COLUMNS, number
 
 END = 1 << 15  # bytes of metrics.csv that are read for its last rows
-SWEEP = re.compile(r"^sweep-(.+)$")
+SECTION = re.compile(r"^\[([\w.]+)\]\s*$")
+STEPS, MINUTES, VARIANT = "train.schedule.max_iters", "train.runtime.max_minutes", "prepare.variant"
 Row = dict[str, Any]
+
+
+class Plan(NamedTuple):
+    """What a run is to be. length: in steps or seconds, as unit says; None if that is not known. variant: "" without one."""
+
+    unit: str = "steps"
+    length: float | None = None
+    variant: str = ""
 
 
 def row_of(entry: Entry) -> Row:
@@ -29,7 +37,6 @@ def row_of(entry: Entry) -> Row:
         "experiment": entry.experiment.name,
         "run": entry.run,
         "stage": entry.stage,
-        "variant": option(summary, "--variant"),
         "status": entry.status,
         "step": last.get("step", plain(summary.get("steps"))),
         "seconds": last.get("seconds", plain(summary.get("train_seconds"))),
@@ -54,7 +61,7 @@ def row_of(entry: Entry) -> Row:
 def whole_row(entry: Entry, sweeps: Mapping[str, str]) -> Row:
     """The row with its length, progress and time left. sweeps: id of a run -> id of its sweep."""
     row = row_of(entry)
-    unit, length = length_of(entry.folder, stamp(entry.folder / "config.toml")) or ("steps", None)
+    unit, length, variant = plan_of(entry)
     done = row["step"] if unit == "steps" else row["seconds"]
     progress = min(1.0, done / length) if length and done is not None else None
     left = None
@@ -64,6 +71,7 @@ def whole_row(entry: Entry, sweeps: Mapping[str, str]) -> Row:
         progress = 1.0
     checkpoints = entry.folder / "checkpoints"
     return row | {
+        "variant": variant,
         "length": length,
         "unit": unit,
         "progress": progress,
@@ -73,10 +81,33 @@ def whole_row(entry: Entry, sweeps: Mapping[str, str]) -> Row:
     }
 
 
+def plan_of(entry: Entry) -> Plan:
+    """What its config.toml says of a run. A variant that its experiment does not have any more counts as none."""
+    plan = read_plan(entry.folder / "config.toml", stamp(entry.folder / "config.toml"))
+    name = f"config.{plan.variant}.toml"
+    is_there = plan.variant and Path(name).name == name and (entry.experiment.folder / name).is_file()
+    return plan if is_there else plan._replace(variant="")
+
+
 @functools.lru_cache(maxsize=4096)
-def length_of(folder: Path, at: tuple[int, int]) -> tuple[str, float] | None:
-    """`read_length`, once for each state of the file."""
-    return read_length(folder)
+def read_plan(path: Path, at: tuple[int, int]) -> Plan:
+    """`plan_of`, once for each state of the file. Only these keys are read, as it is fast."""
+    found: dict[str, Any] = {}
+    section = ""
+    try:
+        with open_file(path) as file:
+            for line in file.read(LARGEST).decode("utf-8", "replace").splitlines():
+                if match := SECTION.match(line):
+                    section = match[1]
+                key, _, value = line.partition(" = ")
+                if (full := f"{section}.{key}") in (STEPS, MINUTES, VARIANT):
+                    found[full] = str(json.loads(value)) if full == VARIANT else float(value)
+    except (OSError, ValueError, RecursionError):
+        return Plan()
+    variant = found.get(VARIANT, "")
+    return (
+        Plan("seconds", 60 * found[MINUTES], variant) if MINUTES in found else Plan("steps", found.get(STEPS), variant)
+    )
 
 
 def last_of(entry: Entry) -> dict[str, float]:
@@ -123,17 +154,3 @@ def commit_of(summary: Mapping[str, Any]) -> str | None:
     """The commit that a run was trained with; with + where the tree differed from it."""
     found = (summary.get("environment") or {}).get("git_commit")
     return found if isinstance(found, str) else None
-
-
-def words_of(summary: Mapping[str, Any]) -> list[str]:
-    """The words of the command that started a run; [] if it was not a command line."""
-    try:
-        return shlex.split(str(summary.get("command") or ""))
-    except ValueError:
-        return []
-
-
-def option(summary: Mapping[str, Any], name: str) -> str:
-    """The value of an option in the command that started a run; "" without it."""
-    words = words_of(summary)
-    return next((value for word, value in itertools.pairwise(words) if word == name), "")

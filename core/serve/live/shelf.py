@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from core.serve.errors import Refused
 from core.serve.limits import Limits
 from core.serve.live.catalog import Catalog, Entry
-from core.serve.live.rows import option
+from core.serve.live.rows import plan_of
 
 if TYPE_CHECKING:
     from core.serve.models import Served
@@ -72,9 +72,8 @@ class OpenedWhenAsked:
         entry = known.get(name) or known.get(name.partition("/")[2] if name in self.catalog.entries else "")
         if entry is None:
             raise Refused(f"no model is called {name[:100]!r}", status=404, param="model", code="model_not_found")
-        experiment = entry.experiment.address or entry.experiment.name
         try:
-            served = open_model(name, experiment, entry.name, option(entry.summary, "--variant"), (), self.limits)
+            served = open_model(name, entry.experiment.argument, entry.name, plan_of(entry).variant, (), self.limits)
         except UserError as error:
             raise refused(error, "model") from None
         except RunFailed as error:

@@ -8,10 +8,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from core.serve.errors import Refused
-from core.serve.live.catalog import LARGEST, Catalog, Place, stamp
+from core.serve.live.catalog import LARGEST, Place, stamp
 
-FOLDER, FILE = "sweeps", "sweep.json"  # as core.sweeps writes them; this page also works without it
+SWEEPS, FILE = "sweeps", "sweep.json"  # as core.sweeps writes them; this page also works without it
 
 
 def runs_of_sweeps(place: Place) -> dict[str, str]:
@@ -22,13 +21,13 @@ def runs_of_sweeps(place: Place) -> dict[str, str]:
         ends = [stage for _, _, stage in place.found if stage] if any(stage for _, _, stage in place.found) else []
         for point in values["points"]:
             for id in (f"{head}/{point['run']}", *(f"{head}/{point['run']}/{stage}" for stage in dict.fromkeys(ends))):
-                found[id] = f"{head}/{FOLDER}/{name}"
+                found[id] = f"{head}/{SWEEPS}/{name}"
     return found
 
 
 def sweeps_of(place: Place) -> dict[str, Mapping[str, Any]]:
     """The sweeps of an experiment by name, those whose state can be read."""
-    folder = place.out / FOLDER
+    folder = place.out / SWEEPS
     try:
         inner = sorted(path.name for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
     except OSError:
@@ -48,15 +47,6 @@ def read_state(path: Path, at: tuple[int, int]) -> Mapping[str, Any]:
     except (OSError, ValueError, LookupError, TypeError, RecursionError):
         return {}
     return {**values, "points": points}
-
-
-def place_of_sweep(catalog: Catalog, id: str) -> tuple[Place, str]:
-    """The experiment and the name of a sweep, looked up among those that are there. Raises Refused."""
-    for place in catalog.places.values():
-        head = f"{place.lab.name}/{place.experiment.name}/{FOLDER}/"
-        if id.startswith(head) and id.removeprefix(head) in sweeps_of(place):
-            return place, id.removeprefix(head)
-    raise Refused(f"there is no sweep {id[:200]!r}", status=404, param="id", code="run_not_found")
 
 
 def read_pipeline_file(path: Path) -> dict[str, Any]:

@@ -13,16 +13,19 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from core.errors import UserError
+from core.files import is_locked
 from core.report.runs import RunData
 from core.roles import flat
 from core.serve.errors import Refused
 from core.serve.live.catalog import LARGEST, Catalog, Entry, stamp
 from core.serve.live.jobs import Jobs
 from core.serve.live.rows import row_of, whole_row
-from core.serve.live.sweeps import FOLDER, place_of_sweep, runs_of_sweeps
+from core.serve.live.sweeps import runs_of_sweeps
 from core.serve.live.tables import Tables
+from core.serve.live.targets import Target
+from core.serve.live.words import ReadCommand
 from core.toml import completed
-from core.tracking.run import read_config
+from core.tracking.run import lock_file, read_config
 
 if TYPE_CHECKING:
     from core.lab.moments import Moments
@@ -33,12 +36,14 @@ MOST = 200  # runs in one answer about several
 
 @dataclass
 class View:
-    """The state of the live view. read_only: no actions. token: what actions must show. asked_for: what all requests must show.
+    """The state of the live view. read: how commands are read. read_only: no actions. token: what actions must show.
+    asked_for: what all requests must show.
 
     moments: the kept steps of the run that was asked for them last, with what tells it from others.
     """
 
     catalog: Catalog
+    read: ReadCommand
     token: str = ""
     read_only: bool = False
     asked_for: str = ""
@@ -59,6 +64,10 @@ class View:
         if (entry := self.catalog.entries.get(id)) is None:
             raise Refused(f"there is no run {id[:200]!r}", status=404, param="id", code="run_not_found")
         return entry
+
+    def is_worked_on(self, target: Target) -> bool:
+        """Whether a process works on a run or a sweep: it has the lock of a folder, or it was started from the page and runs."""
+        return any(is_locked(lock_file(folder)) for folder in target.folders) or bool(self.jobs.running(target.whole))
 
     def sweeps(self) -> dict[str, str]:
         """Id of a run -> id of the sweep that it belongs to."""
@@ -88,17 +97,6 @@ class View:
         if not (folder / "report.html").is_file():
             return None
         return f"/live/report/{quote(id)}" + (f"?key={self.key_of(id)}" if self.asked_for else "")
-
-    def folder_of(self, id: str) -> Path:
-        """The folder of a run, of a run with stages, or of a sweep, looked up by its id. Raises Refused."""
-        self.catalog.update(FRESH)
-        if (entry := self.catalog.entries.get(id)) is not None:
-            return entry.folder
-        for entry in self.catalog.entries.values():
-            if entry.stage and entry.id.rpartition("/")[0] == id:
-                return entry.folder.parent
-        place, name = place_of_sweep(self.catalog, id)
-        return place.out / FOLDER / name
 
     def key_of(self, id: str) -> str:
         """What opens one report, as a frame cannot send the token."""
