@@ -120,6 +120,16 @@ class Page:
                 found.append(json.dumps(params["args"]))
         return found
 
+    @property
+    def asked(self) -> list[str]:
+        """The addresses that the page has asked for since Network.enable was called."""
+        self.run("0")  # what the browser has told so far
+        return [
+            str(event["params"]["request"]["url"])
+            for event in self.browser.events
+            if event.get("sessionId") == self.session and event["method"] == "Network.requestWillBeSent"
+        ]
+
     def picture(self, path: Path) -> None:
         """Write a PNG of what is seen."""
         path.write_bytes(base64.b64decode(self.call("Page.captureScreenshot", format="png")["data"]))

@@ -15,6 +15,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 if TYPE_CHECKING:
+    from browser import Browser
     from copies import Lab
     from cutting import Forks
 
@@ -114,6 +115,17 @@ def handled_signals() -> tuple[Any, ...]:
     """The handlers of SIGINT and SIGTERM, and the signals that this thread holds back."""
     held = signal.pthread_sigmask(signal.SIG_BLOCK, ()) if hasattr(signal, "pthread_sigmask") else set()
     return signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM), held
+
+
+@pytest.fixture(scope="module")
+def chromium(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
+    """A Chromium for the tests of a file. Without one, these are skipped."""
+    from browser import CHROMIUM, browser
+
+    if CHROMIUM is None:
+        pytest.skip("needs Chromium")
+    with browser(tmp_path_factory.mktemp("profile")) as running:
+        yield running
 
 
 @pytest.fixture

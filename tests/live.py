@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -33,12 +33,14 @@ def write_experiment(folder: Path) -> Path:
     return folder
 
 
-def write_run(experiment: Path, name: str, rows: int = 20, variant: str = "", **summary: Any) -> Path:
-    """A run of an experiment that is as if it had been trained; summary: fields besides the usual ones."""
+def write_run(
+    experiment: Path, name: str, settings: Sequence[str] = (), *, rows: int = 20, variant: str = "", **summary: Any
+) -> Path:
+    """A run of an experiment that is as if it had been trained. settings: KEY=VALUE; summary: fields besides the usual ones."""
     folder = experiment / "out" / name
     folder.mkdir(parents=True)
     seed = summary.get("seed", 0)
-    config, _ = load_config(experiment, variant, (f"train.runtime.seed={seed}",))
+    config, _ = load_config(experiment, variant, (f"train.runtime.seed={seed}", *settings))
     (folder / "config.toml").write_text(dump(config.model_dump()))
     usual = {"experiment": experiment.name, "run": name, "status": "completed", "seed": 0, "steps": 10 * rows}
     usual |= {"best_val_loss": 0.5, "started": "2026-01-01T00:00:00", "data_hash": "d", "train_seconds": 9.0}

@@ -19,7 +19,7 @@ pytest.importorskip("starlette", reason="needs the extra serve")
 pytest.importorskip("uvicorn", reason="needs the extra serve")
 
 import uvicorn
-from browser import CHROMIUM, Browser, Page, browser
+from browser import CHROMIUM, Browser, Page
 from chat_page import IDLE, READY, say, texts, write
 from starlette.applications import Starlette
 from starlette.requests import Request
@@ -172,12 +172,6 @@ def serving(fake: Fake) -> Iterator[Fake]:
 def server() -> Iterator[Fake]:
     with serving(Fake()) as fake:
         yield fake
-
-
-@pytest.fixture(scope="module")
-def chromium(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
-    with browser(tmp_path_factory.mktemp("profile")) as running:
-        yield running
 
 
 @pytest.fixture

@@ -7,7 +7,6 @@ import urllib.error
 import urllib.parse
 import urllib.request
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,7 +14,7 @@ import pytest
 pytest.importorskip("starlette", reason="needs the extra serve")
 pytest.importorskip("uvicorn", reason="needs the extra serve")
 
-from browser import CHROMIUM, browser
+from browser import Browser
 from conftest import PREPARE, TINY
 from preparing import write
 from test_live_page import READY, Shown, press_button, showing
@@ -68,29 +67,27 @@ def test_the_server_says_what_a_run_was_at_a_step(shown: Shown) -> None:
         assert code == status and message in body["error"]["message"], (values, body)
 
 
-@pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium")
-def test_the_slider_moves_through_the_steps(shown: Shown, tmp_path: Path) -> None:
-    with browser(tmp_path) as chromium:
-        page = chromium.page(shown.whole)
-        page.until(READY)
-        page.run(f"location.hash = 'run={ID.replace('/', '%2F')}'")
-        press_button(page, "Over time")
-        page.until("document.querySelector('.moments output')?.textContent.startsWith('6 (4 of 4)')")
-        page.until("document.querySelector('.moments .answer .text')")
-        assert page.run("document.querySelectorAll('.moments canvas[aria-label]').length") == 2
-        page.run("document.querySelector('.moments input[type=text]').value = 'ba: '")
-        press_button(page, "Ask")
-        page.until("document.querySelector('.moments .answer').textContent.startsWith('ba:')")
-        pixels = "document.querySelectorAll('.moments canvas')[1].toDataURL()"
-        last = page.run(pixels)
-        page.run("document.querySelector('.moments input[type=range]').focus()")
-        chromium.call("Input.dispatchKeyEvent", page.session, type="rawKeyDown", key="Home", code="Home", windowsVirtualKeyCode=36)  # fmt: skip
-        page.until("document.querySelector('.moments output').textContent.startsWith('0 (1 of 4)')")
-        page.until(f"!document.querySelector('.moments .answer.waiting') && {pixels} !== {json.dumps(last)}")
-        page.run("document.querySelector('.moments input[type=text]').value = 'X'")
-        press_button(page, "Ask")
-        page.until("document.querySelector('.moments .error').textContent.includes(\"character 'X'\")")
-        assert [text for text in page.complaints() if "400" not in text] == []
-        page.run("location.hash = 'run=experiments%2Fspaces%2Fplain'")
-        page.until("document.querySelector('#pane h1')?.textContent.includes('plain')")
-        assert not page.run("[...document.querySelectorAll('[role=tab]')].some((one) => one.textContent === 'Over time')")  # fmt: skip
+def test_the_slider_moves_through_the_steps(shown: Shown, chromium: Browser) -> None:
+    page = chromium.page(shown.whole)
+    page.until(READY)
+    page.run(f"location.hash = 'run={ID.replace('/', '%2F')}'")
+    press_button(page, "Over time")
+    page.until("document.querySelector('.moments output')?.textContent.startsWith('6 (4 of 4)')")
+    page.until("document.querySelector('.moments .answer .text')")
+    assert page.run("document.querySelectorAll('.moments canvas[aria-label]').length") == 2
+    page.run("document.querySelector('.moments input[type=text]').value = 'ba: '")
+    press_button(page, "Ask")
+    page.until("document.querySelector('.moments .answer').textContent.startsWith('ba:')")
+    pixels = "document.querySelectorAll('.moments canvas')[1].toDataURL()"
+    last = page.run(pixels)
+    page.run("document.querySelector('.moments input[type=range]').focus()")
+    chromium.call("Input.dispatchKeyEvent", page.session, type="rawKeyDown", key="Home", code="Home", windowsVirtualKeyCode=36)  # fmt: skip
+    page.until("document.querySelector('.moments output').textContent.startsWith('0 (1 of 4)')")
+    page.until(f"!document.querySelector('.moments .answer.waiting') && {pixels} !== {json.dumps(last)}")
+    page.run("document.querySelector('.moments input[type=text]').value = 'X'")
+    press_button(page, "Ask")
+    page.until("document.querySelector('.moments .error').textContent.includes(\"character 'X'\")")
+    assert [text for text in page.complaints() if "400" not in text] == []
+    page.run("location.hash = 'run=experiments%2Fspaces%2Fplain'")
+    page.until("document.querySelector('#pane h1')?.textContent.includes('plain')")
+    assert not page.run("[...document.querySelectorAll('[role=tab]')].some((one) => one.textContent === 'Over time')")  # fmt: skip

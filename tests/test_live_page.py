@@ -20,7 +20,7 @@ pytest.importorskip("starlette", reason="needs the extra serve")
 pytest.importorskip("uvicorn", reason="needs the extra serve")
 
 import uvicorn
-from browser import CHROMIUM, Browser, Page, browser
+from browser import CHROMIUM, Browser, Page
 from chat_page import IDLE, say, texts
 from conftest import PREPARE, TINY
 from live import READ
@@ -130,12 +130,6 @@ def shown(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shown]:
             yield running
 
 
-@pytest.fixture(scope="module")
-def chromium(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
-    with browser(tmp_path_factory.mktemp("profile")) as running:
-        yield running
-
-
 @pytest.fixture
 def page(chromium: Browser, shown: Shown) -> Iterator[Page]:
     """The page, opened by the address with the token; at the end its console is empty, and it has asked no other machine."""
@@ -146,11 +140,7 @@ def page(chromium: Browser, shown: Shown) -> Iterator[Page]:
     found.until("document.querySelectorAll('#runs .name').length")
     yield found
     assert found.complaints() == []
-    asked = [
-        event["params"]["request"]["url"]
-        for event in chromium.events
-        if event.get("sessionId") == found.session and event["method"] == "Network.requestWillBeSent"
-    ]
+    asked = found.asked
     assert len(asked) > 10 and all(url.startswith((shown.url, "data:")) for url in asked), asked
 
 
@@ -168,6 +158,23 @@ def key(page: Page, name: str) -> None:
 def tick(page: Page, *names: str) -> None:
     for name in names:
         page.run(f"[...document.querySelectorAll('#runs .row')].find((row) => row.querySelector('.name a').textContent === {json.dumps(name)}).querySelector('input').click()")  # fmt: skip
+
+
+def fill_in(page: Page, values: dict[str, str]) -> None:
+    """Fill fields of the open question, by the beginnings of their labels."""
+    page.until("document.querySelector('dialog[open] .field')")
+    for label, value in values.items():
+        page.run(f"""(() => {{
+            const named = [...document.querySelectorAll('dialog[open] .field')].find((one) => one.firstChild.textContent.startsWith({json.dumps(label)}));
+            const field = named.querySelector('input, textarea, select');
+            field.value = {json.dumps(value)};
+            field.dispatchEvent(new Event('input', {{ bubbles: true }}));
+        }})()""")
+
+
+def state(page: Page, wanted: str, seconds: float = 60) -> None:
+    """Wait until the open run has a state."""
+    page.until(f"document.querySelector('.run .state')?.textContent.includes({wanted!r})", seconds)
 
 
 def test_runs_are_listed_and_one_is_opened_by_keys(page: Page, shown: Shown) -> None:
@@ -221,11 +228,14 @@ def test_a_filter_and_what_an_empty_list_says(page: Page) -> None:
     page.until("document.activeElement.id === 'text'")
     page.type("width24")
     page.until("document.querySelector('#count').textContent === '2 runs'")
+    assert texts(page, ROWS) == ["width24-2", "width24-1"]
     page.run("document.activeElement.select()")
     page.type("nothing is called so")
     page.until("!document.querySelector('#none').hidden")
+    assert texts(page, ROWS) == [] and texts(page, "#none p") == ["No run is like this."]
     press_button(page, "Show all runs")
     page.until("document.querySelector('#count').textContent === '5 runs'")
+    assert len(texts(page, ROWS)) == 5 and page.run("document.querySelector('#text').value") == ""
 
 
 def test_notes_are_kept_and_a_run_is_removed_after_a_question(page: Page, shown: Shown) -> None:
@@ -241,6 +251,7 @@ def test_notes_are_kept_and_a_run_is_removed_after_a_question(page: Page, shown:
     )
     page.until("document.querySelectorAll('.about .tag').length === 2")
     assert texts(page, ".about .tag") == ["good", "<b>bold</b>"]
+    page.until("document.querySelectorAll('#tag option').length === 3")
     press_button(page, "Describe…")
     page.run(
         f"document.querySelector('dialog[open] textarea').value = {json.dumps(EVIL)}; document.querySelector('dialog[open] form').requestSubmit()"
@@ -309,13 +320,7 @@ def test_a_server_that_goes_and_comes_back(chromium: Browser, shown: Shown) -> N
 @pytest.mark.slow
 def test_a_run_is_started_watched_compared_and_chatted_with(page: Page, shown: Shown) -> None:
     press_button(page, "Start a run…")
-    page.until("document.querySelector('dialog[open]')")
-    page.run("""(() => {
-        const [name, description] = [...document.querySelectorAll('dialog[open] input')].filter((one) => one.checkVisibility()).filter((_, at, all) => at === 0 || at === all.length - 1);
-        name.value = 'started'; description.value = 'From the page';
-        document.querySelector('dialog[open] textarea').value = 'train.schedule.max_iters=400\\ntrain.runtime.eval_interval=20';
-        document.querySelector('dialog[open] textarea').dispatchEvent(new Event('input', { bubbles: true }));
-    })()""")
+    fill_in(page, {"Name": "started", "Description": "From the page", "Settings": "train.schedule.max_iters=400\ntrain.runtime.eval_interval=20"})  # fmt: skip
     said = page.run("document.querySelector('dialog[open] code').textContent")
     assert said == "terrarium loop spaces --run started -s train.schedule.max_iters=400 -s train.runtime.eval_interval=20 --description 'From the page'"  # fmt: skip
     press_button(page, "Start")
@@ -341,6 +346,64 @@ def test_a_run_is_started_watched_compared_and_chatted_with(page: Page, shown: S
     say(page, "ab: ")
     assert texts(page, ".said")[1].strip() and texts(page, ".note.error") == []
     shutil.rmtree(shown.out / "started")
+
+
+@pytest.mark.slow
+def test_a_run_is_stopped_and_goes_on(page: Page, shown: Shown) -> None:
+    folder = shown.out / "long"
+    press_button(page, "Start a run…")
+    settings = "train.schedule.max_iters=1000000\ntrain.runtime.log_interval=10\ntrain.runtime.eval_interval=1000000\ntrain.runtime.checkpoint_interval=1000000"
+    fill_in(page, {"What to do": "train", "Name": "long", "Settings": settings})
+    press_button(page, "Start")
+    page.until("document.querySelector('#jobs').textContent === '1 job running'")
+    page.until("[...document.querySelectorAll('#runs .name a')].some((one) => one.textContent === 'long')", 90)
+    page.run("location.hash = 'run=experiments%2Fspaces%2Flong'")
+    steps = []
+    for button in ("Stop", "Go on", "Stop"):
+        if button == "Stop":
+            state(page, "running")
+            after = steps[-1] if steps else 0  # further than what was saved
+            page.until(f"Number(document.querySelector('.facts dd').textContent.split(' of ')[0].replaceAll(',', '')) > {after}", 60)  # fmt: skip
+            press_button(page, "Stop")
+            press_button(page, "Stop it")
+            state(page, "interrupted")
+            page.until(
+                "document.querySelector('#jobs').textContent.includes('failed') || document.querySelector('#jobs').textContent === 'Jobs'"
+            )
+            steps.append(json.loads((folder / "checkpoints" / "last" / "state.json").read_text())["step"])
+        else:
+            press_button(page, "Go on")
+    with (folder / "metrics.csv").open() as file:
+        known = [int(row["step"]) for row in csv.DictReader(file)]
+    assert 0 < steps[0] < steps[1] < 1_000_000 and known == sorted(set(known)) and known[0] == 10
+    press_button(page, "Log")
+    page.until("document.querySelector('.log')?.textContent.includes('interrupted, and saved')")
+    shutil.rmtree(folder)
+
+
+@pytest.mark.slow
+def test_a_sweep_is_started_and_its_table_seen(page: Page, shown: Shown) -> None:
+    press_button(page, "Start a run…")
+    fill_in(page, {"What to do": "sweep", "Name": "widths", "Seeds": "0..1", "Grid": "train.model.n_embd=8,16", "Description": "How wide?"})  # fmt: skip
+    assert texts(page, "dialog[open] code") == ["terrarium sweep spaces --name widths --seeds 0..1 --grid train.model.n_embd=8,16 --description 'How wide?'"]  # fmt: skip
+    press_button(page, "Start")
+    page.until("document.querySelectorAll('#runs .name.long, #runs .name').length > 5", 90)
+    page.until("[...document.querySelectorAll('#runs .name')].filter((one) => one.textContent.includes('sweep widths')).length === 4", 240)  # fmt: skip
+    page.run("[...document.querySelectorAll('#runs .name')].find((one) => one.textContent.includes('sweep widths')).querySelector('a').click()")  # fmt: skip
+    press_button(page, "Sweep")
+    page.until("[...document.querySelectorAll('.points tbody tr')].filter((one) => one.textContent.includes('completed')).length === 4", 120)  # fmt: skip
+    assert texts(page, ".points th")[:5] == ["run", "n_embd", "seed", "validation loss", "test accuracy"]
+    rows = page.run("[...document.querySelectorAll('.points tbody tr')].map((row) => [...row.children].map((one) => one.textContent))")  # fmt: skip
+    assert {(row[1], row[2]) for row in rows} == {("8", "0"), ("8", "1"), ("16", "0"), ("16", "1")}
+    assert [float(row[3]) for row in rows] == sorted(float(row[3]) for row in rows)
+    page.until("document.querySelector('#jobs').textContent === 'Jobs'", 60)
+    page.click("#jobs")
+    page.until("document.querySelector('dialog[open] .job')")
+    assert texts(page, ".job p")[0] == "done" and "sweep" in texts(page, ".job code")[0]
+    press_button(page, "Close")
+    for folder in shown.out.glob("*widths*"):
+        shutil.rmtree(folder)
+    shutil.rmtree(shown.out / "sweeps")
 
 
 @pytest.mark.slow

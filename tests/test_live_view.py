@@ -19,6 +19,7 @@ from live import TOKEN, showing, write_experiment, write_run
 from core.serve.live.catalog import Catalog
 from core.serve.live.labs import Lab
 from core.serve.live.tables import MetricsTable, Tables, thinned
+from core.tracking.notes import write_notes
 
 ID = "experiments/spaces"
 
@@ -30,6 +31,7 @@ def runs(lab: Path) -> Path:
     for seed in (0, 1):
         write_run(experiment, f"a{seed}", seed=seed, accuracy=0.5 + seed / 100, prompts=200, side="test")
     write_run(experiment, "b", seed=0, status="failed", accuracy=None, description="Does it help?")
+    write_notes(experiment / "out" / "b", {"tags": ["Wide", "long"]})
     return experiment
 
 
@@ -37,6 +39,7 @@ def test_the_table_of_runs_is_filtered_and_sorted(runs: Path) -> None:
     with showing() as server:
         lab = server.get("lab").json
         assert [(one["name"], one["runs"]) for one in lab["experiments"]] == [("spaces", 3)] and not lab["can_act"]
+        assert lab["tags"] == ["long", "Wide"]
         assert server.get("lab", Authorization=f"Bearer {TOKEN}").json["can_act"]
         found = server.get("runs?sort=accuracy&descending=1").json
         assert [row["run"] for row in found["rows"]] == ["a1", "a0", "b"]  # what is not known stands last
@@ -60,7 +63,13 @@ def test_a_run_its_curves_and_what_differs(runs: Path) -> None:
         assert [key["key"] for key in keys if key["differs"]] == ["train.runtime.seed"]
         compared = server.get(f"compare?id={ID}/a0&id={ID}/a1").json
         assert "nothing to compare yet" in compared["sentences"][0]
-        assert server.get(f"curves?id={ID}/none").status == server.get("run?id=").status == 404
+        assert server.get("run?id=").status == 404
+        for name, key in (
+            ("curves", "curves"),
+            ("bands", "groups"),
+        ):  # a run that was removed does not take the others with it
+            found = server.get(f"{name}?id={ID}/none&id={ID}/a0").json
+            assert found["gone"] == [f"{ID}/none"] and len(found[key]) == 1
         assert server.get("curves?x=moon&id=x").status == server.get("curves").status == 400
 
 
@@ -151,8 +160,6 @@ def test_the_catalog_sees_new_changed_and_removed_runs(lab: Path) -> None:
 
 
 def write_notes_of(folder: Path) -> None:
-    from core.tracking.notes import write_notes
-
     write_notes(folder, {"starred": True})
 
 
@@ -169,7 +176,7 @@ def test_stages_and_sweeps(lab: Path) -> None:
     points = [{"run": "p0", "settings": {"k": 1}, "seed": 0, "status": "completed"}, {"run": "p1", "status": "waiting"}]
     (out / "sweeps" / "lr" / "sweep.json").write_text(json.dumps({"experiment": "spaces", "points": points}))
     (out / "sweeps" / "lr" / "report.html").write_text("<p>hello</p>")
-    write_run(experiment, "p0")
+    write_run(experiment, "p0", accuracy=0.75, side="test")
     with showing() as server:
         rows = {row["id"]: row for row in server.get("runs").json["rows"]}
         assert set(rows) == {f"{ID}/whole/base", f"{ID}/whole/chat", f"{ID}/p0"}
@@ -181,6 +188,7 @@ def test_stages_and_sweeps(lab: Path) -> None:
             (f"{ID}/p0", "completed"),
             (None, "waiting"),
         ]
+        assert sweep["side"] == "test" and sweep["points"][0]["accuracy"] == 0.75
         assert server.ask(sweep["report"]).body == b"<p>hello</p>"
         assert server.get(f"sweep?id={ID}/sweeps/..").status == server.get(f"pipeline?id={ID}/p0").status == 404
 
@@ -205,6 +213,17 @@ def test_a_board_is_not_won_by_a_lucky_seed(tmp_path: Path) -> None:
         assert (
             server.get("board?target=2").status == 400 and server.get("board?by=target&target=1").json["entries"] == []
         )
+
+
+def test_a_setting_has_one_name_on_the_whole_board(tmp_path: Path) -> None:
+    """Also where a lab has no other setting that it could be told from."""
+    for name, widths in (("anna", (16, 32)), ("ben", (32,))):
+        experiment = write_experiment(tmp_path / name / "experiments" / "spaces")
+        for width in widths:
+            write_run(experiment, f"s{width}", (f"train.model.n_embd={width}",), accuracy=0.5, prompts=100, side="test")
+    with showing(*(str(tmp_path / name) for name in ("anna", "ben"))) as server:
+        found = {(entry["lab"], entry["name"]) for entry in server.get("board").json["entries"]}
+    assert found == {("anna", "n_embd=16"), ("anna", "n_embd=32"), ("ben", "n_embd=32")}
 
 
 def test_named_models_come_first_and_their_runs_are_at_live(runs: Path) -> None:

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import csv
+import itertools
 import json
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 from click.testing import Result
 from safetensors.torch import load_file
 
+from core.tracking.answers import read_answers
+from core.training import ladder
 from core.training.progress import Progress
 from core.training.trainer import MOST_ROLLBACKS
 
@@ -95,7 +99,7 @@ def test_the_rates_are_halved_from_there_on(spaces: Path, terrarium: Terrarium) 
     result = terrarium("train", "spaces", *NOT_TIMED, *constant, "-s", "train.runtime.on_nan='rollback'")
     assert result.exit_code == 0, result.output
     rates = [float(row["learning_rate"]) for row in rows(spaces / "out" / "default")]
-    assert rates == pytest.approx([rates[0]] * 2 + [rates[0] / 2] * 4)
+    assert rates == pytest.approx([rates[0]] * 3 + [rates[0] / 2] * 3)  # back to step 3, the best so far
 
 
 def test_a_first_step_that_is_not_finite_goes_back_to_the_start(spaces: Path, terrarium: Terrarium) -> None:
@@ -134,6 +138,79 @@ def test_a_resume_leaves_the_same_batches_out(spaces: Path, terrarium: Terrarium
 )
 def test_batches_are_taken_in_order_past_those_left_out(skipped: list[int], numbers: list[int]) -> None:
     assert [Progress(step=step, skipped=skipped).batch for step in range(5)] == numbers
+
+
+ROLL_BACK = (*NOT_TIMED, "-s", "train.runtime.on_nan='rollback'")
+NOT_SAVED = ("-s", "train.runtime.checkpoint_interval=1000")
+ONLY_AT_THE_START = (*NOT_SAVED, "-s", "train.runtime.eval_interval=1000000")  # so that a rollback goes back to step 0
+
+
+def norm_of(checkpoint: Path) -> float:
+    """The norm of a checkpoint's weights, as the column param_norm has it."""
+    tensors = load_file(checkpoint / "model.safetensors").values()
+    return float(torch.stack([tensor.double().square().sum() for tensor in tensors]).sum().sqrt())
+
+
+def test_kept_steps_of_an_abandoned_branch_are_not_those_of_the_run(spaces: Path, terrarium: Terrarium) -> None:
+    """Steps 1 and 2 are kept, step 4 fails: back to 0, at half of the rates. Each kept step is of the way that the rows tell of."""
+    poisoned(spaces, "loss", "(4,)")
+    keep = ("-s", "train.runtime.keep_checkpoints=4", "-s", "train.runtime.log_interval=1")
+    result = terrarium("train", "spaces", *ROLL_BACK, *ONLY_AT_THE_START, *keep)
+    assert result.exit_code == 0 and "Back to step 0" in result.stdout, result.output
+    folder = spaces / "out" / "default"
+    kept = ladder.kept_steps(folder / "checkpoints")
+    assert kept == [0, 1, 2, 6]
+    told = {int(row["step"]): float(row["param_norm"]) for row in rows(folder)}
+    assert [norm_of(folder / "checkpoints" / ladder.kept_name(step)) for step in kept[1:]] == pytest.approx([told[step] for step in kept[1:]], rel=1e-5)  # fmt: skip
+
+
+def good_only_after(folder: Path, call: int) -> None:
+    """Have evaluations find a model that is sure of nonsense, but for those after a training call."""
+    source = (folder / "prepare.py").read_text()
+    scripted = f"logits = self.table(tokens) * (1.0 if self.training or self.calls == {call} else 30.0)"
+    (folder / "prepare.py").write_text(source.replace("logits = self.table(tokens)", scripted))
+
+
+def test_nothing_of_an_abandoned_branch_is_left_behind_a_rollback(spaces: Path, terrarium: Terrarium) -> None:
+    """Step 1 is the best. Back to it from step 4, and failed for good: step 2 was kept, and steps 2 and 3 had answers."""
+    poisoned(spaces, "loss", "range(4, 1000)")
+    good_only_after(spaces, 1)
+    settings = (*NOT_SAVED, "-s", "train.runtime.keep_checkpoints=4", "-s", "train.runtime.eval_interval=1")
+    result = terrarium("train", "spaces", *ROLL_BACK, *settings)
+    assert result.exit_code == 1 and "Back to step 1" in result.stdout, result.output
+    folder = spaces / "out" / "default"
+    assert ladder.kept_steps(folder / "checkpoints") == [0, 1]
+    assert [row["step"] for row in rows(folder)] == ["1"]
+    assert {answer["step"] for answer in read_answers(folder)} == {1}
+
+
+def test_a_run_of_minutes_keeps_another_step_for_those_it_has_abandoned(
+    spaces: Path, terrarium: Terrarium, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each look at the clock is 10 ms later, of 3 s: the second rung is at 30 ms, the rollback soon after it."""
+    clock = itertools.count()
+    monkeypatch.setattr("core.training.pace.time", SimpleNamespace(perf_counter=lambda: next(clock) / 100))
+    poisoned(spaces, "loss", "(10,)")
+    minutes = ("-s", "train.runtime.max_minutes=0.05", "-s", "train.runtime.keep_checkpoints=3")
+    result = terrarium("train", "spaces", *ROLL_BACK, *ONLY_AT_THE_START, *minutes)
+    assert result.exit_code == 0 and "step 10: the loss is nan for batch 9. Back to step 0" in result.stdout, result.output  # fmt: skip
+    first, middle, last = ladder.kept_steps(spaces / "out" / "default" / "checkpoints")
+    assert (first, middle) == (0, 1) and last > 20
+
+
+def test_the_best_checkpoint_is_never_of_an_abandoned_branch(spaces: Path, terrarium: Terrarium) -> None:
+    """`last` is saved at 2 of 5 steps, step 3 is the best by far, step 4 fails, and nothing is as good again."""
+    poisoned(spaces, "loss", "(4,)")
+    good_only_after(spaces, 3)
+    settings = ("-s", "train.runtime.eval_interval=1", "-s", "train.schedule.max_iters=5", "-s", "train.optim.learning_rate=0.1")  # fmt: skip
+    result = terrarium("train", "spaces", *ROLL_BACK, *settings)
+    assert result.exit_code == 0 and "step 4: the loss is nan for batch 3. Back to step" in result.stdout, result.output
+    folder = spaces / "out" / "default"
+    summary = json.loads((folder / "summary.json").read_text())
+    state = json.loads((folder / "checkpoints" / "best" / "state.json").read_text())
+    assert state["step"] == summary["best_step"] == state["progress"]["step"]
+    told = {int(row["step"]): float(row["val_loss"]) for row in rows(folder)}
+    assert summary["best_val_loss"] == pytest.approx(told[summary["best_step"]], rel=1e-5) and min(told.values()) == told[summary["best_step"]]  # fmt: skip
 
 
 def test_a_norm_that_overflows_is_not_taken_for_a_number() -> None:

@@ -10,7 +10,7 @@ import pytest
 pytest.importorskip("starlette", reason="needs the extra serve")
 pytest.importorskip("uvicorn", reason="needs the extra serve")
 
-from browser import CHROMIUM, Browser, Page, browser
+from browser import CHROMIUM, Browser, Page
 from chat_page import IDLE, READY, say, texts
 from serving import Running, serving, trained_lab
 
@@ -20,12 +20,6 @@ pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium")
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     with trained_lab(tmp_path_factory.mktemp("page")), serving(["talker", "spaces"]) as running:
-        yield running
-
-
-@pytest.fixture(scope="module")
-def chromium(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
-    with browser(tmp_path_factory.mktemp("profile")) as running:
         yield running
 
 

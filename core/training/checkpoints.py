@@ -158,15 +158,16 @@ def set_aside_damaged(parent: Path, name: str, used: Path) -> None:
         durable.rename(folder, damaged)
 
 
-def forget(parent: Path, after: int) -> None:
-    """Remove the steps that were kept after a step: the run goes on from there, and keeps them again."""
-    for step in kept_steps(parent):
-        if step > after:
-            target, *_, temporary = names(parent, kept_name(step))
-            durable.remove_tree(temporary)
-            durable.rename(target, temporary)  # at once, for those who look for kept steps now
+def forget(parent: Path, after: int) -> bool:
+    """Remove the steps that were kept after a step: the run goes on from there, and keeps them again. Returns whether there were any."""
+    later = [step for step in kept_steps(parent) if step > after]
+    for step in later:
+        target, *_, temporary = names(parent, kept_name(step))
+        durable.remove_tree(temporary)
+        durable.rename(target, temporary)  # at once, for those who look for kept steps now
     for rest in parent.glob(f"{files.TEMPORARY}step-*"):
         durable.remove_tree(rest)
+    return bool(later)
 
 
 def candidates(parent: Path, name: str) -> list[Path]:

@@ -19,6 +19,7 @@ from core.errors import RunFailed
 from core.listener import Listener
 from core.plugins.manager import Plugins
 from core.process import StopRequest
+from core.tracking.answers import keep_answers
 from core.tracking.metrics import EPOCH, MetricsFile
 from core.tracking.run import Run
 from core.training import checkpoints, ladder
@@ -84,11 +85,12 @@ def train(run: Run, parts: Parts, progress: Progress, metrics: MetricsFile, stop
     checkpoints.forget(run.checkpoints, after=progress.step or -1)  # what a try that came further has kept
     if config.runtime.keep_checkpoints > 1 and not progress.step:
         keep(run, parts, progress, pace)
-    if config.runtime.on_nan == "rollback" and not progress.step:
-        save(run, parts, progress, pace, "last")  # something to go back to
+    rolls_back = config.runtime.on_nan == "rollback"
     if parts.collapsed is not None and not progress.best_evaluation:
         evaluate(run, parts, progress, pace)
         progress.stopped_by = ""  # a run takes at least one step
+    if rolls_back and not progress.step:
+        save(run, parts, progress, pace, "last")  # something to go back to
 
     if progress.stopped_by != config.runtime.stop_when and not progress.stopped_by.startswith(COLLAPSE):
         progress.stopped_by = ""  # it is from an earlier try with another condition
@@ -140,7 +142,8 @@ def train(run: Run, parts: Parts, progress: Progress, metrics: MetricsFile, stop
         stopping = bool(stop.number) and not unread
         if due.kept or (over and config.runtime.keep_checkpoints):
             keep(run, parts, progress, pace)
-        if due.checkpoint or stopping or over:
+        is_best = due.evaluation and progress.best_step == progress.step
+        if due.checkpoint or stopping or over or (rolls_back and is_best):  # so that `best` stays on the run's way
             if stopping or over:
                 pace.count_rest()
             metrics.sync()  # a resume keeps the rows up to its checkpoint, so they must be on disk before it
@@ -181,7 +184,9 @@ def roll_back(
     pace.lap()
     note_saved(run, parts, progress, parts.saver.finish())
     former = saving.restore(run, parts.model, parts.optimizer, parts.identity)
-    checkpoints.forget(run.checkpoints, after=former.step)
+    keep_answers(run.folder, former.step)
+    if checkpoints.forget(run.checkpoints, after=former.step):
+        pace.passed = 0  # a run of minutes keeps its next step in their place
     kept = {
         "skipped": sorted([*progress.skipped, number]),
         "seconds": progress.seconds,

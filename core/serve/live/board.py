@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -59,7 +60,7 @@ def about_board(view: View, asked: Parameters) -> Account:
 
 def named_alike(groups: Sequence[Group]) -> list[Group]:
     """Groups of several labs with names by what differs in all labs, so that one setting has one name."""
-    names = {}
+    names: dict[Path, str] = {}
     for experiment in {group.runs[0].summary.get("experiment") for group in groups}:
         everywhere = grouped(
             [run for group in groups for run in group.runs if run.summary.get("experiment") == experiment]

@@ -61,7 +61,7 @@ def about_sweep(view: View, asked: Parameters) -> Account:
     for point in target.sweep["points"]:
         entry = entries.get(point["run"])
         row = row_of(entry) if entry else {}
-        if entry and row["accuracy"] is not None:
+        if entry and row.get("accuracy") is not None:
             sides.add(str(entry.summary.get("side")))
         settings = point.get("settings") if isinstance(point.get("settings"), dict) else {}
         seed = point.get("seed")

@@ -107,14 +107,11 @@ class View:
         return list(map(self.find, each_once(ids)))
 
     def find_those_there(self, ids: Iterable[str]) -> tuple[list[Entry], list[str]]:
-        """As `find_all`, and the ids of runs that are not there, such as removed ones. Raises Refused if all are unknown."""
+        """As `find_all`, and the ids of runs that are not there, such as removed ones. Raises Refused for none and for too many."""
         asked = each_once(ids)
         self.catalog.update(FRESH if self.catalog.entries.keys() >= set(asked) else 0.0)
         known = self.catalog.entries
-        gone = [id for id in asked if id not in known]
-        if len(gone) == len(asked):
-            self.find(asked[0])  # raises
-        return [known[id] for id in asked if id in known], gone
+        return [known[id] for id in asked if id in known], [id for id in asked if id not in known]
 
 
 def each_once(ids: Iterable[str]) -> list[str]:

@@ -17,12 +17,16 @@ export function button(text, label, click) {
   return made;
 }
 
+const said = make("div", { id: "toast", hidden: true });
+said.setAttribute("role", "alert");
+document.body.append(said);
+
 // Say something for eight seconds, with one thing that can be done about it.
 export function toast(text, action = "", act = null) {
-  const close = () => { $("toast").hidden = true; };
-  $("toast").replaceChildren(make("span", { textContent: text }));
-  if (action) $("toast").append(make("button", { type: "button", textContent: action, onclick: () => { close(); act(); } }));
-  $("toast").hidden = false;
+  const close = () => { said.hidden = true; };
+  said.replaceChildren(make("span", { textContent: text }));
+  if (action) said.append(make("button", { type: "button", textContent: action, onclick: () => { close(); act(); } }));
+  said.hidden = false;
   clearTimeout(toast.timer);
   toast.timer = setTimeout(close, 8000);
 }

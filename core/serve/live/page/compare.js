@@ -127,10 +127,7 @@ export function compareView({ rowOf, sorting, lab, changed }) {
 
   // What the server says of some runs, without those that are gone.
   async function ask(path, values, signal) {
-    const found = await get(path, values, signal).catch((error) => {
-      if (error.status !== 404) throw error;
-      return { curves: [], groups: [], metrics, gone: values.id }; // none of them is there
-    });
+    const found = await get(path, values, signal);
     if (found.gone.length && !signal.aborted) forgetGone(found.gone);
     return found;
   }
