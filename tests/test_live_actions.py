@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import signal
 import sys
 import time
@@ -335,13 +336,46 @@ def test_each_job_has_a_log_of_its_own(lab: Path) -> None:
     assert sorted(path.parent.name for path in logs.rglob("*.log")) == ["fär", "für", "für", "seeds"]
 
 
-def test_a_model_is_opened_when_it_is_asked(spaces: Path, terrarium: Terrarium) -> None:
+def test_a_model_is_opened_when_it_is_asked(
+    spaces: Path, terrarium: Terrarium, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Few are open at once; one whose run has newer weights is opened again, and one whose run is gone is closed."""
     assert terrarium("train", "spaces").exit_code == 0
+    for name in "abc":
+        shutil.copytree(spaces / "out" / "default", spaces / "out" / name)
     with showing() as server:
-        [listed] = server.ask("/v1/models").json["data"]
+        listed = server.ask("/v1/models").json["data"][-1]
         assert listed["id"] == "spaces/default" and listed["meta"]["opened"] is False
         opened = server.ask("/v1/models/spaces/default").json
         assert opened["meta"]["n_vocab"] and "opened" not in opened["meta"]
         said = server.ask("/v1/completions", {"model": "spaces/default", "prompt": "ab: ", "max_tokens": 3})
         assert said.status == 200 and server.ask("/v1/models/spaces/none").status == 404
         assert server.ask("/v1/completions", {"prompt": "ab: "}).status == 400
+
+        opened = []
+        monkeypatch.setattr("core.serve.models.open_model", counting(opened))
+
+        def ask(name: str) -> int:
+            return server.ask(f"/v1/models/spaces/{name}").status
+
+        assert ask("default") == 200 and opened == []
+        assert ask("a") == 200 and ask("b") == 429 and opened == ["spaces/a"]
+        monkeypatch.setattr("core.serve.live.shelf.JUST_FOUND", 0.0)
+        assert ask("b") == 200 and ask("c") == 200 and opened == ["spaces/a", "spaces/b", "spaces/c"]
+        assert server.ask("/metrics").body.count(b"requests_waiting{") == 2
+        os.utime(spaces / "out" / "c" / "checkpoints" / "best" / "state.json")
+        assert ask("c") == 200 and opened[3:] == ["spaces/c"] and ask("c") == 200 and len(opened) == 4
+        shutil.rmtree(spaces / "out" / "c")
+        monkeypatch.setattr("core.serve.live.catalog.YOUNG", 0)
+        until(lambda: ask("c") == 404)
+
+
+def counting(opened: list[str]) -> Callable[..., Any]:
+    """open_model, which notes the names."""
+    from core.serve.models import open_model
+
+    def noting(known: str, *arguments: Any) -> Any:
+        opened.append(known)
+        return open_model(known, *arguments)
+
+    return noting

@@ -215,6 +215,46 @@ def test_other_origins_and_names_see_nothing(server: LiveServer) -> None:
     assert "default-src 'self'" in found["content-security-policy"] and found["x-content-type-options"] == "nosniff"
 
 
+NAVIGATION = {"Sec-Fetch-Mode": "navigate", "Sec-Fetch-Dest": "document"}
+
+
+@pytest.mark.parametrize("site", ["cross-site", "same-site"])
+def test_pictures_and_frames_of_other_sites_see_nothing(server: LiveServer, site: str) -> None:
+    """A picture or a script of another site is asked for without Origin, but says where it stands."""
+    for path in ("/", "/live/lab", "/live/moment?id=x&step=0&prompt=a", "/v1/models", "/v1/models/x", "/page/dom.js", "/health", f"/live/report/{ID}"):  # fmt: skip
+        found = server.ask(path, headers={"Sec-Fetch-Site": site, "Sec-Fetch-Mode": "no-cors"})
+        assert found.status == 403 and found.headers["cross-origin-resource-policy"] == "same-origin", path
+    for path, status in (("/", 200), ("/live", 200), ("/chat", 200), ("/live/lab", 403), (f"/live/report/{ID}", 403)):
+        assert server.ask(path, headers={"Sec-Fetch-Site": site, **NAVIGATION}).status == status, path
+    for own in ("same-origin", "none"):
+        assert server.get("lab", **{"Sec-Fetch-Site": own}).status == 200
+
+
+def test_the_code_of_others_is_run_for_the_token_only(tmp_path: Path) -> None:
+    """To open a model of a folder that was given by name runs its prepare.py, also to look at it over time."""
+    given = write_experiment(tmp_path / "class" / "spaces")
+    (given / "prepare.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w').close()\n")
+    (write_run(given, "mine") / "checkpoints" / "best").mkdir(parents=True)
+    body = {"model": "spaces/mine", "prompt": "a"}
+
+    def asked(server: LiveServer, **headers: str) -> list[int]:
+        return [
+            server.get("moment?id=class/spaces/mine&step=0&prompt=a", **headers).status,
+            server.ask("/v1/models/spaces/mine", headers=headers).status,
+            server.ask("/v1/completions", body, headers=headers).status,
+            server.ask("/tokenize", {"model": "spaces/mine", "content": "a"}, headers=headers).status,
+        ]
+
+    own = {"Authorization": f"Bearer {TOKEN}"}
+    with showing(str(tmp_path / "class")) as server:
+        assert asked(server) == [403] * 4 and asked(server, Authorization="Bearer wrong") == [403] * 4
+        assert server.ask("/v1/models").status == 200 and not (tmp_path / "ran").exists()
+    with showing(str(tmp_path / "class"), read_only=True) as server:
+        assert asked(server, **own) == [403] * 4 and not (tmp_path / "ran").exists()
+    with showing(str(tmp_path / "class")) as server:
+        assert asked(server, **own) == [400] * 4  # opened, as far as its checkpoint can be
+
+
 def test_a_link_leads_nowhere_in_a_lab_that_was_given(tmp_path: Path) -> None:
     """In class mode a folder may be a stranger's: links to others' runs, and an out folder elsewhere, are not followed."""
     own = write_experiment(tmp_path / "teacher" / "spaces")

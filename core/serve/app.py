@@ -75,7 +75,7 @@ def application(
     guard = Middleware(Guard, limits=limits, token=token, hosts=tuple(hosts))
     handlers: dict[Any, Any] = {Refused: on_refused, HTTPException: on_http, Exception: on_bug}
     app = Starlette(routes=routes, middleware=[guard], exception_handlers=handlers, lifespan=lifespan)
-    app.state.shelf, app.state.limits = shelf, limits
+    app.state.shelf, app.state.limits, app.state.view = shelf, limits, view
     return app
 
 

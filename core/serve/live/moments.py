@@ -12,6 +12,7 @@ from core.errors import RunFailed, UserError
 from core.serve.errors import Refused, refused
 from core.serve.live.parameters import Parameters
 from core.serve.live.rows import plan_of
+from core.serve.live.tokens import refuse_code_of_others
 from core.serve.live.view import View, finite
 from core.training.ladder import kept_steps
 
@@ -32,6 +33,7 @@ def about_moment(view: View, asked: Parameters) -> Any:
     from core.lab.stages import trained_as
 
     entry = view.find(asked.text("id"))
+    refuse_code_of_others(entry.lab, may_act=asked.may_act)
     step, prompt = asked.number("step", 0, 0, 10**11), asked.text("prompt")
     try:
         key = (entry.id, entry.started)

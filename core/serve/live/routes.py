@@ -29,6 +29,7 @@ from core.serve.live.moments import MOST_WAITING, POOL, about_moment, about_mome
 from core.serve.live.parameters import Parameters
 from core.serve.live.targets import find_target
 from core.serve.live.together import about_again, about_compare, about_jobs, about_pipeline, about_sweep
+from core.serve.live.tokens import is_let_act, refuse_without_token
 from core.serve.live.view import FRESH, View, finite
 
 PAGE = Path(__file__).parent / "page"
@@ -182,22 +183,3 @@ def encoded(value: Any) -> bytes:
 
 def as_json(body: bytes) -> Response:
     return Response(body, 200, {"Cache-Control": "no-store"}, "application/json")
-
-
-def refuse_without_token(view: View, request: Request) -> None:
-    """Raise Refused for an action in a view that only shows, or without the token."""
-    if view.read_only:
-        raise Refused("this server only shows: nothing can be changed here", status=403, code="read_only")
-    if not is_let_act(view, request):
-        raise Refused(
-            "the token is missing or wrong: open the address that the server has printed, or send `Authorization: Bearer TOKEN`",
-            status=401,
-            code="invalid_api_key",
-            headers={"WWW-Authenticate": "Bearer"},
-        )
-
-
-def is_let_act(view: View, request: Request) -> bool:
-    """Whether a request shows the token that actions need. It is compared in constant time."""
-    given = request.headers.get("authorization", "").removeprefix("Bearer ").strip()
-    return bool(view.token) and hmac.compare_digest(given.encode(), view.token.encode())
