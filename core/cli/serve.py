@@ -10,7 +10,7 @@ from core.cli import completion, options
 
 
 @click.command()
-@click.argument("names", metavar="[EXP[/RUN] | DIR]...", nargs=-1, shell_complete=completion.groups)
+@click.argument("names", metavar="[EXP[/RUN] | DIR]...", nargs=-1, shell_complete=completion.served)
 @click.option(
     "--host",
     metavar="ADDRESS",
