@@ -91,3 +91,35 @@ def test_the_slider_moves_through_the_steps(shown: Shown, chromium: Browser) -> 
     page.run("location.hash = 'run=experiments%2Fspaces%2Fplain'")
     page.until("document.querySelector('#pane h1')?.textContent.includes('plain')")
     assert not page.run("[...document.querySelectorAll('[role=tab]')].some((one) => one.textContent === 'Over time')")  # fmt: skip
+
+
+def test_the_picture_of_embeddings_zooms_about_a_place(shown: Shown, chromium: Browser) -> None:
+    page = chromium.page(shown.whole)
+    page.until(READY)
+    page.run(f"location.hash = 'run={ID.replace('/', '%2F')}'")
+    press_button(page, "Over time")
+    page.until("document.querySelector('.cloud')?.getAttribute('aria-label')?.includes('step 6')")
+    seen = "document.querySelector('.cloud').toDataURL()"
+    turn = """(() => {
+        const cloud = document.querySelector('.cloud'), edge = cloud.getBoundingClientRect();
+        return cloud.dispatchEvent(new WheelEvent('wheel', { deltaY: -300, clientX: edge.left + 50, clientY: edge.top + 50, bubbles: true, cancelable: true }));
+    })()"""
+    whole = page.run(seen)
+    assert page.run(turn) is True  # the page scrolls, as the picture was not clicked
+    page.run("document.querySelector('.cloud').focus({ preventScroll: true })")
+    assert page.run(turn) is False
+    page.until(f"{seen} !== {json.dumps(whole)}")
+    assert page.run("document.querySelector('.moments figcaption button').textContent") == "Whole picture"
+    press_button(page, "Whole picture")
+    page.until(f"{seen} === {json.dumps(whole)}")
+    assert page.run("document.querySelector('.moments figcaption button').hidden")
+    # A place stays where it is, and nothing beyond the whole is shown.
+    found = page.run("""import('/live/page/cloud.js').then(({ freeNames, wholeOf, within, zoomed }) => {
+        const whole = wholeOf(10), place = { x: 4, y: -2 }, close = zoomed(whole, 0.5, place, whole);
+        const at = ({ x, y, half }) => [(place.x - x) / half, (place.y - y) / half];
+        return { before: at(whole), after: at(close), half: close.half / whole.half, out: zoomed(close, 8, place, whole), whole,
+            held: within({ x: 100, y: 0, half: whole.half / 4 }, whole).x / whole.half, free: freeNames(['a', 'b', 'c'], [[10, 10], [12, 11], [60, 60]], 14) };
+    })""")
+    assert found["before"] == pytest.approx(found["after"]) and found["half"] == 0.5
+    assert found["out"] == found["whole"] and found["held"] == 0.75 and found["free"] == [True, False, True]
+    assert page.complaints() == []

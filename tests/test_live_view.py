@@ -18,6 +18,7 @@ from live import TOKEN, showing, write_experiment, write_run
 
 from core.serve.live.catalog import Catalog
 from core.serve.live.labs import Lab
+from core.serve.live.routes import ANSWERS
 from core.serve.live.tables import MetricsTable, Tables, thinned
 from core.tracking.notes import write_notes
 
@@ -117,6 +118,33 @@ def test_only_new_bytes_are_read(tmp_path: Path) -> None:
         file.write("100001,5\n")
     table.update()
     assert len(table.table) == 100_001 and table.read_to == size + 9
+
+
+def test_what_has_not_changed_is_made_once(runs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While one run grows, answers about others stay, and of several together only its part is made anew."""
+    from core.serve.live import drawing, tables, view
+
+    made: list[str] = []
+    summary = json.loads((runs / "out" / "b" / "summary.json").read_text()) | {"status": "interrupted"}
+    (runs / "out" / "b" / "summary.json").write_text(json.dumps(summary))
+    for path in runs.rglob("*"):
+        os.utime(path, (1e9, 1e9))  # nothing is young
+    curves, thin, whole = drawing.about_curves, tables.thinned, view.whole_row
+    monkeypatch.setattr("core.serve.live.tables.thinned", lambda *of: made.append("thinned") or thin(*of))
+    monkeypatch.setattr("core.serve.live.view.whole_row", lambda entry, row: made.append(entry.run) or whole(entry, row))  # fmt: skip
+    monkeypatch.setitem(ANSWERS, "curves", lambda *of: made.append("curves") or curves(*of))
+    with showing() as server:
+        asked = (f"curves?id={ID}/a0&id={ID}/a1", f"curves?id={ID}/a0&id={ID}/b", "runs")
+        for query in asked:
+            server.get(query)
+        assert made == ["curves", "thinned", "thinned", "curves", "thinned", "a0", "a1", "b"]
+        made.clear()
+        with (runs / "out" / "b" / "metrics.csv").open("a") as file:
+            file.write("500,600,20,0.25,0.5,\n")
+        time.sleep(1.1)
+        answers = [server.get(query).json for query in asked]
+        assert made == ["curves", "thinned", "b"] and answers[1]["curves"][1]["x"][-1] == 500
+        assert [row["step"] for row in answers[2]["rows"] if row["run"] == "b"] == [500]
 
 
 def test_a_thinned_curve_keeps_its_peaks() -> None:

@@ -11,7 +11,7 @@ import stat
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -98,6 +98,13 @@ class Catalog:
     def changed_since(self, version: int) -> set[str]:
         """The ids of runs that were added, changed or removed after a version."""
         return set().union(*(ids for at, ids in list(self.changes) if at > version))
+
+    def are_unchanged(self, ids: Iterable[str], version: int) -> bool:
+        """Whether these runs are as they were at a version. False where that is too long ago to be known."""
+        recorded = list(self.changes)
+        if len(recorded) == self.changes.maxlen and recorded[0][0] > version:
+            return False
+        return self.changed_since(version).isdisjoint(ids)
 
     def is_fresh(self, seconds: float) -> bool:
         """Whether it was updated within the last seconds."""

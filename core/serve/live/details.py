@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 from pathlib import Path
 from typing import Any
@@ -10,12 +11,13 @@ from core.errors import UserError
 from core.report.differences import INHERITED
 from core.report.samples import read_samples
 from core.serve.errors import Refused
-from core.serve.live.catalog import LARGEST, Entry, open_file
+from core.serve.live.catalog import LARGEST, Entry, open_file, stamp
 from core.serve.live.jobs import newest_log
 from core.serve.live.parameters import Parameters
 from core.serve.live.sweeps import SWEEPS
 from core.serve.live.targets import Target, find_target
 from core.serve.live.view import View, config_of, finite
+from core.tracking.answers import FILE as ANSWERS
 from core.tracking.answers import read_answers
 from core.tracking.figures import by_numbers
 from core.training.ladder import kept_steps, written
@@ -79,7 +81,7 @@ def groups_of(view: View, entry: Entry) -> dict[str, float]:
 
 def samples_of(entry: Entry, problems: list[str]) -> list[Account]:
     """What the run answered at each evaluation; where that is not kept, what it wrote at its end. Adds to problems."""
-    if found := read_answers(entry.folder):
+    if found := answers_of(entry.folder, stamp(entry.folder / ANSWERS)):
         return found[-MOST_SAMPLES:]
     path = entry.folder / "samples.json"
     try:
@@ -97,6 +99,12 @@ def samples_of(entry: Entry, problems: list[str]) -> list[Account]:
         {"step": step, "prompt": sample.start, "truth": sample.truth, "answer": sample.text, "right": sample.correct}
         for sample in written.samples
     ]
+
+
+@functools.lru_cache(maxsize=8)
+def answers_of(folder: Path, at: tuple[int, int]) -> list[Account]:
+    """`read_answers`, once for each state of the file."""
+    return read_answers(folder)
 
 
 def checkpoints_of(folder: Path) -> list[str]:

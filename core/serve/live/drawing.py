@@ -9,7 +9,7 @@ import numpy as np
 
 from core.lab.choosing import grouped
 from core.serve.live.parameters import Parameters
-from core.serve.live.tables import AXES, Values, curve_of
+from core.serve.live.tables import AXES, Values
 from core.serve.live.view import View, run_data
 
 LEAST_POINTS, MOST_POINTS = 10, 5000
@@ -29,7 +29,8 @@ def about_curves(view: View, asked: Parameters) -> Account:
         known |= dict.fromkeys(table.metrics)
         problem = table.problem or entry.problem
         curves.append(
-            {"id": entry.id, **curve_of(table, metric, axis, points)} | ({"problem": problem} if problem else {})
+            {"id": entry.id, **view.tables.thinned(table, metric, axis, points)}
+            | ({"problem": problem} if problem else {})
         )
     return {"metric": metric, "x": axis, "metrics": list(known), "curves": curves, "gone": gone}
 

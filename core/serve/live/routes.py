@@ -52,6 +52,7 @@ ANSWERS: dict[str, About] = {
     "moment": about_moment,
 }
 COMPUTED = "moment"  # by a model, which takes a while
+OF_RUNS = ("curves", "bands", "settings", "compare")  # what depends on the runs of its ids alone
 GROWING = ("log", "jobs")  # what changes without the catalog: never kept
 KEPT, LARGEST_KEPT = 256, 1 << 17  # answers, bytes of one
 REPORT = {
@@ -103,7 +104,8 @@ class AnswersKept:
             await asyncio.to_thread(self.view.catalog.update, FRESH)
         version, key = self.view.version, (name, str(asked), may_act)
         known = self.kept.get(key)
-        if known and known[0] == version:
+        if known and (known[0] == version or self.still_holds(name, asked, known[0])):
+            self.kept[key] = version, known[1]
             self.kept.move_to_end(key)
             return known[1]
         if (other := self.on_the_way.get(key)) is not None:
@@ -125,6 +127,10 @@ class AnswersKept:
             while len(self.kept) > KEPT:
                 self.kept.popitem(last=False)
         return body
+
+    def still_holds(self, name: str, asked: QueryParams, version: tuple[int, int]) -> bool:
+        """Whether an answer of an older version is about runs that have not changed since, and nothing else."""
+        return name in OF_RUNS and self.view.catalog.are_unchanged(asked.getlist("id"), version[0])
 
     def made(self, name: str, asked: Parameters) -> bytes:
         """The body of an answer, made anew."""

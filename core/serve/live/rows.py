@@ -58,9 +58,8 @@ def row_of(entry: Entry) -> Row:
     }
 
 
-def whole_row(entry: Entry, sweeps: Mapping[str, str]) -> Row:
-    """The row with its length, progress and time left. sweeps: id of a run -> id of its sweep."""
-    row = row_of(entry)
+def whole_row(entry: Entry, row: Row) -> Row:
+    """The row of a run with its length, progress and time left, and whether it can be asked. row: as `row_of` has made it."""
     unit, length, variant = plan_of(entry)
     done = row["step"] if unit == "steps" else row["seconds"]
     progress = min(1.0, done / length) if length and done is not None else None
@@ -76,7 +75,6 @@ def whole_row(entry: Entry, sweeps: Mapping[str, str]) -> Row:
         "unit": unit,
         "progress": progress,
         "seconds_left": left,
-        "sweep": sweeps.get(entry.id),
         "can_chat": not entry.problem and any((checkpoints / name).is_dir() for name in ("best", "last")),
     }
 

@@ -7,24 +7,26 @@ from __future__ import annotations
 
 import csv
 import io
+import itertools
 import os
 import threading
 from collections import OrderedDict
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from core.serve.live.catalog import open_file
+from core.serve.live.catalog import is_young, open_file, stamp
 from core.serve.live.rows import finite_number
 
 Values = npt.NDArray[np.float64]
 AXES = ("step", "tokens", "seconds")
 ROOM = 64 << 20  # bytes of columns that are kept
+MOST_CURVES = 200  # thinned ones that are kept: some 15 MB
 MOST_COLUMNS, LARGEST = 500, 512 << 20  # of one file; what is behind that is not read
 BLOCK = 5000  # rows that are read as Python's numbers at once
 NAN = float("nan")
+REVISIONS = itertools.count()  # each state of a table has a number of its own
 
 
 class MetricsTable:
@@ -41,9 +43,15 @@ class MetricsTable:
         self.read_to = self.file = 0
         self.problem = ""
         self.joined: Values | None = None
+        self.filled: list[str] | None = None
+        self.revision = next(REVISIONS)
+        self.stamp = (0, 0)
 
     def update(self) -> None:
         """Read what has been written since. A file that was replaced or cut is read anew."""
+        at = stamp(self.path)
+        if at == self.stamp and at != (0, 0) and not is_young(at[1]):
+            return
         try:
             with open_file(self.path) as file:
                 found = os.fstat(file.fileno())
@@ -57,6 +65,7 @@ class MetricsTable:
         except OSError:
             self.begin()
             return
+        self.stamp = at
         whole = data[: data.rfind(b"\n") + 1]
         self.read_to += len(whole)
         if whole:
@@ -84,7 +93,8 @@ class MetricsTable:
         block = np.array(rows, dtype=np.float64)
         block[np.isinf(block)] = NAN
         self.rows.append(block)
-        self.joined = None
+        self.joined = self.filled = None
+        self.revision = next(REVISIONS)
 
     @property
     def table(self) -> Values:
@@ -103,7 +113,10 @@ class MetricsTable:
     @property
     def metrics(self) -> list[str]:
         """The columns that have a value anywhere, but for those that others are drawn over."""
-        return [name for name in self.names if name not in AXES and not np.isnan(self.column(name)).all()]
+        if self.filled is None:
+            known = ~np.isnan(self.table)
+            self.filled = [name for at, name in enumerate(self.names) if name not in AXES and known[:, at].any()]
+        return self.filled
 
     def curve(self, metric: str, axis: str) -> tuple[Values, Values]:
         """x and y where both are known."""
@@ -133,6 +146,7 @@ class Tables:
     def __init__(self, room: int = ROOM) -> None:
         self.room = room
         self.known: OrderedDict[Path, MetricsTable] = OrderedDict()
+        self.curves: OrderedDict[tuple[Path, str, str, int], tuple[int, dict[str, list[float]]]] = OrderedDict()
         self.turn = threading.Lock()
 
     def of(self, path: Path) -> MetricsTable:
@@ -145,6 +159,19 @@ class Tables:
             while size > self.room and len(self.known) > 1:
                 size -= self.known.popitem(last=False)[1].size
             return table
+
+    def thinned(self, table: MetricsTable, metric: str, axis: str, points: int) -> dict[str, list[float]]:
+        """A curve of a table, thinned once for each state of it."""
+        key, revision = (table.path, metric, axis, points), table.revision
+        known = self.curves.get(key)
+        if known is None or known[0] != revision:
+            known = revision, thinned(*table.curve(metric, axis), points)
+        with self.turn:
+            self.curves[key] = known
+            self.curves.move_to_end(key)
+            while len(self.curves) > MOST_CURVES:
+                self.curves.popitem(last=False)
+        return known[1]
 
 
 def thinned(x: Values, y: Values, points: int) -> dict[str, list[float]]:
@@ -166,8 +193,3 @@ def thinned(x: Values, y: Values, points: int) -> dict[str, list[float]]:
         "low": np.minimum.reduceat(y, begin).tolist(),
         "high": np.maximum.reduceat(y, begin).tolist(),
     }
-
-
-def curve_of(table: MetricsTable, metric: str, axis: str, points: int) -> dict[str, Any]:
-    """The thinned curve of a metric over an axis."""
-    return thinned(*table.curve(metric, axis), points)

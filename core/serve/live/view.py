@@ -6,7 +6,7 @@ import functools
 import hashlib
 import hmac
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,7 +17,7 @@ from core.files import is_locked
 from core.report.runs import RunData
 from core.roles import flat
 from core.serve.errors import Refused
-from core.serve.live.catalog import LARGEST, Catalog, Entry, stamp
+from core.serve.live.catalog import ACTIVE, LARGEST, Catalog, Entry, is_young, stamp
 from core.serve.live.jobs import Jobs
 from core.serve.live.rows import row_of, whole_row
 from core.serve.live.sweeps import runs_of_sweeps
@@ -51,6 +51,7 @@ class View:
     jobs: Jobs = field(default_factory=Jobs)
     moments: tuple[tuple[str, str], Moments] | None = None
     short_rows: dict[str, tuple[Entry, dict[str, Any]]] = field(default_factory=dict)
+    whole_rows: dict[str, tuple[Entry, dict[str, Any]]] = field(default_factory=dict)  # of runs that have ended
     known_sweeps: tuple[int, dict[str, str]] = field(default=(-1, {}))  # with the version of the catalog
 
     @property
@@ -80,17 +81,30 @@ class View:
 
     def short_row(self, entry: Entry) -> dict[str, Any]:
         """The row of a run without what takes reading more files, made once for each state of the run."""
-        known = self.short_rows.get(entry.id)
+        return self.kept_row(self.short_rows, entry, row_of)
+
+    def kept_row(
+        self, rows: dict[str, tuple[Entry, dict[str, Any]]], entry: Entry, make: Callable[[Entry], dict[str, Any]]
+    ) -> dict[str, Any]:
+        """The row of a run among those that were made, or made now. Rows of runs that are gone are dropped in time."""
+        known = rows.get(entry.id)
         if known is None or known[0] is not entry:
-            known = self.short_rows[entry.id] = entry, row_of(entry)
+            if len(rows) > 2 * len(self.catalog.entries) + 100:
+                rows.clear()
+            known = rows[entry.id] = entry, make(entry)
         return known[1]
 
     def row(self, entry: Entry) -> dict[str, Any]:
         """The whole row of a run, with what its model is called where it can be asked."""
-        row = whole_row(entry, self.sweeps())
+
+        def make(entry: Entry) -> dict[str, Any]:
+            return whole_row(entry, self.short_row(entry))
+
+        has_ended = entry.status not in ACTIVE and not is_young(entry.time)
+        row = self.kept_row(self.whole_rows, entry, make) if has_ended else make(entry)
         several = len(self.catalog.labs) > 1
         name = entry.id if several else entry.id.partition("/")[2]
-        return row | {"chat": name if row["can_chat"] else None}
+        return row | {"sweep": self.sweeps().get(entry.id), "chat": name if row["can_chat"] else None}
 
     def report_address(self, id: str, folder: Path) -> str | None:
         """Where the page in a folder is, with a key where requests need a token; None without a page."""

@@ -7,6 +7,7 @@ import { forget } from "./ticks.js";
 import { counted, longNameOf, modelOf, nameOf, sizeOf } from "./words.js";
 
 const RUNNING = "running";
+const STOPPED = [130, 143, -2, -15]; // exit codes after Ctrl-C and SIGTERM
 const UNFINISHED = ["interrupted", "failed"];
 
 // Do something at once; a refusal is told for a moment. Returns what the server says, null where it refused.
@@ -173,15 +174,21 @@ export async function start(lab, row = null, usual = "") {
   return started;
 }
 
-// Show what was started from the page, with the last lines of each.
+// Whether a job still runs, and whether it has ended in another way than it should. One that was stopped has not failed.
+export const isOpen = ({ exit }) => exit === null || exit === undefined;
+export const hasFailed = (job) => !isOpen(job) && ![0, ...STOPPED].includes(job.exit);
+
+// Show what was started from the page, with the last lines of each. Returns those that have ended.
 export async function showJobs() {
   const { jobs } = await get("jobs");
-  const shown = jobs.map(({ words, status, exit, lines }) => {
-    const end = exit === null || exit === undefined ? status : exit === 0 ? "done" : `ended with exit code ${exit}`;
+  const shown = jobs.map((job) => {
+    const { words, status, exit, lines } = job;
+    const end = isOpen(job) ? status : exit === 0 ? "done" : hasFailed(job) ? `failed with exit code ${exit}` : "stopped";
     const text = Array.isArray(lines) ? lines.join("\n") : lines ?? "";
     return make("section", { className: "job" }, make("code", { className: "command", textContent: Array.isArray(words) ? words.join(" ") : words }),
-      make("p", { className: exit ? "error" : "soft", textContent: end }), make("pre", { textContent: text, tabIndex: 0 }));
+      make("p", { className: hasFailed(job) ? "error" : "soft", textContent: end }), make("pre", { textContent: text, tabIndex: 0 }));
   });
   if (!shown.length) shown.push(make("p", { textContent: "Nothing was started from this page yet." }));
   await ask("Started from here", shown, { wide: true });
+  return jobs.filter((job) => !isOpen(job));
 }

@@ -4,7 +4,7 @@ import { $, make } from "/page/dom.js";
 import { keepSetting, setting } from "/page/store.js";
 import { listenToTheme } from "/page/theme.js";
 import { askForToken } from "/page/token.js";
-import { showJobs, star, start } from "./actions.js";
+import { hasFailed, isOpen, showJobs, star, start } from "./actions.js";
 import { boardView } from "./board.js";
 import { compareView } from "./compare.js";
 import { ask } from "./dialogs.js";
@@ -20,6 +20,7 @@ const KEYS = [["↑ ↓", "go through the list"], ["Space", "tick a run to compa
   ["← →", "in a chart: read values"], ["+ −", "in a chart: zoom; 0 shows the whole curve"], ["drag, double click", "zoom in a chart, and back"], ["click, wheel", "zoom in the picture of embeddings"]];
 let lab = { labs: [], experiments: [], can_act: false, read_only: true };
 let sort = setting("live.sort", "started"), descending = setting("live.descending", true);
+const looked = new Set(); // jobs that were looked at since they ended
 let view = null, table = null, waiting = new Set(), due = 0;
 
 // What the list is asked for.
@@ -209,7 +210,7 @@ async function loadLab() {
 async function markJobs() {
   if (!lab.can_act) return;
   const { jobs } = await get("jobs").catch(() => ({ jobs: [] }));
-  const open = jobs.filter(({ exit }) => exit === null || exit === undefined).length, failed = jobs.filter(({ exit }) => exit).length;
+  const open = jobs.filter(isOpen).length, failed = jobs.filter((job) => hasFailed(job) && !looked.has(job.job)).length;
   $("jobs").textContent = open ? `${counted(open, "job")} running` : failed ? `${counted(failed, "job")} failed` : "Jobs";
 }
 
@@ -233,7 +234,11 @@ function listen() {
     };
   }
   $("start").onclick = () => guarded(async () => { if (await start(lab, null, $("experiment").value)) { change([]); markJobs(); } });
-  $("jobs").onclick = () => guarded(showJobs);
+  $("jobs").onclick = () => guarded(async () => {
+    const jobs = await showJobs();
+    jobs.forEach(({ job }) => looked.add(job));
+    markJobs();
+  });
   $("help").onclick = showKeys;
   addEventListener("hashchange", route);
   addEventListener("keydown", (event) => {
