@@ -250,8 +250,7 @@ def test_a_run_again_has_all_of_its_settings(lab: Path) -> None:
             "options": {"exact": True, "variant": "x"},
             "settings": ["s.old=1", "max_iters=3", "learning_rate=0.01", "a.b=it's"],
         }
-        refused = server.get(f"again?id={ID}/api")
-        assert refused.status == 409 and "but by: open_experiment" in refused.error
+        assert "but by: open_experiment" in server.get(f"again?id={ID}/api").json["problem"]
         asked = {
             "lab": "experiments",
             "experiment": "spaces",
@@ -261,6 +260,11 @@ def test_a_run_again_has_all_of_its_settings(lab: Path) -> None:
         }
         told = server.post("start", asked | {"options": {"variant": "a b"}, "more": "--exact"}).json
         assert told == {"command": "python -m core.cli train spaces '--variant=a b' -s max_iters=3 --exact"}
+        told = server.post("start", asked | {"more": "max_itrs=3"}).json
+        assert told == {
+            "problem": "`max_itrs`: unknown key 'max_itrs'. Did you mean 'max_iters'? A parameter of documents() is set as prepare.params.max_itrs."
+        }
+        assert server.get("jobs").json == {"jobs": []}
 
 
 def test_a_variant_is_known_however_it_was_asked_for(lab: Path) -> None:

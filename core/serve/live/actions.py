@@ -69,10 +69,15 @@ class AskedToPrune(Strict):
 
 
 def start(view: View, asked: AskedToStart) -> Account:
-    """Start a run or a sweep. dry: only say which command that is."""
+    """Start a run or a sweep. dry: only say which command that is, or the problem with it."""
     place = find_place(view, asked.lab, asked.experiment)
     options = dict(asked.options) | ({NAMING.get(asked.command, ""): asked.name} if asked.name else {})
-    words, name = words_for(view.read, place.experiment, asked.command, asked.settings, options, asked.more)
+    try:
+        words, name = words_for(view.read, place.experiment, asked.command, asked.settings, options, asked.more)
+    except Refused as error:
+        if asked.dry:
+            return {"problem": error.message}
+        raise
     if asked.dry:
         return {"command": command_line([*Program.words, *words])}
     return started(view, place, words, whole_id(place, name.partition("/")[0], is_sweep=asked.command == "sweep"))

@@ -115,8 +115,12 @@ def about_whole(view: View, target: Target, statuses: Sequence[str]) -> Account:
 
 
 def about_again(view: View, asked: Parameters) -> Account:
-    """The command that started a run or a sweep, in its parts, to start another one like it. Its name is left out."""
-    parts = read_recorded(view.read, find_target(view.catalog, asked.text("id")).command)
+    """The command that started a run or a sweep, in its parts but for its name, to start another one like it; or the problem."""
+    command = find_target(view.catalog, asked.text("id")).command
+    try:
+        parts = read_recorded(view.read, command)
+    except Refused as error:
+        return {"problem": error.message}
     options = {name: value for name, value in parts.options.items() if name not in (NAMING[parts.command], *BEGINNING)}
     return {"command": parts.command, "options": options, "settings": list(parts.settings)}
 

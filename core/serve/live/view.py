@@ -107,10 +107,11 @@ class View:
         return row | {"sweep": self.sweeps().get(entry.id), "chat": name if row["can_chat"] else None}
 
     def report_address(self, id: str, folder: Path) -> str | None:
-        """Where the page in a folder is, with a key where requests need a token; None without a page."""
+        """Where the page in a folder is, another address for each state of it; with a key where requests need a token."""
         if not (folder / "report.html").is_file():
             return None
-        return f"/live/report/{quote(id)}" + (f"?key={self.key_of(id)}" if self.asked_for else "")
+        key = f"&key={self.key_of(id)}" if self.asked_for else ""
+        return f"/live/report/{quote(id)}?at={stamp(folder / 'report.html')[1]}{key}"
 
     def key_of(self, id: str) -> str:
         """What opens one report, as a frame cannot send the token."""

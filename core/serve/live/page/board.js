@@ -5,7 +5,7 @@ import { written } from "./chart.js";
 import { tableOf } from "./compare.js";
 import { choice } from "./dialogs.js";
 import { get } from "./lab.js";
-import { counted, duration, percent } from "./words.js";
+import { commitOf, counted, duration, percent } from "./words.js";
 
 const TARGETS = ["0.5", "0.9", "0.99", "1"];
 
@@ -52,7 +52,7 @@ export function boardView() {
     const isOne = new Set(entries.map(({ lab }) => lab)).size < 2;
     const rows = entries.map((entry, at) => [
       String(at + 1), ...(isOne ? [] : [entry.lab]), make("a", { href: `#run=${encodeURIComponent(entry.runs[0])}`, textContent: `${entry.experiment}: ${entry.name}` }), interval(entry, from, to, said),
-      `${counted(entry.runs.length, "seed")}${entry.unfinished ? `, ${entry.unfinished} unfinished` : ""}`, duration(entry.seconds), make("code", { textContent: (entry.commit ?? "").slice(0, 8) || "–" }),
+      `${counted(entry.runs.length, "seed")}${entry.unfinished ? `, ${entry.unfinished} unfinished` : ""}`, duration(entry.seconds), make("code", { textContent: commitOf(entry.commit), title: entry.commit ?? "" }),
       entry.command ? button("Copy command", `Copy: ${entry.command}`, () => copy(entry.command)) : "",
     ]);
     place.className = "";
