@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -62,6 +64,31 @@ class LiveServer(Running):
     def post(self, action: str, body: Any, token: str = TOKEN, **headers: str) -> Answer:
         """POST /live/ACTION."""
         return self.ask(f"/live/{action}", body, headers={"Authorization": f"Bearer {token}", **headers})
+
+
+def until(condition: Callable[[], Any], seconds: float = 60.0) -> Any:
+    """What a condition gives when it holds."""
+    end = time.monotonic() + seconds
+    while not (found := condition()):
+        assert time.monotonic() < end
+        time.sleep(0.1)
+    return found
+
+
+@contextmanager
+def waiting_commands(server: LiveServer, folder: Path) -> Iterator[None]:
+    """Commands that are started only say their words, and wait for Ctrl-C. They are stopped at the end."""
+    script = folder / "python"
+    script.write_text("#!/bin/sh\ntrap 'exit 130' INT\necho \"$@\"\nwhile :; do sleep 0.05; done\n")
+    script.chmod(0o755)
+
+    def running() -> list[str]:
+        return [job["job"] for job in server.get("jobs").json["jobs"] if job["status"] == "running"]
+
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.setattr(sys, "executable", str(script))
+        yield
+        until(lambda: not [server.post("stop", {"id": job}) for job in running()])
 
 
 @contextmanager

@@ -6,8 +6,6 @@ import os
 import re
 import shutil
 import signal
-import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,7 +17,7 @@ from click.testing import Result
 pytest.importorskip("starlette", reason="needs the extra serve")
 pytest.importorskip("uvicorn", reason="needs the extra serve")
 
-from live import READ, LiveServer, showing, write_experiment, write_run
+from live import READ, LiveServer, showing, until, waiting_commands, write_experiment, write_run
 
 from core import files
 from core.errors import UserError
@@ -33,15 +31,6 @@ from core.tracking.run import lock_file
 ROOT = Path(__file__).parents[1]
 ID = "experiments/spaces"
 Terrarium = Callable[..., Result]
-
-
-def until(condition: Callable[[], Any], seconds: float = 60.0) -> Any:
-    """What a condition gives when it holds."""
-    end = time.monotonic() + seconds
-    while not (found := condition()):
-        assert time.monotonic() < end
-        time.sleep(0.1)
-    return found
 
 
 @pytest.mark.slow
@@ -281,26 +270,16 @@ def test_a_variant_is_known_however_it_was_asked_for(lab: Path) -> None:
     assert found == {"none": "", "basic": "", "wide": "wide", "gone": ""}
 
 
-@pytest.fixture
-def waiting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Commands that are started only say their words, and wait for Ctrl-C."""
-    script = tmp_path / "python"
-    script.write_text("#!/bin/sh\ntrap 'exit 130' INT\necho \"$@\"\nwhile :; do sleep 0.05; done\n")
-    script.chmod(0o755)
-    monkeypatch.setattr(sys, "executable", str(script))
-
-
 def jobs_of(server: LiveServer) -> dict[str, Any]:
     """The jobs by their ids."""
     return {job["job"]: job for job in server.get("jobs").json["jobs"]}
 
 
-@pytest.mark.usefixtures("waiting")
-def test_a_job_without_a_run_is_stopped(lab: Path) -> None:
+def test_a_job_without_a_run_is_stopped(lab: Path, tmp_path: Path) -> None:
     """A loop that prepares, evaluates or reports holds no lock of a run."""
     write_run(write_experiment(lab / "spaces"), "seen")
     asked = {"lab": "experiments", "experiment": "spaces", "command": "loop"}
-    with showing() as server:
+    with showing() as server, waiting_commands(server, tmp_path):
         begun = server.post("start", asked).json
         assert begun["about"] == f"{ID}/default"
         until(lambda: jobs_of(server)[begun["job"]]["lines"][1:])  # it waits
@@ -318,14 +297,13 @@ def test_a_job_without_a_run_is_stopped(lab: Path) -> None:
         assert server.get(f"run?id={ID}/seen").json["busy"] is False
 
 
-@pytest.mark.usefixtures("waiting")
-def test_each_job_has_a_log_of_its_own(lab: Path) -> None:
+def test_each_job_has_a_log_of_its_own(lab: Path, tmp_path: Path) -> None:
     experiment = write_experiment(lab / "spaces")
     for name in ("für", "fär"):
         write_run(experiment, name)
     asked = {"lab": "experiments", "experiment": "spaces", "command": "train"}
     wanted = [asked | {"name": "für"}, asked | {"name": "für"}, asked | {"name": "fär"}, asked | {"command": "sweep", "options": {"seeds": "0,1"}}]  # fmt: skip
-    with showing() as server:
+    with showing() as server, waiting_commands(server, tmp_path):
         begun = [server.post("start", each).json for each in wanted]
         assert [each["about"] for each in begun] == [f"{ID}/für", f"{ID}/für", f"{ID}/fär", f"{ID}/sweeps/seeds"]
         until(lambda: all(len(job["lines"]) > 1 for job in jobs_of(server).values()))
@@ -333,9 +311,6 @@ def test_each_job_has_a_log_of_its_own(lab: Path) -> None:
         for each, words in zip(begun, ("--run=für", "--run=für", "--run=fär", "--seeds=0,1"), strict=True):
             assert [words in line for line in jobs[each["job"]]["lines"]] == [True, True]
         assert server.get(f"log?id={quote(f'{ID}/fär')}").json["text"].count("--run=fär") == 2
-        for each in begun:
-            server.post("stop", {"id": each["job"]})
-        until(lambda: {job["status"] for job in jobs_of(server).values()} == {"stopped"})
     logs = experiment / "out" / ".live"
     assert sorted(path.parent.name for path in logs.rglob("*.log")) == ["fär", "für", "für", "seeds"]
 

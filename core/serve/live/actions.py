@@ -132,6 +132,8 @@ def prune(view: View, asked: AskedToPrune) -> Account:
             raise Refused(f"{entry.id} is kept: other runs are compared with it", status=409, code="kept")
         if entry.folder.is_symlink():
             raise Refused(f"{entry.id} is a link to another folder", status=409, code="kept")
+        if entry.stage and view.is_worked_on(find_target(view.catalog, entry.id.rpartition("/")[0])):
+            raise Refused(f"{entry.id} is in use: its run goes on", status=409, code="in_use")
     listed = {entry.folder: entry.id for entry in entries}
     condemned, kept = condemn([(Listed(entry.folder, dict(entry.summary)), "chosen") for entry in entries])
     told: Account = {"kept": kept}

@@ -53,7 +53,7 @@ ANSWERS: dict[str, About] = {
 }
 COMPUTED = "moment"  # by a model, which takes a while
 OF_RUNS = ("curves", "bands", "settings", "compare")  # what depends on the runs of its ids alone
-GROWING = ("log", "jobs")  # what changes without the catalog: never kept
+GROWING = ("log", "jobs", "sweep", "pipeline")  # what changes without the catalog: never kept
 KEPT, LARGEST_KEPT = 256, 1 << 17  # answers, bytes of one
 REPORT = {
     "Content-Security-Policy": "sandbox; default-src 'none'; style-src 'unsafe-inline'; img-src data:; "
