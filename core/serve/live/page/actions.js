@@ -184,8 +184,8 @@ export async function showJobs() {
   const shown = jobs.map((job) => {
     const { words, status, exit, lines } = job;
     const end = isOpen(job) ? status : exit === 0 ? "done" : hasFailed(job) ? `failed with exit code ${exit}` : "stopped";
-    const text = Array.isArray(lines) ? lines.join("\n") : lines ?? "";
-    return make("section", { className: "job" }, make("code", { className: "command", textContent: Array.isArray(words) ? words.join(" ") : words }),
+    const text = lines.filter((line) => line !== `$ ${words}`).join("\n"); // the command stands above
+    return make("section", { className: "job" }, make("code", { className: "command", textContent: words }),
       make("p", { className: hasFailed(job) ? "error" : "soft", textContent: end }), make("pre", { textContent: text, tabIndex: 0 }));
   });
   if (!shown.length) shown.push(make("p", { textContent: "Nothing was started from this page yet." }));
