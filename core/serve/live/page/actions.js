@@ -192,10 +192,11 @@ export async function showJobs(lab) {
   const shown = jobs.map((job) => {
     const { words, about, status, exit, lines } = job;
     const end = { completed: "done", failed: `failed with exit code ${exit}` }[status] ?? status;
+    const text = lines.filter((line) => line !== `$ ${words}`).join("\n"); // the command stands above
     const link = make("a", { href: linkTo(about, lab), textContent: shortId(about), onclick: (event) => event.target.closest("dialog").close() });
     const line = make("p", { className: status === "failed" ? "error" : "soft" }, link, `: ${end} `);
     if (status === "running") line.append(button("Stop", "Stop it; it saves first", async (event) => { event.target.disabled = true; await atOnce("stop", { id: job.job }, "It was told to stop."); }));
-    return make("section", { className: "job" }, make("code", { className: "command", textContent: words }), line, make("pre", { textContent: lines.join("\n"), tabIndex: 0 }));
+    return make("section", { className: "job" }, make("code", { className: "command", textContent: words }), line, make("pre", { textContent: text, tabIndex: 0 }));
   });
   if (!shown.length) shown.push(make("p", { textContent: "Nothing was started from this page yet." }));
   await ask("Started from here", shown, { wide: true });

@@ -92,7 +92,9 @@ export function runView({ id, kind, lab, changed, close }) {
       one.setAttribute("aria-selected", String(name === open));
       return one;
     }));
-    if (had) tabs.querySelector("[aria-selected=true]").focus();
+    const chosen = tabs.querySelector("[aria-selected=true]");
+    tabs.scrollLeft = chosen.offsetLeft + chosen.offsetWidth - tabs.offsetLeft - tabs.clientWidth + 30; // a phone may not have room for all
+    if (had) chosen.focus();
     tabs.onkeydown = (event) => {
       const move = { ArrowRight: 1, ArrowLeft: -1 }[event.key];
       if (move) choose(all[(all.indexOf(open) + move + all.length) % all.length]);
