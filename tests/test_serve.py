@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import concurrent.futures
 import contextlib
 import gc
@@ -45,7 +46,7 @@ def server(place: Path) -> Iterator[Running]:
 
 
 def model_of(server: Running, name: str) -> Any:
-    return server.shelf.find(name).model
+    return asyncio.run(server.shelf.find(name)).model
 
 
 def test_what_there_is(server: Running) -> None:

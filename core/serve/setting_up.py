@@ -43,8 +43,10 @@ def set_up(
             remedy="Give folders only, or models only.",
         )
 
+    given = given_labs(folders)  # once: a folder that goes away later is a lab with a problem
+
     def find_labs() -> list[Lab]:
-        return given_labs(folders) if folders else own_labs()
+        return given if folders else own_labs()
 
     read_only = read_only or bool(
         names and not folders and not token

@@ -11,10 +11,10 @@ from core.errors import UserError
 from core.lab.pruning import KEPT, Listed, condemn, remove
 from core.serve.bodies import Strict
 from core.serve.errors import Refused, refused
-from core.serve.live.catalog import Entry, Place
+from core.serve.live.catalog import SWEEPS, Entry, Place
 from core.serve.live.jobs import StartedCommand
 from core.serve.live.stopping import stop
-from core.serve.live.sweeps import FOLDER, place_of_sweep, sweeps_of
+from core.serve.live.sweeps import place_of_sweep, sweeps_of
 from core.serve.live.view import MOST, View
 from core.serve.live.words import words_again, words_for
 from core.tracking.notes import write_notes
@@ -74,14 +74,14 @@ def started(view: View, place: Place, words: list[str], name: str) -> Account:
     is_sweep = words[0] == "sweep"
     run = "" if is_sweep else f"{place.lab.name}/{place.experiment.name}/{name}"
     job: StartedCommand = view.jobs.start(
-        words, place.out, f"sweep.{name}" if is_sweep else name.partition("/")[0], run
+        words, place.out, f"sweep.{name}" if is_sweep else name.partition("/")[0], run, place.lab.root
     )
     return {"job": job.id, "run": run or None}
 
 
 def go_on(view: View, asked: AskedAbout) -> Account:
     """Start the same command again, which goes on with an unfinished run or sweep."""
-    if f"/{FOLDER}/" in asked.id and asked.id not in view.catalog.entries:
+    if f"/{SWEEPS}/" in asked.id and asked.id not in view.catalog.entries:
         place, name = place_of_sweep(view.catalog, asked.id)
         recorded = str(sweeps_of(place)[name].get("command") or "")
         return started(view, place, words_again(recorded, place.experiment, name), name)
@@ -95,9 +95,9 @@ def go_on(view: View, asked: AskedAbout) -> Account:
 
 def stop_run(view: View, asked: AskedAbout) -> Account:
     """Stop the process that trains a run, or works on a sweep; it saves what it has."""
-    if f"/{FOLDER}/" in asked.id and asked.id not in view.catalog.entries:
+    if f"/{SWEEPS}/" in asked.id and asked.id not in view.catalog.entries:
         place, name = place_of_sweep(view.catalog, asked.id)
-        return {"process": stop(place.out / FOLDER / name, asked.id)}
+        return {"process": stop(place.out / SWEEPS / name, asked.id)}
     entry = view.find(asked.id)
     return {"process": stop(entry.folder, entry.id), "row": view.row(entry)}
 
@@ -106,7 +106,7 @@ def note(view: View, asked: AskedToDescribe | AskedToStar | AskedToTag | AskedTo
     """Change a note of a run."""
     entry = view.find(asked.id)
     try:
-        write_notes(entry.folder, asked.model_dump(exclude={"id"}))
+        write_notes(entry.folder, asked.model_dump(exclude={"id"}), entry.lab.read)
     except UserError as error:
         raise refused(error, next(iter(asked.model_dump(exclude={"id"})))) from None
     except OSError as error:

@@ -11,7 +11,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from core.serve.live.catalog import ACTIVE, Entry, open_file, read_length, stamp
+from core.serve.live.catalog import ACTIVE, Entry, read_length, stamp
+from core.serve.live.labs import Lab
 from core.tracking.metrics import COLUMNS, number
 
 END = 1 << 15  # bytes of metrics.csv that are read for its last rows
@@ -54,7 +55,7 @@ def row_of(entry: Entry) -> Row:
 def whole_row(entry: Entry, sweeps: Mapping[str, str]) -> Row:
     """The row with its length, progress and time left. sweeps: id of a run -> id of its sweep."""
     row = row_of(entry)
-    unit, length = length_of(entry.folder, stamp(entry.folder / "config.toml")) or ("steps", None)
+    unit, length = length_of(entry.lab, entry.folder, stamp(entry.folder / "config.toml")) or ("steps", None)
     done = row["step"] if unit == "steps" else row["seconds"]
     progress = min(1.0, done / length) if length and done is not None else None
     left = None
@@ -62,33 +63,38 @@ def whole_row(entry: Entry, sweeps: Mapping[str, str]) -> Row:
         left = round(row["seconds"] * (1 - progress) / progress, 1)
     if entry.status == "completed":
         progress = 1.0
-    checkpoints = entry.folder / "checkpoints"
     return row | {
         "length": length,
         "unit": unit,
         "progress": progress,
         "seconds_left": left,
         "sweep": sweeps.get(entry.id),
-        "can_chat": any((checkpoints / name).is_dir() for name in ("best", "last")),
+        "can_chat": has_weights(entry),
     }
 
 
+def has_weights(entry: Entry) -> bool:
+    """Whether a run has a model that can be asked."""
+    found = entry.lab.folders(entry.folder / "checkpoints")
+    return not entry.problem and ("best" in found or "last" in found)
+
+
 @functools.lru_cache(maxsize=4096)
-def length_of(folder: Path, at: tuple[int, int]) -> tuple[str, float] | None:
+def length_of(lab: Lab, folder: Path, at: tuple[int, int]) -> tuple[str, float] | None:
     """`read_length`, once for each state of the file."""
-    return read_length(folder)
+    return read_length(lab, folder)
 
 
 def last_of(entry: Entry) -> dict[str, float]:
     """The latest value of each column of a run under way, as far as the end of its metrics.csv has it."""
-    return dict(last_values(entry.folder / "metrics.csv", entry.written))
+    return dict(last_values(entry.lab, entry.folder / "metrics.csv", entry.written))
 
 
 @functools.lru_cache(maxsize=512)
-def last_values(path: Path, at: tuple[int, int]) -> tuple[tuple[str, float], ...]:
+def last_values(lab: Lab, path: Path, at: tuple[int, int, int]) -> tuple[tuple[str, float], ...]:
     """`last_of`, once for each state of the file. Values that are no finite numbers are left out."""
     try:
-        with open_file(path) as file:
+        with lab.open(path) as file:
             columns = file.readline(END).decode("utf-8", "replace").rstrip("\n").split(",")
             file.seek(max(file.tell(), at[0] - END))
             lines = file.read(END).decode("utf-8", "replace").split("\n")[:-1]

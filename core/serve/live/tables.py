@@ -10,15 +10,17 @@ import io
 import os
 import threading
 from collections import OrderedDict
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import numpy.typing as npt
 
-from core.serve.live.catalog import open_file
+from core.serve.live.reading import open_file
 from core.serve.live.rows import finite_number
 
+Open = Callable[[Path], BinaryIO]
 Values = npt.NDArray[np.float64]
 AXES = ("step", "tokens", "seconds")
 ROOM = 64 << 20  # bytes of columns that are kept
@@ -30,8 +32,8 @@ NAN = float("nan")
 class MetricsTable:
     """The columns of one metrics.csv, as far as they have been read. problem: what could not be read, or ""."""
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, path: Path, opened: Open = open_file) -> None:
+        self.path, self.opened = path, opened
         self.begin()
 
     def begin(self) -> None:
@@ -45,7 +47,7 @@ class MetricsTable:
     def update(self) -> None:
         """Read what has been written since. A file that was replaced or cut is read anew."""
         try:
-            with open_file(self.path) as file:
+            with self.opened(self.path) as file:
                 found = os.fstat(file.fileno())
                 if found.st_ino != self.file or found.st_size < self.read_to:
                     self.begin()
@@ -135,10 +137,10 @@ class Tables:
         self.known: OrderedDict[Path, MetricsTable] = OrderedDict()
         self.turn = threading.Lock()
 
-    def of(self, path: Path) -> MetricsTable:
-        """The table of a file, up to date."""
+    def of(self, path: Path, opened: Open = open_file) -> MetricsTable:
+        """The table of a file, up to date. opened: how it is opened."""
         with self.turn:
-            table = self.known.pop(path, None) or MetricsTable(path)
+            table = self.known.pop(path, None) or MetricsTable(path, opened)
             table.update()
             self.known[path] = table
             size = sum(each.size for each in self.known.values())

@@ -8,9 +8,10 @@ from core.lab.choosing import grouped
 from core.report.comparison import as_dict, compare, table
 from core.report.comparison_forms import sentences
 from core.serve.errors import Refused
+from core.serve.live.catalog import SWEEPS
 from core.serve.live.parameters import Parameters
 from core.serve.live.rows import row_of
-from core.serve.live.sweeps import FOLDER, place_of_sweep, read_pipeline_file, sweeps_of
+from core.serve.live.sweeps import place_of_sweep, read_pipeline_file, sweeps_of
 from core.serve.live.view import View, finite_dict, run_data
 from core.tracking.run import PIPELINE
 
@@ -42,7 +43,7 @@ def about_pipeline(view: View, asked: Parameters) -> Account:
     if not stages:
         raise Refused(f"there is no run with stages {id[:200]!r}", status=404, param="id", code="run_not_found")
     folder = stages[0].folder.parent
-    found = read_pipeline_file(folder / PIPELINE)
+    found = read_pipeline_file(stages[0].lab, folder / PIPELINE)
     return finite_dict(
         found
         | {
@@ -88,7 +89,7 @@ def about_sweep(view: View, asked: Parameters) -> Account:
         "command": str(values.get("command") or ""),
     }
     described = {"description": str(values.get("description") or "")}
-    return finite_dict(told | described | {"report": view.report_address(id, place.out / FOLDER / name)})
+    return finite_dict(told | described | {"report": view.report_address(id, place.out / SWEEPS / name)})
 
 
 def about_jobs(view: View, asked: Parameters) -> Account:

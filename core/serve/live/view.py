@@ -7,6 +7,7 @@ import hashlib
 import hmac
 import math
 from collections.abc import Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,11 +17,12 @@ from core.errors import UserError
 from core.report.runs import RunData
 from core.roles import flat
 from core.serve.errors import Refused
-from core.serve.live.catalog import LARGEST, Catalog, Entry, stamp
+from core.serve.live.catalog import SWEEPS, Catalog, Entry, stamp
 from core.serve.live.jobs import Jobs
+from core.serve.live.labs import Lab
 from core.serve.live.rows import row_of, whole_row
-from core.serve.live.sweeps import FOLDER, place_of_sweep, runs_of_sweeps
-from core.serve.live.tables import Tables
+from core.serve.live.sweeps import place_of_sweep, runs_of_sweeps
+from core.serve.live.tables import MetricsTable, Tables
 from core.toml import completed
 from core.tracking.run import read_config
 
@@ -35,7 +37,8 @@ MOST = 200  # runs in one answer about several
 class View:
     """The state of the live view. read_only: no actions. token: what actions must show. asked_for: what all requests must show.
 
-    moments: the kept steps of the run that was asked for them last, with what tells it from others.
+    moments: the kept steps of the run that was asked for them last, with what tells it from others. pool: the thread that opens
+    them, which starts with the first question.
     """
 
     catalog: Catalog
@@ -45,6 +48,7 @@ class View:
     tables: Tables = field(default_factory=Tables)
     jobs: Jobs = field(default_factory=Jobs)
     moments: tuple[tuple[str, str], Moments] | None = None
+    pool: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1, "moments"))
     short_rows: dict[str, tuple[Entry, dict[str, Any]]] = field(default_factory=dict)
     known_sweeps: tuple[int, dict[str, str]] = field(default=(-1, {}))  # with the version of the catalog
 
@@ -69,12 +73,18 @@ class View:
             self.known_sweeps = version, found
         return found
 
-    def short_row(self, entry: Entry) -> dict[str, Any]:
-        """The row of a run without what takes reading more files, made once for each state of the run."""
-        known = self.short_rows.get(entry.id)
-        if known is None or known[0] is not entry:
-            known = self.short_rows[entry.id] = entry, row_of(entry)
-        return known[1]
+    def table(self, entry: Entry) -> MetricsTable:
+        """The metrics.csv of a run."""
+        return self.tables.of(entry.folder / "metrics.csv", entry.lab.open)
+
+    def rows(self) -> list[tuple[Entry, dict[str, Any]]]:
+        """Each run with its row without what takes reading more files, made once for each state of the run."""
+        known = self.short_rows
+        now = self.short_rows = {
+            id: known[id] if id in known and known[id][0] is entry else (entry, row_of(entry))
+            for id, entry in self.catalog.entries.items()
+        }
+        return list(now.values())
 
     def row(self, entry: Entry) -> dict[str, Any]:
         """The whole row of a run, with what its model is called where it can be asked."""
@@ -89,16 +99,16 @@ class View:
             return None
         return f"/live/report/{quote(id)}" + (f"?key={self.key_of(id)}" if self.asked_for else "")
 
-    def folder_of(self, id: str) -> Path:
-        """The folder of a run, of a run with stages, or of a sweep, looked up by its id. Raises Refused."""
+    def folder_of(self, id: str) -> tuple[Lab, Path]:
+        """The lab and the folder of a run, of a run with stages, or of a sweep, looked up by its id. Raises Refused."""
         self.catalog.update(FRESH)
         if (entry := self.catalog.entries.get(id)) is not None:
-            return entry.folder
+            return entry.lab, entry.folder
         for entry in self.catalog.entries.values():
             if entry.stage and entry.id.rpartition("/")[0] == id:
-                return entry.folder.parent
+                return entry.lab, entry.folder.parent
         place, name = place_of_sweep(self.catalog, id)
-        return place.out / FOLDER / name
+        return place.lab, place.out / SWEEPS / name
 
     def key_of(self, id: str) -> str:
         """What opens one report, as a frame cannot send the token."""
@@ -122,24 +132,22 @@ def run_data(entry: Entry) -> RunData:
 
 def config_of(entry: Entry) -> dict[str, Any]:
     """config.toml of a run with every key, dotted. Raises Refused where it is missing or damaged."""
-    found = read_whole_config(entry.folder, stamp(entry.folder / "config.toml"))
+    found = read_whole_config(entry.lab, entry.folder, stamp(entry.folder / "config.toml"))
     if isinstance(found, str):
         raise Refused(f"{entry.id}: config.toml: {found}", status=409, param="id", code="damaged")
     return dict(found)
 
 
 @functools.lru_cache(maxsize=512)
-def read_whole_config(folder: Path, at: tuple[int, int]) -> Mapping[str, Any] | str:
+def read_whole_config(lab: Lab, folder: Path, at: tuple[int, int]) -> Mapping[str, Any] | str:
     """`config_of`, once for each state of the file; what is wrong with it where it cannot be read."""
-    if at[0] > LARGEST:
-        return f"it has more than {LARGEST:,} bytes"
-    if not (folder / "config.toml").is_file():
-        return "it is missing"
     try:
-        return flat(completed(read_config(folder)))
+        return flat(completed(read_config(folder, lab.read)))
     except UserError as error:
         return error.message
-    except (ValueError, TypeError, AttributeError, OSError) as error:
+    except OSError as error:
+        return str(error.strerror)
+    except (ValueError, TypeError, AttributeError, RecursionError) as error:
         return str(error)
 
 
