@@ -6,6 +6,7 @@ import json
 import os
 import time
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
 import numpy as np
@@ -14,7 +15,7 @@ import pytest
 pytest.importorskip("starlette", reason="needs the extra serve")
 pytest.importorskip("uvicorn", reason="needs the extra serve")
 
-from live import TOKEN, showing, write_experiment, write_run
+from live import TOKEN, LiveServer, showing, write_experiment, write_run
 
 from core.serve.live.catalog import Catalog
 from core.serve.live.labs import Lab
@@ -194,17 +195,71 @@ def test_a_board_is_not_won_by_a_lucky_seed(tmp_path: Path) -> None:
     write_run(tmp_path / "cleo" / "experiments" / "spaces", "s9", seed=9, status="failed")
     with showing(*(str(tmp_path / name) for name in ("anna", "ben", "cleo"))) as server:
         assert [one["name"] for one in server.get("lab").json["labs"]] == ["anna", "ben", "cleo"]
-        board = server.get("board").json["entries"]
-        assert [entry["lab"] for entry in board] == ["anna", "cleo", "ben"]
-        assert (
-            board[0]["seeds"] == [0, 1, 2] and board[0]["low"] < 0.91 < board[0]["high"] and board[1]["unfinished"] == 1
-        )
-        assert board[2]["low"] is None and board[0]["command"].startswith("python -m core.cli train spaces")
-        timed = server.get("board?by=target&target=0.5").json["entries"]
-        assert {entry["value"] for entry in timed} == {5.5}
-        assert (
-            server.get("board?target=2").status == 400 and server.get("board?by=target&target=1").json["entries"] == []
-        )
+        [ranking] = server.get("board").json["rankings"]
+        board = ranking["entries"]
+        assert (ranking["experiment"], ranking["data"], ranking["side"]) == ("spaces", "d", "test")
+        assert [(entry["lab"], entry["place"]) for entry in board] == [("anna", 1), ("ben", None), ("cleo", None)]
+        assert board[0]["seeds"] == [0, 1, 2] and board[0]["low"] < 0.91 < board[0]["high"]
+        assert board[2]["without"] == 1  # its failed seed counts: it keeps the others from a place
+        assert board[1]["low"] is None and board[0]["command"].startswith("python -m core.cli train spaces")
+        [timed] = server.get("board?by=target&target=0.5").json["rankings"]
+        assert {entry["value"] for entry in timed["entries"]} == {5.5}
+        assert server.get("board?target=2").status == 400
+        assert server.get("board?by=target&target=1").json["rankings"] == []
+
+
+def fast(folder: Path, seconds: float, share: float = 0.95) -> None:
+    """Metrics of a run that has reached a share at some second."""
+    (folder / "metrics.csv").write_text(f"step,val_accuracy,seconds\n0,0.0,0.1\n10,{share},{seconds}\n")
+
+
+def entries_of(server: LiveServer, query: str) -> list[Any]:
+    """The entries of all rankings."""
+    return [entry for ranking in server.get(f"board?{query}").json["rankings"] for entry in ranking["entries"]]
+
+
+def test_a_seed_counts_once_however_often_it_is_run(tmp_path: Path) -> None:
+    anna, ben = (write_experiment(tmp_path / name / "experiments" / "spaces") for name in ("anna", "ben"))
+    for at, name in enumerate("abc"):
+        facts = {"prompts": 100, "side": "test"}
+        fast(write_run(anna, name, seed=7, accuracy=0.99, **facts), 3.0 + at)
+        fast(write_run(ben, name, seed=at, accuracy=0.9 - at / 100, **facts), 10.0 + at)
+    with showing(str(tmp_path / "anna"), str(tmp_path / "ben")) as server:
+        for by, worst in (("target", 5.0), ("accuracy", 0.99)):
+            first, last = entries_of(server, f"by={by}")
+            assert (first["lab"], first["place"], first["seeds"]) == ("ben", 1, [0, 1, 2]), by
+            assert (last["place"], last["seeds"], last["value"], last["low"]) == (None, [7], worst, None), by
+
+
+def test_a_seed_that_is_stopped_is_not_left_out(tmp_path: Path) -> None:
+    """Two lucky seeds beside six that were stopped before they failed have no place; a slow one counts where it has reached the target."""
+    anna, ben = (write_experiment(tmp_path / name / "experiments" / "spaces") for name in ("anna", "ben"))
+    facts = {"prompts": 100, "side": "test"}
+    for seed in range(8):
+        lucky = seed < 2
+        told = {"accuracy": 0.99} if lucky else {"accuracy": None, "status": "interrupted"}
+        fast(write_run(anna, f"s{seed}", seed=seed, **facts, **told), 3.0 + seed, 0.95 if lucky else 0.2)
+        if lucky:
+            fast(write_run(ben, f"s{seed}", seed=seed, accuracy=0.9, **facts), 20.0 + seed)
+    with showing(str(tmp_path / "anna"), str(tmp_path / "ben")) as server:
+        for by in ("target", "accuracy"):
+            first, last = entries_of(server, f"by={by}")
+            assert (first["lab"], first["place"]) == ("ben", 1) and (last["place"], last["without"]) == (None, 6), by
+
+
+def test_other_data_is_another_ranking(tmp_path: Path) -> None:
+    """An easier prepare.py, another task or another side is never ranked with the others."""
+    for name, experiment, facts in (("anna", "spaces", {"data_hash": "easy"}), ("ben", "spaces", {}), ("cleo", "sums", {}), ("dan", "spaces", {"side": "val"})):  # fmt: skip
+        place = write_experiment(tmp_path / name / "experiments" / experiment)
+        for seed in (0, 1):
+            write_run(place, f"s{seed}", **({"seed": seed, "accuracy": 0.5, "prompts": 100, "side": "test"} | facts))
+    with showing(*(str(tmp_path / name) for name in ("anna", "ben", "cleo", "dan"))) as server:
+        found = server.get("board").json["rankings"]
+        assert [(one["experiment"], one["data"], one["side"]) for one in found] == [
+            ("spaces", "d", "test"), ("spaces", "d", "val"), ("spaces", "easy", "test"), ("sums", "d", "test"),
+        ]  # fmt: skip
+        assert all(len(one["entries"]) == 1 and one["entries"][0]["place"] == 1 for one in found)
+        assert len(server.get("board?by=target&target=0.5").json["rankings"]) == 3  # of time, the side does not matter
 
 
 def test_named_models_come_first_and_their_runs_are_at_live(runs: Path) -> None:
