@@ -175,6 +175,14 @@ def test_what_may_not_be_started_is_refused(server: LiveServer, body: object) ->
     assert server.get("jobs").json == {"jobs": []}
 
 
+@pytest.mark.parametrize("action", ["describe", "start", "tag", "prune"])
+def test_half_a_character_is_refused(server: LiveServer, action: str) -> None:
+    bodies = {"describe": {"id": "experiments/spaces/good", "description": "\ud800"}, "start": START | {"name": "\ud800"},
+              "tag": {"id": "experiments/spaces/good", "tags": ["a\udfff"]}, "prune": {"ids": ["\ud800"]}}  # fmt: skip
+    found = server.post(action, bodies[action])
+    assert found.status == 400 and "surrogates not allowed" in found.error
+
+
 COMMANDS = [
     "rm -rf /", "python -m core.cli export spaces --to hf /tmp/x", "python -m core.cli runs spaces --prune --yes", "python -c 'x'", "",
     "python -m core.cli train ../other", "python -m core.cli train spaces --exec x", "python -m core.cli train spaces 'a", "train spaces",

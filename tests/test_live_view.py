@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import socket
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -15,11 +17,16 @@ import pytest
 pytest.importorskip("starlette", reason="needs the extra serve")
 pytest.importorskip("uvicorn", reason="needs the extra serve")
 
+import uvicorn
 from live import TOKEN, LiveServer, showing, write_experiment, write_run
 
+from core import process
+from core.serve.limits import Limits
 from core.serve.live.catalog import Catalog
 from core.serve.live.labs import Lab
 from core.serve.live.tables import MetricsTable, Tables, thinned
+from core.serve.server import Address, Server, connection_type
+from core.serve.setting_up import set_up
 
 ID = "experiments/spaces"
 
@@ -82,6 +89,22 @@ def test_what_grows_is_read_on_and_told(runs: Path) -> None:
         time.sleep(1.0)
         after = server.get(f"curves?id={ID}/a0&metric=train_loss").json["curves"][0]
         assert after["x"] == [*before["x"], 500.0] and after["y"][-1] == 0.25
+
+
+def test_the_server_ends_at_once_beside_viewers(runs: Path) -> None:
+    """A stream of events would go on for ever, and a server waits some seconds for answers on their way."""
+    site, limits, stop = set_up([], "", (), Limits(), Address()), Limits(), process.StopRequest()
+    with socket.create_server(("127.0.0.1", 0)) as found:
+        config = uvicorn.Config(site.app, http=connection_type(limits), ws="none", lifespan="on", log_level="critical", timeout_graceful_shutdown=10)  # fmt: skip
+        thread = threading.Thread(target=Server(config, stop, site.closing).run, kwargs={"sockets": [found]})
+        thread.start()
+        with socket.create_connection(found.getsockname(), 30) as viewer, viewer.makefile("rb") as events:
+            viewer.sendall(b"GET /live/events HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            assert any(line == b": hello\n" for line in events)
+            begun = time.monotonic()
+            stop.number = 2
+            thread.join()
+            assert time.monotonic() - begun < 5 and events.read().endswith(b"0\r\n\r\n")  # the stream is whole
 
 
 def test_half_a_line_waits_and_a_new_file_is_read_anew(tmp_path: Path) -> None:

@@ -355,6 +355,17 @@ def test_clients_that_say_nothing_are_closed(place: Path) -> None:
         until(lambda: server.ask("/health").status == 200)
 
 
+def test_who_finds_no_room_is_told_so(place: Path) -> None:
+    with serving(["spaces"], Limits(connections=3)) as server, contextlib.ExitStack() as sockets:
+        for _ in range(3):
+            client = sockets.enter_context(server.socket())
+            client.sendall(b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            assert b" 200 " in client.recv(4096)
+        found = server.ask("/health")
+        assert (found.status, found.headers["retry-after"]) == (503, "5") and "too many connections" in found.error
+    assert Limits().connections >= 50 * 6  # fifty browsers, of which each opens up to six
+
+
 @pytest.mark.slow
 def test_a_second_request_that_stops_and_an_answer_that_nobody_reads(place: Path) -> None:
     limits = Limits(reading=0.3, sending=0.3, connections=6)
