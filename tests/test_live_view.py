@@ -8,7 +8,7 @@ import socket
 import threading
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 from urllib.parse import quote
 
 import numpy as np
@@ -25,8 +25,10 @@ from core.serve.limits import Limits
 from core.serve.live.catalog import Catalog
 from core.serve.live.labs import Lab
 from core.serve.live.tables import MetricsTable, Tables, thinned
+from core.serve.live.view import View
 from core.serve.server import Address, Server, connection_type
 from core.serve.setting_up import set_up
+from core.tracking.answers import keep_answers, write_answers
 
 ID = "experiments/spaces"
 
@@ -105,6 +107,81 @@ def test_the_server_ends_at_once_beside_viewers(runs: Path) -> None:
             stop.number = 2
             thread.join()
             assert time.monotonic() - begun < 5 and events.read().endswith(b"0\r\n\r\n")  # the stream is whole
+
+
+def test_answers_of_sweeps_and_stages_follow_their_files(runs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No run changes meanwhile; a new variant of the experiment and a kept step are seen, too."""
+    monkeypatch.setattr("core.serve.live.catalog.THOROUGH", 0.0)
+    monkeypatch.setattr("core.serve.live.catalog.YOUNG", 0)  # what is young is read again anyway
+    folder, sweep = runs / "out", runs / "out" / "sweeps" / "lr" / "sweep.json"
+    sweep.parent.mkdir(parents=True)
+    points = [{"run": "a0", "status": "waiting"}]
+    sweep.write_text(json.dumps({"experiment": "spaces", "points": points}))
+    write_run(runs, "moved", run="staged/base", status="interrupted")
+    (folder / "staged" / "base" / "checkpoints").mkdir(parents=True)
+    for path in (folder / "moved").iterdir():
+        path.rename(folder / "staged" / "base" / path.name)
+    (folder / "moved").rmdir()
+    (folder / "staged" / "pipeline.json").write_text('{"stages": ["base"], "table": {}}')
+    base = f"{ID}/staged/base"
+    with showing() as server:
+
+        def answers() -> list[Any]:
+            told = [server.get(f"sweep?id={ID}/sweeps/lr").json["points"][0]["error"], server.get(f"pipeline?id={ID}/staged").json["table"]]  # fmt: skip
+            return [*told, server.get("lab").json["experiments"][0]["variants"], server.get(f"run?id={base}").json["checkpoints"]]  # fmt: skip
+
+        assert answers() == ["", {}, [], []]
+        sweep.write_text(json.dumps({"experiment": "spaces", "points": [points[0] | {"error": "no memory"}]}))
+        (folder / "staged" / "pipeline.json").write_text('{"stages": ["base"], "table": {"val_loss": {"base": 1.0}}}')
+        (runs / "config.wide.toml").write_text("")
+        (folder / "staged" / "base" / "checkpoints" / "step-000003").mkdir()
+        time.sleep(1.1)
+        assert answers() == ["no memory", {"val_loss": {"base": 1.0}}, ["wide"], ["step-000003"]]
+
+
+def test_samples_are_read_on_from_where_they_ended(runs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("core.serve.live.samples.PART", 1000)
+    folder, asked = runs / "out" / "a0", f"samples?id={ID}/a0"
+
+    def answered(step: int, text: str) -> None:
+        write_answers(folder, step, [("ab: ", "a b", text, text == "a b")])
+
+    for step in range(100):
+        answered(step, "a")
+    with showing() as server:
+        first = server.get(asked).json
+        steps = [one["step"] for one in first["evaluations"]]
+        assert first["is_new"] and not first["more"] and steps == list(range(steps[0], 100)) and 10 < len(steps) < 20
+        assert first["evaluations"][0]["answers"] == [{"prompt": "ab: ", "truth": "a b", "answer": "a", "right": False}]
+
+        def go_on(last: Any) -> Any:
+            return server.get(f"{asked}&file={last['file']}&next={last['next']}").json
+
+        assert go_on(first)["evaluations"] == [] and go_on(first)["next"] == first["next"]
+        for step in range(100, 120):
+            answered(step, "a b")
+        with (folder / "answers.jsonl").open("a") as file:
+            file.write('{"step": 120, "ans')  # half a line waits
+        second = go_on(first)
+        assert second["more"] and not second["is_new"] and second["evaluations"][0]["step"] == 100
+        third = go_on(second)
+        assert [one["step"] for one in second["evaluations"] + third["evaluations"]] == list(range(100, 120))
+        assert not third["more"] and go_on(third)["evaluations"] == []
+        keep_answers(folder, 50)  # the run goes on from there: another file
+        fourth = go_on(third)
+        assert fourth["is_new"] and fourth["evaluations"][-1]["step"] == 50
+        (folder / "answers.jsonl").unlink()
+        (folder / "samples.json").write_text('{"samples": [{"start": "ab: ", "text": "a b", "truth": "a b"}]}')
+        at_the_end = go_on(fourth)
+        assert at_the_end["is_new"] and at_the_end["evaluations"][0]["answers"][0]["right"] is True
+        (folder / "samples.json").write_text("5")
+        assert go_on(fourth)["problem"] == "samples.json: not the samples of a run"
+
+
+def test_removed_runs_are_forgotten() -> None:
+    view = View(Catalog(list))
+    view.short_rows["x/y/z"] = cast(Any, (None, {}))
+    assert view.rows() == [] and view.short_rows == {}
 
 
 def test_half_a_line_waits_and_a_new_file_is_read_anew(tmp_path: Path) -> None:
