@@ -51,8 +51,8 @@ def test_a_run_is_started_watched_stopped_and_taken_up_again(
         assert started["about"] == f"{ID}/mine"
         row = until(lambda: running(server))
         assert row["description"] == "-s x --fresh" and row["length"] == 200_000
-        samples = until(lambda: server.get(f"run?id={ID}/mine").json["samples"])
-        assert samples[0]["step"] == 3 and samples[0]["truth"].strip()
+        [first, *_] = until(lambda: server.get(f"samples?id={ID}/mine").json["evaluations"])
+        assert first["step"] == 3 and first["answers"][0]["truth"].strip()
         assert server.post("go_on", {"id": f"{ID}/mine"}).status == 409
         assert server.post("prune", {"ids": [f"{ID}/mine"]}).json["removed"] == []
         assert server.post("stop", {"id": f"{ID}/mine"}).status == 200

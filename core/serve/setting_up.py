@@ -45,8 +45,10 @@ def set_up(
             remedy="Give folders only, or models only.",
         )
 
+    given = given_labs(folders)  # once: a folder that goes away later is a lab with a problem
+
     def find_labs() -> list[Lab]:
-        return given_labs(folders) if folders else own_labs()
+        return given if folders else own_labs()
 
     read_only = read_only or bool(
         names and not folders and not token
@@ -60,8 +62,9 @@ def set_up(
         shelf = open_models(names, variant, overrides, limits, listener)
         app = application(shelf, limits, token=token, hosts=hosts, view=view)
         told = f"models: {', '.join(served.title for served in shelf.models)}"
-        return Site(app, shown, [served.name for served in shelf.models], told)
+        return Site(app, shown, [served.name for served in shelf.models], told, app.state.closing)
     labs = find_labs()
     on_demand = OpenedWhenAsked(view.catalog, limits)
     app = application(on_demand, limits, token=token, hosts=hosts, view=view, live_first=True)
-    return Site(app, shown, [], f"experiments: {', '.join(str(lab.folder) for lab in labs)}")
+    told = f"experiments: {', '.join(str(lab.folder) for lab in labs)}"
+    return Site(app, shown, [], told, app.state.closing)

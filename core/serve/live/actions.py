@@ -15,7 +15,6 @@ from core.process import Program
 from core.serve.bodies import Strict
 from core.serve.errors import Refused, refused
 from core.serve.live.catalog import Place
-from core.serve.live.jobs import log_folder
 from core.serve.live.stopping import stop
 from core.serve.live.targets import find_target, whole_id
 from core.serve.live.view import MOST, View
@@ -85,8 +84,7 @@ def start(view: View, asked: AskedToStart) -> Account:
 
 def started(view: View, place: Place, words: list[str], about: str) -> Account:
     """Start a command about a run or a sweep."""
-    job = view.jobs.start(words, log_folder(place, about), about)
-    return {"job": job.id, "about": about}
+    return {"job": view.jobs.start(words, place, about).id, "about": about}
 
 
 def go_on(view: View, asked: AskedAbout) -> Account:
@@ -114,13 +112,15 @@ def note(view: View, asked: AskedToDescribe | AskedToStar | AskedToTag | AskedTo
     """Change a note of a run, a run with stages, or a sweep."""
     target = find_target(view.catalog, asked.id)
     try:
-        write_notes(target.folder, asked.model_dump(exclude={"id"}))
+        write_notes(target.folder, asked.model_dump(exclude={"id"}), target.place.lab.read)
     except UserError as error:
         raise refused(error, next(iter(asked.model_dump(exclude={"id"})))) from None
     except OSError as error:
         raise Refused(f"{target.id}: {error.strerror}", status=409, code="cannot_be_written") from None
     view.catalog.update()
     entry = view.catalog.entries.get(target.id)
+    if entry is None:
+        view.catalog.tell(target.id)
     return {"row": view.row(entry) if entry else None}
 
 

@@ -16,11 +16,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from core import durable
 from core.private import command_line
 from core.process import Program
 from core.serve.errors import Refused
 from core.serve.live.catalog import Place
+from core.serve.live.reading import append_file, open_file
 from core.serve.live.stopping import stopping_signal
 
 LOGS = ".live"  # beside the runs: LOGS/RUN/JOB.log, LOGS/sweeps/NAME/JOB.log
@@ -32,12 +32,16 @@ STOPPED = (130, 143, -2, -15)  # exit codes after SIGINT and SIGTERM
 
 @dataclass(frozen=True)
 class StartedCommand:
-    """A command. words: after the program's own. about: the id of the run or the sweep that it makes. log: its output."""
+    """A command. words: after the program's own. about: the id of the run or the sweep that it makes. log: its output.
+
+    root: below which no link is followed on the way to its log.
+    """
 
     id: str
     words: tuple[str, ...]
     about: str
     log: Path
+    root: Path | None
     process: subprocess.Popen[bytes]
 
     @property
@@ -56,7 +60,7 @@ class StartedCommand:
             "about": self.about,
             "status": self.status,
             "exit": self.process.poll(),
-            "lines": last_lines(self.log),
+            "lines": last_lines(self.log, self.root),
         }
 
     def stop(self) -> int:
@@ -74,15 +78,20 @@ class Jobs:
         self.version = 0
         self.turn = threading.Lock()
 
-    def start(self, words: Sequence[str], folder: Path, about: str) -> StartedCommand:
-        """Start a command. folder: for its log. Raises Refused where so many run that another one is refused."""
+    def start(self, words: Sequence[str], place: Place, about: str) -> StartedCommand:
+        """Start a command about a run or a sweep, by its id. Raises Refused where so many run that another one is refused."""
         with self.turn:
             if sum(job.status == "running" for job in self.known) >= MOST_RUNNING:
                 raise Refused(f"{MOST_RUNNING} commands run already. Wait until one ends.", status=429, code="busy")
-            id = str(time.time_ns())  # the names of logs are sorted by time
-            durable.make_folders(folder)
-            log = folder / f"{id}.log"
-            with log.open("xb") as file:
+            id, root = str(time.time_ns()), place.lab.root  # the names of logs are sorted by time
+            log = log_folder(place, about) / f"{id}.log"
+            try:
+                opened = append_file(log, root)
+            except OSError as error:
+                raise Refused(
+                    f"{log} cannot be written: {error.strerror}", status=409, code="cannot_be_written"
+                ) from None
+            with opened as file:
                 file.write(f"$ {command_line([*Program.words, *words])}\n".encode())
                 file.flush()
                 started = subprocess.Popen(
@@ -93,7 +102,7 @@ class Jobs:
                     env=os.environ | {"PYTHONUNBUFFERED": "1"},
                     start_new_session=True,  # Ctrl-C in the server's terminal is not meant for it
                 )
-            job = StartedCommand(id, tuple(words), about, log, started)
+            job = StartedCommand(id, tuple(words), about, log, root, started)
             self.known = [*self.known, job][-KEPT:]
             self.version += 1
             return job
@@ -118,7 +127,7 @@ class Jobs:
 
 def log_folder(place: Place, about: str) -> Path:
     """The folder with the logs of the commands for a run or a sweep, by its id."""
-    return place.out / LOGS / about.removeprefix(f"{place.lab.name}/{place.experiment.name}/")
+    return place.out / LOGS / about.removeprefix(f"{place.head}/")
 
 
 def newest_log(place: Place, about: str) -> Path | None:
@@ -126,10 +135,10 @@ def newest_log(place: Place, about: str) -> Path | None:
     return max(log_folder(place, about).glob("*.log"), default=None, key=lambda path: path.name)
 
 
-def last_lines(path: Path) -> list[str]:
+def last_lines(path: Path, root: Path | None) -> list[str]:
     """The last lines of what a command has printed."""
     try:
-        with path.open("rb") as file:
+        with open_file(path, root) as file:
             size = file.seek(0, os.SEEK_END)
             file.seek(max(0, size - MOST_BYTES))
             return file.read(MOST_BYTES).decode("utf-8", "replace").splitlines()[-MOST_LINES:]

@@ -10,7 +10,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from core.serve.live.catalog import ACTIVE, LARGEST, Entry, open_file, stamp
+from core.serve.live.catalog import ACTIVE, Entry, stamp
+from core.serve.live.labs import Lab
 from core.tracking.metrics import COLUMNS, number
 
 END = 1 << 15  # bytes of metrics.csv that are read for its last rows
@@ -58,9 +59,9 @@ def row_of(entry: Entry) -> Row:
     }
 
 
-def whole_row(entry: Entry, row: Row) -> Row:
-    """The row of a run with its length, progress and time left, and whether it can be asked. row: as `row_of` has made it."""
-    unit, length, variant = plan_of(entry)
+def whole_row(entry: Entry) -> Row:
+    """The row of a run with its length, progress and time left, its variant, and whether it can be asked."""
+    row, (unit, length, variant) = row_of(entry), plan_of(entry)
     done = row["step"] if unit == "steps" else row["seconds"]
     progress = min(1.0, done / length) if length and done is not None else None
     left = None
@@ -68,38 +69,42 @@ def whole_row(entry: Entry, row: Row) -> Row:
         left = round(row["seconds"] * (1 - progress) / progress, 1)
     if entry.status == "completed":
         progress = 1.0
-    checkpoints = entry.folder / "checkpoints"
     return row | {
         "variant": variant,
         "length": length,
         "unit": unit,
         "progress": progress,
         "seconds_left": left,
-        "can_chat": not entry.problem and any((checkpoints / name).is_dir() for name in ("best", "last")),
+        "can_chat": has_weights(entry),
     }
+
+
+def has_weights(entry: Entry) -> bool:
+    """Whether a run has a model that can be asked."""
+    found = entry.lab.folders(entry.folder / "checkpoints")
+    return not entry.problem and ("best" in found or "last" in found)
 
 
 def plan_of(entry: Entry) -> Plan:
     """What its config.toml says of a run. A variant that its experiment does not have any more counts as none."""
-    plan = read_plan(entry.folder / "config.toml", stamp(entry.folder / "config.toml"))
+    plan = read_plan(entry.lab, entry.folder / "config.toml", stamp(entry.folder / "config.toml"))
     name = f"config.{plan.variant}.toml"
     is_there = plan.variant and Path(name).name == name and (entry.experiment.folder / name).is_file()
     return plan if is_there else plan._replace(variant="")
 
 
 @functools.lru_cache(maxsize=4096)
-def read_plan(path: Path, at: tuple[int, int]) -> Plan:
+def read_plan(lab: Lab, path: Path, at: tuple[int, int]) -> Plan:
     """`plan_of`, once for each state of the file. Only these keys are read, as it is fast."""
     found: dict[str, Any] = {}
     section = ""
     try:
-        with open_file(path) as file:
-            for line in file.read(LARGEST).decode("utf-8", "replace").splitlines():
-                if match := SECTION.match(line):
-                    section = match[1]
-                key, _, value = line.partition(" = ")
-                if (full := f"{section}.{key}") in (STEPS, MINUTES, VARIANT):
-                    found[full] = str(json.loads(value)) if full == VARIANT else float(value)
+        for line in lab.read(path).decode("utf-8", "replace").splitlines():
+            if match := SECTION.match(line):
+                section = match[1]
+            key, _, value = line.partition(" = ")
+            if (full := f"{section}.{key}") in (STEPS, MINUTES, VARIANT):
+                found[full] = str(json.loads(value)) if full == VARIANT else float(value)
     except (OSError, ValueError, RecursionError):
         return Plan()
     variant = found.get(VARIANT, "")
@@ -110,14 +115,14 @@ def read_plan(path: Path, at: tuple[int, int]) -> Plan:
 
 def last_of(entry: Entry) -> dict[str, float]:
     """The latest value of each column of a run under way, as far as the end of its metrics.csv has it."""
-    return dict(last_values(entry.folder / "metrics.csv", entry.written))
+    return dict(last_values(entry.lab, entry.folder / "metrics.csv", entry.written))
 
 
 @functools.lru_cache(maxsize=512)
-def last_values(path: Path, at: tuple[int, int]) -> tuple[tuple[str, float], ...]:
+def last_values(lab: Lab, path: Path, at: tuple[int, int, int]) -> tuple[tuple[str, float], ...]:
     """`last_of`, once for each state of the file. Values that are no finite numbers are left out."""
     try:
-        with open_file(path) as file:
+        with lab.open(path) as file:
             columns = file.readline(END).decode("utf-8", "replace").rstrip("\n").split(",")
             file.seek(max(file.tell(), at[0] - END))
             lines = file.read(END).decode("utf-8", "replace").split("\n")[:-1]

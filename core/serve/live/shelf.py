@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from core.serve.errors import Refused
 from core.serve.limits import Limits
 from core.serve.live.catalog import Catalog, Entry, stamp
-from core.serve.live.rows import plan_of
+from core.serve.live.rows import has_weights, plan_of
 from core.serve.live.tokens import refuse_code_of_others
 from core.training.ladder import MANIFEST
 
@@ -61,7 +61,7 @@ class OpenedWhenAsked:
         self.catalog.update(1.0)
         several = len(self.catalog.labs) > 1
         entries = self.catalog.entries.values()
-        return {entry.id if several else entry.id.partition("/")[2]: entry for entry in entries if can_be_asked(entry)}
+        return {entry.id if several else entry.id.partition("/")[2]: entry for entry in entries if has_weights(entry)}
 
     def described(self) -> list[dict[str, Any]]:
         """The entries of /v1/models. Those that are not open say only what their run's summary says."""
@@ -97,7 +97,7 @@ class OpenedWhenAsked:
         entries = self.catalog.entries
         ids = [name, *(f"{lab.name}/{name}" for lab in self.catalog.labs if len(self.catalog.labs) == 1)]
         entry = next((entries[id] for id in ids if id in entries), None)
-        if entry is None or not can_be_asked(entry):
+        if entry is None or not has_weights(entry):
             raise Refused(f"no model is called {name[:100]!r}", status=404, param="model", code="model_not_found")
         return entry
 
@@ -155,12 +155,6 @@ class OpenedWhenAsked:
             self.timer.cancel()
         for name in list(self.held):
             self.let_go(name)
-
-
-def can_be_asked(entry: Entry) -> bool:
-    """Whether a run has weights."""
-    checkpoints = entry.folder / "checkpoints"
-    return not entry.problem and any((checkpoints / name).is_dir() for name in ("best", "last"))
 
 
 def weights_of(entry: Entry) -> tuple[int, int]:

@@ -8,9 +8,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from core.serve.live.catalog import LARGEST, Place, stamp
-
-SWEEPS, FILE = "sweeps", "sweep.json"  # as core.sweeps writes them; this page also works without it
+from core.serve.live.catalog import SWEEP, SWEEPS, Place, stamp
+from core.serve.live.labs import Lab
 
 
 def runs_of_sweeps(place: Place) -> dict[str, str]:
@@ -28,31 +27,26 @@ def runs_of_sweeps(place: Place) -> dict[str, str]:
 def sweeps_of(place: Place) -> dict[str, Mapping[str, Any]]:
     """The sweeps of an experiment by name, those whose state can be read."""
     folder = place.out / SWEEPS
-    try:
-        inner = sorted(path.name for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
-    except OSError:
-        return {}
-    read = {name: read_state(folder / name / FILE, stamp(folder / name / FILE)) for name in inner}
+    paths = {name: folder / name / SWEEP for name in place.lab.folders(folder)}
+    read = {name: read_state(place.lab, path, stamp(path)) for name, path in paths.items()}
     return {name: values for name, values in read.items() if values}
 
 
 @functools.lru_cache(maxsize=256)
-def read_state(path: Path, at: tuple[int, int]) -> Mapping[str, Any]:
+def read_state(lab: Lab, path: Path, at: tuple[int, int]) -> Mapping[str, Any]:
     """sweep.json, once for each state of the file; {} where it is missing or damaged."""
-    if not 0 < at[0] <= LARGEST or not path.is_file():
-        return {}
     try:
-        values = json.loads(path.read_bytes())
+        values = json.loads(lab.read(path))
         points = [point for point in values["points"] if isinstance(point["run"], str)]
     except (OSError, ValueError, LookupError, TypeError, RecursionError):
         return {}
     return {**values, "points": points}
 
 
-def read_pipeline_file(path: Path) -> dict[str, Any]:
+def read_pipeline_file(lab: Lab, path: Path) -> dict[str, Any]:
     """pipeline.json with the tables that it should have; empty ones where it does not."""
     try:
-        found = json.loads(path.read_bytes()) if path.stat().st_size <= LARGEST else {}
+        found = json.loads(lab.read(path))
     except (OSError, ValueError, RecursionError):
         found = {}
     found = found if isinstance(found, dict) else {}

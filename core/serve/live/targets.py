@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from core.serve.errors import Refused
-from core.serve.live.catalog import Catalog, Entry, Place
-from core.serve.live.sweeps import SWEEPS, sweeps_of
+from core.serve.live.catalog import SWEEPS, Catalog, Entry, Place
+from core.serve.live.sweeps import sweeps_of
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ def find_target(catalog: Catalog, id: str) -> Target:
     """What an id means. Raises Refused."""
     catalog.update(1.0 if id in catalog.entries else 0.0)
     for place in catalog.places.values():
-        head = f"{place.lab.name}/{place.experiment.name}/"
+        head = f"{place.head}/"
         if not id.startswith(head):
             continue
         name = id.removeprefix(head)
@@ -62,7 +62,7 @@ def find_target(catalog: Catalog, id: str) -> Target:
 
 def whole_id(place: Place, name: str, *, is_sweep: bool) -> str:
     """The id of the run or the sweep of this name."""
-    return "/".join([place.lab.name, place.experiment.name, *([SWEEPS] if is_sweep else []), name])
+    return "/".join([place.head, *([SWEEPS] if is_sweep else []), name])
 
 
 def command_of(values: Mapping[str, Any]) -> str:

@@ -45,7 +45,7 @@ def about_pipeline(view: View, asked: Parameters) -> Account:
     if target.sweep or target.entries[0].id == target.id:
         raise Refused(f"{target.id} is no run with stages", status=404, param="id", code="run_not_found")
     ids = {entry.stage: entry.id for entry in target.entries}
-    found = read_pipeline_file(target.folder / PIPELINE)
+    found = read_pipeline_file(target.place.lab, target.folder / PIPELINE)
     statuses = [row_of(entry)["status"] for entry in target.entries]
     statuses += ["waiting"] * (len(found["stages"]) - len(statuses))
     return finite_dict(found | {"ids": ids} | about_whole(view, target, statuses))
@@ -89,7 +89,7 @@ def about_sweep(view: View, asked: Parameters) -> Account:
 def about_whole(view: View, target: Target, statuses: Sequence[str]) -> Account:
     """What a sweep and a run with stages have in common: a row as runs have it, and those of their runs. statuses: of all runs."""
     rows = [view.row(entry) for entry in target.entries]
-    busy, notes = view.is_worked_on(target), read_notes(target.folder)
+    busy, notes = view.is_worked_on(target), read_notes(target.folder, target.place.lab.read)
     done = sum(status in ("completed", "stopped") for status in statuses)
     ended = "failed" if "failed" in statuses else "completed" if done == len(statuses) else "interrupted"
     tags = [set(row["tags"]) for row in rows]

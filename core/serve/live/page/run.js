@@ -30,7 +30,7 @@ export function runView({ id, kind, lab, changed, close }) {
   tabs.setAttribute("role", "tablist");
   panel.setAttribute("role", "tabpanel");
   element.append(head, facts, warnings, tabs, panel);
-  const samples = samplesView(), moments = momentsView(id);
+  const samples = samplesView(id), moments = momentsView(id);
   const drawn = new Map();
   let found = null, tab = setting("live.tab", "Curves"), turn = null, built = "", logged = { offset: -1, element: null }, groupsKey = "", headKey = "", opened = "";
 
@@ -235,7 +235,7 @@ export function runView({ id, kind, lab, changed, close }) {
     if (kind === "run" && sweep.row.description) panel.firstChild.append(` ${sweep.row.description}`);
   }
 
-  const panels = { Curves: showCurves, Samples: async () => { if (!panel.firstChild) panel.append(samples.element); samples.show(found.samples ?? []); }, "Over time": async () => { if (!panel.firstChild) panel.append(moments.element); moments.show(found.moments, found.samples?.[0]?.prompt ?? ""); }, Settings: async () => showSettings(), Stages: showStages, Sweep: showSweep, Log: showLog, Report: async () => showReport() };
+  const panels = { Curves: showCurves, Samples: async (signal) => { await samples.fetch(signal); if (signal.aborted) return; if (!panel.firstChild) panel.append(samples.element); samples.show(); }, "Over time": async (signal) => { await samples.fetch(signal); if (signal.aborted) return; if (!panel.firstChild) panel.append(moments.element); moments.show(found.moments, samples.prompt()); }, Settings: async () => showSettings(), Stages: showStages, Sweep: showSweep, Log: showLog, Report: async () => showReport() };
 
   // Fetch and show the run again, and what the open tab shows of it.
   async function refresh() {
