@@ -58,12 +58,6 @@ const SIDES = { test: "test prompts", val: "validation prompts" };
 // What the entries of a ranking have in common. Others cannot be compared with them.
 const headOf = ({ experiment, data, side }) => make("h2", { textContent: [experiment, data ? `data ${data.slice(0, 8)}` : "data not known", SIDES[side]].filter(Boolean).join(", ") });
 
-// The hash of a commit, shortened, with a mark where the tree had changes.
-function shortCommit(commit) {
-  const [hash, changes] = (commit ?? "").split("+");
-  return hash ? hash.slice(0, 8) + (changes === undefined ? "" : ` + ${changes || "changes"}`) : "–";
-}
-
 // The entries of a ranking, the best first.
 function tableOfRanking({ entries }, isTime) {
   const ends = entries.flatMap(({ value, low, high }) => [value, low, high]).filter((one) => one !== null);
@@ -72,7 +66,7 @@ function tableOfRanking({ entries }, isTime) {
   const isOne = new Set(entries.map(({ lab }) => lab)).size < 2;
   const rows = entries.map((entry) => [
     String(entry.place ?? "–"), ...(isOne ? [] : [entry.lab]), make("a", { href: `#run=${encodeURIComponent(entry.runs[0])}`, textContent: `${entry.experiment}: ${entry.name}` }), interval(entry, from, to, said),
-    `${entry.seeds.length}: ${entry.seeds.join(", ")}`, duration(entry.seconds), make("code", { textContent: shortCommit(entry.commit) }),
+    `${entry.seeds.length}: ${entry.seeds.join(", ")}`, duration(entry.seconds), make("code", { textContent: commitOf(entry.commit) }),
     entry.command ? button("Copy command", `Copy: ${entry.command}`, () => copy(entry.command)) : "",
   ]);
   return tableOf(["", ...(isOne ? [] : ["lab"]), "entry", isTime ? "time to target" : "accuracy", "seeds", "time of a run", "commit", ""], rows, "board-table");

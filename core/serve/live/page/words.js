@@ -67,8 +67,11 @@ export function linkTo(id, lab) {
   return `#${run === "sweeps" && stage ? "sweep" : isStaged && !stage ? "pipeline" : "run"}=${encodeURIComponent(id)}`;
 }
 
-// A commit as it is recorded, HASH or HASH+changes: eight characters, and + where the files were others.
-export const commitOf = (commit) => (commit ? `${commit.slice(0, 8)}${commit.includes("+") ? "+" : ""}` : "–");
+// The hash of a commit, shortened, with a mark where the files were others. It is recorded as HASH or HASH+changes.
+export function commitOf(commit) {
+  const [hash, changes] = (commit ?? "").split("+");
+  return hash ? hash.slice(0, 8) + (changes === undefined ? "" : ` + ${changes || "changes"}`) : "–";
+}
 
 // A count with its noun.
 export const counted = (count, noun) => `${count.toLocaleString("en")} ${noun}${count === 1 ? "" : "s"}`;
