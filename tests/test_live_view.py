@@ -223,22 +223,29 @@ def test_only_new_bytes_are_read(tmp_path: Path) -> None:
 
 def test_what_has_not_changed_is_made_once(runs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """While one run grows, answers about others stay, and of several together only its part is made anew."""
-    from core.serve.live import drawing, tables, view
+    from core.serve.live import board, drawing, tables, view
 
     made: list[str] = []
     summary = json.loads((runs / "out" / "b" / "summary.json").read_text()) | {"status": "interrupted"}
     (runs / "out" / "b" / "summary.json").write_text(json.dumps(summary))
     for path in runs.rglob("*"):
         os.utime(path, (1e9, 1e9))  # nothing is young
-    curves, thin, whole = drawing.about_curves, tables.thinned, view.whole_row
+    curves, thin, whole, groups = drawing.about_curves, tables.thinned, view.whole_row, board.found_groups
+    monkeypatch.setattr("core.serve.live.board.found_groups", lambda entries: made.append("groups") or groups(entries))
     monkeypatch.setattr("core.serve.live.tables.thinned", lambda *of: made.append("thinned") or thin(*of))
     monkeypatch.setattr("core.serve.live.view.whole_row", lambda entry: made.append(entry.run) or whole(entry))
     monkeypatch.setitem(ANSWERS, "curves", lambda *of: made.append("curves") or curves(*of))
     with showing() as server:
-        asked = (f"curves?id={ID}/a0&id={ID}/a1", f"curves?id={ID}/a0&id={ID}/b", "runs")
+        asked = (
+            f"curves?id={ID}/a0&id={ID}/a1",
+            f"curves?id={ID}/a0&id={ID}/b",
+            "runs",
+            "board",
+            "board?by=target&target=0.5",
+        )
         for query in asked:
             server.get(query)
-        assert made == ["curves", "thinned", "thinned", "curves", "thinned", "a0", "a1", "b"]
+        assert made == ["curves", "thinned", "thinned", "curves", "thinned", "a0", "a1", "b", "groups"]
         made.clear()
         with (runs / "out" / "b" / "metrics.csv").open("a") as file:
             file.write("500,600,20,0.25,0.5,\n")

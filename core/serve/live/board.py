@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,13 +21,28 @@ from core.report.comparison import Group
 from core.report.proportions import interval_of_share
 from core.report.runs import RunData, datasets_of
 from core.serve.errors import Refused
-from core.serve.live.catalog import Entry
+from core.serve.live.catalog import Entry, stamp
 from core.serve.live.parameters import Parameters
 from core.serve.live.rows import commit_of
 from core.serve.live.view import View, finite_dict, run_data
 
 LEAST, MOST_RUNS = 2, 2000  # seeds for an interval; runs on the board
+TOLD = (
+    "experiment",
+    "data_hash",
+    "dataset_fingerprint",
+    "seed",
+)  # of a summary: with the config, what groups depend on
 Account = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Shared:
+    """Which runs have the same settings: the name of each group with its folders, the experiments, and which runs cannot be read."""
+
+    groups: list[tuple[str, list[Path]]]
+    experiments: list[str]
+    left_out: list[str]
 
 
 def about_board(view: View, asked: Parameters) -> Account:
@@ -45,16 +61,8 @@ def about_board(view: View, asked: Parameters) -> Account:
     }
     if len(entries) > MOST_RUNS:
         raise Refused(f"the board is of at most {MOST_RUNS:,} runs: choose an experiment", param="experiment")
-    by_place: dict[tuple[str, str], list[RunData]] = {}
-    left_out = []
-    for entry in entries.values():
-        try:
-            by_place.setdefault((entry.lab.name, entry.experiment.name), []).append(run_data(entry))
-        except Refused as error:
-            left_out.append(error.message)
-    groups = [group for runs in by_place.values() for group in grouped(runs)]
-    if len({lab for lab, _ in by_place}) > 1:
-        groups = named_alike(groups)
+    shared = shared_settings(view, experiment, list(entries.values()))
+    groups = [Group(name, [as_it_is(entries[folder]) for folder in folders]) for name, folders in shared.groups]
     rankings: dict[tuple[str, str, str], list[Account]] = {}
     for group, data in zip(groups, datasets_of([group.runs[0].summary for group in groups]), strict=True):
         of = [entries[run.folder] for run in group.runs]
@@ -65,8 +73,43 @@ def about_board(view: View, asked: Parameters) -> Account:
         {"experiment": name, "data": data, "side": side, "entries": placed(found, lower_is_better=by == "target")}
         for (name, data, side), found in sorted(rankings.items())
     ]
-    experiments = sorted({name for _, name in by_place})
+    experiments, left_out = shared.experiments, shared.left_out
     return finite_dict({"by": by, "target": target, "experiments": experiments, "rankings": told, "left_out": left_out})
+
+
+def as_it_is(entry: Entry) -> RunData:
+    """A run as it is now, but for its config, which its group has been found by."""
+    return RunData(entry.folder, dict(entry.summary) | {"status": entry.status, "run": entry.name}, {})
+
+
+def shared_settings(view: View, chosen: str, entries: Sequence[Entry]) -> Shared:
+    """The groups of some runs, found anew only when there are others, or others of their settings. chosen: the experiment, or ""."""
+    key = tuple(
+        (entry.folder, stamp(entry.folder / "config.toml"), entry.problem, *map(str, map(entry.summary.get, TOLD)))
+        for entry in entries
+    )
+    if not entries:
+        return found_groups(entries)
+    known = view.shared.get(chosen)
+    if known is None or known[0] != key:
+        known = view.shared[chosen] = key, found_groups(entries)
+    return known[1]
+
+
+def found_groups(entries: Sequence[Entry]) -> Shared:
+    """Groups of runs that differ by their seed alone; each of one lab and one experiment."""
+    by_place: dict[tuple[str, str], list[RunData]] = {}
+    left_out = []
+    for entry in entries:
+        try:
+            by_place.setdefault((entry.lab.name, entry.experiment.name), []).append(run_data(entry))
+        except Refused as error:
+            left_out.append(error.message)
+    groups = [group for runs in by_place.values() for group in grouped(runs)]
+    if len({lab for lab, _ in by_place}) > 1:
+        groups = named_alike(groups)
+    experiments = sorted({name for _, name in by_place})
+    return Shared([(group.name, [run.folder for run in group.runs]) for group in groups], experiments, left_out)
 
 
 def named_alike(groups: Sequence[Group]) -> list[Group]:

@@ -148,7 +148,7 @@ class Tables:
     """The tables of the runs that were looked at last, as many as there is room for. May be used by several threads."""
 
     def __init__(self, room: int = ROOM) -> None:
-        self.room = room
+        self.room, self.size = room, 0  # bytes: at most, and now
         self.known: OrderedDict[Path, MetricsTable] = OrderedDict()
         self.curves: OrderedDict[tuple[Path, str, str, int], tuple[int, dict[str, list[float]]]] = OrderedDict()
         self.turn = threading.Lock()
@@ -157,11 +157,12 @@ class Tables:
         """The table of a file, up to date. opened: how it is opened."""
         with self.turn:
             table = self.known.pop(path, None) or MetricsTable(path, opened)
+            before = table.size
             table.update()
             self.known[path] = table
-            size = sum(each.size for each in self.known.values())
-            while size > self.room and len(self.known) > 1:
-                size -= self.known.popitem(last=False)[1].size
+            self.size += table.size - before
+            while self.size > self.room and len(self.known) > 1:
+                self.size -= self.known.popitem(last=False)[1].size
             return table
 
     def thinned(self, table: MetricsTable, metric: str, axis: str, points: int) -> dict[str, list[float]]:

@@ -56,6 +56,9 @@ class View:
     pool: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1, "moments"))
     short_rows: dict[str, tuple[Entry, dict[str, Any]]] = field(default_factory=dict)
     whole_rows: dict[str, tuple[Entry, dict[str, Any]]] = field(default_factory=dict)  # of runs that have ended
+    shared: dict[str, tuple[Any, Any]] = field(
+        default_factory=dict
+    )  # of the board, by experiment: what groups depend on, groups
     known_sweeps: tuple[int, dict[str, str]] = field(default=(-1, {}))  # with the version of the catalog
 
     @property
@@ -154,7 +157,7 @@ def config_of(entry: Entry) -> dict[str, Any]:
     return dict(found)
 
 
-@functools.lru_cache(maxsize=512)
+@functools.lru_cache(maxsize=1024)
 def read_whole_config(lab: Lab, folder: Path, at: tuple[int, int]) -> Mapping[str, Any] | str:
     """`config_of`, once for each state of the file; what is wrong with it where it cannot be read."""
     try:
