@@ -83,7 +83,7 @@ def test_stages_of_a_run_that_goes_on_are_kept(server: LiveServer) -> None:
     stage = "experiments/staged/whole/base"
     server.post("go_on", {"id": "experiments/staged/whole"})
     refused = server.post("prune", {"ids": [stage]})
-    assert refused.status == 409 and refused.error == f"{stage} is in use: its run goes on"
+    assert refused.status == 409 and refused.error == f"{stage} is a stage of a run that trains"
 
 
 @pytest.fixture

@@ -133,7 +133,7 @@ def prune(view: View, asked: AskedToPrune) -> Account:
         if entry.folder.is_symlink():
             raise Refused(f"{entry.id} is a link to another folder", status=409, code="kept")
         if entry.stage and view.is_worked_on(find_target(view.catalog, entry.id.rpartition("/")[0])):
-            raise Refused(f"{entry.id} is in use: its run goes on", status=409, code="in_use")
+            raise Refused(f"{entry.id} is a stage of a run that trains", status=409, code="in_use")
     listed = {entry.folder: entry.id for entry in entries}
     condemned, kept = condemn([(Listed(entry.folder, dict(entry.summary)), "chosen") for entry in entries])
     told: Account = {"kept": kept}

@@ -35,7 +35,7 @@ def refuse_code_of_others(lab: Lab, *, may_act: bool) -> None:
     if lab.is_given and not may_act:
         raise Refused(
             f"To open a model of {lab.name} runs the prepare.py that lies there. This needs the token: open the address that the "
-            "server has printed. With --read-only no model of such a folder is opened.",
+            "server has printed. A server that only shows opens no model of such a folder.",
             status=403,
             code="token_needed",
         )
