@@ -62,7 +62,10 @@ def test_a_run_is_started_watched_stopped_and_taken_up_again(
         assert server.post("stop", {"id": f"{ID}/mine"}).status == 409
         assert server.post("go_on", {"id": f"{ID}/mine"}).status == 200
         until(lambda: running(server) and row_of(server)["step"] > stopped["step"])
-        assert "$ python -m core.cli train spaces --run=mine" in server.get(f"log?id={ID}/mine").json["text"]
+        assert (
+            "$ python -m core.cli train spaces '--description=-s x --fresh' --run=mine"
+            in server.get(f"log?id={ID}/mine").json["text"]
+        )
         server.post("stop", {"id": f"{ID}/mine"})
         until(lambda: ended(server))
         bad = server.post("start", body | {"name": "bad", "settings": ["n_embdd=3"]})
