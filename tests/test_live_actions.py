@@ -278,6 +278,14 @@ def test_a_run_again_has_all_of_its_settings(lab: Path) -> None:
         assert server.get("jobs").json == {"jobs": []}
 
 
+def test_an_experiment_of_a_class_is_called_by_its_path(tmp_path: Path) -> None:
+    """The command that is shown is the one that is started, and it can be typed in any folder."""
+    experiment = write_experiment(tmp_path / "anna" / "spaces")
+    with showing(str(tmp_path / "anna")) as server:
+        asked = {"lab": "anna", "experiment": "spaces", "command": "train", "dry": True}
+        assert server.post("start", asked).json == {"command": f"python -m core.cli train {experiment}"}
+
+
 def test_a_variant_is_known_however_it_was_asked_for(lab: Path) -> None:
     """It stands in the run's config, so runs of the page and of Python have it, too."""
     experiment = write_experiment(lab / "spaces")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import quote
@@ -14,8 +16,11 @@ pytest.importorskip("uvicorn", reason="needs the extra serve")
 
 from browser import Browser, Page
 from chat_page import texts
-from live import TOKEN, LiveServer, showing, waiting_commands, write_experiment, write_run
+from live import TOKEN, LiveServer, showing, until, waiting_commands, write_experiment, write_run
 from test_live_page import READY, press_button
+
+from core import files
+from core.tracking.run import lock_file
 
 ID = "experiments/spaces"
 STAGES = '\n[[stages]]\nname = "base"\n[[stages]]\nname = "chat"\n'
@@ -64,6 +69,22 @@ def test_a_whole_goes_on_is_stopped_and_has_a_log(server: LiveServer, kind: str,
     assert server.get(f"log?id={id}").json["text"].splitlines()[0] == f"$ python -m core.cli {words}"
     assert server.post("go_on", {"id": id}).status == 409
     assert server.post("stop", {"id": id}).status == 200
+
+
+def test_a_sweep_that_was_started_elsewhere_is_busy_as_long_as_it_works(server: LiveServer, lab: Path) -> None:
+    """Its last file is written before it lets go: after that, nothing but the lock changes."""
+    lock = lock_file(lab / "spaces" / "out" / "sweeps" / "lr")
+    assert server.get(f"sweep?id={ID}/sweeps/lr").json["busy"] is False
+    holder = os.fork()
+    if not holder:
+        with files.lock(lock, "sweep"):
+            signal.pause()
+    try:
+        until(lambda: server.get(f"sweep?id={ID}/sweeps/lr").json["busy"], 10)
+    finally:
+        os.kill(holder, signal.SIGKILL)
+        os.waitpid(holder, 0)
+    until(lambda: not server.get(f"sweep?id={ID}/sweeps/lr").json["busy"], 10)
 
 
 def test_a_whole_has_a_row_and_notes(server: LiveServer) -> None:

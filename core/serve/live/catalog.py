@@ -15,11 +15,12 @@ from pathlib import Path
 from typing import Any
 
 from core.errors import UserError
+from core.files import is_locked
 from core.lab.places import places
 from core.plugins.discovery import Experiment
 from core.serve.live.labs import Lab
 from core.tracking.notes import read_notes
-from core.tracking.run import PIPELINE, current_status, in_order, owned, read_summary, stage_names
+from core.tracking.run import PIPELINE, current_status, in_order, lock_file, owned, read_summary, stage_names
 
 SWEEPS, SWEEP = "sweeps", "sweep.json"  # as core.sweeps writes them; this page also works without it
 YOUNG = 2_000_000_000  # nanoseconds in which a folder may change again without another time
@@ -82,7 +83,7 @@ class Place:
     times: dict[Path, int] = field(default_factory=dict)
     found: list[tuple[Path, str, str | None]] = field(default_factory=list)
     others: dict[str, Path] = field(default_factory=dict)
-    stamps: dict[str, tuple[int, int]] = field(default_factory=dict)
+    stamps: dict[str, tuple[int, int, bool]] = field(default_factory=dict)
     problem: str = ""
 
     @property
@@ -266,8 +267,13 @@ def list_runs(place: Place) -> None:
 
 def changed_files(place: Place) -> set[str]:
     """The ids of sweeps and of runs with stages whose files have changed since the last call."""
-    former, place.stamps = place.stamps, {id: stamp(path) for id, path in place.others.items()}
+    former, place.stamps = place.stamps, {id: told_by(path) for id, path in place.others.items()}
     return {id for id in former.keys() | place.stamps.keys() if former.get(id) != place.stamps.get(id)}
+
+
+def told_by(path: Path) -> tuple[int, int, bool]:
+    """What changes of a sweep or a run with stages: its file, and whether a process works on it."""
+    return (*stamp(path), is_locked(lock_file(path.parent)))
 
 
 def out_of(lab: Lab, experiment: Experiment) -> Path:
