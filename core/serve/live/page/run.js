@@ -51,7 +51,7 @@ export function runView({ id, kind, lab, changed, close }) {
     head.replaceChildren(back, title, about, ...(kind === "run" ? progress(row) : []), buttons);
     if (focused) [...buttons.children].find((one) => one.textContent === focused)?.focus();
     const shown = kind !== "run" ? [[kind === "sweep" ? "runs" : "stages", `${row.done} of ${row.of} done`], ["time", duration(row.seconds)], ["started", ago(row.started) || "–"]] : [
-      ["step", row.length && row.unit !== "seconds" ? `${whole(row.step)} of ${whole(row.length)}` : whole(row.step)], ["time", duration(row.seconds)],
+      ["step", row.length && row.step !== null && row.unit !== "seconds" ? `${whole(row.step)} of ${whole(row.length)}` : whole(row.step)], ["time", duration(row.seconds)],
       ["val loss", written(row.val_loss)], ["train loss", written(row.train_loss)], ["val accuracy", percent(row.val_accuracy)],
       ...(found.summary?.side === "test" ? [["test accuracy", percent(row.accuracy)]] : []),
       ["speed", row.tokens_per_second ? `${written(row.tokens_per_second)} tokens/s` : "–"], ["seed", valueOf(row.seed)], ...(row.variant ? [["variant", row.variant]] : []), ["commit", commitOf(row.commit)], ["started", ago(row.started) || "–"],
