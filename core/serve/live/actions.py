@@ -123,14 +123,11 @@ def again(view: View, entry: Entry) -> Entry:
 def prune(view: View, asked: AskedToPrune) -> Account:
     """Remove runs, by the rules of `runs`: never `default`, and none that is in use. dry: say what would be removed."""
     entries = view.find_all(asked.ids)
-    running = [entry for entry in view.catalog.entries.values() if entry.stage and entry.status == "running"]
     for entry in entries:
         if entry.run == KEPT:
             raise Refused(f"{entry.id} is kept: other runs are compared with it", status=409, code="kept")
         if entry.folder.is_symlink():
             raise Refused(f"{entry.id} is a link to another folder", status=409, code="kept")
-        if entry.stage and any(each.folder.parent == entry.folder.parent for each in running):
-            raise Refused(f"{entry.id} is a stage of a run that trains", status=409, code="in_use")
     listed = {entry.folder: entry.id for entry in entries}
     condemned, kept = condemn([(Listed(entry.folder, dict(entry.summary)), "chosen") for entry in entries])
     told: Account = {"kept": kept}
