@@ -128,25 +128,6 @@ def test_runs_are_pruned_by_the_rules_of_runs(lab: Path) -> None:
     assert sorted(path.name for path in (experiment / "out").glob("[!.]*")) == ["busy", "default"]
 
 
-def test_no_stage_is_removed_below_a_run_that_trains(lab: Path) -> None:
-    experiment = write_experiment(lab / "spaces")
-    folder = experiment / "out" / "whole"
-    for stage, status in (("base", "completed"), ("chat", "interrupted")):
-        made = write_run(experiment, stage, run=f"whole/{stage}", status=status)
-        folder.mkdir(exist_ok=True)
-        made.rename(folder / stage)
-    (folder / "pipeline.json").write_text('{"stages": ["base", "chat"]}')
-    asked = {"ids": [f"{ID}/whole/base"], "dry": True}
-    with showing() as server, lock_file(folder / "chat").open("a+") as held:
-        assert files.take(held) is None
-        held.write("process 1 since then")
-        held.flush()
-        found = server.post("prune", asked)
-        assert found.status == 409 and "is a stage of a run that trains" in found.error
-    with showing() as server:
-        assert server.post("prune", asked).json["would"] == [f"{ID}/whole/base"]
-
-
 def test_only_the_process_that_trains_a_run_is_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A lock that names another process stops nobody: not one that reuses the number, and not this server."""
     sent: list[tuple[int, int]] = []

@@ -224,6 +224,8 @@ def test_other_origins_and_names_see_nothing(server: LiveServer) -> None:
         assert server.ask(path, headers={"Origin": "http://evil.example"}).status == 403, path
     found = server.get("lab").headers
     assert "default-src 'self'" in found["content-security-policy"] and found["x-content-type-options"] == "nosniff"
+    for path in ("/page/dom.js", "/live/page/live.js"):  # else the modules of two versions would mix
+        assert server.ask(path).headers["cache-control"] == "no-cache", path
 
 
 NAVIGATION = {"Sec-Fetch-Mode": "navigate", "Sec-Fetch-Dest": "document"}

@@ -26,7 +26,7 @@ def about_samples(view: View, asked: Parameters) -> Account:
     try:
         with entry.lab.open(entry.folder / FILE) as file:
             found = os.fstat(file.fileno())
-            name, begin = f"{found.st_ino}.{entry.started}", asked.number("next", 0, 0, 10**11 - 1)
+            name, begin = f"{found.st_ino}.{entry.started[:40]}", asked.number("next", 0, 0, 10**11 - 1)
             is_new = asked.text("file") != name or begin > found.st_size
             begin = max(0, found.st_size - PART) if is_new else begin
             file.seek(begin)
