@@ -11,6 +11,7 @@ import datetime
 import errno
 import hashlib
 import json
+import math
 import os
 import re
 import shutil
@@ -133,6 +134,21 @@ def is_alive(process: int) -> bool:
 def write_text(path: Path, text: str) -> None:
     """`write_bytes` in UTF-8."""
     write_bytes(path, text.encode())
+
+
+def json_text(value: Any, indent: int | None = None) -> str:
+    """A value as JSON: null in place of numbers that are not finite, which JSON does not have. Every encoding can write it."""
+    text = json.dumps(finite(value), indent=indent, ensure_ascii=False, allow_nan=False)
+    return re.sub("[\ud800-\udfff]", lambda found: f"\\u{ord(found[0]):04x}", text)  # of a name that is not UTF-8
+
+
+def finite(value: Any) -> Any:
+    """A JSON value with None in place of numbers that are not finite."""
+    if isinstance(value, Mapping):
+        return {key: finite(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -52,6 +52,7 @@ def trained(spaces: Path) -> Path:
         (["sample", "spaces", "--run", "w"], ["wide"]),
         (["report", "spaces", "--run", "w"], ["wide"]),
         (["compare", "spaces/w"], ["spaces/wide"]),
+        (["serve", "spaces/w"], ["spaces/w", "spaces/wide"]),  # the first is a folder that the shell looks for
         (["compare", "spaces/default", "s"], ["spaces"]),
         (["train", "spaces", "-s", "learning_ra"], ["learning_rate="]),
         (["train", "spaces", "learning_rate=1", "--set", "train.data.bat"], ["train.data.batch_size="]),
@@ -70,6 +71,13 @@ def trained(spaces: Path) -> Path:
 )
 def test_what_tab_offers(trained: Path, words: list[str], right: list[str]) -> None:
     assert offered(*words) == right
+
+
+def test_serve_offers_folders_too() -> None:
+    """The shell looks for them."""
+    for words in (["serve", ""], ["serve", "class/"], ["serve", "class/anna", "class/b"]):
+        found = ShellComplete(cli, {}, "terrarium", "_TERRARIUM_COMPLETE").get_completions(words[:-1], words[-1])
+        assert (found[0].type, found[0].value) == ("dir", words[-1])
 
 
 def test_a_broken_config_offers_nothing(trained: Path) -> None:

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from click.testing import Result
 
+from core.cli.console import Console
+from core.cli.options import say_json
 from core.data.dataset import load_dataset
 from core.plugins.manager import plugins
 from core.tracking.metrics import read_rows
@@ -142,8 +146,27 @@ def test_a_mistake_leaves_stdout_empty(spaces: Path, terrarium: Terrarium) -> No
     assert (result.exit_code, result.stdout) == (2, "")
 
 
-# What a command is there to print. Without it, nothing would be left.
-NOT_QUIET = {"completion": "its script is evaluated by a shell"}
+def refuse_constant(name: str) -> float:
+    raise AssertionError(f"{name} is not JSON")
+
+
+def test_figures_that_are_not_finite_are_null(
+    spaces: Path, terrarium: Terrarium, capsys: pytest.CaptureFixture[str]
+) -> None:
+    result = terrarium("train", "spaces", "--json", "-s", "train.optim.learning_rate=1e20")
+    rows = [json.loads(line, parse_constant=refuse_constant) for line in result.stdout.splitlines()]
+    assert rows and any(None in row["row"].values() for row in rows if "row" in row)
+    Console(json=True).say_row({"val_loss": math.nan, "step": 3})
+    say_json({"a": [math.inf, {"b": -math.inf}], "name": "bad\udcff ü", "n": np.float64("nan")})
+    row, *rest = capsys.readouterr().out.splitlines()
+    assert json.loads(row, parse_constant=refuse_constant) == {"run": "", "row": {"val_loss": None, "step": 3}}
+    found = json.loads("\n".join(rest), parse_constant=refuse_constant)
+    assert found == {"a": [None, {"b": None}], "name": "bad\udcff ü", "n": None}
+
+
+def test_one_function_writes_the_json_of_all_commands() -> None:
+    folder = Path(__file__).parents[1] / "core" / "cli"
+    assert [path.name for path in folder.glob("*.py") if "json.dump" in path.read_text()] == []
 
 
 def test_every_command_has_both_options() -> None:
@@ -158,14 +181,14 @@ def test_every_command_has_both_options() -> None:
         )
         for option in ("--json", "--quiet")
     }
-    assert without == {"--json": [], "--quiet": sorted(NOT_QUIET)}
+    assert without == {"--json": [], "--quiet": []}
 
 
 @pytest.mark.parametrize(
     "words",
     [
         ("list",), ("plugins",), ("new", "made"), ("init", "home"), ("runs", "spaces"), ("compare", "spaces/default", "spaces/copy"), ("report", "spaces"),
-        ("runs", "spaces", "--prune", "--keep", "0", "--yes"), ("sample", "spaces"), ("evaluate", "spaces"), ("prepare", "spaces"),
+        ("runs", "spaces", "--prune", "--keep", "0", "--yes"), ("sample", "spaces"), ("evaluate", "spaces"), ("prepare", "spaces"), ("completion", "bash"),
     ],
 )  # fmt: skip
 def test_quiet_is_quiet(finished: Path, terrarium: Terrarium, words: tuple[str, ...]) -> None:

@@ -23,6 +23,7 @@ import uvicorn
 from browser import CHROMIUM, Browser, Page
 from chat_page import IDLE, say, texts
 from conftest import PREPARE, TINY
+from live import READ
 from preparing import write
 
 from core.lab.loop import loop
@@ -63,7 +64,7 @@ class Shown:
 @contextmanager
 def showing(folder: Path, port: int = 0) -> Iterator[Shown]:
     """The server of a folder, in a thread."""
-    site = set_up([], "", (), Limits(), Address("127.0.0.1", port))
+    site = set_up([], "", (), Limits(), Address("127.0.0.1", port), read=READ)
     config = uvicorn.Config(
         site.app,
         http=connection_type(Limits()),
@@ -108,7 +109,7 @@ def train_first(folder: Path) -> Path:
         open_folder(str(home)),
         Wish(
             description=f"The first run. {EVIL}",
-            command="terrarium loop spaces -s a.b=1 --description 'not -s this' -s 'c=it '\\''is'\\'' x'",
+            command="terrarium loop spaces -s a.b=1 max_iters=3 --description 'not -s this' -s 'c=it '\\''is'\\'' x'",
         ),
     )
     return home / "out"
@@ -281,7 +282,12 @@ def test_a_run_is_started_again_with_its_settings(page: Page) -> None:
     page.run("location.hash = 'run=experiments%2Fspaces%2Fdefault'")
     press_button(page, "Run again…")
     page.until("document.querySelector('dialog[open] textarea')")
-    assert page.run("document.querySelector('dialog[open] textarea').value") == "a.b=1\nc=it 'is' x"
+    assert page.run("document.querySelector('dialog[open] textarea').value") == "a.b=1\nmax_iters=3\nc=it 'is' x"
+    page.until("document.querySelector('dialog[open] .error:not([hidden])')?.textContent.includes(\"unknown key 'c'\")")
+    fill_in(page, {"Settings": "max_iters=4", "More options": "--run 'a b' learning_rate=0.5"})
+    page.until(
+        "document.querySelector('dialog[open] code').textContent.endsWith(\"loop spaces -s max_iters=4 --run 'a b' learning_rate=0.5\")"
+    )
     press_button(page, "Cancel")
 
 
@@ -297,7 +303,7 @@ def test_dark_on_a_phone(chromium: Browser, shown: Shown) -> None:
         )
         assert page.run("document.documentElement.scrollWidth") <= 360
     press_button(page, "Start a run…")
-    page.until("document.querySelector('dialog[open] code').textContent === 'terrarium loop spaces'")
+    page.until("document.querySelector('dialog[open] code').textContent === 'python -m core.cli loop spaces'")
     assert page.run("document.querySelector('dialog[open]').scrollWidth") <= 360
     page.run("document.querySelector('dialog select:nth-child(2)')?.focus()")
     assert page.complaints() == []
@@ -320,8 +326,8 @@ def test_a_server_that_goes_and_comes_back(chromium: Browser, shown: Shown) -> N
 def test_a_run_is_started_watched_compared_and_chatted_with(page: Page, shown: Shown) -> None:
     press_button(page, "Start a run…")
     fill_in(page, {"Name": "started", "Description": "From the page", "Settings": "train.schedule.max_iters=400\ntrain.runtime.eval_interval=20"})  # fmt: skip
-    said = page.run("document.querySelector('dialog[open] code').textContent")
-    assert said == "terrarium loop spaces --run started -s train.schedule.max_iters=400 -s train.runtime.eval_interval=20 --description 'From the page'"  # fmt: skip
+    said = "python -m core.cli loop spaces '--description=From the page' --run=started -s train.schedule.max_iters=400 -s train.runtime.eval_interval=20"
+    page.until(f"document.querySelector('dialog[open] code').textContent === {json.dumps(said)}")
     press_button(page, "Start")
     page.until("[...document.querySelectorAll('#runs .name a')].some((one) => one.textContent === 'started')", 90)
     page.run("location.hash = 'run=experiments%2Fspaces%2Fstarted'")
@@ -383,7 +389,8 @@ def test_a_run_is_stopped_and_goes_on(page: Page, shown: Shown) -> None:
 def test_a_sweep_is_started_and_its_table_seen(page: Page, shown: Shown) -> None:
     press_button(page, "Start a run…")
     fill_in(page, {"What to do": "sweep", "Name": "widths", "Seeds": "0..1", "Grid": "train.model.n_embd=8,16", "Description": "How wide?"})  # fmt: skip
-    assert texts(page, "dialog[open] code") == ["terrarium sweep spaces --name widths --seeds 0..1 --grid train.model.n_embd=8,16 --description 'How wide?'"]  # fmt: skip
+    said = "python -m core.cli sweep spaces --seeds=0..1 --grid=train.model.n_embd=8,16 '--description=How wide?' --name=widths"
+    page.until(f"document.querySelector('dialog[open] code').textContent === {json.dumps(said)}")
     press_button(page, "Start")
     page.until("[...document.querySelectorAll('#runs .name')].filter((one) => one.textContent.includes('sweep widths')).length === 4", 240)  # fmt: skip
     page.run("[...document.querySelectorAll('#runs .name')].find((one) => one.textContent.includes('sweep widths')).querySelector('a').click()")  # fmt: skip
@@ -396,7 +403,7 @@ def test_a_sweep_is_started_and_its_table_seen(page: Page, shown: Shown) -> None
     page.until("document.querySelector('#jobs').textContent === 'Jobs'", 60)
     page.click("#jobs")
     page.until("document.querySelector('dialog[open] .job')")
-    assert texts(page, ".job p")[0] == "done" and "sweep" in texts(page, ".job code")[0]
+    assert texts(page, ".job p")[0] == "spaces/sweeps/widths: done " and "sweep" in texts(page, ".job code")[0]
     press_button(page, "Close")
     for folder in shown.out.glob("sweep-widths-*"):
         shutil.rmtree(folder)

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import socket
+import threading
 import time
 from pathlib import Path
+from typing import Any, cast
 from urllib.parse import quote
 
 import numpy as np
@@ -14,12 +17,19 @@ import pytest
 pytest.importorskip("starlette", reason="needs the extra serve")
 pytest.importorskip("uvicorn", reason="needs the extra serve")
 
-from live import TOKEN, showing, write_experiment, write_run
+import uvicorn
+from live import READ, TOKEN, LiveServer, showing, write_experiment, write_run
 
+from core import process
+from core.serve.limits import Limits
+from core.serve.live.answering import ANSWERS
 from core.serve.live.catalog import Catalog
 from core.serve.live.labs import Lab
-from core.serve.live.routes import ANSWERS
 from core.serve.live.tables import MetricsTable, Tables, thinned
+from core.serve.live.view import View
+from core.serve.server import Address, Server, connection_type
+from core.serve.setting_up import set_up
+from core.tracking.answers import keep_answers, write_answers
 from core.tracking.notes import write_notes
 
 ID = "experiments/spaces"
@@ -93,6 +103,97 @@ def test_what_grows_is_read_on_and_told(runs: Path) -> None:
         assert after["x"] == [*before["x"], 500.0] and after["y"][-1] == 0.25
 
 
+def test_the_server_ends_at_once_beside_viewers(runs: Path) -> None:
+    """A stream of events would go on for ever, and a server waits some seconds for answers on their way."""
+    site, limits, stop = set_up([], "", (), Limits(), Address(), read=READ), Limits(), process.StopRequest()
+    with socket.create_server(("127.0.0.1", 0)) as found:
+        config = uvicorn.Config(site.app, http=connection_type(limits), ws="none", lifespan="on", log_level="critical", timeout_graceful_shutdown=10)  # fmt: skip
+        thread = threading.Thread(target=Server(config, stop, site.closing).run, kwargs={"sockets": [found]})
+        thread.start()
+        with socket.create_connection(found.getsockname(), 30) as viewer, viewer.makefile("rb") as events:
+            viewer.sendall(b"GET /live/events HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            assert any(line == b": hello\n" for line in events)
+            begun = time.monotonic()
+            stop.number = 2
+            thread.join()
+            assert time.monotonic() - begun < 5 and events.read().endswith(b"0\r\n\r\n")  # the stream is whole
+
+
+def test_answers_of_sweeps_and_stages_follow_their_files(runs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No run changes meanwhile; a new variant of the experiment and a kept step are seen, too."""
+    monkeypatch.setattr("core.serve.live.catalog.THOROUGH", 0.0)
+    monkeypatch.setattr("core.serve.live.catalog.YOUNG", 0)  # what is young is read again anyway
+    folder, sweep = runs / "out", runs / "out" / "sweeps" / "lr" / "sweep.json"
+    sweep.parent.mkdir(parents=True)
+    points = [{"run": "a0", "status": "waiting"}]
+    sweep.write_text(json.dumps({"experiment": "spaces", "points": points}))
+    write_run(runs, "moved", run="staged/base", status="interrupted")
+    (folder / "staged" / "base" / "checkpoints").mkdir(parents=True)
+    for path in (folder / "moved").iterdir():
+        path.rename(folder / "staged" / "base" / path.name)
+    (folder / "moved").rmdir()
+    (folder / "staged" / "pipeline.json").write_text('{"stages": ["base"], "table": {}}')
+    base = f"{ID}/staged/base"
+    with showing() as server:
+
+        def answers() -> list[Any]:
+            told = [server.get(f"sweep?id={ID}/sweeps/lr").json["points"][0]["error"], server.get(f"pipeline?id={ID}/staged").json["table"]]  # fmt: skip
+            return [*told, server.get("lab").json["experiments"][0]["variants"], server.get(f"run?id={base}").json["checkpoints"]]  # fmt: skip
+
+        assert answers() == ["", {}, [], []]
+        sweep.write_text(json.dumps({"experiment": "spaces", "points": [points[0] | {"error": "no memory"}]}))
+        (folder / "staged" / "pipeline.json").write_text('{"stages": ["base"], "table": {"val_loss": {"base": 1.0}}}')
+        (runs / "config.wide.toml").write_text("")
+        (folder / "staged" / "base" / "checkpoints" / "step-000003").mkdir()
+        time.sleep(1.1)
+        assert answers() == ["no memory", {"val_loss": {"base": 1.0}}, ["wide"], ["step-000003"]]
+
+
+def test_samples_are_read_on_from_where_they_ended(runs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("core.serve.live.samples.PART", 1000)
+    folder, asked = runs / "out" / "a0", f"samples?id={ID}/a0"
+
+    def answered(step: int, text: str) -> None:
+        write_answers(folder, step, [("ab: ", "a b", text, text == "a b")])
+
+    for step in range(100):
+        answered(step, "a")
+    with showing() as server:
+        first = server.get(asked).json
+        steps = [one["step"] for one in first["evaluations"]]
+        assert first["is_new"] and not first["more"] and steps == list(range(steps[0], 100)) and 10 < len(steps) < 20
+        assert first["evaluations"][0]["answers"] == [{"prompt": "ab: ", "truth": "a b", "answer": "a", "right": False}]
+
+        def go_on(last: Any) -> Any:
+            return server.get(f"{asked}&file={last['file']}&next={last['next']}").json
+
+        assert go_on(first)["evaluations"] == [] and go_on(first)["next"] == first["next"]
+        for step in range(100, 120):
+            answered(step, "a b")
+        with (folder / "answers.jsonl").open("a") as file:
+            file.write('{"step": 120, "ans')  # half a line waits
+        second = go_on(first)
+        assert second["more"] and not second["is_new"] and second["evaluations"][0]["step"] == 100
+        third = go_on(second)
+        assert [one["step"] for one in second["evaluations"] + third["evaluations"]] == list(range(100, 120))
+        assert not third["more"] and go_on(third)["evaluations"] == []
+        keep_answers(folder, 50)  # the run goes on from there: another file
+        fourth = go_on(third)
+        assert fourth["is_new"] and fourth["evaluations"][-1]["step"] == 50
+        (folder / "answers.jsonl").unlink()
+        (folder / "samples.json").write_text('{"samples": [{"start": "ab: ", "text": "a b", "truth": "a b"}]}')
+        at_the_end = go_on(fourth)
+        assert at_the_end["is_new"] and at_the_end["evaluations"][0]["answers"][0]["right"] is True
+        (folder / "samples.json").write_text("5")
+        assert go_on(fourth)["problem"] == "samples.json: not the samples of a run"
+
+
+def test_removed_runs_are_forgotten() -> None:
+    view = View(Catalog(list), READ)
+    view.short_rows["x/y/z"] = cast(Any, (None, {}))
+    assert view.rows() == [] and view.short_rows == {}
+
+
 def test_half_a_line_waits_and_a_new_file_is_read_anew(tmp_path: Path) -> None:
     path, tables = tmp_path / "metrics.csv", Tables()
     path.write_text("step,loss\n1,0.5\n2,0.")
@@ -122,22 +223,29 @@ def test_only_new_bytes_are_read(tmp_path: Path) -> None:
 
 def test_what_has_not_changed_is_made_once(runs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """While one run grows, answers about others stay, and of several together only its part is made anew."""
-    from core.serve.live import drawing, tables, view
+    from core.serve.live import board, drawing, tables, view
 
     made: list[str] = []
     summary = json.loads((runs / "out" / "b" / "summary.json").read_text()) | {"status": "interrupted"}
     (runs / "out" / "b" / "summary.json").write_text(json.dumps(summary))
     for path in runs.rglob("*"):
         os.utime(path, (1e9, 1e9))  # nothing is young
-    curves, thin, whole = drawing.about_curves, tables.thinned, view.whole_row
+    curves, thin, whole, groups = drawing.about_curves, tables.thinned, view.whole_row, board.found_groups
+    monkeypatch.setattr("core.serve.live.board.found_groups", lambda entries: made.append("groups") or groups(entries))
     monkeypatch.setattr("core.serve.live.tables.thinned", lambda *of: made.append("thinned") or thin(*of))
-    monkeypatch.setattr("core.serve.live.view.whole_row", lambda entry, row: made.append(entry.run) or whole(entry, row))  # fmt: skip
+    monkeypatch.setattr("core.serve.live.view.whole_row", lambda entry: made.append(entry.run) or whole(entry))
     monkeypatch.setitem(ANSWERS, "curves", lambda *of: made.append("curves") or curves(*of))
     with showing() as server:
-        asked = (f"curves?id={ID}/a0&id={ID}/a1", f"curves?id={ID}/a0&id={ID}/b", "runs")
+        asked = (
+            f"curves?id={ID}/a0&id={ID}/a1",
+            f"curves?id={ID}/a0&id={ID}/b",
+            "runs",
+            "board",
+            "board?by=target&target=0.5",
+        )
         for query in asked:
             server.get(query)
-        assert made == ["curves", "thinned", "thinned", "curves", "thinned", "a0", "a1", "b"]
+        assert made == ["curves", "thinned", "thinned", "curves", "thinned", "a0", "a1", "b", "groups"]
         made.clear()
         with (runs / "out" / "b" / "metrics.csv").open("a") as file:
             file.write("500,600,20,0.25,0.5,\n")
@@ -230,17 +338,71 @@ def test_a_board_is_not_won_by_a_lucky_seed(tmp_path: Path) -> None:
     write_run(tmp_path / "cleo" / "experiments" / "spaces", "s9", seed=9, status="failed")
     with showing(*(str(tmp_path / name) for name in ("anna", "ben", "cleo"))) as server:
         assert [one["name"] for one in server.get("lab").json["labs"]] == ["anna", "ben", "cleo"]
-        board = server.get("board").json["entries"]
-        assert [entry["lab"] for entry in board] == ["anna", "cleo", "ben"]
-        assert (
-            board[0]["seeds"] == [0, 1, 2] and board[0]["low"] < 0.91 < board[0]["high"] and board[1]["unfinished"] == 1
-        )
-        assert board[2]["low"] is None and board[0]["command"].startswith("python -m core.cli train spaces")
-        timed = server.get("board?by=target&target=0.5").json["entries"]
-        assert {entry["value"] for entry in timed} == {5.5}
-        assert (
-            server.get("board?target=2").status == 400 and server.get("board?by=target&target=1").json["entries"] == []
-        )
+        [ranking] = server.get("board").json["rankings"]
+        board = ranking["entries"]
+        assert (ranking["experiment"], ranking["data"], ranking["side"]) == ("spaces", "d", "test")
+        assert [(entry["lab"], entry["place"]) for entry in board] == [("anna", 1), ("ben", None), ("cleo", None)]
+        assert board[0]["seeds"] == [0, 1, 2] and board[0]["low"] < 0.91 < board[0]["high"]
+        assert board[2]["without"] == 1  # its failed seed counts: it keeps the others from a place
+        assert board[1]["low"] is None and board[0]["command"].startswith("python -m core.cli train spaces")
+        [timed] = server.get("board?by=target&target=0.5").json["rankings"]
+        assert {entry["value"] for entry in timed["entries"]} == {5.5}
+        assert server.get("board?target=2").status == 400
+        assert server.get("board?by=target&target=1").json["rankings"] == []
+
+
+def fast(folder: Path, seconds: float, share: float = 0.95) -> None:
+    """Metrics of a run that has reached a share at some second."""
+    (folder / "metrics.csv").write_text(f"step,val_accuracy,seconds\n0,0.0,0.1\n10,{share},{seconds}\n")
+
+
+def entries_of(server: LiveServer, query: str) -> list[Any]:
+    """The entries of all rankings."""
+    return [entry for ranking in server.get(f"board?{query}").json["rankings"] for entry in ranking["entries"]]
+
+
+def test_a_seed_counts_once_however_often_it_is_run(tmp_path: Path) -> None:
+    anna, ben = (write_experiment(tmp_path / name / "experiments" / "spaces") for name in ("anna", "ben"))
+    for at, name in enumerate("abc"):
+        facts = {"prompts": 100, "side": "test"}
+        fast(write_run(anna, name, seed=7, accuracy=0.99, **facts), 3.0 + at)
+        fast(write_run(ben, name, seed=at, accuracy=0.9 - at / 100, **facts), 10.0 + at)
+    with showing(str(tmp_path / "anna"), str(tmp_path / "ben")) as server:
+        for by, worst in (("target", 5.0), ("accuracy", 0.99)):
+            first, last = entries_of(server, f"by={by}")
+            assert (first["lab"], first["place"], first["seeds"]) == ("ben", 1, [0, 1, 2]), by
+            assert (last["place"], last["seeds"], last["value"], last["low"]) == (None, [7], worst, None), by
+
+
+def test_a_seed_that_is_stopped_is_not_left_out(tmp_path: Path) -> None:
+    """Two lucky seeds beside six that were stopped before they failed have no place; a slow one counts where it has reached the target."""
+    anna, ben = (write_experiment(tmp_path / name / "experiments" / "spaces") for name in ("anna", "ben"))
+    facts = {"prompts": 100, "side": "test"}
+    for seed in range(8):
+        lucky = seed < 2
+        told = {"accuracy": 0.99} if lucky else {"accuracy": None, "status": "interrupted"}
+        fast(write_run(anna, f"s{seed}", seed=seed, **facts, **told), 3.0 + seed, 0.95 if lucky else 0.2)
+        if lucky:
+            fast(write_run(ben, f"s{seed}", seed=seed, accuracy=0.9, **facts), 20.0 + seed)
+    with showing(str(tmp_path / "anna"), str(tmp_path / "ben")) as server:
+        for by in ("target", "accuracy"):
+            first, last = entries_of(server, f"by={by}")
+            assert (first["lab"], first["place"]) == ("ben", 1) and (last["place"], last["without"]) == (None, 6), by
+
+
+def test_other_data_is_another_ranking(tmp_path: Path) -> None:
+    """An easier prepare.py, another task or another side is never ranked with the others."""
+    for name, experiment, facts in (("anna", "spaces", {"data_hash": "easy"}), ("ben", "spaces", {}), ("cleo", "sums", {}), ("dan", "spaces", {"side": "val"})):  # fmt: skip
+        place = write_experiment(tmp_path / name / "experiments" / experiment)
+        for seed in (0, 1):
+            write_run(place, f"s{seed}", **({"seed": seed, "accuracy": 0.5, "prompts": 100, "side": "test"} | facts))
+    with showing(*(str(tmp_path / name) for name in ("anna", "ben", "cleo", "dan"))) as server:
+        found = server.get("board").json["rankings"]
+        assert [(one["experiment"], one["data"], one["side"]) for one in found] == [
+            ("spaces", "d", "test"), ("spaces", "d", "val"), ("spaces", "easy", "test"), ("sums", "d", "test"),
+        ]  # fmt: skip
+        assert all(len(one["entries"]) == 1 and one["entries"][0]["place"] == 1 for one in found)
+        assert len(server.get("board?by=target&target=0.5").json["rankings"]) == 3  # of time, the side does not matter
 
 
 def test_a_setting_has_one_name_on_the_whole_board(tmp_path: Path) -> None:
@@ -250,7 +412,7 @@ def test_a_setting_has_one_name_on_the_whole_board(tmp_path: Path) -> None:
         for width in widths:
             write_run(experiment, f"s{width}", (f"train.model.n_embd={width}",), accuracy=0.5, prompts=100, side="test")
     with showing(*(str(tmp_path / name) for name in ("anna", "ben"))) as server:
-        found = {(entry["lab"], entry["name"]) for entry in server.get("board").json["entries"]}
+        found = {(entry["lab"], entry["name"]) for entry in entries_of(server, "by=accuracy")}
     assert found == {("anna", "n_embd=16"), ("anna", "n_embd=32"), ("ben", "n_embd=32")}
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -79,7 +78,7 @@ def bench(
             section, shown = case.section, header
             console.say(line(f"  {case.name}", [cell(key, figures[key]) for key in figures if key in COLUMNS]))
     if as_json:
-        click.echo(json.dumps(head | {"rows": rows}, indent=2))
+        options.say_json(head | {"rows": rows})
 
 
 def refuse(experiment: str | None, full: bool, overrides: tuple[str, ...], variant: str) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 
 import click
@@ -61,7 +60,7 @@ def check(
         found = estimate(opened, gpu, SHARE if share is None else share, stage)
         console.say("\n".join(estimate_lines(found)))
         if as_json:
-            click.echo(json.dumps(found, indent=2))
+            options.say_json(found)
         return
     accounts = accounts_of(opened, stage, timing=not no_timing)
     across = across_stages(opened) if opened.stages and not stage else []
@@ -70,7 +69,7 @@ def check(
     if across:
         console.say("\n".join(across_lines(across)))
     if as_json:
-        click.echo(json.dumps({"stages": accounts, "across": across} if opened.stages else accounts[""], indent=2))
+        options.say_json({"stages": accounts, "across": across} if opened.stages else accounts[""])
 
 
 def estimate_lines(estimate: Account) -> Iterator[str]:

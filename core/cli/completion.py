@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
 import click
+from click.shell_completion import CompletionItem
 
 if TYPE_CHECKING:
     from core.plugins.discovery import Experiment
@@ -100,6 +101,12 @@ def groups(context: click.Context, parameter: click.Parameter, incomplete: str) 
     if not slash:
         return experiments(context, parameter, incomplete)
     return beginning(incomplete, (f"{owner}/{name}" for name in runs_of(find(owner))))
+
+
+def served(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """EXP or EXP/RUN, and folders, which the shell looks for."""
+    names = groups(context, parameter, incomplete)
+    return [CompletionItem(incomplete, type="dir"), *map(CompletionItem, names)]
 
 
 @silently

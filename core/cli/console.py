@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 import time
 from collections.abc import Mapping
@@ -11,6 +10,7 @@ from typing import Any, ClassVar, TextIO
 from core.cli.phrasing import phrased
 from core.cli.picture import Learning, picture
 from core.cli.status import StatusLine, is_terminal, may_colour
+from core.files import json_text
 from core.listener import SECONDS, STEPS, Advice, Answers, Begun, Ended, News
 from core.tracking.figures import loss_text, share_text
 from core.tracking.metrics import speed_text
@@ -89,7 +89,7 @@ class Console:
     def say_row(self, figures: Mapping[str, Any]) -> None:
         """Write a row for programs, if they are to have some."""
         if self.json and not self.quiet:
-            self.above(json.dumps({"run": self.run, "row": dict(figures)}, ensure_ascii=False), sys.stdout)
+            self.above(json_text({"run": self.run, "row": figures}), sys.stdout)
 
     def picture(self, width: int, height: int) -> list[str]:
         """The picture of the run, while it trains."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +26,7 @@ def list_experiments(*, as_json: bool, quiet: bool) -> None:
     """List experiments: a summary, whether the data is prepared, the number of runs and their best loss."""
     rows, say = [account(experiment) for experiment in discover()], Console(quiet=quiet).say
     if as_json:
-        click.echo(json.dumps(rows, indent=2, ensure_ascii=False))
+        options.say_json(rows)
     elif rows:
         say(listed(["name", "prepared", "runs", "best_loss", "summary"], rows))
     else:
@@ -72,7 +71,7 @@ def new(name: str, source: str, *, as_json: bool, quiet: bool) -> None:
     made, original = make_experiment(name, source)
     say = Console(quiet=quiet).say
     if as_json:
-        click.echo(json.dumps({"experiment": made.name, "folder": str(made.folder)}, indent=2, ensure_ascii=False))
+        options.say_json({"experiment": made.name, "folder": str(made.folder)})
         return
     say(f"{made.folder} is a copy of {original.name}." if original else f"{made.folder} is ready to run.")
     say(f"Edit its prepare.py and config.toml, then: {made.command.format('loop')}")
@@ -91,7 +90,7 @@ def init(folder: Path, *, as_json: bool, quiet: bool) -> None:
     experiments = folder.absolute() / "experiments"
     made = make_home(experiments)
     if as_json:
-        click.echo(json.dumps({"folder": str(experiments), "made": made}, indent=2, ensure_ascii=False))
+        options.say_json({"folder": str(experiments), "made": made})
         return
     word = "ready" if made else "there already"
     Console(quiet=quiet).say(f"{experiments} is {word}. Make an experiment: {Program.name()} new NAME")
@@ -120,7 +119,7 @@ def list_plugins(context: click.Context, *, as_json: bool, quiet: bool) -> None:
         for entry in discover()
     ]
     if as_json:
-        click.echo(json.dumps(rows, indent=2))
+        options.say_json(rows)
         return
     say = Console(quiet=quiet).say
     say(listed(["kind", "name", "package"], rows))

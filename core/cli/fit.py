@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict
 
 import click
@@ -59,7 +58,7 @@ def fit(experiment: str, minutes: float, as_json: bool, overrides: tuple[str, ..
     console.say(f"\nFor {minutes:g} minutes, a width of {chosen.n_embd} (about {chosen.steps:,} steps):\n  {command}")
     if as_json:
         result = {"minutes": minutes, "best": asdict(chosen), "sizes": [asdict(f) for f in found], "set": settings}
-        click.echo(json.dumps(result, indent=2))
+        options.say_json(result)
 
 
 def row(*cells: str) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -13,6 +12,7 @@ import click
 from core.cli import completion
 from core.cli.launched import words_of_team
 from core.cli.overrides import full_overrides
+from core.files import json_text
 from core.private import command_line
 from core.process import Program
 
@@ -94,9 +94,9 @@ def refuse_together(option: str, others: Mapping[str, Any]) -> None:
             raise UserError(f"{option} and {other} exclude each other", place=other, remedy="Leave one of them out.")
 
 
-def say_json(value: dict[str, Any], *, line: bool = False) -> None:
-    """Write one JSON object to stdout. line: on one line, behind those of rows."""
-    click.echo(json.dumps(value, indent=None if line else 2, ensure_ascii=False))
+def say_json(value: Any, *, line: bool = False) -> None:
+    """Write one JSON value to stdout. line: on one line, behind those of rows."""
+    click.echo(json_text(value, indent=None if line else 2))
 
 
 # What the keys after -s can change in a trained run. The others were decided when it was trained.

@@ -33,9 +33,17 @@ def as_options(command: click.Command, arguments: Sequence[str]) -> list[str]:
             result += ["-s", argument]
         else:
             result.append(argument)
-            if name in with_value and (value := next(rest, None)) is not None:
+            if awaits_value(name, with_value) and (value := next(rest, None)) is not None:
                 result.append(value)
     return result
+
+
+def awaits_value(argument: str, with_value: set[str]) -> bool:
+    """Whether the next argument is the value of this option, as of `--set`, `-s`, or `-qs`, which are two options."""
+    if argument.startswith("--") or not argument.startswith("-"):
+        return argument in with_value
+    first = next((place for place, letter in enumerate(argument) if f"-{letter}" in with_value), None)
+    return first == len(argument) - 1
 
 
 def full_key(key: str) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Sequence
 
@@ -70,7 +69,7 @@ def runs(
         click.echo(f"{error.place}: {error.message}; this run is left out", err=True)
     if as_json:
         by_name = sorted(listed, key=lambda run: run.name)
-        click.echo(json.dumps([run.summary for run in by_name], indent=2, ensure_ascii=False))
+        options.say_json([run.summary for run in by_name])
     elif prune:
         prune_runs(out, chosen(listed, older_than, keep), yes, say)
     elif watch:

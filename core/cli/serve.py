@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import click
 
 from core.cli import completion, options
 
 
 @click.command()
-@click.argument("names", metavar="[EXP[/RUN] | DIR]...", nargs=-1, shell_complete=completion.groups)
+@click.argument("names", metavar="[EXP[/RUN] | DIR]...", nargs=-1, shell_complete=completion.served)
 @click.option(
     "--host",
     metavar="ADDRESS",
@@ -74,6 +76,7 @@ def serve(
     from core.errors import UserError
 
     try:
+        from core.cli.reading import read_command
         from core.serve.limits import Limits
         from core.serve.server import Address
         from core.serve.server import serve as answer_requests
@@ -87,7 +90,10 @@ def serve(
     console = Console(quiet=quiet, json=as_json)
     limits, address = Limits(rows=concurrency), Address(host, port, hosts)
     options.tell_of_no_effect("serve", overrides)
-    site = set_up(names, variant, overrides, limits, address, token, console, read_only=read_only)
+    group = click.get_current_context().find_root().command
+    assert isinstance(group, click.Group)
+    read = partial(read_command, group)
+    site = set_up(names, variant, overrides, limits, address, token, console, read=read, read_only=read_only)
 
     def say(url: str) -> None:
         console.say(site.told)

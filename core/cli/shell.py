@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-
 import click
 
 from core.cli import options
@@ -25,7 +23,8 @@ MENDED = {
 @click.command()
 @click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
 @options.as_json
-def completion(shell: str, *, as_json: bool) -> None:
+@options.quiet
+def completion(shell: str, *, as_json: bool, quiet: bool) -> None:
     """Print a script that makes Tab complete commands, options, experiments, runs and keys of `terrarium`.
 
     \b
@@ -42,7 +41,10 @@ def completion(shell: str, *, as_json: bool) -> None:
     ).source()
     for given, better in MENDED.get(shell, {}).items():
         script = script.replace(given, better)
-    click.echo(json.dumps({"shell": shell, "script": script}) if as_json else script)
+    if as_json:
+        options.say_json({"shell": shell, "script": script})
+    elif not quiet:
+        click.echo(script)
 
 
 COMMANDS = (completion,)

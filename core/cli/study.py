@@ -56,7 +56,7 @@ def study(
 def train_command(opened: Opened, description: str, run: str, overrides: Sequence[str]) -> str:
     """The command that trains one run of the sweep alone."""
     return command_line([
-        *Program.words, "train", opened.experiment.address or opened.experiment.name, "--run", run,
+        *Program.words, "train", opened.experiment.argument, "--run", run,
         *(["--variant", opened.variant] if opened.variant else []),
         *(["--description", description] if description else []),
         *(part for text in overrides for part in ("-s", text)),

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from core.cli import completion, options, where
 from core.cli.study import study, train_command
+
+if TYPE_CHECKING:
+    from core.sweeps.space import Space
 
 
 @click.command()
@@ -75,21 +79,12 @@ def sweep(
         study(experiment, overrides, variant, quiet, as_json, choices)
         return
     from core.cli.phrasing import phrased
-    from core.cli.spaces import read_grid, read_range, read_seeds
     from core.sweeps import results
     from core.sweeps.live import Screen
     from core.sweeps.plan import Call, plan
     from core.sweeps.running import Where, refuse_unfinished, run_sweep
-    from core.sweeps.space import Space, check_space
 
-    space = check_space(
-        Space(
-            () if choices["seeds"] is None else read_seeds(choices["seeds"]),
-            tuple(map(read_grid, choices["grids"])),
-            tuple(map(read_range, choices["ranges"])),
-            choices["draws"] or 0,
-        )
-    )
+    space = space_of(choices)
     opened, console = options.opened(experiment, overrides, variant, quiet, as_json=as_json)
     description = choices["description"]
     call = Call(options.this_command(), "name", partial(train_command, opened, description))
@@ -100,6 +95,21 @@ def sweep(
     if as_json:
         options.say_json(results.as_json(state, results.results_of(state)), line=True)
     refuse_unfinished(state)
+
+
+def space_of(choices: Mapping[str, Any]) -> Space:
+    """The settings to try, from the options. Raises UserError."""
+    from core.cli.spaces import read_grid, read_range, read_seeds
+    from core.sweeps.space import Space, check_space
+
+    return check_space(
+        Space(
+            () if choices["seeds"] is None else read_seeds(choices["seeds"]),
+            tuple(map(read_grid, choices["grids"])),
+            tuple(map(read_range, choices["ranges"])),
+            choices["draws"] or 0,
+        )
+    )
 
 
 COMMANDS = (sweep,)

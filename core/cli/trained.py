@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -70,7 +69,7 @@ def evaluate(
     else:
         metrics = evaluate_model(model, Question(**choices))
     if as_json:
-        click.echo(json.dumps(metrics, indent=2))
+        options.say_json(metrics)
 
 
 @click.command()
@@ -107,7 +106,7 @@ def sample(
     if as_json:
         values = [sample.as_dict() for sample in samples]
         found = {"experiment": experiment, "run": model.run.name, "samples": values}
-        click.echo(json.dumps(found, indent=2, ensure_ascii=False))
+        options.say_json(found)
 
 
 COMMANDS = (evaluate, sample)

@@ -60,11 +60,16 @@ class Opened:
     @property
     def default_run(self) -> str:
         """The name of a run if none is given."""
-        return self.variant if self.variant not in ("", "basic") else DEFAULT
+        return run_of_variant(self.variant)
 
     def having(self, changes: Mapping[str, Any]) -> Opened:
         """A copy with new values for some dotted config keys. The values are not checked."""
         return replace(self, config=replaced(self.config, changes))
+
+
+def run_of_variant(variant: str) -> str:
+    """The name of a run if only a variant is given."""
+    return variant if variant not in ("", "basic") else DEFAULT
 
 
 def open_folder(name: str, variant: str = "", overrides: Sequence[str] = (), listener: Listener = SILENT) -> Opened:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 import os
 import shlex
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +13,7 @@ from core.errors import UserError, did_you_mean
 from core.plugins.manager import plugins
 from core.process import Program
 
+Read = Callable[[Path], bytes]  # how a file is read
 VARIABLE = "TERRARIUM_EXPERIMENTS"
 SHIPPED = Path(__file__).parents[2] / "experiments"  # of a checkout, or installed beside core
 INSTALLED = ("site-packages", "dist-packages")
@@ -34,9 +35,14 @@ class Experiment:
         return self.folder / Path(setting).expanduser()
 
     @property
+    def argument(self) -> str:
+        """What commands find it by: its name, or its path where only that leads to it."""
+        return self.address or self.name
+
+    @property
     def command(self) -> str:
         """The command line for this experiment, for messages: `command.format("train")`."""
-        name = shlex.quote(self.address or self.name).replace("{", "{{").replace("}", "}}")
+        name = shlex.quote(self.argument).replace("{", "{{").replace("}", "}}")
         return f"{Program.name()} {{}} {name}"
 
     @property
@@ -141,20 +147,22 @@ def stands_beside(experiment: Experiment, name: str) -> bool:
     return any(is_experiment(other) and other.resolve() != experiment.folder.resolve() for other in others)
 
 
-def summary(experiment: Experiment) -> str:
+def summary(experiment: Experiment, read: Read = Path.read_bytes) -> str:
     """A one-line summary: the docstring of prepare.py, else the Readme's first sentence. Nothing is imported."""
     try:
-        tree = ast.parse((experiment.folder / "prepare.py").read_bytes())
+        tree = ast.parse(read(experiment.folder / "prepare.py"))
         text = ast.get_docstring(tree) or ""
     except (OSError, SyntaxError, ValueError):
         text = ""
-    return next((line.strip() for line in text.splitlines() if line.strip()), "") or readme_line(experiment.folder)
+    return next((line.strip() for line in text.splitlines() if line.strip()), "") or readme_line(
+        experiment.folder, read
+    )
 
 
-def readme_line(folder: Path) -> str:
+def readme_line(folder: Path, read: Read = Path.read_bytes) -> str:
     """The first line of Readme.md that is not a heading."""
     for name in ("Readme.md", "README.md"):
         if (folder / name).is_file():
-            lines = (folder / name).read_text(encoding="utf-8", errors="replace").splitlines()
+            lines = read(folder / name).decode("utf-8", "replace").splitlines()
             return next((line.strip() for line in lines if line.strip() and not line.startswith("#")), "")
     return ""

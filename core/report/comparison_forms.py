@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from core.errors import UserError
+from core.files import json_text
 from core.report.comparison import Comparison, as_dict, numbers, table
 from core.report.differences import as_table
 from core.report.document import Cell, Document, PageSection, PageTable, Paragraph, Picture
@@ -33,7 +33,7 @@ def as_form(comparison: Comparison, form: str, picture: str = "compare.png") -> 
         "markdown": lambda: pasted(comparison),
         "csv": lambda: as_csv(numbers(comparison)),  # only this: a spreadsheet cannot read comments
         "latex": lambda: latex(comparison),
-        "json": lambda: json.dumps(as_dict(comparison), indent=2, ensure_ascii=False),
+        "json": lambda: json_text(as_dict(comparison), indent=2),
         "html": lambda: page(document(comparison, picture)),
         "document": lambda: markdown(document(comparison, picture)),
     }

@@ -12,6 +12,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from core import files
 from core.errors import UserError
+from core.plugins.discovery import Read
 
 RULE = f"\n{'-' * 15}\n"
 
@@ -83,13 +84,13 @@ def write_samples(folder: Path, written: Written) -> None:
     files.write_json(folder / "samples.json", asdict(written))
 
 
-def read_samples(folder: Path) -> Written:
+def read_samples(folder: Path, read: Read = Path.read_bytes) -> Written:
     """What `write_samples` wrote; empty if it did not. Raises UserError for any other file."""
     path = folder / "samples.json"
     if not path.is_file():
         return Written()
     try:
-        written: Written = TypeAdapter(Written).validate_python(json.loads(path.read_bytes()))
+        written: Written = TypeAdapter(Written).validate_python(json.loads(read(path)))
     except (ValueError, RecursionError, ValidationError):
         raise UserError(
             "not the samples of a run", place=str(path), remedy="Delete it; `loop` writes it again."

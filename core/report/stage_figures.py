@@ -140,6 +140,6 @@ def read_json(path: Path) -> dict[str, Any]:
     """A dict in a file; {} if it is missing or damaged: it is measured again where it is needed."""
     try:
         found = json.loads(path.read_bytes())
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return {}
     return found if isinstance(found, dict) else {}

@@ -14,6 +14,8 @@ from core.sampling.generate import prompt_ids
 from core.serve.bodies import Asked, AskedForChat, AskedForContent, AskedForText, AskedForTokens, read
 from core.serve.errors import Refused, error_body, refused
 from core.serve.limits import Limits
+from core.serve.live.tokens import is_let_act
+from core.serve.live.view import View
 from core.serve.models import AnyShelf, Served
 from core.serve.replies import Envelope
 from core.serve.streaming import EventStream, whole_answer
@@ -24,7 +26,8 @@ from core.serve.writing import AnyWriting, ChatWriting, TextWriting
 async def found(request: Request, name: str | None) -> Served:
     """The model of this name. Opening it may take seconds, in which others are answered. Raises Refused."""
     shelf: AnyShelf = request.app.state.shelf
-    return await asyncio.to_thread(shelf.find, name)
+    view: View | None = request.app.state.view
+    return await shelf.find(name, may_act=view is not None and is_let_act(view, request))
 
 
 async def models(request: Request) -> Response:

@@ -60,8 +60,9 @@ def application(
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
         shelf.start()
         yield
-        if hub:
+        if view and hub:
             hub.close()
+            view.pool.shutdown(wait=False, cancel_futures=True)
         await asyncio.to_thread(shelf.close)
 
     routes: list[BaseRoute] = [
@@ -75,7 +76,8 @@ def application(
     guard = Middleware(Guard, limits=limits, token=token, hosts=tuple(hosts))
     handlers: dict[Any, Any] = {Refused: on_refused, HTTPException: on_http, Exception: on_bug}
     app = Starlette(routes=routes, middleware=[guard], exception_handlers=handlers, lifespan=lifespan)
-    app.state.shelf, app.state.limits = shelf, limits
+    app.state.shelf, app.state.limits, app.state.view = shelf, limits, view
+    app.state.closing = hub.close if hub else lambda: None
     return app
 
 

@@ -1,7 +1,7 @@
 """Who may ask, and how much: checks of every request before the application sees it.
 
 A page on the internet must not reach the models through its reader's browser: requests for another host name (DNS
-rebinding) and from pages of another origin are refused. Off this machine a token is required.
+rebinding), from pages of another origin, and for their pictures, scripts and frames are refused. Off this machine a token is required.
 """
 
 from __future__ import annotations
@@ -21,11 +21,14 @@ from core.serve.limits import Limits
 
 OPEN = ("/", "/chat", "/live", "/health")  # without a token: what holds nothing of the user's
 OPEN_FOLDERS = ("/page/", "/live/page/", "/live/report/")  # the last one asks for a key of its own
+PAGES = ("/", "/chat", "/live")  # what a link on another site may lead to
 READ_OFF = 8  # times the limit of a body
 HEADERS = {
     "Content-Security-Policy": "default-src 'self'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'",
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Cache-Control": "no-cache",  # else scripts of an older version mix with new ones
 }
 
 
@@ -67,6 +70,9 @@ class Guard:
         origin = headers.get("origin")
         if origin is not None and origin.partition("://")[2].lower() != host.lower():
             raise Refused(f"pages of {origin[:100]!r} may not use this server", status=403, code="origin_not_allowed")
+        is_link = path in PAGES and headers.get("sec-fetch-mode") == "navigate"
+        if headers.get("sec-fetch-site", "none") not in ("none", "same-origin") and not is_link:
+            raise Refused("pages of other sites may not use this server", status=403, code="origin_not_allowed")
         if self.token and not (path in OPEN or path.startswith(OPEN_FOLDERS)):
             given = headers.get("authorization", "").removeprefix("Bearer ").strip()
             if not hmac.compare_digest(given.encode(), self.token.encode()):

@@ -20,6 +20,6 @@ class Limits:
     stops: int = 8
     stop_length: int = 200
     body: int = 1 << 20
-    connections: int = 256
+    connections: int = 1024
     reading: float = 15.0
     sending: float = 30.0

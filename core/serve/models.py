@@ -63,8 +63,8 @@ class AnyShelf(Protocol):
     def described(self) -> list[dict[str, Any]]:
         """The entries of /v1/models."""
 
-    def find(self, name: str | None) -> Served:
-        """The model of this name; without a name the only one. Raises Refused."""
+    async def find(self, name: str | None, *, may_act: bool = False) -> Served:
+        """The model of this name; without a name the only one. may_act: whether the token was shown. Raises Refused."""
 
     def start(self) -> None:
         """Start the workers."""
@@ -93,7 +93,7 @@ class Shelf:
         for served in self.models:
             served.worker.close()
 
-    def find(self, name: str | None) -> Served:
+    async def find(self, name: str | None, *, may_act: bool = False) -> Served:
         """The model of this name; without a name the only one. Raises Refused."""
         if name is None and len(self.models) == 1:
             return self.models[0]
@@ -118,7 +118,7 @@ def open_models(
     for name in names:
         experiment, run = split(name)
         known = experiment.name if run is None else f"{experiment.name}/{run}"
-        model = open_model(known, experiment.address or experiment.name, run, variant, overrides, limits, listener)
+        model = open_model(known, experiment.argument, run, variant, overrides, limits, listener)
         if known in served:
             raise UserError(f"two models would be called {known}", place=name, remedy="Name each model once.")
         served[known] = model

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ipaddress
+import resource
 import socket
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -17,6 +18,14 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from core import process
 from core.errors import UserError
 from core.serve.limits import Limits
+
+TURNED_AWAY = 64  # connections more than may be, which are told so; others are closed at once
+FILES = 512  # that a server may have open besides its connections
+WORDS = b'{"error": {"message": "too many connections are open; try again in a moment", "type": "server_error", "param": null, "code": "busy"}}'
+FULL = (
+    b"HTTP/1.1 503 Service Unavailable\r\ncontent-type: application/json\r\nretry-after: 5\r\nconnection: close\r\n"
+    b"content-length: %d\r\n\r\n%b" % (len(WORDS), WORDS)
+)
 
 
 @dataclass(frozen=True)
@@ -42,13 +51,14 @@ class Address:
 class Site:
     """What is served. token: what the page must have, "" for nothing. models: names of models that are open from the start.
 
-    told: what is served, in words.
+    told: what is served, in words. closing: called when the end is near, to end answers that would go on for ever.
     """
 
     app: ASGIApp
     token: str
     models: list[str]
     told: str
+    closing: Callable[[], object] = lambda: None
 
 
 def serve(site: Site, address: Address, limits: Limits, listening: Callable[[str], object]) -> int:
@@ -74,25 +84,38 @@ def serve(site: Site, address: Address, limits: Limits, listening: Callable[[str
     )
     own = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # what listens everywhere is opened here
     shown = f"[{own}]" if ":" in own else own
+    allow_files(limits.connections + FILES)
     with process.noting_signals() as stop:  # from before the address is told: who reads it may stop the server at once
         listening(f"http://{shown}:{port}/" + (f"#token={site.token}" if site.token else ""))
-        Server(config, stop).run(sockets=[found])
+        Server(config, stop, site.closing).run(sockets=[found])
     return stop.number
 
 
 class Server(uvicorn.Server):
     """uvicorn's server, which leaves signals to us."""
 
-    def __init__(self, config: uvicorn.Config, stop: process.StopRequest) -> None:
+    def __init__(self, config: uvicorn.Config, stop: process.StopRequest, closing: Callable[[], object]) -> None:
         super().__init__(config)
-        self.stop = stop
+        self.stop, self.closing = stop, closing
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
         yield
 
     async def on_tick(self, counter: int) -> bool:
-        return await super().on_tick(counter) or self.stop.number > 0
+        ends = await super().on_tick(counter) or self.stop.number > 0
+        if ends:
+            self.closing()  # before uvicorn waits for answers on their way
+        return ends
+
+
+def allow_files(number: int) -> None:
+    """Let this process open so many files, as far as the system lets it: a connection is one."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    most = number if hard == resource.RLIM_INFINITY else min(number, hard)
+    if soft != resource.RLIM_INFINITY and soft < most:
+        with contextlib.suppress(ValueError, OSError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
 
 
 def listener(address: Address) -> socket.socket:
@@ -120,17 +143,23 @@ def connection_type(limits: Limits) -> type[H11Protocol]:
     class Connection(H11Protocol):
         silent: asyncio.TimerHandle | None = None  # runs while a request is awaited
         watch: asyncio.TimerHandle | None = None
+        is_one_too_many = False
         unread = 0  # bytes that the client had not taken at the last look
 
         def connection_made(self, transport: Any) -> None:
             super().connection_made(transport)
-            if len(self.connections) > limits.connections:
+            if len(self.connections) > limits.connections + TURNED_AWAY:
                 transport.abort()
                 return
+            self.is_one_too_many = len(self.connections) > limits.connections
             self.silent = self.loop.call_later(limits.reading, self.close_if_silent)
             self.watch = self.loop.call_later(limits.sending, self.close_if_unread)
 
         def data_received(self, data: bytes) -> None:
+            if self.is_one_too_many:
+                self.transport.write(FULL)
+                self.transport.close()
+                return
             super().data_received(data)
             if self.is_answering and self.silent is not None:
                 self.silent.cancel()

@@ -14,6 +14,7 @@ from core.serve.live.catalog import Catalog
 from core.serve.live.labs import Lab, given_labs, holds_labs, own_labs
 from core.serve.live.shelf import OpenedWhenAsked
 from core.serve.live.view import View
+from core.serve.live.words import ReadCommand
 from core.serve.server import Address, Site
 
 
@@ -26,11 +27,12 @@ def set_up(
     token: str = "",
     listener: Listener = SILENT,
     *,
+    read: ReadCommand,
     read_only: bool = False,
 ) -> Site:
     """What is served.
 
-    names: models, EXP, EXP/RUN or EXP/RUN/STAGE; or folders of experiments; none for every experiment. token: what clients
+    read: how the commands that the page starts are read. names: models, EXP, EXP/RUN or EXP/RUN/STAGE; or folders of experiments; none for every experiment. token: what clients
     must show; "" makes one where other machines reach the server. Actions always need one. Raises UserError.
     """
     token = token or ("" if address.is_local else secrets.token_urlsafe(24))
@@ -43,14 +45,16 @@ def set_up(
             remedy="Give folders only, or models only.",
         )
 
+    given = given_labs(folders)  # once: a folder that goes away later is a lab with a problem
+
     def find_labs() -> list[Lab]:
-        return given_labs(folders) if folders else own_labs()
+        return given if folders else own_labs()
 
     read_only = read_only or bool(
         names and not folders and not token
     )  # clients of models that ask for no token get none
     acting = "" if read_only else token or secrets.token_urlsafe(24)
-    view = View(Catalog(find_labs), acting, read_only=read_only, asked_for=token)
+    view = View(Catalog(find_labs), read, acting, read_only=read_only, asked_for=token)
     hosts, shown = [address.host, *address.hosts], token or acting
     if names and not folders:
         from core.serve.models import open_models
@@ -58,8 +62,9 @@ def set_up(
         shelf = open_models(names, variant, overrides, limits, listener)
         app = application(shelf, limits, token=token, hosts=hosts, view=view)
         told = f"models: {', '.join(served.title for served in shelf.models)}"
-        return Site(app, shown, [served.name for served in shelf.models], told)
+        return Site(app, shown, [served.name for served in shelf.models], told, app.state.closing)
     labs = find_labs()
     on_demand = OpenedWhenAsked(view.catalog, limits)
     app = application(on_demand, limits, token=token, hosts=hosts, view=view, live_first=True)
-    return Site(app, shown, [], f"experiments: {', '.join(str(lab.folder) for lab in labs)}")
+    told = f"experiments: {', '.join(str(lab.folder) for lab in labs)}"
+    return Site(app, shown, [], told, app.state.closing)

@@ -87,6 +87,12 @@ class Worker:
         self.prompt_tokens = self.new_tokens = 0  # of all requests
         self.thread = threading.Thread(target=self.work, name=f"worker of {model.run.title}", daemon=True)
 
+    @property
+    def is_idle(self) -> bool:
+        """Whether nobody waits for an answer."""
+        with self.changed:
+            return not (self.tickets or self.waiting or self.calling)
+
     def start(self) -> None:
         self.thread.start()
 

@@ -201,7 +201,7 @@ def request_for(sweep: Sweep, point: Point, share: Share, log: Path) -> Request:
         overrides = (*overrides, f"train.runtime.threads={share.threads}")
     if runtime.device not in ANY_GPU:
         share = replace(share, gpu="", on_gpu=1)
-    name = experiment.address or experiment.name
+    name = experiment.argument
     command = sweep.call.of_run(point.run, overrides)
     wish = Wish(point.run, description=sweep.description, command=command)
     return Request(name, variant, overrides, wish, log, share)

@@ -11,7 +11,6 @@ from core import durable, files
 
 FILE = "answers.jsonl"
 MOST, LONGEST = 8, 2000  # prompts of an evaluation, characters of a text
-LARGEST = 16 << 20  # bytes that are read: more than ten thousand evaluations
 Asked = tuple[str, str, str, bool]  # prompt, truth, answer, and whether it is right
 
 
@@ -48,28 +47,21 @@ def step_of(line: bytes) -> int | None:
     return step if type(step) is int else None
 
 
-def read_answers(folder: Path) -> list[dict[str, Any]]:
-    """The answers of all evaluations, by step: {"step", "prompt", "truth", "answer", "right"}.
+def evaluations_in(lines: bytes) -> list[dict[str, Any]]:
+    """The evaluations in some lines, by step: {"step", "answers": [{"prompt", "truth", "answer", "right"}]}.
 
     A run that was killed repeats some evaluations: the last line of a step counts. Lines that are damaged are left out.
     """
-    path, found = folder / FILE, dict[int, list[dict[str, Any]]]()
-    try:
-        if not path.is_file() or path.is_symlink():
-            return []
-        with path.open("rb") as file:
-            lines = file.read(LARGEST).split(b"\n")[:-1]
-    except OSError:
-        return []
-    for line in lines:
+    found = dict[int, list[dict[str, Any]]]()
+    for line in lines.split(b"\n"):
         try:
             values = json.loads(line)
             step, answers = values["step"], [dict(zip(NAMES, answer, strict=True)) for answer in values["answers"]]
         except (ValueError, LookupError, TypeError, RecursionError):
             continue
         if type(step) is int and all(map(is_sound, answers)):
-            found[step] = [{"step": step, **answer} for answer in answers]
-    return [answer for step in sorted(found) for answer in found[step]]
+            found[step] = answers
+    return [{"step": step, "answers": found[step]} for step in sorted(found)]
 
 
 NAMES = ("prompt", "truth", "answer", "right")

@@ -8,21 +8,20 @@ from typing import Any
 
 from core import files, private
 from core.errors import UserError
+from core.plugins.discovery import Read
 
 FILE = "notes.json"
 KINDS: dict[str, type] = {"description": str, "starred": bool, "hidden": bool, "tags": list}
 LONGEST, MOST_TAGS, LONGEST_TAG = 2000, 20, 40  # characters, tags
-LARGEST = 1 << 16  # bytes
 
 
-def read_notes(folder: Path) -> dict[str, Any]:
+def read_notes(folder: Path, read: Read = Path.read_bytes) -> dict[str, Any]:
     """The notes of a run; {} where there are none. What is damaged or of another type is left out."""
     path = folder / FILE
     if not path.is_file():
         return {}
     try:
-        with path.open("rb") as file:
-            found = json.loads(file.read(LARGEST))
+        found = json.loads(read(path))
     except (OSError, ValueError, RecursionError):
         return {}
     if not isinstance(found, dict):
@@ -33,12 +32,12 @@ def read_notes(folder: Path) -> dict[str, Any]:
     return notes
 
 
-def write_notes(folder: Path, changes: dict[str, Any]) -> dict[str, Any]:
+def write_notes(folder: Path, changes: dict[str, Any], read: Read = Path.read_bytes) -> dict[str, Any]:
     """Change some notes of a run. Returns all of them. Raises UserError for a value that a note cannot have."""
     for name, value in changes.items():
         refuse_unfit(folder, name, value)
     with files.turn(folder):
-        notes = read_notes(folder) | changes
+        notes = read_notes(folder, read) | changes
         private.write_json(folder / FILE, notes)
     return notes
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,7 +13,7 @@ import tomli
 
 from core import durable, files, private
 from core.errors import UserError, did_you_mean
-from core.plugins.discovery import Experiment, stands_beside
+from core.plugins.discovery import Experiment, Read, stands_beside
 
 if TYPE_CHECKING:
     from core.config import Config
@@ -121,13 +121,13 @@ def current_status(folder: Path, summary: Mapping[str, Any]) -> str | None:
     return "running" if status == "interrupted" and files.is_locked(lock_file(folder)) else status
 
 
-def read_summary(folder: Path) -> dict[str, Any]:
+def read_summary(folder: Path, read: Read = Path.read_bytes) -> dict[str, Any]:
     """Read summary.json of a run folder; {} if there is none. Raises UserError if it is damaged."""
     path = folder / "summary.json"
     if not path.is_file():
         return {}
     try:
-        summary = json.loads(path.read_bytes())
+        summary = json.loads(read(path))
     except (ValueError, RecursionError):
         summary = None
     if not isinstance(summary, dict) or not isinstance(summary.get("experiment"), str) or misfits(summary):
@@ -155,11 +155,11 @@ def check_fields(summary: Mapping[str, Any], place: str) -> None:
         )
 
 
-def read_config(folder: Path) -> dict[str, Any]:
+def read_config(folder: Path, read: Read = Path.read_bytes) -> dict[str, Any]:
     """Read config.toml of a run folder, as nested values. Raises UserError if it is missing or damaged."""
     path = folder / "config.toml"
     try:
-        return tomli.loads(path.read_bytes().decode())
+        return tomli.loads(read(path).decode())
     except FileNotFoundError:
         raise UserError(
             "the run has no config.toml", place=str(folder), remedy="Train it again with `fresh=True`."
@@ -220,19 +220,24 @@ def summaries(out: Path) -> Iterator[tuple[Path, dict[str, Any] | UserError]]:
                 yield path.parent, error
 
 
-def stage_names(folder: Path) -> list[str]:
-    """The names of a run's stages, in their order, from its pipeline.json; [] if that cannot be read."""
+def stage_names(folder: Path, read: Read = Path.read_bytes) -> list[str]:
+    """The names of a run's stages, in their order, from its pipeline.json; [] if that cannot be read, or holds others."""
     try:
-        names: list[str] = json.loads((folder / PIPELINE).read_bytes())["stages"]
-    except (OSError, ValueError, LookupError, TypeError):
+        names = json.loads(read(folder / PIPELINE))["stages"]
+    except (OSError, ValueError, LookupError, TypeError, RecursionError):
         return []
-    return names
+    return names if isinstance(names, list) and all(isinstance(name, str) for name in names) else []
 
 
 def stages_in(folder: Path) -> list[Path]:
     """The summary.json of each stage of a run that has begun, in the order of the stages; others after them, by name."""
-    order, found = stage_names(folder), sorted(folder.glob("*/summary.json"))
-    return sorted(found, key=lambda path: order.index(path.parent.name) if path.parent.name in order else len(order))
+    begun = [path.parent.name for path in folder.glob("*/summary.json")]
+    return [folder / name / "summary.json" for name in in_order(begun, stage_names(folder))]
+
+
+def in_order(names: Iterable[str], order: list[str]) -> list[str]:
+    """Names of stages in the order that pipeline.json says; others after them, by name."""
+    return sorted(names, key=lambda name: (order.index(name) if name in order else len(order), name))
 
 
 def find_run(experiment: Experiment, out: Path, name: str) -> Path:

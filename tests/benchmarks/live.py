@@ -1,4 +1,4 @@
-"""What the live view costs: many runs, long runs, and fifty viewers while a run trains.
+"""What the live view costs: many runs, long runs, and fifty viewers while a run trains, each with as many connections as a browser.
 
 python -m tests.benchmarks.live [--runs 1000] [--rows 1000] [--viewers 50] [--seconds 20]
 """
@@ -22,6 +22,7 @@ from pathlib import Path
 
 from tests.benchmarks.measure import print_table
 
+KEPT = 5  # connections of a browser besides the one for events
 ROOT = Path(__file__).parents[2]
 PREPARE = """
 from core import Example
@@ -110,18 +111,25 @@ def processor_seconds(process: int) -> float:
 
 
 async def view(url: str, id: str, end: float, answers: list[float]) -> None:
-    """A viewer: hears what has changed, and then asks for the table and the curve of the run that trains."""
+    """A viewer: hears what has changed, and then asks for the table and the curve of the run that trains.
+
+    As a browser does, it opens six connections and keeps them: one for the events, five for questions.
+    """
     host, port = url.removeprefix("http://").split(":")
+    kept = [await asyncio.open_connection(host, int(port)) for _ in range(KEPT)]
 
-    async def get(path: str) -> None:
+    async def get(path: str, connection: int = 0) -> float:
         begun = time.perf_counter()
-        reader, writer = await asyncio.open_connection(host, int(port))
-        writer.write(f"GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n".encode())
-        while await reader.read(1 << 16):
-            pass
-        writer.close()
-        answers.append(time.perf_counter() - begun)
+        reader, writer = kept[connection]
+        writer.write(f"GET {path} HTTP/1.1\r\nHost: {host}\r\n\r\n".encode())
+        head = await reader.readuntil(b"\r\n\r\n")
+        length = re.search(rb"content-length: (\d+)", head)
+        assert head.startswith(b"HTTP/1.1 200") and length is not None, head
+        await reader.readexactly(int(length[1]))
+        return time.perf_counter() - begun
 
+    for number in range(KEPT):  # a connection without a question is closed after some seconds
+        await get("/health", number)
     reader, writer = await asyncio.open_connection(host, int(port))
     writer.write(f"GET /live/events HTTP/1.1\r\nHost: {host}\r\n\r\n".encode())
     while (left := end - time.monotonic()) > 0:
@@ -130,9 +138,10 @@ async def view(url: str, id: str, end: float, answers: list[float]) -> None:
         except asyncio.TimeoutError:
             break
         if line.startswith(b"data: "):
-            await get("/live/runs?limit=50&sort=started&descending=1")
-            await get(f"/live/curves?id={id}&metric=train_loss&points=500")
-    writer.close()
+            answers.append(await get("/live/runs?limit=50&sort=started&descending=1"))
+            answers.append(await get(f"/live/curves?id={id}&metric=train_loss&points=500", 1))
+    for _, each in (*kept, (reader, writer)):
+        each.close()
 
 
 async def watch(url: str, id: str, viewers: int, seconds: float) -> list[float]:

@@ -8,22 +8,25 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from core.errors import UserError
+from core.files import is_locked
 from core.lab.pruning import KEPT, Listed, condemn, remove
+from core.private import command_line
+from core.process import Program
 from core.serve.bodies import Strict
 from core.serve.errors import Refused, refused
-from core.serve.live.catalog import Entry, Place
-from core.serve.live.jobs import StartedCommand
+from core.serve.live.catalog import Place
 from core.serve.live.stopping import stop
-from core.serve.live.sweeps import FOLDER, place_of_sweep, sweeps_of
+from core.serve.live.targets import find_target, whole_id
 from core.serve.live.view import MOST, View
-from core.serve.live.words import words_again, words_for
+from core.serve.live.words import NAMING, words_again, words_for
 from core.tracking.notes import write_notes
+from core.tracking.run import lock_file
 
 Account = dict[str, Any]
 
 
 class AskedToStart(Strict):
-    """The body of /live/start. name: of the run or the sweep. settings: key=value."""
+    """The body of /live/start. name: of the run or the sweep. settings: key=value. more: further options, as typed."""
 
     lab: str
     experiment: str
@@ -31,10 +34,12 @@ class AskedToStart(Strict):
     name: str = ""
     settings: Annotated[list[str], Field(max_length=200, default_factory=list)]
     options: Annotated[dict[str, str | int | bool | list[str]], Field(default_factory=dict)]
+    more: str = ""
+    dry: bool = False
 
 
 class AskedAbout(Strict):
-    """A body that names a run, or a sweep."""
+    """A body that names a run, a run with stages, a sweep, or a job."""
 
     id: str
 
@@ -63,61 +68,60 @@ class AskedToPrune(Strict):
 
 
 def start(view: View, asked: AskedToStart) -> Account:
-    """Start a run or a sweep."""
-    place = place_of(view, asked.lab, asked.experiment)
-    words = words_for(asked.command, place.experiment, asked.name, asked.settings, asked.options)
-    return started(view, place, words, asked.name or str(asked.options.get("variant") or "default"))
+    """Start a run or a sweep. dry: only say which command that is, or the problem with it."""
+    place = find_place(view, asked.lab, asked.experiment)
+    options = dict(asked.options) | ({NAMING.get(asked.command, ""): asked.name} if asked.name else {})
+    try:
+        words, name = words_for(view.read, place.experiment, asked.command, asked.settings, options, asked.more)
+    except Refused as error:
+        if asked.dry:
+            return {"problem": error.message}
+        raise
+    if asked.dry:
+        return {"command": command_line([*Program.words, *words])}
+    return started(view, place, words, whole_id(place, name.partition("/")[0], is_sweep=asked.command == "sweep"))
 
 
-def started(view: View, place: Place, words: list[str], name: str) -> Account:
-    """Start a command about a run or a sweep of this name."""
-    is_sweep = words[0] == "sweep"
-    run = "" if is_sweep else f"{place.lab.name}/{place.experiment.name}/{name}"
-    job: StartedCommand = view.jobs.start(
-        words, place.out, f"sweep.{name}" if is_sweep else name.partition("/")[0], run
-    )
-    return {"job": job.id, "run": run or None}
+def started(view: View, place: Place, words: list[str], about: str) -> Account:
+    """Start a command about a run or a sweep."""
+    return {"job": view.jobs.start(words, place, about).id, "about": about}
 
 
 def go_on(view: View, asked: AskedAbout) -> Account:
     """Start the same command again, which goes on with an unfinished run or sweep."""
-    if f"/{FOLDER}/" in asked.id and asked.id not in view.catalog.entries:
-        place, name = place_of_sweep(view.catalog, asked.id)
-        recorded = str(sweeps_of(place)[name].get("command") or "")
-        return started(view, place, words_again(recorded, place.experiment, name), name)
-    entry = view.find(asked.id)
-    if entry.status == "running":
-        raise Refused(f"{entry.id} is running", status=409, code="running")
-    recorded = str(entry.summary.get("command") or "")
-    words = words_again(recorded, entry.experiment, entry.run)
-    return started(view, place_of(view, entry.lab.name, entry.experiment.name), words, entry.run)
+    target = find_target(view.catalog, asked.id)
+    if view.is_worked_on(target):
+        raise Refused(f"{target.id} is running", status=409, code="running")
+    kinds = [command for command in NAMING if (command == "sweep") == bool(target.sweep)]
+    words = words_again(view.read, target.command, kinds, target.place.experiment, target.name)
+    return started(view, target.place, words, target.whole)
 
 
-def stop_run(view: View, asked: AskedAbout) -> Account:
-    """Stop the process that trains a run, or works on a sweep; it saves what it has."""
-    if f"/{FOLDER}/" in asked.id and asked.id not in view.catalog.entries:
-        place, name = place_of_sweep(view.catalog, asked.id)
-        return {"process": stop(place.out / FOLDER / name, asked.id)}
-    entry = view.find(asked.id)
-    return {"process": stop(entry.folder, entry.id), "row": view.row(entry)}
+def stop_it(view: View, asked: AskedAbout) -> Account:
+    """Stop whoever works on a run or a sweep, or a command that was started from the page, by its id; it saves what it has."""
+    if job := view.jobs.running(asked.id):
+        return {"process": job.stop()}
+    target = find_target(view.catalog, asked.id)
+    locked = [folder for folder in target.folders if is_locked(lock_file(folder))]
+    if not locked and (job := view.jobs.running(target.whole)):  # it prepares, evaluates or reports
+        return {"process": job.stop()}
+    return {"process": stop((locked or target.folders)[0], target.id)}
 
 
 def note(view: View, asked: AskedToDescribe | AskedToStar | AskedToTag | AskedToHide) -> Account:
-    """Change a note of a run."""
-    entry = view.find(asked.id)
+    """Change a note of a run, a run with stages, or a sweep."""
+    target = find_target(view.catalog, asked.id)
     try:
-        write_notes(entry.folder, asked.model_dump(exclude={"id"}))
+        write_notes(target.folder, asked.model_dump(exclude={"id"}), target.place.lab.read)
     except UserError as error:
         raise refused(error, next(iter(asked.model_dump(exclude={"id"})))) from None
     except OSError as error:
-        raise Refused(f"{entry.id}: {error.strerror}", status=409, code="cannot_be_written") from None
-    return {"row": view.row(again(view, entry))}
-
-
-def again(view: View, entry: Entry) -> Entry:
-    """A run as it is now."""
+        raise Refused(f"{target.id}: {error.strerror}", status=409, code="cannot_be_written") from None
     view.catalog.update()
-    return view.catalog.entries.get(entry.id, entry)
+    entry = view.catalog.entries.get(target.id)
+    if entry is None:
+        view.catalog.tell(target.id)
+    return {"row": view.row(entry) if entry else None}
 
 
 def prune(view: View, asked: AskedToPrune) -> Account:
@@ -128,6 +132,8 @@ def prune(view: View, asked: AskedToPrune) -> Account:
             raise Refused(f"{entry.id} is kept: other runs are compared with it", status=409, code="kept")
         if entry.folder.is_symlink():
             raise Refused(f"{entry.id} is a link to another folder", status=409, code="kept")
+        if entry.stage and view.is_worked_on(find_target(view.catalog, entry.id.rpartition("/")[0])):
+            raise Refused(f"{entry.id} is a stage of a run that trains", status=409, code="in_use")
     listed = {entry.folder: entry.id for entry in entries}
     condemned, kept = condemn([(Listed(entry.folder, dict(entry.summary)), "chosen") for entry in entries])
     told: Account = {"kept": kept}
@@ -143,7 +149,7 @@ def prune(view: View, asked: AskedToPrune) -> Account:
     return told | {"removed": ids}
 
 
-def place_of(view: View, lab: str, experiment: str) -> Place:
+def find_place(view: View, lab: str, experiment: str) -> Place:
     """An experiment, looked up among those that are there. Raises Refused."""
     view.catalog.update(1.0)
     for place in view.catalog.places.values():
@@ -156,7 +162,7 @@ def place_of(view: View, lab: str, experiment: str) -> Place:
 
 ACTIONS: dict[str, tuple[type[Strict], Callable[[View, Any], Account]]] = {
     "start": (AskedToStart, start),
-    "stop": (AskedAbout, stop_run),
+    "stop": (AskedAbout, stop_it),
     "go_on": (AskedAbout, go_on),
     "describe": (AskedToDescribe, note),
     "star": (AskedToStar, note),

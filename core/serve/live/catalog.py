@@ -5,34 +5,36 @@ Nothing here raises for what stands in a run folder: a run whose files are damag
 
 from __future__ import annotations
 
-import errno
 import os
-import re
-import stat
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from core.errors import UserError
+from core.files import is_locked
 from core.lab.places import places
 from core.plugins.discovery import Experiment
 from core.serve.live.labs import Lab
 from core.tracking.notes import read_notes
-from core.tracking.run import PIPELINE, current_status, owned, read_summary, stages_in
+from core.tracking.run import PIPELINE, current_status, in_order, lock_file, owned, read_summary, stage_names
 
-LARGEST = 4 << 20  # bytes of a summary.json or config.toml that is read: a run's own have some thousands
+SWEEPS, SWEEP = "sweeps", "sweep.json"  # as core.sweeps writes them; this page also works without it
 YOUNG = 2_000_000_000  # nanoseconds in which a folder may change again without another time
 THOROUGH = 10.0  # seconds after which experiments are looked for again
+SOURCES = ("config.toml", "prepare.py", "Readme.md", ".")  # what an experiment is described from
 ACTIVE = ("running", "interrupted")  # what summary.json of a run that has not ended says
 
 
 @dataclass(frozen=True)
 class Entry:
-    """A run, or a stage of one. time: of its folder, when it was read. problem: what is wrong with its files, or ""."""
+    """A run, or a stage of one. time: of its folder, when it was read. problem: what is wrong with its files, or "".
+
+    written: size and time of metrics.csv, and the time of the folder of checkpoints.
+    """
 
     lab: Lab
     experiment: Experiment
@@ -44,7 +46,7 @@ class Entry:
     notes: Mapping[str, Any]
     status: str
     problem: str = ""
-    written: tuple[int, int] = (0, 0)  # of metrics.csv: its size and its time
+    written: tuple[int, int, int] = (0, 0, 0)
 
     @property
     def id(self) -> str:
@@ -69,13 +71,25 @@ class Entry:
 
 @dataclass
 class Place:
-    """An experiment's folder of runs. times: of it and of the runs with stages in it, when they were listed."""
+    """An experiment's folder of runs. times: of the folders that were listed to find them. found: folder, run and stage of each.
+
+    others: what else is told of: the ids of its sweeps and of its runs with stages, with the stamps of their files. problem: why
+    something in it is not shown, or "".
+    """
 
     lab: Lab
     experiment: Experiment
     out: Path
     times: dict[Path, int] = field(default_factory=dict)
     found: list[tuple[Path, str, str | None]] = field(default_factory=list)
+    others: dict[str, Path] = field(default_factory=dict)
+    stamps: dict[str, tuple[int, int, bool]] = field(default_factory=dict)
+    problem: str = ""
+
+    @property
+    def head(self) -> str:
+        """What the ids of its runs begin with."""
+        return f"{self.lab.name}/{self.experiment.name}"
 
 
 class Catalog:
@@ -84,6 +98,8 @@ class Catalog:
     def __init__(self, labs: Callable[[], list[Lab]]) -> None:
         self.find_labs = labs
         self.labs: list[Lab] = []
+        self.problems: dict[str, str] = {}  # name of a lab -> why it is not shown
+        self.sources: dict[Path, tuple[tuple[int, int], ...]] = {}  # the stamps of each experiment's own files
         self.places: dict[Path, Place] = {}
         self.entries: dict[str, Entry] = {}
         self.turn = threading.Lock()
@@ -107,6 +123,12 @@ class Catalog:
             return False
         return self.changed_since(version).isdisjoint(ids)
 
+    def tell(self, id: str) -> None:
+        """Note that something was changed that is not looked for: the notes of a sweep, or of a run with stages."""
+        with self.turn:
+            self.version += 1
+            self.changes.append((self.version, {id}))
+
     def is_fresh(self, seconds: float) -> bool:
         """Whether it was updated within the last seconds."""
         return time.monotonic() - self.updated < seconds
@@ -122,32 +144,55 @@ class Catalog:
             if thorough or now - self.searched >= THOROUGH:
                 self.search()
                 self.searched = now
-            former = self.entries
-            entries = {entry.id: entry for place in self.places.values() for entry in self.entries_of(place)}
+            former, changed = self.entries, set[str]()
+            entries: dict[str, Entry] = {}
+            for place in self.places.values():
+                former_problem = place.problem
+                entries |= self.entries_of(place)
+                changed |= changed_files(place) | ({place.head} if place.problem != former_problem else set())
             self.entries, self.updated = entries, time.monotonic()
-            if changed := {id for id in former.keys() | entries.keys() if former.get(id) is not entries.get(id)}:
+            changed |= {id for id in former.keys() | entries.keys() if former.get(id) is not entries.get(id)}
+            if changed:
                 self.version += 1
                 self.changes.append((self.version, changed))
 
     def search(self) -> None:
-        """Find the labs, their experiments and the folders of their runs."""
-        self.labs = self.find_labs()
-        former, found = set(self.places), {}
+        """Find the labs, their experiments and the folders of their runs. What cannot be read has a problem; the others are found."""
+        problems: dict[str, str] = {}
+        try:
+            self.labs = self.find_labs()
+        except OSError as error:
+            problems = {lab.name: str(error) for lab in self.labs}
+        found: dict[Path, Place] = {}
         for lab in self.labs:
-            for experiment in lab.experiments():
+            try:
+                experiments = lab.experiments()
+            except OSError as error:
+                problems[lab.name] = f"{lab.folder} cannot be read: {error.strerror}"
+                continue
+            for experiment in experiments:
                 out = out_of(lab, experiment)
                 place = self.places.get(experiment.folder)
                 same = place is not None and place.out == out
                 found[experiment.folder] = place if place and same else Place(lab, experiment, out)
-        self.places = found
-        self.version += former != set(found)
+        sources = {folder: tuple(stamp(folder / name) for name in SOURCES) for folder in found}
+        self.version += (sources, problems) != (self.sources, self.problems)
+        self.places, self.sources, self.problems = found, sources, problems
 
-    def entries_of(self, place: Place) -> Iterator[Entry]:
+    def entries_of(self, place: Place) -> dict[str, Entry]:
+        """The runs of an experiment by id. Where something fails, they are as they were: a stranger's folder may hold anything."""
+        try:
+            return {entry.id: entry for entry in self.runs_of(place)}
+        except Exception as error:
+            place.problem = f"its runs cannot be read: {error}"
+            return {id: entry for id, entry in self.entries.items() if id.startswith(f"{place.head}/")}
+
+    def runs_of(self, place: Place) -> Iterator[Entry]:
         """The runs of an experiment; those that have not changed as they were."""
         if any(time_of(folder) != seen or is_young(seen) for folder, seen in place.times.items()) or not place.times:
             list_runs(place)
         for folder, run, stage in place.found:
-            id = "/".join(filter(None, (place.lab.name, place.experiment.name, run, stage)))
+            id = "/".join(filter(None, (place.head, run, stage)))
             former = self.entries.get(id)
             at = time_of(folder)
             if not at:
@@ -163,29 +208,35 @@ def is_settled(entry: Entry) -> bool:
     if is_young(entry.time):
         return False
     return entry.status not in ACTIVE or (
-        entry.written == stamp(entry.folder / "metrics.csv")
-        and entry.status == current_status(entry.folder, entry.summary)
+        entry.written == written(entry.folder) and entry.status == current_status(entry.folder, entry.summary)
     )
 
 
 def read_entry(place: Place, folder: Path, run: str, stage: str | None, at: int) -> Entry | None:
     """A run from its files. None if it is a copy of another experiment's run."""
-    summary, problem = read_safely(folder)
+    summary, problem = read_safely(place.lab, folder)
     if summary and not owned(summary, place.experiment):
         return None
     status = "damaged" if problem else str(current_status(folder, summary))
-    written = stamp(folder / "metrics.csv")
     return Entry(
-        place.lab, place.experiment, folder, run, stage, at, summary, read_notes(folder), status, problem, written
+        place.lab,
+        place.experiment,
+        folder,
+        run,
+        stage,
+        at,
+        summary,
+        read_notes(folder, place.lab.read),
+        status,
+        problem,
+        written(folder),
     )
 
 
-def read_safely(folder: Path) -> tuple[dict[str, Any], str]:
+def read_safely(lab: Lab, folder: Path) -> tuple[dict[str, Any], str]:
     """summary.json of a run folder, and what is wrong with it."""
     try:
-        if (folder / "summary.json").stat().st_size > LARGEST:
-            return {}, f"summary.json has more than {LARGEST:,} bytes"
-        return read_summary(folder), ""
+        return read_summary(folder, lab.read), ""
     except UserError as error:
         return {}, f"summary.json is {error.message}"
     except OSError as error:
@@ -193,34 +244,46 @@ def read_safely(folder: Path) -> tuple[dict[str, Any], str]:
 
 
 def list_runs(place: Place) -> None:
-    """List the run folders of an experiment. Hidden ones are being removed; links are not followed where a lab was given."""
-    place.times, place.found = {place.out: time_of(place.out)}, []
-    try:
-        inner = sorted((entry.name, entry.is_symlink()) for entry in os.scandir(place.out) if entry.is_dir())
-    except OSError:
-        return
-    for name, is_link in inner:
+    """List the run folders of an experiment. Hidden ones are being removed."""
+    lab, sweeps = place.lab, place.out / SWEEPS
+    times = {folder: time_of(folder) for folder in (place.out, sweeps)}
+    others = {f"{place.head}/{SWEEPS}/{name}": sweeps / name / SWEEP for name in lab.folders(sweeps)}
+    found: list[tuple[Path, str, str | None]] = []
+    for name in lab.folders(place.out):
         folder = place.out / name
-        if name.startswith(".") or (is_link and place.lab.is_given):
-            continue
         if (folder / PIPELINE).is_file():
-            place.times[folder] = time_of(folder)
-            place.found += [(path.parent, name, path.parent.name) for path in stages_in(folder)]
+            times[folder] = time_of(folder)
+            others[f"{place.head}/{name}"] = folder / PIPELINE
+            begun = [stage for stage in lab.folders(folder) if (folder / stage / "summary.json").is_file()]
+            found += [(folder / stage, name, stage) for stage in in_order(begun, stage_names(folder, lab.read))]
         elif (folder / "summary.json").is_file():
-            place.found.append((folder, name, None))
+            found.append((folder, name, None))
         else:
-            place.times[folder] = time_of(folder)  # a run that begins, perhaps
+            times[folder] = time_of(folder)  # a run that begins, perhaps
+    odd = lab.left_out(place.out)
+    problem = f"left out, as their names are no text: {', '.join(odd[:5])}" if odd else ""
+    place.times, place.found, place.others, place.problem = times, found, others, problem
+
+
+def changed_files(place: Place) -> set[str]:
+    """The ids of sweeps and of runs with stages whose files have changed since the last call."""
+    former, place.stamps = place.stamps, {id: told_by(path) for id, path in place.others.items()}
+    return {id for id in former.keys() | place.stamps.keys() if former.get(id) != place.stamps.get(id)}
+
+
+def told_by(path: Path) -> tuple[int, int, bool]:
+    """What changes of a sweep or a run with stages: its file, and whether a process works on it."""
+    return (*stamp(path), is_locked(lock_file(path.parent)))
 
 
 def out_of(lab: Lab, experiment: Experiment) -> Path:
     """The folder of an experiment's runs; its usual one if config.toml does not say, or leads out of a lab that was given."""
     usual = experiment.folder / "out"
     try:
-        out = places(experiment)[1]
+        out = Path(os.path.abspath(places(experiment, lab.read_source)[1]))  # noqa: PTH100 - resolve would follow links
     except Exception:  # whatever is in config.toml: the other experiments are shown
         return usual
-    is_inside = not lab.is_given or out.resolve().is_relative_to(lab.folder.resolve())
-    return out if is_inside else usual
+    return usual if lab.is_given and not out.is_relative_to(lab.folder) else out
 
 
 def time_of(folder: Path) -> int:
@@ -236,15 +299,6 @@ def is_young(at: int) -> bool:
     return time.time_ns() - at < YOUNG
 
 
-def open_file(path: Path) -> BinaryIO:
-    """Open a file of a run folder to read it. Raises OSError for a link, and for what is no file, such as a pipe without end."""
-    descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0))
-    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-        os.close(descriptor)
-        raise OSError(errno.EINVAL, "it is no file", str(path))
-    return os.fdopen(descriptor, "rb")
-
-
 def stamp(path: Path) -> tuple[int, int]:
     """Size and time of a file; zeros if it is not there."""
     try:
@@ -254,23 +308,6 @@ def stamp(path: Path) -> tuple[int, int]:
     return found.st_size, found.st_mtime_ns
 
 
-SECTION = re.compile(r"^\[([\w.]+)\]\s*$")
-
-
-def read_length(folder: Path) -> tuple[str, float] | None:
-    """How long a run is to be, from its config.toml: ("steps", n) or ("seconds", s). Only these keys are read, as it is fast."""
-    wanted = {("train.schedule", "max_iters"): "steps", ("train.runtime", "max_minutes"): "seconds"}
-    found: dict[str, float] = {}
-    section = ""
-    try:
-        with open_file(folder / "config.toml") as file:
-            for line in file.read(LARGEST).decode("utf-8", "replace").splitlines():
-                if match := SECTION.match(line):
-                    section = match[1]
-                key, _, value = line.partition(" = ")
-                if kind := wanted.get((section, key)):
-                    found[kind] = float(value) * (60 if kind == "seconds" else 1)
-    except (OSError, ValueError):
-        return None
-    unit = "seconds" if "seconds" in found else "steps"
-    return (unit, found[unit]) if unit in found else None
+def written(folder: Path) -> tuple[int, int, int]:
+    """What changes while a run trains, besides its folder."""
+    return (*stamp(folder / "metrics.csv"), time_of(folder / "checkpoints"))

@@ -2,26 +2,21 @@
 
 from __future__ import annotations
 
-import functools
 import os
 from pathlib import Path
 from typing import Any
 
-from core.errors import UserError
 from core.report.differences import INHERITED
-from core.report.samples import read_samples
 from core.serve.errors import Refused
-from core.serve.live.catalog import LARGEST, Entry, open_file, stamp
-from core.serve.live.jobs import FOLDER, log_name
+from core.serve.live.catalog import SWEEPS, Entry
+from core.serve.live.jobs import newest_log
 from core.serve.live.parameters import Parameters
+from core.serve.live.targets import Target, find_target
 from core.serve.live.view import View, config_of, finite
-from core.tracking.answers import FILE as ANSWERS
-from core.tracking.answers import read_answers
 from core.tracking.figures import by_numbers
 from core.training.ladder import kept_steps, written
 
 MOST_CHECKPOINTS, MOST_WARNINGS, LONGEST_WARNING = 1000, 100, 2000
-MOST_SAMPLES = 2000
 LOG_PART = 1 << 16  # bytes of a log in one answer
 Account = dict[str, Any]
 
@@ -29,6 +24,7 @@ Account = dict[str, Any]
 def about_run(view: View, asked: Parameters) -> Account:
     """Everything about a run but its curves."""
     entry = view.find(asked.text("id"))
+    target = find_target(view.catalog, entry.id)
     summary = finite(entry.summary)
     problems = [entry.problem] if entry.problem else []
     try:
@@ -36,20 +32,20 @@ def about_run(view: View, asked: Parameters) -> Account:
     except Refused as error:
         settings = {}
         problems.append(error.message)
-    samples = samples_of(entry, problems)
+    checkpoints = checkpoints_of(entry)
     return {
         "row": finite(view.row(entry)),
-        "command": str(summary.get("command") or ""),
+        "command": target.command,
+        "busy": view.is_worked_on(target),
         "folder": str(entry.folder),
         "settings": settings,
         "summary": summary,
         "warnings": warnings_of(summary),
         "groups": groups_of(view, entry),
-        "samples": samples,
-        "checkpoints": checkpoints_of(entry.folder),
+        "checkpoints": checkpoints,
         "moments": [
             {"step": step, "written": written(entry.folder / "checkpoints", step)}
-            for step in kept_steps(entry.folder / "checkpoints")
+            for step in (kept_steps(entry.folder / "checkpoints") if checkpoints else [])
         ],
         "report": view.report_address(entry.id, entry.folder),
         "notes": finite(entry.notes),
@@ -68,48 +64,16 @@ def groups_of(view: View, entry: Entry) -> dict[str, float]:
     reported = entry.summary.get("accuracy_by_group")
     if entry.status == "completed" and isinstance(reported, dict):
         return {name: finite(value) for name, value in sorted(reported.items(), key=lambda item: by_numbers(item[0]))}
-    table = view.tables.of(entry.folder / "metrics.csv")
+    table = view.table(entry)
     prefix = "val_accuracy/"
     found = {name.removeprefix(prefix): table.curve(name, "step")[1] for name in table.names if name.startswith(prefix)}
     known = {name: float(values[-1]) for name, values in found.items() if len(values)}
     return dict(sorted(known.items(), key=lambda item: by_numbers(item[0])))
 
 
-def samples_of(entry: Entry, problems: list[str]) -> list[Account]:
-    """What the run answered at each evaluation; where that is not kept, what it wrote at its end. Adds to problems."""
-    if found := answers_of(entry.folder, stamp(entry.folder / ANSWERS)):
-        return found[-MOST_SAMPLES:]
-    path = entry.folder / "samples.json"
-    try:
-        if not path.is_file() or path.stat().st_size > LARGEST:
-            return []
-        written = read_samples(entry.folder)
-    except UserError as error:
-        problems.append(f"samples.json: {error.message}")
-        return []
-    except OSError as error:
-        problems.append(f"samples.json: {error.strerror}")
-        return []
-    step = finite(entry.summary.get("best_step"))
-    return [
-        {"step": step, "prompt": sample.start, "truth": sample.truth, "answer": sample.text, "right": sample.correct}
-        for sample in written.samples
-    ]
-
-
-@functools.lru_cache(maxsize=8)
-def answers_of(folder: Path, at: tuple[int, int]) -> list[Account]:
-    """`read_answers`, once for each state of the file."""
-    return read_answers(folder)
-
-
-def checkpoints_of(folder: Path) -> list[str]:
+def checkpoints_of(entry: Entry) -> list[str]:
     """The names of a run's checkpoints."""
-    try:
-        found = [entry.name for entry in os.scandir(folder / "checkpoints") if entry.is_dir()]
-    except OSError:
-        return []
-    return sorted((name for name in found if not name.startswith(".")), key=by_numbers)[:MOST_CHECKPOINTS]
+    return sorted(entry.lab.folders(entry.folder / "checkpoints"), key=by_numbers)[:MOST_CHECKPOINTS]
 
 
 def about_settings(view: View, asked: Parameters) -> Account:
@@ -127,16 +91,16 @@ def about_settings(view: View, asked: Parameters) -> Account:
 
 
 def about_log(view: View, asked: Parameters) -> Account:
-    """What a run has printed, as far as it is kept: of runs that were started from the page, and of runs of a sweep.
+    """What a run or a sweep has printed, as far as it is kept: of those that were started from the page, and of runs of a sweep.
 
     offset: where the text begins, in bytes; -1 for the end of the file.
     """
-    entry = view.find(asked.text("id"))
-    path = log_of(view, entry)
+    target = find_target(view.catalog, asked.text("id"))
+    path = log_of(view, target)
     if path is None:
         return {"text": "", "offset": 0, "next": 0, "size": 0}
     try:
-        with open_file(path) as file:
+        with target.place.lab.open(path) as file:
             size = os.fstat(file.fileno()).st_size
             begin = (
                 max(0, size - LOG_PART) if asked.text("offset") in ("", "-1") else asked.number("offset", 0, 0, 2**40)
@@ -149,10 +113,10 @@ def about_log(view: View, asked: Parameters) -> Account:
     return {"text": text, "offset": begin, "next": begin + len(data), "size": size}
 
 
-def log_of(view: View, entry: Entry) -> Path | None:
-    """The file with what a run has printed; None if there is none."""
-    out = entry.folder.parent.parent if entry.stage else entry.folder.parent
-    found = [out / FOLDER / log_name(entry.run)]
-    if sweep := view.sweeps().get(entry.id):
-        found.append(out / "sweeps" / sweep.rpartition("/")[2] / "logs" / f"{entry.run}.txt")
-    return next((path for path in found if path.is_file() and not path.is_symlink()), None)
+def log_of(view: View, target: Target) -> Path | None:
+    """The file with what a run or a sweep has printed; None if there is none."""
+    if found := newest_log(target.place, target.whole):
+        return found
+    sweep = view.sweeps().get(target.id, "").rpartition("/")[2]
+    path = target.place.out / SWEEPS / sweep / "logs" / f"{target.name}.txt"
+    return path if sweep and path.is_file() else None

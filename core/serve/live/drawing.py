@@ -25,7 +25,7 @@ def about_curves(view: View, asked: Parameters) -> Account:
     known: dict[str, None] = {}
     entries, gone = view.find_those_there(asked.all("id"))
     for entry in entries:
-        table = view.tables.of(entry.folder / "metrics.csv")
+        table = view.table(entry)
         known |= dict.fromkeys(table.metrics)
         problem = table.problem or entry.problem
         curves.append(
@@ -43,7 +43,7 @@ def about_bands(view: View, asked: Parameters) -> Account:
     groups = []
     for group in grouped([run_data(entry) for entry in entries.values()]):
         members = [entries[run.folder] for run in group.runs]
-        drawn = [view.tables.of(entry.folder / "metrics.csv").curve(metric, axis) for entry in members]
+        drawn = [view.table(entry).curve(metric, axis) for entry in members]
         groups.append({"name": group.name, "ids": [entry.id for entry in members], **band(drawn)})
     return {"metric": metric, "x": axis, "groups": groups, "gone": gone}
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
+import traceback
 from collections.abc import AsyncIterator
 
 from core.serve.live.view import View
@@ -25,6 +26,7 @@ class Hub:
         self.viewers: dict[asyncio.Event, list[set[str]]] = {}
         self.watcher: asyncio.Task[None] | None = None
         self.closed = asyncio.Event()
+        self.said = ""
 
     async def events(self) -> AsyncIterator[str]:
         """The lines for one viewer: what has changed, at most once a second."""
@@ -65,9 +67,14 @@ class Hub:
             await asyncio.sleep(min(SELDOM, max(OFTEN, SHARE * (time.monotonic() - begun))))
 
     def look(self) -> None:
-        """Update what is known. Anything that goes wrong is tried again at the next look."""
-        self.view.catalog.update()
-        self.view.jobs.look()
+        """Update what is known. Anything that goes wrong is said once on the terminal, and tried again at the next look."""
+        try:
+            self.view.catalog.update()
+            self.view.jobs.look()
+        except Exception as error:
+            if repr(error) != self.said:
+                self.said = repr(error)
+                traceback.print_exception(error)
 
     def close(self) -> None:
         """End all streams."""
@@ -79,4 +86,4 @@ class Hub:
 def said(ids: set[str]) -> str:
     """The event that says what has changed; "" among the ids stands for the jobs."""
     told = {"changed": sorted(ids - {""})} | ({"jobs": True} if "" in ids else {})
-    return f"data: {json.dumps(told, ensure_ascii=False)}\n\n"
+    return f"data: {json.dumps(told)}\n\n"

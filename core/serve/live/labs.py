@@ -2,31 +2,61 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 from core.errors import UserError
 from core.plugins.discovery import Experiment, discover, home, is_experiment
+from core.serve.live.reading import folders_in, is_text, open_file, read_file
 
 USUAL = "experiments"  # what most labs are called: the folder around it tells them apart
 
 
 @dataclass(frozen=True)
 class Lab:
-    """A folder of experiments. is_given: whether its path was given; its experiments are then called by their paths."""
+    """A folder of experiments. is_given: whether its path was given: its experiments are then called by their paths, it may be
+    a stranger's, and no link in it is followed.
+    """
 
     name: str
     folder: Path
     is_given: bool
 
+    @property
+    def root(self) -> Path | None:
+        """Below which no link is followed."""
+        return self.folder if self.is_given else None
+
+    def open(self, path: Path) -> BinaryIO:
+        """Open a file of a run to read it. Raises OSError."""
+        return open_file(path, self.root)
+
+    def read(self, path: Path) -> bytes:
+        """A whole file of a run. Raises OSError."""
+        return read_file(path, self.root)
+
+    def read_source(self, path: Path) -> bytes:
+        """A whole file of an experiment, such as its config.toml; one's own may be a link. Raises OSError."""
+        return read_file(path if self.is_given else Path(os.path.realpath(path)), self.root)
+
+    def folders(self, path: Path) -> list[str]:
+        """The names of the folders in a folder, those that are text."""
+        return [name for name in folders_in(path, self.root) if is_text(name)]
+
+    def left_out(self, path: Path) -> list[str]:
+        """The names of the folders in a folder that are no text, and are not shown."""
+        return [ascii(name) for name in folders_in(path, self.root) if not is_text(name)]
+
     def experiments(self) -> list[Experiment]:
-        """The experiments in it, by name. Links are not followed out of it."""
-        found = sorted(self.folder.iterdir()) if self.folder.is_dir() else []
+        """The experiments in it, by name. Those whose names are no text are left out. Raises OSError."""
+        found = sorted(self.folder.iterdir())
         return [
             Experiment(folder, str(folder) if self.is_given or folder.name.startswith("-") else "")
             for folder in found
-            if is_experiment(folder) and (not self.is_given or not folder.is_symlink())
+            if is_text(folder.name) and is_experiment(folder) and (not self.is_given or not folder.is_symlink())
         ]
 
 
@@ -41,6 +71,7 @@ def given_labs(folders: Iterable[Path]) -> list[Lab]:
     found = []
     for folder in folders:
         inner = [each for each in (folder / USUAL, folder) if holds_experiments(each)]
+        inner = [each for each in inner if each == folder or not each.is_symlink()]
         if not inner:
             raise UserError(
                 "there is no experiment in this folder",

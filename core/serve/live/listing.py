@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import re
 from importlib.metadata import version
-from pathlib import Path
 from typing import Any
 
 import tomli
@@ -13,7 +12,8 @@ import tomli
 from core.plugins.discovery import Experiment, summary
 from core.plugins.manager import PACKAGE
 from core.serve.errors import Refused
-from core.serve.live.catalog import stamp
+from core.serve.live.catalog import SOURCES, stamp
+from core.serve.live.labs import Lab
 from core.serve.live.parameters import Parameters
 from core.serve.live.rows import Row
 from core.serve.live.view import FRESH, View
@@ -34,15 +34,19 @@ def about_lab(view: View, asked: Parameters) -> Account:
         tags.update(entry.notes.get("tags", ()))
     experiments = [
         {
-            "lab": lab.name,
-            **described(experiment),
-            "runs": counts.get((lab.name, experiment.name), 0),
-            "command": experiment.command.format("loop"),
+            "lab": place.lab.name,
+            **described(place.lab, place.experiment),
+            "runs": counts.get((place.lab.name, place.experiment.name), 0),
+            "command": place.experiment.command.format("loop"),
+            "problem": place.problem,
         }
-        for lab, experiment in view.catalog.experiments
+        for place in view.catalog.places.values()
     ]
     return {
-        "labs": [{"name": lab.name, "folder": str(lab.folder)} for lab in view.catalog.labs],
+        "labs": [
+            {"name": lab.name, "folder": str(lab.folder), "problem": view.catalog.problems.get(lab.name, "")}
+            for lab in view.catalog.labs
+        ],
         "read_only": view.read_only,
         "can_act": asked.may_act,
         "version": version(PACKAGE),
@@ -51,33 +55,36 @@ def about_lab(view: View, asked: Parameters) -> Account:
     }
 
 
-def described(experiment: Experiment) -> Account:
+def described(lab: Lab, experiment: Experiment) -> Account:
     """An experiment: its name, what it is, its variants and its stages."""
-    files = tuple(stamp(experiment.folder / name) for name in ("config.toml", "prepare.py", "Readme.md", "."))
-    return dict(read_description(experiment, files))
+    files = tuple(stamp(experiment.folder / name) for name in SOURCES)
+    return dict(read_description(lab, experiment, files))
 
 
 @functools.lru_cache(maxsize=1024)
-def read_description(experiment: Experiment, at: tuple[tuple[int, int], ...]) -> Account:
+def read_description(lab: Lab, experiment: Experiment, at: tuple[tuple[int, int], ...]) -> Account:
     """`described`, once for each state of its files. Nothing is imported, and nothing is checked."""
-    names = sorted(path.name for path in experiment.folder.iterdir())
+    try:
+        names = sorted(path.name for path in experiment.folder.iterdir())
+    except OSError:
+        names = []
     variants = [match[1] for name in names if (match := VARIANT.match(name))]
     try:
-        told = summary(experiment)
+        told = summary(experiment, lab.read_source)
     except (OSError, RecursionError, MemoryError):
         told = ""
     return {
         "name": experiment.name,
         "summary": told[:300],
         "variants": variants,
-        "stages": stages_of(experiment.folder / "config.toml"),
+        "stages": stages_of(lab, experiment),
     }
 
 
-def stages_of(path: Path) -> list[str]:
-    """The names of the stages that a config.toml lists; [] where it cannot be read."""
+def stages_of(lab: Lab, experiment: Experiment) -> list[str]:
+    """The names of the stages that config.toml lists; [] where it cannot be read."""
     try:
-        entries = tomli.loads(path.read_text(encoding="utf-8")).get("stages", [])
+        entries = tomli.loads(lab.read_source(experiment.folder / "config.toml").decode()).get("stages", [])
         return [str(entry["name"]) for entry in entries]
     except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError):
         return []
@@ -86,15 +93,14 @@ def stages_of(path: Path) -> list[str]:
 def about_runs(view: View, asked: Parameters) -> Account:
     """The rows that match, sorted, from an offset on."""
     view.catalog.update(FRESH)
-    entries = view.catalog.entries
-    rows = [row for row in map(view.short_row, entries.values()) if matches(row, asked)]
+    rows = [(entry, row) for entry, row in view.rows() if matches(row, asked)]
     key = asked.text("sort") or "started"
-    if rows and key not in rows[0]:
+    if rows and key not in rows[0][1]:
         raise Refused(f"sort = {key[:100]!r} is no column of the table", param="sort", code="invalid_value")
-    rows.sort(key=lambda row: sortable(row[key]), reverse=asked.flag("descending"))
-    rows.sort(key=lambda row: row[key] is None or row[key] == "")  # what is not known stands last, in both directions
+    rows.sort(key=lambda one: sortable(one[1][key]), reverse=asked.flag("descending"))
+    rows.sort(key=lambda one: one[1][key] in (None, ""))  # what is not known stands last, in both directions
     offset, limit = asked.number("offset", 0, 0, 10**9), asked.number("limit", 100, 0, MOST_ROWS)
-    shown = [view.row(entries[row["id"]]) for row in rows[offset : offset + limit]]
+    shown = [view.row(entry) for entry, _ in rows[offset : offset + limit]]
     return {"total": len(rows), "offset": offset, "rows": shown}
 
 

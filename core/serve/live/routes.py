@@ -3,61 +3,25 @@
 from __future__ import annotations
 
 import asyncio
-import hmac
-import json
-from collections import OrderedDict
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from starlette.datastructures import QueryParams
 from starlette.requests import Request
 from starlette.responses import FileResponse, Response, StreamingResponse
 from starlette.routing import BaseRoute, Mount, Route
 from starlette.staticfiles import StaticFiles
 
 from core.serve.bodies import read
-from core.serve.errors import Refused
 from core.serve.limits import Limits
 from core.serve.live.actions import ACTIONS
-from core.serve.live.board import about_board
-from core.serve.live.details import about_log, about_run, about_settings
-from core.serve.live.drawing import about_bands, about_curves
+from core.serve.live.answering import ANSWERS, AnswersKept, as_json, encoded
 from core.serve.live.events import SSE, Hub
-from core.serve.live.listing import about_lab, about_runs
-from core.serve.live.moments import MOST_WAITING, POOL, about_moment, about_moments
-from core.serve.live.parameters import Parameters
-from core.serve.live.together import about_compare, about_jobs, about_pipeline, about_sweep
-from core.serve.live.view import FRESH, View, finite
+from core.serve.live.reports import reporting
+from core.serve.live.tokens import refuse_without_token
+from core.serve.live.view import View, finite
 
 PAGE = Path(__file__).parent / "page"
-About = Callable[[View, Parameters], Any]
-ANSWERS: dict[str, About] = {
-    "lab": about_lab,
-    "runs": about_runs,
-    "run": about_run,
-    "curves": about_curves,
-    "bands": about_bands,
-    "settings": about_settings,
-    "compare": about_compare,
-    "pipeline": about_pipeline,
-    "sweep": about_sweep,
-    "board": about_board,
-    "log": about_log,
-    "jobs": about_jobs,
-    "moments": about_moments,
-    "moment": about_moment,
-}
-COMPUTED = "moment"  # by a model, which takes a while
-OF_RUNS = ("curves", "bands", "settings", "compare")  # what depends on the runs of its ids alone
-GROWING = ("log", "jobs")  # what changes without the catalog: never kept
-KEPT, LARGEST_KEPT = 256, 1 << 17  # answers, bytes of one
-REPORT = {
-    "Content-Security-Policy": "sandbox; default-src 'none'; style-src 'unsafe-inline'; img-src data:; "
-    "frame-ancestors 'self'; base-uri 'none'; form-action 'none'",
-    "Cache-Control": "no-store",
-}
-LARGEST_REPORT = 64 << 20  # bytes
 
 
 def live_routes(view: View, hub: Hub, limits: Limits) -> list[BaseRoute]:
@@ -76,62 +40,6 @@ def live_routes(view: View, hub: Hub, limits: Limits) -> list[BaseRoute]:
 async def live_page(request: Request) -> Response:
     """GET /live: the page."""
     return FileResponse(PAGE / "index.html", headers={"Cache-Control": "no-cache"})
-
-
-class AnswersKept:
-    """Answers to GET as JSON. Viewers who ask the same get the same answer, which is made once as long as nothing changes."""
-
-    def __init__(self, view: View) -> None:
-        self.view = view
-        self.kept: OrderedDict[tuple[str, str, bool], tuple[tuple[int, int], bytes]] = OrderedDict()
-        self.on_the_way: dict[tuple[str, str, bool], asyncio.Future[bytes]] = {}
-
-    def endpoint(self, name: str) -> Callable[[Request], Any]:
-        """The endpoint of one kind of answer."""
-
-        async def endpoint(request: Request) -> Response:
-            may_act = is_let_act(self.view, request)
-            return as_json(await self.answer(name, request.query_params, may_act=may_act))
-
-        return endpoint
-
-    async def answer(self, name: str, asked: QueryParams, *, may_act: bool) -> bytes:
-        """The body of an answer."""
-        if not self.view.catalog.is_fresh(FRESH):
-            await asyncio.to_thread(self.view.catalog.update, FRESH)
-        version, key = self.view.version, (name, str(asked), may_act)
-        known = self.kept.get(key)
-        if known and (known[0] == version or self.still_holds(name, asked, known[0])):
-            self.kept[key] = version, known[1]
-            self.kept.move_to_end(key)
-            return known[1]
-        if (other := self.on_the_way.get(key)) is not None:
-            return await asyncio.shield(other)
-        if name == COMPUTED and sum(key[0] == COMPUTED for key in self.on_the_way) >= MOST_WAITING:
-            raise Refused("too many questions wait; ask again in a moment", status=429, code="busy")
-        pool = POOL if name == COMPUTED else None
-        task = asyncio.ensure_future(
-            asyncio.get_running_loop().run_in_executor(pool, self.made, name, Parameters(asked, may_act=may_act))
-        )
-        self.on_the_way[key] = task
-        try:
-            body = await asyncio.shield(task)
-        finally:
-            if self.on_the_way.get(key) is task:
-                del self.on_the_way[key]
-        if name not in GROWING and len(body) <= LARGEST_KEPT:
-            self.kept[key] = version, body
-            while len(self.kept) > KEPT:
-                self.kept.popitem(last=False)
-        return body
-
-    def still_holds(self, name: str, asked: QueryParams, version: tuple[int, int]) -> bool:
-        """Whether an answer of an older version is about runs that have not changed since, and nothing else."""
-        return name in OF_RUNS and self.view.catalog.are_unchanged(asked.getlist("id"), version[0])
-
-    def made(self, name: str, asked: Parameters) -> bytes:
-        """The body of an answer, made anew."""
-        return encoded(ANSWERS[name](self.view, asked))
 
 
 def acting(view: View, name: str, limits: Limits) -> Callable[[Request], Any]:
@@ -153,55 +61,3 @@ def streaming(hub: Hub) -> Callable[[Request], Any]:
         return StreamingResponse(hub.events(), headers=SSE, media_type="text/event-stream")
 
     return endpoint
-
-
-def reporting(view: View) -> Callable[[Request], Any]:
-    """The endpoint of reports: pages with headers that let them do nothing."""
-
-    async def endpoint(request: Request) -> Response:
-        id = request.path_params["id"]
-        given = request.query_params.get("key", "")
-        if view.asked_for and not hmac.compare_digest(given.encode(), view.key_of(id).encode()):
-            raise Refused("the key of this report is missing or wrong", status=401, code="invalid_api_key")
-        return Response(await asyncio.to_thread(report_of, view, id), 200, REPORT, "text/html")
-
-    return endpoint
-
-
-def report_of(view: View, id: str) -> bytes:
-    """The page in the folder of a run, a run with stages or a sweep. Raises Refused."""
-    path = view.folder_of(id) / "report.html"
-    try:
-        if path.is_file() and not path.is_symlink() and path.stat().st_size <= LARGEST_REPORT:
-            return path.read_bytes()
-    except OSError:
-        pass
-    raise Refused(f"{id[:200]!r} has no report", status=404, param="id", code="no_report")
-
-
-def encoded(value: Any) -> bytes:
-    """Compact JSON. A number that is not finite is a bug here, as JSON has none."""
-    return json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode("utf-8", "replace")
-
-
-def as_json(body: bytes) -> Response:
-    return Response(body, 200, {"Cache-Control": "no-store"}, "application/json")
-
-
-def refuse_without_token(view: View, request: Request) -> None:
-    """Raise Refused for an action in a view that only shows, or without the token."""
-    if view.read_only:
-        raise Refused("this server only shows: nothing can be changed here", status=403, code="read_only")
-    if not is_let_act(view, request):
-        raise Refused(
-            "the token is missing or wrong: open the address that the server has printed, or send `Authorization: Bearer TOKEN`",
-            status=401,
-            code="invalid_api_key",
-            headers={"WWW-Authenticate": "Bearer"},
-        )
-
-
-def is_let_act(view: View, request: Request) -> bool:
-    """Whether a request shows the token that actions need. It is compared in constant time."""
-    given = request.headers.get("authorization", "").removeprefix("Bearer ").strip()
-    return bool(view.token) and hmac.compare_digest(given.encode(), view.token.encode())

@@ -3,20 +3,29 @@
 from __future__ import annotations
 
 import functools
-import itertools
+import json
 import math
 import re
-import shlex
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from core.serve.live.catalog import ACTIVE, Entry, open_file, read_length, stamp
+from core.serve.live.catalog import ACTIVE, Entry, stamp
+from core.serve.live.labs import Lab
 from core.tracking.metrics import COLUMNS, number
 
 END = 1 << 15  # bytes of metrics.csv that are read for its last rows
-SWEEP = re.compile(r"^sweep-(.+)$")
+SECTION = re.compile(r"^\[([\w.]+)\]\s*$")
+STEPS, MINUTES, VARIANT = "train.schedule.max_iters", "train.runtime.max_minutes", "prepare.variant"
 Row = dict[str, Any]
+
+
+class Plan(NamedTuple):
+    """What a run is to be. length: in steps or seconds, as unit says; None if that is not known. variant: "" without one."""
+
+    unit: str = "steps"
+    length: float | None = None
+    variant: str = ""
 
 
 def row_of(entry: Entry) -> Row:
@@ -29,7 +38,6 @@ def row_of(entry: Entry) -> Row:
         "experiment": entry.experiment.name,
         "run": entry.run,
         "stage": entry.stage,
-        "variant": option(summary, "--variant"),
         "status": entry.status,
         "step": last.get("step", plain(summary.get("steps"))),
         "seconds": last.get("seconds", plain(summary.get("train_seconds"))),
@@ -51,9 +59,9 @@ def row_of(entry: Entry) -> Row:
     }
 
 
-def whole_row(entry: Entry, row: Row) -> Row:
-    """The row of a run with its length, progress and time left, and whether it can be asked. row: as `row_of` has made it."""
-    unit, length = length_of(entry.folder, stamp(entry.folder / "config.toml")) or ("steps", None)
+def whole_row(entry: Entry) -> Row:
+    """The row of a run with its length, progress and time left, its variant, and whether it can be asked."""
+    row, (unit, length, variant) = row_of(entry), plan_of(entry)
     done = row["step"] if unit == "steps" else row["seconds"]
     progress = min(1.0, done / length) if length and done is not None else None
     left = None
@@ -61,32 +69,60 @@ def whole_row(entry: Entry, row: Row) -> Row:
         left = round(row["seconds"] * (1 - progress) / progress, 1)
     if entry.status == "completed":
         progress = 1.0
-    checkpoints = entry.folder / "checkpoints"
     return row | {
+        "variant": variant,
         "length": length,
         "unit": unit,
         "progress": progress,
         "seconds_left": left,
-        "can_chat": not entry.problem and any((checkpoints / name).is_dir() for name in ("best", "last")),
+        "can_chat": has_weights(entry),
     }
 
 
+def has_weights(entry: Entry) -> bool:
+    """Whether a run has a model that can be asked."""
+    found = entry.lab.folders(entry.folder / "checkpoints")
+    return not entry.problem and ("best" in found or "last" in found)
+
+
+def plan_of(entry: Entry) -> Plan:
+    """What its config.toml says of a run. A variant that its experiment does not have any more counts as none."""
+    plan = read_plan(entry.lab, entry.folder / "config.toml", stamp(entry.folder / "config.toml"))
+    name = f"config.{plan.variant}.toml"
+    is_there = plan.variant and Path(name).name == name and (entry.experiment.folder / name).is_file()
+    return plan if is_there else plan._replace(variant="")
+
+
 @functools.lru_cache(maxsize=4096)
-def length_of(folder: Path, at: tuple[int, int]) -> tuple[str, float] | None:
-    """`read_length`, once for each state of the file."""
-    return read_length(folder)
+def read_plan(lab: Lab, path: Path, at: tuple[int, int]) -> Plan:
+    """`plan_of`, once for each state of the file. Only these keys are read, as it is fast."""
+    found: dict[str, Any] = {}
+    section = ""
+    try:
+        for line in lab.read(path).decode("utf-8", "replace").splitlines():
+            if match := SECTION.match(line):
+                section = match[1]
+            key, _, value = line.partition(" = ")
+            if (full := f"{section}.{key}") in (STEPS, MINUTES, VARIANT):
+                found[full] = str(json.loads(value)) if full == VARIANT else float(value)
+    except (OSError, ValueError, RecursionError):
+        return Plan()
+    variant = found.get(VARIANT, "")
+    return (
+        Plan("seconds", 60 * found[MINUTES], variant) if MINUTES in found else Plan("steps", found.get(STEPS), variant)
+    )
 
 
 def last_of(entry: Entry) -> dict[str, float]:
     """The latest value of each column of a run under way, as far as the end of its metrics.csv has it."""
-    return dict(last_values(entry.folder / "metrics.csv", entry.written))
+    return dict(last_values(entry.lab, entry.folder / "metrics.csv", entry.written))
 
 
 @functools.lru_cache(maxsize=512)
-def last_values(path: Path, at: tuple[int, int]) -> tuple[tuple[str, float], ...]:
+def last_values(lab: Lab, path: Path, at: tuple[int, int, int]) -> tuple[tuple[str, float], ...]:
     """`last_of`, once for each state of the file. Values that are no finite numbers are left out."""
     try:
-        with open_file(path) as file:
+        with lab.open(path) as file:
             columns = file.readline(END).decode("utf-8", "replace").rstrip("\n").split(",")
             file.seek(max(file.tell(), at[0] - END))
             lines = file.read(END).decode("utf-8", "replace").split("\n")[:-1]
@@ -121,17 +157,3 @@ def commit_of(summary: Mapping[str, Any]) -> str | None:
     """The commit that a run was trained with; with + where the tree differed from it."""
     found = (summary.get("environment") or {}).get("git_commit")
     return found if isinstance(found, str) else None
-
-
-def words_of(summary: Mapping[str, Any]) -> list[str]:
-    """The words of the command that started a run; [] if it was not a command line."""
-    try:
-        return shlex.split(str(summary.get("command") or ""))
-    except ValueError:
-        return []
-
-
-def option(summary: Mapping[str, Any], name: str) -> str:
-    """The value of an option in the command that started a run; "" without it."""
-    words = words_of(summary)
-    return next((value for word, value in itertools.pairwise(words) if word == name), "")

@@ -8,10 +8,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from core.serve.errors import Refused
-from core.serve.live.catalog import LARGEST, Catalog, Place, stamp
-
-FOLDER, FILE = "sweeps", "sweep.json"  # as core.sweeps writes them; this page also works without it
+from core.serve.live.catalog import SWEEP, SWEEPS, Place, stamp
+from core.serve.live.labs import Lab
 
 
 def runs_of_sweeps(place: Place) -> dict[str, str]:
@@ -22,47 +20,33 @@ def runs_of_sweeps(place: Place) -> dict[str, str]:
         ends = [stage for _, _, stage in place.found if stage] if any(stage for _, _, stage in place.found) else []
         for point in values["points"]:
             for id in (f"{head}/{point['run']}", *(f"{head}/{point['run']}/{stage}" for stage in dict.fromkeys(ends))):
-                found[id] = f"{head}/{FOLDER}/{name}"
+                found[id] = f"{head}/{SWEEPS}/{name}"
     return found
 
 
 def sweeps_of(place: Place) -> dict[str, Mapping[str, Any]]:
     """The sweeps of an experiment by name, those whose state can be read."""
-    folder = place.out / FOLDER
-    try:
-        inner = sorted(path.name for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
-    except OSError:
-        return {}
-    read = {name: read_state(folder / name / FILE, stamp(folder / name / FILE)) for name in inner}
+    folder = place.out / SWEEPS
+    paths = {name: folder / name / SWEEP for name in place.lab.folders(folder)}
+    read = {name: read_state(place.lab, path, stamp(path)) for name, path in paths.items()}
     return {name: values for name, values in read.items() if values}
 
 
 @functools.lru_cache(maxsize=256)
-def read_state(path: Path, at: tuple[int, int]) -> Mapping[str, Any]:
+def read_state(lab: Lab, path: Path, at: tuple[int, int]) -> Mapping[str, Any]:
     """sweep.json, once for each state of the file; {} where it is missing or damaged."""
-    if not 0 < at[0] <= LARGEST or not path.is_file():
-        return {}
     try:
-        values = json.loads(path.read_bytes())
+        values = json.loads(lab.read(path))
         points = [point for point in values["points"] if isinstance(point["run"], str)]
     except (OSError, ValueError, LookupError, TypeError, RecursionError):
         return {}
     return {**values, "points": points}
 
 
-def place_of_sweep(catalog: Catalog, id: str) -> tuple[Place, str]:
-    """The experiment and the name of a sweep, looked up among those that are there. Raises Refused."""
-    for place in catalog.places.values():
-        head = f"{place.lab.name}/{place.experiment.name}/{FOLDER}/"
-        if id.startswith(head) and id.removeprefix(head) in sweeps_of(place):
-            return place, id.removeprefix(head)
-    raise Refused(f"there is no sweep {id[:200]!r}", status=404, param="id", code="run_not_found")
-
-
-def read_pipeline_file(path: Path) -> dict[str, Any]:
+def read_pipeline_file(lab: Lab, path: Path) -> dict[str, Any]:
     """pipeline.json with the tables that it should have; empty ones where it does not."""
     try:
-        found = json.loads(path.read_bytes()) if path.stat().st_size <= LARGEST else {}
+        found = json.loads(lab.read(path))
     except (OSError, ValueError, RecursionError):
         found = {}
     found = found if isinstance(found, dict) else {}

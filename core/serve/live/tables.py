@@ -11,14 +11,18 @@ import itertools
 import os
 import threading
 from collections import OrderedDict
+from collections.abc import Callable
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import numpy.typing as npt
 
-from core.serve.live.catalog import is_young, open_file, stamp
+from core.serve.live.catalog import is_young, stamp
+from core.serve.live.reading import open_file
 from core.serve.live.rows import finite_number
 
+Open = Callable[[Path], BinaryIO]
 Values = npt.NDArray[np.float64]
 AXES = ("step", "tokens", "seconds")
 ROOM = 64 << 20  # bytes of columns that are kept
@@ -32,8 +36,8 @@ REVISIONS = itertools.count()  # each state of a table has a number of its own
 class MetricsTable:
     """The columns of one metrics.csv, as far as they have been read. problem: what could not be read, or ""."""
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, path: Path, opened: Open = open_file) -> None:
+        self.path, self.opened = path, opened
         self.begin()
 
     def begin(self) -> None:
@@ -53,7 +57,7 @@ class MetricsTable:
         if at == self.stamp and at != (0, 0) and not is_young(at[1]):
             return
         try:
-            with open_file(self.path) as file:
+            with self.opened(self.path) as file:
                 found = os.fstat(file.fileno())
                 if found.st_ino != self.file or found.st_size < self.read_to:
                     self.begin()
@@ -144,20 +148,21 @@ class Tables:
     """The tables of the runs that were looked at last, as many as there is room for. May be used by several threads."""
 
     def __init__(self, room: int = ROOM) -> None:
-        self.room = room
+        self.room, self.size = room, 0  # bytes: at most, and now
         self.known: OrderedDict[Path, MetricsTable] = OrderedDict()
         self.curves: OrderedDict[tuple[Path, str, str, int], tuple[int, dict[str, list[float]]]] = OrderedDict()
         self.turn = threading.Lock()
 
-    def of(self, path: Path) -> MetricsTable:
-        """The table of a file, up to date."""
+    def of(self, path: Path, opened: Open = open_file) -> MetricsTable:
+        """The table of a file, up to date. opened: how it is opened."""
         with self.turn:
-            table = self.known.pop(path, None) or MetricsTable(path)
+            table = self.known.pop(path, None) or MetricsTable(path, opened)
+            before = table.size
             table.update()
             self.known[path] = table
-            size = sum(each.size for each in self.known.values())
-            while size > self.room and len(self.known) > 1:
-                size -= self.known.popitem(last=False)[1].size
+            self.size += table.size - before
+            while self.size > self.room and len(self.known) > 1:
+                self.size -= self.known.popitem(last=False)[1].size
             return table
 
     def thinned(self, table: MetricsTable, metric: str, axis: str, points: int) -> dict[str, list[float]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from core.lab.choosing import grouped
@@ -10,8 +11,11 @@ from core.report.comparison_forms import sentences
 from core.serve.errors import Refused
 from core.serve.live.parameters import Parameters
 from core.serve.live.rows import row_of
-from core.serve.live.sweeps import FOLDER, place_of_sweep, read_pipeline_file, sweeps_of
+from core.serve.live.sweeps import read_pipeline_file
+from core.serve.live.targets import Target, find_target
 from core.serve.live.view import View, finite_dict, run_data
+from core.serve.live.words import BEGINNING, NAMING, read_recorded
+from core.tracking.notes import read_notes
 from core.tracking.run import PIPELINE
 
 Account = dict[str, Any]
@@ -37,35 +41,25 @@ def about_compare(view: View, asked: Parameters) -> Account:
 
 def about_pipeline(view: View, asked: Parameters) -> Account:
     """A run with stages: pipeline.json, and the rows of its stages."""
-    id = asked.text("id")
-    view.catalog.update()
-    stages = [entry for entry in view.catalog.entries.values() if entry.stage and entry.id.rpartition("/")[0] == id]
-    if not stages:
-        raise Refused(f"there is no run with stages {id[:200]!r}", status=404, param="id", code="run_not_found")
-    folder = stages[0].folder.parent
-    found = read_pipeline_file(folder / PIPELINE)
-    return finite_dict(
-        found
-        | {
-            "ids": {entry.stage: entry.id for entry in stages},
-            "rows": [view.row(entry) for entry in stages],
-            "report": view.report_address(id, folder),
-        }
-    )
+    target = find_target(view.catalog, asked.text("id"))
+    if target.sweep or target.entries[0].id == target.id:
+        raise Refused(f"{target.id} is no run with stages", status=404, param="id", code="run_not_found")
+    ids = {entry.stage: entry.id for entry in target.entries}
+    found = read_pipeline_file(target.place.lab, target.folder / PIPELINE)
+    statuses = [row_of(entry)["status"] for entry in target.entries]
+    statuses += ["waiting"] * (len(found["stages"]) - len(statuses))
+    return finite_dict(found | {"ids": ids} | about_whole(view, target, statuses))
 
 
 def about_sweep(view: View, asked: Parameters) -> Account:
     """A sweep: its points with their settings, standings and figures."""
-    id = asked.text("id")
-    view.catalog.update()
-    place, name = place_of_sweep(view.catalog, id)
-    values = sweeps_of(place)[name]
-    head = f"{place.lab.name}/{place.experiment.name}"
-    entries, points, sides = view.catalog.entries, [], set()
-    for point in values["points"]:
-        ids = [f"{head}/{point['run']}"]
-        ids += [each for each in entries if each.startswith(f"{ids[0]}/")]
-        entry = next((entries[each] for each in reversed(ids) if each in entries), None)
+    target = find_target(view.catalog, asked.text("id"))
+    if not target.sweep:
+        raise Refused(f"{target.id} is no sweep", status=404, param="id", code="run_not_found")
+    entries = {entry.run: entry for entry in target.entries}  # of a run with stages: its last one
+    points, sides = [], set()
+    for point in target.sweep["points"]:
+        entry = entries.get(point["run"])
         row = row_of(entry) if entry else {}
         if entry and row.get("accuracy") is not None:
             sides.add(str(entry.summary.get("side")))
@@ -82,17 +76,53 @@ def about_sweep(view: View, asked: Parameters) -> Account:
                 "error": str(point.get("error") or ""),
             }
         )
-    keys = list(dict.fromkeys(key for point in points for key in point["values"]))
     told = {
-        "name": name,
-        "keys": keys,
+        "name": target.name,
+        "keys": list(dict.fromkeys(key for point in points for key in point["values"])),
         "points": points,
         "metric": "val_loss",
         "side": SIDES.get(sides.pop()) if len(sides) == 1 else None,
-        "command": str(values.get("command") or ""),
     }
-    described = {"description": str(values.get("description") or "")}
-    return finite_dict(told | described | {"report": view.report_address(id, place.out / FOLDER / name)})
+    return finite_dict(told | about_whole(view, target, [point["status"] for point in points]))
+
+
+def about_whole(view: View, target: Target, statuses: Sequence[str]) -> Account:
+    """What a sweep and a run with stages have in common: a row as runs have it, and those of their runs. statuses: of all runs."""
+    rows = [view.row(entry) for entry in target.entries]
+    busy, notes = view.is_worked_on(target), read_notes(target.folder, target.place.lab.read)
+    done = sum(status in ("completed", "stopped") for status in statuses)
+    ended = "failed" if "failed" in statuses else "completed" if done == len(statuses) else "interrupted"
+    tags = [set(row["tags"]) for row in rows]
+    row = {
+        "id": target.id,
+        "lab": target.place.lab.name,
+        "experiment": target.place.experiment.name,
+        "run": target.name,
+        "stage": None,
+        "status": "running" if busy else ended,
+        "started": min((row["started"] for row in rows), default=""),
+        "seconds": sum(row["seconds"] or 0 for row in rows),
+        "done": done,
+        "of": len(statuses),
+        "description": notes.get("description", str(target.sweep.get("description") or "")),
+        "tags": sorted(set.intersection(*tags)) if tags else [],
+        "starred": bool(rows) and all(row["starred"] for row in rows),
+        "hidden": bool(rows) and all(row["hidden"] for row in rows),
+        "can_chat": False,
+    }
+    report = view.report_address(target.id, target.folder)
+    return {"row": row, "rows": rows, "busy": busy, "command": target.command, "report": report}
+
+
+def about_again(view: View, asked: Parameters) -> Account:
+    """The command that started a run or a sweep, in its parts but for its name, to start another one like it; or the problem."""
+    command = find_target(view.catalog, asked.text("id")).command
+    try:
+        parts = read_recorded(view.read, command)
+    except Refused as error:
+        return {"problem": error.message}
+    options = {name: value for name, value in parts.options.items() if name not in (NAMING[parts.command], *BEGINNING)}
+    return {"command": parts.command, "options": options, "settings": list(parts.settings)}
 
 
 def about_jobs(view: View, asked: Parameters) -> Account:

@@ -6,23 +6,28 @@ import functools
 import hashlib
 import hmac
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from core.errors import UserError
+from core.files import is_locked
 from core.report.runs import RunData
 from core.roles import flat
 from core.serve.errors import Refused
-from core.serve.live.catalog import ACTIVE, LARGEST, Catalog, Entry, is_young, stamp
+from core.serve.live.catalog import ACTIVE, Catalog, Entry, is_young, stamp
 from core.serve.live.jobs import Jobs
+from core.serve.live.labs import Lab
 from core.serve.live.rows import row_of, whole_row
-from core.serve.live.sweeps import FOLDER, place_of_sweep, runs_of_sweeps
-from core.serve.live.tables import Tables
+from core.serve.live.sweeps import runs_of_sweeps
+from core.serve.live.tables import MetricsTable, Tables
+from core.serve.live.targets import Target
+from core.serve.live.words import ReadCommand
 from core.toml import completed
-from core.tracking.run import read_config
+from core.tracking.run import lock_file, read_config
 
 if TYPE_CHECKING:
     from core.lab.moments import Moments
@@ -33,20 +38,27 @@ MOST = 200  # runs in one answer about several
 
 @dataclass
 class View:
-    """The state of the live view. read_only: no actions. token: what actions must show. asked_for: what all requests must show.
+    """The state of the live view. read: how commands are read. read_only: no actions. token: what actions must show.
+    asked_for: what all requests must show.
 
-    moments: the kept steps of the run that was asked for them last, with what tells it from others.
+    moments: the kept steps of the run that was asked for them last, with what tells it from others. pool: the thread that opens
+    them, which starts with the first question.
     """
 
     catalog: Catalog
+    read: ReadCommand
     token: str = ""
     read_only: bool = False
     asked_for: str = ""
     tables: Tables = field(default_factory=Tables)
     jobs: Jobs = field(default_factory=Jobs)
     moments: tuple[tuple[str, str], Moments] | None = None
+    pool: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1, "moments"))
     short_rows: dict[str, tuple[Entry, dict[str, Any]]] = field(default_factory=dict)
     whole_rows: dict[str, tuple[Entry, dict[str, Any]]] = field(default_factory=dict)  # of runs that have ended
+    shared: dict[str, tuple[Any, Any]] = field(
+        default_factory=dict
+    )  # of the board, by experiment: what groups depend on, groups
     known_sweeps: tuple[int, dict[str, str]] = field(default=(-1, {}))  # with the version of the catalog
 
     @property
@@ -61,6 +73,10 @@ class View:
             raise Refused(f"there is no run {id[:200]!r}", status=404, param="id", code="run_not_found")
         return entry
 
+    def is_worked_on(self, target: Target) -> bool:
+        """Whether a process works on a run or a sweep: it has the lock of a folder, or it was started from the page and runs."""
+        return any(is_locked(lock_file(folder)) for folder in target.folders) or bool(self.jobs.running(target.whole))
+
     def sweeps(self) -> dict[str, str]:
         """Id of a run -> id of the sweep that it belongs to."""
         version, found = self.known_sweeps
@@ -70,49 +86,36 @@ class View:
             self.known_sweeps = version, found
         return found
 
-    def short_row(self, entry: Entry) -> dict[str, Any]:
-        """The row of a run without what takes reading more files, made once for each state of the run."""
-        return self.kept_row(self.short_rows, entry, row_of)
+    def table(self, entry: Entry) -> MetricsTable:
+        """The metrics.csv of a run."""
+        return self.tables.of(entry.folder / "metrics.csv", entry.lab.open)
 
-    def kept_row(
-        self, rows: dict[str, tuple[Entry, dict[str, Any]]], entry: Entry, make: Callable[[Entry], dict[str, Any]]
-    ) -> dict[str, Any]:
-        """The row of a run among those that were made, or made now. Rows of runs that are gone are dropped in time."""
-        known = rows.get(entry.id)
-        if known is None or known[0] is not entry:
-            if len(rows) > 2 * len(self.catalog.entries) + 100:
-                rows.clear()
-            known = rows[entry.id] = entry, make(entry)
-        return known[1]
+    def rows(self) -> list[tuple[Entry, dict[str, Any]]]:
+        """Each run with its row without what takes reading more files, made once for each state of the run."""
+        entries, known = self.catalog.entries, self.short_rows
+        now = self.short_rows = {
+            id: known[id] if id in known and known[id][0] is entry else (entry, row_of(entry))
+            for id, entry in entries.items()
+        }
+        self.whole_rows = {id: each for id, each in self.whole_rows.items() if id in entries}
+        return list(now.values())
 
     def row(self, entry: Entry) -> dict[str, Any]:
-        """The whole row of a run, with what its model is called where it can be asked."""
-
-        def make(entry: Entry) -> dict[str, Any]:
-            return whole_row(entry, self.short_row(entry))
-
-        has_ended = entry.status not in ACTIVE and not is_young(entry.time)
-        row = self.kept_row(self.whole_rows, entry, make) if has_ended else make(entry)
+        """The whole row of a run, with what its model is called where it can be asked. Made once of a run that has ended."""
+        known = self.whole_rows.get(entry.id)
+        row = known[1] if known and known[0] is entry else whole_row(entry)
+        if entry.status not in ACTIVE and not is_young(entry.time):
+            self.whole_rows[entry.id] = entry, row
         several = len(self.catalog.labs) > 1
         name = entry.id if several else entry.id.partition("/")[2]
         return row | {"sweep": self.sweeps().get(entry.id), "chat": name if row["can_chat"] else None}
 
     def report_address(self, id: str, folder: Path) -> str | None:
-        """Where the page in a folder is, with a key where requests need a token; None without a page."""
+        """Where the page in a folder is, another address for each state of it; with a key where requests need a token."""
         if not (folder / "report.html").is_file():
             return None
-        return f"/live/report/{quote(id)}" + (f"?key={self.key_of(id)}" if self.asked_for else "")
-
-    def folder_of(self, id: str) -> Path:
-        """The folder of a run, of a run with stages, or of a sweep, looked up by its id. Raises Refused."""
-        self.catalog.update(FRESH)
-        if (entry := self.catalog.entries.get(id)) is not None:
-            return entry.folder
-        for entry in self.catalog.entries.values():
-            if entry.stage and entry.id.rpartition("/")[0] == id:
-                return entry.folder.parent
-        place, name = place_of_sweep(self.catalog, id)
-        return place.out / FOLDER / name
+        key = f"&key={self.key_of(id)}" if self.asked_for else ""
+        return f"/live/report/{quote(id)}?at={stamp(folder / 'report.html')[1]}{key}"
 
     def key_of(self, id: str) -> str:
         """What opens one report, as a frame cannot send the token."""
@@ -148,24 +151,22 @@ def run_data(entry: Entry) -> RunData:
 
 def config_of(entry: Entry) -> dict[str, Any]:
     """config.toml of a run with every key, dotted. Raises Refused where it is missing or damaged."""
-    found = read_whole_config(entry.folder, stamp(entry.folder / "config.toml"))
+    found = read_whole_config(entry.lab, entry.folder, stamp(entry.folder / "config.toml"))
     if isinstance(found, str):
         raise Refused(f"{entry.id}: config.toml: {found}", status=409, param="id", code="damaged")
     return dict(found)
 
 
-@functools.lru_cache(maxsize=512)
-def read_whole_config(folder: Path, at: tuple[int, int]) -> Mapping[str, Any] | str:
+@functools.lru_cache(maxsize=1024)
+def read_whole_config(lab: Lab, folder: Path, at: tuple[int, int]) -> Mapping[str, Any] | str:
     """`config_of`, once for each state of the file; what is wrong with it where it cannot be read."""
-    if at[0] > LARGEST:
-        return f"it has more than {LARGEST:,} bytes"
-    if not (folder / "config.toml").is_file():
-        return "it is missing"
     try:
-        return flat(completed(read_config(folder)))
+        return flat(completed(read_config(folder, lab.read)))
     except UserError as error:
         return error.message
-    except (ValueError, TypeError, AttributeError, OSError) as error:
+    except OSError as error:
+        return str(error.strerror)
+    except (ValueError, TypeError, AttributeError, RecursionError) as error:
         return str(error)
 
 

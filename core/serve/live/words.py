@@ -1,6 +1,7 @@
-"""The words of a command that the page may start: train, loop or sweep, with checked names and settings.
+"""The words of a command that the page may start: train, loop or sweep.
 
-A value always stands behind `=` in the word of its option, so that it cannot be taken for an option itself.
+The command line's own rules read them, so nothing is started that it would refuse. A value always stands behind `=` in the
+word of its option, so that it cannot be taken for an option itself.
 """
 
 from __future__ import annotations
@@ -8,148 +9,115 @@ from __future__ import annotations
 import re
 import shlex
 from collections.abc import Mapping, Sequence
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Protocol
 
 from core.errors import UserError
 from core.plugins.discovery import Experiment
 from core.serve.errors import Refused
 from core.tracking.run import refuse_wrong_name
 
-SETTING = re.compile(r"[A-Za-z_]\w*(\.[\w-]+)*=[^\0]*", re.DOTALL)
-RUNNING: dict[str, type] = {
-    "variant": str,
-    "stage": str,
-    "description": str,
-    "resume": bool,
-    "fresh": bool,
-    "exact": bool,
-}
-COMMANDS: dict[str, dict[str, type]] = {
-    "train": RUNNING,
-    "loop": RUNNING,
-    "sweep": {
-        "variant": str,
-        "description": str,
-        "seeds": str,
-        "grid": list,
-        "random": int,
-        "range": list,
-        "jobs": int,
-        "halving": bool,
-        "retry": bool,
-        "study": str,
-    },
-}
-NAMING = {"train": "run", "loop": "run", "sweep": "name"}
-LEFT_OUT = ("-q", "--quiet", "--json", "--fresh")  # of a command that goes on
+NAMING = {"train": "run", "loop": "run", "sweep": "name"}  # command -> the option that names what it makes
+BEGINNING = ("quiet", "json", "fresh")  # options that count when a command is given first, not when it goes on
 PREFIXES = (["python", "-m", "core.cli"], ["terrarium"])
-LONGEST = 4000  # characters of a value
+SETTING = re.compile(r"[A-Za-z_]\w*(\.[\w-]+)*=.*", re.DOTALL)
+LONGEST = 4000  # characters of a word
+
+
+@dataclass(frozen=True)
+class CommandParts:
+    """A command line in its parts. options: by name without dashes. name: of the run, sweep or study that it makes, if asked for."""
+
+    command: str
+    options: Mapping[str, Any]
+    settings: Sequence[str]
+    name: str = ""
+
+
+class ReadCommand(Protocol):
+    """Reads words by the command line's rules. check: refuse what the command would refuse at once. Raises UserError."""
+
+    def __call__(self, words: Sequence[str], *, check: bool = False) -> CommandParts: ...
 
 
 def words_for(
-    command: str, experiment: Experiment, name: str, settings: Sequence[str], options: Mapping[str, Any]
-) -> list[str]:
-    """The words of a command. Raises Refused for whatever the page may not say."""
-    known = COMMANDS.get(command)
-    if known is None:
-        raise refusal("command", command, f"is none of {', '.join(COMMANDS)}")
-    words = [command, place_of(experiment)]
-    if name:
-        words.append(f"--{NAMING[command]}={checked_name(name)}")
+    read: ReadCommand,
+    experiment: Experiment,
+    command: str,
+    settings: Sequence[str],
+    options: Mapping[str, Any],
+    more: str = "",
+) -> tuple[list[str], str]:
+    """The words of a command, and the name of what it makes. more: further words, as typed. Raises Refused."""
+    if command not in NAMING:
+        raise refusal("command", command, f"is none of {', '.join(NAMING)}")
+    words, asked = [command, experiment.argument], dict[str, Any]()
     for option, value in options.items():
-        kind = known.get(option)
-        if kind is None:
-            raise refusal("options", option, f"is no option of {command} here: {', '.join(known)}")
-        words += words_of_option(option, value, kind)
+        if value is True:
+            asked[option] = value
+            words.append(f"--{option}")
+        elif value is not False and value not in ("", []):
+            asked[option] = list(value) if isinstance(value, list) else str(value)
+            words += [f"--{option}={each}" for each in (value if isinstance(value, list) else [value])]
     for setting in settings:
-        if not SETTING.fullmatch(setting) or len(setting) > LONGEST:
+        if not SETTING.fullmatch(setting):
             raise refusal("settings", setting, "is not key=value")
         words += ["-s", setting]
-    return words
-
-
-def words_of_option(option: str, value: Any, kind: type) -> list[str]:
-    """The words of an option with a value of its kind. Raises Refused for another value."""
-    values = value if kind is list and isinstance(value, list) else [value]
-    wanted = str if kind is list else kind
-    for each in values:
-        if type(each) is not wanted or (isinstance(each, str) and ("\0" in each or len(each) > LONGEST)):
-            raise refusal(f"options.{option}", each, f"is not {'a text' if wanted is str else wanted.__name__}")
-    if kind is bool:
-        return [f"--{option}"] if value else []
-    return [f"--{option}={each}" for each in values if each != ""]
-
-
-def place_of(experiment: Experiment) -> str:
-    """The experiment as the command line finds it: by its name, or by its path where only that leads to it."""
-    return experiment.address or experiment.name
-
-
-def checked_name(name: str) -> str:
-    """The name of a run or a sweep. Raises Refused for one that a run cannot have."""
+    words += split(more)
+    if wrong := next((word for word in words if "\0" in word or len(word) > LONGEST), None):
+        raise refusal("command", wrong, f"has more than {LONGEST:,} characters, or one that ends a text")
+    parts = read_words(read, words, check=True)
+    for option, value in asked.items():
+        if parts.options.get(option) != value:
+            raise refusal(f"options.{option}", value, f"is no value of an option of {command}")
     try:
-        refuse_wrong_name(name)
+        refuse_wrong_name(parts.name)
     except UserError as error:
         raise Refused(f"{error.message}. {error.remedy}", param="name", code="invalid_value") from None
-    return name
+    return words, parts.name
 
 
-def words_again(recorded: str, experiment: Experiment, name: str) -> list[str]:
-    """The words of a recorded command of an experiment, to go on with the run or the sweep of this name.
+def words_again(read: ReadCommand, recorded: str, kinds: Sequence[str], experiment: Experiment, name: str) -> list[str]:
+    """The words of a recorded command, to go on with the run or the sweep of this name. kinds: commands that make it.
 
-    A recorded command comes from a file, so each of its words is checked as if the page had sent it. Raises Refused.
+    The experiment is the one that it lies in. A sweep of a study goes on with the study. Raises Refused.
     """
-    try:
-        words = shlex.split(recorded)
-    except ValueError:
-        words = []
+    parts = read_recorded(read, recorded, kinds)
+    options = {option: value for option, value in parts.options.items() if option not in BEGINNING}
+    if "study" not in options:
+        options[NAMING[parts.command]] = name
+    return words_for(read, experiment, parts.command, parts.settings, options)[0]
+
+
+def read_recorded(read: ReadCommand, recorded: str, kinds: Sequence[str] = tuple(NAMING)) -> CommandParts:
+    """The parts of a recorded command. Raises Refused where it is none of these kinds, which the page may start."""
+    words = split(recorded)
     rest = next((words[len(prefix) :] for prefix in PREFIXES if words[: len(prefix)] == prefix), [])
-    if not rest or rest[0] not in COMMANDS:
+    if not rest or rest[0] not in kinds:
         raise Refused(
-            f"this was not started by train, loop or sweep on a command line, but by: {recorded[:300] or 'nothing known'}",
+            f"this was not started by {' or '.join(kinds)} on a command line, but by: {recorded[:300] or 'nothing known'}",
             status=409,
             code="cannot_go_on",
         )
-    command, *arguments = rest
-    options, settings = read_words(command, arguments, experiment)
-    return words_for(command, experiment, name, settings, options)
+    return read_words(read, rest)
 
 
-def read_words(command: str, arguments: Sequence[str], experiment: Experiment) -> tuple[dict[str, Any], list[str]]:
-    """The options and settings in the words of a command. Raises Refused for those that the page may not say."""
-    known, naming = COMMANDS[command], NAMING[command]
-    options: dict[str, Any] = {}
-    settings: list[str] = []
-    positional: list[str] = []
-    rest = iter(arguments)
-    for word in rest:
-        option, equals, value = word.partition("=")
-        option = option.removeprefix("--").replace("_", "-") if option.startswith("--") else ""
-        if word in LEFT_OUT:
-            continue
-        if word in ("-s", "--set"):
-            settings.append(next(rest, ""))
-        elif SETTING.fullmatch(word):
-            settings.append(word)
-        elif option and (option in known or option == naming):
-            kind = known.get(option, str)
-            given = True if kind is bool else value if equals else next(rest, "")
-            if option == naming:
-                continue
-            if kind is list:
-                options.setdefault(option, []).append(given)
-            else:
-                options[option] = int(given) if kind is int and str(given).isdecimal() else given
-        elif not word.startswith("-"):
-            positional.append(word)
-        else:
-            raise refusal("command", word, "is part of how this was started: go on with it on the command line")
-    names = {experiment.name, experiment.address, str(experiment.folder)}
-    if len(positional) != 1 or not (
-        positional[0] in names or positional[0].rstrip("/").endswith(f"/{experiment.name}")
-    ):
-        raise refusal("command", " ".join(positional), f"is not {experiment.name}")
-    return options, settings
+def read_words(read: ReadCommand, words: Sequence[str], *, check: bool = False) -> CommandParts:
+    """The parts of a command. Raises Refused."""
+    try:
+        return read(words, check=check)
+    except UserError as error:
+        place = f"{error.place}: " if error.place else ""
+        sentences = f"{place}{error.message.rstrip('.')}. {error.remedy}".strip()
+        raise Refused(sentences, param="command", code="invalid_value") from None
+
+
+def split(text: str) -> list[str]:
+    """The words of a text, as a shell has them. Raises Refused for an open quote."""
+    try:
+        return shlex.split(text)
+    except ValueError as error:
+        raise refusal("command", text, f"cannot be read: {error}") from None
 
 
 def refusal(param: str, value: Any, why: str) -> Refused:

@@ -4,10 +4,8 @@ import { button, copy, make, toast } from "/page/dom.js";
 import { ask, choice, field } from "./dialogs.js";
 import { get, post } from "./lab.js";
 import { forget } from "./ticks.js";
-import { counted, longNameOf, modelOf, nameOf, sizeOf } from "./words.js";
+import { counted, linkTo, longNameOf, modelOf, nameOf, shortId, sizeOf } from "./words.js";
 
-const RUNNING = "running";
-const STOPPED = [130, 143, -2, -15]; // exit codes after Ctrl-C and SIGTERM
 const UNFINISHED = ["interrupted", "failed"];
 
 // Do something at once; a refusal is told for a moment. Returns what the server says, null where it refused.
@@ -23,6 +21,12 @@ async function atOnce(path, body, said = "") {
   }
 }
 
+// What the server says, or the problem with it.
+const orProblem = (answer) => answer.catch((error) => {
+  if (!(error instanceof ApiError)) throw error;
+  return { problem: error.message };
+});
+
 export const star = (row) => atOnce("star", { id: row.id, starred: !row.starred });
 
 // Ask for the text of a run's description.
@@ -32,12 +36,16 @@ function describe(row) {
     { action: "Keep it", act: () => post("describe", { id: row.id, description: text.value.trim() }) });
 }
 
-// Ask for a run's tags.
-function tag(row) {
+// Ask for the tags that a run has, or all runs of a sweep.
+function tag(row, rows) {
   const text = make("input", { value: row.tags.join(", ") });
-  const tags = () => [...new Set(text.value.split(",").map((one) => one.trim()).filter(Boolean))];
+  const written = () => text.value.split(",").map((one) => one.trim()).filter(Boolean);
+  const act = async () => {
+    for (const one of rows) await post("tag", { id: one.id, tags: [...new Set([...one.tags.filter((tag) => !row.tags.includes(tag)), ...written()])] });
+    return true;
+  };
   return ask(`Tags of ${nameOf(row)}`, [field("Tags, with commas between them", text, "You can then show only the runs that have a tag.")],
-    { action: "Keep them", act: () => post("tag", { id: row.id, tags: tags() }) });
+    { action: "Keep them", act });
 }
 
 // Ask before a run is stopped.
@@ -70,52 +78,34 @@ export async function hide(rows, hidden = !rows[0].hidden) {
   toast(`${hidden ? "Hidden" : "Shown again"}: ${rows.length === 1 ? nameOf(rows[0]) : counted(rows.length, "run")}.`, "Undo", undo);
 }
 
-// The buttons of a run. done() is called after each.
-export function buttonsOf(row, command, lab, done) {
+// The buttons of a run, a run with stages, or a sweep. rows: of its runs. busy: whether something works on it. done() is called after each.
+export function buttonsOf({ row, rows = [row], command, busy }, lab, done) {
   const made = [];
   const add = (text, label, act, className = "") => {
     const one = button(text, label, async () => { await act(); done(); });
     one.className = className;
     made.push(one);
   };
-  if (lab.can_act && row.status === RUNNING) add("Stop", "Stop the run; it saves first", () => stop(row, lab), "main");
-  if (lab.can_act && UNFINISHED.includes(row.status)) add("Go on", "Train the run from its last checkpoint", () => atOnce("go_on", { id: row.id }, `${nameOf(row)} goes on.`), "main");
+  if (lab.can_act && busy) add("Stop", "Stop the run; it saves first", () => stop(row, lab), "main");
+  else if (lab.can_act && UNFINISHED.includes(row.status)) add("Go on", "Train the run from its last checkpoint", () => atOnce("go_on", { id: row.id }, `${nameOf(row)} goes on.`), "main");
   if (row.can_chat) made.push(make("a", { className: "button", href: `/chat#model=${encodeURIComponent(modelOf(row, lab))}`, textContent: "Chat", title: "Talk with this model, or have it continue a text" }));
   if (command) add("Copy command", `Copy: ${command}`, () => copy(command));
   if (!lab.can_act) return made;
   add("Run again…", "Start a run with these settings, changed as you like", () => start(lab, row));
-  add(row.starred ? "★ Starred" : "☆ Star", row.starred ? "Take the star away" : "Give it a star", () => star(row));
+  add(row.starred ? "★ Starred" : "☆ Star", row.starred ? "Take the star away" : "Give it a star", () => Promise.all(rows.map(({ id }) => star({ id, starred: row.starred }))));
   add("Describe…", "Say what the run is for", () => describe(row));
-  add("Tags…", "Change the tags", () => tag(row));
-  add(row.hidden ? "Show in lists" : "Hide", row.hidden ? "Show the run in lists again" : "Keep the run out of lists", () => hide([row]));
-  if (row.status !== RUNNING) add("Remove…", "Delete the run from the disk", () => prune([row], lab));
+  add("Tags…", "Change the tags", () => tag(row, rows));
+  if (rows.length) add(row.hidden ? "Show in lists" : "Hide", row.hidden ? "Show the run in lists again" : "Keep the run out of lists", () => hide(rows, !row.hidden));
+  if (rows.length && !busy) add("Remove…", "Delete the run from the disk", () => prune(rows, lab));
   return made;
 }
 
 // The lines of a field, without empty ones.
 const linesIn = (input) => input.value.split("\n").map((line) => line.trim()).filter(Boolean);
 
-// A text as one word of a shell.
-const word = (text) => (/^[\w@%+=:,./-]+$/.test(text) ? text : `'${text.replaceAll("'", "'\\''")}'`);
-
-// What the command line would be.
-function commandOf({ command, experiment, name, settings, options }) {
-  const parts = ["terrarium", command, experiment];
-  if (options.variant) parts.push("--variant", options.variant);
-  if (options.stage) parts.push("--stage", options.stage);
-  if (name) parts.push(command === "sweep" ? "--name" : "--run", name);
-  if (options.seeds) parts.push("--seeds", options.seeds);
-  for (const line of options.grid ?? []) parts.push("--grid", line);
-  for (const line of settings) parts.push("-s", line);
-  if (options.description) parts.push("--description", options.description);
-  return parts.map(word).join(" ");
-}
-
-// The settings that a command line was given: the words behind each -s, without their quotes.
-export function settingsIn(command) {
-  const words = [...command.matchAll(/(?:[^\s'"\\]|'[^']*'|"(?:[^"\\]|\\.)*"|\\.)+/g)].map(([one]) => one.replace(/'([^']*)'|"((?:[^"\\]|\\.)*)"|\\(.)/g, (_, single, double, other) => single ?? double?.replace(/\\(.)/g, "$1") ?? other));
-  return words.flatMap((one, at) => (["-s", "--set"].includes(one) && words[at + 1] ? [words[at + 1]] : []));
-}
+// Options as they are typed in a shell.
+const typed = (options) => Object.entries(options).flatMap(([name, value]) => (value === true ? [`--${name}`] : [value].flat().map((one) => `--${name}=${one}`)))
+  .map((text) => (/^[\w@%+=:,./-]+$/.test(text) ? text : `'${text.replaceAll("'", "'\\''")}'`)).join(" ");
 
 // Ask what to start, and start it. row: a run to begin from. usual: LAB/EXPERIMENT, the one that is offered first.
 export async function start(lab, row = null, usual = "") {
@@ -129,7 +119,9 @@ export async function start(lab, row = null, usual = "") {
   const seeds = make("input", { placeholder: "0..2", spellcheck: false });
   const grid = make("textarea", { rows: 2, placeholder: "train.optim.learning_rate=0.01,0.02", spellcheck: false });
   const description = make("input");
+  const more = make("input", { placeholder: "--exact", spellcheck: false });
   const shown = make("code", { className: "command" });
+  const trouble = make("p", { className: "error", hidden: true });
   const fields = {
     stage: field("Stage", stage), seeds: field("Seeds", seeds, "0..2 trains each setting with the seeds 0, 1 and 2."),
     grid: field("Grid, one key a line", grid, "Every combination of these values is trained."), variant: field("Variant", variant), name: field("Name", name, " "),
@@ -138,7 +130,7 @@ export async function start(lab, row = null, usual = "") {
     const [labName, experiment] = place.value.split("/");
     const many = kind.value === "sweep";
     const options = { variant: variant.value, stage: many ? "" : stage.value, seeds: many ? seeds.value.trim() : "", grid: many ? linesIn(grid) : [], description: description.value.trim() };
-    return { lab: labName, experiment, command: kind.value, name: name.value.trim(), settings: linesIn(settings), options: Object.fromEntries(Object.entries(options).filter(([, value]) => value.length)) };
+    return { lab: labName, experiment, command: kind.value, name: name.value.trim(), settings: linesIn(settings), more: more.value.trim(), options: Object.fromEntries(Object.entries(options).filter(([, value]) => value.length)) };
   };
   const show = () => {
     const one = lab.experiments.find((each) => `${each.lab}/${each.name}` === place.value);
@@ -155,40 +147,58 @@ export async function start(lab, row = null, usual = "") {
     fields.seeds.hidden = fields.grid.hidden = !many;
     name.placeholder = many ? "from its keys" : "default";
     fields.name.querySelector("small").textContent = many ? "Of the sweep. One of this name that is unfinished goes on." : "Of the run. One of this name that is unfinished goes on.";
-    shown.textContent = commandOf(found());
+    clearTimeout(due);
+    due = setTimeout(tell, 150);
   };
+  let due = 0, turn = 0;
+  // Show the command as the server would start it, or why it would not.
+  async function tell() {
+    const mine = ++turn;
+    const { command = "", problem = "" } = await orProblem(post("start", { ...found(), dry: true }));
+    if (mine !== turn) return;
+    shown.textContent = command;
+    trouble.textContent = problem;
+    trouble.hidden = !problem;
+  }
+  let unread = "";
   if (row) {
-    const about = await get("run", { id: row.id }).catch(() => null);
-    settings.value = settingsIn(about?.command ?? "").join("\n");
+    const { command, settings: given = [], options = {}, problem = "" } = await orProblem(get("again", { id: row.id }));
+    const { variant: ofVariant = row.variant ?? "", stage: ofStage = row.stage ?? "", seeds: ofSeeds = "", grid: ofGrid = [], description: _, ...rest } = options;
+    kind.value = command ?? "train";
+    settings.value = given.join("\n");
+    seeds.value = ofSeeds;
+    grid.value = ofGrid.join("\n");
+    more.value = typed(rest);
+    unread = problem;
     show();
-    variant.value = row.variant ?? "";
-    stage.value = row.stage ?? "";
+    variant.value = ofVariant;
+    stage.value = ofStage;
   }
   show();
   const form = make("div", { className: "fields", oninput: show, onchange: show },
     field("Experiment", place), field("What to do", kind), fields.variant, fields.stage, fields.name, fields.seeds,
-    field("Settings, one a line", settings, "As with -s on the command line: key=value."), fields.grid, field("Description", description, "The question behind it."));
+    field("Settings, one a line", settings, "As with -s on the command line: key=value."), fields.grid, field("Description", description, "The question behind it."),
+    field("More options", more, "As on the command line; for a sweep such as --jobs 2, or --random 20 --range learning_rate=1e-4..1e-2:log."));
+  if (unread) form.prepend(make("p", { className: "error", textContent: unread }));
   const copies = button("Copy", "Copy this command", () => copy(shown.textContent));
-  const started = await ask(row ? `Run ${nameOf(row)} again` : "Start a run or a sweep", [form, make("div", { className: "command-line" }, shown, copies)], { action: "Start", wide: true, act: () => post("start", found()) });
+  const started = await ask(row ? `Run ${nameOf(row)} again` : "Start a run or a sweep", [form, make("div", { className: "command-line" }, shown, copies), trouble], { action: "Start", wide: true, act: () => post("start", found()) });
   if (started) toast("Started. It appears in the list when its first step is done.");
   return started;
 }
 
-// Whether a job still runs, and whether it has ended in another way than it should. One that was stopped has not failed.
-export const isOpen = ({ exit }) => exit === null || exit === undefined;
-export const hasFailed = (job) => !isOpen(job) && ![0, ...STOPPED].includes(job.exit);
-
 // Show what was started from the page, with the last lines of each. Returns those that have ended.
-export async function showJobs() {
+export async function showJobs(lab) {
   const { jobs } = await get("jobs");
   const shown = jobs.map((job) => {
-    const { words, status, exit, lines } = job;
-    const end = isOpen(job) ? status : exit === 0 ? "done" : hasFailed(job) ? `failed with exit code ${exit}` : "stopped";
-    const text = Array.isArray(lines) ? lines.join("\n") : lines ?? "";
-    return make("section", { className: "job" }, make("code", { className: "command", textContent: Array.isArray(words) ? words.join(" ") : words }),
-      make("p", { className: hasFailed(job) ? "error" : "soft", textContent: end }), make("pre", { textContent: text, tabIndex: 0 }));
+    const { words, about, status, exit, lines } = job;
+    const end = { completed: "done", failed: `failed with exit code ${exit}` }[status] ?? status;
+    const text = lines.filter((line) => line !== `$ ${words}`).join("\n"); // the command stands above
+    const link = make("a", { href: linkTo(about, lab), textContent: shortId(about), onclick: (event) => event.target.closest("dialog").close() });
+    const line = make("p", { className: status === "failed" ? "error" : "soft" }, link, `: ${end} `);
+    if (status === "running") line.append(button("Stop", "Stop it; it saves first", async (event) => { event.target.disabled = true; await atOnce("stop", { id: job.job }, "It was told to stop."); }));
+    return make("section", { className: "job" }, make("code", { className: "command", textContent: words }), line, make("pre", { textContent: text, tabIndex: 0 }));
   });
   if (!shown.length) shown.push(make("p", { textContent: "Nothing was started from this page yet." }));
   await ask("Started from here", shown, { wide: true });
-  return jobs.filter((job) => !isOpen(job));
+  return jobs.filter(({ status }) => status !== "running");
 }

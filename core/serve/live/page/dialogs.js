@@ -6,7 +6,7 @@ import { make } from "/page/dom.js";
 export function ask(title, fields, { action, act, harm = false, wide = false }) {
   const trouble = make("p", { className: "error", hidden: true });
   trouble.setAttribute("role", "alert");
-  const leave = make("button", { type: "button", textContent: action ? "Cancel" : "Close" });
+  const leave = make("button", { type: "button", textContent: action ? "Cancel" : "Close", autofocus: !action });
   const go = make("button", { type: "submit", textContent: action, className: harm ? "harm" : "main" });
   const form = make("form", { method: "dialog" }, make("h2", { textContent: title }), ...fields, trouble, make("div", { className: "buttons" }, leave, ...(action ? [go] : [])));
   const dialog = make("dialog", { className: wide ? "question wide" : "question" }, form);

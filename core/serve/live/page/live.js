@@ -4,7 +4,7 @@ import { $, make } from "/page/dom.js";
 import { keepSetting, setting } from "/page/store.js";
 import { listenToTheme } from "/page/theme.js";
 import { askForToken } from "/page/token.js";
-import { hasFailed, isOpen, showJobs, star, start } from "./actions.js";
+import { showJobs, star, start } from "./actions.js";
 import { boardView } from "./board.js";
 import { compareView } from "./compare.js";
 import { ask } from "./dialogs.js";
@@ -14,6 +14,7 @@ import { runsTable } from "./table.js";
 import { offer, onTick, tickedIds } from "./ticks.js";
 import { counted, homeOf } from "./words.js";
 
+const KINDS = ["run", "pipeline", "sweep"]; // what a view may be about
 const FILTERS = ["text", "experiment", "status", "tag"];
 const LEAST = 1000, MOST = 10000; // ms between two tries to reach a server that has gone
 const KEYS = [["↑ ↓", "go through the list"], ["Space", "tick a run to compare it"], ["Enter", "open a run"], ["/", "filter"], ["s", "star, in the list"], ["c", "the ticked runs' curves"], ["Escape", "back"], ["?", "this list"],
@@ -88,12 +89,12 @@ function mark(link, isShown) {
   if (isShown) link.setAttribute("aria-current", "page"); else link.removeAttribute("aria-current");
 }
 
-// Show what the address says: a run, the board, or the curves of the ticked runs.
+// Show what the address says: a run, a run with stages, a sweep, the board, or the curves of the ticked runs.
 function route() {
-  const asked = hashOf(), id = asked.get("run");
-  if (id && view?.id === id) return;
+  const asked = hashOf(), kind = KINDS.find((one) => asked.has(one)), id = asked.get(kind);
+  if (id && view?.id === id && view.kind === kind) return;
   view?.forget?.();
-  if (id) view = runView({ id, lab: () => lab, changed: () => { change([id]); guarded(loadLab); }, close: () => { location.hash = ""; } });
+  if (id) view = runView({ id, kind, lab: () => lab, changed: () => { change([id]); guarded(loadLab); }, close: () => { location.hash = ""; } });
   else if (asked.has("board")) view = boardView();
   else view = comparing;
   $("pane").replaceChildren(view.element);
@@ -153,7 +154,7 @@ async function listenForever() {
         if (!first && !changed.length && !jobs) await reload(); // an experiment has come or gone
         if (first) { first = false; pause = LEAST; connection("live"); trouble(""); }
         if (changed.length) change(changed);
-        if (jobs) markJobs();
+        if (jobs) { markJobs(); change([]); } // a run that was prepared, or its log
       }
       throw new ApiError("The server has ended the connection.", 0);
     } catch (error) {
@@ -210,7 +211,7 @@ async function loadLab() {
 async function markJobs() {
   if (!lab.can_act) return;
   const { jobs } = await get("jobs").catch(() => ({ jobs: [] }));
-  const open = jobs.filter(isOpen).length, failed = jobs.filter((job) => hasFailed(job) && !looked.has(job.job)).length;
+  const open = jobs.filter(({ status }) => status === "running").length, failed = jobs.filter(({ status, job }) => status === "failed" && !looked.has(job)).length;
   $("jobs").textContent = open ? `${counted(open, "job")} running` : failed ? `${counted(failed, "job")} failed` : "Jobs";
 }
 
@@ -235,7 +236,7 @@ function listen() {
   }
   $("start").onclick = () => guarded(async () => { if (await start(lab, null, $("experiment").value)) { change([]); markJobs(); } });
   $("jobs").onclick = () => guarded(async () => {
-    const jobs = await showJobs();
+    const jobs = await showJobs(lab);
     jobs.forEach(({ job }) => looked.add(job));
     markJobs();
   });

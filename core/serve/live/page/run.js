@@ -1,4 +1,4 @@
-// One run: how it goes, its curves, samples, settings, log and report; its stages where it is a pipeline, its points where it is of a sweep.
+// One run: how it goes, its curves, samples, settings, log and report. Or a run with stages, or a sweep: its table, log and report.
 import { ApiError } from "/page/api.js";
 import { make } from "/page/dom.js";
 import { keepSetting, setting } from "/page/store.js";
@@ -9,17 +9,18 @@ import { choice } from "./dialogs.js";
 import { get } from "./lab.js";
 import { momentsView } from "./moments.js";
 import { samplesView } from "./samples.js";
-import { ago, counted, duration, longNameOf, markOf, metricName, nameOf, percent, shortPointOf, valueOf, whole } from "./words.js";
+import { ago, commitOf, counted, duration, longNameOf, markOf, metricName, nameOf, percent, shortPointOf, valueOf, whole } from "./words.js";
 
 const CHARTS = [["loss", ["train_loss", "val_loss"]], ["accuracy", ["train_accuracy", "val_accuracy"]], ["learning rate", ["learning_rate", "lr"]], ["speed, tokens per second", ["tokens_per_second"]]];
+const OF_GROUP = "val_accuracy/";
 const POINTS = 600;
 const LOG_KEPT = 400000; // characters of the log on the page
 
 // How many characters from its end an element is scrolled.
 const isAtEnd = (element) => element.scrollHeight - element.scrollTop - element.clientHeight < 30;
 
-// The view of a run. lab(): what may be done. changed(): called after something was done.
-export function runView({ id, lab, changed, close }) {
+// The view of a run, a run with stages ("pipeline"), or a sweep. lab(): what may be done. changed(): called after something was done.
+export function runView({ id, kind, lab, changed, close }) {
   const element = make("section", { className: "run" });
   const head = make("div", { className: "run-head" });
   const facts = make("dl", { className: "facts" });
@@ -29,31 +30,31 @@ export function runView({ id, lab, changed, close }) {
   tabs.setAttribute("role", "tablist");
   panel.setAttribute("role", "tabpanel");
   element.append(head, facts, warnings, tabs, panel);
-  const samples = samplesView(), moments = momentsView(id);
+  const samples = samplesView(id), moments = momentsView(id);
   const drawn = new Map();
-  let found = null, tab = setting("live.tab", "Curves"), turn = null, built = "", logged = { offset: -1, element: null }, groupsKey = "", headKey = "";
+  let found = null, tab = setting("live.tab", "Curves"), turn = null, built = "", logged = { offset: -1, element: null }, groupsKey = "", headKey = "", opened = "";
 
   // Name, state, progress and buttons.
   function showHead() {
     const { row } = found;
-    const key = JSON.stringify([row, found.command, lab().can_act]);
+    const key = JSON.stringify([row, found.rows, found.command, found.busy, lab().can_act]);
     if (key === headKey) return;
     headKey = key;
     const back = make("a", { href: "#", className: "back", textContent: "← All runs", onclick: (event) => { event.preventDefault(); close(); } });
     const state = make("span", { className: `state ${row.status}`, textContent: `${markOf(row.status)} ${row.status}` });
-    const title = make("h1", {}, row.starred ? "★ " : "", longNameOf(row, lab()), " ", state);
+    const title = make("h1", {}, row.starred ? "★ " : "", kind === "sweep" ? "sweep " : "", longNameOf(row, lab()), " ", state);
     const tags = row.tags.map((tag) => make("span", { className: "tag", textContent: tag }));
     const about = make("p", { className: "about" }, ...tags, row.description ?? "");
     about.hidden = !row.description && !tags.length;
     const focused = head.contains(document.activeElement) ? document.activeElement.textContent : "";
-    const buttons = make("div", { className: "buttons" }, ...buttonsOf(row, found.command, lab(), changed));
-    head.replaceChildren(back, title, about, ...progress(row), buttons);
+    const buttons = make("div", { className: "buttons" }, ...buttonsOf(found, lab(), changed));
+    head.replaceChildren(back, title, about, ...(kind === "run" ? progress(row) : []), buttons);
     if (focused) [...buttons.children].find((one) => one.textContent === focused)?.focus();
-    const shown = [
-      ["step", row.length && row.unit !== "seconds" ? `${whole(row.step)} of ${whole(row.length)}` : whole(row.step)], ["time", duration(row.seconds)],
+    const shown = kind !== "run" ? [[kind === "sweep" ? "runs" : "stages", `${row.done} of ${row.of} done`], ["time", duration(row.seconds)], ["started", ago(row.started) || "–"]] : [
+      ["step", row.length && row.step !== null && row.unit !== "seconds" ? `${whole(row.step)} of ${whole(row.length)}` : whole(row.step)], ["time", duration(row.seconds)],
       ["val loss", written(row.val_loss)], ["train loss", written(row.train_loss)], ["val accuracy", percent(row.val_accuracy)],
       ...(found.summary?.side === "test" ? [["test accuracy", percent(row.accuracy)]] : []),
-      ["speed", row.tokens_per_second ? `${written(row.tokens_per_second)} tokens/s` : "–"], ["seed", valueOf(row.seed)], ...(row.variant ? [["variant", row.variant]] : []), ["commit", String(row.commit ?? "").slice(0, 8) || "–"], ["started", ago(row.started) || "–"],
+      ["speed", row.tokens_per_second ? `${written(row.tokens_per_second)} tokens/s` : "–"], ["seed", valueOf(row.seed)], ...(row.variant ? [["variant", row.variant]] : []), ["commit", commitOf(row.commit)], ["started", ago(row.started) || "–"],
     ];
     facts.replaceChildren(...shown.map(([name, value]) => make("div", {}, make("dt", { textContent: name }), make("dd", { textContent: value }))));
   }
@@ -68,7 +69,7 @@ export function runView({ id, lab, changed, close }) {
 
   // What cannot be read, and what `check` warned of.
   function showWarnings() {
-    const said = [...found.problems, ...found.warnings];
+    const said = [...found.problems ?? [], ...found.warnings ?? []];
     warnings.className = said.length ? "warnings" : "";
     warnings.replaceChildren(...said.map((text) => make("p", { textContent: `⚠ ${text}` })));
   }
@@ -77,7 +78,7 @@ export function runView({ id, lab, changed, close }) {
   const isStaged = () => lab().experiments.some((one) => one.lab === found.row.lab && one.name === found.row.experiment && one.stages.length);
 
   // The tabs that this run has.
-  const names = () => ["Curves", "Samples", ...(found.moments.length ? ["Over time"] : []), "Settings", ...(isStaged() ? ["Stages"] : []), ...(found.row.sweep ? ["Sweep"] : []), "Log", ...(found.report ? ["Report"] : [])];
+  const names = () => (kind === "run" ? ["Curves", "Samples", ...(found.moments.length ? ["Over time"] : []), "Settings", ...(isStaged() ? ["Stages"] : []), ...(found.row.sweep ? ["Sweep"] : []), "Log"] : [kind === "sweep" ? "Sweep" : "Stages", "Log"]).concat(found.report ? ["Report"] : []);
 
   function showTabs() {
     const all = names();
@@ -91,7 +92,9 @@ export function runView({ id, lab, changed, close }) {
       one.setAttribute("aria-selected", String(name === open));
       return one;
     }));
-    if (had) tabs.querySelector("[aria-selected=true]").focus();
+    const chosen = tabs.querySelector("[aria-selected=true]");
+    tabs.scrollLeft = chosen.offsetLeft + chosen.offsetWidth - tabs.offsetLeft - tabs.clientWidth + 30; // a phone may not have room for all
+    if (had) chosen.focus();
     tabs.onkeydown = (event) => {
       const move = { ArrowRight: 1, ArrowLeft: -1 }[event.key];
       if (move) choose(all[(all.indexOf(open) + move + all.length) % all.length]);
@@ -124,15 +127,17 @@ export function runView({ id, lab, changed, close }) {
     const first = await get("curves", { id, metric: "val_loss", x, points: POINTS }, signal);
     const curvesOf = async (metric) => (metric === "val_loss" ? first : get("curves", { id, metric, x, points: POINTS }, signal));
     const place = panel.querySelector(".charts");
-    await Promise.all(CHARTS.map(async ([title, metrics]) => {
+    const charts = [...CHARTS, ["exact answers of each group", first.metrics.filter((metric) => metric.startsWith(OF_GROUP)).slice(0, 10)]];
+    const called = (metric) => (metric.startsWith(OF_GROUP) ? metric.slice(OF_GROUP.length) : metricName(metric));
+    await Promise.all(charts.map(async ([title, metrics]) => {
       const there = metrics.filter((metric) => first.metrics.includes(metric));
       if (!there.length) return;
-      const curves = (await Promise.all(there.map(curvesOf))).flatMap(({ curves: one }, at) => one.map((each) => ({ ...curveOf(each, metricName(there[at]), at), id: there[at] })));
+      const curves = (await Promise.all(there.map(curvesOf))).flatMap(({ curves: one }, at) => one.map((each) => ({ ...curveOf(each, called(there[at]), at), id: there[at] })));
       if (!drawn.has(title)) drawn.set(title, chart(title));
-      drawn.get(title).show(curves.filter(({ y }) => y.some((value) => value !== null)), { xName: x, log: log && !title.startsWith("acc"), smoothing, legend: true });
+      drawn.get(title).show(curves.filter(({ y }) => y.some((value) => value !== null)), { xName: x, log: log && !metrics[0].includes("accuracy"), smoothing, legend: true });
     }));
     if (signal.aborted) return;
-    const wanted = CHARTS.map(([title]) => drawn.get(title)?.element).filter(Boolean);
+    const wanted = charts.map(([title]) => drawn.get(title)?.element).filter(Boolean);
     if (wanted.length !== place.childElementCount || wanted.some((one, at) => one !== place.children[at])) place.replaceChildren(...wanted);
     if (!wanted.length) place.replaceChildren(make("p", { className: "empty", textContent: "No figures yet. They come with the first steps." }));
     showGroups();
@@ -155,8 +160,10 @@ export function runView({ id, lab, changed, close }) {
   // Settings, with a field that finds keys and values.
   function showSettings() {
     const all = Object.entries(found.settings ?? {});
-    if (panel.firstChild) return;
-    const filter = make("input", { type: "search", placeholder: "Find a key or a value" });
+    const now = JSON.stringify([all, found.summary, found.checkpoints]);
+    if (panel.firstChild && now === opened) return;
+    opened = now;
+    const filter = make("input", { type: "search", placeholder: "Find a key or a value", value: panel.querySelector("input")?.value ?? "" });
     filter.setAttribute("aria-label", "Find a key or a value");
     const rows = make("div");
     const draw = () => {
@@ -166,7 +173,7 @@ export function runView({ id, lab, changed, close }) {
     };
     filter.oninput = draw;
     draw();
-    panel.append(filter, rows);
+    panel.replaceChildren(filter, rows);
     const summary = Object.entries(found.summary ?? {}).filter(([, value]) => value === null || typeof value !== "object");
     if (summary.length) panel.append(make("h2", { textContent: "Summary" }), tableOf(["", ""], summary, "keys"));
     if (found.checkpoints?.length) panel.append(make("p", { className: "soft", textContent: `Checkpoints: ${found.checkpoints.map((one) => (typeof one === "string" ? one : one.name ?? valueOf(one))).join(", ")}` }));
@@ -190,27 +197,32 @@ export function runView({ id, lab, changed, close }) {
 
   // The run's report, in a frame that may do nothing.
   function showReport() {
-    if (panel.firstChild) return;
+    if (panel.firstChild && opened === found.report) return;
+    opened = found.report;
     const frame = make("iframe", { src: found.report, title: `Report of ${longNameOf(found.row, lab())}` });
     frame.setAttribute("sandbox", "");
-    panel.append(frame);
+    panel.replaceChildren(frame);
   }
+
+  // The way to a whole sweep, or to a run with all its stages, where one of its runs is shown.
+  const wholeLink = (of, row) => (kind === "run" ? [make("a", { href: `#${of}=${encodeURIComponent(row.id)}`, textContent: of === "sweep" ? "The whole sweep" : "All stages together" })] : []);
 
   // What each stage gained and forgot.
   async function showStages(signal) {
-    const pipeline = await get("pipeline", { id: found.row.parent ?? id }, signal);
+    const pipeline = kind === "pipeline" ? found : await get("pipeline", { id: found.row.parent ?? id }, signal);
     if (signal.aborted) return;
+    const all = wholeLink("pipeline", pipeline.row);
     const link = (stage) => (pipeline.ids?.[stage] ? make("a", { href: `#run=${encodeURIComponent(pipeline.ids[stage])}`, textContent: stage }) : stage);
     const rows = Object.entries(pipeline.table ?? {}).map(([metric, values]) => [metricName(metric), ...pipeline.stages.map((stage) => values[stage])]);
     if (Object.keys(pipeline.seconds ?? {}).length) rows.push(["time", ...pipeline.stages.map((stage) => duration(pipeline.seconds[stage]))]);
     if (Object.keys(pipeline.tokens ?? {}).length) rows.push(["tokens", ...pipeline.stages.map((stage) => written(pipeline.tokens[stage]))]);
-    panel.replaceChildren(make("p", { className: "soft", textContent: "Each figure is measured again after every later stage, so a column shows what a stage has gained and forgotten." }),
+    panel.replaceChildren(make("p", { className: "soft", textContent: "Each figure is measured again after every later stage, so a column shows what a stage has gained and forgotten. " }, ...all),
       tableOf(["after stage", ...pipeline.stages.map(link)], rows, "matrix"));
   }
 
   // The points of the sweep that the run belongs to, the best first.
   async function showSweep(signal) {
-    const sweep = await get("sweep", { id: found.row.sweep }, signal);
+    const sweep = kind === "sweep" ? found : await get("sweep", { id: found.row.sweep }, signal);
     if (signal.aborted) return;
     const failed = sweep.points.some(({ error }) => error);
     const last = (one) => one ?? Infinity;
@@ -219,11 +231,11 @@ export function runView({ id, lab, changed, close }) {
       point.id ? make("a", { href: `#run=${encodeURIComponent(point.id)}`, className: point.id === id ? "this" : "", title: point.run, textContent: shortPointOf(point.run, sweep.name) }) : shortPointOf(point.run, sweep.name),
       ...sweep.keys.map((key) => point.values[key]), point.value, percent(point.accuracy), `${markOf(point.status)}\u00a0${point.status ?? ""}`, ...(failed ? [make("span", { className: "why", textContent: point.error })] : []),
     ]);
-    panel.replaceChildren(make("p", { className: "soft", textContent: `Sweep ${sweep.name}: ${counted(sweep.points.length, "run")}.` }), tableOf(["run", ...sweep.keys.map(short), metricName(sweep.metric), sweep.side ? `${sweep.side} accuracy` : "accuracy", "status", ...(failed ? ["error"] : [])], rows, "matrix points"));
-    if (sweep.description) panel.firstChild.append(` ${sweep.description}`);
+    panel.replaceChildren(make("p", { className: "soft" }, `Sweep ${sweep.name}: ${counted(sweep.points.length, "run")}. `, ...wholeLink("sweep", sweep.row)), tableOf(["run", ...sweep.keys.map(short), metricName(sweep.metric), sweep.side ? `${sweep.side} accuracy` : "accuracy", "status", ...(failed ? ["error"] : [])], rows, "matrix points"));
+    if (kind === "run" && sweep.row.description) panel.firstChild.append(` ${sweep.row.description}`);
   }
 
-  const panels = { Curves: showCurves, Samples: async () => { if (!panel.firstChild) panel.append(samples.element); samples.show(found.samples ?? []); }, "Over time": async () => { if (!panel.firstChild) panel.append(moments.element); moments.show(found.moments, found.samples?.[0]?.prompt ?? ""); }, Settings: async () => showSettings(), Stages: showStages, Sweep: showSweep, Log: showLog, Report: async () => showReport() };
+  const panels = { Curves: showCurves, Samples: async (signal) => { await samples.fetch(signal); if (signal.aborted) return; if (!panel.firstChild) panel.append(samples.element); samples.show(); }, "Over time": async (signal) => { await samples.fetch(signal); if (signal.aborted) return; if (!panel.firstChild) panel.append(moments.element); moments.show(found.moments, samples.prompt()); }, Settings: async () => showSettings(), Stages: showStages, Sweep: showSweep, Log: showLog, Report: async () => showReport() };
 
   // Fetch and show the run again, and what the open tab shows of it.
   async function refresh() {
@@ -231,7 +243,7 @@ export function runView({ id, lab, changed, close }) {
     turn = new AbortController();
     const { signal } = turn;
     try {
-      found = await get("run", { id }, signal);
+      found = await get(kind, { id }, signal);
       if (signal.aborted || !element.isConnected) return;
       document.title = `${nameOf(found.row)} · Terrarium`;
       showHead();
@@ -245,5 +257,5 @@ export function runView({ id, lab, changed, close }) {
     }
   }
 
-  return { element, id, refresh, mark() {}, shows: (ids) => ids.includes(id) || ids.some((one) => one.startsWith(`${id}/`)), forget() { turn?.abort(); moments.forget(); for (const one of drawn.values()) one.forget(); } };
+  return { element, id, kind, refresh, mark() {}, shows: (ids) => ids.includes(id) || ids.some((one) => one.startsWith(`${id}/`)) || Boolean(found?.points?.some((point) => ids.some((one) => `${one}/`.startsWith(`${found.row.lab}/${found.row.experiment}/${point.run}/`)))), forget() { turn?.abort(); moments.forget(); for (const one of drawn.values()) one.forget(); } };
 }

@@ -1,5 +1,6 @@
 // What a model answered at each evaluation, beside the truth: a slider over the steps, with what has changed since the step before.
 import { make } from "/page/dom.js";
+import { get } from "./lab.js";
 import { counted } from "./words.js";
 
 // Where two texts begin and end to differ: [from, end in the second]; null where they are the same.
@@ -26,8 +27,8 @@ export function answerOf(text, before) {
   return made;
 }
 
-// The view of samples. It stays at the newest step while it is there.
-export function samplesView() {
+// The view of a run's samples. It stays at the newest step while it is there.
+export function samplesView(id) {
   const element = make("section", { className: "samples" });
   const slider = make("input", { type: "range", min: 0, step: 1 });
   const told = make("output");
@@ -37,7 +38,7 @@ export function samplesView() {
   const none = make("p", { className: "empty", textContent: "No samples yet. They come with the first evaluation (train.runtime.eval_interval says when)." });
   const bar = make("label", { className: "slider" }, "Step ", slider, told);
   element.append(none, bar, make("div", { className: "scroll" }, table));
-  let steps = [], bySteps = new Map(), latest = true;
+  let steps = [], bySteps = new Map(), latest = true, file = "", next = 0;
 
   function draw() {
     const at = Number(slider.value), step = steps[at];
@@ -58,8 +59,20 @@ export function samplesView() {
 
   return {
     element,
-    show(samples) {
-      bySteps = Map.groupBy ? Map.groupBy(samples, (one) => one.step) : samples.reduce((found, one) => found.set(one.step, [...(found.get(one.step) ?? []), one]), new Map());
+    // Fetch the evaluations that have come since the last time.
+    async fetch(signal) {
+      for (let more = true; more;) {
+        const found = await get("samples", { id, file, next }, signal);
+        if (signal.aborted) return;
+        if (found.is_new) bySteps = new Map();
+        for (const { step, answers } of found.evaluations) bySteps.set(step, answers);
+        ({ file, next, more } = found);
+        if (found.problem) none.textContent = found.problem;
+      }
+    },
+    // The first prompt; "" without one.
+    prompt: () => bySteps.values().next().value?.[0]?.prompt ?? "",
+    show() {
       steps = [...bySteps.keys()].sort((one, two) => one - two);
       none.hidden = steps.length > 0;
       bar.hidden = table.hidden = !steps.length;
