@@ -44,7 +44,7 @@ from core.training import team as team_module
 from core.training.link import Link, Lost
 from core.training.machine import Machine
 from core.training.messages import packed, unpacked
-from core.training.neighbours import Place
+from core.training.neighbours import Whereabouts
 from core.training.objectives import tokens
 from core.training.step import accumulate_gradient, add_gradients, targets_in
 from core.training.team import ALONE, Team, met
@@ -431,10 +431,10 @@ def test_a_process_of_this_machine_that_has_ended_is_named_though_no_connection_
     other = subprocess.Popen(["sleep", "60"])
     state = neighbours.started(str(other.pid))
     assert state is not None
-    lives = Place(neighbours.here().machine, str(other.pid), state[1])
+    lives = Whereabouts(neighbours.here().machine, str(other.pid), state[1])
     elsewhere, reused = lives._replace(machine="another"), lives._replace(start="1")
 
-    def told(rank: int, place: Place | str, seconds: float = 10) -> str:
+    def told(rank: int, place: Whereabouts | str, seconds: float = 10) -> str:
         link = Link(dist.HashStore(), rank, 3)
         link.heard = {each: (b"3", link.looked) for each in range(3) if each != rank}
         link.heard[1 if rank != 1 else 2] = f"3 {place}".encode(), link.looked - seconds

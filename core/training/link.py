@@ -19,7 +19,7 @@ import torch.distributed as dist
 
 from core.errors import first_line
 from core.process import end_at_once
-from core.training.neighbours import Place, has_ended, here
+from core.training.neighbours import Whereabouts, has_ended, here
 
 LOOK = datetime.timedelta(seconds=1)  # between two looks at the others
 BEAT = 0.5  # seconds between two signs of life
@@ -110,7 +110,11 @@ class Link:
         if time.monotonic() - self.looked > patience:
             raise Lost("what has started the processes has ended, or its machine is out of reach")
         for rank, (sign, since) in list(self.heard.items()):
-            if self.looked - since > GONE and not (self.rank and rank) and has_ended(Place(*sign.decode().split()[1:])):
+            if (
+                self.looked - since > GONE
+                and not (self.rank and rank)
+                and has_ended(Whereabouts(*sign.decode().split()[1:]))
+            ):
                 raise Lost(f"process {rank} of {self.world} has ended")
         seconds, rank = max((self.looked - since, rank) for rank, (_, since) in [*self.heard.items(), (self.rank, (b"", self.looked))])  # fmt: skip
         if seconds > patience:

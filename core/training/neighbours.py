@@ -19,7 +19,7 @@ def started(process: str) -> tuple[str, str] | None:
     return fields[0], fields[19]
 
 
-class Place(NamedTuple):
+class Whereabouts(NamedTuple):
     """Where a process is. machine: and in which container; "" where the system does not say. start: when it was started."""
 
     machine: str = ""
@@ -30,17 +30,17 @@ class Place(NamedTuple):
         return " ".join(self)
 
 
-def here() -> Place:
+def here() -> Whereabouts:
     """Where this process is."""
     own = started("self")
     try:
         machine = f"{BOOT.read_text().strip()}/{Path('/proc/self/ns/pid').readlink()}"
     except OSError:
-        return Place()
-    return Place(machine, str(os.getpid()), own[1]) if own else Place()
+        return Whereabouts()
+    return Whereabouts(machine, str(os.getpid()), own[1]) if own else Whereabouts()
 
 
-def has_ended(there: Place) -> bool:
+def has_ended(there: Whereabouts) -> bool:
     """Whether a process has ended. False for one that cannot be seen from here."""
     if not there.machine or there.machine != here().machine:
         return False
