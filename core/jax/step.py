@@ -198,7 +198,10 @@ class JaxStep(TeamStep):
     def collected(self, *, moments: bool) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
         """Weights, and if asked for moments, in main memory. All processes call it."""
         wanted = (self.state.weights, self.state.moments if moments else {})
-        return self.team.watch(lambda: jax.tree.map(layout.taken, wanted))
+        found: tuple[dict[str, Any], dict[str, dict[str, Any]]] = self.team.watch(
+            lambda: jax.tree.map(layout.taken, wanted)
+        )
+        return found
 
 
 def jax_step(step: Step, runtime: Runtime, team: Team, stop: StopRequest) -> JaxStep:
