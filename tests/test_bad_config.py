@@ -317,7 +317,7 @@ SCRAPS = st.sampled_from([
 ])  # fmt: skip
 
 
-@settings(max_examples=250, deadline=None)
+@settings(max_examples=250)
 @given(st.lists(SCRAPS | st.text(max_size=3), max_size=30), st.sampled_from(["", " "]))
 def test_scraps_of_toml_are_taken_or_told(
     tmp_path_factory: pytest.TempPathFactory, scraps: list[str], between: str
@@ -327,7 +327,7 @@ def test_scraps_of_toml_are_taken_or_told(
     taken_or_told(folder)
 
 
-@settings(max_examples=250, deadline=None)
+@settings(max_examples=250)
 @given(st.data())
 def test_a_good_file_with_a_few_changed_bytes_is_taken_or_told(
     tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
@@ -344,7 +344,7 @@ def test_a_good_file_with_a_few_changed_bytes_is_taken_or_told(
 VALUES = st.text(max_size=12) | st.text(string.digits + ".-+eEinfa_xob'\"[]{},=\n", max_size=12)
 
 
-@settings(max_examples=250, deadline=None)
+@settings(max_examples=250)
 @given(st.lists(st.tuples(st.sampled_from([*known_keys(), "train", "train.model", "x"]) | st.text(max_size=6), VALUES), max_size=3))  # fmt: skip
 def test_any_overrides_are_taken_or_told(
     tmp_path_factory: pytest.TempPathFactory, overrides: list[tuple[str, Any]]

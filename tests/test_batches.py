@@ -10,7 +10,6 @@ from typing import Any, cast
 import numpy as np
 import pytest
 from hypothesis import given
-from hypothesis import settings as trials
 from hypothesis import strategies as st
 
 from core.config import Data
@@ -162,7 +161,6 @@ def test_auto_is_rows_for_documents_and_stream_for_text() -> None:
     assert layout_of(dataset(text(50), text(50)), settings()) == "stream"
 
 
-@trials(deadline=None)  # a side without a target is drawn from a thousand times at each step
 @given(documents_strategy, st.integers(1, 20), st.booleans(), st.sampled_from(["rows", "stream"]), st.booleans())
 def test_a_side_without_any_target_is_refused_before_the_run(
     documents: list[tuple[int, int]], size: int, mask_prompt: bool, layout: str, validation: bool

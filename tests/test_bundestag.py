@@ -172,7 +172,7 @@ def test_a_file_that_is_far_too_large_is_not_read(tmp_path: Path) -> None:
         read_protocol(path)
 
 
-@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.data())
 def test_damage_of_any_kind_is_named_or_harmless(tmp_path: Path, data: st.DataObject) -> None:
     """Some bytes of a protocol are replaced: the file is read, or is a BrokenProtocol. Nothing else happens."""

@@ -26,7 +26,7 @@ def by_the_library(coder: ByteLevel, text: str) -> list[int]:
     return ids
 
 
-@settings(max_examples=1000, deadline=None)
+@settings(max_examples=1000)
 @given(text=st.text(TRICKY, max_size=30) | st.text(max_size=30))
 @example(text=" '''s's 'll'LL don't é's's.'s 's")
 @example(text="a  b   \n  c\u3000\n\nd \u3000e")
@@ -55,7 +55,7 @@ def test_pieces_are_forgotten_when_there_are_too_many(monkeypatch: pytest.Monkey
     assert 100 < most <= 100 + len(text)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(text=st.text(TRICKY, max_size=30), repeat=st.booleans())
 def test_ids_are_the_same_whether_pieces_are_remembered_or_not(text: str, repeat: bool) -> None:
     coder = ByteLevel(MERGES)

@@ -75,7 +75,7 @@ def combined(children: st.SearchStrategy[tuple[str, Fraction]]) -> st.SearchStra
     )
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(pair=st.recursive(LEAVES, combined, max_leaves=8))
 def test_values_are_those_of_exact_fractions(pair: tuple[str, Fraction]) -> None:
     text, value = pair
@@ -94,7 +94,7 @@ TERMS = st.integers(0, 999).map(str)
 SIGNED = st.builds(lambda signs, term: "".join(signs) + term, st.lists(st.sampled_from("+-"), max_size=2), TERMS)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(
     terms=st.lists(SIGNED, min_size=1, max_size=8),
     signs=st.lists(st.sampled_from(["+", "-", "*", "//", "%"]), min_size=8, max_size=8),
@@ -113,7 +113,7 @@ def python(text: str) -> str:
     return re.sub(r"(?<![0-9])0+(?=[0-9])", "", text)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(base=st.integers(-50, 50), exponent=st.integers(-20, 20), sign=st.sampled_from(["**", "^"]))
 def test_powers(base: int, exponent: int, sign: str) -> None:
     found = calculate(f"({base}){sign}{exponent}")
@@ -125,7 +125,7 @@ def test_powers(base: int, exponent: int, sign: str) -> None:
         assert math.isclose(float(found), float(Fraction(base) ** exponent), rel_tol=1e-9)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(text=st.text(max_size=40) | st.text("0123456789.,+-*/%^() ", max_size=40))
 def test_whatever_comes_gives_one_short_line(text: str) -> None:
     found = calculate(text)

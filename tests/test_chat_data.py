@@ -320,7 +320,7 @@ def sides(draw: st.DrawFn) -> tuple[int, Split]:
     return size, side(draw(st.lists(exchanges | full, min_size=1, max_size=12)))
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(made=sides(), seed=st.integers(0, 99), order=st.sampled_from(["random", "epochs"]))
 def test_every_row_has_a_target_and_whole_conversations(made: tuple[int, Split], seed: int, order: str) -> None:
     """Rows without a target make the loss NaN; it cannot happen, for any length of conversations."""
@@ -349,7 +349,7 @@ def test_every_row_has_a_target_and_whole_conversations(made: tuple[int, Split],
                 assert used + following[1] - following[0] > size + 1
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(made=sides())
 def test_validation_of_conversations_meets_every_target_once(made: tuple[int, Split]) -> None:
     size, split = made

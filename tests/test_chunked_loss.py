@@ -82,7 +82,7 @@ def test_under_autocast_too() -> None:
 
 
 @given(rows=st.integers(1, 3), size=st.integers(1, 7), chunk=st.integers(1, 30), none=st.booleans())
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 def test_any_size_of_chunk(rows: int, size: int, chunk: int, none: bool) -> None:
     head = nn.Linear(5, VOCAB).double()
     hidden = torch.randn(

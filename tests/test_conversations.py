@@ -69,7 +69,7 @@ def test_a_conversation_is_written_as_the_page_says() -> None:
     )
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(conversation=histories())
 def test_the_ids_of_a_conversation_give_its_turns_back(conversation: Conversation) -> None:
     assert turns_of(render(conversation, BYTES).ids.tolist(), BYTES) == tuple(
@@ -91,7 +91,7 @@ def test_nothing_of_another_role_is_learnt(role: str) -> None:
     assert all(text in whole and text not in learnt.replace("<|end|>", "\0") for text in mine)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(conversation=histories())
 def test_every_turn_of_the_assistant_ends_in_a_target(conversation: Conversation) -> None:
     rendered = render(conversation, BYTES)
@@ -108,7 +108,7 @@ def test_every_turn_of_the_assistant_ends_in_a_target(conversation: Conversation
 
 
 @KINDS
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(conversation=histories())
 def test_a_history_has_the_ids_that_training_sees(kind: str, conversation: Conversation) -> None:
     """In front of every turn of the assistant, the prompt of chat is a prefix of the whole conversation."""
@@ -123,7 +123,7 @@ def test_a_history_has_the_ids_that_training_sees(kind: str, conversation: Conve
 
 
 @KINDS
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(text=TEXTS | SPELLED | st.sampled_from(SPECIAL))
 def test_text_never_becomes_a_special_token(kind: str, text: str) -> None:
     plain = knowing(kind, text)
@@ -178,7 +178,7 @@ def test_an_encoder_without_special_tokens_says_which_key_gives_them() -> None:
     assert 'prepare.special_tokens = "chat"' in error.value.remedy
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(conversation=histories())
 def test_a_reply_is_read_back(conversation: Conversation) -> None:
     """What is learnt of each turn, as a model would write it, becomes that turn again."""
@@ -195,7 +195,7 @@ def test_a_reply_without_an_end_is_read_as_far_as_it_goes() -> None:
     assert reply_of([tool, *BYTES.encode(" now  a\n").tolist()], BYTES) == Message("assistant", "", call="now a")
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(conversation=histories(asks=True), at_most=st.integers(1, 200))
 def test_the_oldest_turns_leave_whole(conversation: Conversation, at_most: int) -> None:
     kept, left = shortened(conversation, BYTES, at_most)

@@ -37,7 +37,7 @@ def sessions_of(text: str) -> set[int]:
 # Sides
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(st.lists(st.text(max_size=3), max_size=30), st.integers(0, 5), st.floats(0.01, 0.5), st.floats(0, 0.4))
 def test_a_group_is_on_one_side_and_stays_there(groups: list[str], seed: int, val: float, test: float) -> None:
     sides = split.of_groups(groups, seed, val, test)

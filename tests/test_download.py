@@ -170,7 +170,7 @@ def test_a_broken_connection_goes_on_where_it_was(server: Server, tmp_path: Path
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(st.lists(st.one_of(st.sampled_from([503, 429]), st.integers(1, 200_000)), max_size=6), st.booleans())
 def test_in_whatever_way_it_fails_the_file_is_whole(answers: list[int], with_ranges: bool) -> None:
     """Errors and breaks in any order, from a server that sends parts or always begins anew."""

@@ -56,7 +56,7 @@ def test_built_in_kinds_register_under_their_own_names() -> None:
 
 
 @KINDS
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(text=TEXTS | SPELLED)
 def test_text_comes_back(kind: str, text: str) -> None:
     encoder = knowing(kind, text)
@@ -69,7 +69,7 @@ def test_text_comes_back(kind: str, text: str) -> None:
 
 
 @KINDS
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(texts=st.lists(TEXTS | SPELLED, max_size=6))
 def test_a_batch_is_each_text_encoded(kind: str, texts: list[str]) -> None:
     encoder = knowing(kind, *texts)
@@ -79,7 +79,7 @@ def test_a_batch_is_each_text_encoded(kind: str, texts: list[str]) -> None:
 
 
 @KINDS
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(text=TEXTS | SPELLED)
 def test_state_rebuilds_the_encoder(kind: str, text: str) -> None:
     if kind == "gpt2":
@@ -331,7 +331,7 @@ def test_bpe_refuses_a_vocabulary_smaller_than_the_bytes() -> None:
     )
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(text=st.text("ab é\n\t\u3000\x1c", max_size=40), size=st.integers(1, 10))
 def test_spans_encode_as_the_whole(text: str, size: int) -> None:
     parts = list(spans(text, size))

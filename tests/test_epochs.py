@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 from click.testing import Result
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from test_batches import dataset, documents_strategy, side, text, without_answers
 
@@ -77,7 +77,6 @@ def test_every_window_of_running_text_is_read_once_per_epoch(tokens: int, size: 
 
 
 @given(documents_strategy, st.integers(1, 20), st.integers(1, 9), st.integers(1, 3), st.integers(0, 10**9))
-@settings(deadline=None)
 def test_batches_are_parts_of_one_endless_sequence_of_rows(
     documents: list[tuple[int, int]], size: int, rows: int, micro: int, step: int
 ) -> None:

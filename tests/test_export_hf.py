@@ -193,7 +193,7 @@ def fast(encoder: Encoder, folder: Path) -> Any:
 
 
 @pytest.mark.parametrize("name", ENCODERS)
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(data=st.data())
 def test_ids_are_ours(tokenizers: dict[str, Any], name: str, data: st.DataObject) -> None:
     encoder, other = ENCODERS[name], tokenizers[name]

@@ -74,7 +74,7 @@ PARTS = st.sampled_from(
 )
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(parts=st.lists(PARTS, max_size=12))
 def test_any_text_comes_back(parts: list[str]) -> None:
     text = "".join(parts) + "."

@@ -91,7 +91,7 @@ def by_template(files: TokenizerFiles, turns: Sequence[tuple[str, str]], *, ask:
 # Text and ids
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(
     text=st.text(st.characters(exclude_categories=["Cs"]))
     | st.lists(st.sampled_from([*FORMATS["chatml"][1], " ", "\n", "<", "é"])).map("".join)
@@ -357,7 +357,7 @@ def test_conversations_have_the_ids_of_the_template(encoders: dict[str, HfEncode
 
 
 @pytest.mark.parametrize("name", FORMATS)
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(conversation=histories())
 def test_a_conversation_is_read_back(encoders: dict[str, HfEncoder], name: str, conversation: Conversation) -> None:
     """In every format: the turns come back, prompts are what training sees, and the loss is on what the assistant writes."""

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from click.testing import Result
 from conftest import TINY
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from preparing import write
 from programs import MADE, mutated, problems, write_problems
@@ -168,7 +168,6 @@ def test_a_continuation_ends_where_a_new_statement_begins(text: str, kept: str) 
     assert code.ends_statement(text) == (kept != text)
 
 
-@settings(deadline=None)
 @given(st.text("\n ad)é"))
 def test_what_a_model_stops_at_is_where_its_text_is_cut(text: str) -> None:
     """Looked at byte by byte, in a window of the last five: the same place, and so the same program."""

@@ -42,6 +42,7 @@ Terrarium = Callable[..., Result]
 Arrays = tuple[Any, Any]
 with_jax = pytest.mark.skipif(importlib.util.find_spec("jax") is None, reason="the extra jax is not installed")
 BY_JAX = ("-s", "train.runtime.backend=jax")
+DROPOUT = ("-s", "train.model.dropout=0.1")
 IDS, CPU = 37, Machine(torch.device("cpu"), torch.float32)
 PRESETS = ("modern", "gpt2", "llama", "portable")
 RICH = [
@@ -241,8 +242,8 @@ def weights_of(folder: Path, name: str = "last") -> dict[str, torch.Tensor]:
 
 @with_jax
 def test_a_run_has_all_that_one_by_torch_has(spaces: Path, terrarium: Terrarium) -> None:
-    torchs = terrarium("train", "spaces", "--run", "torchs")
-    done = terrarium("train", "spaces", "--run", "jaxs", *BY_JAX)
+    torchs = terrarium("train", "spaces", "--run", "torchs", *DROPOUT)
+    done = terrarium("train", "spaces", "--run", "jaxs", *BY_JAX, *DROPOUT)
     assert (torchs.exit_code, done.exit_code) == (0, 0), done.output
     mine, other = (spaces / "out" / name for name in ("jaxs", "torchs"))
     assert {each.name for each in mine.iterdir()} == {each.name for each in other.iterdir()}
@@ -258,7 +259,7 @@ def stepped(
     terrarium: Terrarium, run: str, steps: int, optim: str, *more: str, crosses: bool = False
 ) -> dict[str, torch.Tensor]:
     """The state of `spaces` after some steps, with dropout. crosses: it must say that the resume is not exact."""
-    flat = ("-s", "train.schedule.decay=constant", "-s", f"train.optim.name={optim}", "-s", "train.model.dropout=0.1")
+    flat = ("-s", "train.schedule.decay=constant", "-s", f"train.optim.name={optim}", *DROPOUT)
     done = terrarium("train", "spaces", "--run", run, "-s", f"train.schedule.max_iters={steps}", *flat, *more)
     assert done.exit_code == 0 and (" backend: " in done.output) == crosses, done.output
     return weights_of(Path("experiments") / "spaces" / "out" / run)
@@ -301,7 +302,7 @@ def test_a_rollback_goes_back_to_the_checkpoint(
         return found * float("nan") if len(calls) == 4 else found
 
     monkeypatch.setattr(JaxStep, "shared_gradient", poisoned)
-    done = terrarium("train", "spaces", *BY_JAX, "-s", "train.runtime.on_nan=rollback")
+    done = terrarium("train", "spaces", *BY_JAX, *DROPOUT, "-s", "train.runtime.on_nan=rollback")
     assert done.exit_code == 0, done.output
     assert "step 4: the loss is nan for batch 3. Back to step 3" in done.output  # the best so far
     summary = json.loads((spaces / "out" / "default" / "summary.json").read_text())

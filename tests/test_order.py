@@ -44,7 +44,7 @@ def ids_of(layout: str, rows: int, micro: int, seed: int, step: int) -> list[int
     return [*inputs.reshape(-1).tolist(), *targets.reshape(-1).tolist()]
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.sampled_from(["stream", "rows"]), st.integers(0, 2**63 - 1), st.integers(0, 2**40))
 def test_a_global_batch_is_the_same_however_it_is_cut(layout: str, seed: int, step: int) -> None:
     """world ranks, each with its ordered part, in micro-batches of any size: laid together they are one sequence."""

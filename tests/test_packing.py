@@ -69,7 +69,7 @@ def documents_in(ids: Any, split: Split) -> list[int]:
     return found
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(
     st.lists(st.tuples(st.integers(1, 90), st.integers(0, 89)), min_size=1, max_size=60),
     st.sampled_from([1, 2, 7, 64]),

@@ -43,7 +43,7 @@ def test_a_text_file_becomes_what_nanogpt_makes_of_it(tmp_path: Path, text: str)
     assert {path.name for path in dataset.folder.iterdir()} == {"train.bin", "val.bin", "meta.pkl", "dataset.json"}
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(
     text=st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\r\0"), min_size=12, max_size=200),
     kind=st.sampled_from(["char", "bytes", "words", "bpe"]),
@@ -153,7 +153,7 @@ def test_examples_become_ids_masks_and_starts(tmp_path: Path) -> None:
     assert dataset.target_size("val", masked=False) == (dataset.val.tokens, dataset.val.tokens)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(
     st.lists(st.tuples(st.text("ab :", min_size=1, max_size=3), st.text("ab\n", max_size=3)), min_size=2, max_size=30),
     st.sampled_from(["char", "words", "bytes"]),

@@ -36,7 +36,7 @@ class Stop(Exception):
     """Stands for anything that ends prepare early."""
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(st.integers(0, 60))
 def test_an_interrupted_prepare_leaves_the_old_dataset_whole(
     tmp_path_factory: pytest.TempPathFactory, calls: int

@@ -33,7 +33,7 @@ PRESETS = ("modern", "gpt2", "llama", "portable")
     rows=st.integers(1, 3), size=st.integers(1, 7), chunk=st.integers(1, 30), none=st.booleans(), bias=st.booleans(),
     cap=st.sampled_from([0.0, 0.5, 15.0]),
 )  # fmt: skip
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 def test_value_and_gradients_are_those_of_whole_logits(
     rows: int, size: int, chunk: int, none: bool, bias: bool, cap: float
 ) -> None:

@@ -167,7 +167,7 @@ def test_top_p_counts_what_top_k_left() -> None:
     top_k=st.integers(0, 12),
     top_p=st.floats(0.01, 1.0),
 )
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_only_allowed_tokens_are_drawn(
     logits: list[float], finite: float, draw: float, temperature: float, top_k: int, top_p: float
 ) -> None:

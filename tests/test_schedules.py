@@ -7,7 +7,6 @@ import itertools
 import pytest
 import torch
 from hypothesis import given
-from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from core.config import Config, Schedule
@@ -171,7 +170,6 @@ def test_plateau_waits_for_a_lower_loss(patience: int, losses: list[float], fall
     assert found == falls
 
 
-@hypothesis_settings(deadline=None)
 @given(st.lists(st.floats(0.01, 10), min_size=1, max_size=40), st.integers(0, 4))
 def test_plateau_is_that_of_torch(losses: list[float], patience: int) -> None:
     settings = schedule(decay="plateau", patience=patience, factor=0.5, min_lr=0.0)

@@ -43,7 +43,7 @@ def copied(tmp_path: Path) -> Callable[[str], Path]:
 NGRAMS = part("bundestag_char", "ngrams").CharNgramEncoder
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.lists(st.text(min_size=1, max_size=20), min_size=1, max_size=4), st.sampled_from([2, 3]), st.data())
 def test_ngrams_lose_nothing(texts: list[str], size: int, data: st.DataObject) -> None:
     """Any text over the same characters comes back, also in pieces, and each character has one id."""

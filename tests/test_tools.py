@@ -141,7 +141,7 @@ def test_an_answer_has_so_many_calls() -> None:
     assert respond(written + ids_of("<|tool|>calculator 1+1<|end|>")) == []
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(
     turns=st.lists(st.tuples(st.text(max_size=8), st.sampled_from(["calculator 1+1", "no such", "up é"])), max_size=5)
 )
@@ -174,7 +174,7 @@ def test_what_an_encoder_does_not_know_is_left_out() -> None:
 
 
 @KINDS
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(text=st.text(max_size=30), known=st.text(min_size=1, max_size=10))
 def test_a_result_can_always_be_encoded(kind: str, text: str, known: str) -> None:
     encoder = special(kind, known)

@@ -122,7 +122,7 @@ names = st.text(st.characters(exclude_categories=["C", "Zl", "Zp"]), min_size=1,
 values = st.one_of(st.integers(-(2**60), 2**60), st.floats(allow_nan=False))
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(rows=st.lists(st.dictionaries(names, values, max_size=4), max_size=5))
 def test_columns_may_come_at_any_time_and_nothing_is_lost(rows: list[dict[str, Any]], tmp_path_factory: Any) -> None:
     folder = tmp_path_factory.mktemp("runs") / "run"
