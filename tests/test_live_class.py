@@ -49,7 +49,8 @@ def page(chromium: Browser, url: str) -> Iterator[Page]:
     found.until("document.querySelectorAll('#runs .name').length")
     found.until("document.querySelector('#connection').textContent === '● live'")
     yield found
-    assert found.complaints() == []
+    # A run may be asked for in the second in which it is removed.
+    assert [text for text in found.complaints() if "404" not in text] == []
     assert all(each.startswith((url.partition("#")[0], "data:")) for each in found.asked)
 
 

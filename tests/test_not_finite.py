@@ -14,7 +14,7 @@ import torch
 from click.testing import Result
 from safetensors.torch import load_file
 
-from core.tracking.answers import read_answers
+from core.tracking import answers
 from core.training import ladder
 from core.training.progress import Progress
 from core.training.trainer import MOST_ROLLBACKS
@@ -181,7 +181,7 @@ def test_nothing_of_an_abandoned_branch_is_left_behind_a_rollback(spaces: Path, 
     folder = spaces / "out" / "default"
     assert ladder.kept_steps(folder / "checkpoints") == [0, 1]
     assert [row["step"] for row in rows(folder)] == ["1"]
-    assert {answer["step"] for answer in read_answers(folder)} == {1}
+    assert {each["step"] for each in answers.evaluations_in((folder / answers.FILE).read_bytes())} == {1}
 
 
 def test_a_run_of_minutes_keeps_another_step_for_those_it_has_abandoned(

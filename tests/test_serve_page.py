@@ -97,7 +97,7 @@ def test_an_answer_is_stopped_by_escape_and_stays(page: Page, server: Running) -
     page.press("Escape")
     page.until(IDLE)
     assert len(turns(page)[1]) > 20 and "(stopped)" in page.run("document.querySelector('#log').textContent")
-    worker = server.shelf.find("spaces").worker
+    worker = next(each.worker for each in server.shelf.models if each.name == "spaces")
     page.until("true")
     assert worker.new_tokens < 4096
 
