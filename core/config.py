@@ -480,7 +480,7 @@ class Runtime(Section):
         "stop",
         role="machine",
         description="what to do if a loss or gradient is not finite; rollback: go back to the last checkpoint, skip the "
-        "batch and halve the rates",
+        "batch and halve the rates. It saves a checkpoint at each best evaluation, too: set eval_interval so that this takes little time",
     )
     parallel: Literal["auto", "ddp", "fsdp"] = Field(
         "auto",

@@ -15,6 +15,7 @@ import math
 import os
 import re
 import shutil
+import stat
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping
@@ -32,6 +33,8 @@ except ImportError:  # Windows has no flock, so a run folder is not protected ag
 TEMPORARY = ".tmp-"  # prefix of names of unfinished work, which any holder of the lock may delete
 BLOCK = 4096  # bytes that a new name or folder takes on most disks
 PATIENCE = 1.0  # seconds in which the holder of a lock must have written its name
+HOLDER = 200  # bytes of a lock file that are read: its holder's name has some fifty
+NOT_LED = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)  # follow no link, and wait for nobody at a pipe
 
 
 def cache_folder() -> Path:
@@ -266,6 +269,7 @@ def lock(
 
     what: names the guarded thing in the message, such as "run default". waiting: called once with a message if another
     process holds the lock; then this one waits. Without it, raises UserError. The message says who holds it, and since when.
+    Raises UserError, too, where something else has the file's name: the holder's name would be written into it.
     """
     try:
         durable.make_folders(path.parent)
@@ -273,7 +277,7 @@ def lock(
         raise UserError(
             "is a file, and a folder is needed here", place=str(path.parent), remedy="Move the file away."
         ) from None
-    with path.open("a+") as file:
+    with os.fdopen(open_lock(path, what), "a+", encoding="utf-8", errors="replace") as file:
         holder = take(file)
         if holder is not None and waiting is None:
             raise UserError(f"{what} is in use by {holder}", place=str(path.parent), remedy=remedy)
@@ -291,17 +295,50 @@ def lock(
                 write_holder(file, "")
 
 
+def open_lock(path: Path, what: str) -> int:
+    """The descriptor of a lock file, which is made if it is not there. Raises UserError for a link, and for what is no file."""
+    try:
+        return open_regular(path, os.O_RDWR | os.O_CREAT | os.O_APPEND)
+    except OSError:
+        if path.is_symlink() or (path.exists() and not path.is_file()):
+            raise UserError(
+                f"{what} cannot be locked: {path.name} is a link or no file",
+                place=str(path.parent),
+                remedy="Remove it.",
+            ) from None
+        raise
+
+
+def open_regular(path: Path, flags: int) -> int:
+    """The descriptor of a file. Raises OSError, also for a link and for what is no file."""
+    descriptor = os.open(path, flags | NOT_LED, 0o666)
+    if stat.S_ISREG(os.fstat(descriptor).st_mode):
+        return descriptor
+    os.close(descriptor)
+    raise OSError(errno.EINVAL, "it is no file", str(path))
+
+
 def is_locked(path: Path) -> bool:
     """Whether another process holds the lock of this file. Asking keeps nobody from taking or releasing it."""
-    if fcntl is None or not path.is_file():
-        return False
-    with path.open(encoding="utf-8") as file:
+    return read_holder(path) is not None
+
+
+def read_holder(path: Path) -> str | None:
+    """What a lock file says of the other process that holds its lock; None if none does, or if that cannot be found out."""
+    if fcntl is None:
+        return None
+    try:
+        descriptor = open_regular(path, os.O_RDONLY)
+    except OSError:
+        return None
+    with os.fdopen(descriptor, "rb") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
         except OSError as error:
             held = error.errno in (errno.EAGAIN, errno.EACCES)
-            return held and not file.read().startswith(f"process {os.getpid()} ")
-    return False
+            holder = file.read(HOLDER).decode("utf-8", "replace")
+            return holder if held and not holder.startswith(f"process {os.getpid()} ") else None
+    return None
 
 
 @contextlib.contextmanager
@@ -336,7 +373,7 @@ def take(file: TextIO) -> str | None:
         else:
             return None
         file.seek(0)
-        holder = file.read().strip()
+        holder = file.read(HOLDER).strip()
         named = re.match(r"process (\d+)\b", holder)
         if named and is_alive(int(named[1])):  # otherwise it is still empty, or names a process that was killed
             return holder

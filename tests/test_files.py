@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import re
+import signal
 import subprocess
 import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -67,6 +71,54 @@ def test_recover_finishes_what_a_crash_left(tmp_path: Path) -> None:
     files.recover(target)
     assert not files.previous_name(target).exists()
     assert [path.name for path in target.iterdir()] == ["old"]
+
+
+def link_to(path: Path, other: Path) -> None:
+    other.write_text("a person's work")
+    path.symlink_to(other)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        link_to,
+        lambda path, other: path.symlink_to(other),
+        lambda path, _: os.mkfifo(path),
+        lambda path, _: path.mkdir(),
+    ],
+    ids=["link", "link to nothing", "pipe", "folder"],
+)
+def test_a_lock_is_a_file_and_nothing_else(tmp_path: Path, make: Callable[[Path, Path], None]) -> None:
+    """The holder's name is written into it: through a link it would take the place of what somebody else has written."""
+    path, other = tmp_path / ".x.lock", tmp_path / "other"
+    make(path, other)
+    message = r"^run x cannot be locked: \.x\.lock is a link or no file$"
+    with pytest.raises(UserError) as caught, files.lock(path, "run x"):
+        pass
+    assert re.fullmatch(message, caught.value.message) and caught.value.remedy == "Remove it."
+    assert not files.is_locked(path) and files.read_holder(path) is None
+    assert (other.read_text() == "a person's work") if make is link_to else not other.exists()
+
+
+def test_little_is_read_of_a_lock_that_is_held(tmp_path: Path) -> None:
+    """Whatever else stands in it, and in whatever encoding."""
+    path = tmp_path / ".x.lock"
+    path.write_bytes(b"process 1 since 2026-01-01 00:00:00 \xff")
+    os.truncate(path, 1 << 30)
+    holder = os.fork()
+    if not holder:
+        fcntl.flock(os.open(path, os.O_RDWR), fcntl.LOCK_EX)
+        signal.pause()
+    try:
+        while not files.is_locked(path):
+            time.sleep(0.01)
+        told = files.read_holder(path)
+        assert told is not None and told.startswith("process 1 since 2026-01-01") and len(told) == files.HOLDER
+        with pytest.raises(UserError, match="run x is in use by process 1 since"), files.lock(path, "run x"):
+            pass
+    finally:
+        os.kill(holder, signal.SIGKILL)
+        os.waitpid(holder, 0)
 
 
 def test_a_lock_keeps_another_process_out_and_ends_with_its_holder(tmp_path: Path) -> None:

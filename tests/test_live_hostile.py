@@ -404,6 +404,9 @@ def test_no_link_is_followed_in_a_lab_that_was_given(tmp_path: Path, monkeypatch
         (runs[0] / name).symlink_to(secret / name)
     (runs[1] / "summary.json").unlink()
     (runs[1] / "summary.json").symlink_to(secret / "summary.json")
+    (secret / "lock").write_text("TOPSECRET")
+    for name in ("mine", "yours", "staged"):
+        (out / f".{name}.lock").symlink_to(secret / "lock")
     (out / "staged" / "pipeline.json").symlink_to(secret / "pipeline.json")
     for name in ("Readme.md", "config.toml", "prepare.py"):
         (experiment / name).unlink(missing_ok=True)
@@ -428,6 +431,13 @@ def test_no_link_is_followed_in_a_lab_that_was_given(tmp_path: Path, monkeypatch
         problem = {row["run"]: row["problem"] for row in server.get("runs").json["rows"]}["yours"]
         assert problem == "summary.json cannot be read: it is a link, which is not followed here"
         assert server.post("go_on", {"id": "class/spaces/mine"}).status in (400, 409)
+        for dry in (True, False):
+            pruned = server.post("prune", {"ids": ["class/spaces/mine", "class/spaces/staged/base"], "dry": dry}).json
+            assert pruned["kept"] == [
+                f"run {name} cannot be locked: .{lock}.lock is a link or no file"
+                for name, lock in (("mine", "mine"), ("staged/base", "staged"))
+            ]
+        assert (secret / "lock").read_text() == "TOPSECRET" and runs[0].is_dir()
         start = {"lab": "class", "experiment": "spaces", "command": "train", "name": "mine"}
         assert "it is a link" in server.post("start", start).error or server.post("start", start).status == 409
         assert (secret / "mine.log").read_text() == '"""TOPSECRET"""'

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import quote
@@ -23,6 +25,7 @@ from core import files
 from core.tracking.run import lock_file
 
 ID = "experiments/spaces"
+ROOT, PYTHON = Path(__file__).parent.parent, sys.executable
 STAGES = '\n[[stages]]\nname = "base"\n[[stages]]\nname = "chat"\n'
 
 
@@ -85,6 +88,71 @@ def test_a_sweep_that_was_started_elsewhere_is_busy_as_long_as_it_works(server: 
         os.kill(holder, signal.SIGKILL)
         os.waitpid(holder, 0)
     until(lambda: not server.get(f"sweep?id={ID}/sweeps/lr").json["busy"], 10)
+
+
+def test_a_run_with_stages_is_busy_between_two_of_them(server: LiveServer, lab: Path) -> None:
+    """Whoever takes it through its stages has its lock, also while none of them trains."""
+    id, stage = "experiments/staged/whole", "experiments/staged/whole/base"
+    holder = os.fork()
+    if not holder:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        with files.lock(lock_file(lab / "staged" / "out" / "whole"), "run"):
+            signal.pause()
+    try:
+        until(lambda: server.get(f"pipeline?id={id}").json["busy"], 10)
+        assert server.get(f"pipeline?id={id}").json["row"]["status"] == "running"
+        assert server.get(f"run?id={stage}").json["busy"] is True
+        for each in (id, stage):
+            assert server.post("go_on", {"id": each}).error == f"{each} is running"
+        assert server.post("prune", {"ids": [stage], "dry": True}).error == f"{stage} is a stage of a run that trains"
+        assert server.post("stop", {"id": stage}).json["process"] == holder
+        assert os.waitpid(holder, 0)[0] == holder
+        holder = 0
+    finally:
+        if holder:
+            os.kill(holder, signal.SIGKILL)
+            os.waitpid(holder, 0)
+    until(lambda: not server.get(f"pipeline?id={id}").json["busy"], 10)
+
+
+LOOP = """
+import sys
+from core.lab import pipeline
+
+def evaluate(model):
+    print("evaluating", flush=True)
+    sys.stdin.readline()
+
+pipeline.evaluate = evaluate
+sys.argv[1:] = ["loop", "staged", "--run", "real"]
+from core.cli.main import main
+main()
+"""
+
+
+@pytest.mark.slow
+def test_a_loop_in_a_terminal_is_stopped_between_two_stages(server: LiveServer, lab: Path) -> None:
+    id = "experiments/staged/real"
+    with subprocess.Popen(
+        [PYTHON, "-c", LOOP], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=lab.parent, env=os.environ | {"PYTHONPATH": str(ROOT)}
+    ) as loop:  # fmt: skip
+        assert loop.stdout and any(line == "evaluating\n" for line in loop.stdout)
+        found = until(lambda: server.get(f"pipeline?id={id}").json, 10)
+        assert (found["busy"], found["row"]["status"]) == (True, "running")
+        assert server.post("go_on", {"id": id}).status == 409
+        assert server.post("stop", {"id": id}).json["process"] == loop.pid
+        assert loop.wait(60) == 130
+    found = until(lambda: (found := server.get(f"pipeline?id={id}").json)["busy"] is False and found, 10)
+    assert found["row"]["status"] == "interrupted"
+
+
+def test_the_stages_that_are_removed_leave_nothing_of_the_run(server: LiveServer, lab: Path) -> None:
+    id = "experiments/staged/whole"
+    for stage in ("base", "chat"):
+        assert server.get(f"pipeline?id={id}").status == 200
+        assert server.post("prune", {"ids": [f"{id}/{stage}"]}).json["removed"] == [f"{id}/{stage}"]
+    assert server.get(f"pipeline?id={id}").status == 404
+    assert not list((lab / "staged" / "out").glob("[!.]*"))
 
 
 def test_a_whole_has_a_row_and_notes(server: LiveServer) -> None:

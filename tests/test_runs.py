@@ -119,6 +119,38 @@ def test_a_run_in_use_stays(many: Path, terrarium: Terrarium) -> None:
     assert "bad" in left(many)
 
 
+def staged_run(experiment: Path, name: str) -> Path:
+    """A run with two stages, both of them failed."""
+    whole = experiment / "out" / name
+    for stage in ("base", "chat"):
+        run_folder(experiment, f"{name}/{stage}", status="failed")
+    files.write_json(whole / "pipeline.json", {"stages": ["base", "chat"]})
+    (whole / "report.html").write_text("about both")
+    lock_file(whole / "chat").touch()
+    return whole
+
+
+def test_stages_of_a_run_that_is_at_work_on_another_stay(spaces: Path, terrarium: Terrarium) -> None:
+    whole = staged_run(spaces, "whole")
+    with files.lock(lock_file(whole), "run spaces/whole"):
+        told = terrarium("runs", "spaces", "--prune", "--yes").stdout
+    assert all(f"kept: run whole/{stage} is in use by process {os.getpid()}" in told for stage in ("base", "chat"))
+    assert (whole / "base").is_dir() and (whole / "chat").is_dir()
+
+
+def test_with_the_last_stage_goes_what_is_about_all_of_them(spaces: Path, terrarium: Terrarium) -> None:
+    whole, half, begun = (staged_run(spaces, name) for name in ("whole", "half", "begun"))
+    files.write_json(
+        half / "chat" / "summary.json", {"experiment": "spaces", "run": "half/chat", "status": "completed"}
+    )
+    with another_process_that_locks(begun / ".third.lock"):  # a stage that has no folder yet
+        assert terrarium("runs", "spaces", "--prune", "--yes").exit_code == 0
+    assert left(spaces) == ["begun", "half"] and not whole.exists()
+    assert sorted(path.name for path in half.glob("[!.]*")) == ["chat", "pipeline.json", "report.html"]
+    assert sorted(path.name for path in begun.glob("[!.]*")) == ["pipeline.json", "report.html"]
+    assert not list((spaces / "out").glob(".tmp-*"))
+
+
 def test_nobody_to_ask_is_told(many: Path, terrarium: Terrarium) -> None:
     result = terrarium("runs", "spaces", "--prune")
     assert result.exit_code == 2

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 import re
 import shutil
@@ -17,11 +18,14 @@ from conftest import PREPARE, TINY
 from copies import Lab, tiny
 from cutting import Forks
 
-from core import open_experiment
+from core import files, open_experiment
 from core.cli.main import cli
 from core.errors import UserError
+from core.lab import pipeline
 from core.stages import read_stages
+from core.sweeps.workers import user_of
 from core.toml import file_settings
+from core.tracking.run import lock_file
 
 Terrarium = Callable[..., Result]
 STAGES = """
@@ -208,6 +212,40 @@ def test_fresh_sets_the_whole_run_aside_or_one_stage(looped: Path, terrarium: Te
     assert told.exit_code == 0 and "The old run default is now default-1." in told.stdout
     assert summary_of(looped, "long", "default-1")["run"] == "default-1/long"
     assert pipeline_of(looped)["table"]["val_loss"].keys() == {"short", "long", "again"}
+
+
+@pytest.mark.parametrize(
+    ("command", "is_locked"),
+    [
+        (("loop", "spaces"), True),
+        (("train", "spaces"), True),
+        (("loop", "spaces", "--stage", "short"), False),
+        (("train", "spaces", "--run", "default/short"), False),
+    ],
+)
+def test_a_run_is_in_use_also_while_none_of_its_stages_trains(
+    staged: Path, terrarium: Terrarium, monkeypatch: pytest.MonkeyPatch, command: tuple[str, ...], is_locked: bool
+) -> None:
+    """A stage alone leaves the others to whoever wants to train them at the same time."""
+    users: list[str] = []
+
+    def load_model(*arguments: object) -> None:
+        users.extend(user_of(staged / "out" / name) for name in ("default", "default/short"))
+        raise UserError("seen")
+
+    monkeypatch.setattr(pipeline, "load_model", load_model)
+    assert "seen" in terrarium(*command).stderr
+    assert [user.startswith(f"process {os.getpid()} since ") for user in users] == [is_locked, False]
+    assert user_of(staged / "out" / "default") == ""
+
+
+def test_a_second_process_that_wants_the_same_stages_is_told(staged: Path, terrarium: Terrarium) -> None:
+    with files.lock(lock_file(staged / "out" / "default"), "it"):
+        told = terrarium("loop", "spaces")
+        assert told.exit_code == 2 and f"run spaces/default is in use by process {os.getpid()} since " in told.stderr
+        assert "Wait until it ends, or choose another name: --run NAME" in told.stderr
+        assert not (staged / "out" / "default").exists()
+        assert terrarium("train", "spaces", "--stage", "short").exit_code == 0
 
 
 def test_a_stage_needs_the_one_before(staged: Path, terrarium: Terrarium) -> None:

@@ -18,7 +18,7 @@ from collections.abc import Callable, Sequence
 from multiprocessing import forkserver
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -816,6 +816,21 @@ def test_a_run_that_another_process_trains_is_waited_for(finished: Path) -> None
     assert user_of(run) == ""
     with files.lock(finished / "out" / f".{RUNS[0]}.lock", "it"):
         assert user_of(run).startswith(f"process {os.getpid()} since ")
+
+
+def test_a_run_whose_stages_another_process_takes_is_waited_for(spaces: Path) -> None:
+    """Between two stages only the lock of the run is held."""
+    said: list[str] = []
+    sweep = SimpleNamespace(out=spaces / "out")
+    launcher = SimpleNamespace(shares=[], is_here=False)
+    crew = workers.Crew(
+        cast(Any, SimpleNamespace(sweep=sweep)), cast(Any, launcher), show=print, ended=print, say=said.append
+    )
+    point = Point("p0", {}, (), None, Config(), ("base", "chat"))
+    assert crew.may_start(point)
+    with files.lock(spaces / "out" / ".p0.lock", "it"):
+        assert not crew.may_start(point) and said[0].startswith(f"p0 is still in use by process {os.getpid()} since ")
+    assert crew.may_start(point)
 
 
 def test_points_that_prepare_otherwise_have_datasets_of_their_own(spaces: Path) -> None:

@@ -5,6 +5,7 @@ What a stage has is on disk when it ends, so that the same command goes on after
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -23,7 +24,7 @@ from core.lab.opened import Opened, as_read, prepared
 from core.lab.reporting import report_of_model, report_of_run, say_samples
 from core.lab.sampling import sample
 from core.lab.stages import at_stage, is_finished, named, split_name
-from core.lab.training import Wish, origin_of, refuse_impossible, train_run
+from core.lab.training import BUSY, Wish, origin_of, refuse_impossible, train_run
 from core.report.pipeline_report import write_pipeline_report
 from core.report.stage_figures import OTHERS
 from core.stages import Stage
@@ -82,17 +83,18 @@ def train_stages(opened: Opened, wish: Wish) -> Run:
 
     Raises UserError, RunFailed and Interrupted.
     """
-    run, folder = None, opened.out / split_name(opened, wish.name, wish.stage)[0]
-    for at, dataset, of_stage in ways(opened, wish):
-        run, is_new = train_stage(at, dataset, of_stage)
-        if is_new:
-            model = load_model(at, run.name)
-            model.evaluate()
-            measure_after_stage(opened, at, model)
-        report_of_run(run.folder)
-    assert run is not None  # there is a stage
-    report_of_pipeline(opened, folder)
-    return run
+    run = None
+    with claimed(opened, wish) as folder:
+        for at, dataset, of_stage in ways(opened, wish):
+            run, is_new = train_stage(at, dataset, of_stage)
+            if is_new:
+                model = load_model(at, run.name)
+                model.evaluate()
+                measure_after_stage(opened, at, model)
+            report_of_run(run.folder)
+        assert run is not None  # there is a stage
+        report_of_pipeline(opened, folder)
+        return run
 
 
 def loop_stages(opened: Opened, wish: Wish, show: Callable[[str], Any] | None = None) -> Path:
@@ -100,39 +102,50 @@ def loop_stages(opened: Opened, wish: Wish, show: Callable[[str], Any] | None = 
 
     Raises as `train_stages`.
     """
-    folder = opened.out / split_name(opened, wish.name, wish.stage)[0]
-    for at, dataset, of_stage in ways(opened, wish):
-        run, is_new = train_stage(at, dataset, of_stage)
-        if not is_new:
-            continue
-        model = load_model(at, run.name)
-        evaluate(model)
-        samples = sample(model, show=show)
-        say_samples(opened.listener, samples, first_is_shown=show is not None)
-        report_of_model(model, samples)
-        measure_after_stage(opened, at, model)
-    page = report_of_pipeline(opened, folder)
-    opened.listener.say(f"report: {page}")
-    return page
+    with claimed(opened, wish) as folder:
+        for at, dataset, of_stage in ways(opened, wish):
+            run, is_new = train_stage(at, dataset, of_stage)
+            if not is_new:
+                continue
+            model = load_model(at, run.name)
+            evaluate(model)
+            samples = sample(model, show=show)
+            say_samples(opened.listener, samples, first_is_shown=show is not None)
+            report_of_model(model, samples)
+            measure_after_stage(opened, at, model)
+        page = report_of_pipeline(opened, folder)
+        opened.listener.say(f"report: {page}")
+        return page
+
+
+@contextlib.contextmanager
+def claimed(opened: Opened, wish: Wish) -> Iterator[Path]:
+    """Take all stages of a run in this context: its lock is held, also between two stages, so that nobody thinks that it rests.
+
+    Yields its folder. One stage alone needs that stage's lock only: several may train at once. Raises UserError where the folder
+    is a run without stages, and if another process has the lock.
+    """
+    name, chosen = split_name(opened, wish.name, wish.stage)
+    folder, title = opened.out / name, f"{opened.experiment.name}/{name}"
+    if (folder / "summary.json").is_file():
+        raise UserError(
+            f"{title} is a run without stages",
+            place=str(folder),
+            remedy="Choose another name: `run=NAME`. Or rename the folder.",
+        )
+    with contextlib.nullcontext() if chosen else files.lock(lock_file(folder), f"run {title}", BUSY):
+        yield folder
 
 
 def ways(opened: Opened, wish: Wish) -> Iterator[tuple[Opened, Dataset, Wish]]:
     """The experiment as each stage has it, with its dataset and the wish for its run. A fresh start sets the whole run aside first.
 
-    Raises UserError where the run's folder is a run without stages, and where the stage that another goes on from is not
-    finished, or was trained again since.
+    Raises UserError where the stage that another goes on from is not finished, or was trained again since.
     """
     name, chosen = split_name(opened, wish.name, wish.stage)
     folder = opened.out / name
-    if (folder / "summary.json").is_file():
-        raise UserError(
-            f"{opened.experiment.name}/{name} is a run without stages",
-            place=str(folder),
-            remedy="Choose another name: `run=NAME`. Or rename the folder.",
-        )
     if wish.fresh and not chosen and (folder / PIPELINE).is_file():
-        with files.lock(lock_file(folder), f"run {opened.experiment.name}/{name}"):
-            opened.listener.say(f"The old run {name} is now {set_aside(folder).name}.")
+        opened.listener.say(f"The old run {name} is now {set_aside(folder).name}.")
     # First of all, so that a mistake in the last stage is known before the first one trains.
     stages = prepared_stages(opened, chosen)
     for stage in (named(opened, chosen),) if chosen else opened.stages:

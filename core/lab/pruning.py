@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
-from collections.abc import Sequence
+import os
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +14,7 @@ from core import durable, files
 from core.errors import UserError
 from core.plugins.discovery import Experiment
 from core.tracking.figures import read_figures
-from core.tracking.run import DEFAULT, lock_file, name_of, run_folders
+from core.tracking.run import DEFAULT, PIPELINE, lock_file, name_of, run_folders
 
 KEPT = DEFAULT  # other runs are compared with it, in EXPERIMENT_LOG.md too
 
@@ -72,11 +74,11 @@ def chosen(runs: Sequence[Listed], older_than: float | None, keep: int | None) -
 
 
 def condemn(runs: Sequence[tuple[Listed, str]]) -> tuple[list[Condemned], list[str]]:
-    """The runs that are not in use, and a sentence about each run that is."""
+    """The runs that are not in use, and a sentence about each run that is, or cannot be locked."""
     free, kept = [], []
     for run, why in runs:
         try:
-            with files.lock(lock_file(run.folder), f"run {run.name}"):
+            with locked(run.folder):
                 free.append(Condemned(run, why, size_of(run.folder)))
         except UserError as error:
             kept.append(error.message)
@@ -89,9 +91,46 @@ def size_of(folder: Path) -> int:
 
 
 def remove(folder: Path) -> None:
-    """Remove a run. If it is interrupted, the run is intact, or a hidden folder that `files.tidy` removes."""
-    with files.lock(lock_file(folder), f"run {name_of(folder)}"):
-        hidden = files.temporary_name(folder)
-        durable.rename(folder, hidden)
-        durable.sync_path(folder.parent)
+    """Remove a run, or a stage of one: with the last stage goes what is about all of them.
+
+    If it is interrupted, the run is intact, or a hidden folder that `files.tidy` removes.
+    """
+    with locked(folder), contextlib.ExitStack() as others:
+        gone = folder.parent if is_last_stage(folder, others) else folder
+        hidden = files.temporary_name(gone)
+        durable.rename(gone, hidden)
+        durable.sync_path(gone.parent)
         durable.remove_tree(hidden)
+
+
+@contextlib.contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Hold the lock of a run, and of a stage's run with all stages, which may be at work on another. Raises UserError."""
+    name = name_of(folder)
+    with contextlib.ExitStack() as stack:
+        for each in [folder.parent, folder] if is_stage(folder) else [folder]:
+            stack.enter_context(files.lock(lock_file(each), f"run {name}"))
+        yield
+
+
+def is_stage(folder: Path) -> bool:
+    return (folder.parent / PIPELINE).is_file()
+
+
+def is_last_stage(folder: Path, locks: contextlib.ExitStack) -> bool:
+    """Whether a run folder is the only stage that is left of a run, and none begins. locks: gets those of the stages that were there."""
+    whole = folder.parent
+    if (
+        not is_stage(folder) or whole.is_symlink() or os.name == "nt"
+    ):  # there a folder with an open file cannot be renamed
+        return False
+    stages = {path.parent for path in whole.glob("*/summary.json") if not path.parent.name.startswith(".")}
+    if stages - {folder}:
+        return False
+    try:
+        for path in whole.glob(".*.lock"):
+            if path != lock_file(folder):
+                locks.enter_context(files.lock(path, f"run {name_of(folder)}"))
+    except UserError:
+        return False
+    return True

@@ -48,6 +48,8 @@ from core.training.saver import saving_thread
 from core.training.team import ALONE, Team
 from core.training.trainer import train
 
+BUSY = "Wait until it ends, or choose another name: `run=NAME`."  # what to do about a run that another process trains
+
 
 @dataclass(frozen=True)
 class Started:
@@ -109,8 +111,7 @@ def train_run(opened: Opened, dataset: Dataset, wish: Wish) -> Run:
         )
     config = replaced(opened.config, {"train.model": with_open_params(opened.config.train.model, opened.plugins)})
     run = Run(opened.experiment, wish.name or opened.default_run, config, wish.description)
-    busy = "Wait until it ends, or choose another name: `run=NAME`."
-    with files.lock(lock_file(run.folder), f"run {run.title}", busy):
+    with files.lock(lock_file(run.folder), f"run {run.title}", BUSY):
         beginning = begin(run, dataset, resume=wish.resume, fresh=wish.fresh)
         if beginning.kind == "finished":
             if not has_log_entry(run):

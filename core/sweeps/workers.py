@@ -126,7 +126,8 @@ class Crew:
         unsettled = [job for job in self.running if not (job.folders[0] / "config.toml").exists()]
         if self.launcher.is_here and any(shape(job.point) == shape(point) for job in unsettled):
             return False
-        if holder := next(filter(None, map(user_of, point.folders(out))), ""):
+        folders = dict.fromkeys([out / point.run, *point.folders(out)])  # between two stages only the first is locked
+        if holder := next(filter(None, map(user_of, folders)), ""):
             if point.run not in self.waited:
                 self.waited.add(point.run)
                 self.say(f"{point.run} is still in use by {holder}: waiting for it")
@@ -222,7 +223,9 @@ def user_of(folder: Path) -> str:
         with files.lock(path, "it"):
             return ""
     except UserError as error:
-        return error.message.removeprefix("it is in use by ")
+        if error.message.startswith(in_use := "it is in use by "):
+            return error.message.removeprefix(in_use)
+        raise
 
 
 def error_of(sweep: Sweep, log: Path, code: int) -> str:

@@ -35,12 +35,7 @@ def stop(folder: Path, title: str) -> int:
 
 def holder_of(lock: Path) -> int | None:
     """The process that a held lock names; None if nobody holds it."""
-    if not files.is_locked(lock):
-        return None
-    try:
-        found = re.match(r"process (\d+) since ", lock.read_text(encoding="utf-8", errors="replace")[:200])
-    except OSError:
-        return None
+    found = re.match(r"process (\d+) since ", files.read_holder(lock) or "")
     return int(found[1]) if found and files.is_alive(int(found[1])) else None
 
 

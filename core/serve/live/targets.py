@@ -34,8 +34,11 @@ class Target:
 
     @property
     def folders(self) -> list[Path]:
-        """The folders that whoever works on it may have locked."""
-        return list(dict.fromkeys([self.folder, *(entry.folder for entry in self.entries if not self.sweep)]))
+        """The folders that whoever works on it may have locked: of a stage, that of the run with all stages, too."""
+        found = [self.folder]
+        for entry in () if self.sweep else self.entries:
+            found += [entry.folder, *([entry.folder.parent] if entry.stage else [])]
+        return list(dict.fromkeys(found))
 
 
 def find_target(catalog: Catalog, id: str) -> Target:
