@@ -194,6 +194,46 @@ def test_removed_runs_are_forgotten() -> None:
     assert view.rows() == [] and view.short_rows == {}
 
 
+def test_rows_are_told_while_another_thread_makes_some() -> None:
+    view = View(Catalog(list), READ)
+
+    class Entries(dict[str, Any]):
+        def __contains__(self, id: object) -> bool:
+            view.whole_rows[f"{id}+"] = cast(Any, (None, {}))
+            return True
+
+    view.catalog.entries, view.whole_rows["x/y/z"] = Entries(), cast(Any, (None, {}))
+    assert view.rows() == [] and list(view.whole_rows) == ["x/y/z"]
+
+
+@pytest.mark.parametrize("ask", ["table", "metrics", "curve"])
+def test_rows_that_come_while_others_are_joined_stay(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ask: str
+) -> None:
+    """A second thread reads on between the joining of the rows and the moment in which they take the place of the parts."""
+    path, tables = tmp_path / "metrics.csv", Tables()
+    path.write_text("step,loss,late\n1,2,\n")
+    table, join, readers = tables.of(path), np.concatenate, list[threading.Thread]()
+
+    def joined(rows: Any) -> Any:
+        if not readers:
+            with path.open("a") as file:
+                file.write("2,3,4\n")
+            readers.append(threading.Thread(target=tables.of, args=(path,)))
+            found = join(rows)
+            readers[0].start()
+            readers[0].join(0.3)  # with a lock it has to wait
+            return found
+        return join(rows)
+
+    monkeypatch.setattr("core.serve.live.tables.np.concatenate", joined)
+    found: Any = getattr(table, ask)
+    found = found("loss", "step") if ask == "curve" else found
+    readers[0].join()
+    x, y = tables.of(path).curve("loss", "step")
+    assert (x.tolist(), y.tolist()) == ([1, 2], [2, 3]) and table.metrics == ["loss", "late"]
+
+
 def test_half_a_line_waits_and_a_new_file_is_read_anew(tmp_path: Path) -> None:
     path, tables = tmp_path / "metrics.csv", Tables()
     path.write_text("step,loss\n1,0.5\n2,0.")
