@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import socket
 import threading
 import time
+from collections.abc import Awaitable, Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, cast
 from urllib.parse import quote
 
@@ -21,10 +24,12 @@ import uvicorn
 from live import READ, TOKEN, LiveServer, showing, write_experiment, write_run
 
 from core import process
+from core.serve.errors import Refused
 from core.serve.limits import Limits
 from core.serve.live.answering import ANSWERS
 from core.serve.live.catalog import Catalog
 from core.serve.live.labs import Lab
+from core.serve.live.shelf import OpenedWhenAsked
 from core.serve.live.tables import MetricsTable, Tables, thinned
 from core.serve.live.view import View
 from core.serve.server import Address, Server, connection_type
@@ -188,6 +193,40 @@ def test_samples_are_read_on_from_where_they_ended(runs: Path, monkeypatch: pyte
         assert go_on(fourth)["problem"] == "samples.json: not the samples of a run"
 
 
+def test_only_models_that_nobody_uses_make_room(runs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody who asks one after the other waits. A model is in use from when it is found until its worker knows of the request."""
+    for name in ("a0", "a1", "b"):
+        (runs / "out" / name / "checkpoints" / "best").mkdir(parents=True)
+    catalog = Catalog(lambda: [Lab("experiments", runs.parent, False)])
+    shelf, told = OpenedWhenAsked(catalog, Limits()), list[str]()
+
+    def opened(name: str, entry: Any) -> Any:
+        told.append(f"+{name[-2:]}")
+        return SimpleNamespace(worker=SimpleNamespace(is_idle=True, close=lambda: told.append(f"-{name[-2:]}")))
+
+    monkeypatch.setattr(shelf, "opened", opened)
+
+    async def ask(name: str, *, meanwhile: Callable[[], Awaitable[None]] | None = None) -> None:
+        async with shelf.using(f"spaces/{name}"):
+            if meanwhile:
+                await meanwhile()
+
+    async def others() -> None:
+        await ask("a1")
+        await ask("b")
+        assert told == ["+a0", "+a1", "-a1", "+/b"]
+        monkeypatch.setattr("core.serve.live.shelf.weights_of", lambda entry: (1, 1))
+        await ask("a0")  # newer weights wait
+        with pytest.raises(Refused, match="2 models are in use"):
+            await ask("b", meanwhile=lambda: ask("a1"))
+        shelf.catalog.entries = {}
+        shelf.close_unused()
+        assert told[4:] == ["-/b", "+/b", "-/b"] and shelf.timer
+        shelf.timer.cancel()
+
+    asyncio.run(ask("a0", meanwhile=others))
+
+
 def test_removed_runs_are_forgotten() -> None:
     view = View(Catalog(list), READ)
     view.short_rows["x/y/z"] = cast(Any, (None, {}))
@@ -207,9 +246,7 @@ def test_rows_are_told_while_another_thread_makes_some() -> None:
 
 
 @pytest.mark.parametrize("ask", ["table", "metrics", "curve"])
-def test_rows_that_come_while_others_are_joined_stay(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ask: str
-) -> None:
+def test_rows_that_come_while_others_are_joined_stay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ask: str) -> None:
     """A second thread reads on between the joining of the rows and the moment in which they take the place of the parts."""
     path, tables = tmp_path / "metrics.csv", Tables()
     path.write_text("step,loss,late\n1,2,\n")

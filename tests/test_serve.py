@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import concurrent.futures
 import contextlib
 import gc
@@ -46,7 +45,7 @@ def server(place: Path) -> Iterator[Running]:
 
 
 def model_of(server: Running, name: str) -> Any:
-    return asyncio.run(server.shelf.find(name)).model
+    return server.shelf.find(name).model
 
 
 def test_what_there_is(server: Running) -> None:
