@@ -22,6 +22,7 @@ pytest.importorskip("uvicorn", reason="needs the extra serve")
 
 import uvicorn
 from live import READ, TOKEN, LiveServer, showing, write_experiment, write_run
+from starlette.datastructures import QueryParams
 
 from core import process
 from core.serve.errors import Refused
@@ -29,6 +30,8 @@ from core.serve.limits import Limits
 from core.serve.live.answering import ANSWERS
 from core.serve.live.catalog import Catalog
 from core.serve.live.labs import Lab
+from core.serve.live.parameters import Parameters
+from core.serve.live.samples import about_samples
 from core.serve.live.shelf import OpenedWhenAsked
 from core.serve.live.tables import MetricsTable, Tables, thinned
 from core.serve.live.view import View
@@ -156,6 +159,7 @@ def test_answers_of_sweeps_and_stages_follow_their_files(runs: Path, monkeypatch
 
 def test_samples_are_read_on_from_where_they_ended(runs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("core.serve.live.samples.PART", 1000)
+    monkeypatch.setattr("core.serve.live.samples.PARTS", 1)
     folder, asked = runs / "out" / "a0", f"samples?id={ID}/a0"
 
     def answered(step: int, text: str) -> None:
@@ -191,6 +195,29 @@ def test_samples_are_read_on_from_where_they_ended(runs: Path, monkeypatch: pyte
         assert at_the_end["is_new"] and at_the_end["evaluations"][0]["answers"][0]["right"] is True
         (folder / "samples.json").write_text("5")
         assert go_on(fourth)["problem"] == "samples.json: not the samples of a run"
+
+
+def test_many_answers_come_in_parts(runs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All of a file that is not too long, and of a longer one the last ones, with a word about it."""
+    monkeypatch.setattr("core.serve.live.samples.PART", 1000)
+    view, folder = View(Catalog(lambda: [Lab("experiments", runs.parent, False)]), READ), runs / "out" / "a0"
+
+    def shown() -> tuple[list[int], bool]:
+        parts, asked = list[Any](), f"id={ID}/a0"
+        while not parts or parts[-1]["more"]:
+            parts.append(about_samples(view, Parameters(QueryParams(asked))))
+            asked = f"id={ID}/a0&file={parts[-1]['file']}&next={parts[-1]['next']}"
+        assert [part["is_new"] for part in parts] == [True] + [False] * (len(parts) - 1)
+        assert not any(part["is_cut"] for part in parts[1:])
+        return [one["step"] for part in parts for one in part["evaluations"]], parts[0]["is_cut"]
+
+    for step in range(100):
+        write_answers(folder, step, [("ab: ", "a b", "a" * 200, False)])
+    assert shown() == (list(range(100)), False)
+    for step in range(100, 150):
+        write_answers(folder, step, [("ab: ", "a b", "a" * 200, False)])
+    steps, is_cut = shown()
+    assert is_cut and steps == list(range(steps[0], 150)) and 120 < len(steps) < 140
 
 
 def test_only_models_that_nobody_uses_make_room(runs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
