@@ -19,6 +19,10 @@ pytest.importorskip("uvicorn", reason="needs the extra serve")
 
 from live import TOKEN, LiveServer, showing, write_experiment, write_run
 
+from core.plugins.discovery import discover
+from core.serve.live.catalog import Catalog
+from core.serve.live.labs import given_labs, own_labs
+
 ID = "experiments/spaces/bad"  # a run that is not there
 NUMBER = itertools.count()
 SCRIPT = "<script>alert(1)</script><img src=x onerror=alert(2)>"
@@ -346,6 +350,96 @@ def test_a_name_that_is_no_text_is_left_out_with_a_note(tmp_path: Path) -> None:
         assert "class/spaces/new" in next(changes)
         assert [row["run"] for row in server.get("runs?sort=run").json["rows"]] == ["good", "new"]
         assert "bad\\udcff" in server.get("lab").json["experiments"][0]["problem"]
+
+
+def shut(folder: Path) -> None:
+    """Make a folder one that nobody may look into. The superuser may: instead it is a link that leads nowhere, with an error."""
+    folder.rename(folder.with_name(f".{folder.name}"))
+    if os.geteuid():
+        folder.mkdir(0)
+    else:
+        folder.symlink_to("x" * 300)
+
+
+def opened(folder: Path) -> None:
+    """Make it what it was."""
+    folder.rmdir() if os.geteuid() else folder.unlink()
+    folder.with_name(f".{folder.name}").rename(folder)
+
+
+def test_a_folder_that_cannot_be_read_hides_no_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither an experiment, nor a run, a stage or the sweeps. It has a note while it is closed."""
+    own, note = write_experiment(tmp_path / "experiments" / "spaces"), "left out, as they cannot be read"
+    write_run(own, "good")
+    for name in ("sweeps", "private"):
+        write_run(own, name)
+    for stage in ("base", "chat"):
+        (own / "out" / "staged").mkdir(exist_ok=True)
+        write_run(own, "moved", run=f"staged/{stage}").rename(own / "out" / "staged" / stage)
+    (own / "out" / "staged" / "pipeline.json").write_text('{"stages": ["base", "chat"]}')
+    secret = write_experiment(tmp_path / "experiments" / "secret")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("TERRARIUM_EXPERIMENTS", raising=False)
+    catalog = Catalog(own_labs)
+    catalog.update(thorough=True)
+    everything = set(catalog.entries)
+    assert len(everything) == 5 and catalog.problems == {}
+    folders = [secret, *(own / "out" / name for name in ("private", "sweeps", "staged/chat"))]
+    for folder in folders:
+        shut(folder)
+    catalog.update(thorough=True)
+    assert set(catalog.entries) == {f"experiments/spaces/{name}" for name in ("good", "staged/base")}
+    assert catalog.problems == {"experiments": f"{note}: secret"} and len(catalog.places) == 1
+    assert catalog.places[own].problem.startswith(f"{note}: ")
+    assert set(catalog.places[own].problem.partition(": ")[2].split(", ")) == {"private", "sweeps", "staged/chat"}
+    assert [experiment.name for experiment in discover() if experiment.folder.parent == own.parent] == ["spaces"]
+    for folder in folders:
+        opened(folder)
+    catalog.update(thorough=True)
+    assert set(catalog.entries) == everything and catalog.problems == {} and len(catalog.places) == 2
+    assert catalog.places[own].problem == ""
+
+
+@pytest.mark.skipif(not os.geteuid(), reason="the superuser may look into every folder")
+def test_what_is_closed_later_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Closing and opening a folder leaves its time as it is."""
+    monkeypatch.setattr("core.serve.live.catalog.YOUNG", 0)
+    own, note = write_experiment(tmp_path / "class" / "spaces"), "left out, as they cannot be read"
+    runs = [write_run(own, name) for name in ("good", "shut")]
+    catalog = Catalog(lambda: given_labs([tmp_path / "class"]))
+    for folder, name, left in ((runs[1], "shut", 1), (own / "out", "out", 0)):
+        for mode in (0o700, 0, 0o700):
+            folder.chmod(mode)
+            catalog.update()
+            place = catalog.places[own]
+            assert place.problem == ("" if mode == 0o700 else f"{note}: {name}"), oct(mode)
+            assert len(catalog.entries) == (2 if mode == 0o700 else left)
+    (own / "out").chmod(0o300)
+    anew = Catalog(catalog.find_labs)
+    anew.update()
+    (own / "out").chmod(0o700)
+    assert anew.places[own].problem == f"{note}: out"
+    own.chmod(0)
+    write_run(write_experiment(tmp_path / "class" / "other"), "x")
+    catalog.update(thorough=True)
+    own.chmod(0o700)
+    assert list(catalog.entries) == ["class/other/x"] and catalog.problems == {"class": f"{note}: spaces"}
+
+
+def test_a_problem_goes_when_its_cause_has_gone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where no folder of runs has changed."""
+    own = write_experiment(tmp_path / "class" / "spaces")
+    write_run(own, "good")
+    catalog = Catalog(lambda: given_labs([tmp_path / "class"]))
+    catalog.update()
+    with monkeypatch.context() as failing:
+        failing.setattr("core.serve.live.catalog.is_settled", lambda entry: 1 / 0)
+        catalog.update()
+        assert "division" in catalog.places[own].problem and len(catalog.entries) == 1
+    monkeypatch.setattr("core.serve.live.catalog.YOUNG", 0)
+    version = catalog.version
+    catalog.update()
+    assert catalog.places[own].problem == "" and catalog.changed_since(version) == {"class/spaces"}
 
 
 def test_a_pipe_holds_nobody_up(tmp_path: Path) -> None:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import socket
 import threading
 import time
+from collections.abc import Awaitable, Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, cast
 from urllib.parse import quote
 
@@ -19,12 +22,17 @@ pytest.importorskip("uvicorn", reason="needs the extra serve")
 
 import uvicorn
 from live import READ, TOKEN, LiveServer, showing, write_experiment, write_run
+from starlette.datastructures import QueryParams
 
 from core import process
+from core.serve.errors import Refused
 from core.serve.limits import Limits
 from core.serve.live.answering import ANSWERS
 from core.serve.live.catalog import Catalog
 from core.serve.live.labs import Lab
+from core.serve.live.parameters import Parameters
+from core.serve.live.samples import about_samples
+from core.serve.live.shelf import OpenedWhenAsked
 from core.serve.live.tables import MetricsTable, Tables, thinned
 from core.serve.live.view import View
 from core.serve.server import Address, Server, connection_type
@@ -151,6 +159,7 @@ def test_answers_of_sweeps_and_stages_follow_their_files(runs: Path, monkeypatch
 
 def test_samples_are_read_on_from_where_they_ended(runs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("core.serve.live.samples.PART", 1000)
+    monkeypatch.setattr("core.serve.live.samples.PARTS", 1)
     folder, asked = runs / "out" / "a0", f"samples?id={ID}/a0"
 
     def answered(step: int, text: str) -> None:
@@ -188,10 +197,105 @@ def test_samples_are_read_on_from_where_they_ended(runs: Path, monkeypatch: pyte
         assert go_on(fourth)["problem"] == "samples.json: not the samples of a run"
 
 
+def test_many_answers_come_in_parts(runs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All of a file that is not too long, and of a longer one the last ones, with a word about it."""
+    monkeypatch.setattr("core.serve.live.samples.PART", 1000)
+    view, folder = View(Catalog(lambda: [Lab("experiments", runs.parent, False)]), READ), runs / "out" / "a0"
+
+    def shown() -> tuple[list[int], bool]:
+        parts, asked = list[Any](), f"id={ID}/a0"
+        while not parts or parts[-1]["more"]:
+            parts.append(about_samples(view, Parameters(QueryParams(asked))))
+            asked = f"id={ID}/a0&file={parts[-1]['file']}&next={parts[-1]['next']}"
+        assert [part["is_new"] for part in parts] == [True] + [False] * (len(parts) - 1)
+        assert not any(part["is_cut"] for part in parts[1:])
+        return [one["step"] for part in parts for one in part["evaluations"]], parts[0]["is_cut"]
+
+    for step in range(100):
+        write_answers(folder, step, [("ab: ", "a b", "a" * 200, False)])
+    assert shown() == (list(range(100)), False)
+    for step in range(100, 150):
+        write_answers(folder, step, [("ab: ", "a b", "a" * 200, False)])
+    steps, is_cut = shown()
+    assert is_cut and steps == list(range(steps[0], 150)) and 120 < len(steps) < 140
+
+
+def test_only_models_that_nobody_uses_make_room(runs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody who asks one after the other waits. A model is in use from when it is found until its worker knows of the request."""
+    for name in ("a0", "a1", "b"):
+        (runs / "out" / name / "checkpoints" / "best").mkdir(parents=True)
+    catalog = Catalog(lambda: [Lab("experiments", runs.parent, False)])
+    shelf, told = OpenedWhenAsked(catalog, Limits()), list[str]()
+
+    def opened(name: str, entry: Any) -> Any:
+        told.append(f"+{name[-2:]}")
+        return SimpleNamespace(worker=SimpleNamespace(is_idle=True, close=lambda: told.append(f"-{name[-2:]}")))
+
+    monkeypatch.setattr(shelf, "opened", opened)
+
+    async def ask(name: str, *, meanwhile: Callable[[], Awaitable[None]] | None = None) -> None:
+        async with shelf.using(f"spaces/{name}"):
+            if meanwhile:
+                await meanwhile()
+
+    async def others() -> None:
+        await ask("a1")
+        await ask("b")
+        assert told == ["+a0", "+a1", "-a1", "+/b"]
+        monkeypatch.setattr("core.serve.live.shelf.weights_of", lambda entry: (1, 1))
+        await ask("a0")  # newer weights wait
+        with pytest.raises(Refused, match="2 models are in use"):
+            await ask("b", meanwhile=lambda: ask("a1"))
+        shelf.catalog.entries = {}
+        shelf.close_unused()
+        assert told[4:] == ["-/b", "+/b", "-/b"] and shelf.timer
+        shelf.timer.cancel()
+
+    asyncio.run(ask("a0", meanwhile=others))
+
+
 def test_removed_runs_are_forgotten() -> None:
     view = View(Catalog(list), READ)
     view.short_rows["x/y/z"] = cast(Any, (None, {}))
     assert view.rows() == [] and view.short_rows == {}
+
+
+def test_rows_are_told_while_another_thread_makes_some() -> None:
+    view = View(Catalog(list), READ)
+
+    class Entries(dict[str, Any]):
+        def __contains__(self, id: object) -> bool:
+            view.whole_rows[f"{id}+"] = cast(Any, (None, {}))
+            return True
+
+    view.catalog.entries, view.whole_rows["x/y/z"] = Entries(), cast(Any, (None, {}))
+    assert view.rows() == [] and list(view.whole_rows) == ["x/y/z"]
+
+
+@pytest.mark.parametrize("ask", ["table", "metrics", "curve"])
+def test_rows_that_come_while_others_are_joined_stay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ask: str) -> None:
+    """A second thread reads on between the joining of the rows and the moment in which they take the place of the parts."""
+    path, tables = tmp_path / "metrics.csv", Tables()
+    path.write_text("step,loss,late\n1,2,\n")
+    table, join, readers = tables.of(path), np.concatenate, list[threading.Thread]()
+
+    def joined(rows: Any) -> Any:
+        if not readers:
+            with path.open("a") as file:
+                file.write("2,3,4\n")
+            readers.append(threading.Thread(target=tables.of, args=(path,)))
+            found = join(rows)
+            readers[0].start()
+            readers[0].join(0.3)  # with a lock it has to wait
+            return found
+        return join(rows)
+
+    monkeypatch.setattr("core.serve.live.tables.np.concatenate", joined)
+    found: Any = getattr(table, ask)
+    found = found("loss", "step") if ask == "curve" else found
+    readers[0].join()
+    x, y = tables.of(path).curve("loss", "step")
+    assert (x.tolist(), y.tolist()) == ([1, 2], [2, 3]) and table.metrics == ["loss", "late"]
 
 
 def test_half_a_line_waits_and_a_new_file_is_read_anew(tmp_path: Path) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import concurrent.futures
 import contextlib
 import gc
@@ -46,7 +45,7 @@ def server(place: Path) -> Iterator[Running]:
 
 
 def model_of(server: Running, name: str) -> Any:
-    return asyncio.run(server.shelf.find(name)).model
+    return server.shelf.find(name).model
 
 
 def test_what_there_is(server: Running) -> None:
@@ -416,6 +415,25 @@ def test_a_client_that_does_not_read_holds_nobody_up(place: Path) -> None:
             until(lambda: len(worker.tickets) == 1)
             assert server.ask("/v1/completions", {"prompt": "ab: ", "max_tokens": 3}).status == 200
             until(lambda: not worker.tickets)
+
+
+def test_a_model_is_in_use_while_it_reads_a_prompt(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else it could be closed just then. It is free when its answer is there, also where that is an error."""
+    from core.sampling.engine import Engine
+
+    seen = list[bool]()
+    with serving(["spaces"]) as server:
+        worker, join = server.shelf.models[0].worker, Engine.join
+        for joined, status in ((join, 200), (lambda *_: 1 / 0, 500)):
+
+            def noting(*of: Any, joined: Callable[..., Any] = joined) -> Any:
+                seen.append(worker.is_idle)
+                return joined(*of)
+
+            monkeypatch.setattr(Engine, "join", noting)
+            assert server.ask("/v1/completions", {"prompt": "ab: ", "max_tokens": 3}).status == status
+            assert worker.is_idle
+    assert seen == [False, False]
 
 
 def test_a_model_that_fails_is_told_and_the_server_goes_on(

@@ -52,12 +52,15 @@ class Experiment:
 
 
 def is_experiment(folder: Path) -> bool:
-    """Whether a folder has a config.toml, a prepare.py, or a prepared dataset."""
-    if not folder.is_dir() or folder.name.startswith((".", "_")):
+    """Whether a folder has a config.toml, a prepare.py, or a prepared dataset. One that cannot be read is none."""
+    try:
+        if not folder.is_dir() or folder.name.startswith((".", "_")):
+            return False
+        if any((folder / name).is_file() for name in ("config.toml", "prepare.py", "train.bin")):
+            return True
+        return any((folder / "datasets").glob("*/train.bin"))
+    except OSError:
         return False
-    if any((folder / name).is_file() for name in ("config.toml", "prepare.py", "train.bin")):
-        return True
-    return any((folder / "datasets").glob("*/train.bin"))
 
 
 def is_installed(folder: Path) -> bool:
@@ -88,13 +91,21 @@ def roots() -> Iterator[Path]:
 
 
 def discover() -> list[Experiment]:
-    """Every experiment, by name. A folder that is in several roots is listed once."""
+    """Every experiment, by name. A folder that is in several roots is listed once. What cannot be read is left out."""
     found: dict[Path, Experiment] = {}
     for root in roots():
-        candidates = [root] if is_experiment(root) else sorted(root.iterdir()) if root.is_dir() else []
-        for folder in filter(is_experiment, candidates):
+        for folder in experiments_in(root):
             found.setdefault(folder.resolve(), Experiment(folder.absolute()))
     return sorted(found.values(), key=lambda experiment: experiment.name)
+
+
+def experiments_in(root: Path) -> list[Path]:
+    """The folders of the experiments in a root, or the root itself if it is one."""
+    try:
+        candidates = [root] if is_experiment(root) else sorted(root.iterdir()) if root.is_dir() else []
+    except OSError:
+        return []
+    return list(filter(is_experiment, candidates))
 
 
 def examples() -> list[Experiment]:

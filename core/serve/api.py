@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import secrets
+from contextlib import AbstractAsyncContextManager
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
@@ -23,11 +24,11 @@ from core.serve.worker import Busy
 from core.serve.writing import AnyWriting, ChatWriting, TextWriting
 
 
-async def found(request: Request, name: str | None) -> Served:
-    """The model of this name. Opening it may take seconds, in which others are answered. Raises Refused."""
+def using(request: Request, name: str | None) -> AbstractAsyncContextManager[Served]:
+    """The model of this name, for a block. Opening it may take seconds, in which others are answered. Raises Refused."""
     shelf: AnyShelf = request.app.state.shelf
     view: View | None = request.app.state.view
-    return await shelf.find(name, may_act=view is not None and is_let_act(view, request))
+    return shelf.using(name, may_act=view is not None and is_let_act(view, request))
 
 
 async def models(request: Request) -> Response:
@@ -38,7 +39,8 @@ async def models(request: Request) -> Response:
 
 async def one_model(request: Request) -> Response:
     """GET /v1/models/NAME."""
-    return JSONResponse((await found(request, request.path_params["name"])).described())
+    async with using(request, request.path_params["name"]) as served:
+        return JSONResponse(served.described())
 
 
 async def metrics(request: Request) -> Response:
@@ -62,35 +64,35 @@ async def chat_completions(request: Request) -> Response:
     """POST /v1/chat/completions: the assistant's next turn."""
     limits: Limits = request.app.state.limits
     asked = read(AskedForChat, await request.body(), limits)
-    served = await found(request, asked.model)
-    if not served.can_chat:
-        raise Refused(
-            f"{served.name} was not trained on conversations. Ask /v1/completions to continue a text.",
-            param="model",
-            code="chat_not_supported",
-        )
-    messages = [turn.message for turn in asked.messages]
-    try:
-        writing = await asyncio.to_thread(
-            ChatWriting, messages, served.model.encoder, served.model.block_size, asked.stops, served.model.tools
-        )
-    except UserError as error:
-        raise refused(error, "messages") from None
-    return await answer(request, served, asked, writing, chat=True)
+    async with using(request, asked.model) as served:
+        if not served.can_chat:
+            raise Refused(
+                f"{served.name} was not trained on conversations. Ask /v1/completions to continue a text.",
+                param="model",
+                code="chat_not_supported",
+            )
+        messages = [turn.message for turn in asked.messages]
+        try:
+            writing = await asyncio.to_thread(
+                ChatWriting, messages, served.model.encoder, served.model.block_size, asked.stops, served.model.tools
+            )
+        except UserError as error:
+            raise refused(error, "messages") from None
+        return await answer(request, served, asked, writing, chat=True)
 
 
 async def completions(request: Request) -> Response:
     """POST /v1/completions: the continuation of a text. It ends before the text that ended documents in training, too."""
     limits: Limits = request.app.state.limits
     asked = read(AskedForText, await request.body(), limits)
-    served = await found(request, asked.model)
-    try:
-        ids = await asyncio.to_thread(lambda: prompt_ids(served.model.encoder, served.model.begun(asked.prompt)))
-    except UserError as error:
-        raise refused(error, "prompt") from None
-    own = served.model.decoding({})["stop"]
-    stops = asked.stops if asked.stop is not None else [own] if own else []
-    return await answer(request, served, asked, TextWriting(ids, served.model.encoder, stops), chat=False)
+    async with using(request, asked.model) as served:
+        try:
+            ids = await asyncio.to_thread(lambda: prompt_ids(served.model.encoder, served.model.begun(asked.prompt)))
+        except UserError as error:
+            raise refused(error, "prompt") from None
+        own = served.model.decoding({})["stop"]
+        stops = asked.stops if asked.stop is not None else [own] if own else []
+        return await answer(request, served, asked, TextWriting(ids, served.model.encoder, stops), chat=False)
 
 
 async def answer(request: Request, served: Served, asked: Asked, writing: AnyWriting, *, chat: bool) -> Response:
@@ -133,19 +135,19 @@ async def answer(request: Request, served: Served, asked: Asked, writing: AnyWri
 async def tokenize(request: Request) -> Response:
     """POST /tokenize: the ids of a text."""
     asked = read(AskedForTokens, await request.body(), request.app.state.limits)
-    served = await found(request, asked.model)
-    try:
-        ids = await asyncio.to_thread(served.model.encoder.encode, asked.content)
-    except UserError as error:
-        raise refused(error, "content") from None
-    return JSONResponse({"tokens": [int(token) for token in ids]})
+    async with using(request, asked.model) as served:
+        try:
+            ids = await asyncio.to_thread(served.model.encoder.encode, asked.content)
+        except UserError as error:
+            raise refused(error, "content") from None
+        return JSONResponse({"tokens": [int(token) for token in ids]})
 
 
 async def detokenize(request: Request) -> Response:
     """POST /detokenize: the text of ids."""
     asked = read(AskedForContent, await request.body(), request.app.state.limits)
-    served = await found(request, asked.model)
-    known = served.model.encoder.vocab_size
-    if unknown := [token for token in asked.tokens if token >= known]:
-        raise Refused(f"tokens: {unknown[0]} is not one of {known:,} ids", param="tokens", code="invalid_value")
-    return JSONResponse({"content": await asyncio.to_thread(served.model.encoder.decode, asked.tokens)})
+    async with using(request, asked.model) as served:
+        known = served.model.encoder.vocab_size
+        if unknown := [token for token in asked.tokens if token >= known]:
+            raise Refused(f"tokens: {unknown[0]} is not one of {known:,} ids", param="tokens", code="invalid_value")
+        return JSONResponse({"content": await asyncio.to_thread(served.model.encoder.decode, asked.tokens)})

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
@@ -63,8 +64,10 @@ class AnyShelf(Protocol):
     def described(self) -> list[dict[str, Any]]:
         """The entries of /v1/models."""
 
-    async def find(self, name: str | None, *, may_act: bool = False) -> Served:
-        """The model of this name; without a name the only one. may_act: whether the token was shown. Raises Refused."""
+    def using(self, name: str | None, *, may_act: bool = False) -> AbstractAsyncContextManager[Served]:
+        """The model of this name, which stays open for the block; without a name the only one. may_act: whether the token was
+        shown. Raises Refused.
+        """
 
     def start(self) -> None:
         """Start the workers."""
@@ -93,8 +96,13 @@ class Shelf:
         for served in self.models:
             served.worker.close()
 
-    async def find(self, name: str | None, *, may_act: bool = False) -> Served:
+    @asynccontextmanager
+    async def using(self, name: str | None, *, may_act: bool = False) -> AsyncIterator[Served]:
         """The model of this name; without a name the only one. Raises Refused."""
+        yield self.find(name)
+
+    def find(self, name: str | None) -> Served:
+        """`using`, for those who do not wait."""
         if name is None and len(self.models) == 1:
             return self.models[0]
         for served in self.models:

@@ -81,6 +81,7 @@ class Worker:
         self.waiting: deque[Ticket] = deque()
         self.tickets: dict[Running, Ticket] = {}
         self.calling: set[Ticket] = set()  # wait for a tool
+        self.taken: Ticket | None = None  # is given a row, which takes as long as its prompt
         self.closed = False
         self.news: dict[Ticket, Happened] = {}  # what has not been handed over yet
         self.handed_over = 0.0  # when that was last done
@@ -91,7 +92,7 @@ class Worker:
     def is_idle(self) -> bool:
         """Whether nobody waits for an answer."""
         with self.changed:
-            return not (self.tickets or self.waiting or self.calling)
+            return not (self.tickets or self.waiting or self.calling or self.taken)
 
     def start(self) -> None:
         self.thread.start()
@@ -146,11 +147,12 @@ class Worker:
         """Give rows to those who wait. Returns False at the end."""
         while True:
             with self.changed:
+                self.taken = None
                 if self.closed:
                     return False
                 if not (self.waiting and engine.room):
                     return True
-                ticket = self.waiting.popleft()
+                ticket = self.taken = self.waiting.popleft()
                 goes_on = ticket in self.calling
                 self.calling.discard(ticket)
             if ticket.cancelled:
@@ -171,6 +173,7 @@ class Worker:
             self.begin_turn(engine, ticket)
         else:
             self.note(ticket, Happened("", "length" if calls else "stop", calls))
+            self.taken = None
             self.hand_over()
 
     def begin_turn(self, engine: Engine, ticket: Ticket) -> None:
@@ -187,6 +190,7 @@ class Worker:
 
     def fail(self, ticket: Ticket) -> None:
         """End an answer with an error. What it has so far stands before that."""
+        self.taken = None
         self.hand_over()
         deliver([(ticket, Happened(FAILED, "error"))])
 
@@ -222,13 +226,14 @@ class Worker:
         piece = writing.take(running.tokens[-1])
         if not writing.ended and ticket.left:
             return Happened(piece)
+        if writing.ended and writing.calling:
+            self.calling.add(ticket)  # first: it is never nowhere
         self.leave(engine, running)
         if not writing.ended:
             return Happened(piece + writing.rest(), "length")
         if not writing.calling:
             writing.goes_on()
             return Happened(piece, "stop")
-        self.calling.add(ticket)
         threading.Thread(target=self.call, args=(ticket,), daemon=True).start()
         return Happened(piece)
 
@@ -253,6 +258,7 @@ class Worker:
         with self.changed:
             tickets = {*self.tickets.values(), *((*self.waiting, *self.calling) if everybody else ())}
             self.tickets.clear()
+            self.taken = None
             if everybody:
                 self.waiting.clear()
                 self.calling.clear()

@@ -5,6 +5,7 @@ Nothing here raises for what stands in a run folder: a run whose files are damag
 
 from __future__ import annotations
 
+import errno
 import os
 import threading
 import time
@@ -26,6 +27,7 @@ SWEEPS, SWEEP = "sweeps", "sweep.json"  # as core.sweeps writes them; this page 
 YOUNG = 2_000_000_000  # nanoseconds in which a folder may change again without another time
 THOROUGH = 10.0  # seconds after which experiments are looked for again
 SOURCES = ("config.toml", "prepare.py", "Readme.md", ".")  # what an experiment is described from
+UNREADABLE = "as they cannot be read"
 ACTIVE = ("running", "interrupted")  # what summary.json of a run that has not ended says
 
 
@@ -73,8 +75,9 @@ class Entry:
 class Place:
     """An experiment's folder of runs. times: of the folders that were listed to find them. found: folder, run and stage of each.
 
-    others: what else is told of: the ids of its sweeps and of its runs with stages, with the stamps of their files. problem: why
-    something in it is not shown, or "".
+    others: what else is told of: the ids of its sweeps and of its runs with stages, with the stamps of their files. odd, closed,
+    unread: the names of folders that are left out: no text, found to be closed, or not to be read as a run. problem: why something
+    in it is not shown, or "".
     """
 
     lab: Lab
@@ -84,12 +87,20 @@ class Place:
     found: list[tuple[Path, str, str | None]] = field(default_factory=list)
     others: dict[str, Path] = field(default_factory=dict)
     stamps: dict[str, tuple[int, int, bool]] = field(default_factory=dict)
+    odd: list[str] = field(default_factory=list)
+    closed: list[str] = field(default_factory=list)
+    unread: list[str] = field(default_factory=list)
     problem: str = ""
 
     @property
     def head(self) -> str:
         """What the ids of its runs begin with."""
         return f"{self.lab.name}/{self.experiment.name}"
+
+    def left_out(self) -> str:
+        """Which folders of runs are not shown, and why."""
+        told = (("as their names are no text", self.odd), (UNREADABLE, [*self.closed, *self.unread]))
+        return "; ".join(f"left out, {why}: {', '.join(names[:5])}" for why, names in told if names)
 
 
 class Catalog:
@@ -162,7 +173,7 @@ class Catalog:
         try:
             self.labs = self.find_labs()
         except OSError as error:
-            problems = {lab.name: str(error) for lab in self.labs}
+            problems = {lab.name: str(error) for lab in self.labs} or {"": str(error)}
         found: dict[Path, Place] = {}
         for lab in self.labs:
             try:
@@ -170,6 +181,8 @@ class Catalog:
             except OSError as error:
                 problems[lab.name] = f"{lab.folder} cannot be read: {error.strerror}"
                 continue
+            if closed := [name for name in lab.folders(lab.folder) if not time_of(lab.folder / name)]:
+                problems[lab.name] = f"left out, {UNREADABLE}: {', '.join(closed[:5])}"
             for experiment in experiments:
                 out = out_of(lab, experiment)
                 place = self.places.get(experiment.folder)
@@ -182,25 +195,39 @@ class Catalog:
     def entries_of(self, place: Place) -> dict[str, Entry]:
         """The runs of an experiment by id. Where something fails, they are as they were: a stranger's folder may hold anything."""
         try:
-            return {entry.id: entry for entry in self.runs_of(place)}
+            found = {entry.id: entry for entry in self.runs_of(place)}
         except Exception as error:
             place.problem = f"its runs cannot be read: {error}"
             return {id: entry for id, entry in self.entries.items() if id.startswith(f"{place.head}/")}
+        place.problem = place.left_out()
+        return found
 
     def runs_of(self, place: Place) -> Iterator[Entry]:
-        """The runs of an experiment; those that have not changed as they were."""
+        """The runs of an experiment; those that have not changed as they were. One that cannot be read is left out."""
         if any(time_of(folder) != seen or is_young(seen) for folder, seen in place.times.items()) or not place.times:
             list_runs(place)
+        place.unread = []
         for folder, run, stage in place.found:
-            id = "/".join(filter(None, (place.head, run, stage)))
-            former = self.entries.get(id)
-            at = time_of(folder)
-            if not at:
-                continue
-            if former is not None and former.time == at and former.folder == folder and is_settled(former):
-                yield former
-            elif (entry := read_entry(place, folder, run, stage, at)) is not None:
-                yield former if former == entry else entry
+            try:
+                entry = self.run_in(place, folder, run, stage)
+            except OSError:
+                place.unread.append(f"{run}/{stage}" if stage else run)
+            else:
+                if entry is not None:
+                    yield entry
+
+    def run_in(self, place: Place, folder: Path, run: str, stage: str | None) -> Entry | None:
+        """A run, as it was if it has not changed. None if it is gone, or another experiment's. Raises OSError if it is closed."""
+        at = time_of(folder)
+        if not at:
+            if folder.exists():
+                raise OSError(errno.EACCES, "it cannot be read", str(folder))
+            return None
+        former = self.entries.get("/".join(filter(None, (place.head, run, stage))))
+        if former is not None and former.time == at and former.folder == folder and is_settled(former):
+            return former
+        entry = read_entry(place, folder, run, stage, at)
+        return former if former == entry else entry
 
 
 def is_settled(entry: Entry) -> bool:
@@ -246,23 +273,30 @@ def read_safely(lab: Lab, folder: Path) -> tuple[dict[str, Any], str]:
 def list_runs(place: Place) -> None:
     """List the run folders of an experiment. Hidden ones are being removed."""
     lab, sweeps = place.lab, place.out / SWEEPS
-    times = {folder: time_of(folder) for folder in (place.out, sweeps)}
+    shut = [folder for folder in (place.out, sweeps) if is_closed(folder)]
+    times = {folder: 0 if folder in shut else time_of(folder) for folder in (place.out, sweeps)}
     others = {f"{place.head}/{SWEEPS}/{name}": sweeps / name / SWEEP for name in lab.folders(sweeps)}
     found: list[tuple[Path, str, str | None]] = []
+    closed = [folder.name for folder in shut]
     for name in lab.folders(place.out):
         folder = place.out / name
-        if (folder / PIPELINE).is_file():
-            times[folder] = time_of(folder)
+        if not (at := time_of(folder)):
+            times[folder] = 0  # differs from its time when it is opened
+            closed += [name] if folder not in shut else []
+        elif is_file(folder / PIPELINE):
+            times[folder] = at
             others[f"{place.head}/{name}"] = folder / PIPELINE
-            begun = [stage for stage in lab.folders(folder) if (folder / stage / "summary.json").is_file()]
+            stages = lab.folders(folder)
+            times |= {folder / stage: 0 for stage in stages if not time_of(folder / stage)}
+            closed += [f"{name}/{stage}" for stage in stages if folder / stage in times]
+            begun = [stage for stage in stages if is_file(folder / stage / "summary.json")]
             found += [(folder / stage, name, stage) for stage in in_order(begun, stage_names(folder, lab.read))]
-        elif (folder / "summary.json").is_file():
+        elif is_file(folder / "summary.json"):
             found.append((folder, name, None))
         else:
-            times[folder] = time_of(folder)  # a run that begins, perhaps
-    odd = lab.left_out(place.out)
-    problem = f"left out, as their names are no text: {', '.join(odd[:5])}" if odd else ""
-    place.times, place.found, place.others, place.problem = times, found, others, problem
+            times.setdefault(folder, at)  # a run that begins, perhaps
+    place.times, place.found, place.others = times, found, others
+    place.odd, place.closed = lab.left_out(place.out), closed
 
 
 def changed_files(place: Place) -> set[str]:
@@ -273,7 +307,11 @@ def changed_files(place: Place) -> set[str]:
 
 def told_by(path: Path) -> tuple[int, int, bool]:
     """What changes of a sweep or a run with stages: its file, and whether a process works on it."""
-    return (*stamp(path), is_locked(lock_file(path.parent)))
+    try:
+        is_worked_on = is_locked(lock_file(path.parent))
+    except OSError:
+        is_worked_on = False
+    return (*stamp(path), is_worked_on)
 
 
 def out_of(lab: Lab, experiment: Experiment) -> Path:
@@ -287,11 +325,30 @@ def out_of(lab: Lab, experiment: Experiment) -> Path:
 
 
 def time_of(folder: Path) -> int:
-    """When a folder was changed, in nanoseconds; 0 if it is not there."""
+    """When a folder was changed, in nanoseconds; 0 if it is not there, or may not be looked into."""
     try:
-        return os.stat(folder).st_mtime_ns  # noqa: PTH116 - a third of the time of Path.stat
+        return os.stat(f"{folder}/.").st_mtime_ns  # noqa: PTH116 - a third of the time of Path.stat
     except OSError:
         return 0
+
+
+def is_closed(folder: Path) -> bool:
+    """Whether a folder is there, and its names may not be read."""
+    try:
+        os.scandir(folder).close()
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError:
+        return os.path.lexists(folder)
+    return False
+
+
+def is_file(path: Path) -> bool:
+    """Whether there is a file. Not where that cannot be found out."""
+    try:
+        return path.is_file()
+    except OSError:
+        return False
 
 
 def is_young(at: int) -> bool:

@@ -48,10 +48,18 @@ def folders_in(folder: Path, root: Path | None = None) -> list[str]:
     """The names of the folders in a folder, sorted, but for hidden ones; [] if it is not there. root: then links are left out."""
     try:
         with folder_in(folder, root) as at, os.scandir(at) as entries:
-            found = [entry.name for entry in entries if entry.is_dir(follow_symlinks=root is None)]
+            found = [entry.name for entry in entries if is_folder(entry, follow=root is None)]
     except OSError:
         return []
     return sorted(name for name in found if not name.startswith("."))
+
+
+def is_folder(entry: os.DirEntry[str], *, follow: bool) -> bool:
+    """Whether a name is that of a folder; also where that cannot be found out, as it leads in a circle or to a closed place."""
+    try:
+        return entry.is_dir(follow_symlinks=follow)
+    except OSError:
+        return True
 
 
 def is_text(name: str) -> bool:

@@ -13,6 +13,7 @@ from core.serve.live.view import View, finite
 from core.tracking.answers import FILE, evaluations_in
 
 PART = 1 << 19  # bytes of answers.jsonl in one answer
+PARTS = 32  # of a file that is new to whoever asks: the last ones
 Account = dict[str, Any]
 
 
@@ -20,7 +21,8 @@ def about_samples(view: View, asked: Parameters) -> Account:
     """Evaluations with their answers, in the order in which they were written; of one step the last counts.
 
     file, next: as the answer before said, to go on from there. Where they are of another file, or not given, is_new is true,
-    and the evaluations are the latest ones. more: whether there are others behind them already.
+    and the evaluations are the first ones of the last PARTS. is_cut: whether there are earlier ones, which are not shown. more:
+    whether there are others behind them already.
     """
     entry = view.find(asked.text("id"))
     try:
@@ -28,19 +30,20 @@ def about_samples(view: View, asked: Parameters) -> Account:
             found = os.fstat(file.fileno())
             name, begin = f"{found.st_ino}.{entry.started[:40]}", asked.number("next", 0, 0, 10**11 - 1)
             is_new = asked.text("file") != name or begin > found.st_size
-            begin = max(0, found.st_size - PART) if is_new else begin
+            begin = max(0, found.st_size - PARTS * PART) if is_new else begin
             file.seek(begin)
             data = file.read(PART)
     except OSError:
         return at_the_end(entry)
     whole = data.rfind(b"\n") + 1 or (len(data) if len(data) == PART else 0)  # a line without end is left out
     told = {"is_new": is_new, "file": name, "next": begin + whole, "more": begin + len(data) < found.st_size}
+    told |= {"is_cut": is_new and begin > 0}
     return told | {"evaluations": evaluations_in(data[:whole]), "problem": ""}
 
 
 def at_the_end(entry: Entry) -> Account:
     """What a run that has not kept its answers wrote at its end."""
-    told = {"is_new": True, "file": "", "next": 0, "more": False, "evaluations": [], "problem": ""}
+    told = {"is_new": True, "file": "", "next": 0, "more": False, "is_cut": False, "evaluations": [], "problem": ""}
     try:
         samples = read_samples(entry.folder, entry.lab.read).samples
     except UserError as error:

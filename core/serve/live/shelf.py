@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -18,26 +20,30 @@ if TYPE_CHECKING:
 
 MOST_OPEN = 2
 UNUSED = 300.0  # seconds after which a model is closed
-JUST_FOUND = 2.0  # seconds in which whoever has asked for a model may not have used it yet
 EVERY = 30.0  # seconds between two looks for models to close
 
 
 @dataclass(eq=False)
 class Held:
-    """A model that is open, or is being opened. weights: what tells its checkpoint from others. used: when it was asked for."""
+    """A model that is open, or is being opened. weights: what tells its checkpoint from others. used: when it was last in use.
+
+    users: how many requests have it in their hands, besides those that its worker knows.
+    """
 
     opening: asyncio.Future[Served]
     weights: tuple[int, int]
     used: float
+    users: int = 0
 
     @property
     def served(self) -> Served | None:
         """The model; None while it is being opened."""
         return self.opening.result() if self.opening.done() and not self.opening.exception() else None
 
-    def is_idle(self, seconds: float, now: float) -> bool:
-        """Whether it writes nothing, and nobody has asked for it for some seconds."""
-        return self.served is not None and self.served.worker.is_idle and now - self.used > seconds
+    @property
+    def is_idle(self) -> bool:
+        """Whether it is open, writes nothing, and nobody is about to ask it."""
+        return self.served is not None and not self.users and self.served.worker.is_idle
 
 
 class OpenedWhenAsked:
@@ -71,25 +77,36 @@ class OpenedWhenAsked:
             for name, entry in sorted(self.named().items())
         ]
 
-    async def find(self, name: str | None, *, may_act: bool = False) -> Served:
-        """The model of this name, which is opened if it is not, and again where its run has newer weights. Raises Refused."""
+    @asynccontextmanager
+    async def using(self, name: str | None, *, may_act: bool = False) -> AsyncIterator[Served]:
+        """The model of this name, which is opened if it is not, and again where its run has newer weights. It stays open until
+        the end of the block. Raises Refused.
+        """
         if name is None:
             raise Refused("model is missing: say which run", param="model", code="missing_field")
         entry = await asyncio.to_thread(self.entry_of, name)
         refuse_code_of_others(entry.lab, may_act=may_act)
-        weights, now = weights_of(entry), asyncio.get_running_loop().time()
+        held = self.held_for(name, entry)
+        held.users += 1
+        try:
+            yield await asyncio.shield(held.opening)
+        finally:
+            held.users -= 1
+            held.used = asyncio.get_running_loop().time()
+
+    def held_for(self, name: str, entry: Entry) -> Held:
+        """The model of a run, which is being opened if it was not open. Raises Refused where there is no room."""
+        weights = weights_of(entry)
         held = self.held.get(name)
-        if held and held.weights != weights and held.is_idle(0.0, now):
+        if held and held.weights != weights and held.is_idle:
             self.let_go(name)
             held = None
         if held is None:
-            self.make_room(now)
+            self.make_room()
             opening = asyncio.ensure_future(asyncio.to_thread(self.opened, name, entry))
             opening.add_done_callback(lambda done: self.held.pop(name) if done.exception() else None)
-            held = self.held[name] = Held(opening, weights, now)
-        served = await asyncio.shield(held.opening)
-        held.used = asyncio.get_running_loop().time()
-        return served
+            held = self.held[name] = Held(opening, weights, asyncio.get_running_loop().time())
+        return held
 
     def entry_of(self, name: str) -> Entry:
         """The run of this name. Raises Refused if there is none, or it has no checkpoint."""
@@ -116,11 +133,11 @@ class OpenedWhenAsked:
         served.worker.start()
         return served
 
-    def make_room(self, now: float) -> None:
+    def make_room(self) -> None:
         """Close the model that was asked longest ago where as many are open as may be. Raises Refused if all are in use."""
         if len(self.held) < MOST_OPEN:
             return
-        idle = [name for name, held in self.held.items() if held.is_idle(JUST_FOUND, now)]
+        idle = [name for name, held in self.held.items() if held.is_idle]
         if not idle:
             raise Refused(
                 f"{MOST_OPEN} models are in use, and more are not opened at once. Try again in a moment.",
@@ -141,7 +158,8 @@ class OpenedWhenAsked:
         several, entries = len(self.catalog.labs) > 1, self.catalog.entries
         known = entries if several else {id.partition("/")[2] for id in entries}
         for name, held in list(self.held.items()):
-            if held.is_idle(UNUSED if name in known or name in entries else 0.0, loop.time()):
+            is_gone = name not in known and name not in entries
+            if held.is_idle and (is_gone or loop.time() - held.used > UNUSED):
                 self.let_go(name)
         self.timer = loop.call_later(EVERY, self.close_unused)
 

@@ -34,10 +34,13 @@ REVISIONS = itertools.count()  # each state of a table has a number of its own
 
 
 class MetricsTable:
-    """The columns of one metrics.csv, as far as they have been read. problem: what could not be read, or ""."""
+    """The columns of one metrics.csv, as far as they have been read. problem: what could not be read, or "".
+
+    May be used by several threads: one joins what was read while another reads on.
+    """
 
     def __init__(self, path: Path, opened: Open = open_file) -> None:
-        self.path, self.opened = path, opened
+        self.path, self.opened, self.turn = path, opened, threading.RLock()
         self.begin()
 
     def begin(self) -> None:
@@ -53,6 +56,11 @@ class MetricsTable:
 
     def update(self) -> None:
         """Read what has been written since. A file that was replaced or cut is read anew."""
+        with self.turn:
+            self.read_on()
+
+    def read_on(self) -> None:
+        """`update`, in its turn."""
         at = stamp(self.path)
         if at == self.stamp and at != (0, 0) and not is_young(at[1]):
             return
@@ -103,35 +111,40 @@ class MetricsTable:
     @property
     def table(self) -> Values:
         """Rows by columns."""
-        if self.joined is None:
-            self.joined = np.concatenate(self.rows) if self.rows else np.empty((0, len(self.names)))
-            self.rows = [self.joined] if len(self.joined) else []
-        return self.joined
+        with self.turn:
+            if self.joined is None:
+                self.joined = np.concatenate(self.rows) if self.rows else np.empty((0, len(self.names)))
+                self.rows = [self.joined] if len(self.joined) else []
+            return self.joined
 
     def column(self, name: str) -> Values:
         """A column; not a number where a row does not have it."""
-        if name not in self.names:
-            return np.full(len(self.table), NAN)
-        return self.table[:, self.names.index(name)]
+        with self.turn:
+            if name not in self.names:
+                return np.full(len(self.table), NAN)
+            return self.table[:, self.names.index(name)]
 
     @property
     def metrics(self) -> list[str]:
         """The columns that have a value anywhere, but for those that others are drawn over."""
-        if self.filled is None:
-            known = ~np.isnan(self.table)
-            self.filled = [name for at, name in enumerate(self.names) if name not in AXES and known[:, at].any()]
-        return self.filled
+        with self.turn:
+            if self.filled is None:
+                known = ~np.isnan(self.table)
+                self.filled = [name for at, name in enumerate(self.names) if name not in AXES and known[:, at].any()]
+            return self.filled
 
     def curve(self, metric: str, axis: str) -> tuple[Values, Values]:
         """x and y where both are known."""
-        x, y = self.column(axis), self.column(metric)
+        with self.turn:
+            x, y = self.column(axis), self.column(metric)
         known = ~(np.isnan(x) | np.isnan(y))
         return x[known], y[known]
 
     @property
     def size(self) -> int:
         """Bytes of the columns."""
-        return sum(rows.nbytes for rows in self.rows)
+        with self.turn:
+            return sum(rows.nbytes for rows in self.rows)
 
 
 def numbers(cells: list[str], width: int) -> list[float]:

@@ -97,7 +97,7 @@ class View:
             id: known[id] if id in known and known[id][0] is entry else (entry, row_of(entry))
             for id, entry in entries.items()
         }
-        self.whole_rows = {id: each for id, each in self.whole_rows.items() if id in entries}
+        self.whole_rows = {id: each for id, each in list(self.whole_rows.items()) if id in entries}
         return list(now.values())
 
     def row(self, entry: Entry) -> dict[str, Any]:
