@@ -47,6 +47,7 @@ def about_lab(view: View, asked: Parameters) -> Account:
             {"name": lab.name, "folder": str(lab.folder), "problem": view.catalog.problems.get(lab.name, "")}
             for lab in view.catalog.labs
         ],
+        "problem": view.catalog.problems.get("", ""),  # of no lab: why none is known
         "read_only": view.read_only,
         "can_act": asked.may_act,
         "version": version(PACKAGE),
