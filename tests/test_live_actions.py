@@ -269,7 +269,7 @@ TEAMS = [
 @pytest.mark.parametrize("recorded", TEAMS)
 def test_a_run_of_a_team_is_started_again_but_goes_on_in_a_terminal_only(recorded: str) -> None:
     parts = read_recorded(READ, recorded)
-    assert (parts.command, list(parts.settings), parts.name) == ("train", ["max_iters=3"], "x")
+    assert (parts.command, list(parts.settings), parts.options["run"]) == ("train", ["max_iters=3"], "x")
     with pytest.raises(Refused, match="It was started by torchrun; give its command in a terminal"):
         words_again(READ, recorded, ["train", "loop"], Experiment(Path("/lab/spaces")), "y")
     with pytest.raises(Refused, match="not started by sweep"):

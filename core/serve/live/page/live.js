@@ -249,7 +249,7 @@ function listen() {
   }
   $("start").onclick = () => guarded(async () => { if (await start(lab, null, $("experiment").value)) { change([]); markJobs(); } });
   $("jobs").onclick = () => guarded(async () => {
-    const jobs = await showJobs(lab);
+    const jobs = await showJobs();
     jobs.forEach(({ job }) => looked.add(job));
     markJobs();
   });
