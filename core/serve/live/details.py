@@ -1,4 +1,4 @@
-"""Answers about one run: its settings, groups, samples, warnings, log; and which settings of several differ."""
+"""Answers about one run: its settings, groups, checkpoints, warnings, log; and which settings of several differ."""
 
 from __future__ import annotations
 
@@ -6,13 +6,15 @@ import os
 from pathlib import Path
 from typing import Any
 
+from core.files import finite
 from core.report.differences import INHERITED
 from core.serve.errors import Refused
 from core.serve.live.catalog import SWEEPS, Entry
+from core.serve.live.configs import config_of
 from core.serve.live.jobs import newest_log
 from core.serve.live.parameters import Parameters
 from core.serve.live.targets import Target, find_target
-from core.serve.live.view import View, config_of, finite
+from core.serve.live.view import View
 from core.tracking.figures import by_numbers
 from core.training.ladder import kept_steps, written
 
