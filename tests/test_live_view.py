@@ -90,12 +90,11 @@ def test_what_grows_is_read_on_and_told(runs: Path) -> None:
     (folder / "summary.json").write_text(json.dumps(summary))
     with showing() as server:
         before = server.get(f"curves?id={ID}/a0&metric=train_loss").json["curves"][0]
-        with server.socket() as viewer, viewer.makefile("rb") as events:
+        with (folder / "metrics.csv").open("a") as file:
+            file.write("500,600,20,0.25,,\n501,601")  # the second line is half written
+        with server.socket() as viewer, viewer.makefile("rb") as events:  # what came before the viewer is told, too
             viewer.sendall(b"GET /live/events HTTP/1.1\r\nHost: localhost\r\n\r\n")
             assert any(line == b": hello\n" for line in events)
-            time.sleep(0.5)
-            with (folder / "metrics.csv").open("a") as file:
-                file.write("500,600,20,0.25,,\n501,601")  # the second line is half written
             line = next(line for line in events if line.startswith(b"data: "))
             assert json.loads(line[6:]) == {"changed": [f"{ID}/a0"]}
         time.sleep(1.0)
