@@ -122,6 +122,7 @@ function change(ids) {
   if (due) return;
   due = setTimeout(async () => {
     due = 0;
+    if (document.hidden) return; // everything is fetched again when the page is seen
     if (document.querySelector("dialog[open]")) { change([]); return; } // nothing moves below a question
     const now = [...waiting];
     waiting = new Set();
