@@ -31,7 +31,7 @@ from core.cli import completion, options
     metavar="TEXT",
     default="",
     envvar="TERRARIUM_TOKEN",
-    help="What clients must send as `Authorization: Bearer TEXT`.  [default: a random one where other machines reach the server]",
+    help="What clients must send as `Authorization: Bearer TEXT`.  [default: a random one, which the printed address has; on this machine alone only actions of the page need it, and models none]",
 )
 @click.option(
     "--allow-host",
