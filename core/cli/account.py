@@ -130,7 +130,8 @@ def cost_lines(account: Account) -> Iterator[str]:
     cost: dict[str, Any] = account["prediction"]
     yield line("step", f"{cost['ms_per_step']:,.1f} ms, {cost['tokens_per_second']:,.0f} tokens/s")
     shares = ", ".join(f"{name} {share:.1%}" for name, share in cost["shares"].items())
-    yield line("time", f"about {duration(cost['seconds'])} for {cost['steps']:,} steps; share of it: {shares}")
+    early = f", at most: it ends earlier at {account['stop_when']}" if account["stop_when"] else ""
+    yield line("time", f"about {duration(cost['seconds'])} for {cost['steps']:,} steps{early}; share of it: {shares}")
     if not account["reward"]:  # otherwise it reads what the model writes
         yield line("data seen", seen_text(account))
     if cost["memory_bytes"] is not None:

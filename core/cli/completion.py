@@ -51,6 +51,12 @@ def experiments(context: click.Context, parameter: click.Parameter, incomplete: 
 
 
 @silently
+def bare_keys(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[str]:
+    """Keys behind an experiment, where `-s` may be left out."""
+    return keys(context, parameter, incomplete) if incomplete and context.args else []
+
+
+@silently
 def sources(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[str]:
     """Names of experiments, those that come with Terrarium among them."""
     from core.plugins.discovery import discover, examples

@@ -103,7 +103,7 @@ def serve(
             options.say_json({"url": found, "token": shown or None, "models": site.models})
 
     number = answer_requests(site, address, limits, say)
-    console.say("stopped")
+    console.say("; ".join(filter(None, ("stopped", site.going_on()))))
     click.get_current_context().exit(128 + number)
 
 

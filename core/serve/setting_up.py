@@ -68,12 +68,12 @@ def set_up(
         shelf = open_models(names, variant, overrides, limits, listener)
         app = application(shelf, limits, token=token, hosts=hosts, view=view)
         told = f"models: {', '.join(served.title for served in shelf.models)}"
-        return Site(app, shown, [served.name for served in shelf.models], told, app.state.closing)
+        return Site(app, shown, [served.name for served in shelf.models], told, app.state.closing, view.jobs.going_on)
     labs = find_labs()
     on_demand = OpenedWhenAsked(view.catalog, limits)
     app = application(on_demand, limits, token=token, hosts=hosts, view=view, live_first=True)
     told = f"experiments: {', '.join(str(lab.folder) for lab in labs)}"
-    return Site(app, shown, [], told, app.state.closing)
+    return Site(app, shown, [], told, app.state.closing, view.jobs.going_on)
 
 
 def refuse_lost_folders(names: Sequence[str]) -> None:
