@@ -51,12 +51,6 @@ def experiments(context: click.Context, parameter: click.Parameter, incomplete: 
 
 
 @silently
-def bare_keys(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[str]:
-    """Keys behind an experiment, where `-s` may be left out."""
-    return keys(context, parameter, incomplete) if incomplete and context.args else []
-
-
-@silently
 def sources(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[str]:
     """Names of experiments, those that come with Terrarium among them."""
     from core.plugins.discovery import discover, examples
@@ -124,6 +118,21 @@ def keys(context: click.Context, parameter: click.Parameter, incomplete: str) ->
     names = [key.rpartition(".")[2] for key in dotted]
     short = [name for name in names if names.count(name) == 1] if incomplete else []
     return beginning(incomplete, (f"{key}=" for key in (*dotted, *short)))
+
+
+class WithBareKeys(click.Command):
+    """A command that also offers keys where nothing else is expected, because `-s` may be left out."""
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        found = keys(ctx, next(iter(self.params)), incomplete) if incomplete[:1].isalpha() else []
+        return [*super().shell_complete(ctx, incomplete), *map(CompletionItem, found)]
+
+
+def completing(command: click.Command) -> click.Command:
+    """A command as Tab is to see it."""
+    if isinstance(command, click.Group) or all(option.name != "overrides" for option in command.params):
+        return command
+    return WithBareKeys(command.name, command.context_settings, command.callback, command.params)
 
 
 def runs_of(experiment: Experiment) -> list[str]:
