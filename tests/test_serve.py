@@ -605,5 +605,5 @@ def test_without_the_extra(place: Path, terrarium: Callable[..., Result], monkey
     assert (
         done.exit_code == 2
         and "serve needs the package uvicorn" in done.stderr
-        and "terrarium-lab[serve]" in done.stderr
+        and "pip install -c constraints.txt -e '.[serve]'" in done.stderr
     )

@@ -74,6 +74,7 @@ def serve(
     """
     from core.cli.console import Console
     from core.errors import UserError
+    from core.optional import installing
 
     try:
         from core.cli.reading import read_command
@@ -84,7 +85,7 @@ def serve(
     except ModuleNotFoundError as error:
         if error.name not in ("starlette", "uvicorn"):
             raise
-        remedy = "Install it: pip install 'terrarium-lab[serve]'"
+        remedy = f"Install it: {installing('serve')}"
         raise UserError(f"serve needs the package {error.name}, which is not installed", remedy=remedy) from None
 
     console = Console(quiet=quiet, json=as_json)
