@@ -19,5 +19,10 @@ def needed(package: str, purpose: str, extra: str) -> Any:
         raise UserError(
             f"{purpose} needs the package {top}, which is not installed",
             place=f"the extra {extra}",
-            remedy=f"Install it: pip install -c constraints.txt -e '.[{extra}]'",
+            remedy=f"Install it: {installing(extra)}",
         ) from None
+
+
+def installing(extra: str) -> str:
+    """The command that installs an extra, in Terrarium's folder."""
+    return f"pip install -c constraints.txt -e '.[{extra}]'"

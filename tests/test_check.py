@@ -119,6 +119,15 @@ def test_the_cost_of_the_run(spaces: Path, terrarium: Terrarium, monkeypatch: py
     assert cost["seconds"] == 120 and cost["steps"] > 100
 
 
+def test_a_run_that_ends_earlier_takes_that_time_at_most(
+    spaces: Path, terrarium: Terrarium, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("core.lab.check.TIMED_SECONDS", 0.01)
+    result = terrarium("check", "spaces", "train.runtime.stop_when=val_accuracy >= 1")
+    assert " steps, at most: it ends earlier at val_accuracy >= 1; share of it: " in result.stdout
+    assert "at most: it ends" not in terrarium("check", "spaces").stdout
+
+
 def test_steps_of_a_budget_in_time() -> None:
     config = Train()
     assert steps_of(config, 0.5) == config.schedule.max_iters

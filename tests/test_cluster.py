@@ -153,7 +153,7 @@ def test_ctrl_c_saves_and_the_same_command_goes_on(home: Path) -> None:
     started = below(command.pid)
     command.process.send_signal(signal.SIGINT)
     assert command.wait() == 130, command.text()
-    assert "interrupted, and saved. Continue with: " in command.text()
+    assert "interrupted, and saved. Go on with: " in command.text()
     assert own_folders() == before
     end = time.monotonic() + 30
     while any(map(title, started)):  # Ray's idle workers notice within seconds that it has ended
@@ -237,7 +237,7 @@ def test_ctrl_c_does_not_wait_for_the_work_of_others(home: Path, cluster: tuple[
     finally:
         hog.kill()
         hog.wait()
-    assert "interrupted, and saved. Continue with: " in command.text()
+    assert "interrupted, and saved. Go on with: " in command.text()
 
 
 @with_ray

@@ -24,6 +24,7 @@ from core.config import Config, replaced
 from core.defaults import resolve
 from core.lab.comparing import compare_experiments
 from core.report.comparison import Group
+from core.report.differences import differences
 from core.report.naming import names_of
 from core.report.overlay import PALETTE, PANELS, band, in_short, labels, overlay, shortened
 from core.report.runs import RunData, by_settings, read_run
@@ -624,3 +625,17 @@ def test_a_terminal_is_not_filled_with_what_differed(terrarium: Command, made: C
     assert len(told) < 32
     [rest] = [line for line in told if line.startswith("... and ")]
     assert re.fullmatch(r"\.\.\. and \d+ more; a page \(\.html\) or a Markdown file \(\.md\) lists all of them", rest)
+
+
+def test_what_nobody_has_set_was_chosen_by_timing(made: Callable[..., Path]) -> None:
+    timings = {"bfloat16, sdpa attention, 1 thread": 5.0, "float32, sdpa attention, 1 thread": 4.0}
+    runs = [
+        read_run(made("spaces", name, seed=0, loss=1.0, choices={"milliseconds": found}))
+        for name, found in (("a", timings), ("b", {}))
+    ]
+    for run, dtype, attention in zip(runs, ("float32", "bfloat16"), ("sdpa", "explicit"), strict=True):
+        run.config.update({"train.runtime.dtype": dtype, "train.runtime.attention": attention})
+    assert {row.key: row.values for row in differences([[run] for run in runs])} == {
+        "train.runtime.dtype": ("float32 (chosen by timing)", "bfloat16"),
+        "train.runtime.attention": ("sdpa", "explicit"),
+    }

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from click.testing import Result
 
+from core.cli.fit import span
 from core.lab.fit import FEWEST_STEPS, STEPPING, TOKENS_PER_PARAMETER, best, fits
 
 Terrarium = Callable[..., Result]
@@ -79,6 +80,10 @@ def test_fit_says_when_there_is_no_time(spaces: Path, terrarium: Terrarium) -> N
     assert result.exit_code == 2
     assert "0.0001 minutes are not enough for 1 layers of any width" in result.output
     assert "Give more time" in result.output
+
+
+def test_one_minute_is_no_minutes() -> None:
+    assert [span(minutes) for minutes in (1.0, 0.5, 2.0)] == ["1 minute", "0.5 minutes", "2 minutes"]
 
 
 def test_fit_knows_gpts_only(spaces: Path, terrarium: Terrarium) -> None:

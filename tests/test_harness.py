@@ -103,7 +103,9 @@ def test_generate_until(model: LoadedModel) -> None:
 
 def test_without_lm_eval(model: LoadedModel, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "lm_eval.api.model", None)
-    with pytest.raises(UserError, match=r"lm-eval is not installed\n  pip install 'terrarium-lab\[eval\]'"):
+    with pytest.raises(
+        UserError, match=r"lm-eval is not installed\n  Install it: pip install -c constraints.txt -e '.\[eval\]'"
+    ):
         harness_model(model)
 
 

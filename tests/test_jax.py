@@ -304,6 +304,7 @@ def test_a_rollback_goes_back_to_the_checkpoint(
     monkeypatch.setattr(JaxStep, "shared_gradient", poisoned)
     done = terrarium("train", "spaces", *BY_JAX, *DROPOUT, "-s", "train.runtime.on_nan=rollback")
     assert done.exit_code == 0, done.output
+    assert "\ncompiling the step\n" in done.output
     assert "step 4: the loss is nan for batch 3. Back to step 3" in done.output  # the best so far
     summary = json.loads((spaces / "out" / "default" / "summary.json").read_text())
     assert (summary["steps"], summary["skipped_batches"]) == (6, [3])

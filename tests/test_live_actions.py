@@ -8,7 +8,8 @@ import shutil
 import signal
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 from urllib.parse import quote
 
 import pytest
@@ -24,6 +25,7 @@ from core.errors import UserError
 from core.plugins.discovery import Experiment
 from core.serve.errors import Refused
 from core.serve.live import stopping
+from core.serve.live.jobs import Jobs, StartedCommand
 from core.serve.live.words import read_recorded, words_again, words_for
 from core.tracking.notes import read_notes, write_notes
 from core.tracking.run import lock_file
@@ -332,6 +334,20 @@ def test_a_job_without_a_run_is_stopped(lab: Path, tmp_path: Path) -> None:
         until(lambda: jobs_of(server)[again["job"]]["status"] == "stopped")
         assert server.post("stop", {"id": f"{ID}/seen"}).status == 409
         assert server.get(f"run?id={ID}/seen").json["busy"] is False
+
+
+def test_what_goes_on_without_the_server_is_said(lab: Path) -> None:
+    jobs = Jobs()
+    assert jobs.going_on() == ""
+    for about, experiment in {"spaces/sweeps/rates": "spaces", "spaces/wide": "spaces", "my idea/x": "my idea"}.items():
+        command = SimpleNamespace(poll=lambda: None)
+        jobs.known.append(StartedCommand("1", (), f"lab/{about}", lab, None, experiment, cast(Any, command)))
+        if len(jobs.known) == 1:
+            assert jobs.going_on() == "1 job goes on: spaces/sweeps/rates (`python -m core.cli runs spaces --watch`)"
+    assert jobs.going_on() == (
+        "3 jobs go on: spaces/sweeps/rates, spaces/wide, my idea/x "
+        "(`python -m core.cli runs spaces --watch`, `python -m core.cli runs 'my idea' --watch`)"
+    )
 
 
 def test_each_job_has_a_log_of_its_own(lab: Path, tmp_path: Path) -> None:

@@ -205,7 +205,10 @@ def test_what_cannot_be_looked_at_over_time(spaces: Path, terrarium: Terrarium) 
     assert terrarium("train", "spaces").exit_code == 0
     result = terrarium("look", "spaces", "--over-time")
     assert result.exit_code == 2 and "default has kept no steps on its way" in result.stderr
-    assert "-s train.runtime.keep_checkpoints=10" in result.stderr
+    remedy = "python -m core.cli train spaces --run default-kept -s train.runtime.keep_checkpoints=10"
+    assert f"Train another run, which keeps some: {remedy}\n" in result.stderr
+    assert terrarium(*remedy.split()[3:]).exit_code == 0
+    assert terrarium("look", "spaces", "--over-time", "--run", "default-kept").exit_code == 0
     result = terrarium("sample", "spaces", "--checkpoint", "2")
     assert result.exit_code == 2 and "default has not kept step 2" in result.stderr
     assert terrarium("train", "spaces", *KEEP, "--fresh").exit_code == 0

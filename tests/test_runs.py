@@ -83,6 +83,18 @@ def test_the_run_of_a_loop_of_ones_own_is_one_among_others(spaces: Path, terrari
     assert '"best_loss": 1.25' in terrarium("list", "--json").stdout
 
 
+def test_the_best_run_of_the_list_has_the_most_exact_answers(spaces: Path, terrarium: Terrarium) -> None:
+    for name, (accuracy, loss) in {"low": (0.77, 0.6843), "all": (1.0, 0.8117), "tie": (1.0, 0.9)}.items():
+        with Tracker(spaces / "out" / name, trackers=()) as tracker:
+            tracker.log_step(step=1, train_loss=1.5, val_loss=loss, val_accuracy=accuracy)
+    assert [(row["best_accuracy"], row["best_loss"]) for row in json.loads(terrarium("list", "--json").stdout)] == [
+        (1.0, 0.8117)
+    ]
+    head, line = terrarium("list").stdout.splitlines()
+    assert head.split() == ["name", "prepared", "runs", "best_exact", "best_loss", "summary"]
+    assert line.split()[:5] == ["spaces", "no", "3", "100.0%", "0.8117"]
+
+
 @pytest.mark.parametrize(
     ("choices", "gone"),
     [

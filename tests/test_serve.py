@@ -583,6 +583,26 @@ def test_what_the_command_refuses(
     assert done.exit_code == 2 and message in done.stderr
 
 
+def test_folders_without_experiments(
+    place: Path, terrarium: Callable[..., Result], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("anna", "ben"):
+        (tmp_path / "class" / name / "experiments" / "words").mkdir(parents=True)
+        (tmp_path / "class" / name / "experiments" / "words" / "config.toml").write_text("")
+    (tmp_path / "class" / "empty").mkdir()
+    monkeypatch.chdir(tmp_path)
+    for name, message in {
+        "class": "class: this folder holds no experiments, but anna and ben in it do\n"
+        "  Show what is there: python -m core.cli serve class/anna class/ben\n",
+        "class/nobody": "class/nobody: there is no such folder, and no experiment is called 'class'\n"
+        "  Folders with experiments: class/anna class/ben\n",
+        "class/empty": "class/empty: there is no experiment in this folder\n",
+        "nowhere/nobody": "nowhere/nobody: there is no such folder, and no experiment is called 'nowhere'\n",
+    }.items():
+        done = terrarium("serve", name)
+        assert done.exit_code == 2 and done.stderr.startswith(f"error: {message}"), done.stderr
+
+
 def test_without_names_runs_are_shown(place: Path) -> None:
     """The address holds a token, which actions need; --read-only has none. A folder beside a model is refused."""
     process, said = started(place, "--port", "0")
@@ -603,5 +623,5 @@ def test_without_the_extra(place: Path, terrarium: Callable[..., Result], monkey
     assert (
         done.exit_code == 2
         and "serve needs the package uvicorn" in done.stderr
-        and "terrarium-lab[serve]" in done.stderr
+        and "pip install -c constraints.txt -e '.[serve]'" in done.stderr
     )

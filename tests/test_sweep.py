@@ -385,7 +385,7 @@ def test_a_signal_saves_and_says_how_to_go_on(tmp_path: Path) -> None:
     sweep.send_signal(signal.SIGTERM)
     told, said = sweep.communicate(timeout=60)
     assert sweep.returncode == 143
-    assert "interrupted, and saved. Continue with: python -m core.cli sweep spaces --seeds 0..1" in said
+    assert "interrupted, and saved. Go on with: python -m core.cli sweep spaces --seeds 0..1" in said
     assert "[1/6] sweep-long-lr0.001-seed0: interrupted" in told
     assert "report so far: " in told
     assert "1 interrupted; 1 waiting" in (folder_of(home).with_name("long") / "report.md").read_text()
@@ -694,7 +694,7 @@ def test_a_signal_to_all_processes_of_a_terminal_stops_a_sweep_as_one_to_it_alon
     told, said = sweep.communicate(timeout=60)
     assert sweep.returncode == 128 + number, said
     assert "stopping 1 run; first, progress is saved" in told and f"[1/6] {run.name}: interrupted" in told
-    assert said.startswith("interrupted, and saved. Continue with: ") and "Traceback" not in said
+    assert said.startswith("interrupted, and saved. Go on with: ") and "Traceback" not in said
     points = json.loads((folder_of(home).with_name("long") / "sweep.json").read_text())["points"]
     assert [point["status"] for point in points[:2]] == ["interrupted", "waiting"]
     summary = json.loads((run / "summary.json").read_text())
@@ -1121,7 +1121,7 @@ def test_halving_without_optuna_says_what_to_install(
     monkeypatch.setitem(sys.modules, "optuna", None)
     result = terrarium("sweep", "spaces", "--seeds", "0", "--halving")
     assert result.exit_code == 2
-    assert "pip install 'terrarium-lab[sweep]'" in result.stderr
+    assert "pip install -c constraints.txt -e '.[sweep]'" in result.stderr
 
 
 @pytest.mark.parametrize(

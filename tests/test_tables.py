@@ -261,10 +261,10 @@ def test_packages_that_are_missing_are_named(tmp_path: Path, monkeypatch: pytest
         monkeypatch.setitem(sys.modules, package, None)
     error = error_of(table(tmp_path / "one", "data.parquet", ""))
     assert error.message == "reading Parquet needs pyarrow, which is not installed"
-    assert error.remedy == 'Install it: pip install "terrarium-lab[parquet]"'
+    assert error.remedy == "Install it: pip install -c constraints.txt -e '.[parquet]'"
     error = error_of(tmp_path / "one", "prepare.format=datasets")
     assert error.message == 'format = "datasets" needs the package datasets, which is not installed'
-    assert error.remedy == 'Install it: pip install "terrarium-lab[hf]"'
+    assert error.remedy == "Install it: pip install -c constraints.txt -e '.[hf]'"
 
 
 @pytest.mark.filterwarnings("ignore")  # the library's own

@@ -16,7 +16,9 @@ from pathlib import Path
 
 import pytest
 
+from core.cli.console import Console
 from core.cli.status import StatusLine
+from core.listener import STEPS
 
 ROOT = Path(__file__).parents[1]
 LONG = "count_by_twos_with_a_very_long_name"
@@ -208,6 +210,48 @@ def test_the_bar_gives_way_to_the_text(width: int, shown: str) -> None:
     line.update("training", "step 50/100  loss 0.123", 50, 100)
     assert line.line(width).rstrip() == shown
     assert len(line.line(width)) <= width
+
+
+@pytest.mark.parametrize(
+    ("width", "shown"),
+    [
+        (70, "step 10/40  loss 0.123  9,932 tokens/s  36.5 ms/step  0:30 left"),
+        (53, "step 10/40  loss 0.123  9,932 tokens/s  0:30 left"),
+        (38, "step 10/40  loss 0.123  0:30 left"),
+        (22, "step 10/40  0:30 left"),
+    ],
+)
+def test_whole_fields_give_way_to_the_time_that_is_left(
+    width: int, shown: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    line = StatusLine(io.StringIO())
+    text = "step 10/40  loss 0.123  9,932 tokens/s  36.5 ms/step"
+    line.update("training", text, 0, 40)
+    line.done = 10
+    monkeypatch.setattr("core.cli.status.time.monotonic", lambda began=line.start[0]: began + 10)
+    assert line.line(width) == shown
+
+
+@pytest.mark.parametrize(
+    ("width", "fields"), [(120, 8), (103, 8), (102, 7), (92, 7), (91, 6), (78, 6), (77, 5), (40, 5)]
+)
+def test_a_line_of_an_evaluation_leaves_out_the_last_figures_of_speed(
+    width: int, fields: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    row = {
+        "step": 100, "train_loss": 0.7323, "val_loss": 0.6888, "val_accuracy": 0.69, "seconds": 10.0,
+        "tokens_per_second": 21034.0, "ms_per_step": 36.5, "mfu": 0.169,
+    }  # fmt: skip
+    monkeypatch.setattr(Console, "interactive", True)
+    monkeypatch.setattr("core.cli.console.size_of", lambda stream: (width, 24))
+    console = Console()
+    console.progress(STEPS, 100, 1600)
+    console.row(row)
+    console.close()
+    whole = [
+        "step  100/1600", "loss 0.7323", "val 0.6888", "exact  69.0%", "10.0 s", "21,034 tokens/s", "36.5 ms/step", "MFU 16.9%",
+    ]  # fmt: skip
+    assert capsys.readouterr().out.splitlines()[0] == "  ".join(whole[:fields])
 
 
 def test_the_status_line_of_unknown_length() -> None:

@@ -196,7 +196,7 @@ def test_a_missing_package_is_told_before_anything_is_made(
     result = terrarium("train", "spaces", "-s", f'train.runtime.trackers=["{name}"]')
     assert result.exit_code == 2
     assert (
-        f"the tracker \"{name}\" needs the package {package}, which is not installed\n  pip install 'terrarium-lab[{extra}]'"
+        f"the tracker \"{name}\" needs the package {package}, which is not installed\n  Install it: pip install -c constraints.txt -e '.[{extra}]'"
         in result.stderr
     )
     assert not (spaces / "out" / "default").exists() and not (spaces / "datasets").exists()

@@ -38,9 +38,8 @@ def lines(account: Account, colour: bool) -> Iterator[str]:
         yield from ("", "cost of the run", *cost_lines(account))
     if account["kept"]:
         yield from ("", "kept steps", *(f"  {text}" for text in account["kept"]["lines"]))
-    found = account["warnings"]
-    yield from ("", "suspicious settings" if found else "no suspicious settings")
-    for number, warning in enumerate(found, 1):
+    yield from ("", "suspicious settings" if account["warnings"] else "no suspicious settings")
+    for number, warning in enumerate(account["warnings"], 1):
         yield f"  {number}. {warning['place']}: {warning['message']}."
         yield f"     {warning['remedy']}"
 
@@ -72,8 +71,8 @@ def data_lines(account: Account) -> Iterator[str]:
     if packing := account["packing"]:
         shares = f"{packing['cropped']:.1%} of the tokens are cropped, {packing['padding']:.1%} of the rows are empty"
         yield line("packing", f"{packing['rows']:,} rows of whole documents; {shares}")
-    each = data["train_tokens"] / max(account["parameters"], 1)
-    yield line("parameters", f"{account['parameters']:,}, {each:.2g} training tokens for each")
+    each = f"{data['train_tokens'] / max(account['parameters'], 1):.2g} training tokens for each"
+    yield line("parameters", f"{account['parameters']:,}, {each}")
 
 
 def dial_lines(account: Account) -> Iterator[str]:
@@ -127,10 +126,11 @@ def cost_lines(account: Account) -> Iterator[str]:
     from core.files import megabytes
     from core.report.run_report import duration
 
-    cost: dict[str, Any] = account["prediction"]
+    cost, limit = account["prediction"], account["stop_when"]
     yield line("step", f"{cost['ms_per_step']:,.1f} ms, {cost['tokens_per_second']:,.0f} tokens/s")
     shares = ", ".join(f"{name} {share:.1%}" for name, share in cost["shares"].items())
-    yield line("time", f"about {duration(cost['seconds'])} for {cost['steps']:,} steps; share of it: {shares}")
+    early = f", at most: it ends earlier at {limit}" if limit else ""
+    yield line("time", f"about {duration(cost['seconds'])} for {cost['steps']:,} steps{early}; share of it: {shares}")
     if not account["reward"]:  # otherwise it reads what the model writes
         yield line("data seen", seen_text(account))
     if cost["memory_bytes"] is not None:

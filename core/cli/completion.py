@@ -120,6 +120,21 @@ def keys(context: click.Context, parameter: click.Parameter, incomplete: str) ->
     return beginning(incomplete, (f"{key}=" for key in (*dotted, *short)))
 
 
+class WithBareKeys(click.Command):
+    """A command that also offers keys where nothing else is expected, because `-s` may be left out."""
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        found = keys(ctx, next(iter(self.params)), incomplete) if incomplete[:1].isalpha() else []
+        return [*super().shell_complete(ctx, incomplete), *map(CompletionItem, found)]
+
+
+def completing(command: click.Command) -> click.Command:
+    """A command as Tab is to see it."""
+    if isinstance(command, click.Group) or all(option.name != "overrides" for option in command.params):
+        return command
+    return WithBareKeys(command.name, command.context_settings, command.callback, command.params)
+
+
 def runs_of(experiment: Experiment) -> list[str]:
     """Names of runs, and of runs with stages and their stages, without reading their summaries."""
     from core.lab.places import places

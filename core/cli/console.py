@@ -9,11 +9,11 @@ from typing import Any, ClassVar, TextIO
 
 from core.cli.phrasing import phrased
 from core.cli.picture import Learning, picture
-from core.cli.status import StatusLine, is_terminal, may_colour
+from core.cli.status import StatusLine, fitted, is_terminal, may_colour, size_of
 from core.files import json_text
 from core.listener import SECONDS, STEPS, Advice, Answers, Begun, Ended, News
 from core.tracking.figures import loss_text, share_text
-from core.tracking.metrics import speed_text
+from core.tracking.metrics import speed_fields, speed_text
 
 Row = dict[str, float]
 LINE_SECONDS = 5.0  # between plain lines of progress, at least
@@ -68,7 +68,7 @@ class Console:
         self.learning.add(metrics)
         if self.interactive:
             if "val_loss" in metrics:
-                self.say(self.sentence(metrics))
+                self.say(fitted(self.sentence(metrics), size_of(self.stream)[0], most=len(speed_fields(metrics))))
             self.latest = f"{self.position(metrics)}  {learning_text(metrics)}  {speed_text(metrics)}"
             self.short = f"{self.position(metrics)}  {metrics['tokens_per_second']:,.0f} tokens/s"
             self.show()

@@ -16,6 +16,7 @@ from core.plugins.discovery import Experiment, discover, examples, home, summary
 from core.plugins.manager import KINDS, plugins
 from core.process import Program
 from core.report.tables import Table, as_text, shown
+from core.tracking.figures import share_text
 from core.tracking.run import read_summary, run_folders
 
 
@@ -23,12 +24,18 @@ from core.tracking.run import read_summary, run_folders
 @options.as_json
 @options.quiet
 def list_experiments(*, as_json: bool, quiet: bool) -> None:
-    """List experiments: a summary, whether the data is prepared, the number of runs and their best loss."""
+    """List experiments: a summary, whether the data is prepared, the number of runs, exact match and loss of the best one.
+
+    The best run has the most exact answers; ties, and running text, go to the lower validation loss.
+    """
     rows, say = [account(experiment) for experiment in discover()], Console(quiet=quiet).say
     if as_json:
         options.say_json(rows)
     elif rows:
-        say(listed(["name", "prepared", "runs", "best_loss", "summary"], rows))
+        exact = [
+            row | {"best_exact": None if (share := row["best_accuracy"]) is None else share_text(share)} for row in rows
+        ]
+        say(listed(["name", "prepared", "runs", "best_exact", "best_loss", "summary"], exact))
     else:
         say(f"No experiments in {home()}. An experiment is a folder with a config.toml or a prepare.py.")
         say(f"Make one: {Program.name()} new NAME")
@@ -41,14 +48,16 @@ def account(experiment: Experiment) -> dict[str, Any]:
     try:
         dataset, out = places(experiment)
         summaries = [read_summary(folder) for folder in run_folders(experiment, out)]
-        losses = [found["best_val_loss"] for found in summaries if found.get("best_val_loss") is not None]
+        measured = [found for found in summaries if found.get("best_val_loss") is not None]
+        best = max(measured, key=lambda found: (found.get("accuracy") or 0.0, -found["best_val_loss"]), default={})
     except (UserError, ValueError, AttributeError, TypeError, OSError):
         problem = f"config.toml or a summary.json cannot be read; `{experiment.command.format('runs')}` says why"
-        return row | {"summary": problem, "prepared": False, "runs": 0, "best_loss": None}
+        return row | {"summary": problem, "prepared": False, "runs": 0, "best_accuracy": None, "best_loss": None}
     prepared = any(  # with stages, each has a folder of its own
         (folder / "train.bin").is_file() for folder in (dataset, experiment.folder, *dataset.glob("*/"))
     )
-    return row | {"prepared": prepared, "runs": len(summaries), "best_loss": min(losses, default=None)}
+    figures = {"best_accuracy": best.get("accuracy"), "best_loss": best.get("best_val_loss")}
+    return row | {"prepared": prepared, "runs": len(summaries), **figures}
 
 
 @click.command()

@@ -47,7 +47,7 @@ def fit(experiment: str, minutes: float, as_json: bool, overrides: tuple[str, ..
     chosen = best(found)
     if chosen is None:
         raise UserError(
-            f"{minutes:g} minutes are not enough for {train.model.n_layer} layers of any width",
+            f"{span(minutes)} {'is' if minutes == 1 else 'are'} not enough for {train.model.n_layer} layers of any width",
             place=f"--minutes {minutes:g}",
             remedy="Give more time, or lower train.model.n_layer, train.data.batch_size or train.data.block_size.",
         )
@@ -55,10 +55,15 @@ def fit(experiment: str, minutes: float, as_json: bool, overrides: tuple[str, ..
         f"train.model.n_embd={chosen.n_embd}", f"train.model.n_head={chosen.n_head}", f"train.runtime.max_minutes={minutes:g}",
     ]  # fmt: skip
     command = options.train_command(opened, f"fit-{minutes:g}-minutes", settings)
-    console.say(f"\nFor {minutes:g} minutes, a width of {chosen.n_embd} (about {chosen.steps:,} steps):\n  {command}")
+    console.say(f"\nFor {span(minutes)}, a width of {chosen.n_embd} (about {chosen.steps:,} steps):\n  {command}")
     if as_json:
         result = {"minutes": minutes, "best": asdict(chosen), "sizes": [asdict(f) for f in found], "set": settings}
         options.say_json(result)
+
+
+def span(minutes: float) -> str:
+    """`1 minute`, `2.5 minutes`."""
+    return f"{minutes:g} minute{'s' * (minutes != 1)}"
 
 
 def row(*cells: str) -> str:

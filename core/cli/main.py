@@ -12,6 +12,7 @@ from typing import Any
 import click
 
 from core import process
+from core.cli.completion import completing
 from core.cli.console import Console
 from core.cli.overrides import as_options
 from core.cli.phrasing import phrased
@@ -60,7 +61,7 @@ class Commands(click.Group):
             return name, command, rest
         rest = as_options(command, rest)
         refuse_repeated(command, click.Context(command, info_name=name, parent=context), rest)
-        return name, command, rest
+        return name, completing(command) if context.resilient_parsing else command, rest
 
     def main(self, args: Sequence[str] | None = None, *, standalone_mode: bool = True, **extra: Any) -> Any:  # type: ignore[override]
         """Run a command and exit. A bug keeps its traceback. Of the processes that torchrun starts, the first one does that."""

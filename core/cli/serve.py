@@ -31,7 +31,7 @@ from core.cli import completion, options
     metavar="TEXT",
     default="",
     envvar="TERRARIUM_TOKEN",
-    help="What clients must send as `Authorization: Bearer TEXT`.  [default: a random one where other machines reach the server]",
+    help="What clients must send as `Authorization: Bearer TEXT`.  [default: a random one, which the printed address has; on this machine alone only actions of the page need it, and models none]",
 )
 @click.option(
     "--allow-host",
@@ -74,6 +74,7 @@ def serve(
     """
     from core.cli.console import Console
     from core.errors import UserError
+    from core.optional import installing
 
     try:
         from core.cli.reading import read_command
@@ -84,7 +85,7 @@ def serve(
     except ModuleNotFoundError as error:
         if error.name not in ("starlette", "uvicorn"):
             raise
-        remedy = "Install it: pip install 'terrarium-lab[serve]'"
+        remedy = f"Install it: {installing('serve')}"
         raise UserError(f"serve needs the package {error.name}, which is not installed", remedy=remedy) from None
 
     console = Console(quiet=quiet, json=as_json)
@@ -103,7 +104,7 @@ def serve(
             options.say_json({"url": found, "token": shown or None, "models": site.models})
 
     number = answer_requests(site, address, limits, say)
-    console.say("stopped")
+    console.say("; ".join(filter(None, ("stopped", site.going_on()))))
     click.get_current_context().exit(128 + number)
 
 

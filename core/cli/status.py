@@ -80,12 +80,13 @@ class StatusLine:
         self.clear()
 
     def line(self, width: int, text: str | None = None) -> str:
-        """The status line in at most `width` columns. The bar gives way to the text."""
+        """The status line in at most `width` columns. The bar gives way to the text, and its last fields to the time."""
         text = self.text if text is None else text
         if self.total <= 0:
             return text[:width]
         share = min(max(self.done / self.total, 0.0), 1.0)
-        text = f"{text}  {self.left()}".rstrip()
+        left = self.left()
+        text = f"{fitted(text, width - len(left) - 2 * bool(left))}  {left}".rstrip()
         room = min(WIDEST_BAR, width - len(text) - 3)
         if room < NARROWEST_BAR:
             return text[:width]
@@ -99,6 +100,14 @@ class StatusLine:
             return ""
         seconds = round((time.monotonic() - began) * (self.total - self.done) / (self.done - before))
         return f"{seconds // 60}:{seconds % 60:02} left"
+
+
+def fitted(text: str, width: int, most: int | None = None) -> str:
+    """A text without its last fields, as far as it is too wide, and at most so many of them. Two spaces are between fields."""
+    for _ in range(text.count("  ") if most is None else most):
+        if len(text) > width and "  " in text:
+            text = text.rpartition("  ")[0].rstrip()
+    return text
 
 
 def size_of(stream: TextIO) -> tuple[int, int]:

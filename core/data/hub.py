@@ -14,6 +14,7 @@ from core.data.from_table import make_from_rows
 from core.data.source import INPUT, Source
 from core.data.tables import ENDINGS, SIDES, Rows
 from core.errors import UserError
+from core.optional import installing
 
 ADDRESS = "https://huggingface.co/datasets/"
 OWNED = re.compile(r"[\w.-]+/[\w.-]+")  # OWNER/NAME
@@ -66,7 +67,7 @@ def load_library() -> Any:
         raise UserError(
             'format = "datasets" needs the package datasets, which is not installed',
             place="prepare.format",
-            remedy='Install it: pip install "terrarium-lab[hf]"',
+            remedy=f"Install it: {installing('hf')}",
         ) from None
     return datasets
 

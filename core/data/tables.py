@@ -19,6 +19,7 @@ from core.chat.conversation import Conversation, Message
 from core.data.documents import Document, Example
 from core.data.text import read_text
 from core.errors import UserError, did_you_mean
+from core.optional import installing
 
 ENDINGS = {".csv": "csv", ".tsv": "tsv", ".jsonl": "jsonl", ".parquet": "parquet"}
 ROLES = ("prompt", "completion", "group", "text", "messages", "split")
@@ -111,7 +112,7 @@ def parquet_rows(path: Path, on_bytes: OnBytes) -> Rows:
         raise UserError(
             "reading Parquet needs pyarrow, which is not installed",
             place='prepare.format = "parquet"',
-            remedy='Install it: pip install "terrarium-lab[parquet]"',
+            remedy=f"Install it: {installing('parquet')}",
         ) from None
     if on_bytes is not ignored:
         with path.open("rb") as file:

@@ -71,6 +71,7 @@ def account_of(opened: Opened, *, timing: bool = True) -> Account:
         "reward": reward_outlook(opened, dataset),
         "kept": kept_steps_of(settled.config.train, model["weight_bytes"]),
         "dial": [dataclasses.asdict(rule) for rule in rules_of(opened.config, given, dataset.encoder.vocab_size)],
+        "stop_when": opened.config.train.runtime.stop_when,
         "optimal_loss": opened.config.evaluate.optimal_loss,
         "prediction": None if prediction is None else dataclasses.asdict(prediction),
         "warnings": [dataclasses.asdict(caution) for caution in cautions_of(opened, facts)],

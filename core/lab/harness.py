@@ -12,6 +12,7 @@ from core.errors import UserError
 from core.evaluation.suites.rows import Row, row_of
 from core.evaluation.suites.scoring import Score, score
 from core.lab.model import LoadedModel
+from core.optional import installing
 from core.sampling.generate import complete, prompt_ids
 
 NEW_TOKENS = 256  # where a request names no limit, as in the harness
@@ -109,7 +110,7 @@ def harness_model(model: LoadedModel) -> Any:
     try:
         from lm_eval.api.model import LM
     except ImportError:
-        raise UserError("lm-eval is not installed", remedy="pip install 'terrarium-lab[eval]'") from None
+        raise UserError("lm-eval is not installed", remedy=f"Install it: {installing('eval')}") from None
 
     class HarnessModel(HarnessRequests, LM):  # type: ignore[misc]
         """Its methods are those above; LM adds what the harness keeps about a model."""

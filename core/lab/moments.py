@@ -19,7 +19,7 @@ from core.lab.looking import explaining, prompt_to_look_at
 from core.lab.model import LoadedModel, load_model
 from core.lab.opened import Opened
 from core.sampling.asking import said
-from core.tracking.run import find_run
+from core.tracking.run import find_run, name_of
 from core.training.ladder import kept_steps, moment_of_writing
 
 if TYPE_CHECKING:
@@ -89,10 +89,13 @@ class Moments:
     def kept(self) -> list[int]:
         """The steps. Raises UserError if there is none."""
         if not (steps := self.steps):
+            experiment, name = self.opened.experiment, name_of(self.folder.parent).partition("/")[0]
+            of_variant = f" `variant={self.opened.variant}`" * bool(self.opened.variant)
             raise UserError(
                 f"{self.folder.parent.name} has kept no steps on its way",
                 place=str(self.folder),
-                remedy="Train it with `train.runtime.keep_checkpoints=10`.",
+                remedy=f"Train another run, which keeps some: {experiment.command.format('train')}{of_variant} "
+                f"`run={name}-kept` `train.runtime.keep_checkpoints=10`",
             )
         return steps
 

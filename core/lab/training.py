@@ -212,6 +212,8 @@ def run_loop(started: Started, stop: StopRequest) -> None:
         keep_answers(run.folder, progress.step)
         started.opened.listener.say(first_line(run, dataset, step, progress))
         tell(started.opened.listener, Begun(run.name))
+        if step.compiles:
+            started.opened.listener.say("compiling the step")
         say_of_adapters(started)
         with helped(team, started.opened, run, dataset, started.fresh):
             train(run, parts, progress, metrics, stop)

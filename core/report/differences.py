@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from core.report.runs import RunData, datasets_of
@@ -14,6 +14,7 @@ from core.roles import is_setting
 
 SHOWN_VALUES, SHOWN_DIGITS = 6, 12
 UNKNOWN = "-"
+TIMED = ("train.runtime.dtype", "train.runtime.attention", "train.runtime.threads")  # in the order of a timing's name
 INHERITED = re.compile(r"^sample\.runtime\.")  # these keys take the values of [train.runtime] unless they are set
 CODE = ("git_commit", "code")  # keys of the environment that say what was run, not what it ran on
 Facts = dict[str, Any]
@@ -36,10 +37,26 @@ def differences(groups: Sequence[Sequence[RunData]]) -> list[Difference]:
     found = [row for kind, read in readers for row in of_kind(kind, [[read(run) for run in group] for group in groups])]
     values = {row.key: row.values for row in found}
     return [
-        row
+        with_timed(row, groups)
         for row in found
         if values.get(INHERITED.sub("train.runtime.", row.key)) != row.values or not INHERITED.match(row.key)
     ]
+
+
+def with_timed(row: Difference, groups: Sequence[Sequence[RunData]]) -> Difference:
+    """A difference that says where nobody has set a value: it was the fastest of several that were timed."""
+    if row.kind != "config" or row.key not in TIMED:
+        return row
+    place = TIMED.index(row.key)
+    timed = [all(was_timed(run, place) for run in group) for group in groups]
+    values = [f"{value} (chosen by timing)" if own else value for value, own in zip(row.values, timed, strict=True)]
+    return replace(row, values=tuple(values))
+
+
+def was_timed(run: RunData, place: int) -> bool:
+    """Whether a run's timings differ at a place of their names, such as `bfloat16, sdpa attention, 1 thread`."""
+    timings = (run.summary.get("choices") or {}).get("milliseconds")
+    return isinstance(timings, dict) and len({tuple(name.split(", ")[place : place + 1]) for name in timings}) > 1
 
 
 def of_kind(kind: str, groups: Sequence[Sequence[Facts]]) -> list[Difference]:

@@ -51,7 +51,8 @@ class Address:
 class Site:
     """What is served. token: what the page must have, "" for nothing. models: names of models that are open from the start.
 
-    told: what is served, in words. closing: called when the end is near, to end answers that would go on for ever.
+    told: what is served, in words. closing: called when the end is near, to end answers that would go on for ever. going_on: what
+    goes on without the server, in words.
     """
 
     app: ASGIApp
@@ -59,6 +60,7 @@ class Site:
     models: list[str]
     told: str
     closing: Callable[[], object] = lambda: None
+    going_on: Callable[[], str] = lambda: ""
 
 
 def serve(site: Site, address: Address, limits: Limits, listening: Callable[[str], object]) -> int:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from core import durable
 from core.errors import UserError
+from core.optional import installing
 from core.report.comparable import other_tokens
 from core.roles import flat
 from core.sweeps.plan import Point, Sweep
@@ -88,7 +89,7 @@ def load_optuna() -> Any:
         import optuna
     except ImportError:
         raise UserError(
-            "successive halving needs Optuna", place="halving", remedy="pip install 'terrarium-lab[sweep]'"
+            "successive halving needs Optuna", place="halving", remedy=f"Install it: {installing('sweep')}"
         ) from None
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     return optuna

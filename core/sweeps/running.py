@@ -112,7 +112,7 @@ def train_all(state: State, launcher: Launcher, screen: Screen | None) -> None:
             tell(sweep.opened.listener, Ended(point.run, {"seed": point.seed, **standing}))
 
         crew = Crew(state, launcher, show=show, ended=ended, say=say, watch=halving.watch if halving else None)
-        crew.work(left, f"Continue with: {sweep.call.command}")
+        crew.work(left, f"Go on with: {sweep.call.command}")
 
 
 @contextlib.contextmanager

@@ -115,6 +115,11 @@ def number(text: str) -> float | int:
 
 def speed_text(row: Mapping[str, float]) -> str:
     """The speed of a row, as far as it is known: `21,034 tokens/s  36.5 ms/step  MFU 41.2%`."""
+    return "  ".join(speed_fields(row))
+
+
+def speed_fields(row: Mapping[str, float]) -> list[str]:
+    """The same, piece by piece."""
     parts = [f"{row['tokens_per_second']:,.0f} tokens/s"]
     parts += [f"{row['ms_per_step']:,.1f} ms/step"] if "ms_per_step" in row else []
-    return "  ".join([*parts, f"MFU {row['mfu']:.1%}"] if "mfu" in row else parts)
+    return [*parts, f"MFU {row['mfu']:.1%}"] if "mfu" in row else parts

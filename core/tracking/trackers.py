@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 from core.errors import UserError
+from core.optional import installing
 from core.plugins.manager import Plugins
 
 if TYPE_CHECKING:
@@ -63,5 +64,5 @@ def need(module: str, extra: str) -> None:
         raise UserError(
             f'the tracker "{extra}" needs the package {module.partition(".")[0]}, which is not installed',
             place=KEY,
-            remedy=f"pip install 'terrarium-lab[{extra}]', or leave it out of the trackers.",
+            remedy=f"Install it: {installing(extra)}; or leave it out of the trackers.",
         )

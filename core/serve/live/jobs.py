@@ -34,7 +34,7 @@ STOPPED = (130, 143, -2, -15)  # exit codes after SIGINT and SIGTERM
 class StartedCommand:
     """A command. words: after the program's own. about: the id of the run or the sweep that it makes. log: its output.
 
-    root: below which no link is followed on the way to its log.
+    root: below which no link is followed on the way to its log. experiment: as commands call it.
     """
 
     id: str
@@ -42,6 +42,7 @@ class StartedCommand:
     about: str
     log: Path
     root: Path | None
+    experiment: str
     process: subprocess.Popen[bytes]
 
     @property
@@ -102,7 +103,7 @@ class Jobs:
                     env=os.environ | {"PYTHONUNBUFFERED": "1"},
                     start_new_session=True,  # Ctrl-C in the server's terminal is not meant for it
                 )
-            job = StartedCommand(id, tuple(words), about, log, root, started)
+            job = StartedCommand(id, tuple(words), about, log, root, place.experiment.argument, started)
             self.known = [*self.known, job][-MOST_JOBS:]
             self.version += 1
             return job
@@ -119,6 +120,16 @@ class Jobs:
         """The newest job with one of these ids, or about one of them, that runs."""
         found = (job for job in reversed(self.known) if {job.id, job.about} & set(ids) and job.status == "running")
         return next(found, None)
+
+    def going_on(self) -> str:
+        """What goes on when the server ends, with the commands that show it; "" for nothing."""
+        found = [job for job in self.known if job.status == "running"]
+        if not found:
+            return ""
+        shown = dict.fromkeys(command_line([*Program.words, "runs", job.experiment, "--watch"]) for job in found)
+        verb = "job goes" if len(found) == 1 else "jobs go"
+        names = ", ".join(job.about.partition("/")[2] for job in found)
+        return f"{len(found)} {verb} on: {names} ({', '.join(f'`{each}`' for each in shown)})"
 
     def described(self) -> list[dict[str, Any]]:
         """All jobs as JSON, the newest first."""
