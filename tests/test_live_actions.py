@@ -24,7 +24,7 @@ from core.errors import UserError
 from core.plugins.discovery import Experiment
 from core.serve.errors import Refused
 from core.serve.live import stopping
-from core.serve.live.words import words_again, words_for
+from core.serve.live.words import read_recorded, words_again, words_for
 from core.tracking.notes import read_notes, write_notes
 from core.tracking.run import lock_file
 
@@ -257,6 +257,32 @@ def test_a_run_again_has_all_of_its_settings(lab: Path) -> None:
             "problem": "`max_itrs`: unknown key 'max_itrs'. Did you mean 'max_iters'? A parameter of documents() is set as prepare.params.max_itrs."
         }
         assert server.get("jobs").json == {"jobs": []}
+
+
+TEAMS = [
+    "torchrun --standalone --nproc-per-node 2 -m -- core.cli train spaces --run x -s max_iters=3 --fresh",
+    "torchrun --rdzv-id terrarium --nproc-per-node=2 --no-python -- /usr/bin/terrarium train spaces --run x -s max_iters=3",
+    "python -m torch.distributed.run --nproc-per-node=2 -m -- core.cli train spaces --run x -s max_iters=3",
+]
+
+
+@pytest.mark.parametrize("recorded", TEAMS)
+def test_a_run_of_a_team_is_started_again_but_goes_on_in_a_terminal_only(recorded: str) -> None:
+    parts = read_recorded(READ, recorded)
+    assert (parts.command, list(parts.settings), parts.options["run"]) == ("train", ["max_iters=3"], "x")
+    with pytest.raises(Refused, match="It was started by torchrun; give its command in a terminal"):
+        words_again(READ, recorded, ["train", "loop"], Experiment(Path("/lab/spaces")), "y")
+    with pytest.raises(Refused, match="not started by sweep"):
+        read_recorded(READ, recorded, ["sweep"])
+
+
+def test_that_a_run_of_a_team_has_one_process_here_is_told(lab: Path) -> None:
+    write_run(write_experiment(lab / "spaces"), "w", command=TEAMS[0])
+    with showing() as server:
+        told = server.get(f"again?id={ID}/w").json
+        assert (told["command"], told["settings"]) == ("train", ["max_iters=3"]) and "one process" in told["problem"]
+        refused = server.post("go_on", {"id": f"{ID}/w"})
+        assert refused.status == 409 and refused.error.startswith("It was started by torchrun")
 
 
 def test_an_experiment_of_a_class_is_called_by_its_path(tmp_path: Path) -> None:

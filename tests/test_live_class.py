@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -108,3 +109,26 @@ def test_a_hidden_tab_asks_for_nothing_and_catches_up(page: Page, folders: Path)
     page.run(HIDE % "false")
     page.until("[...document.querySelectorAll('#runs .name a')].some((one) => one.textContent === 'meanwhile')")
     page.until("document.querySelector('#connection').textContent === '● live'")
+
+
+def test_what_keeps_runs_from_being_shown_is_told(page: Page, folders: Path) -> None:
+    odd = folders / "anna" / "experiments" / "spaces" / "out" / os.fsdecode(b"bad\xff")
+    assert not page.run("document.querySelector('#problems').checkVisibility()")
+    odd.mkdir()
+    page.until("document.querySelector('#problems').checkVisibility()")
+    assert texts(page, "#problems p") == [r"⚠ anna/spaces: left out, as their names are no text: 'bad\udcff'"]
+    odd.rmdir()
+    page.until("!document.querySelector('#problems').checkVisibility()")
+
+
+def test_a_lab_that_has_gone_is_told(chromium: Browser, tmp_path: Path) -> None:
+    home = write_experiment(tmp_path / "dora" / "experiments" / "spaces").parent
+    with showing(str(tmp_path / "dora")) as server:
+        shutil.rmtree(home)
+        page = chromium.page(f"http://127.0.0.1:{server.port}/#token={TOKEN}")
+        page.until(READY)
+        page.until("document.querySelector('#problems').checkVisibility()")
+        [told] = texts(page, "#problems p")
+        assert told.startswith("⚠ experiments: ") and "cannot be read: No such file or directory" in told
+        assert texts(page, "#none p") == ["No experiment can be read. Above is what is wrong."]
+        assert page.complaints() == []

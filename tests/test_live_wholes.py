@@ -107,6 +107,38 @@ def test_stages_of_a_run_that_goes_on_are_kept(server: LiveServer) -> None:
     assert refused.status == 409 and refused.error == f"{stage} is a stage of a run that trains"
 
 
+def jobs_of(server: LiveServer) -> dict[str, str]:
+    """What the jobs are about, and what that is."""
+    return {job["about"]: job["kind"] for job in server.get("jobs").json["jobs"]}
+
+
+def test_stages_of_a_variant_are_known(server: LiveServer, lab: Path) -> None:
+    """A variant may have stages where its experiment has none, or others, or none where it has some."""
+    (lab / "spaces" / "config.two.toml").write_text(STAGES)
+    (lab / "spaces" / "config.wide.toml").write_text("[train.model]\nn_layer = 1\n")
+    (lab / "staged" / "config.flat.toml").write_text("stages = []\n")
+    until(lambda: server.get("lab").json["experiments"][0]["variants"])
+    told = {one["name"]: (one["stages"], one["stages_of_variants"]) for one in server.get("lab").json["experiments"]}
+    assert told == {"spaces": ([], {"two": ["base", "chat"]}), "staged": (["base", "chat"], {"flat": []})}
+
+
+def test_a_job_leads_to_what_there_is(server: LiveServer, lab: Path) -> None:
+    whole = lab / "spaces" / "out" / "w"
+    asked = {"lab": "experiments", "experiment": "spaces", "command": "loop", "name": "w"}
+    assert server.post("start", asked).status == 200
+    for id in (f"{ID}/p1", f"{ID}/sweeps/lr", "experiments/staged/whole"):
+        assert server.post("go_on", {"id": id}).status == 200
+    many = {"command": "sweep", "name": "none", "options": {"seeds": "0,1"}}
+    assert server.post("start", asked | many).status == 200
+    known = {f"{ID}/p1": "run", f"{ID}/sweeps/lr": "sweep", "experiments/staged/whole": "pipeline"}
+    assert jobs_of(server) == known | {f"{ID}/w": "", f"{ID}/sweeps/none": ""}
+    write_run(lab / "spaces", "base").rename(lab / "spaces" / "base")
+    whole.mkdir()
+    (lab / "spaces" / "base").rename(whole / "base")
+    (whole / "pipeline.json").write_text(json.dumps({"stages": ["base", "chat"]}))
+    until(lambda: jobs_of(server)[f"{ID}/w"] == "pipeline")
+
+
 @pytest.fixture
 def page(chromium: Browser, server: LiveServer) -> Iterator[Page]:
     found = chromium.page(f"http://127.0.0.1:{server.port}/#token={TOKEN}")
@@ -159,3 +191,26 @@ def test_the_page_of_a_run_with_stages_and_a_job_that_is_stopped(page: Page) -> 
     press_button(page, "Close")
     page.until("document.querySelector('#jobs').textContent === 'Jobs'")
     page.until("document.querySelector('.run .state').textContent.includes('interrupted')")
+
+
+def test_a_run_with_stages_of_a_variant(page: Page, lab: Path) -> None:
+    experiment = lab / "spaces"
+    (experiment / "config.two.toml").write_text(STAGES)
+    whole = experiment / "out" / "w"
+    write_run(experiment, "base", variant="two", command="terrarium loop spaces --variant two --run w").rename(
+        experiment / "base"
+    )
+    whole.mkdir()
+    (whole / "pipeline.json").write_text(json.dumps({"stages": ["base", "chat"], "table": {"val_loss": {"base": 0.5}}}))
+    (experiment / "base").rename(whole / "base")
+    page.until("[...document.querySelectorAll('#runs .name a')].some((one) => one.textContent.includes('w/base'))")
+    page.run(f"location.hash = 'run={quote(f'{ID}/w/base', safe='')}'")
+    press_button(page, "Stages")
+    page.until("document.querySelector('.panel p a')?.textContent === 'All stages together'")
+    page.open(page.run("location.href"))  # new files of an experiment are seen within ten seconds, or now
+    press_button(page, "Run again…")
+    page.until(
+        "document.querySelector('dialog[open] code')?.textContent === 'python -m core.cli loop spaces --variant=two --stage=base'"
+    )
+    assert {"base", "chat"} <= set(texts(page, "dialog[open] option"))
+    press_button(page, "Cancel")

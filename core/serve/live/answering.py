@@ -14,13 +14,14 @@ from starlette.responses import Response
 
 from core.serve.errors import Refused
 from core.serve.live.board import about_board
+from core.serve.live.commands import about_again, about_jobs
 from core.serve.live.details import about_log, about_run, about_settings
 from core.serve.live.drawing import about_bands, about_curves
 from core.serve.live.listing import about_lab, about_runs
 from core.serve.live.moments import MOST_WAITING, about_moment, about_moments
 from core.serve.live.parameters import Parameters
 from core.serve.live.samples import about_samples
-from core.serve.live.together import about_again, about_compare, about_jobs, about_pipeline, about_sweep
+from core.serve.live.together import about_compare, about_pipeline, about_sweep
 from core.serve.live.tokens import is_let_act
 from core.serve.live.view import FRESH, View
 
@@ -46,7 +47,7 @@ ANSWERS: dict[str, About] = {
 COMPUTED = "moment"  # by a model, which takes a while
 OF_RUNS = ("curves", "bands", "settings", "compare")  # what depends on the runs of its ids alone
 GROWING = ("samples", "log", "jobs")  # what changes without the catalog: never kept
-KEPT, LARGEST_KEPT = 256, 1 << 17  # answers, bytes of one
+MOST_KEPT, LARGEST_KEPT = 256, 1 << 17  # answers, bytes of one
 
 
 class AnswersKept:
@@ -92,7 +93,7 @@ class AnswersKept:
                 del self.on_the_way[key]
         if name not in GROWING and len(body) <= LARGEST_KEPT:
             self.kept[key] = version, body
-            while len(self.kept) > KEPT:
+            while len(self.kept) > MOST_KEPT:
                 self.kept.popitem(last=False)
         return body
 

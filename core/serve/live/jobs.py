@@ -24,7 +24,7 @@ from core.serve.live.reading import append_file, open_file
 from core.serve.live.stopping import stopping_signal
 
 LOGS = ".live"  # beside the runs: LOGS/RUN/JOB.log, LOGS/sweeps/NAME/JOB.log
-KEPT = 200  # jobs that are told of
+MOST_JOBS = 200  # jobs that are told of
 MOST_RUNNING = 16
 MOST_LINES, MOST_BYTES = 20, 1 << 14  # of the end of a log that is told with a job
 STOPPED = (130, 143, -2, -15)  # exit codes after SIGINT and SIGTERM
@@ -103,7 +103,7 @@ class Jobs:
                     start_new_session=True,  # Ctrl-C in the server's terminal is not meant for it
                 )
             job = StartedCommand(id, tuple(words), about, log, root, started)
-            self.known = [*self.known, job][-KEPT:]
+            self.known = [*self.known, job][-MOST_JOBS:]
             self.version += 1
             return job
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import re
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 import tomli
@@ -17,6 +18,7 @@ from core.serve.live.labs import Lab
 from core.serve.live.parameters import Parameters
 from core.serve.live.rows import Row
 from core.serve.live.view import FRESH, View
+from core.toml import STAGES
 
 MOST_ROWS = 1000  # in one answer
 VARIANT = re.compile(r"^config\.(.+)\.toml$")
@@ -47,6 +49,7 @@ def about_lab(view: View, asked: Parameters) -> Account:
             {"name": lab.name, "folder": str(lab.folder), "problem": view.catalog.problems.get(lab.name, "")}
             for lab in view.catalog.labs
         ],
+        "problem": view.catalog.problems.get("", ""),  # of no lab: why none is known
         "read_only": view.read_only,
         "can_act": asked.may_act,
         "version": version(PACKAGE),
@@ -56,14 +59,21 @@ def about_lab(view: View, asked: Parameters) -> Account:
 
 
 def described(lab: Lab, experiment: Experiment) -> Account:
-    """An experiment: its name, what it is, its variants and its stages."""
+    """An experiment: its name, what it is, its variants and its stages. stages_of_variants: of variants with others."""
     files = tuple(stamp(experiment.folder / name) for name in SOURCES)
-    return dict(read_description(lab, experiment, files))
+    told = read_description(lab, experiment, files)
+    paths = {variant: experiment.folder / f"config.{variant}.toml" for variant in told["variants"]}
+    own = {variant: stages_of(lab, path, stamp(path)) for variant, path in paths.items()}
+    usual = experiment.folder / "config.toml"
+    return told | {
+        "stages": stages_of(lab, usual, stamp(usual)) or [],
+        "stages_of_variants": {variant: stages for variant, stages in own.items() if stages is not None},
+    }
 
 
 @functools.lru_cache(maxsize=1024)
 def read_description(lab: Lab, experiment: Experiment, at: tuple[tuple[int, int], ...]) -> Account:
-    """`described`, once for each state of its files. Nothing is imported, and nothing is checked."""
+    """`described` without the stages, once for each state of its files. Nothing is imported, and nothing is checked."""
     try:
         names = sorted(path.name for path in experiment.folder.iterdir())
     except OSError:
@@ -77,17 +87,17 @@ def read_description(lab: Lab, experiment: Experiment, at: tuple[tuple[int, int]
         "name": experiment.name,
         "summary": told[:300],
         "variants": variants,
-        "stages": stages_of(lab, experiment),
     }
 
 
-def stages_of(lab: Lab, experiment: Experiment) -> list[str]:
-    """The names of the stages that config.toml lists; [] where it cannot be read."""
+@functools.lru_cache(maxsize=4096)
+def stages_of(lab: Lab, path: Path, at: tuple[int, int]) -> list[str] | None:
+    """The names of the stages that a config.toml lists, once for each state of the file; None where it lists none."""
     try:
-        entries = tomli.loads(lab.read_source(experiment.folder / "config.toml").decode()).get("stages", [])
-        return [str(entry["name"]) for entry in entries]
+        listed = tomli.loads(lab.read_source(path).decode()).get(STAGES)
+        return None if listed is None else [str(entry["name"]) for entry in listed]
     except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError):
-        return []
+        return None
 
 
 def about_runs(view: View, asked: Parameters) -> Account:

@@ -14,7 +14,6 @@ from core.serve.live.rows import row_of
 from core.serve.live.sweeps import read_pipeline_file
 from core.serve.live.targets import Target, find_target
 from core.serve.live.view import View, finite_dict, run_data
-from core.serve.live.words import BEGINNING, NAMING, read_recorded
 from core.tracking.notes import read_notes
 from core.tracking.run import PIPELINE
 
@@ -112,20 +111,3 @@ def about_whole(view: View, target: Target, statuses: Sequence[str]) -> Account:
     }
     report = view.report_address(target.id, target.folder)
     return {"row": row, "rows": rows, "busy": busy, "command": target.command, "report": report}
-
-
-def about_again(view: View, asked: Parameters) -> Account:
-    """The command that started a run or a sweep, in its parts but for its name, to start another one like it; or the problem."""
-    command = find_target(view.catalog, asked.text("id")).command
-    try:
-        parts = read_recorded(view.read, command)
-    except Refused as error:
-        return {"problem": error.message}
-    options = {name: value for name, value in parts.options.items() if name not in (NAMING[parts.command], *BEGINNING)}
-    return {"command": parts.command, "options": options, "settings": list(parts.settings)}
-
-
-def about_jobs(view: View, asked: Parameters) -> Account:
-    """The commands that were started from the page."""
-    view.jobs.look()
-    return {"jobs": view.jobs.described()}

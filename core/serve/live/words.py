@@ -10,6 +10,7 @@ import re
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Protocol
 
 from core.errors import UserError
@@ -20,6 +21,8 @@ from core.tracking.run import refuse_wrong_name
 NAMING = {"train": "run", "loop": "run", "sweep": "name"}  # command -> the option that names what it makes
 BEGINNING = ("quiet", "json", "fresh")  # options that count when a command is given first, not when it goes on
 PREFIXES = (["python", "-m", "core.cli"], ["terrarium"])
+TEAMS = (["torchrun"], ["python", "-m", "torch.distributed.run"])  # what the command of several processes begins with
+PROGRAMS = ("core.cli", "terrarium")  # the last of a team's words before those of the program itself
 SETTING = re.compile(r"[A-Za-z_]\w*(\.[\w-]+)*=.*", re.DOTALL)
 LONGEST = 4000  # characters of a word
 
@@ -83,6 +86,8 @@ def words_again(read: ReadCommand, recorded: str, kinds: Sequence[str], experime
     The experiment is the one that it lies in. A sweep of a study goes on with the study. Raises Refused.
     """
     parts = read_recorded(read, recorded, kinds)
+    if is_of_team(recorded):
+        raise Refused("It was started by torchrun; give its command in a terminal", status=409, code="cannot_go_on")
     options = {option: value for option, value in parts.options.items() if option not in BEGINNING}
     if "study" not in options:
         options[NAMING[parts.command]] = name
@@ -90,9 +95,16 @@ def words_again(read: ReadCommand, recorded: str, kinds: Sequence[str], experime
 
 
 def read_recorded(read: ReadCommand, recorded: str, kinds: Sequence[str] = tuple(NAMING)) -> CommandParts:
-    """The parts of a recorded command. Raises Refused where it is none of these kinds, which the page may start."""
+    """The parts of a recorded command, without the words of torchrun.
+
+    Raises Refused where it is none of these kinds, which the page may start.
+    """
     words = split(recorded)
-    rest = next((words[len(prefix) :] for prefix in PREFIXES if words[: len(prefix)] == prefix), [])
+    if is_of_team(recorded):
+        ends = (at for at, word in enumerate(words[:-1], 1) if Path(word).name in PROGRAMS and words[at] in kinds)
+        rest = words[next(ends, len(words)) :]
+    else:
+        rest = next((words[len(prefix) :] for prefix in PREFIXES if words[: len(prefix)] == prefix), [])
     if not rest or rest[0] not in kinds:
         raise Refused(
             f"this was not started by {' or '.join(kinds)} on a command line, but by: {recorded[:300] or 'nothing known'}",
@@ -100,6 +112,12 @@ def read_recorded(read: ReadCommand, recorded: str, kinds: Sequence[str] = tuple
             code="cannot_go_on",
         )
     return read_words(read, rest)
+
+
+def is_of_team(recorded: str) -> bool:
+    """Whether a recorded command starts several processes."""
+    words = split(recorded)
+    return any(words[: len(team)] == team for team in TEAMS)
 
 
 def read_words(read: ReadCommand, words: Sequence[str], *, check: bool = False) -> CommandParts:

@@ -140,9 +140,10 @@ export async function start(lab, row = null, usual = "") {
       select.value = values.includes(kept) ? kept : "";
     };
     fill(variant, make("option", { value: "", textContent: "none" }), one?.variants ?? []);
-    fill(stage, make("option", { value: "", textContent: "all" }), one?.stages ?? []);
+    const stages = one?.stages_of_variants[variant.value] ?? one?.stages ?? [];
+    fill(stage, make("option", { value: "", textContent: "all" }), stages);
     const many = kind.value === "sweep";
-    fields.stage.hidden = many || !one?.stages?.length;
+    fields.stage.hidden = many || !stages.length;
     fields.variant.hidden = !one?.variants?.length;
     fields.seeds.hidden = fields.grid.hidden = !many;
     name.placeholder = many ? "from its keys" : "default";
@@ -172,6 +173,7 @@ export async function start(lab, row = null, usual = "") {
     unread = problem;
     show();
     variant.value = ofVariant;
+    show();
     stage.value = ofStage;
   }
   show();
@@ -187,13 +189,13 @@ export async function start(lab, row = null, usual = "") {
 }
 
 // Show what was started from the page, with the last lines of each. Returns those that have ended.
-export async function showJobs(lab) {
+export async function showJobs() {
   const { jobs } = await get("jobs");
   const shown = jobs.map((job) => {
-    const { words, about, status, exit, lines } = job;
+    const { words, about, kind, status, exit, lines } = job;
     const end = { completed: "done", failed: `failed with exit code ${exit}` }[status] ?? status;
     const text = lines.filter((line) => line !== `$ ${words}`).join("\n"); // the command stands above
-    const link = make("a", { href: linkTo(about, lab), textContent: shortId(about), onclick: (event) => event.target.closest("dialog").close() });
+    const link = kind ? make("a", { href: linkTo(about, kind), textContent: shortId(about), onclick: (event) => event.target.closest("dialog").close() }) : shortId(about); // there may be nothing to show yet
     const line = make("p", { className: status === "failed" ? "error" : "soft" }, link, `: ${end} `);
     if (status === "running") line.append(button("Stop", "Stop it; it saves first", async (event) => { event.target.disabled = true; await atOnce("stop", { id: job.job }, "It was told to stop."); }));
     return make("section", { className: "job" }, make("code", { className: "command", textContent: words }), line, make("pre", { textContent: text, tabIndex: 0 }));

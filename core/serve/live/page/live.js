@@ -45,6 +45,10 @@ function showEmpty(total) {
     return;
   }
   const name = lab.experiments[0]?.name;
+  if (!name && problems().length) {
+    $("none").replaceChildren(make("p", { textContent: "No experiment can be read. Above is what is wrong." }));
+    return;
+  }
   $("none").replaceChildren(make("p", { textContent: name ? "Nothing was trained yet. The runs of every experiment appear here by themselves. To begin:" : "There is no experiment in this folder. To make one:" }),
     make("code", { className: "command", textContent: name ? `terrarium loop ${name}` : "terrarium new my_idea" }));
 }
@@ -153,6 +157,7 @@ async function listenForever() {
       for await (const { changed = [], jobs } of events(controller.signal)) {
         if (!first && !changed.length && !jobs) await reload(); // an experiment has come or gone
         if (first) { first = false; pause = LEAST; connection("live"); trouble(""); }
+        if (changed.some((id) => id.split("/").length === 2)) await guarded(loadLab); // LAB/EXPERIMENT: its problem
         if (changed.length) change(changed);
         if (jobs) { markJobs(); change([]); } // a run that was prepared, or its log
       }
@@ -190,6 +195,12 @@ async function reload() {
 
 // Experiments, and whether anything may be done -------------------------------------------------------------------------
 
+// What keeps labs, or runs of experiments, from being shown.
+function problems() {
+  const called = (one) => (one.lab && lab.labs.length > 1 ? `${one.lab}/${one.name}` : one.name);
+  return [...(lab.problem ? [lab.problem] : []), ...[...lab.labs, ...lab.experiments].filter((one) => one.problem).map((one) => `${called(one)}: ${one.problem}`)];
+}
+
 async function loadLab() {
   lab = await get("lab");
   lab.can_act &&= hasToken(); // without it the server refuses every action
@@ -202,6 +213,8 @@ async function loadLab() {
   fill($("experiment"), "all experiments", labelled);
   fill($("tag"), "all tags", (lab.tags ?? []).map((one) => [one, one]));
   $("tag").hidden = !lab.tags?.length;
+  $("problems").replaceChildren(...problems().map((text) => make("p", { textContent: `⚠ ${text}` })));
+  $("problems").hidden = !problems().length;
   $("start").hidden = $("jobs").hidden = !lab.can_act;
   $("read-only").hidden = lab.can_act;
   $("board-link").hidden = lab.labs.length < 2;
@@ -236,7 +249,7 @@ function listen() {
   }
   $("start").onclick = () => guarded(async () => { if (await start(lab, null, $("experiment").value)) { change([]); markJobs(); } });
   $("jobs").onclick = () => guarded(async () => {
-    const jobs = await showJobs(lab);
+    const jobs = await showJobs();
     jobs.forEach(({ job }) => looked.add(job));
     markJobs();
   });

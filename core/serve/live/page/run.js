@@ -74,8 +74,8 @@ export function runView({ id, kind, lab, changed, close }) {
     warnings.replaceChildren(...said.map((text) => make("p", { textContent: `⚠ ${text}` })));
   }
 
-  // Whether the run is of an experiment that trains in stages.
-  const isStaged = () => lab().experiments.some((one) => one.lab === found.row.lab && one.name === found.row.experiment && one.stages.length);
+  // Whether the run is a stage of another.
+  const isStaged = () => Boolean(found.row.parent);
 
   // The tabs that this run has.
   const names = () => (kind === "run" ? ["Curves", "Samples", ...(found.moments.length ? ["Over time"] : []), "Settings", ...(isStaged() ? ["Stages"] : []), ...(found.row.sweep ? ["Sweep"] : []), "Log"] : [kind === "sweep" ? "Sweep" : "Stages", "Log"]).concat(found.report ? ["Report"] : []);

@@ -60,12 +60,8 @@ export const listed = (names, most = 5) => [...names.slice(0, most), ...(names.l
 // An id without its first part, the lab.
 export const shortId = (id) => id.split("/").slice(1).join("/") || id;
 
-// Where a run, a run with stages, or a sweep of this id is shown.
-export function linkTo(id, lab) {
-  const [home, experiment, run, stage] = id.split("/");
-  const isStaged = lab.experiments.some((one) => one.lab === home && one.name === experiment && one.stages.length);
-  return `#${run === "sweeps" && stage ? "sweep" : isStaged && !stage ? "pipeline" : "run"}=${encodeURIComponent(id)}`;
-}
+// Where a run, a run with stages ("pipeline"), or a sweep of this id is shown.
+export const linkTo = (id, kind) => `#${kind}=${encodeURIComponent(id)}`;
 
 // The hash of a commit, shortened, with a mark where the files were others. It is recorded as HASH or HASH+changes.
 export function commitOf(commit) {
