@@ -31,7 +31,7 @@ class Plan(NamedTuple):
 def row_of(entry: Entry) -> Row:
     """The row of a run, but for what takes reading more files: see `whole_row`.
 
-    Its figures are those of checkpoint `best`. A run under way has its latest ones, and so has one that was killed.
+    Its figures are of the best evaluation. A run under way has its latest ones, and so has one that was killed.
     """
     summary, notes = entry.summary, entry.notes
     has_best = entry.status != "running" and summary.get("best_val_loss") is not None

@@ -238,7 +238,7 @@ async function markJobs() {
 function errorIn(lines) {
   const said = lines.map((line) => line.trim()).filter(Boolean);
   const at = said.findLastIndex((line) => /^(error|failed): /.test(line));
-  return said.slice(at).join(" ");
+  return said.slice(at).join(" ").replace(/^error: /, "");
 }
 
 const lookAtJobs = () => guarded(async () => {

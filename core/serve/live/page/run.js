@@ -232,9 +232,9 @@ export function runView({ id, kind, lab, changed, close }) {
     const short = (key) => { const end = key.split(".").at(-1); return sweep.keys.filter((one) => one.split(".").at(-1) === end).length > 1 ? key : make("span", { textContent: end, title: key }); };
     const rows = [...sweep.points].sort((one, two) => last(one.value) - last(two.value)).map((point) => [
       point.id ? make("a", { href: `#run=${encodeURIComponent(point.id)}`, className: point.id === id ? "this" : "", title: point.run, textContent: shortPointOf(point.run, sweep.name) }) : shortPointOf(point.run, sweep.name),
-      ...sweep.keys.map((key) => point.values[key]), point.value, percent(point.accuracy) + (point.side && !sweep.side ? ` (${point.side})` : ""), `${markOf(point.status)}\u00a0${point.status ?? ""}`, ...(failed ? [make("span", { className: "why", textContent: point.error })] : []),
+      ...sweep.keys.map((key) => point.values[key]), make("span", { textContent: lossOf(point.value) }), percent(point.accuracy) + (point.side && !sweep.side ? ` (${point.side})` : ""), `${markOf(point.status)}\u00a0${point.status ?? ""}`, ...(failed ? [make("span", { className: "why", textContent: point.error })] : []),
     ]);
-    panel.replaceChildren(make("p", { className: "soft" }, `Sweep ${sweep.name}: ${counted(sweep.points.length, "run")}. The figures are of checkpoint best; of a run under way, the latest. `, ...wholeLink("sweep", sweep.row)), tableOf(["run", ...sweep.keys.map(short), metricName(sweep.metric), exactMatch(sweep.side), "status", ...(failed ? ["error"] : [])], rows, "matrix points"));
+    panel.replaceChildren(make("p", { className: "soft" }, `Sweep ${sweep.name}: ${counted(sweep.points.length, "run")}. The figures are of the best evaluation; of a run under way, of the latest. `, ...wholeLink("sweep", sweep.row)), tableOf(["run", ...sweep.keys.map(short), metricName(sweep.metric), exactMatch(sweep.side), "status", ...(failed ? ["error"] : [])], rows, "matrix points"));
     if (kind === "run" && sweep.row.description) panel.firstChild.append(` ${sweep.row.description}`);
   }
 
