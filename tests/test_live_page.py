@@ -306,8 +306,10 @@ def test_a_run_is_started_again_with_its_settings(page: Page) -> None:
 
 
 def test_an_error_stands_once_and_a_job_that_fails_is_told(
-    page: Page, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    chromium: Browser, shown: Shown, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    page = chromium.page(shown.whole)
+    page.until(READY)
     script = tmp_path / "python"
     script.write_text("#!/bin/sh\necho first\necho error: place: what is wrong\necho '  A remedy.'\nexit 2\n")
     script.chmod(0o755)
@@ -330,7 +332,6 @@ def test_an_error_stands_once_and_a_job_that_fails_is_told(
     page.until("document.querySelector('dialog[open] .job')")
     press_button(page, "Close")
     page.until("document.querySelector('#jobs:not(.failed)')?.textContent === 'Jobs'")
-    page.browser.events.clear()  # the refusal of the first one is in the console
 
 
 @pytest.mark.parametrize("width", [360, 1000, 1280])
@@ -373,7 +374,7 @@ def test_dark_on_a_phone(chromium: Browser, shown: Shown) -> None:
         )
         assert page.run("document.documentElement.scrollWidth") <= 360
     press_button(page, "Start a run…")
-    page.until("document.querySelector('dialog[open] code').textContent === 'python -m core.cli loop spaces'")
+    page.until("document.querySelector('dialog[open] code')?.textContent === 'python -m core.cli loop spaces'")
     assert page.run("document.querySelector('dialog[open]').scrollWidth") <= 360
     page.run("document.querySelector('dialog select:nth-child(2)')?.focus()")
     assert page.complaints() == []

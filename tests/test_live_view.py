@@ -90,12 +90,11 @@ def test_what_grows_is_read_on_and_told(runs: Path) -> None:
     (folder / "summary.json").write_text(json.dumps(summary))
     with showing() as server:
         before = server.get(f"curves?id={ID}/a0&metric=train_loss").json["curves"][0]
-        with server.socket() as viewer, viewer.makefile("rb") as events:
+        with (folder / "metrics.csv").open("a") as file:
+            file.write("500,600,20,0.25,,\n501,601")  # the second line is half written
+        with server.socket() as viewer, viewer.makefile("rb") as events:  # what came before the viewer is told, too
             viewer.sendall(b"GET /live/events HTTP/1.1\r\nHost: localhost\r\n\r\n")
             assert any(line == b": hello\n" for line in events)
-            time.sleep(0.5)
-            with (folder / "metrics.csv").open("a") as file:
-                file.write("500,600,20,0.25,,\n501,601")  # the second line is half written
             line = next(line for line in events if line.startswith(b"data: "))
             assert json.loads(line[6:]) == {"changed": [f"{ID}/a0"]}
         time.sleep(1.0)
@@ -345,7 +344,8 @@ def test_a_board_is_not_won_by_a_lucky_seed(tmp_path: Path) -> None:
     for name, accuracies in (("anna", [0.9, 0.91, 0.92]), ("ben", [0.99]), ("cleo", [0.5, 1.0])):
         experiment = write_experiment(tmp_path / name / "experiments" / "spaces")
         for seed, accuracy in enumerate(accuracies):
-            write_run(experiment, f"s{seed}", seed=seed, accuracy=accuracy, prompts=100, side="test")
+            of = {"environment": {"git_commit": ("aaa+x", "bbb", None)[seed]}} if name == "anna" else {}
+            write_run(experiment, f"s{seed}", seed=seed, accuracy=accuracy, prompts=100, side="test", **of)
     write_run(tmp_path / "cleo" / "experiments" / "spaces", "s9", seed=9, status="failed")
     with showing(*(str(tmp_path / name) for name in ("anna", "ben", "cleo"))) as server:
         assert [one["name"] for one in server.get("lab").json["labs"]] == ["anna", "ben", "cleo"]
@@ -355,6 +355,9 @@ def test_a_board_is_not_won_by_a_lucky_seed(tmp_path: Path) -> None:
         assert [(entry["lab"], entry["place"]) for entry in board] == [("anna", 1), ("ben", None), ("cleo", None)]
         assert board[0]["seeds"] == [0, 1, 2] and board[0]["low"] < 0.91 < board[0]["high"]
         assert board[2]["without"] == 1  # its failed seed counts: it keeps the others from a place
+        assert board[0]["commits"] == ["aaa+x", "bbb", None] and board[1]["commits"] == [
+            None
+        ]  # seeds may be of other code
         assert board[1]["low"] is None and board[0]["command"].startswith("python -m core.cli train spaces")
         [timed] = server.get("board?by=target&target=0.5").json["rankings"]
         assert {entry["value"] for entry in timed["entries"]} == {5.5}

@@ -223,10 +223,12 @@ def test_a_run_with_stages_of_a_variant(page: Page, lab: Path) -> None:
     page.run(f"location.hash = 'run={quote(f'{ID}/w/base', safe='')}'")
     press_button(page, "Stages")
     page.until("document.querySelector('.panel p a')?.textContent === 'All stages together'")
-    page.open(page.run("location.href"))  # new files of an experiment are seen within ten seconds, or now
+    here = page.run("location.href")
+    page.open("about:blank")
+    page.open(here)  # an open page hears of a new variant within ten seconds
     press_button(page, "Run again…")
     page.until(
-        "document.querySelector('dialog[open] code')?.textContent === 'python -m core.cli loop spaces --variant=two --stage=base'"
+        "document.querySelector('dialog[open] code')?.textContent === 'python -m core.cli loop spaces --variant=two --stage=base --run=w-2'"
     )
     assert {"base", "chat"} <= set(texts(page, "dialog[open] option"))
     press_button(page, "Cancel")

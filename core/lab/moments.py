@@ -20,7 +20,7 @@ from core.lab.model import LoadedModel, load_model
 from core.lab.opened import Opened
 from core.sampling.asking import said
 from core.tracking.run import find_run
-from core.training.ladder import kept_steps, written
+from core.training.ladder import kept_steps, moment_of_writing
 
 if TYPE_CHECKING:
     from core.look import Embeddings, Plane
@@ -109,7 +109,7 @@ class Moments:
 
     def key(self, step: int) -> tuple[int, int]:
         """What tells the weights of a step from those that the run kept of it when it was trained before."""
-        return step, written(self.folder, step)
+        return step, moment_of_writing(self.folder, step)
 
     def measure(self, prompt: str) -> Yardstick:
         """By what the steps are looked at, for a prompt."""

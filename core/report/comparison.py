@@ -65,7 +65,7 @@ class Group:
         """A figure of the counted runs that have it, by seed. Several runs of one seed count as one, by their mean."""
         found: dict[int | str, list[float]] = {}
         for run in self.counted:
-            if (value := finite(figure(run.summary, key))) is not None:
+            if (value := finite_number(figure(run.summary, key))) is not None:
                 found.setdefault(run.name if run.seed is None else run.seed, []).append(value)
         return [statistics.fmean(values) for values in found.values()]
 
@@ -215,7 +215,7 @@ def as_dict(comparison: Comparison) -> dict[str, Any]:
         }
         runs = [
             {"run": run.title, "seed": run.seed, "status": run.summary.get("status")}
-            | {column.key: finite(figure(run.summary, column.key)) for column in columns}
+            | {column.key: finite_number(figure(run.summary, column.key)) for column in columns}
             for run in group.runs
         ]
         groups.append({"group": group.name, "seeds": group.seeds, "figures": figures, "runs": runs})
@@ -257,6 +257,6 @@ def moments(values: Sequence[float]) -> tuple[float | None, float | None]:
     return math.fsum(values) / len(values), statistics.stdev(values) if len(values) > 1 else None
 
 
-def finite(value: Any) -> Any:
+def finite_number(value: Any) -> Any:
     """The value if it is a finite number, else None."""
     return value if isinstance(value, int | float) and math.isfinite(value) else None

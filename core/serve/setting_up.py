@@ -32,8 +32,9 @@ def set_up(
 ) -> Site:
     """What is served.
 
-    read: how the commands that the page starts are read. names: models, EXP, EXP/RUN or EXP/RUN/STAGE; or folders of experiments; none for every experiment. token: what clients
-    must show; "" makes one where other machines reach the server. Actions always need one. Raises UserError.
+    read: how the commands that the page starts are read. names: models, EXP, EXP/RUN or EXP/RUN/STAGE; or folders of
+    experiments; none for every experiment. token: what clients must show; "" makes one where other machines reach the server.
+    Actions always need one. Raises UserError.
     """
     token = token or ("" if address.is_local else secrets.token_urlsafe(24))
     folders = [Path(name) for name in names if holds_labs(Path(name))]

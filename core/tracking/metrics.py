@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -83,12 +82,7 @@ class MetricsFile:
             self.sync()
         finally:
             durable.close(self.descriptor)
-        files.write_json(self.folder / "metrics.json", [finite(row) for row in self.rows])
-
-
-def finite(row: Mapping[str, Any]) -> dict[str, Any]:
-    """A row for JSON, which has no NaN or infinity: None in their place."""
-    return {key: None if isinstance(value, float) and not math.isfinite(value) else value for key, value in row.items()}
+        files.write_json(self.folder / "metrics.json", files.finite(self.rows))
 
 
 def read_rows(path: Path) -> list[dict[str, Any]]:

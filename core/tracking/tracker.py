@@ -24,7 +24,7 @@ from core.plugins.discovery import Experiment, is_experiment
 from core.plugins.manager import plugins
 from core.toml import dump
 from core.tracking.environment import code_hash, environment, own_command, own_script
-from core.tracking.metrics import MetricsFile, accuracy_by_group, finite
+from core.tracking.metrics import MetricsFile, accuracy_by_group
 from core.tracking.run import Run, check_fields, lock_file, read_summary, set_aside
 from core.tracking.trackers import Status, close_trackers, ending, find_trackers
 from core.tracking.values import figure, number, plain, whole
@@ -181,7 +181,7 @@ class Tracker:
             raise UserError(f"unknown status '{status}'", place="status", remedy=did_you_mean(status, get_args(Status)))
         more = {name: figure(name, value) for name, value in figures.items()}
         self.metrics.sync()  # "completed" must not be on disk before the rows
-        summary = self.run.write_summary(finite({"status": status, **self.closing(), **more}))
+        summary = self.run.write_summary(files.finite({"status": status, **self.closing(), **more}))
         self.open = False
         with self.held:  # closes metrics.csv, then releases the lock
             close_trackers(self.trackers, status)  # after the summary, which the report reads

@@ -43,7 +43,7 @@ def kept_name(step: int) -> str:
     return f"step-{step:06}"
 
 
-def written(parent: Path, step: int) -> int:
+def moment_of_writing(parent: Path, step: int) -> int:
     """When a kept step was written, nanoseconds: this tells its weights from others that had its number. 0 if it is not there."""
     try:
         return (parent / kept_name(step) / MANIFEST).stat().st_mtime_ns

@@ -107,8 +107,9 @@ class AnswersKept:
 
 
 def encoded(value: Any) -> bytes:
-    """Compact JSON. A number that is not finite is a bug here, as JSON has none."""
-    return json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode("utf-8", "replace")
+    """Compact JSON. What JSON has no form for, such as a date in a config, is text; a number that is not finite is a bug here."""
+    text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"), default=str)
+    return text.encode("utf-8", "replace")
 
 
 def as_json(body: bytes) -> Response:

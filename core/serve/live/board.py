@@ -1,8 +1,9 @@
 """The board of a class: groups of runs that differ by their seed alone, by time to a target or by exact match.
 
 A place is decided by the bad end of the 95 % interval over seeds, so that a lucky seed wins nothing. A group has no interval, and
-stands below without a place, where it has one seed only, or a run without a figure: one that was stopped, has failed, or never
-reached the target. So no seed is left out of what counts, but by removing its run, which nobody can see afterwards.
+stands below without a place, where it has one seed only, or a run without a figure: one that still trains, was stopped, has
+failed, or never reached the target. So no seed is left out of what counts, but by removing its run, which nobody can see
+afterwards.
 """
 
 from __future__ import annotations
@@ -22,9 +23,10 @@ from core.report.proportions import interval_of_share
 from core.report.runs import RunData, datasets_of
 from core.serve.errors import Refused
 from core.serve.live.catalog import Entry, stamp
+from core.serve.live.configs import finite_dict, run_data
 from core.serve.live.parameters import Parameters
 from core.serve.live.rows import commit_of
-from core.serve.live.view import View, finite_dict, run_data
+from core.serve.live.view import View
 
 LEAST, MOST_RUNS = 2, 2000  # seeds for an interval; runs on the board
 TOLD = (
@@ -152,7 +154,9 @@ def ranked(view: View, group: Group, entries: Sequence[Entry], by: str, target: 
         "high": high,
         "seconds": sum(seconds) / len(seconds) if seconds else None,
         "parameters": known[0][0].summary.get("parameters"),
-        "commit": commit_of(first.summary),
+        "commits": list(
+            dict.fromkeys(commit_of(entry.summary) for entry in entries)
+        ),  # seeds of other code count together
         "command": str(first.summary.get("command") or ""),
     }
 

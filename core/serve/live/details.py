@@ -1,4 +1,4 @@
-"""Answers about one run: its settings, groups, samples, warnings, log; and which settings of several differ."""
+"""Answers about one run: its settings, groups, checkpoints, warnings, log; and which settings of several differ."""
 
 from __future__ import annotations
 
@@ -6,15 +6,17 @@ import os
 from pathlib import Path
 from typing import Any
 
+from core.files import finite
 from core.report.differences import INHERITED
 from core.serve.errors import Refused
 from core.serve.live.catalog import SWEEPS, Entry
+from core.serve.live.configs import config_of
 from core.serve.live.jobs import newest_log
 from core.serve.live.parameters import Parameters
 from core.serve.live.targets import Target, find_target
-from core.serve.live.view import View, config_of, finite
+from core.serve.live.view import View
 from core.tracking.figures import by_numbers
-from core.training.ladder import kept_steps, written
+from core.training.ladder import kept_steps, moment_of_writing
 
 MOST_CHECKPOINTS, MOST_WARNINGS, LONGEST_WARNING = 1000, 100, 2000
 LOG_PART = 1 << 16  # bytes of a log in one answer
@@ -44,7 +46,7 @@ def about_run(view: View, asked: Parameters) -> Account:
         "groups": groups_of(view, entry),
         "checkpoints": checkpoints,
         "moments": [
-            {"step": step, "written": written(entry.folder / "checkpoints", step)}
+            {"step": step, "written": moment_of_writing(entry.folder / "checkpoints", step)}
             for step in (kept_steps(entry.folder / "checkpoints") if checkpoints else [])
         ],
         "report": view.report_address(entry.id, entry.folder),

@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 
 from core.lab.choosing import grouped
+from core.serve.live.configs import run_data
 from core.serve.live.parameters import Parameters
 from core.serve.live.tables import AXES, Values
-from core.serve.live.view import View, run_data
+from core.serve.live.view import View
 
 LEAST_POINTS, MOST_POINTS = 10, 5000
 BAND_POINTS = 400

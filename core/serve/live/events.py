@@ -50,9 +50,8 @@ class Hub:
             del self.viewers[woken]
 
     async def watch(self) -> None:
-        """Look for changes while there are viewers."""
+        """Look for changes while there are viewers. Told is also what the first look finds: a page may have been filled before."""
         catalog = self.view.catalog
-        await asyncio.to_thread(self.look)
         seen = catalog.version, self.view.jobs.version
         while self.viewers and not self.closed.is_set():
             begun = time.monotonic()

@@ -8,11 +8,12 @@ from __future__ import annotations
 from typing import Any
 
 from core.errors import RunFailed, UserError
+from core.files import finite
 from core.serve.errors import Refused, refused
 from core.serve.live.parameters import Parameters
 from core.serve.live.rows import has_weights, plan_of
 from core.serve.live.tokens import refuse_code_of_others
-from core.serve.live.view import View, finite
+from core.serve.live.view import View
 from core.training.ladder import kept_steps
 
 MOST_WAITING = 16  # questions of all viewers

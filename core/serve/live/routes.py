@@ -12,6 +12,7 @@ from starlette.responses import FileResponse, Response, StreamingResponse
 from starlette.routing import BaseRoute, Mount, Route
 from starlette.staticfiles import StaticFiles
 
+from core.files import finite
 from core.serve.bodies import read
 from core.serve.limits import Limits
 from core.serve.live.actions import ACTIONS
@@ -19,7 +20,7 @@ from core.serve.live.answering import ANSWERS, AnswersKept, as_json, encoded
 from core.serve.live.events import SSE, Hub
 from core.serve.live.reports import reporting
 from core.serve.live.tokens import refuse_without_token
-from core.serve.live.view import View, finite
+from core.serve.live.view import View
 
 PAGE = Path(__file__).parent / "page"
 

@@ -6,10 +6,11 @@ import os
 from typing import Any
 
 from core.errors import UserError
+from core.files import finite
 from core.report.samples import read_samples
 from core.serve.live.catalog import Entry
 from core.serve.live.parameters import Parameters
-from core.serve.live.view import View, finite
+from core.serve.live.view import View
 from core.tracking.answers import FILE, evaluations_in
 
 PART = 1 << 19  # bytes of answers.jsonl in one answer

@@ -9,11 +9,12 @@ from core.lab.choosing import grouped
 from core.report.comparison import as_dict, compare, table
 from core.report.comparison_forms import sentences
 from core.serve.errors import Refused
+from core.serve.live.configs import finite_dict, run_data
 from core.serve.live.parameters import Parameters
 from core.serve.live.rows import row_of
 from core.serve.live.sweeps import read_pipeline_file
 from core.serve.live.targets import Target, find_target
-from core.serve.live.view import View, finite_dict, run_data
+from core.serve.live.view import View
 from core.tracking.notes import read_notes
 from core.tracking.run import PIPELINE
 

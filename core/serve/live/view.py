@@ -2,32 +2,25 @@
 
 from __future__ import annotations
 
-import functools
 import hashlib
 import hmac
-import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
-from core.errors import UserError
 from core.files import is_locked
-from core.report.runs import RunData
-from core.roles import flat
 from core.serve.errors import Refused
 from core.serve.live.catalog import ACTIVE, Catalog, Entry, is_young, stamp
 from core.serve.live.jobs import Jobs
-from core.serve.live.labs import Lab
 from core.serve.live.rows import row_of, whole_row
 from core.serve.live.sweeps import runs_of_sweeps
 from core.serve.live.tables import MetricsTable, Tables
 from core.serve.live.targets import Target
 from core.serve.live.words import ReadCommand
-from core.toml import completed
-from core.tracking.run import lock_file, read_config
+from core.tracking.run import lock_file
 
 if TYPE_CHECKING:
     from core.lab.moments import Moments
@@ -139,49 +132,3 @@ def each_once(ids: Iterable[str]) -> list[str]:
     if not 1 <= len(asked) <= MOST:
         raise Refused(f"id: give 1 to {MOST} of them, not {len(asked)}", param="id", code="invalid_value")
     return asked
-
-
-def run_data(entry: Entry) -> RunData:
-    """A run for the functions of reports: its summary and its whole config. Raises Refused where a file is damaged."""
-    if entry.problem:
-        raise Refused(f"{entry.id}: {entry.problem}", status=409, param="id", code="damaged")
-    summary = dict(entry.summary) | {"status": entry.status, "run": entry.name}
-    return RunData(entry.folder, summary, config_of(entry))
-
-
-def config_of(entry: Entry) -> dict[str, Any]:
-    """config.toml of a run with every key, dotted. Raises Refused where it is missing or damaged."""
-    found = read_whole_config(entry.lab, entry.folder, stamp(entry.folder / "config.toml"))
-    if isinstance(found, str):
-        raise Refused(f"{entry.id}: config.toml: {found}", status=409, param="id", code="damaged")
-    return dict(found)
-
-
-@functools.lru_cache(maxsize=1024)
-def read_whole_config(lab: Lab, folder: Path, at: tuple[int, int]) -> Mapping[str, Any] | str:
-    """`config_of`, once for each state of the file; what is wrong with it where it cannot be read."""
-    try:
-        return flat(completed(read_config(folder, lab.read)))
-    except UserError as error:
-        return error.message
-    except OSError as error:
-        return str(error.strerror)
-    except (ValueError, TypeError, AttributeError, RecursionError) as error:
-        return str(error)
-
-
-def finite_dict(value: Mapping[str, Any]) -> dict[str, Any]:
-    """A dict for JSON, as `finite` makes it."""
-    found: dict[str, Any] = finite(value)
-    return found
-
-
-def finite(value: Any) -> Any:
-    """A value for JSON: None in place of numbers that are not finite."""
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if isinstance(value, Mapping):
-        return {str(key): finite(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [finite(item) for item in value]
-    return value if value is None or isinstance(value, (str, bool, int)) else str(value)

@@ -44,7 +44,7 @@ export function boardView() {
     which.replaceChildren(make("option", { value: "", textContent: "all experiments" }), ...found.experiments.map((name) => make("option", { value: name, textContent: name })));
     which.value = found.experiments.includes(kept) ? kept : "";
     named.hidden = !isTime;
-    told.textContent = `${isTime ? `Seconds of training until every seed has an exact match of ${percent(found.target)} on validation prompts. Less is better.` : "The share of exact answers to prompts that were not trained on. More is better."} The place is decided by the worse end of the 95 % interval over seeds, so one lucky seed wins nothing. A run that was stopped or has failed keeps its group below. Removed runs cannot be seen, so look at the seeds, too.`;
+    told.textContent = `${isTime ? `Seconds of training until every seed has an exact match of ${percent(found.target)} on validation prompts. Less is better.` : "The share of exact answers to prompts that were not trained on. More is better."} The place is decided by the worse end of the 95 % interval over seeds, so one lucky seed wins nothing. A run that still trains, was stopped or has failed keeps its group below. Removed runs cannot be seen, so look at the seeds, too.`;
     place.className = "";
     place.replaceChildren(...found.rankings.flatMap((ranking) => (found.rankings.length > 1 ? [headOf(ranking), tableOfRanking(ranking, isTime)] : [tableOfRanking(ranking, isTime)])));
     if (!found.rankings.length) place.append(make("div", { className: "empty" }, make("p", { textContent: "No entries yet. An entry needs several seeds of one setting:" }), make("code", { className: "command", textContent: "terrarium sweep EXP --seeds 0..2" })));
@@ -66,7 +66,7 @@ function tableOfRanking({ entries, side }, isTime) {
   const isOne = new Set(entries.map(({ lab }) => lab)).size < 2;
   const rows = entries.map((entry) => [
     String(entry.place ?? "–"), ...(isOne ? [] : [entry.lab]), make("a", { href: `#run=${encodeURIComponent(entry.runs[0])}`, textContent: `${entry.experiment}: ${entry.name}` }), interval(entry, from, to, said),
-    `${entry.seeds.length}: ${entry.seeds.join(", ")}`, duration(entry.seconds), make("code", { textContent: commitOf(entry.commit) }),
+    `${entry.seeds.length}: ${entry.seeds.join(", ")}`, duration(entry.seconds), make("code", { textContent: entry.commits.map(commitOf).join(", ") }),
     entry.command ? button("Copy command", `Copy: ${entry.command}`, () => copy(entry.command)) : "",
   ]);
   return tableOf(["", ...(isOne ? [] : ["folder"]), "entry", isTime ? "time to target" : exactMatch(side), "seeds", "time of a run", "commit", ""], rows, "board-table");

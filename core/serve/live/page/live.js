@@ -123,6 +123,7 @@ function change(ids) {
   if (due) return;
   due = setTimeout(async () => {
     due = 0;
+    if (document.hidden) return; // everything is fetched again when the page is seen
     if (document.querySelector("dialog[open]")) { change([]); return; } // nothing moves below a question
     const now = [...waiting];
     waiting = new Set();
@@ -157,7 +158,7 @@ async function listenForever() {
       let first = true;
       for await (const { changed = [], jobs } of events(controller.signal)) {
         if (!first && !changed.length && !jobs) await reload(); // an experiment has come or gone
-        if (first) { first = false; pause = LEAST; connection("live"); trouble(""); }
+        if (first) { first = false; pause = LEAST; connection("live"); trouble(""); change([]); } // what came since the page was filled
         if (changed.some((id) => id.split("/").length === 2)) await guarded(loadLab); // LAB/EXPERIMENT: its problem
         if (changed.length) change(changed);
         if (jobs) { markJobs(); change([]); } // a run that was prepared, or its log
