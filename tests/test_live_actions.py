@@ -241,6 +241,7 @@ def test_a_run_again_has_all_of_its_settings(lab: Path) -> None:
     with showing() as server:
         assert server.get(f"again?id={ID}/w").json == {
             "command": "train",
+            "name": "w-2",
             "options": {"exact": True, "variant": "x"},
             "settings": ["s.old=1", "max_iters=3", "learning_rate=0.01", "a.b=it's"],
         }

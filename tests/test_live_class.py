@@ -60,6 +60,7 @@ def test_the_board_leads_to_its_runs(page: Page) -> None:
     page.until("document.querySelectorAll('.board-table tbody tr').length === 3")
     assert texts(page, ".board-table td:nth-child(2)") == ["anna", "cleo", "ben"]  # one seed stands last
     assert texts(page, ".board-table td:nth-child(3)") == [f"spaces: n_embd={width}" for width in (32, 64, 16)]
+    assert texts(page, ".board-table th")[1:4] == ["folder", "entry", "exact match (test)"]
     assert texts(page, ".interval > span:last-child")[2] == "99.0 %, one seed: no interval"
     assert not page.run("document.querySelector('#list').checkVisibility()")
     page.run("const by = document.querySelector('.board select'); by.value = 'target'; by.onchange()")

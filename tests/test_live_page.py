@@ -7,6 +7,7 @@ import json
 import re
 import shutil
 import socket
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -120,6 +121,7 @@ def shown(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shown]:
     """Five runs, of which two pairs differ by their seed alone."""
     folder = tmp_path_factory.mktemp("live")
     out = train_first(folder)
+    write(folder / "experiments" / "addition", PREPARE, TINY)  # the first one, of which nothing was trained
     for width in (8, 24):
         for seed in (1, 2):
             another(out, f"width{width}-{seed}", width=width, seed=seed, started=f"2026-01-0{seed}T00:00:0{width % 8}")
@@ -275,6 +277,15 @@ def test_without_the_token_there_are_no_buttons_that_change(chromium: Browser, s
     assert page.run("document.querySelector('#start').hidden && document.querySelector('#jobs').hidden")
     assert texts(page, ".run .buttons > *") == ["Chat", "Copy command"]
     assert page.run("document.querySelectorAll('button.star').length") == 0
+    for token, said in (("another", "!document.querySelector('#toast').hidden"), (shown.token, "document.querySelector('button.star')")):  # fmt: skip
+        press_button(page, "read only")
+        page.run("document.querySelector('#token').focus()")
+        page.type(token)
+        page.press("Enter")
+        page.until(said)
+    assert texts(page, "#toast") == ["This is not the token of this server."]
+    page.until("document.querySelectorAll('.run .buttons > *').length > 5")
+    assert page.run("document.querySelector('#read-only').hidden && !document.querySelector('#start').hidden")
     assert page.complaints() == []
 
 
@@ -284,11 +295,71 @@ def test_a_run_is_started_again_with_its_settings(page: Page) -> None:
     page.until("document.querySelector('dialog[open] textarea')")
     assert page.run("document.querySelector('dialog[open] textarea').value") == "a.b=1\nmax_iters=3\nc=it 'is' x"
     page.until("document.querySelector('dialog[open] .error:not([hidden])')?.textContent.includes(\"unknown key 'c'\")")
-    fill_in(page, {"Settings": "max_iters=4", "More options": "--run 'a b' learning_rate=0.5"})
+    assert not page.run("document.querySelector('dialog[open] code').checkVisibility()")  # there is no command
+    fill_in(page, {"Settings": "max_iters=4"})
+    page.until("document.querySelector('dialog[open] code').textContent.endsWith('loop spaces --run=default-2 -s max_iters=4')")  # fmt: skip
+    fill_in(page, {"Name": "", "Settings": "max_iters=4", "More options": "--run 'a b' learning_rate=0.5"})
     page.until(
         "document.querySelector('dialog[open] code').textContent.endsWith(\"loop spaces -s max_iters=4 --run 'a b' learning_rate=0.5\")"
     )
     press_button(page, "Cancel")
+
+
+def test_an_error_stands_once_and_a_job_that_fails_is_told(
+    chromium: Browser, shown: Shown, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    page = chromium.page(shown.whole)
+    page.until(READY)
+    script = tmp_path / "python"
+    script.write_text("#!/bin/sh\necho first\necho error: place: what is wrong\necho '  A remedy.'\nexit 2\n")
+    script.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(script))
+    press_button(page, "Start a run…")
+    fill_in(page, {"Settings": "max_iter=4"})
+    wrong = "[...document.querySelectorAll('dialog[open] .error')].map((one) => one.checkVisibility() && one.textContent).filter(Boolean)"
+    page.until(f"{wrong}.length")
+    press_button(page, "Start")
+    page.until("!document.querySelector('dialog[open] .main').disabled")
+    [said] = page.run(wrong)
+    assert "unknown key 'max_iter'" in said
+    fill_in(page, {"Settings": "", "Name": "never"})
+    page.until(f"!{wrong}.length")
+    press_button(page, "Start")
+    page.until("document.querySelector('#toast.bad:not([hidden])')")
+    assert texts(page, "#toast span") == ["spaces/never has failed. place: what is wrong A remedy."]
+    assert texts(page, "#jobs.failed") == ["1 job failed"]
+    press_button(page, "Show")
+    page.until("document.querySelector('dialog[open] .job')")
+    press_button(page, "Close")
+    page.until("document.querySelector('#jobs:not(.failed)')?.textContent === 'Jobs'")
+
+
+@pytest.mark.parametrize("width", [360, 1000, 1280])
+def test_names_and_figures_stay_in_their_cells_and_groups_are_in_order(
+    chromium: Browser, shown: Shown, width: int
+) -> None:
+    names = ("n_embd64-seed1", "n_embd64-learning_rate0.00001-seed12", "a_name_that_no_line_has_room_for")
+    try:
+        for name in names:
+            another(shown.out, name, started="2026-02-01T00:00:00")
+            summary = json.loads((shown.out / name / "summary.json").read_text()) | {"best_val_loss": 0.003286}
+            (shown.out / name / "summary.json").write_text(json.dumps(summary))
+            (shown.out / name / "metrics.csv").write_text("step,val_loss,val_accuracy/9 letters,val_accuracy/12 letters,val_accuracy/2 letters\n1,1,0,1,0\n2,1,0,1,0\n")  # fmt: skip
+        page = chromium.page(shown.whole, width=width)
+        page.until(READY)
+        page.until("document.querySelector('#count').textContent === '8 runs'")
+        beyond = page.run("""[...document.querySelectorAll('#runs .row')].flatMap((row) => [...row.querySelectorAll('.name a, .name small, .number')]
+            .filter((one) => { const [inner, outer] = [one.getBoundingClientRect(), row.getBoundingClientRect()]; return inner.top < outer.top || inner.bottom > outer.bottom || one.matches('.number') && one.scrollWidth > one.clientWidth; })
+            .map((one) => one.textContent))""")
+        assert beyond == [] and "0.00329" in texts(page, "#runs .number")
+        page.run(f"location.hash = 'run=experiments%2Fspaces%2F{names[0]}'")
+        page.until("document.querySelectorAll('.legend-entry').length >= 3")
+        legend = [text for text in texts(page, ".legend-entry") if "letters" in text]
+        assert legend == ["2 letters", "9 letters", "12 letters"]
+        assert page.complaints() == []
+    finally:
+        for name in names:
+            shutil.rmtree(shown.out / name, ignore_errors=True)
 
 
 def test_dark_on_a_phone(chromium: Browser, shown: Shown) -> None:
@@ -303,7 +374,7 @@ def test_dark_on_a_phone(chromium: Browser, shown: Shown) -> None:
         )
         assert page.run("document.documentElement.scrollWidth") <= 360
     press_button(page, "Start a run…")
-    page.until("document.querySelector('dialog[open] code').textContent === 'python -m core.cli loop spaces'")
+    page.until("document.querySelector('dialog[open] code')?.textContent === 'python -m core.cli loop spaces'")
     assert page.run("document.querySelector('dialog[open]').scrollWidth") <= 360
     page.run("document.querySelector('dialog select:nth-child(2)')?.focus()")
     assert page.complaints() == []
@@ -396,7 +467,7 @@ def test_a_sweep_is_started_and_its_table_seen(page: Page, shown: Shown) -> None
     page.run("[...document.querySelectorAll('#runs .name')].find((one) => one.textContent.includes('sweep widths')).querySelector('a').click()")  # fmt: skip
     press_button(page, "Sweep")
     page.until("[...document.querySelectorAll('.points tbody tr')].filter((one) => one.textContent.includes('completed')).length === 4", 120)  # fmt: skip
-    assert texts(page, ".points th")[:5] == ["run", "n_embd", "seed", "validation loss", "test accuracy"]
+    assert texts(page, ".points th")[:5] == ["run", "n_embd", "seed", "validation loss", "exact match (test)"]
     rows = page.run("[...document.querySelectorAll('.points tbody tr')].map((row) => [...row.children].map((one) => one.textContent))")  # fmt: skip
     assert {(row[1], row[2]) for row in rows} == {("8", "0"), ("8", "1"), ("16", "0"), ("16", "1")}
     assert [float(row[3]) for row in rows] == sorted(float(row[3]) for row in rows)

@@ -329,7 +329,8 @@ def test_what_has_not_changed_is_made_once(runs: Path, monkeypatch: pytest.Monke
     from core.serve.live import board, drawing, tables, view
 
     made: list[str] = []
-    summary = json.loads((runs / "out" / "b" / "summary.json").read_text()) | {"status": "interrupted"}
+    summary = json.loads((runs / "out" / "b" / "summary.json").read_text())
+    summary |= {"status": "interrupted", "best_val_loss": None}  # as a run has it until it ends
     (runs / "out" / "b" / "summary.json").write_text(json.dumps(summary))
     for path in runs.rglob("*"):
         os.utime(path, (1e9, 1e9))  # nothing is young
@@ -413,12 +414,18 @@ def test_stages_and_sweeps(lab: Path) -> None:
     (out / "whole" / "pipeline.json").write_text(json.dumps(table))
     (out / "sweeps" / "lr").mkdir(parents=True)
     points = [{"run": "p0", "settings": {"k": 1}, "seed": 0, "status": "completed"}, {"run": "p1", "status": "waiting"}]
+    points += [{"run": "p2"}, {"run": "p3"}]
     (out / "sweeps" / "lr" / "sweep.json").write_text(json.dumps({"experiment": "spaces", "points": points}))
     (out / "sweeps" / "lr" / "report.html").write_text("<p>hello</p>")
     write_run(experiment, "p0", accuracy=0.75, side="test")
+    stopped = {"status": "interrupted", "best_val_loss": 0.25, "accuracy": 0.5, "val_accuracy": 0.5, "side": "val"}
+    write_run(experiment, "p2", steps=186, **stopped)
+    write_run(experiment, "p3", status="interrupted", best_val_loss=None, steps=None)  # killed
     with showing() as server:
         rows = {row["id"]: row for row in server.get("runs").json["rows"]}
-        assert set(rows) == {f"{ID}/whole/base", f"{ID}/whole/chat", f"{ID}/p0"}
+        assert set(rows) == {f"{ID}/{name}" for name in ("whole/base", "whole/chat", "p0", "p2", "p3")}
+        figures = [tuple(rows[f"{ID}/{name}"][key] for key in ("step", "val_loss", "val_accuracy")) for name in ("p2", "p3")]  # fmt: skip
+        assert figures == [(186, 0.25, 0.5), (200, 4 / 21, 20 / 21)]  # of best, and the latest
         assert rows[f"{ID}/p0"]["sweep"] == f"{ID}/sweeps/lr" and rows[f"{ID}/whole/chat"]["parent"] == f"{ID}/whole"
         pipeline = server.get(f"pipeline?id={ID}/whole").json
         assert pipeline["ids"] == {"base": f"{ID}/whole/base", "chat": f"{ID}/whole/chat"} and pipeline["table"]
@@ -426,8 +433,12 @@ def test_stages_and_sweeps(lab: Path) -> None:
         assert [(point["id"], point["status"]) for point in sweep["points"]] == [
             (f"{ID}/p0", "completed"),
             (None, "waiting"),
+            (f"{ID}/p2", "interrupted"),
+            (f"{ID}/p3", "interrupted"),
         ]
-        assert sweep["side"] == "test" and sweep["points"][0]["accuracy"] == 0.75
+        figures = [(point["value"], point["accuracy"], point["side"]) for point in sweep["points"]]
+        assert figures == [(0.5, 0.75, "test"), (None, None, None), (0.25, 0.5, "val"), (4 / 21, 20 / 21, "val")]
+        assert sweep["side"] is None  # each figure says its own
         assert server.ask(sweep["report"]).body == b"<p>hello</p>"
         assert server.get(f"sweep?id={ID}/sweeps/..").status == server.get(f"pipeline?id={ID}/p0").status == 404
 

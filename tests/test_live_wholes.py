@@ -74,6 +74,22 @@ def test_a_whole_goes_on_is_stopped_and_has_a_log(server: LiveServer, kind: str,
     assert server.post("stop", {"id": id}).status == 200
 
 
+def test_a_free_name_is_offered_to_start_one_again(server: LiveServer, lab: Path) -> None:
+    """A sweep of a study has the study's name."""
+    for name in ("p0", "wide", "wide-2", "wide-x", "batch-64"):
+        if name != "p0":
+            write_run(
+                lab / "spaces", name, command="unknown" if name == "wide-x" else f"terrarium train spaces --run {name}"
+            )
+    asked = {"p0": "p0-2", "wide": "wide-3", "wide-2": "wide-3", "wide-x": "wide-x-2", "batch-64": "batch-64-2", "sweeps/lr": "lr-2"}  # fmt: skip
+    assert {name: server.get(f"again?id={ID}/{name}").json["name"] for name in asked} == asked
+    assert "name" not in server.get(f"again?id={ID}/sweeps/deep").json
+    assert server.get("again?id=experiments/staged/whole/chat").json["name"] == "whole-2"
+    body = {"lab": "experiments", "experiment": "spaces", "command": "train", "name": "wide-3"}
+    assert server.post("start", body).status == 200
+    assert server.get(f"again?id={ID}/wide").json["name"] == "wide-4"  # it has no folder yet
+
+
 def test_a_sweep_that_was_started_elsewhere_is_busy_as_long_as_it_works(server: LiveServer, lab: Path) -> None:
     """Its last file is written before it lets go: after that, nothing but the lock changes."""
     lock = lock_file(lab / "spaces" / "out" / "sweeps" / "lr")
@@ -233,7 +249,7 @@ def test_the_page_of_a_sweep(page: Page) -> None:
     press_button(page, "Keep them")
     page.until("[...document.querySelectorAll('#runs .tag')].length === 2")
     press_button(page, "Run again…")
-    page.until("document.querySelector('dialog[open] code')?.textContent === 'python -m core.cli sweep spaces --seeds=0,1 -s max_iters=9 --jobs=2'")  # fmt: skip
+    page.until("document.querySelector('dialog[open] code')?.textContent === 'python -m core.cli sweep spaces --seeds=0,1 --name=lr-2 -s max_iters=9 --jobs=2'")  # fmt: skip
     press_button(page, "Cancel")
     press_button(page, "Go on")
     page.until("document.querySelector('.run .buttons').textContent.startsWith('Stop')")
@@ -280,7 +296,7 @@ def test_a_run_with_stages_of_a_variant(page: Page, lab: Path) -> None:
     page.open(here)  # an open page hears of a new variant within ten seconds
     press_button(page, "Run again…")
     page.until(
-        "document.querySelector('dialog[open] code')?.textContent === 'python -m core.cli loop spaces --variant=two --stage=base'"
+        "document.querySelector('dialog[open] code')?.textContent === 'python -m core.cli loop spaces --variant=two --stage=base --run=w-2'"
     )
     assert {"base", "chat"} <= set(texts(page, "dialog[open] option"))
     press_button(page, "Cancel")

@@ -29,9 +29,13 @@ class Plan(NamedTuple):
 
 
 def row_of(entry: Entry) -> Row:
-    """The row of a run, but for what takes reading more files: see `whole_row`."""
+    """The row of a run, but for what takes reading more files: see `whole_row`.
+
+    Its figures are of the best evaluation. A run under way has its latest ones, and so has one that was killed.
+    """
     summary, notes = entry.summary, entry.notes
-    last = last_of(entry) if entry.status in ACTIVE else {}
+    has_best = entry.status != "running" and summary.get("best_val_loss") is not None
+    last = last_of(entry) if entry.status in ACTIVE and not has_best else {}
     return {
         "id": entry.id,
         "lab": entry.lab.name,

@@ -19,7 +19,7 @@ from core.tracking.notes import read_notes
 from core.tracking.run import PIPELINE
 
 Account = dict[str, Any]
-SIDES = {"test": "test", "val": "validation"}  # what summary.json says accuracy is of
+SIDES = ("test", "val")  # what summary.json says accuracy is of
 
 
 def about_compare(view: View, asked: Parameters) -> Account:
@@ -57,12 +57,13 @@ def about_sweep(view: View, asked: Parameters) -> Account:
     if not target.sweep:
         raise Refused(f"{target.id} is no sweep", status=404, param="id", code="run_not_found")
     entries = {entry.run: entry for entry in target.entries}  # of a run with stages: its last one
-    points, sides = [], set()
+    points = []
     for point in target.sweep["points"]:
         entry = entries.get(point["run"])
         row = row_of(entry) if entry else {}
-        if entry and row.get("accuracy") is not None:
-            sides.add(str(entry.summary.get("side")))
+        accuracy, side = row.get("val_accuracy"), "val"  # beside a loss of the same evaluation
+        if entry and row["status"] != "running" and row["accuracy"] is not None:
+            accuracy, side = row["accuracy"], str(entry.summary.get("side"))
         settings = point.get("settings") if isinstance(point.get("settings"), dict) else {}
         seed = point.get("seed")
         points.append(
@@ -72,16 +73,18 @@ def about_sweep(view: View, asked: Parameters) -> Account:
                 "values": settings | ({} if seed is None else {"seed": seed}),
                 "status": row.get("status", point.get("status")),
                 "value": row.get("val_loss"),
-                "accuracy": row.get("accuracy"),
+                "accuracy": accuracy,
+                "side": side if accuracy is not None and side in SIDES else None,
                 "error": str(point.get("error") or ""),
             }
         )
+    sides = {point["side"] for point in points if point["accuracy"] is not None}
     told = {
         "name": target.name,
         "keys": list(dict.fromkeys(key for point in points for key in point["values"])),
         "points": points,
         "metric": "val_loss",
-        "side": SIDES.get(sides.pop()) if len(sides) == 1 else None,
+        "side": sides.pop() if len(sides) == 1 else None,
     }
     return finite_dict(told | about_whole(view, target, [point["status"] for point in points]))
 

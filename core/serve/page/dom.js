@@ -21,11 +21,12 @@ const said = make("div", { id: "toast", hidden: true });
 said.setAttribute("role", "alert");
 document.body.append(said);
 
-// Say something for eight seconds, with one thing that can be done about it.
-export function toast(text, action = "", act = null) {
+// Say something for eight seconds, with one thing that can be done about it. isBad: something has failed.
+export function toast(text, action = "", act = null, isBad = false) {
   const close = () => { said.hidden = true; };
   said.replaceChildren(make("span", { textContent: text }));
   if (action) said.append(make("button", { type: "button", textContent: action, onclick: () => { close(); act(); } }));
+  said.className = isBad ? "bad" : "";
   said.hidden = false;
   clearTimeout(toast.timer);
   toast.timer = setTimeout(close, 8000);

@@ -158,14 +158,16 @@ export async function start(lab, row = null, usual = "") {
     const { command = "", problem = "" } = await orProblem(post("start", { ...found(), dry: true }));
     if (mine !== turn) return;
     shown.textContent = command;
+    shown.parentElement.hidden = !command;
     trouble.textContent = problem;
     trouble.hidden = !problem;
   }
   let unread = "";
   if (row) {
-    const { command, settings: given = [], options = {}, problem = "" } = await orProblem(get("again", { id: row.id }));
+    const { command, name: free = "", settings: given = [], options = {}, problem = "" } = await orProblem(get("again", { id: row.id }));
     const { variant: ofVariant = row.variant ?? "", stage: ofStage = row.stage ?? "", seeds: ofSeeds = "", grid: ofGrid = [], description: _, ...rest } = options;
     kind.value = command ?? "train";
+    name.value = free;
     settings.value = given.join("\n");
     seeds.value = ofSeeds;
     grid.value = ofGrid.join("\n");
@@ -183,7 +185,7 @@ export async function start(lab, row = null, usual = "") {
     field("More options", more, "As on the command line; for a sweep such as --jobs 2, or --random 20 --range learning_rate=1e-4..1e-2:log."));
   if (unread) form.prepend(make("p", { className: "error", textContent: unread }));
   const copies = button("Copy", "Copy this command", () => copy(shown.textContent));
-  const started = await ask(row ? `Run ${nameOf(row)} again` : "Start a run or a sweep", [form, make("div", { className: "command-line" }, shown, copies), trouble], { action: "Start", wide: true, act: () => post("start", found()) });
+  const started = await ask(row ? `Run ${nameOf(row)} again` : "Start a run or a sweep", [form, make("div", { className: "command-line" }, shown, copies)], { action: "Start", wide: true, trouble, act: () => post("start", found()) });
   if (started) toast("Started. It appears in the list when its first step is done.");
   return started;
 }

@@ -5,7 +5,7 @@ import { written } from "./chart.js";
 import { tableOf } from "./compare.js";
 import { choice } from "./dialogs.js";
 import { get } from "./lab.js";
-import { commitOf, counted, duration, percent } from "./words.js";
+import { commitOf, counted, duration, exactMatch, percent } from "./words.js";
 
 const TARGETS = ["0.5", "0.9", "0.99", "1"];
 
@@ -24,10 +24,10 @@ function interval({ value, low, high, seeds, without }, from, to, said) {
 // The board as a view.
 export function boardView() {
   const element = make("section", { className: "board" });
-  const by = choice([["accuracy", "exact answers"], ["target", "time to a target"]], setting("live.board", "accuracy"));
+  const by = choice([["accuracy", "exact match"], ["target", "time to a target"]], setting("live.board", "accuracy"));
   const target = choice(TARGETS.map((one) => [one, percent(Number(one))]), setting("live.target", "0.9"));
   const which = choice([["", "all experiments"]]);
-  const named = make("label", {}, "accuracy ", target);
+  const named = make("label", {}, "exact match ", target);
   const told = make("p", { className: "soft" });
   const place = make("div", { className: "soft", textContent: "All runs are being read." });
   element.append(make("h1", { textContent: "Board" }), make("div", { className: "tools" }, make("label", {}, "by ", by), named, which), told, place);
@@ -44,7 +44,7 @@ export function boardView() {
     which.replaceChildren(make("option", { value: "", textContent: "all experiments" }), ...found.experiments.map((name) => make("option", { value: name, textContent: name })));
     which.value = found.experiments.includes(kept) ? kept : "";
     named.hidden = !isTime;
-    told.textContent = `${isTime ? `Seconds of training until every seed has an accuracy of ${percent(found.target)}. Less is better.` : "Exact answers to held-out prompts. More is better."} The place is decided by the worse end of the 95 % interval over seeds, so one lucky seed wins nothing. A run that still trains, was stopped or has failed keeps its group below. Removed runs cannot be seen, so look at the seeds, too.`;
+    told.textContent = `${isTime ? `Seconds of training until every seed has an exact match of ${percent(found.target)} on validation prompts. Less is better.` : "The share of exact answers to prompts that were not trained on. More is better."} The place is decided by the worse end of the 95 % interval over seeds, so one lucky seed wins nothing. A run that still trains, was stopped or has failed keeps its group below. Removed runs cannot be seen, so look at the seeds, too.`;
     place.className = "";
     place.replaceChildren(...found.rankings.flatMap((ranking) => (found.rankings.length > 1 ? [headOf(ranking), tableOfRanking(ranking, isTime)] : [tableOfRanking(ranking, isTime)])));
     if (!found.rankings.length) place.append(make("div", { className: "empty" }, make("p", { textContent: "No entries yet. An entry needs several seeds of one setting:" }), make("code", { className: "command", textContent: "terrarium sweep EXP --seeds 0..2" })));
@@ -59,7 +59,7 @@ const SIDES = { test: "test prompts", val: "validation prompts" };
 const headOf = ({ experiment, data, side }) => make("h2", { textContent: [experiment, data ? `data ${data.slice(0, 8)}` : "data not known", SIDES[side]].filter(Boolean).join(", ") });
 
 // The entries of a ranking, the best first.
-function tableOfRanking({ entries }, isTime) {
+function tableOfRanking({ entries, side }, isTime) {
   const ends = entries.flatMap(({ value, low, high }) => [value, low, high]).filter((one) => one !== null);
   const [from, to] = [Math.min(...ends), Math.max(...ends)];
   const said = isTime ? (one) => `${written(one)} s` : percent;
@@ -69,5 +69,5 @@ function tableOfRanking({ entries }, isTime) {
     `${entry.seeds.length}: ${entry.seeds.join(", ")}`, duration(entry.seconds), make("code", { textContent: entry.commits.map(commitOf).join(", ") }),
     entry.command ? button("Copy command", `Copy: ${entry.command}`, () => copy(entry.command)) : "",
   ]);
-  return tableOf(["", ...(isOne ? [] : ["lab"]), "entry", isTime ? "time to target" : "accuracy", "seeds", "time of a run", "commit", ""], rows, "board-table");
+  return tableOf(["", ...(isOne ? [] : ["folder"]), "entry", isTime ? "time to target" : exactMatch(side), "seeds", "time of a run", "commit", ""], rows, "board-table");
 }

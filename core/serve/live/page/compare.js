@@ -27,7 +27,7 @@ export function tableOf(head, rows, className = "") {
 }
 
 // What the runs on top of the list are called, by what it is sorted by.
-const TOP = { started: ["The oldest runs", "The newest runs"], val_loss: ["The lowest validation losses", "The highest validation losses"], val_accuracy: ["The lowest accuracies", "The highest accuracies"] };
+const TOP = { started: ["The oldest runs", "The newest runs"], val_loss: ["The lowest validation losses", "The highest validation losses"], val_accuracy: ["The lowest exact match (val)", "The highest exact match (val)"] };
 
 // The view of several runs. rowOf(id): what the list knows of a run. sorting(): [column, whether it descends]. lab(): what may be done.
 export function compareView({ rowOf, sorting, lab, changed }) {

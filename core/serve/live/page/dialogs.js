@@ -2,9 +2,8 @@
 import { ApiError } from "/page/api.js";
 import { make } from "/page/dom.js";
 
-// Ask, and act. fields: elements; act() may refuse by an ApiError, which is shown, and the dialog stays. Returns what act gave; null if it was left.
-export function ask(title, fields, { action, act, harm = false, wide = false }) {
-  const trouble = make("p", { className: "error", hidden: true });
+// Ask, and act. fields: elements; act() may refuse by an ApiError, which is shown, and the dialog stays. trouble: where it is shown. Returns what act gave; null if it was left.
+export function ask(title, fields, { action, act, harm = false, wide = false, trouble = make("p", { className: "error", hidden: true }) }) {
   trouble.setAttribute("role", "alert");
   const leave = make("button", { type: "button", textContent: action ? "Cancel" : "Close", autofocus: !action });
   const go = make("button", { type: "submit", textContent: action, className: harm ? "harm" : "main" });

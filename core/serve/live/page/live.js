@@ -1,6 +1,6 @@
 // The live page: the list of runs on the left, what is open on the right, and what happens when something is chosen, typed or has changed.
 import { ApiError, hasToken, takeToken } from "/page/api.js";
-import { $, make } from "/page/dom.js";
+import { $, make, toast } from "/page/dom.js";
 import { keepSetting, setting } from "/page/store.js";
 import { listenToTheme } from "/page/theme.js";
 import { askForToken } from "/page/token.js";
@@ -12,7 +12,7 @@ import { events, get } from "./lab.js";
 import { runView } from "./run.js";
 import { runsTable } from "./table.js";
 import { offer, onTick, tickedIds } from "./ticks.js";
-import { counted, homeOf } from "./words.js";
+import { counted, homeOf, shortId } from "./words.js";
 
 const KINDS = ["run", "pipeline", "sweep"]; // what a view may be about
 const FILTERS = ["text", "experiment", "status", "tag"];
@@ -22,6 +22,7 @@ const KEYS = [["↑ ↓", "go through the list"], ["Space", "tick a run to compa
 let lab = { labs: [], experiments: [], can_act: false, read_only: true };
 let sort = setting("live.sort", "started"), descending = setting("live.descending", true);
 const looked = new Set(); // jobs that were looked at since they ended
+let ended = null; // jobs that had ended when they were asked for last
 let view = null, table = null, waiting = new Set(), due = 0;
 
 // What the list is asked for.
@@ -218,6 +219,7 @@ async function loadLab() {
   $("problems").hidden = !problems().length;
   $("start").hidden = $("jobs").hidden = !lab.can_act;
   $("read-only").hidden = lab.can_act;
+  $("read-only").disabled = lab.read_only; // no token changes that
   $("board-link").hidden = lab.labs.length < 2;
   document.documentElement.dataset.version = lab.version;
 }
@@ -226,7 +228,41 @@ async function markJobs() {
   if (!lab.can_act) return;
   const { jobs } = await get("jobs").catch(() => ({ jobs: [] }));
   const open = jobs.filter(({ status }) => status === "running").length, failed = jobs.filter(({ status, job }) => status === "failed" && !looked.has(job)).length;
-  $("jobs").textContent = open ? `${counted(open, "job")} running` : failed ? `${counted(failed, "job")} failed` : "Jobs";
+  $("jobs").textContent = [...(open ? [`${counted(open, "job")} running`] : []), ...(failed ? [open ? `${failed} failed` : `${counted(failed, "job")} failed`] : [])].join(", ") || "Jobs";
+  $("jobs").classList.toggle("failed", failed > 0);
+  const news = ended && jobs.find(({ status, job }) => status === "failed" && !ended.has(job));
+  ended = new Set(jobs.filter(({ status }) => status !== "running").map(({ job }) => job));
+  if (news) toast(`${shortId(news.about)} has failed. ${errorIn(news.lines)}`, "Show", lookAtJobs, true);
+}
+
+// The end of what a failed job has printed: its message, without what was said before.
+function errorIn(lines) {
+  const said = lines.map((line) => line.trim()).filter(Boolean);
+  const at = said.findLastIndex((line) => /^(error|failed): /.test(line));
+  return said.slice(at).join(" ").replace(/^error: /, "");
+}
+
+const lookAtJobs = () => guarded(async () => {
+  const jobs = await showJobs();
+  jobs.forEach(({ job }) => looked.add(job));
+  markJobs();
+});
+
+// LAB/EXPERIMENT that a new run is probably of: the one that the list shows, else that of the newest run.
+async function usual() {
+  if ($("experiment").value) return $("experiment").value;
+  const [newest] = (await get("runs", { sort: "started", descending: true, limit: 1 })).rows;
+  return newest ? `${newest.lab}/${newest.experiment}` : "";
+}
+
+// Ask for the token, and show what may be done with it.
+async function unlock() {
+  if (!await askForToken()) return;
+  await loadLab();
+  if (!lab.can_act) { toast("This is not the token of this server."); return; }
+  table.draw();
+  await view.refresh();
+  markJobs();
 }
 
 // Keys and buttons ------------------------------------------------------------------------------------------------------
@@ -248,12 +284,9 @@ function listen() {
       refilter();
     };
   }
-  $("start").onclick = () => guarded(async () => { if (await start(lab, null, $("experiment").value)) { change([]); markJobs(); } });
-  $("jobs").onclick = () => guarded(async () => {
-    const jobs = await showJobs();
-    jobs.forEach(({ job }) => looked.add(job));
-    markJobs();
-  });
+  $("start").onclick = () => guarded(async () => { if (await start(lab, null, await usual())) { change([]); markJobs(); } });
+  $("jobs").onclick = lookAtJobs;
+  $("read-only").onclick = () => guarded(unlock);
   $("help").onclick = showKeys;
   addEventListener("hashchange", route);
   addEventListener("keydown", (event) => {

@@ -9,12 +9,15 @@ import { choice } from "./dialogs.js";
 import { get } from "./lab.js";
 import { momentsView } from "./moments.js";
 import { samplesView } from "./samples.js";
-import { ago, commitOf, counted, duration, longNameOf, markOf, metricName, nameOf, percent, shortPointOf, valueOf, whole } from "./words.js";
+import { ago, commitOf, counted, duration, exactMatch, longNameOf, lossOf, markOf, metricName, nameOf, percent, shortPointOf, valueOf, whole } from "./words.js";
 
-const CHARTS = [["loss", ["train_loss", "val_loss"]], ["accuracy", ["train_accuracy", "val_accuracy"]], ["learning rate", ["learning_rate", "lr"]], ["speed, tokens per second", ["tokens_per_second"]]];
+const CHARTS = [["loss", ["train_loss", "val_loss"]], ["exact match", ["train_accuracy", "val_accuracy"]], ["learning rate", ["learning_rate", "lr"]], ["speed, tokens per second", ["tokens_per_second"]]];
 const OF_GROUP = "val_accuracy/";
 const POINTS = 600;
 const LOG_KEPT = 400000; // characters of the log on the page
+
+// What names with numbers are sorted by: 9 before 10.
+const inOrder = new Intl.Collator("en", { numeric: true }).compare;
 
 // How many characters from its end an element is scrolled.
 const isAtEnd = (element) => element.scrollHeight - element.scrollTop - element.clientHeight < 30;
@@ -52,8 +55,8 @@ export function runView({ id, kind, lab, changed, close }) {
     if (focused) [...buttons.children].find((one) => one.textContent === focused)?.focus();
     const shown = kind !== "run" ? [[kind === "sweep" ? "runs" : "stages", `${row.done} of ${row.of} done`], ["time", duration(row.seconds)], ["started", ago(row.started) || "–"]] : [
       ["step", row.length && row.step !== null && row.unit !== "seconds" ? `${whole(row.step)} of ${whole(row.length)}` : whole(row.step)], ["time", duration(row.seconds)],
-      ["val loss", written(row.val_loss)], ["train loss", written(row.train_loss)], ["val accuracy", percent(row.val_accuracy)],
-      ...(found.summary?.side === "test" ? [["test accuracy", percent(row.accuracy)]] : []),
+      ["val loss", lossOf(row.val_loss)], ["train loss", lossOf(row.train_loss)], [exactMatch("val"), percent(row.val_accuracy)],
+      ...(found.summary?.side === "test" ? [[exactMatch("test"), percent(row.accuracy)]] : []),
       ["speed", row.tokens_per_second ? `${written(row.tokens_per_second)} tokens/s` : "–"], ["seed", valueOf(row.seed)], ...(row.variant ? [["variant", row.variant]] : []), ["commit", commitOf(row.commit)], ["started", ago(row.started) || "–"],
     ];
     facts.replaceChildren(...shown.map(([name, value]) => make("div", {}, make("dt", { textContent: name }), make("dd", { textContent: value }))));
@@ -127,7 +130,7 @@ export function runView({ id, kind, lab, changed, close }) {
     const first = await get("curves", { id, metric: "val_loss", x, points: POINTS }, signal);
     const curvesOf = async (metric) => (metric === "val_loss" ? first : get("curves", { id, metric, x, points: POINTS }, signal));
     const place = panel.querySelector(".charts");
-    const charts = [...CHARTS, ["exact answers of each group", first.metrics.filter((metric) => metric.startsWith(OF_GROUP)).slice(0, 10)]];
+    const charts = [...CHARTS, ["exact match of each group", first.metrics.filter((metric) => metric.startsWith(OF_GROUP)).sort(inOrder).slice(0, 10)]];
     const called = (metric) => (metric.startsWith(OF_GROUP) ? metric.slice(OF_GROUP.length) : metricName(metric));
     await Promise.all(charts.map(async ([title, metrics]) => {
       const there = metrics.filter((metric) => first.metrics.includes(metric));
@@ -149,7 +152,7 @@ export function runView({ id, kind, lab, changed, close }) {
     const place = panel.querySelector(".groups");
     if (!groups.length || (key === groupsKey && place.firstChild)) return;
     groupsKey = key;
-    place.replaceChildren(make("h2", { textContent: "Exact answers of each group" }), ...groups.map(([name, share]) => {
+    place.replaceChildren(make("h2", { textContent: "Exact match of each group" }), ...groups.map(([name, share]) => {
       const value = typeof share === "number" ? share : share?.accuracy ?? share?.value ?? 0;
       const fill = make("span", { className: "fill" });
       fill.style.width = `${value * 100}%`;
@@ -229,9 +232,9 @@ export function runView({ id, kind, lab, changed, close }) {
     const short = (key) => { const end = key.split(".").at(-1); return sweep.keys.filter((one) => one.split(".").at(-1) === end).length > 1 ? key : make("span", { textContent: end, title: key }); };
     const rows = [...sweep.points].sort((one, two) => last(one.value) - last(two.value)).map((point) => [
       point.id ? make("a", { href: `#run=${encodeURIComponent(point.id)}`, className: point.id === id ? "this" : "", title: point.run, textContent: shortPointOf(point.run, sweep.name) }) : shortPointOf(point.run, sweep.name),
-      ...sweep.keys.map((key) => point.values[key]), point.value, percent(point.accuracy), `${markOf(point.status)}\u00a0${point.status ?? ""}`, ...(failed ? [make("span", { className: "why", textContent: point.error })] : []),
+      ...sweep.keys.map((key) => point.values[key]), make("span", { textContent: lossOf(point.value) }), percent(point.accuracy) + (point.side && !sweep.side ? ` (${point.side})` : ""), `${markOf(point.status)}\u00a0${point.status ?? ""}`, ...(failed ? [make("span", { className: "why", textContent: point.error })] : []),
     ]);
-    panel.replaceChildren(make("p", { className: "soft" }, `Sweep ${sweep.name}: ${counted(sweep.points.length, "run")}. `, ...wholeLink("sweep", sweep.row)), tableOf(["run", ...sweep.keys.map(short), metricName(sweep.metric), sweep.side ? `${sweep.side} accuracy` : "accuracy", "status", ...(failed ? ["error"] : [])], rows, "matrix points"));
+    panel.replaceChildren(make("p", { className: "soft" }, `Sweep ${sweep.name}: ${counted(sweep.points.length, "run")}. The figures are of the best evaluation; of a run under way, of the latest. `, ...wholeLink("sweep", sweep.row)), tableOf(["run", ...sweep.keys.map(short), metricName(sweep.metric), exactMatch(sweep.side), "status", ...(failed ? ["error"] : [])], rows, "matrix points"));
     if (kind === "run" && sweep.row.description) panel.firstChild.append(` ${sweep.row.description}`);
   }
 

@@ -1,12 +1,11 @@
 // The list of runs: any number of them, of which only the rows in view are elements. Rows are fetched by the hundred, as they are scrolled to.
 import { make } from "/page/dom.js";
 import { colourOf, isTicked, toggle } from "./ticks.js";
-import { ago, markOf, nameOf, percent, progressOf, shortNameOf } from "./words.js";
-import { written } from "./chart.js";
+import { ago, lossOf, markOf, nameOf, percent, progressOf, shortNameOf } from "./words.js";
 
 export const ROW = 50; // px, as in live.css
 const PAGE = 100;
-const LONG = 16; // characters of a name that has two lines
+const LONG = 13; // characters of a name that has two lines, where there is no room for it in one
 const SPARE = 6; // rows above and below those that are seen
 
 // A list in an element. fetchRows(offset, limit) gives {total, rows}; open(row), star(row) and mark(id) are what happens to a row.
@@ -37,7 +36,7 @@ export function runsTable(grid, { fetchRows, open, star, mark, canAct, loaded, h
     const about = [homeOf(row), row.variant && row.variant !== row.run ? row.variant : "", row.sweep ? `sweep ${row.sweep.split("/").at(-1)}` : ""].filter(Boolean);
     const small = make("small", {}, about.join(" · "), ...row.tags.map((tag) => make("span", { className: "tag", textContent: tag })));
     const called = shortNameOf(row);
-    const name = cell(called.length > LONG ? "name long" : "name", make("a", { href: `#run=${encodeURIComponent(row.id)}`, tabIndex: -1, title: [called, row.description].filter(Boolean).join("\n") }, ...called.split(/(?<=[-=_,])/).flatMap((part) => [part, make("wbr")])), small);
+    const name = cell(called.length > LONG ? "name long" : "name", make("a", { href: `#run=${encodeURIComponent(row.id)}`, tabIndex: -1, title: [called, row.description].filter(Boolean).join("\n") }, ...(called.length > LONG ? called.split(/(?<=[-=_,])/).flatMap((part) => [part, make("wbr")]) : [called])), small);
     const state = make("span", { className: `state ${row.status}` }, make("span", { className: "mark", textContent: markOf(row.status) }), ` ${row.status}`);
     state.firstChild.setAttribute("aria-hidden", "true");
     const how = cell("how", state);
@@ -47,7 +46,7 @@ export function runsTable(grid, { fetchRows, open, star, mark, canAct, loaded, h
       how.append(bar);
     }
     how.append(make("small", { textContent: progressOf(row) }));
-    return [box, cell("starred", stars), name, how, cell("number", written(row.val_loss)), cell("number accuracy", percent(row.val_accuracy)), cell("when", ago(row.started))];
+    return [box, cell("starred", stars), name, how, cell("number", lossOf(row.val_loss)), cell("number accuracy", percent(row.val_accuracy)), cell("when", ago(row.started))];
   }
 
   // Put the rows in view on the page; those that are as they were stay the same elements.

@@ -26,6 +26,18 @@ export function ago(iso, now = Date.now()) {
   return `${Math.floor(seconds / 86400)} d ago`;
 }
 
+// How long something takes, in one unit and rounded up: for where there is little room.
+function shortly(seconds) {
+  const [size, unit] = [[86400, "d"], [3600, "h"], [60, "min"], [1, "s"]].find(([size]) => seconds > 1.5 * size) ?? [1, "s"];
+  return `${Math.ceil(seconds / size)} ${unit}`;
+}
+
+// A loss, in as many digits as there is room for in the list: all of the same size are as long.
+export function lossOf(value) {
+  const size = Math.abs(value);
+  return Number.isFinite(value) && size >= 1e-3 && size < 1e4 ? value.toPrecision(size < 0.1 ? 3 : 4) : written(value);
+}
+
 // A share as a percentage.
 export const percent = (share) => (share === null || share === undefined || !Number.isFinite(share) ? "–" : `${(share * 100).toFixed(share > 0.9995 || share === 0 ? 0 : 1)} %`);
 
@@ -81,7 +93,7 @@ export const sizeOf = (bytes) => (bytes < 1e6 ? `${Math.ceil(bytes / 1e3)} kB` :
 // How far a run has come.
 export function progressOf(row) {
   if (row.status !== "running") return row.step ? `step ${whole(row.step)}` : "";
-  const left = row.seconds_left === null || row.seconds_left === undefined ? "" : ` · ${duration(row.seconds_left)} left`;
+  const left = row.seconds_left === null || row.seconds_left === undefined ? "" : ` · ${shortly(row.seconds_left)} left`;
   return `${Math.floor((row.progress ?? 0) * 100)} %${left}`;
 }
 
@@ -92,9 +104,14 @@ export function valueOf(value) {
   return typeof value === "string" ? value : JSON.stringify(value);
 }
 
+// What the share of answers without a mistake is called. side: of which prompts, "" where that is not one.
+export function exactMatch(side) {
+  return side ? `exact match (${side})` : "exact match";
+}
+
 // What a column of figures or a metric is called.
 const NAMES = {
-  train_loss: "training loss", val_loss: "validation loss", val_accuracy: "validation accuracy", train_accuracy: "training accuracy",
+  train_loss: "training loss", val_loss: "validation loss", val_accuracy: exactMatch("val"), train_accuracy: exactMatch("train"),
   tokens_per_second: "tokens per second", learning_rate: "learning rate", val_bits_per_byte: "bits per byte", lr: "learning rate",
 };
 export const metricName = (metric) => NAMES[metric] ?? metric.replaceAll("_", " ");
