@@ -23,9 +23,10 @@ class Listener(Protocol):
 
 
 class Begun(NamedTuple):
-    """A run starts to train, or goes on. Its rows follow."""
+    """A run starts to train, or goes on. Its rows follow. may_end_early: at an evaluation that meets a condition."""
 
     run: str
+    may_end_early: bool = False
 
 
 class AskedPrompt(NamedTuple):

@@ -18,7 +18,7 @@ import pytest
 
 from core.cli.console import Console
 from core.cli.status import StatusLine
-from core.listener import STEPS
+from core.listener import STEPS, Begun
 
 ROOT = Path(__file__).parents[1]
 LONG = "count_by_twos_with_a_very_long_name"
@@ -270,3 +270,18 @@ def test_minutes_have_at_most_59_seconds(gone: float, shown: str, monkeypatch: p
     line.done = 1
     monkeypatch.setattr("core.cli.status.time.monotonic", lambda: began + gone)
     assert line.left() == shown
+    line.at_most = True
+    assert line.left() == f"at most {shown}"
+
+
+def test_a_run_that_may_end_early_has_that_time_left_at_most(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Console, "interactive", True)
+    for early in (True, False):
+        console = Console()
+        console.hear(Begun("wide", early))
+        console.progress(STEPS, 1, 1600)
+        console.row({"step": 1, "train_loss": 0.7, "seconds": 10.0, "tokens_per_second": 2.0})
+        assert console.status is not None and console.status.at_most == early
+        console.progress("evaluating", 1, 20)
+        assert not console.status.at_most
+        console.close()

@@ -36,7 +36,7 @@ class Console:
         self.status: StatusLine | None = None
         self.tasks: dict[str, tuple[float, float]] = {}  # what -> done, total; the newest is shown
         self.latest = self.short = ""  # metrics of the run, for the status line, and below a picture
-        self.run, self.learning = "", Learning()
+        self.run, self.learning, self.may_end_early = "", Learning(), False
 
     @property
     def interactive(self) -> bool:
@@ -79,7 +79,7 @@ class Console:
     def hear(self, news: News) -> None:
         """Note what the next rows and the picture are about; write the row of a sweep's run."""
         if isinstance(news, Begun):
-            self.run, self.learning = news.run, Learning()
+            self.run, self.learning, self.may_end_early = news.run, Learning(), news.may_end_early
         elif isinstance(news, Answers):
             self.learning.answers = news.answers
         elif isinstance(news, Ended):
@@ -118,7 +118,7 @@ class Console:
             self.status, Console.showing = StatusLine(self.stream, self.picture), self
         what, (done, total) = list(self.tasks.items())[-1]
         text, short = (self.latest, self.short) if what == self.unit and self.latest else (what, what)
-        self.status.update(what, text, done, total, short)
+        self.status.update(what, text, done, total, short, at_most=self.may_end_early and what == self.unit)
 
     def close(self) -> None:
         """Remove the status line."""

@@ -36,14 +36,20 @@ class StatusLine:
         self.stream, self.above = stream, above
         self.text, self.short, self.done, self.total = "", "", 0.0, 0.0
         self.starts: dict[str, tuple[float, float]] = {}  # a task -> when it began, and what was done then
-        self.start = 0.0, 0.0
+        self.start, self.at_most = (0.0, 0.0), False
         self.drawn = -REFRESH
         self.lines = [""]
         self.noting = contextlib.ExitStack()
         self.noting.enter_context(noting_size(self.resized))
 
-    def update(self, task: str, text: str, done: float, total: float, short: str = "") -> None:
-        """Show the progress of a task: `done` of `total`, which is 0 if it is unknown. short: the text below other lines."""
+    def update(
+        self, task: str, text: str, done: float, total: float, short: str = "", *, at_most: bool = False
+    ) -> None:
+        """Show the progress of a task: `done` of `total`, which is 0 if it is unknown. short: the text below other lines.
+
+        at_most: it may end before.
+        """
+        self.at_most = at_most
         self.start = self.starts.setdefault(task, (time.monotonic(), done))
         self.text, self.short, self.done, self.total = text, short or text, done, total
         if time.monotonic() - self.drawn >= REFRESH:
@@ -99,7 +105,7 @@ class StatusLine:
         if self.done <= before:
             return ""
         seconds = round((time.monotonic() - began) * (self.total - self.done) / (self.done - before))
-        return f"{seconds // 60}:{seconds % 60:02} left"
+        return f"{'at most ' * self.at_most}{seconds // 60}:{seconds % 60:02} left"
 
 
 def fitted(text: str, width: int, most: int | None = None) -> str:

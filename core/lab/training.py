@@ -211,7 +211,7 @@ def run_loop(started: Started, stop: StopRequest) -> None:
         metrics = stack.enter_context(contextlib.closing(MetricsFile(run.folder, columns, keep_until=progress.step)))
         keep_answers(run.folder, progress.step)
         started.opened.listener.say(first_line(run, dataset, step, progress))
-        tell(started.opened.listener, Begun(run.name))
+        tell(started.opened.listener, Begun(run.name, bool(run.config.train.runtime.stop_when)))
         if step.compiles:
             started.opened.listener.say("compiling the step")
         say_of_adapters(started)
