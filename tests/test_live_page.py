@@ -349,6 +349,7 @@ def test_names_and_figures_stay_in_their_cells_and_groups_are_in_order(
         page.until(READY)
         page.until("document.querySelector('#count').textContent === '8 runs'")
         beyond = page.run("""[...document.querySelectorAll('#runs .row')].flatMap((row) => [...row.querySelectorAll('.name a, .name small, .number')]
+            .filter((one) => one.checkVisibility())
             .filter((one) => { const [inner, outer] = [one.getBoundingClientRect(), row.getBoundingClientRect()]; return inner.top < outer.top || inner.bottom > outer.bottom || one.matches('.number') && one.scrollWidth > one.clientWidth; })
             .map((one) => one.textContent))""")
         assert beyond == [] and "0.00329" in texts(page, "#runs .number")
