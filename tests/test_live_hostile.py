@@ -146,10 +146,12 @@ PATHS = ["..", "../..", "experiments/../../etc/passwd", "/etc/passwd", "experime
 def test_an_id_is_never_a_path(server: LiveServer, id: str) -> None:
     from urllib.parse import quote
 
-    for name in ("run", "log", "settings", "compare", "pipeline", "sweep"):
+    for name in ("run", "log", "pipeline", "sweep"):
         assert server.get(f"{name}?id={quote(id, safe='')}").status == 404, name
     for name, nothing in (("curves", {"curves": [], "metrics": []}), ("bands", {"groups": []})):
         assert server.get(f"{name}?id={quote(id, safe='')}").json == {"metric": "val_loss", "x": "step", "gone": [id], **nothing}  # fmt: skip
+    assert server.get(f"settings?id={quote(id, safe='')}").json == {"keys": [], "gone": [id]}
+    assert server.get(f"compare?id={quote(id, safe='')}").json["gone"] == [id]
     for path in (f"/live/report/{quote(id, safe='')}", f"/live/page/{quote(id, safe='')}", f"/live/report/{quote(id)}"):
         assert server.ask(path).status in (404, 405), path
     for action, more in (("star", {"starred": True}), ("stop", {}), ("go_on", {}), ("describe", {"description": "x"})):

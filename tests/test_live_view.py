@@ -73,7 +73,9 @@ def test_a_run_its_curves_and_what_differs(runs: Path) -> None:
         keys = server.get(f"settings?id={ID}/a0&id={ID}/a1").json["keys"]
         assert [key["key"] for key in keys if key["differs"]] == ["train.runtime.seed"]
         compared = server.get(f"compare?id={ID}/a0&id={ID}/a1").json
-        assert "nothing to compare yet" in compared["sentences"][0]
+        assert "nothing to compare yet" in compared["sentences"][0] and compared["gone"] == []
+        for ids, gone in ((f"id={ID}/a0&id={ID}/x", [f"{ID}/x"]), (f"id={ID}/x", [f"{ID}/x"])):  # removed meanwhile
+            assert server.get(f"settings?{ids}").json["gone"] == server.get(f"compare?{ids}").json["gone"] == gone
         assert server.get("run?id=").status == 404
         for name, key in (
             ("curves", "curves"),

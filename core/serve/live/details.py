@@ -79,8 +79,9 @@ def checkpoints_of(entry: Entry) -> list[str]:
 
 
 def about_settings(view: View, asked: Parameters) -> Account:
-    """The settings of some runs side by side."""
-    configs = [config_of(entry) for entry in view.find_all(asked.all("id"))]
+    """The settings of some runs side by side. gone: the ids of those that are not there."""
+    entries, gone = view.find_those_there(asked.all("id"))
+    configs = [config_of(entry) for entry in entries]
     keys = dict.fromkeys(key for config in configs for key in config)
     rows = {key: [finite(config.get(key)) for config in configs] for key in keys}
     told = []
@@ -89,7 +90,7 @@ def about_settings(view: View, asked: Parameters) -> Account:
         told.append(
             {"key": key, "values": values, "differs": not follows and any(value != values[0] for value in values)}
         )
-    return {"keys": told}
+    return {"keys": told, "gone": gone}
 
 
 def about_log(view: View, asked: Parameters) -> Account:

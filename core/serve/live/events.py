@@ -52,6 +52,8 @@ class Hub:
     async def watch(self) -> None:
         """Look for changes while there are viewers. Told is also what the first look finds: a page may have been filled before."""
         catalog = self.view.catalog
+        if not catalog.version:  # nothing was shown yet
+            await asyncio.to_thread(self.look)
         seen = catalog.version, self.view.jobs.version
         while self.viewers and not self.closed.is_set():
             begun = time.monotonic()

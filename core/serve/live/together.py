@@ -23,8 +23,13 @@ SIDES = ("test", "val")  # what summary.json says accuracy is of
 
 
 def about_compare(view: View, asked: Parameters) -> Account:
-    """What `compare` says of some runs: those that differ by their seed alone are one group."""
-    entries = {entry.folder: entry for entry in view.find_all(asked.all("id"))}
+    """What `compare` says of some runs: those that differ by their seed alone are one group. gone: the ids of those that are not
+    there.
+    """
+    found, gone = view.find_those_there(asked.all("id"))
+    if not found:
+        return {"sentences": [], "table": {"columns": [], "rows": []}, "groups_of_ids": [], "gone": gone}
+    entries = {entry.folder: entry for entry in found}
     groups = grouped([run_data(entry) for entry in entries.values()])
     comparison = compare(groups)
     shown = table(comparison)
@@ -34,6 +39,7 @@ def about_compare(view: View, asked: Parameters) -> Account:
             "sentences": sentences(comparison),
             "table": {"columns": list(shown.columns), "rows": [list(row) for row in shown.rows]},
             "groups_of_ids": members,
+            "gone": gone,
             **as_dict(comparison),
         }
     )

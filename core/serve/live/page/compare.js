@@ -166,19 +166,21 @@ export function compareView({ rowOf, sorting, lab, changed }) {
   async function showVerdict(ids, signal) {
     const key = keyOf(ids);
     if (tickedIds().length < 2 || key === compared) return;
-    const differ = await get("settings", { id: ids.slice(0, MANY) }, signal);
+    const differ = await ask("settings", { id: ids.slice(0, MANY) }, signal);
     if (signal.aborted) return;
     const differing = differ.keys.filter((one) => one.differs);
     settings.replaceChildren(make("h2", { textContent: "What differs in their settings" }), differing.length
       ? tableOf(["", ...ids.slice(0, MANY).map(nameFor)], differing.map(({ key: name, values }) => [name, ...values]), "matrix")
       : make("p", { className: "soft", textContent: "Nothing: they have the same settings." }));
-    verdict.replaceChildren(make("h2", { textContent: "Verdict" }), ...await verdictOf(ids, signal));
+    const told = await verdictOf(ids, signal);
+    if (signal.aborted) return;
+    verdict.replaceChildren(make("h2", { textContent: "Verdict" }), ...told);
     compared = key;
   }
 
   async function verdictOf(ids, signal) {
     try {
-      const found = await get("compare", { id: ids }, signal);
+      const found = await ask("compare", { id: ids }, signal);
       return [...found.sentences.map((text) => make("p", { textContent: text })), tableOf(found.table.columns, found.table.rows, "matrix")];
     } catch (error) {
       if (!(error instanceof ApiError)) throw error;
