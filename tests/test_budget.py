@@ -248,3 +248,14 @@ def test_lines_and_bar_show_the_share_of_the_budget(monkeypatch: pytest.MonkeyPa
         assert "loss 1.500" in console.latest
         console.progress(length[0], length[2], length[2])
         assert console.status is None, "the bar goes when the run is over"
+
+
+def test_the_last_step_that_is_kept_is_the_end_and_none_shortly_before_it() -> None:
+    config = Train.model_validate({"runtime": {"max_minutes": 1.0, "keep_checkpoints": 4}})
+    pace = Pace(config, Progress(step=20, wall_seconds=1.0))
+    assert not pace.due().kept
+    pace.progress.wall_seconds = 10.0  # beyond the third of the four
+    assert pace.due().kept
+    pace.note_kept()
+    pace.progress.wall_seconds, pace.progress.evaluation_seconds = 58.0, 5.0  # what is left is for the closing evaluation
+    assert not pace.due().kept

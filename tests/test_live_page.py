@@ -237,7 +237,8 @@ def test_a_filter_and_what_an_empty_list_says(page: Page) -> None:
     assert texts(page, ROWS) == [] and texts(page, "#none p") == ["No run is like this."]
     press_button(page, "Show all runs")
     page.until("document.querySelector('#count').textContent === '5 runs'")
-    assert len(texts(page, ROWS)) == 5 and page.run("document.querySelector('#text').value") == ""
+    page.until("document.querySelectorAll('#runs .name a').length === 5")
+    assert page.run("document.querySelector('#text').value") == ""
 
 
 def test_notes_are_kept_and_a_run_is_removed_after_a_question(page: Page, shown: Shown) -> None:

@@ -446,7 +446,7 @@ def test_a_process_of_this_machine_that_has_ended_is_named_though_no_connection_
 
     assert [told(0, place) for place in (lives, elsewhere, "", reused)] == ["", "", "", "process 1 of 3 has ended"]
     other.kill()
-    while neighbours.started(str(other.pid)) == state:  # nobody has waited for it yet
+    while (now := neighbours.started(str(other.pid))) and now[0] not in neighbours.ENDED:  # on its way to its end
         time.sleep(0.01)
     assert (
         told(0, lives) == "process 1 of 3 has ended" and told(0, elsewhere) == told(0, lives, 1) == told(1, lives) == ""

@@ -37,7 +37,8 @@ class Pace:
         self.config, self.progress = config, progress
         self.budget = None if minutes is None else 60 * minutes  # seconds
         kept = config.runtime.keep_checkpoints
-        self.rungs: tuple[float, ...] = ladder.shares(kept)
+        # The end of a time budget is only known when it has come; what is kept then is the last rung.
+        self.rungs: tuple[float, ...] = ladder.shares(kept)[:-1]
         if minutes is None:
             self.rungs = ladder.steps(config.schedule.max_iters, kept)
         self.passed = ladder.passed(self.rungs, self.gone_so_far())  # rungs, so far
