@@ -257,5 +257,8 @@ def test_the_last_step_that_is_kept_is_the_end_and_none_shortly_before_it() -> N
     pace.progress.wall_seconds = 10.0  # beyond the third of the four
     assert pace.due().kept
     pace.note_kept()
-    pace.progress.wall_seconds, pace.progress.evaluation_seconds = 58.0, 5.0  # what is left is for the closing evaluation
+    pace.progress.wall_seconds, pace.progress.evaluation_seconds = (
+        58.0,
+        5.0,
+    )  # what is left is for the closing evaluation
     assert not pace.due().kept
