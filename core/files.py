@@ -309,9 +309,11 @@ def open_lock(path: Path, what: str) -> int:
         raise
 
 
-def open_regular(path: Path, flags: int) -> int:
-    """The descriptor of a file. Raises OSError, also for a link and for what is no file."""
-    descriptor = os.open(path, flags | NOT_LED, 0o666)
+def open_regular(path: Path, flags: int, folder: int | None = None) -> int:
+    """The descriptor of a file. folder: the descriptor of the one that its name is looked up in. Raises OSError, also for a link and
+    for what is no file.
+    """
+    descriptor = os.open(path if folder is None else path.name, flags | NOT_LED, 0o666, dir_fd=folder)
     if stat.S_ISREG(os.fstat(descriptor).st_mode):
         return descriptor
     os.close(descriptor)

@@ -150,9 +150,7 @@ def read(kind: type[Body], data: bytes, limits: Limits) -> Body:
     """A body from its bytes. Raises Refused, which names the field and its value."""
     try:
         values = json.loads(data, parse_constant=refuse_constant)
-        json.dumps(
-            values, ensure_ascii=False
-        ).encode()  # half of a character is no text: no disk and no answer takes it
+        json.dumps(values, ensure_ascii=False).encode()  # half of a character is no text, and no disk takes it
     except (ValueError, RecursionError) as error:
         raise Refused(f"the body is not JSON: {error}", code="invalid_json") from None
     if not isinstance(values, dict):

@@ -32,6 +32,12 @@ HEADERS = {
 }
 
 
+def shows(headers: Headers, token: str) -> bool:
+    """Whether a request shows a token. It is compared in constant time."""
+    given = headers.get("authorization", "").removeprefix("Bearer ").strip()
+    return hmac.compare_digest(given.encode(), token.encode())
+
+
 class Guard:
     """ASGI middleware. token: what clients must show; "" for none. hosts: names besides those of this machine."""
 
@@ -73,15 +79,14 @@ class Guard:
         is_link = path in PAGES and headers.get("sec-fetch-mode") == "navigate"
         if headers.get("sec-fetch-site", "none") not in ("none", "same-origin") and not is_link:
             raise Refused("pages of other sites may not use this server", status=403, code="origin_not_allowed")
-        if self.token and not (path in OPEN or path.startswith(OPEN_FOLDERS)):
-            given = headers.get("authorization", "").removeprefix("Bearer ").strip()
-            if not hmac.compare_digest(given.encode(), self.token.encode()):
-                raise Refused(
-                    "the token is missing or wrong: send `Authorization: Bearer TOKEN`",
-                    status=401,
-                    code="invalid_api_key",
-                    headers={"WWW-Authenticate": "Bearer"},
-                )
+        is_open = path in OPEN or path.startswith(OPEN_FOLDERS)
+        if self.token and not is_open and not shows(headers, self.token):
+            raise Refused(
+                "the token is missing or wrong: send `Authorization: Bearer TOKEN`",
+                status=401,
+                code="invalid_api_key",
+                headers={"WWW-Authenticate": "Bearer"},
+            )
         length = headers.get("content-length", "0")
         if length.isdecimal() and int(length) > self.limits.body:
             raise self.too_large()

@@ -29,12 +29,8 @@ from core.serve.live.rows import commit_of
 from core.serve.live.view import View
 
 LEAST, MOST_RUNS = 2, 2000  # seeds for an interval; runs on the board
-TOLD = (
-    "experiment",
-    "data_hash",
-    "dataset_fingerprint",
-    "seed",
-)  # of a summary: with the config, what groups depend on
+# Of a summary: with the config, what groups depend on.
+TOLD = ("experiment", "data_hash", "dataset_fingerprint", "seed")
 Account = dict[str, Any]
 
 
@@ -154,9 +150,7 @@ def ranked(view: View, group: Group, entries: Sequence[Entry], by: str, target: 
         "high": high,
         "seconds": sum(seconds) / len(seconds) if seconds else None,
         "parameters": known[0][0].summary.get("parameters"),
-        "commits": list(
-            dict.fromkeys(commit_of(entry.summary) for entry in entries)
-        ),  # seeds of other code count together
+        "commits": list(dict.fromkeys(commit_of(entry.summary) for entry in entries)),  # other code counts, too
         "command": str(first.summary.get("command") or ""),
     }
 

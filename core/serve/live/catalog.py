@@ -123,6 +123,10 @@ class Catalog:
         """All experiments with their labs."""
         return [(place.lab, place.experiment) for place in self.places.values()]
 
+    def model_name(self, id: str) -> str:
+        """What the model of a run is called by the server: its id, without the lab where there is one only."""
+        return id if len(self.labs) > 1 else id.partition("/")[2]
+
     def changed_since(self, version: int) -> set[str]:
         """The ids of runs that were added, changed or removed after a version."""
         return set().union(*(ids for at, ids in list(self.changes) if at > version))

@@ -9,12 +9,12 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import stat
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
 from core import durable
+from core.files import open_regular
 
 LARGEST = 4 << 20  # bytes of a file that is read as a whole: a run's own have some thousands
 FOLDER = os.O_RDONLY | os.O_DIRECTORY
@@ -71,15 +71,11 @@ def regular(path: Path, root: Path | None, flags: int) -> int:
     """The descriptor of a file. Raises OSError."""
     with folder_in(path.parent, root) as at:
         try:
-            found = os.open(path.name, flags | os.O_NOFOLLOW | os.O_NONBLOCK, 0o666, dir_fd=at)
+            return open_regular(path, flags, at)
         except OSError as error:
             if error.errno == errno.ELOOP:
                 raise OSError(errno.ELOOP, "it is a link, which is not followed here", str(path)) from None
             raise
-    if stat.S_ISREG(os.fstat(found).st_mode):
-        return found
-    os.close(found)
-    raise OSError(errno.EINVAL, "it is no file", str(path))
 
 
 @contextlib.contextmanager

@@ -40,7 +40,7 @@ def live_routes(view: View, hub: Hub, limits: Limits) -> list[BaseRoute]:
 
 async def live_page(request: Request) -> Response:
     """GET /live: the page."""
-    return FileResponse(PAGE / "index.html", headers={"Cache-Control": "no-cache"})
+    return FileResponse(PAGE / "index.html")
 
 
 def acting(view: View, name: str, limits: Limits) -> Callable[[Request], Any]:

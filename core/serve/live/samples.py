@@ -19,7 +19,7 @@ Account = dict[str, Any]
 
 
 def about_samples(view: View, asked: Parameters) -> Account:
-    """Evaluations with their answers, in the order in which they were written; of one step the last counts.
+    """Evaluations with their answers, by step; of one step the last that was written counts.
 
     file, next: as the answer before said, to go on from there. Where they are of another file, or not given, is_new is true,
     and the evaluations are the first ones of the last PARTS. is_cut: whether there are earlier ones, which are not shown. more:

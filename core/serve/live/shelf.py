@@ -65,9 +65,8 @@ class OpenedWhenAsked:
     def named(self) -> dict[str, Entry]:
         """The runs that can be asked, by name. The lab stands before it where there are several."""
         self.catalog.update(1.0)
-        several = len(self.catalog.labs) > 1
         entries = self.catalog.entries.values()
-        return {entry.id if several else entry.id.partition("/")[2]: entry for entry in entries if has_weights(entry)}
+        return {self.catalog.model_name(entry.id): entry for entry in entries if has_weights(entry)}
 
     def described(self) -> list[dict[str, Any]]:
         """The entries of /v1/models. Those that are not open say only what their run's summary says."""
@@ -155,8 +154,8 @@ class OpenedWhenAsked:
     def close_unused(self) -> None:
         """Close the models that nobody has asked for some minutes, and those of runs that are gone. Comes again by itself."""
         loop = asyncio.get_running_loop()
-        several, entries = len(self.catalog.labs) > 1, self.catalog.entries
-        known = entries if several else {id.partition("/")[2] for id in entries}
+        entries = self.catalog.entries
+        known = set(map(self.catalog.model_name, entries))
         for name, held in list(self.held.items()):
             is_gone = name not in known and name not in entries
             if held.is_idle and (is_gone or loop.time() - held.used > UNUSED):

@@ -14,13 +14,12 @@ from core.serve.live.labs import Lab
 
 def runs_of_sweeps(place: Place) -> dict[str, str]:
     """Id of a run -> id of its sweep, for an experiment's sweeps."""
-    found = {}
+    found: dict[str, str] = {}
+    stages = dict.fromkeys(stage for _, _, stage in place.found if stage)
     for name, values in sweeps_of(place).items():
-        head = f"{place.lab.name}/{place.experiment.name}"
-        ends = [stage for _, _, stage in place.found if stage] if any(stage for _, _, stage in place.found) else []
         for point in values["points"]:
-            for id in (f"{head}/{point['run']}", *(f"{head}/{point['run']}/{stage}" for stage in dict.fromkeys(ends))):
-                found[id] = f"{head}/{SWEEPS}/{name}"
+            id = f"{place.head}/{point['run']}"
+            found |= dict.fromkeys([id, *(f"{id}/{stage}" for stage in stages)], f"{place.head}/{SWEEPS}/{name}")
     return found
 
 

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import hmac
-
 from starlette.requests import Request
 
 from core.serve.errors import Refused
+from core.serve.guard import shows
 from core.serve.live.labs import Lab
 from core.serve.live.view import View
 
@@ -25,9 +24,8 @@ def refuse_without_token(view: View, request: Request) -> None:
 
 
 def is_let_act(view: View, request: Request) -> bool:
-    """Whether a request shows the token that actions need. It is compared in constant time."""
-    given = request.headers.get("authorization", "").removeprefix("Bearer ").strip()
-    return bool(view.token) and hmac.compare_digest(given.encode(), view.token.encode())
+    """Whether a request shows the token that actions need."""
+    return bool(view.token) and shows(request.headers, view.token)
 
 
 def refuse_code_of_others(lab: Lab, *, may_act: bool) -> None:

@@ -49,9 +49,8 @@ class View:
     pool: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1, "moments"))
     short_rows: dict[str, tuple[Entry, dict[str, Any]]] = field(default_factory=dict)
     whole_rows: dict[str, tuple[Entry, dict[str, Any]]] = field(default_factory=dict)  # of runs that have ended
-    shared: dict[str, tuple[Any, Any]] = field(
-        default_factory=dict
-    )  # of the board, by experiment: what groups depend on, groups
+    # Of the board, by experiment: what groups depend on, groups.
+    shared: dict[str, tuple[Any, Any]] = field(default_factory=dict)
     known_sweeps: tuple[int, dict[str, str]] = field(default=(-1, {}))  # with the version of the catalog
 
     @property
@@ -99,9 +98,8 @@ class View:
         row = known[1] if known and known[0] is entry else whole_row(entry)
         if entry.status not in ACTIVE and not is_young(entry.time):
             self.whole_rows[entry.id] = entry, row
-        several = len(self.catalog.labs) > 1
-        name = entry.id if several else entry.id.partition("/")[2]
-        return row | {"sweep": self.sweeps().get(entry.id), "chat": name if row["can_chat"] else None}
+        name = self.catalog.model_name(entry.id) if row["can_chat"] else None
+        return row | {"sweep": self.sweeps().get(entry.id), "chat": name}
 
     def report_address(self, id: str, folder: Path) -> str | None:
         """Where the page in a folder is, another address for each state of it; with a key where requests need a token."""

@@ -118,7 +118,6 @@ export function momentsView(id) {
       const now = [...written.keys()];
       if (isNew || now.at(-1) !== steps.at(-1)) known = new Map(); // all are measured by the last one
       steps = now;
-      steps = now;
       none.hidden = steps.length > 0;
       shown.hidden = !steps.length;
       if (!steps.length) return;
